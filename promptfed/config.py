@@ -1,0 +1,123 @@
+"""RunConfig: everything a run depends on, in one validated object that is saved with the run and can repeat it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from promptfed.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+Options = dict[str, Any]
+SECTIONS = ("method_options", "aggregator_options", "task_options")
+
+
+class RunConfig(BaseModel):
+    """The options of ``promptfed train``; the command line's flags have the same names with dashes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = "clip-fewshot"
+    method: str = "promptfl"
+    backbone: str = "tiny"
+    data: str = "icons"
+    data_root: str | None = None
+    clients: int | None = Field(None, ge=1, description="number of clients; by default 8, or one for each domain")
+    rounds: int = Field(20, ge=1)
+    shots: int = Field(8, ge=1, description="training images of each class that a client keeps")
+    partition: str = "classes"
+    alpha: float = Field(0.5, gt=0, description="Dirichlet concentration: small is uneven")
+    participation: float = Field(1.0, gt=0, le=1, description="fraction of the clients that work in a round")
+    seed: int = Field(0, ge=0)
+    partition_seed: int = Field(0, ge=0)
+    aggregator: str = "mean"
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    strict: bool = Field(False, description="stop at an unreadable image instead of skipping it")
+    method_options: Options = Field(default_factory=dict)
+    aggregator_options: Options = Field(default_factory=dict)
+    task_options: Options = Field(default_factory=dict)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+
+def read_yaml(path: Path) -> Options:
+    """A config file as a dictionary. Raises ConfigError naming the file if it is missing or not a YAML mapping."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"config file '{path}' does not exist") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read config file '{path}': {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"config file '{path}' must hold 'name: value' lines, not a {type(data).__name__}")
+    return data
+
+
+def parse_settings(settings: Sequence[str]) -> Options:
+    """``["method.lr=0.1", "rounds=3"]`` as a nested dictionary of overrides; values are read as YAML."""
+    found: Options = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set '{setting}' must look like key=value, for example --set method.lr=0.01")
+        section, dot, name = key.partition(".")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2026-13-45
+            said = " ".join(str(error).split())
+            fix = f"as plain text it is --set {key}='\"{text}\"'"
+            raise ConfigError(f"--set '{setting}': the value is not YAML ({said}); {fix}") from error
+        if dot:
+            if f"{section}_options" not in SECTIONS:
+                allowed = ", ".join(s.removesuffix("_options") + ".NAME" for s in SECTIONS)
+                raise ConfigError(
+                    f"--set '{setting}': unknown section '{section}'; use {allowed}, or a plain option name"
+                )
+            key, value = f"{section}_options", {name: value}
+        found[key] = {**_section(key, found), **_section(key, {key: value})} if key in SECTIONS else value
+    return found
+
+
+def build_config(*layers: Mapping[str, Any]) -> RunConfig:
+    """Merge ``layers`` (later ones win; option sections merge key by key) and validate all at once.
+
+    Raises ConfigError that lists every bad value, what is allowed, and the nearest known name.
+    """
+    merged: Options = {}
+    for layer in layers:
+        for key, value in layer.items():
+            merged[key] = {**_section(key, merged), **_section(key, layer)} if key in SECTIONS else value
+    return validate(RunConfig, merged, "option")
+
+
+def _section(key: str, values: Mapping[str, Any]) -> Options:
+    """The options under ``key``, none if it is absent. Raises ConfigError if something else stands there."""
+    section = values.get(key, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"option '{key}' is {section!r}: it must hold 'name: value' lines")
+    return section
+
+
+def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
+    """``model(**values)``, with pydantic's complaints as one ConfigError line about ``kind``s."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        said = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                known = sorted(model.model_fields)
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"did you mean '{near[0]}'? " if near else ""
+                said.append(f"unknown {kind} '{name}': {hint}known are {', '.join(known) or 'none'}")
+            else:
+                said.append(f"{kind} '{name}' is {problem['input']!r}: {problem['msg'].lower()}")
+        raise ConfigError("; ".join(said)) from error

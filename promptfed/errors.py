@@ -1,0 +1,42 @@
+"""What can go wrong, said so that a user can act on it: every message names the value, the allowed ones and the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PromptFedError(Exception):
+    """Base of every error promptfed raises on purpose; the command line prints it as one line and exits with 2."""
+
+
+class ConfigError(PromptFedError, ValueError):
+    """An option, a name or a combination of options is not allowed."""
+
+
+class DataError(PromptFedError, ValueError):
+    """The data is missing, unreadable, or does not fit the task."""
+
+
+class BackboneError(PromptFedError, RuntimeError):
+    """A backbone is missing, damaged, or cannot do what a method asks of it."""
+
+
+class RunError(PromptFedError, RuntimeError):
+    """A run directory or one of its checkpoints is missing, in the way, or damaged."""
+
+
+class BundleError(PromptFedError, RuntimeError):
+    """An exported prompt bundle is damaged or was made for another backbone."""
+
+
+class TrainingError(PromptFedError, ArithmeticError):
+    """Training produced a loss that is not a finite number."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that is not registered: names the nearest known one and lists them all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return ConfigError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,82 @@
+"""A RunConfig made real: the task, the frozen backbone, its features, and the methods that use them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from promptfed.aggregators.base import AGGREGATORS, Aggregator
+from promptfed.backbones import load_backbone
+from promptfed.backbones.features import FeatureStore
+from promptfed.config import RunConfig, validate
+from promptfed.engines.local import LocalEngine
+from promptfed.engines.worker import ClientWorker
+from promptfed.federation import Federation
+from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.tasks import TASKS
+from promptfed.types import FederatedTask
+
+log = logging.getLogger(__name__)
+OnFeatures = Callable[[int, int], None]
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Check every name and option before anything slow happens, and fill in the options' defaults.
+
+    Raises ConfigError for an unknown task, method or aggregator, and for options they do not have.
+    """
+    task, method, aggregator = TASKS[config.task], METHODS[config.method], AGGREGATORS[config.aggregator]
+    sections: dict[str, dict[str, Any]] = {
+        "task_options": validate(task.Config, config.task_options, "task option").model_dump(),
+        "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
+        "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
+    }
+    return config.model_copy(update=sections)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that does not change during a run."""
+
+    config: RunConfig
+    task: FederatedTask
+    setup: Setup
+
+    @classmethod
+    def build(cls, config: RunConfig) -> Experiment:
+        """Deal out the data and load the backbone. ``config`` must be resolved."""
+        task = TASKS[config.task].build(config)
+        backbone = load_backbone(config.backbone, device=config.device, precision=config.precision)
+        for note in task.notes:
+            log.warning(note)
+        setup = Setup(
+            backbone, FeatureStore(backbone), task.base_classes, task.templates, rounds=config.rounds, seed=config.seed
+        )
+        return cls(config, task, setup)
+
+    def fill_features(self, on_progress: OnFeatures | None = None) -> None:
+        """Encode every image of the task that the cache does not hold yet."""
+        splits = [self.task.base_test, self.task.new_test]
+        for data in self.task.clients:
+            splits += [data.train, data.val, data.test]
+        items = {item.content_id(): item for split in splits for item in split.items}
+        self.setup.features.fill(list(items.values()), on_progress)
+
+    def method(self, name: str | None = None) -> Method:
+        """The run's method, or the baseline ``name``, which takes those of the run's options that it knows."""
+        kind = METHODS[name or self.config.method]
+        options = self.config.method_options
+        if name is not None and name != self.config.method:
+            options = {key: value for key, value in options.items() if key in kind.Config.model_fields}
+        return kind(validate(kind.Config, options, "method option"), self.setup)
+
+    def aggregator(self) -> Aggregator:
+        kind = AGGREGATORS[self.config.aggregator]
+        return kind(validate(kind.Config, self.config.aggregator_options, "aggregator option"))
+
+    def federation(self, method: Method, aggregator: Aggregator) -> Federation:
+        engine = LocalEngine(ClientWorker(method, self.task))
+        clients = [data.client for data in self.task.clients]
+        return Federation(method, aggregator, engine, clients, self.config.participation)

@@ -1,0 +1,56 @@
+"""A run's prompts, read back from its directory: what evaluation and export start from. No data is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from promptfed.backbones import load_backbone
+from promptfed.backbones.features import FeatureStore
+from promptfed.config import validate
+from promptfed.errors import RunError
+from promptfed.export.bundle import Bundle, make_bundle
+from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.runs.checkpoint import load_checkpoint
+from promptfed.runs.directory import RunDirectory
+from promptfed.types import FederationState
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The method of a run, and its prompts after the last finished round."""
+
+    run: RunDirectory
+    method: Method
+    state: FederationState
+    names: dict[int, str]
+
+    @classmethod
+    def load(cls, run: RunDirectory) -> FinishedRun:
+        """Raises RunError if no round of the run is finished yet."""
+        config, table = run.config, run.read_json("partition.json")
+        saved = load_checkpoint(run.stage_folder(config.method, is_baseline=False))
+        if table is None or saved is None or saved[0].round == 0:
+            raise RunError(
+                f"run '{run.path}' has no finished round of {config.method}; promptfed train --resume {run.path}"
+            )
+        backbone = load_backbone(config.backbone, device=config.device, precision=config.precision)
+        setup = Setup(
+            backbone,
+            FeatureStore(backbone),
+            classes=tuple(table["classes"]),
+            templates=tuple(table["templates"]),
+            rounds=config.rounds,
+            seed=config.seed,
+        )
+        kind = METHODS[config.method]
+        method = kind(validate(kind.Config, config.method_options, "method option"), setup)
+        return cls(run, method, saved[0], {row["client"]: row["name"] for row in table["clients"]})
+
+    def bundle(self, client: int) -> Bundle:
+        """What ``client`` takes home. Raises RunError if the run has no such client."""
+        if client not in self.names:
+            raise RunError(
+                f"run '{self.run.path}' has no client {client}; it has {', '.join(map(str, sorted(self.names)))}"
+            )
+        personal = self.state.personal[client]
+        return make_bundle(self.run.config, self.method, self.state.shared, personal, client, self.names[client])

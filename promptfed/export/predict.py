@@ -1,0 +1,83 @@
+"""Classify image files with a prompt bundle, among its own classes or any others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from promptfed.backbones.base import Backbone
+from promptfed.backbones.features import FeatureStore
+from promptfed.config import validate
+from promptfed.errors import ConfigError
+from promptfed.export.bundle import Bundle, check_backbone
+from promptfed.methods.base import METHODS, Method, Setup, cosine_logits
+from promptfed.tasks.sources.base import FileItem
+from promptfed.types import Split
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's most probable classes, best first, as ``(class name, probability)``."""
+
+    path: Path
+    ranked: tuple[tuple[str, float], ...]
+
+
+class Predictor:
+    """A bundle joined with its backbone again. ``features`` lets several predictors share a cache of image features.
+
+    Raises BundleError if the bundle was made for another backbone, ConfigError if its method is not installed.
+    """
+
+    def __init__(self, bundle: Bundle, backbone: Backbone, features: FeatureStore | None = None) -> None:
+        check_backbone(bundle, backbone)
+        meta, kind = bundle.meta, METHODS[bundle.meta.method]
+        store = FeatureStore(backbone) if features is None else features
+        setup = Setup(backbone, store, meta.classes, meta.templates, rounds=meta.rounds, seed=meta.seed)
+        self.bundle = bundle
+        self.method: Method = kind(validate(kind.Config, meta.method_options, "method option"), setup)
+
+    def predict(self, paths: Sequence[Path], classes: Sequence[str] | None = None, top: int = 5) -> list[Prediction]:
+        """The ``top`` most probable classes of every image; ``classes`` None means those the bundle was trained on.
+
+        Probabilities are a softmax over all the classes asked for. Raises DataError naming an image that is missing or
+        cannot be decoded, ConfigError for fewer than two class names, a name given twice, or ``top`` below 1.
+        """
+        names = self._check(self.bundle.meta.classes if classes is None else classes, top)
+        if not paths:
+            return []
+        items = tuple(FileItem(path) for path in paths)
+        logits = self._logits(Split(items, torch.zeros(len(items), dtype=torch.int64)), names, classes is None)
+        best = logits.float().softmax(-1).topk(min(top, len(names)), dim=-1)
+        return [
+            Prediction(path, tuple((names[i], p) for i, p in zip(rows, shares, strict=True)))
+            for path, rows, shares in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
+        """Scores ``(images, classes)``."""
+        shared, personal = self.bundle.shared, self.bundle.personal
+        if not own or type(self.method).logits is not Method.logits:
+            # Other classes, or a method that prompts the image side too: the method has to be asked.
+            return self.method.logits(shared, personal, names, split)
+        images = self.method.setup.features.images(split)
+        return cosine_logits(images, self.bundle.class_features.to(images.device), self.bundle.meta.logit_scale)
+
+    @staticmethod
+    def _check(classes: Sequence[str], top: int) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in classes)
+        if len(names) < 2:
+            raise ConfigError(f"classes are {list(names)}: at least two are needed, such as --classes 'cat,dog'")
+        if "" in names:
+            raise ConfigError(f"classes are {list(names)}: one of them is empty; give every class a name")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"class '{twice[0]}' is given {names.count(twice[0])} times; name every class once")
+        if top < 1:
+            raise ConfigError(f"top is {top}: it must be at least 1")
+        return names

@@ -1,0 +1,24 @@
+"""What a run tells whoever watches it. The silent one serves scripts; `promptfed.report.live` draws on a terminal."""
+
+from __future__ import annotations
+
+from promptfed.types import Reply
+
+
+class Progress:
+    """Every hook is optional to override; all are called in the main process, in order."""
+
+    def features(self, done: int, total: int) -> None:
+        """``done`` of ``total`` missing image features are computed."""
+
+    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int) -> None:
+        """A federation begins, or goes on after ``finished`` rounds."""
+
+    def client(self, name: str, reply: Reply) -> None:
+        """A client of the stage finished."""
+
+    def round(self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int) -> None:
+        """A round finished; ``bytes_sent`` counts up and down over this round."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""

@@ -1,0 +1,162 @@
+"""The report's pictures, from a run's events. Matplotlib without pyplot: nothing global changes, no window opens.
+
+Colours are those of Okabe and Ito (2008), told apart by colour-blind readers too; every series also has a line
+style or hatching of its own. Pictures are drawn narrow, so that their letters stay readable on a phone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+BASELINE_STYLES = {"zero_shot": ("#7f7f7f", "--", ""), "local_only": ("#E69F00", "-.", "//")}
+METHOD_STYLES = (("#0072B2", "-", ""), ("#009E73", ":", "xx"), ("#CC79A7", "--", ".."), ("#D55E00", "-", "oo"))
+WIDTH = 4.4  # inches, at 72 points
+MOST_BARS = 40
+LARGEST_SVG = 300_000  # bytes; beyond, a PNG is smaller and quicker to show
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a stage is drawn everywhere in a report."""
+
+    label: str
+    colour: str
+    line: str
+    hatch: str
+
+
+def looks(events: Iterable[Mapping[str, Any]]) -> dict[str, Look]:
+    """A look for every stage of the log, in order of appearance; labels are the evaluations' names where known."""
+    names: dict[str, str] = {}
+    for event in events:
+        if stage := event.get("stage"):
+            known = names.get(stage, stage.replace("_", "-"))
+            names[stage] = event.get("name") or known if event["event"] == "evaluation" else known
+    free = cycle(METHOD_STYLES)
+    return {stage: Look(label, *(BASELINE_STYLES.get(stage) or next(free))) for stage, label in names.items()}
+
+
+def round_curves(events: Sequence[Mapping[str, Any]], field: str, label: str, percent: bool = False) -> Figure | None:
+    """``field`` of the round events against the round, a line for each stage; None if nothing was recorded.
+
+    A stage of one single round beside longer ones is a level, drawn across as a dashed line.
+    """
+    series: dict[str, dict[int, float]] = {}
+    for event in events:
+        if event["event"] == "round" and (value := event.get(field)) is not None:
+            series.setdefault(event["stage"], {})[event["round"]] = 100 * value if percent else value
+    if not series:
+        return None
+    figure, axes = _canvas(2.9)
+    longest = max(len(points) for points in series.values())
+    appearance = looks(events)
+    for stage, points in series.items():
+        look = appearance[stage]
+        rounds = sorted(points)
+        style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "label": look.label, "linewidth": 1.8}
+        if len(rounds) == 1 < longest:
+            axes.axhline(points[rounds[0]], **style)
+        else:
+            axes.plot(rounds, [points[r] for r in rounds], marker="o", markersize=3 if longest <= 40 else 0, **style)
+    axes.set_xlabel("round")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    _legend(axes)
+    return figure
+
+
+def client_accuracies(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Stage -> client's name -> local test accuracy, from the last evaluation of each stage."""
+    return {
+        event["stage"]: {
+            str(one.get("name") or one["client"]): one["accuracy"]
+            for one in event.get("local") or ()
+            if one.get("accuracy") is not None
+        }
+        for event in events
+        if event["event"] == "evaluation"
+    }
+
+
+def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Local test accuracy of every client under every stage; None if nothing was evaluated.
+
+    Up to 40 clients lie below each other by name; more are drawn as lines, sorted by the last stage's accuracy.
+    """
+    stages = {stage: found for stage, found in client_accuracies(events).items() if found}
+    clients = list(dict.fromkeys(client for found in stages.values() for client in found))
+    if not clients:
+        return None
+    appearance = looks(events)
+    if len(clients) > MOST_BARS:
+        figure, axes = _canvas(3.4)
+        last = list(stages.values())[-1]
+        clients.sort(key=lambda client: last.get(client, math.nan))
+        for stage, found in stages.items():
+            heights = [100 * found.get(client, math.nan) for client in clients]
+            look = appearance[stage]
+            axes.plot(heights, color=look.colour, linestyle=look.line, label=look.label, linewidth=1.4)
+        axes.set_xlabel(f"{len(clients)} clients, sorted by {appearance[next(reversed(stages))].label}")
+        axes.set_ylabel("local test accuracy (%)")
+        axes.set_ylim(0, 100)
+        axes.grid(alpha=0.3)
+    else:
+        figure, axes = _canvas(1.1 + 0.13 * len(clients) * (len(stages) + 0.8))
+        thick = 0.8 / len(stages)
+        for number, (stage, found) in enumerate(stages.items()):
+            look = appearance[stage]
+            places = [row + (number - (len(stages) - 1) / 2) * thick for row in range(len(clients))]
+            lengths = [100 * found.get(client, math.nan) for client in clients]
+            axes.barh(places, lengths, thick, color=look.colour, hatch=look.hatch, edgecolor="white", label=look.label)
+        axes.set_yticks(range(len(clients)), [_short(client) for client in clients])
+        axes.set_ylim(len(clients) - 0.4, -0.6)  # the first client on top
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("local test accuracy (%)")
+        axes.grid(axis="x", alpha=0.3)
+    _legend(axes)
+    return figure
+
+
+def data_uri(figure: Figure) -> str:
+    """The picture as a ``data:`` address for an ``<img>``: SVG, or PNG where that would be too large.
+
+    Inside an ``<img>`` the identifiers of several SVGs cannot clash, and nothing in them can run or load.
+    """
+    buffer = io.BytesIO()
+    # fixed salt and no date: the same run gives the same file
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "promptfed"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    kind = "svg+xml"
+    if buffer.tell() > LARGEST_SVG:
+        buffer, kind = io.BytesIO(), "png"
+        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _canvas(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    """Above the picture, where it hides no data."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9, handlelength=2.2)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 22 else f"{name[:21]}…"

@@ -1,0 +1,75 @@
+"""A run as it happens on a terminal: one bar a stage with rounds, loss, accuracy, bytes and time left."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from promptfed.progress import Progress
+from promptfed.types import Reply
+
+
+class LiveProgress(Progress):
+    """Draws bars on a terminal; writes a line for every fifth of a stage where there is none (a log file, CI)."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars = RichProgress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[said]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._total = self._clients = self._done = self._bytes = 0
+        self._said = ""
+
+    def __enter__(self) -> LiveProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def features(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._bars.add_task("features", total=total, said="images encoded once, then cached")
+        self._bars.update(self._task, completed=done)
+        if done == total:
+            self._line(f"features: {total} images encoded")
+            self._task = None
+
+    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int) -> None:
+        self._total, self._clients, self._bytes = rounds, clients_a_round, 0
+        self._done, self._said = finished * clients_a_round, "starting"
+        self._task = self._bars.add_task(name, total=rounds * clients_a_round, completed=self._done, said=self._said)
+
+    def client(self, name: str, reply: Reply) -> None:
+        self._done += 1
+        if self._task is not None:
+            self._bars.update(self._task, completed=self._done)
+
+    def round(self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int) -> None:
+        self._bytes += bytes_sent
+        self._said = (
+            f"round {round}/{self._total}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %  {decimal(self._bytes)}"
+        )
+        if self._task is not None:
+            self._bars.update(self._task, said=self._said)
+        if round == self._total or round % max(1, self._total // 5) == 0:
+            self._line(f"{name}: {self._said}")
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False)
+
+    def _line(self, text: str) -> None:
+        if not self.console.is_terminal:
+            self.console.print(text, highlight=False)

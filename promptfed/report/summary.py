@@ -1,0 +1,31 @@
+"""One run in a few words, for lists of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from promptfed.errors import PromptFedError
+from promptfed.runs.checkpoint import newest_round
+from promptfed.runs.directory import RunDirectory
+
+FIGURES = ("local", "base", "new", "hm")
+
+
+def run_summary(path: Path) -> dict[str, Any]:
+    """name, method, data, backbone, round (reached), state, and once finished the method's local, base, new and hm.
+
+    ``state`` is "finished", "unfinished" or "damaged: why": one bad run must not hide the others of a list.
+    """
+    about: dict[str, Any] = dict.fromkeys(("method", "data", "backbone", "round", "state", *FIGURES))
+    try:
+        run = RunDirectory.open(path)
+        about |= {"method": run.config.method, "data": run.config.data, "backbone": run.config.backbone}
+        about["round"] = newest_round(run.stage_folder(run.config.method, is_baseline=False))
+        metrics = run.read_metrics()
+        figures = (metrics or {}).get("method") or {}
+        about |= {name: figures.get(name) for name in FIGURES}
+        about["state"] = "finished" if metrics else "unfinished"
+    except PromptFedError as error:
+        about["state"] = f"damaged: {error}"
+    return {"name": path.resolve().name, **about}

@@ -1,0 +1,164 @@
+"""The folder of one run, and who may write in it.
+
+config.yaml        all options; repeats the run
+events.jsonl       what happened (promptfed.runs.events)
+metrics.json       final figures and cost
+partition.json     who holds what
+checkpoints/       of the method; those of a baseline are in baselines/<stage>/checkpoints/
+report.html, run.log
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from promptfed.config import RunConfig, build_config, read_yaml
+from promptfed.errors import RunError
+from promptfed.runs import strict_json
+from promptfed.runs.atomic import LEFTOVER_SUFFIX, write_text
+from promptfed.runs.events import EventLog
+
+RUNS = Path("runs")
+"""Where runs without a given folder go, below the current directory."""
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class RunDirectory:
+    """Paths and files of one run. Get one by ``create`` (a new run) or ``open`` (an existing one)."""
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path, self.config = path, config
+        self.events = EventLog(path / "events.jsonl")
+
+    @classmethod
+    def create(cls, path: Path | None, config: RunConfig, *, label: str) -> RunDirectory:
+        """Start a run in ``path``, or with None in a fresh folder ``runs/<date-time>-<label>``.
+
+        Raises RunError if ``path`` is a file or holds anything, or cannot be written.
+        """
+        try:
+            folder = _fresh_folder(label) if path is None else _given_folder(path)
+            write_text(folder / "config.yaml", config.to_yaml())
+        except OSError as error:
+            raise RunError(f"cannot create run directory '{path or RUNS}': {error.strerror or error}") from error
+        return cls(folder, config)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """An existing run. Raises RunError if there is none at ``path``."""
+        if not path.is_dir():
+            raise RunError(f"run directory '{path}' does not exist; `promptfed list runs` shows the runs there are")
+        if not is_run(path):
+            raise RunError(
+                f"'{path}' is not a run directory: it has no config.yaml; `promptfed list runs` shows those that are"
+            )
+        return cls(path, build_config(read_yaml(path / "config.yaml")))
+
+    def stage_folder(self, stage: str, is_baseline: bool) -> Path:
+        """Where the checkpoints of a stage go; the folder is made by the first checkpoint."""
+        return self.path / "baselines" / stage / "checkpoints" if is_baseline else self.path / "checkpoints"
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write ``name`` whole or not at all; NaN and infinities become null."""
+        write_text(self.path / name, strict_json.dumps(value, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """None if the file is absent. Raises RunError naming the file if it is not a JSON object."""
+        path = self.path / name
+        if not path.exists():
+            return None
+        try:
+            value = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path}: {error}") from error
+        if not isinstance(value, dict):
+            raise RunError(f"cannot read {path}: it must hold a JSON object, not a {type(value).__name__}")
+        return value
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        self.write_json("metrics.json", metrics)
+
+    def read_metrics(self) -> dict[str, Any] | None:
+        return self.read_json("metrics.json")
+
+    # ---------------------------------------------------------------------------------------- while running
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process. Raises RunError if another one holds it; freed even by kill -9."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(
+                f"run '{self.path}' is in use by another process; wait until it ends, or stop it first"
+            ) from error
+        except OSError as error:
+            raise RunError(f"cannot lock run '{self.path}': {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def attach_log(self) -> ExitStack:
+        """Copy the messages of logger "promptfed" to run.log until the result is closed (or its ``with`` is left)."""
+        logger = logging.getLogger("promptfed")
+        handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        stack = ExitStack()
+        stack.callback(handler.close)
+        logger.addHandler(handler)
+        stack.callback(logger.removeHandler, handler)
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(min(logger.level, logging.INFO) or logging.INFO)
+        return stack
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is the folder of a run."""
+    return (path / "config.yaml").is_file()
+
+
+def _fresh_folder(label: str) -> Path:
+    """Two runs started in the same second get different folders: making one fails if it is there."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}"
+    RUNS.mkdir(exist_ok=True)
+    for number in count(1):
+        folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("count() does not end")
+
+
+def _given_folder(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise RunError(f"run directory '{path}' is a file; choose another --run DIR")
+    if path.is_dir():
+        if is_run(path):
+            raise RunError(
+                f"run directory '{path}' holds a run already; go on with --resume {path}, or choose another --run DIR"
+            )
+        # a run killed before its config.yaml was in place leaves only a partial file: that folder is free
+        if any(not entry.name.endswith(LEFTOVER_SUFFIX) for entry in path.iterdir()):
+            raise RunError(
+                f"run directory '{path}' is not empty and not a run; choose another --run DIR "
+                f"(to go on with an earlier run: --resume PATH)"
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    return path

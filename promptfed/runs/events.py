@@ -1,0 +1,88 @@
+"""The event log of a run: one JSON line for each thing that happened, in the order in which it happened.
+
+| event | fields |
+|---|---|
+| run_start, resume, run_end | free |
+| features | image_encoder_calls, text_encoder_calls, seconds |
+| client | stage, round, client, loss, accuracy, samples, bytes_up, bytes_down, seconds, *_encoder_calls |
+| round | stage, round, loss, accuracy, val_accuracy, bytes_up, bytes_down, seconds, clients |
+| validation | stage, round, seconds, *_calls |
+| evaluation | stage, name, local [{client, name, accuracy}], local_mean, local_std, base, new, hm, seconds, *_calls |
+
+A stage is one federation inside a run: the method itself, or a baseline (zero_shot, local_only).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from promptfed.errors import RunError
+from promptfed.runs import strict_json
+
+Event = dict[str, Any]
+
+
+class EventLog:
+    """Appends to and reads ``path``, which need not exist yet. Reading never changes the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tail_is_whole = False
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one line, with the time (ISO 8601, UTC); the operating system has it when this returns."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = strict_json.dumps({"event": event, "time": now, **fields})
+        self._drop_torn_tail()
+        with self.path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+
+    def size(self) -> int:
+        """Bytes written so far, once the disk has them: what a checkpoint notes down."""
+        if not self.path.exists():
+            return 0
+        self._drop_torn_tail()
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+            return file.seek(0, os.SEEK_END)
+
+    def truncate(self, size: int) -> None:
+        """Drop what was written after the first ``size`` bytes; a shorter file loses only a torn last line."""
+        if self.path.exists():
+            # os.truncate would fill up a shorter file with zeros
+            os.truncate(self.path, min(size, self.path.stat().st_size))
+            self._tail_is_whole = False
+            self._drop_torn_tail()
+
+    def read(self) -> list[Event]:
+        """All events, oldest first; a torn last line is ignored. Raises RunError naming any other bad line."""
+        if not self.path.exists():
+            return []
+        *lines, _torn = self.path.read_bytes().split(b"\n")
+        events: list[Event] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                event = json.loads(line)
+            except ValueError as error:
+                raise RunError(
+                    f"line {number} of {self.path} is not JSON: {error}; delete that line to go on"
+                ) from error
+            if not isinstance(event, dict):
+                raise RunError(f"line {number} of {self.path} is not an event; delete that line to go on")
+            events.append(event)
+        return events
+
+    def _drop_torn_tail(self) -> None:
+        """Cut what a killed writer left after the last line end, lest the next event be glued to it."""
+        if self._tail_is_whole:
+            return
+        self._tail_is_whole = True
+        if self.path.exists():
+            data = self.path.read_bytes()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                os.truncate(self.path, whole)

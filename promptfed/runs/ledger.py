@@ -1,0 +1,36 @@
+"""What a run cost, added up from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+PAID = ("features", "client", "validation", "evaluation")
+"""Events that carry costs of their own; a ``round`` event repeats those of its clients."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes as serialised; ``seconds`` of work, summed over clients; calls count images and texts, not batches."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0
+    image_encoder_calls: int = 0
+    text_encoder_calls: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)})
+
+
+def cost_of(events: Iterable[Mapping[str, Any]], stage: str | None = None) -> Cost:
+    """The cost of one stage, or with None of the whole run.
+
+    Features are computed once and shared by all stages, so they count for the run but for no stage of it.
+    """
+    total = Cost()
+    for event in events:
+        if event.get("event") in PAID and (stage is None or event.get("stage") == stage):
+            total += Cost(**{f.name: event.get(f.name) or 0 for f in fields(Cost)})
+    return total

@@ -1,0 +1,199 @@
+"""One whole run: features, honest baselines, the method, evaluation; checkpointed so that nothing is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+from promptfed.aggregators.mean import Mean
+from promptfed.engines.base import never
+from promptfed.evaluation import Evaluation, evaluate, mean_local_accuracy
+from promptfed.experiment import Experiment
+from promptfed.methods.base import Method
+from promptfed.methods.zero_shot import ZeroShot
+from promptfed.progress import Progress
+from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
+from promptfed.runs.directory import RunDirectory
+from promptfed.runs.ledger import cost_of
+from promptfed.tasks.show import partition_table
+from promptfed.types import FederationState, Reply
+
+log = logging.getLogger(__name__)
+BASELINES = ("zero_shot", "local_only")
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and is saved; ``where`` says how far it got."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+
+class Training:
+    """Runs, or goes on with, the run in ``run``; the same configuration always ends with the same prompts."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: RunDirectory,
+        progress: Progress | None = None,
+        should_stop: Callable[[], bool] = never,
+    ) -> None:
+        self.experiment, self.run = experiment, run
+        self.progress, self.should_stop = progress or Progress(), should_stop
+
+    def execute(self) -> dict[str, Any]:
+        """The whole run; returns what ``metrics.json`` holds. Raises Interrupted when asked to stop."""
+        events, stages = self.run.events, self._stages()
+        saved = {stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base)) for stage, base in stages}
+        kept = [checkpoint[1] for checkpoint in saved.values() if checkpoint]
+        if kept:
+            events.truncate(max(kept))
+            events.write("resume")
+        else:
+            events.truncate(0)
+            events.write("run_start", method=self.experiment.config.method, seed=self.experiment.config.seed)
+        self._fill_features()
+        task = self.experiment.task
+        agreed = {"new_classes": list(task.new_classes), "templates": list(task.templates)}
+        self.run.write_json("partition.json", {**partition_table(task), **agreed})
+
+        methods = {stage: self.experiment.method(stage if base else None) for stage, base in stages}
+        states = {
+            stage: self._federate(stage, methods[stage], base, saved[stage][0] if saved[stage] else None)
+            for stage, base in stages
+        }
+        evaluations = {stage: self._evaluate(stage, methods[stage], states[stage]) for stage, _ in stages}
+        self.experiment.setup.backbone.verify_frozen()
+        events.write("run_end")
+        metrics = self._metrics(evaluations, methods, states)
+        self.run.write_metrics(metrics)
+        return metrics
+
+    def _stages(self) -> list[tuple[str, bool]]:
+        """(name, is baseline) in the order in which they run; a method that is itself a baseline runs once."""
+        method = self.experiment.config.method
+        return [(name, True) for name in BASELINES if name != method] + [(method, False)]
+
+    def _fill_features(self) -> None:
+        calls = self.experiment.setup.backbone.calls
+        began, images, texts = time.perf_counter(), calls.images, calls.texts
+        self.experiment.fill_features(self.progress.features)
+        self.run.events.write(
+            "features",
+            image_encoder_calls=calls.images - images,
+            text_encoder_calls=calls.texts - texts,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _federate(self, stage: str, method: Method, is_baseline: bool, saved: FederationState | None) -> FederationState:
+        # Baselines are merged (zero-shot's template scores) or not at all: the run's aggregator is not theirs.
+        aggregator = Mean(Mean.Config()) if is_baseline else self.experiment.aggregator()
+        federation = self.experiment.federation(method, aggregator)
+        folder = self.run.stage_folder(stage, is_baseline=is_baseline)
+        state = saved or federation.start()
+        self.progress.stage(method.name, method.rounds, len(federation.participants(1)), state.round)
+        while state.round < method.rounds:
+            began, sent = time.perf_counter(), state.shared.nbytes
+
+            def on_reply(reply: Reply, sent: int = sent) -> None:
+                self._record(stage, reply, sent)
+                self.progress.client(method.name, reply)
+
+            state, replies = federation.run_round(state, on_reply, self.should_stop)
+            if state.pending:
+                save_checkpoint(folder, state, events_bytes=self.run.events.size())
+                raise Interrupted(f"{method.name}, round {state.round + 1} of {method.rounds}, "
+                                  f"after client {state.pending[-1].client}")
+            self._finish_round(stage, method, state, replies, sent, time.perf_counter() - began)
+            save_checkpoint(folder, state, events_bytes=self.run.events.size())
+            if self.should_stop():
+                raise Interrupted(f"{method.name}, after round {state.round} of {method.rounds}")
+        return state
+
+    def _record(self, stage: str, reply: Reply, sent: int) -> None:
+        self.run.events.write(
+            "client",
+            stage=stage,
+            round=reply.round,
+            client=reply.client,
+            loss=reply.update.loss,
+            accuracy=reply.update.accuracy,
+            samples=reply.update.samples,
+            bytes_up=reply.update.shared.nbytes,
+            bytes_down=sent,
+            seconds=reply.seconds,
+            image_encoder_calls=reply.image_encoder_calls,
+            text_encoder_calls=reply.text_encoder_calls,
+        )
+
+    def _finish_round(
+        self, stage: str, method: Method, state: FederationState, replies: tuple[Reply, ...], sent: int, seconds: float
+    ) -> None:
+        loss, up = fmean(r.update.loss for r in replies), sum(r.update.shared.nbytes for r in replies)
+        texts = self.experiment.setup.backbone.calls.texts
+        began = time.perf_counter()
+        val_accuracy = mean_local_accuracy(method, state, self.experiment.task, "val")
+        self.run.events.write(
+            "round",
+            stage=stage,
+            round=state.round,
+            loss=loss,
+            accuracy=fmean(r.update.accuracy for r in replies),
+            val_accuracy=val_accuracy,
+            bytes_up=up,
+            bytes_down=sent * len(replies),
+            clients=len(replies),
+            seconds=seconds,
+        )
+        self.run.events.write(
+            "validation",
+            stage=stage,
+            round=state.round,
+            seconds=time.perf_counter() - began,
+            image_encoder_calls=0,
+            text_encoder_calls=self.experiment.setup.backbone.calls.texts - texts,
+        )
+        self.progress.round(method.name, state.round, loss, val_accuracy, up + sent * len(replies))
+        log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
+
+    def _evaluate(self, stage: str, method: Method, state: FederationState) -> Evaluation:
+        calls, began = self.experiment.setup.backbone.calls, time.perf_counter()
+        images, texts = calls.images, calls.texts
+        found = evaluate(method, state, self.experiment.task)
+        figures = found.figures
+        names = {data.client: data.name for data in self.experiment.task.clients}
+        self.run.events.write(
+            "evaluation",
+            stage=stage,
+            name=figures.name,
+            local=[{"client": c, "name": names[c], "accuracy": a} for c, a in found.local.items()],
+            local_mean=figures.local,
+            local_std=figures.local_std,
+            base=figures.base,
+            new=figures.new,
+            hm=figures.hm,
+            seconds=time.perf_counter() - began,
+            image_encoder_calls=calls.images - images,
+            text_encoder_calls=calls.texts - texts,
+        )
+        return found
+
+    def _metrics(
+        self, evaluations: dict[str, Evaluation], methods: dict[str, Method], states: dict[str, FederationState]
+    ) -> dict[str, Any]:
+        figures = {stage: dataclasses.asdict(found.figures) for stage, found in evaluations.items()}
+        own = self.experiment.config.method
+        metrics: dict[str, Any] = {name: figures[name] for name in BASELINES}
+        metrics["method"] = figures[own]
+        metrics["cost"] = dataclasses.asdict(cost_of(self.run.events.read()))
+        zero_shot = methods["zero_shot"]
+        if isinstance(zero_shot, ZeroShot):
+            metrics["template"] = zero_shot.template(states["zero_shot"].shared)
+        metrics["prompt_sha256"] = states[own].shared.sha256()
+        return metrics

@@ -1,0 +1,37 @@
+"""What a task is to the rest of promptfed: options of its own, and a recipe for data dealt out to clients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from promptfed.registry import Registry
+
+if TYPE_CHECKING:  # promptfed.types imports this package
+    from promptfed.config import RunConfig
+    from promptfed.types import FederatedTask
+
+
+class TaskConfig(BaseModel):
+    """Base of every task's options: frozen, and unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(ABC):
+    """A recipe: data source, partition, few-shot sampling, tests. A new one is a subclass registered in a file here."""
+
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+
+    @staticmethod
+    @abstractmethod
+    def build(config: RunConfig) -> FederatedTask:
+        """The data of a run. The same partition options and seed give the same task, whatever else is different.
+
+        Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
+        """
+
+
+TASKS: Registry[type[Task]] = Registry("task", "promptfed.tasks")

@@ -1,0 +1,252 @@
+"""The task ``clip-fewshot``: image classes from a few shots each, dealt out to clients, some kept as new classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field, field_validator
+
+from promptfed.config import RunConfig, validate
+from promptfed.errors import ConfigError, DataError
+from promptfed.tasks import few_shot, partition
+from promptfed.tasks.base import TASKS, Task, TaskConfig
+from promptfed.tasks.sources import checked, load_source
+from promptfed.tasks.sources.base import Source
+from promptfed.types import ClientData, FederatedTask, Split
+
+PHOTO_TEMPLATES = (
+    "a photo of a {}.",
+    "a good photo of a {}.",
+    "a close-up photo of a {}.",
+    "a picture of a {}.",
+    "an image of one {}.",
+    "a blurry photo of the {}.",
+    "a drawing of a {}.",
+    "{}",
+)
+ICON_TEMPLATES = (
+    "an icon of a {}.",
+    "a pictogram of a {}.",
+    "a symbol of a {}.",
+    "a simple drawing of a {}.",
+    "a glyph that shows a {}.",
+    "a {} icon",
+    "a photo of a {}.",
+    "{}",
+)
+LISTED_NOTES = 20
+
+
+class ClipFewshotConfig(TaskConfig):
+    """Options of the task, ``--set task.NAME=VALUE`` on the command line."""
+
+    val_shots: int = Field(4, ge=1, description="validation images of each class that a client keeps")
+    base_fraction: float = Field(0.5, gt=0, le=1, description="share of the classes that clients hold; 1: none is new")
+    classes_per_client: int | None = Field(
+        None, ge=1, description="FedTPG's rule of so many classes a client (it has 20)"
+    )
+    test_fraction: float = Field(
+        0.4, gt=0, lt=1, description="share set aside for test where the data has no test split"
+    )
+    test_per_class: int | None = Field(None, ge=1, description="limit on the test images of each class")
+    templates: tuple[str, ...] | None = Field(None, min_length=1, description="texts with {} for the class name")
+
+    @field_validator("templates")
+    @classmethod
+    def _hold_a_name(cls, templates: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in templates or ():
+            if text.count("{}") != 1 or text.replace("{}", "").count("{") + text.replace("{}", "").count("}"):
+                raise ValueError(f"template '{text}' must hold {{}} once, in the place of the class name")
+        return templates
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One client before its images are tensors: positions in the source's samples."""
+
+    name: str
+    drawn: few_shot.Drawn
+    test: list[int]
+
+
+def build(config: RunConfig) -> FederatedTask:
+    """Load the data, deal it out, and set the tests: nothing is drawn or decoded but to check files.
+
+    Tests: a client's own is of its own classes (partitions domain and csv: and of its own domain), ``base_test`` of all
+    base classes, ``new_test`` of the classes that no client holds. Raises ConfigError or DataError for what cannot be.
+    """
+    options = validate(ClipFewshotConfig, config.task_options, "task option")
+    kind, file = partition.parse_partition(config.partition)
+    source = load(config, kind, file)
+    # A CSV says itself which classes are held; elsewhere the leading share of the classes is.
+    csv_base = source.base_classes if kind == "csv" else None
+    base = csv_base if csv_base is not None else few_shot.base_count(source, options.base_fraction)
+    if base < 2:
+        raise DataError(f"clients hold one class only ('{source.classes[0]}'): at least two base classes are needed")
+    dealt = few_shot.pools(source, options.test_fraction, config.partition_seed)
+    test = few_shot.capped(source, dealt.test, options.test_per_class, config.partition_seed)
+    base_pools = few_shot.Pools(
+        [i for i in dealt.train if source.samples[i].label < base],
+        [i for i in dealt.val if source.samples[i].label < base],
+        [i for i in test if source.samples[i].label < base],
+    )
+    require_each_class(source, range(base), base_pools.train, "training")
+    require_each_class(source, range(base), base_pools.test, "test")
+    new_test = [i for i in test if source.samples[i].label >= base]
+    require_each_class(source, range(base, len(source.classes)), new_test, "test")
+    clients = [
+        client_data(source, number, holding)
+        for number, holding in enumerate(deal(config, options, kind, source, base, base_pools))
+    ]
+    if not any(len(client.test) for client in clients):
+        raise DataError("no client has test images of a class that it holds: add some, or leave out the splits")
+    icons = config.data.partition(":")[0] == "icons" and kind != "csv"
+    return FederatedTask(
+        name=config.task,
+        base_classes=source.classes[:base],
+        new_classes=source.classes[base:],
+        clients=tuple(clients),
+        base_test=as_split(source, base_pools.test),
+        new_test=as_split(source, new_test, first_label=base),
+        templates=options.templates or (ICON_TEMPLATES if icons else PHOTO_TEMPLATES),
+        notes=notes(config, options, kind, source, clients, base),
+    )
+
+
+def load(config: RunConfig, kind: str, file: str) -> Source:
+    if kind == "csv":
+        from promptfed.tasks.sources import csv_file
+
+        return checked(csv_file.source(file, strict=config.strict))
+    root = Path(config.data_root) if config.data_root is not None else None
+    return load_source(config.data, data_root=root, strict=config.strict)
+
+
+def deal(
+    config: RunConfig, options: ClipFewshotConfig, kind: str, source: Source, base: int, pools: few_shot.Pools
+) -> list[Holding]:
+    """Who holds what. ``pools`` has base classes only."""
+    if options.classes_per_client is not None and kind != "classes":
+        raise ConfigError(f"task option classes_per_client does not go with partition '{kind}', only with 'classes'")
+    shots, val_shots, seed = config.shots, options.val_shots, config.partition_seed
+    samples = source.samples
+    holdings: list[Holding] = []
+    if kind == "classes":
+        for k, block in enumerate(partition.class_blocks(base, config.clients, options.classes_per_client)):
+            train, val, test = (
+                [i for i in p if samples[i].label in block] for p in (pools.train, pools.val, pools.test)
+            )
+            name = f"client {k}"
+            # Named by no client: whoever holds a class has the same images of it, however many clients there are.
+            drawn = few_shot.draw_exactly(source, train, val, shots, val_shots, seed, "holder")
+            holdings.append(Holding(name, drawn, test))
+    elif kind in ("domain", "csv"):
+        domains = sorted({samples[i].domain for i in pools.train} - ({""} if kind == "csv" else set()), key=_by_number)
+        if kind == "csv" and config.clients not in (None, len(domains)):
+            raise ConfigError(f"clients={config.clients}, but the CSV names {len(domains)}: leave --clients out")
+        for group in partition.domain_groups(domains, config.clients):
+            train, val, test = (
+                [i for i in p if samples[i].domain in group] for p in (pools.train, pools.val, pools.test)
+            )
+            name = " + ".join(group)
+            drawn = few_shot.draw_at_most(source, train, val, shots, val_shots, seed, name)
+            holdings.append(Holding(name, drawn, of_same_classes(source, test, drawn.train)))
+    else:
+        holdings = deal_shares(config, val_shots, kind, source, pools)
+    return holdings
+
+
+def deal_shares(config: RunConfig, val_shots: int, kind: str, source: Source, pools: few_shot.Pools) -> list[Holding]:
+    """Dirichlet or IID shares of a pool that holds ``shots`` images of each class *for each client on average*.
+
+    The pool is limited, not the shares: cutting every share to ``shots`` would even out what Dirichlet made uneven.
+    """
+    seed, shots = config.partition_seed, config.shots
+    clients = config.clients or partition.DEFAULT_CLIENTS
+    apart = {source.samples[i].label for i in pools.val}
+    with_val = few_shot.thinned(
+        source,
+        [i for i in pools.train if source.samples[i].label not in apart],
+        clients * (shots + val_shots),
+        seed,
+        "train",
+    )
+    without = few_shot.thinned(
+        source, [i for i in pools.train if source.samples[i].label in apart], clients * shots, seed, "train"
+    )
+    val = few_shot.thinned(source, pools.val, clients * val_shots, seed, "val")
+    rows = [*with_val, *without, *val]
+    labels = [source.samples[i].label for i in rows]
+    if kind == "iid":
+        shares = partition.iid_shares(len(rows), config.clients, seed)
+    else:
+        shares = partition.dirichlet_shares(labels, config.clients, config.alpha, seed)
+    from_val, holdings = set(val), []
+    for k, share in enumerate(shares):
+        own = [rows[position] for position in share]
+        train, held = [i for i in own if i not in from_val], [i for i in own if i in from_val]
+        name = f"client {k}"
+        drawn = few_shot.draw_at_most(source, train, held, shots, val_shots, seed, name, keep_all=True)
+        holdings.append(Holding(name, drawn, of_same_classes(source, pools.test, drawn.train)))
+    return holdings
+
+
+def of_same_classes(source: Source, images: Iterable[int], train: Iterable[int]) -> list[int]:
+    """Those of ``images`` whose class occurs in ``train``: nobody is tested on a class that it does not hold."""
+    held = {source.samples[i].label for i in train}
+    return [i for i in images if source.samples[i].label in held]
+
+
+def client_data(source: Source, number: int, holding: Holding) -> ClientData:
+    train, val, test = (as_split(source, part) for part in (holding.drawn.train, holding.drawn.val, holding.test))
+    return ClientData(number, holding.name, tuple(sorted(set(train.labels.tolist()))), train, val, test)
+
+
+def as_split(source: Source, images: Iterable[int], first_label: int = 0) -> Split:
+    """Samples in order of their class; ``first_label`` becomes label 0."""
+    order = sorted(images, key=lambda i: source.samples[i].label)
+    labels = [source.samples[i].label - first_label for i in order]
+    return Split(tuple(source.samples[i].item for i in order), torch.tensor(labels, dtype=torch.int64))
+
+
+def require_each_class(source: Source, classes: range, images: Iterable[int], use: str) -> None:
+    found = {source.samples[i].label for i in images}
+    for label in classes:
+        if label not in found:
+            raise DataError(f"class '{source.classes[label]}' of data '{source.name}' has no {use} images: add some")
+
+
+def notes(
+    config: RunConfig,
+    options: ClipFewshotConfig,
+    kind: str,
+    source: Source,
+    clients: Sequence[ClientData],
+    base: int,
+) -> tuple[str, ...]:
+    """What a user should know about the data: images left out, and what differs from what was asked for."""
+    said = [f"skipped unreadable image {name}" for name in source.skipped[:LISTED_NOTES]]
+    if len(source.skipped) > LISTED_NOTES:
+        said.append(f"skipped {len(source.skipped) - LISTED_NOTES} more unreadable images")
+    if kind == "csv" and config.data != RunConfig.model_fields["data"].default:
+        said.append(f"images come from the CSV of --partition; --data {config.data} is not used")
+    if kind != "csv" and base == len(source.classes) and options.base_fraction < 1:
+        said.append(f"{base} classes are too few for halves of two or more: all are base classes, none is new")
+    untested = [client.name for client in clients if not len(client.test)]
+    if untested:
+        said.append(f"no test images of their own, so no local accuracy: {', '.join(untested)}")
+    return tuple(said)
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Sorts "2" before "10", and numbers before words."""
+    return (int(name), "") if name.isdecimal() else (2**63, name)
+
+
+@TASKS.register("clip-fewshot")
+class ClipFewshot(Task):
+    Config = ClipFewshotConfig
+    build = staticmethod(build)

@@ -1,0 +1,142 @@
+"""Who holds what: ways to deal classes, domains or images out to clients.
+
+All draws come from the partition seed, so nothing else about a run changes a partition.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from promptfed.errors import ConfigError, unknown_name
+from promptfed.seeding import derive, numpy_stream
+
+PARTITIONS = ("classes", "dirichlet", "iid", "domain", "csv:FILE")
+DEFAULT_CLIENTS = 8
+SMALLEST_SHARE = 2
+"""Images that every Dirichlet client must get: one to train on, one to validate on."""
+
+
+def parse_partition(partition: str) -> tuple[str, str]:
+    """``"csv:who.csv"`` -> ``("csv", "who.csv")``, others -> (name, ""). Raises ConfigError for an unknown one."""
+    kind, _, file = partition.partition(":")
+    if kind == "csv" and not file:
+        raise ConfigError("partition 'csv' lacks its file: write --partition csv:FILE (columns path,label,client)")
+    if kind != "csv" and partition not in PARTITIONS:
+        raise unknown_name("partition", partition, PARTITIONS)
+    return kind, file
+
+
+def even_blocks(things: int, clients: int) -> list[range]:
+    """``range(things)`` in ``clients`` contiguous blocks whose lengths differ by one at most, longer ones first."""
+    short, longer = divmod(things, clients)
+    starts = [i * short + min(i, longer) for i in range(clients + 1)]
+    return [range(a, b) for a, b in pairwise(starts)]
+
+
+def fixed_blocks(classes: int, per_client: int) -> list[range]:
+    """FedTPG's rule: ``K = max(1, round(classes / per_client))`` clients, the last one takes what is left.
+
+    Halves are rounded to even, as FedTPG does: 50 classes of 20 make 2 clients with 20 and 30 classes.
+    """
+    clients = max(1, round(classes / per_client))
+    ends = [*(per_client * (i + 1) for i in range(clients - 1)), classes]
+    return [range(a, b) for a, b in pairwise([0, *ends])]
+
+
+def class_blocks(classes: int, clients: int | None, per_client: int | None) -> list[range]:
+    """Disjoint classes for each client: even blocks, or with ``per_client`` FedTPG's.
+
+    By default 8 clients, fewer where there are fewer classes. Raises ConfigError for more clients than classes.
+    """
+    if per_client is not None:
+        if clients is not None:
+            raise ConfigError(f"clients={clients} and classes_per_client={per_client} contradict: give one of them")
+        return fixed_blocks(classes, per_client)
+    wanted = min(DEFAULT_CLIENTS, classes) if clients is None else clients
+    if wanted > classes:
+        raise ConfigError(
+            f"{wanted} clients are more than the {classes} base classes that partition 'classes' deals out: "
+            f"use --clients {classes} or fewer, --set task.base_fraction=1, or --partition iid"
+        )
+    return even_blocks(classes, wanted)
+
+
+def domain_groups(domains: Sequence[str], clients: int | None) -> list[tuple[str, ...]]:
+    """The domains of each client: one each by default, neighbours together if there are fewer clients.
+
+    Raises ConfigError if there are no domains, or fewer of them than clients.
+    """
+    if not any(domains):
+        raise ConfigError(
+            "partition 'domain' needs data with domains, such as PATH/<domain>/<class>/<image>: "
+            "use --partition classes, dirichlet or iid"
+        )
+    wanted = len(domains) if clients is None else clients
+    if wanted > len(domains):
+        raise ConfigError(
+            f"{wanted} clients are more than the {len(domains)} domains ({', '.join(domains)}): "
+            f"use --clients {len(domains)} or fewer"
+        )
+    return [tuple(domains[i] for i in block) for block in even_blocks(len(domains), wanted)]
+
+
+def iid_shares(images: int, clients: int | None, seed: int) -> list[list[int]]:
+    """Shuffled ``range(images)`` in equal shares. Raises ConfigError for more clients than images."""
+    from flwr_datasets.partitioner import IidPartitioner
+
+    wanted = enough_images(images, clients)
+    order = numpy_stream(seed, "partition", "iid").permutation(images)
+    return _dealt(IidPartitioner(num_partitions=wanted), order, [0] * images, wanted)
+
+
+def dirichlet_shares(labels: Sequence[int], clients: int | None, alpha: float, seed: int) -> list[list[int]]:
+    """Positions in ``labels`` for each client, every class cut by proportions drawn from Dirichlet(``alpha``).
+
+    Small ``alpha`` is uneven. Raises ConfigError if some client gets next to nothing however often one draws.
+    """
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    wanted = enough_images(len(labels), clients)
+    order = numpy_stream(seed, "partition", "order").permutation(len(labels))
+    for attempt in range(10):  # of ten draws each
+        partitioner = DirichletPartitioner(
+            num_partitions=wanted,
+            partition_by="label",
+            alpha=float(alpha),
+            min_partition_size=SMALLEST_SHARE,
+            seed=derive(seed, "partition", "dirichlet", attempt),
+        )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # one warning for each draw that left a client empty
+                return _dealt(partitioner, order, [labels[i] for i in order], wanted)
+        except ValueError:
+            continue
+    raise ConfigError(
+        f"alpha {alpha:g} leaves some of {wanted} clients with fewer than {SMALLEST_SHARE} of {len(labels)} images, "
+        "in each of 100 draws: use a larger --alpha or fewer --clients"
+    )
+
+
+def enough_images(images: int, clients: int | None) -> int:
+    """The number of clients, by default 8. Raises ConfigError if there are not two images for each."""
+    wanted = DEFAULT_CLIENTS if clients is None else clients
+    if images < SMALLEST_SHARE * wanted:
+        raise ConfigError(
+            f"{wanted} clients are too many for {images} training images: "
+            f"each needs {SMALLEST_SHARE}, so use --clients {max(1, images // SMALLEST_SHARE)} or fewer"
+        )
+    return wanted
+
+
+def _dealt(partitioner: object, order: np.ndarray, labels: Sequence[int], clients: int) -> list[list[int]]:
+    """What one of flwr_datasets' partitioners makes of rows that stand in ``order`` and bear ``labels``."""
+    from datasets import Dataset
+
+    table = Dataset.from_dict({"row": order.tolist(), "label": list(labels)})
+    partitioner.dataset = table  # type: ignore[attr-defined]
+    return [sorted(partitioner.load_partition(k)["row"]) for k in range(clients)]  # type: ignore[attr-defined]

@@ -1,0 +1,76 @@
+"""``coop:NAME``: the data sets of CoOp and of its followers, split as their ``split_zhou_*.json`` files say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.tasks.sources.base import FileItem, Sample, Source
+from promptfed.tasks.sources.readable import keep_readable
+
+FOLDERS = {
+    "caltech101": ("caltech-101", "101_ObjectCategories"),
+    "dtd": ("dtd", "images"),
+    "eurosat": ("eurosat", "2750"),
+    "food101": ("food-101", "images"),
+    "oxford_flowers": ("oxford_flowers", "jpg"),
+    "oxford_pets": ("oxford_pets", "images"),
+    "stanford_cars": ("stanford_cars", ""),
+    "sun397": ("sun397", "SUN397"),
+    "ucf101": ("ucf101", "UCF-101-midframes"),
+}
+"""Name -> the data set's folder beneath the data root, and the folder of its images in there."""
+
+OTHER_FORMATS = {"fgvc_aircraft": "lists in text files of its own", "imagenet": "its own folders"}
+
+
+def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
+    """The data set ``name`` beneath ``data_root``, its classes in the order of CoOp's labels.
+
+    The base half is the first ``ceil(classes / 2)`` labels, as in CoOp and FedTPG.
+    Raises ConfigError for an unknown name or no data root, DataError for a missing or malformed split file.
+    """
+    if name in OTHER_FORMATS:
+        raise ConfigError(
+            f"coop:{name} has no split_zhou_*.json file ({OTHER_FORMATS[name]}), so it cannot be read; "
+            f"put its images into class folders and use folder:PATH, or choose one of {', '.join(FOLDERS)}"
+        )
+    if name not in FOLDERS:
+        raise unknown_name("coop data set", name, FOLDERS)
+    if data_root is None:
+        raise ConfigError(f"coop:{name} needs --data-root DIR, the folder that holds '{FOLDERS[name][0]}'")
+    folder, images = FOLDERS[name]
+    home = data_root.expanduser() / folder
+    found = sorted(home.glob("split_zhou_*.json"))
+    if len(found) != 1:
+        seen = f"{len(found)} files match" if found else "no file matches"
+        raise DataError(f"coop:{name} needs {home / 'split_zhou_*.json'}, but {seen}: get it from CoOp's DATASETS.md")
+    rows = read_split(found[0])
+    names: dict[int, str] = {}
+    for _, label, said, _ in rows:
+        if names.setdefault(label, said) != said:
+            raise DataError(f"{found[0]} calls label {label} both '{names[label]}' and '{said}'")
+    order = {label: i for i, label in enumerate(sorted(names))}
+    samples = [Sample(FileItem(home / images / path), order[label], split=split) for path, label, _, split in rows]
+    kept, skipped = keep_readable(str(home.resolve()), samples, strict)
+    classes = tuple(names[label].replace("_", " ") for label in sorted(names))
+    return Source(f"coop:{name}", classes, kept, base_classes=math.ceil(len(classes) / 2), skipped=skipped)
+
+
+def read_split(path: Path) -> list[tuple[str, int, str, str]]:
+    """Rows (image, label, class name, split) of a ``split_zhou_*.json``. Raises DataError if it is malformed."""
+    try:
+        data: Any = json.loads(path.read_text())
+        return [
+            (str(image), int(label), str(name), split)
+            for split in ("train", "val", "test")
+            for image, label, name in data[split]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f'cannot read split file {path} ({type(error).__name__}: {error}): it must hold "train", "val" and "test", '
+            "each a list of [image, label, class name]"
+        ) from error

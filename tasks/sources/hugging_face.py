@@ -1,0 +1,131 @@
+"""``hf:NAME[:split]``: image data sets of the ``datasets`` library, from the hub or from a local folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from promptfed.errors import ConfigError, DataError
+from promptfed.tasks.sources.base import ImageItem, Sample, Source
+from promptfed.tasks.sources.readable import keep_readable
+
+SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class RowItem(ImageItem):
+    """The image of one row. ``rows`` yields encoded bytes or a path, never decoded pixels."""
+
+    rows: Any = field(repr=False, compare=False)
+    column: str
+    row: int
+    part: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.part}[{self.row}]"
+
+    def encoded(self) -> bytes:
+        value = self.rows[self.row][self.column]
+        try:
+            return bytes(value["bytes"]) if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        except (OSError, TypeError, KeyError) as error:
+            raise DataError(f"cannot read image {self.name}: {error}") from error
+
+    def content_id(self) -> str:
+        """SHA-256 of the encoded image."""
+        return hashlib.sha256(self.encoded()).hexdigest()
+
+    def load(self) -> Image.Image:
+        data = self.encoded()
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                return image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"cannot decode image {self.name}: {error}") from error
+
+
+def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
+    """The splits train, validation and test of ``name``, or the one split that is named (then without a test split).
+
+    ``name`` is a data set of the hub, a folder made with ``save_to_disk``, or a local folder that ``load_dataset``
+    understands. ``data_root`` is not used. Raises DataError if it cannot be loaded or holds no images with labels.
+    """
+    path, wanted = split_name(name)
+    tables = load_tables(path)
+    if wanted and wanted not in tables:
+        raise ConfigError(f"hf:{path} has no split '{wanted}': it has {', '.join(tables)}")
+    chosen = {wanted: tables[wanted]} if wanted else {s: t for s, t in tables.items() if s in SPLITS} or tables
+    first = next(iter(chosen.values()))
+    image, label = image_and_label(path, first)
+    classes = tuple(str(c).replace("_", " ") for c in first.features[label].names)
+    samples: list[Sample] = []
+    stamps: dict[str, str] = {}
+    for split, table in chosen.items():
+        rows = encoded_rows(table, image)
+        stamps[f"hf:{path}:{split}"] = str(getattr(table, "_fingerprint", ""))
+        for i, value in enumerate(table[label]):
+            if value is None or value < 0:  # an unlabelled row, as hidden test sets have them
+                continue
+            item = RowItem(rows, image, i, f"hf:{path}:{split}")
+            samples.append(Sample(item, int(value), split="" if wanted else SPLITS.get(split, "")))
+
+    def stamp(item: ImageItem) -> str:
+        assert isinstance(item, RowItem)
+        return stamps[item.part]
+
+    kept, skipped = keep_readable(f"hf:{path}", samples, strict, stamp)
+    return Source(f"hf:{name}", classes, kept, skipped=skipped)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """``"cifar10:train"`` -> ``("cifar10", "train")``; the split is empty if none is named."""
+    if Path(name).expanduser().exists():
+        return name, ""
+    path, _, split = name.rpartition(":")
+    return (path, split) if path and "/" not in split and "\\" not in split else (name, "")
+
+
+def load_tables(path: str) -> dict[str, Any]:
+    """Split -> table. Raises DataError that names the offline way if ``path`` cannot be loaded."""
+    import datasets
+
+    local = Path(path).expanduser()
+    try:
+        if (local / "dataset_dict.json").exists() or (local / "state.json").exists():
+            loaded = datasets.load_from_disk(str(local))
+        else:
+            loaded = datasets.load_dataset(str(local) if local.exists() else path)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise DataError(
+            f"cannot load hf:{path} ({' '.join(str(error).split())[:200]}): check its name and the network; "
+            "offline, use folder:PATH, or hf:PATH with a folder made by save_to_disk"
+        ) from error
+    return dict(loaded) if isinstance(loaded, dict) else {"all": loaded}
+
+
+def image_and_label(path: str, table: Any) -> tuple[str, str]:
+    """The names of the one image column and of the class label column."""
+    import datasets
+
+    images = [c for c, kind in table.features.items() if isinstance(kind, datasets.Image)]
+    labels = [c for c, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)]
+    if not images or not labels:
+        lacks = "image" if not images else "class label"
+        raise DataError(
+            f"hf:{path} has no {lacks} column, only {', '.join(table.features)}: use a classification data set"
+        )
+    # Where there are several (CIFAR-100 has coarse and fine labels), the usual names win, then the last one.
+    label = next((c for c in ("label", "labels", "fine_label") if c in labels), labels[-1])
+    return ("image" if "image" in images else images[0]), label
+
+
+def encoded_rows(table: Any, column: str) -> Any:
+    import datasets
+
+    return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))

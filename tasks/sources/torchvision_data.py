@@ -1,0 +1,127 @@
+"""``torchvision:NAME``: the classification data sets that torchvision knows, downloaded if they are not there."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from promptfed.errors import DataError, unknown_name
+from promptfed.tasks.sources.base import ImageItem, Sample, Source
+from promptfed.tasks.sources.readable import cache_folder
+
+SPLIT_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
+"""What torchvision's data sets call our splits, first choice first."""
+
+
+@dataclass(frozen=True)
+class TorchvisionItem(ImageItem):
+    """One picture of a torchvision data set."""
+
+    data: Any = field(repr=False, compare=False)
+    row: int
+    part: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.part}[{self.row}]"
+
+    def content_id(self) -> str:
+        """SHA-256 of size and RGB pixels."""
+        image = self.load()
+        return hashlib.sha256(f"{image.size}|".encode() + image.tobytes()).hexdigest()
+
+    def load(self) -> Image.Image:
+        try:
+            image: Image.Image = self.data[self.row][0]
+            return image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"cannot decode image {self.name}: {error}") from error
+
+
+def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
+    """The data set class ``name`` (CIFAR10, Food101 ...) in ``data_root``, by default a folder of promptfed's cache.
+
+    torchvision checks its files by their hashes, so the images are not tried beforehand. Raises ConfigError for an
+    unknown name, DataError if the data set cannot be had or names no classes.
+    """
+    import torchvision
+
+    known = {
+        n: kind
+        for n, kind in vars(torchvision.datasets).items()
+        if inspect.isclass(kind) and "root" in inspect.signature(kind.__init__).parameters
+    }
+    if name not in known:
+        raise unknown_name("torchvision data set", name, known)
+    root = data_root.expanduser() if data_root else cache_folder() / "torchvision"
+    parts = load_parts(name, known[name], root)
+    first = next(iter(parts.values()))
+    classes = class_names(name, first)
+    samples = [
+        Sample(TorchvisionItem(data, row, f"torchvision:{name}:{split or 'all'}"), label, split=split)
+        for split, data in parts.items()
+        for row, label in enumerate(labels_of(data))
+    ]
+    return Source(f"torchvision:{name}", classes, tuple(samples))
+
+
+def load_parts(name: str, kind: Any, root: Path) -> dict[str, Any]:
+    """Split -> data set; the only key is '' for a data set that comes in one piece."""
+    parameters = inspect.signature(kind.__init__).parameters
+    if "train" in parameters:
+        return {split: opened(name, kind, root, train=split == "train") for split in ("train", "test")}
+    if "split" not in parameters:
+        return {"": opened(name, kind, root)}
+    parts: dict[str, Any] = {}
+    for split, names in SPLIT_NAMES.items():
+        for called in names:
+            try:
+                parts[split] = opened(name, kind, root, split=called)
+                break
+            except ValueError as error:  # no split of that name; DataError is a ValueError too, and is no such case
+                if isinstance(error, DataError):
+                    raise
+    if not parts:
+        raise DataError(f"torchvision:{name} has none of the splits train, val and test: use folder:PATH instead")
+    if "test" not in parts and "val" in parts:
+        parts["test"] = parts.pop("val")  # ImageNet and its like publish no test labels
+    return parts
+
+
+def opened(name: str, kind: Any, root: Path, **options: Any) -> Any:
+    """The data set from disk, else downloaded. Raises DataError if neither works, ValueError for a bad option."""
+    try:
+        return kind(str(root), **options)
+    except (RuntimeError, OSError) as missing:
+        if "download" not in inspect.signature(kind.__init__).parameters:
+            raise DataError(f"torchvision:{name} is not in {root} and cannot be downloaded: {missing}") from missing
+    try:
+        return kind(str(root), download=True, **options)
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"torchvision:{name} is not in {root} and could not be downloaded ({' '.join(str(error).split())[:200]}): "
+            "put its files there, name their folder with --data-root DIR, or use folder:PATH"
+        ) from error
+
+
+def class_names(name: str, data: Any) -> tuple[str, ...]:
+    found: Sequence[Any] | None = getattr(data, "classes", None) or getattr(data, "categories", None)
+    if not found:
+        raise DataError(f"torchvision:{name} names no classes, so nothing can be prompted: use folder:PATH instead")
+    # ImageNet gives every class a tuple of synonyms, the commonest first.
+    return tuple(str(c if isinstance(c, str) else c[0]).replace("_", " ") for c in found)
+
+
+def labels_of(data: Any) -> list[int]:
+    """Labels without decoding pictures where the data set keeps a list of them."""
+    for attribute in ("targets", "_labels", "labels", "y"):
+        found = getattr(data, attribute, None)
+        if found is not None and len(found) == len(data):
+            return [int(label) for label in found]
+    return [int(data[row][1]) for row in range(len(data))]

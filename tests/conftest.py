@@ -1,0 +1,148 @@
+"""A backbone small enough to check by hand, and a task on it: what the tests of methods and federations share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from promptfed.backbones.base import Backbone, CallCount, ClassTokens, Position, hash_tensors
+from promptfed.backbones.features import FeatureCache, FeatureStore
+from promptfed.methods.base import Setup
+from promptfed.tasks.sources.base import ImageItem
+from promptfed.types import ClientData, FederatedTask, Split
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests never read or fill the user's feature cache."""
+    os.environ["PROMPTFED_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The optional folder of real data; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("PROMPTFED_DATA", "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip("no PROMPTFED_DATA")
+    return folder
+
+
+@dataclass(frozen=True)
+class DotItem(ImageItem):
+    """A 2x2 picture in one colour."""
+
+    colour: tuple[int, int, int]
+
+    @property
+    def name(self) -> str:
+        return f"dot {self.colour}"
+
+    def content_id(self) -> str:
+        return bytes(self.colour).hex().ljust(64, "0")
+
+    def load(self) -> Image.Image:
+        return Image.new("RGB", (2, 2), self.colour)
+
+
+class ToyBackbone(Backbone):
+    """Image feature = mean colour. Text feature = mixed, squashed sum of the token embeddings (letters).
+
+    Differentiable in the context, deterministic, and its figures can be worked out on paper.
+    """
+
+    def __init__(self) -> None:
+        self.name, self.text_dim, self.embed_dim = "toy", 4, 3
+        self.logit_scale, self.context_length = 10.0, 24
+        self.device, self.calls = torch.device("cpu"), CallCount()
+        draw = torch.Generator().manual_seed(0)
+        self.letters = torch.randn(128, 4, generator=draw)
+        self.mix = torch.randn(4, 3, generator=draw)
+        self._loaded_sha256 = self.weights_sha256()
+
+    @property
+    def fingerprint(self) -> str:
+        return self._loaded_sha256
+
+    def weights_sha256(self) -> str:
+        return hash_tensors([("letters", self.letters), ("mix", self.mix)])
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        self.calls.images += len(pixels)
+        return pixels.mean((-1, -2)) - 0.5
+
+    def embed_words(self, text: str) -> Tensor:
+        return self.letters[[ord(c) for c in text]]
+
+    def _tower(self, embeddings: Tensor, end: Tensor) -> Tensor:
+        self.calls.texts += len(embeddings)
+        kept = (torch.arange(embeddings.shape[1]) <= end[:, None])[..., None]
+        return torch.tanh((embeddings * kept).sum(1) @ self.mix / 4)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.class_tokens(list(texts), 0)
+        return self._tower(tokens.embeddings, tokens.end)
+
+    def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
+        longest = max(len(c) for c in classes)
+        embeddings = torch.zeros(len(classes), n_ctx + longest, self.text_dim)
+        for row, name in enumerate(classes):
+            embeddings[row, n_ctx : n_ctx + len(name)] = self.embed_words(name)
+        slots = torch.arange(n_ctx).expand(len(classes), -1)
+        return ClassTokens(embeddings, slots, torch.tensor([n_ctx + len(c) - 1 for c in classes]))
+
+    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens) -> Tensor:
+        return self._tower(tokens.with_context(ctx), tokens.end)
+
+
+@pytest.fixture
+def backbone() -> ToyBackbone:
+    return ToyBackbone()
+
+
+@pytest.fixture
+def setup(backbone: ToyBackbone, toy_task: FederatedTask, tmp_path: Path) -> Setup:
+    features = FeatureStore(backbone, FeatureCache(tmp_path / "features", limit_bytes=0))
+    return Setup(backbone, features, toy_task.base_classes, toy_task.templates, rounds=3, seed=0)
+
+
+@pytest.fixture
+def make_split() -> Callable[..., Split]:
+    """``make_split(seed, labels)``: one noisy dot a label, its colour given by the label."""
+
+    def make(seed: int, labels: Sequence[int]) -> Split:
+        rng = np.random.default_rng(seed)
+        colours = np.array([[220, 40, 40], [40, 220, 40], [40, 40, 220], [210, 210, 40], [210, 40, 210], [40, 210, 210]])
+        dots = [tuple(int(v) for v in np.clip(colours[k] + rng.integers(-30, 31, 3), 0, 255)) for k in labels]
+        return Split(tuple(DotItem(dot) for dot in dots), torch.tensor(list(labels), dtype=torch.int64))
+
+    return make
+
+
+@pytest.fixture
+def toy_task(make_split: Callable[..., Split]) -> FederatedTask:
+    """Three clients with 1, 1 and 2 of the four base classes and unequal amounts of data; two new classes."""
+    held = {0: (0,), 1: (1,), 2: (2, 3)}
+    clients = []
+    for client, classes in held.items():
+        per_class = 3 + client
+        train, val, test = (make_split(10 * client + part, [k for k in classes for _ in range(per_class)]) for part in range(3))
+        clients.append(ClientData(client, f"client {client}", classes, train, val, test))
+    base = make_split(100, [0, 1, 2, 3] * 5)
+    new = make_split(101, [4, 5] * 5)
+    new = Split(new.items, new.labels - 4)
+    return FederatedTask(
+        "toy", ("red", "green", "blue", "ochre"), ("pink", "cyan"), tuple(clients), base, new, ("{}", "a {}", "the {}")
+    )

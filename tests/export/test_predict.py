@@ -1,0 +1,119 @@
+"""A bundle classifies image files among its own classes and among others, and names what it cannot read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from promptfed.errors import BundleError, ConfigError, DataError
+from promptfed.export.bundle import Bundle, read_bundle, write_bundle
+from promptfed.export.predict import Predictor
+
+
+@pytest.fixture
+def predictor(bundle: Bundle, backbone: Any, store: Any) -> Predictor:
+    return Predictor(bundle, backbone, store)
+
+
+def test_own_classes_use_the_stored_features_and_no_text_tower(
+    predictor: Predictor, backbone: Any, photos: dict[str, Path]
+) -> None:
+    texts = backbone.calls.texts
+    [found] = predictor.predict([photos["green"]])
+    assert backbone.calls.texts == texts
+    # Red, green and blue walls as seen by the prompt; a green picture is the second axis.
+    raw = [(1.05, 0.1, 0.0), (0.05, 1.1, 0.0), (0.05, 0.1, 1.0)]
+    weights = [math.exp(10.0 * row[1] / math.sqrt(sum(v * v for v in row))) for row in raw]
+    expected = dict(zip(("red", "green", "blue"), (w / sum(weights) for w in weights), strict=True))
+    assert found.path == photos["green"]
+    assert [name for name, _ in found.ranked] == sorted(expected, key=expected.__getitem__, reverse=True)
+    assert dict(found.ranked) == pytest.approx(expected, abs=1e-5)
+
+
+def test_other_classes_go_through_the_method(predictor: Predictor, photos: dict[str, Path]) -> None:
+    found = predictor.predict([photos["yellow"], photos["blue"]], ["yellow", " blue "])
+    assert [p.ranked[0][0] for p in found] == ["yellow", "blue"]
+    assert sum(p for _, p in found[0].ranked) == pytest.approx(1)
+
+
+def test_stored_and_recomputed_features_agree(predictor: Predictor, photos: dict[str, Path]) -> None:
+    paths = list(photos.values())
+    stored = predictor.predict(paths)
+    fresh = predictor.predict(paths, ["blue", "green", "red"])
+    for one, other in zip(stored, fresh, strict=True):
+        assert dict(one.ranked) == pytest.approx(dict(other.ranked), abs=1e-6)
+
+
+def test_a_bundle_from_disk_predicts_the_same(
+    bundle: Bundle, predictor: Predictor, backbone: Any, store: Any, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    again = Predictor(read_bundle(write_bundle(tmp_path / "b", bundle)), backbone, store)
+    assert again.predict(list(photos.values())) == predictor.predict(list(photos.values()))
+
+
+def test_top_limits_the_list_but_not_the_softmax(predictor: Predictor, photos: dict[str, Path]) -> None:
+    [whole], [first] = predictor.predict([photos["red"]]), predictor.predict([photos["red"]], top=1)
+    assert first.ranked == whole.ranked[:1]
+    assert predictor.predict([]) == []
+
+
+def test_a_method_with_scores_of_its_own_is_asked(
+    backwards: Bundle, predictor: Predictor, backbone: Any, store: Any, photos: dict[str, Path]
+) -> None:
+    [forwards] = predictor.predict([photos["yellow"]])
+    [turned] = Predictor(backwards, backbone, store).predict([photos["yellow"]])
+    assert [name for name, _ in turned.ranked] == [name for name, _ in reversed(forwards.ranked)]
+
+
+def test_the_default_store_reads_files(
+    bundle: Bundle, backbone: Any, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "cache"))
+    found = Predictor(bundle, backbone).predict([photos["red"], photos["blue"]])
+    assert [p.ranked[0][0] for p in found] == ["red", "blue"]
+
+
+def test_unreadable_images_are_named(predictor: Predictor, photos: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.png"):
+        predictor.predict([photos["red"], tmp_path / "none.png"])
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(photos["red"].read_bytes()[:40])
+    with pytest.raises(DataError, match=r"torn\.png"):
+        predictor.predict([torn])
+    with pytest.raises(DataError, match=str(tmp_path)):
+        predictor.predict([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("classes", "top", "said"),
+    [
+        (["red"], 5, "at least two"),
+        ([], 5, "at least two"),
+        (["red", "blue", "red "], 5, "class 'red' is given 2 times"),
+        (["red", " "], 5, "one of them is empty"),
+        (["red", "blue"], 0, "top is 0"),
+    ],
+)
+def test_class_lists_that_make_no_sense(predictor: Predictor, classes: list[str], top: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        predictor.predict([Path("any.png")], classes, top)
+
+
+def test_another_backbone_and_an_unknown_method_are_refused(
+    bundle: Bundle, backbone: Any, store: Any, make_backbone: Any
+) -> None:
+    with pytest.raises(BundleError, match="made for backbone 'colours'"):
+        Predictor(bundle, make_backbone("d" * 64, "greys"), store)
+    meta = bundle.meta.model_copy(update={"method": "no-such-method"})
+    with pytest.raises(ConfigError, match="unknown method 'no-such-method'"):
+        Predictor(Bundle(bundle.shared, bundle.personal, meta, bundle.class_features), backbone, store)
+
+
+def test_predictions_leave_the_bundle_alone(bundle: Bundle, predictor: Predictor, photos: dict[str, Path]) -> None:
+    before = bundle.class_features.clone()
+    predictor.predict(list(photos.values()))
+    assert torch.equal(bundle.class_features, before)

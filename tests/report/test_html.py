@@ -1,0 +1,112 @@
+"""The page: self-contained, escaped, and there for unfinished runs too."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import pytest
+
+from promptfed.config import RunConfig
+from promptfed.report.html import readable_bytes, write_report
+from promptfed.runs.directory import RunDirectory
+
+MakeRun = Callable[..., RunDirectory]
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Collects text, addresses and unclosed tags."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page_of(run: RunDirectory) -> Page:
+    path = write_report(run)
+    assert path == run.path / "report.html"
+    page = Page(path.read_text())
+    assert page.open == []
+    return page
+
+
+def test_finished_run_shows_results_curves_bars_and_cost(make_run: MakeRun) -> None:
+    page = page_of(make_run(rounds=3, clients=2))
+    for text in ("my-run", "finished", "PromptFL", "70.0 ± 2.0", "harmonic mean", "n_ctx: 4", "<client> 1"):
+        assert text in page.text
+    assert len(page.addresses) == 3
+    # 3 stages: 1 + 3 + 3 rounds, 2 clients, 1000 bytes up and 2000 down each; 120 images once for all
+    cost = re.search(r"whole run\s*14\.0 kB\s*28\.0 kB\s*7\.0 s\s*120\s*216", page.text)
+    assert cost is not None
+
+
+def test_nothing_outside_is_loaded_and_nothing_unescaped(make_run: MakeRun) -> None:
+    run = make_run()
+    page = page_of(run)
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    source = (run.path / "report.html").read_text()
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", source)
+    assert "<script" not in source
+    for markup in ("<b>photo", "<client>", "<photos>"):
+        assert markup not in source
+        assert markup in page.text
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_unfinished_run_has_a_page_too(make_run: MakeRun, rounds: int) -> None:
+    page = page_of(make_run(rounds=rounds, finished=False))
+    assert "unfinished" in page.text
+    assert f"Last saved round: {rounds} of 3" in page.text
+    assert "No figures yet" in page.text
+
+
+def test_run_without_any_event(tmp_path: object, make_run: MakeRun) -> None:
+    run = make_run(rounds=0, finished=False)
+    run.events.path.unlink()
+    page = page_of(run)
+    assert "No round has finished yet." in page.text
+    assert page.addresses == []
+
+
+def test_partition_is_drawn_when_known(make_run: MakeRun) -> None:
+    run = make_run(rounds=1, finished=False)
+    without = len(page_of(run).addresses)
+    clients = [{"client": c, "name": f"client {c}", "train": [4, c], "val": [1, 1], "test": [2, 0]} for c in range(3)]
+    run.write_json("partition.json", {"classes": ["cat", "dog"], "clients": clients})
+    page = page_of(run)
+    assert len(page.addresses) == without + 1
+    assert "3 clients, 2 classes" in page.text
+
+
+def test_same_run_same_page(make_run: MakeRun) -> None:
+    run = make_run()
+    assert write_report(run).read_bytes() == write_report(run).read_bytes()
+
+
+def test_all_options_are_listed(make_run: MakeRun) -> None:
+    page = page_of(make_run(finished=False, rounds=0))
+    assert all(option in page.text for option in RunConfig.model_fields)
+
+
+def test_bytes_are_readable() -> None:
+    assert [readable_bytes(n) for n in (0, 999, 1536, 2_500_000, 10**13)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "2.5 MB",
+        "10.0 TB",
+    ]

@@ -1,0 +1,212 @@
+"""Checkpoints: bit-exact, whole or not at all, and honest about damage."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptfed.errors import RunError
+from promptfed.prompts import PromptState
+from promptfed.runs.checkpoint import load_checkpoint, newest_round, save_checkpoint
+from promptfed.types import FederationState, Reply, Update
+
+NAMES = st.text(st.sampled_from('ab/._ é"0'), min_size=1, max_size=6)
+
+
+@st.composite
+def prompts(draw: st.DrawFn) -> PromptState:
+    """Any names in any order, any shapes (also empty ones), any bit patterns (also NaN and -0.0)."""
+    tensors = {}
+    for name in draw(st.lists(NAMES, unique=True, max_size=3)):
+        shape = draw(st.lists(st.integers(0, 3), max_size=3))
+        bits = draw(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=math.prod(shape), max_size=math.prod(shape)))
+        tensors[name] = torch.tensor(bits, dtype=torch.int32).view(torch.float32).reshape(shape)
+    return PromptState(tensors)
+
+
+@st.composite
+def replies(draw: st.DrawFn, client: int) -> Reply:
+    number = st.floats()  # NaN and infinities too: a bad round must still be savable
+    update = Update(client, draw(prompts()), draw(st.integers(0, 10**9)), draw(number), draw(number))
+    calls = st.integers(0, 10**9)
+    return Reply(client, draw(st.integers(1, 99)), update, draw(prompts()), draw(number), draw(calls), draw(calls))
+
+
+@st.composite
+def states(draw: st.DrawFn) -> FederationState:
+    clients = draw(st.lists(st.integers(0, 50), unique=True, max_size=3))
+    personal = {client: draw(prompts()) for client in clients}
+    pending = tuple(draw(replies(client)) for client in sorted(clients[:2]))
+    return FederationState(draw(st.integers(0, 12000)), draw(prompts()), draw(prompts()), personal, pending)
+
+
+def bits(prompt: PromptState) -> list[tuple[str, tuple[int, ...], bytes]]:
+    return [(name, tuple(t.shape), t.contiguous().numpy().tobytes()) for name, t in prompt.items()]
+
+
+def fingerprint(state: FederationState) -> object:
+    """Everything in a state, in a form in which NaN equals itself and order counts."""
+    return (
+        state.round,
+        bits(state.shared),
+        bits(state.server),
+        [(client, bits(prompt)) for client, prompt in state.personal.items()],
+        [
+            (
+                *(r.client, r.round, r.image_encoder_calls, r.text_encoder_calls, repr(r.seconds), bits(r.personal)),
+                *(r.update.client, r.update.samples, repr(r.update.loss), repr(r.update.accuracy)),
+                bits(r.update.shared),
+            )
+            for r in state.pending
+        ],
+    )
+
+
+def simple(round: int, value: float = 0.0) -> FederationState:
+    return FederationState(round, PromptState({"ctx": torch.full((2, 3), value)}))
+
+
+@settings(max_examples=60, deadline=None)
+@given(state=states(), events_bytes=st.integers(0, 2**40))
+def test_round_trip_is_bit_exact(state: FederationState, events_bytes: int) -> None:
+    with TemporaryDirectory() as folder:
+        save_checkpoint(Path(folder), state, events_bytes=events_bytes)
+        found = load_checkpoint(Path(folder))
+    assert found is not None
+    assert fingerprint(found[0]) == fingerprint(state)
+    assert found[1] == events_bytes
+
+
+def test_a_checkpoint_is_two_files_a_stranger_can_read(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, simple(7), events_bytes=123)
+    assert folder == tmp_path / "round-0007"
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.json", "state.safetensors"]
+    about = json.loads((folder / "checkpoint.json").read_text())
+    assert (about["round"], about["events_bytes"], about["shared"]) == (7, 123, ["ctx"])
+
+
+def test_keeps_the_newest_and_counts_rounds_as_numbers(tmp_path: Path) -> None:
+    for round in (9998, 9999, 10000, 10001):
+        save_checkpoint(tmp_path, simple(round), events_bytes=round, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["round-10000", "round-10001"]
+    assert newest_round(tmp_path) == 10001
+
+
+def test_same_round_is_replaced(tmp_path: Path) -> None:
+    """An interrupted round 7 is saved as round 6 with pending replies, over the plain round 6."""
+    reply = Reply(3, 7, Update(3, PromptState({"ctx": torch.ones(2, 3)}), 8, 0.5, 0.25), PromptState(), 1.5, 8, 2)
+    save_checkpoint(tmp_path, simple(6), events_bytes=60)
+    save_checkpoint(tmp_path, FederationState(6, simple(6).shared, pending=(reply,)), events_bytes=65)
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found[1] == 65
+    assert [r.client for r in found[0].pending] == [3]
+    assert [path.name for path in tmp_path.iterdir()] == ["round-0006"]
+
+
+def test_nothing_saved_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+    assert load_checkpoint(tmp_path / "never made") is None
+    assert newest_round(tmp_path / "never made") == 0
+
+
+def test_loading_changes_nothing_on_disk(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, simple(1), events_bytes=0)
+    (tmp_path / ".draft-round-0002").mkdir()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert load_checkpoint(tmp_path) is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("position", [0, 40, -1])
+def test_one_flipped_byte_is_found_and_deleting_the_folder_helps(tmp_path: Path, position: int) -> None:
+    save_checkpoint(tmp_path, simple(1, 1.0), events_bytes=10)
+    newest = save_checkpoint(tmp_path, simple(2, 2.0), events_bytes=20)
+    data = bytearray((newest / "state.safetensors").read_bytes())
+    data[position] ^= 1
+    (newest / "state.safetensors").write_bytes(data)
+    with pytest.raises(RunError, match=r"state\.safetensors is damaged") as caught:
+        load_checkpoint(tmp_path)
+    assert f"delete the folder {newest}" in str(caught.value)
+    for file in newest.iterdir():
+        file.unlink()
+    newest.rmdir()
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert (found[0].round, found[1]) == (1, 10)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "round": 2}'])
+def test_damaged_description_is_an_error_with_the_way_out(tmp_path: Path, text: str) -> None:
+    folder = save_checkpoint(tmp_path, simple(2), events_bytes=0)
+    (folder / "checkpoint.json").write_text(text)
+    with pytest.raises(RunError, match=r"checkpoint.json is damaged.*delete the folder"):
+        load_checkpoint(tmp_path)
+
+
+def test_missing_file_and_foreign_format_are_errors(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, simple(2), events_bytes=0)
+    about = json.loads((folder / "checkpoint.json").read_text())
+    (folder / "checkpoint.json").write_text(json.dumps({**about, "format": 99}))
+    with pytest.raises(RunError, match="format 99"):
+        load_checkpoint(tmp_path)
+    (folder / "state.safetensors").unlink()
+    with pytest.raises(RunError, match=r"lacks .*state.safetensors; delete the folder"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="cannot write checkpoint"):
+        save_checkpoint(tmp_path / "file", simple(1), events_bytes=0)
+
+
+# ---------------------------------------------------------------------------------------------- kill -9
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the killed writers are forked")
+
+
+def killed_writers(kind: str, folder: Path) -> list[dict[str, object]]:
+    program = Path(__file__).with_name("kill_writer.py")
+    command = [sys.executable, "-P", str(program), kind, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@needs_fork
+def test_death_before_any_file_operation_leaves_a_good_checkpoint(tmp_path: Path) -> None:
+    lines = killed_writers("events", tmp_path)
+    assert len(lines) > 15
+    assert [line["survived"] for line in lines] == [False] * (len(lines) - 1) + [True]
+    allowed = [
+        {"round": 3, "values": [3.0], "events_bytes": 30},
+        {"round": 3, "values": [3.0625], "events_bytes": 31},
+        {"round": 4, "values": [4.0], "events_bytes": 40},
+    ]
+    order = [allowed.index(line["loaded"]) for line in lines]
+    assert order == sorted(order), "later deaths must not load older states"
+    assert set(order) == {0, 1, 2}
+    for line in lines:
+        assert line["after"] == {"round": 5, "values": [5.0], "events_bytes": 50}
+        assert all(name.startswith("round-") for name in line["names"])
+        assert len(line["names"]) == 3
+
+
+@needs_fork
+def test_kill_at_random_moments_loses_no_finished_save(tmp_path: Path) -> None:
+    lines = killed_writers("random", tmp_path)
+    assert len(lines) == 6
+    for line in lines:
+        found = line["loaded"]
+        assert found["round"] >= line["told"]
+        assert found["values"] in ([found["round"]], [found["round"] + 1 / 16])
+        assert found["events_bytes"] == found["round"]

@@ -1,0 +1,92 @@
+"""The event log: one valid JSON line an event, whatever happened to the writer before."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from promptfed.errors import RunError
+from promptfed.runs.events import EventLog
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "events.jsonl")
+
+
+def test_what_is_written_is_read(log: EventLog) -> None:
+    assert log.read() == []
+    log.write("client", stage="promptfl", round=1, client=3, loss=0.1 + 0.2)
+    log.write("run_end", note="naïve 文")
+    first, second = log.read()
+    assert (first["event"], first["client"], first["loss"]) == ("client", 3, 0.1 + 0.2)
+    assert second["note"] == "naïve 文"
+    assert len(log.path.read_bytes().splitlines()) == 2
+
+
+def test_time_is_now_in_utc(log: EventLog) -> None:
+    log.write("run_start")
+    time = datetime.fromisoformat(log.read()[0]["time"])
+    assert time.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - time) < timedelta(minutes=1)
+
+
+def test_nan_and_infinity_become_null_also_inside(log: EventLog) -> None:
+    log.write("evaluation", base=float("nan"), local=[{"client": 0, "accuracy": float("inf")}], hm=(float("-inf"), 1.0))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    event = json.loads(log.path.read_text(), parse_constant=refuse)
+    assert event["base"] is None
+    assert event["local"] == [{"client": 0, "accuracy": None}]
+    assert event["hm"] == [None, 1.0]
+
+
+def test_torn_last_line_is_ignored_and_not_glued_to_the_next(log: EventLog) -> None:
+    log.write("run_start")
+    with log.path.open("ab") as file:
+        file.write(b'{"event": "client", "lo')
+    assert [event["event"] for event in log.read()] == ["run_start"]
+    EventLog(log.path).write("resume")
+    assert [event["event"] for event in log.read()] == ["run_start", "resume"]
+
+
+def test_bad_line_in_the_middle_is_named(log: EventLog) -> None:
+    log.write("run_start")
+    with log.path.open("ab") as file:
+        file.write(b"garbage\n")
+    log.write("run_end")
+    with pytest.raises(RunError, match=r"line 2 of .*events.jsonl is not JSON"):
+        log.read()
+
+
+def test_truncate_returns_to_a_noted_size(log: EventLog) -> None:
+    assert log.size() == 0
+    log.write("round", round=1)
+    noted = log.size()
+    assert noted == log.path.stat().st_size
+    kept = log.path.read_bytes()
+    log.write("client", round=2)
+    log.truncate(noted)
+    assert log.path.read_bytes() == kept
+    log.write("round", round=2)
+    assert [event["round"] for event in log.read()] == [1, 2]
+
+
+def test_truncate_never_lengthens_and_leaves_whole_lines(log: EventLog) -> None:
+    log.truncate(100)
+    assert not log.path.exists()
+    log.write("round", round=1)
+    size = log.size()
+    log.truncate(size + 50)
+    assert log.size() == size
+    log.truncate(size - 3)
+    assert log.path.read_bytes() == b""
+
+
+def test_what_is_not_json_is_a_type_error_and_writes_nothing(log: EventLog) -> None:
+    with pytest.raises(TypeError):
+        log.write("client", loss=object())
+    assert log.read() == []

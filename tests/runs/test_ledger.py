@@ -1,0 +1,32 @@
+"""Costs: every event that costs is counted once."""
+
+from promptfed.runs.ledger import Cost, cost_of
+
+EVENTS = [
+    {"event": "run_start"},
+    {"event": "features", "image_encoder_calls": 100, "text_encoder_calls": 7, "seconds": 5.0},
+    {"event": "evaluation", "stage": "zero_shot", "seconds": 0.5, "image_encoder_calls": 0, "text_encoder_calls": 12},
+    *(
+        {"event": "client", "stage": "promptfl", "round": 1, "client": c, "bytes_up": 10, "bytes_down": 20,
+         "seconds": 0.25, "image_encoder_calls": 1, "text_encoder_calls": 3}
+        for c in (0, 1)
+    ),
+    {"event": "round", "stage": "promptfl", "round": 1, "bytes_up": 20, "bytes_down": 40, "seconds": 0.5},
+    {"event": "validation", "stage": "promptfl", "round": 1, "seconds": 1.0, "text_encoder_calls": 5},
+    {"event": "evaluation", "stage": "promptfl", "seconds": None, "text_encoder_calls": 4},
+]  # fmt: skip
+
+
+def test_whole_run_counts_clients_once() -> None:
+    assert cost_of(EVENTS) == Cost(20, 40, 7.0, 102, 34)
+
+
+def test_one_stage_leaves_out_the_others_and_the_shared_features() -> None:
+    assert cost_of(EVENTS, "promptfl") == Cost(20, 40, 1.5, 2, 15)
+    assert cost_of(EVENTS, "zero_shot") == Cost(0, 0, 0.5, 0, 12)
+    assert cost_of(EVENTS, "never ran") == Cost()
+
+
+def test_nothing_costs_nothing() -> None:
+    assert cost_of([]) == Cost()
+    assert Cost(1, 2, 3.0, 4, 5) + Cost() == Cost(1, 2, 3.0, 4, 5)
