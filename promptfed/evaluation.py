@@ -1,4 +1,4 @@
-"""The evaluation protocol: local, base and new accuracy, and their harmonic mean (FedTPG, Qiu et al. 2024, section 4)."""
+"""The evaluation protocol: local, base and new accuracy and their harmonic mean (FedTPG, Qiu et al. 2024)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def accuracy(
     split: Split,
     among: Sequence[int] | None = None,
 ) -> float:
-    """Fraction of ``split`` (labels index ``classes``) classified right, the choice being ``among`` some classes or all."""
+    """Fraction of ``split`` (labels index ``classes``) classified right, the choice being ``among`` some or all."""
     candidates = torch.tensor(range(len(classes)) if among is None else among)
     names = [classes[i] for i in candidates.tolist()]
     guesses = method.logits(shared, personal, names, split).argmax(-1).cpu()

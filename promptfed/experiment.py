@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator
@@ -33,7 +34,19 @@ def resolve(config: RunConfig) -> RunConfig:
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
     }
-    return config.model_copy(update=sections)
+    return config.model_copy(update={**sections, **_absolute_paths(config)})
+
+
+def _absolute_paths(config: RunConfig) -> dict[str, str]:
+    """The config's relative paths made absolute, so that a run can be resumed or repeated from any folder."""
+    found = {}
+    for option, kinds in (("data", ("folder",)), ("partition", ("csv",))):
+        kind, _, path = getattr(config, option).partition(":")
+        if kind in kinds and path:
+            found[option] = f"{kind}:{Path(path).expanduser().resolve()}"
+    if config.data_root is not None:
+        found["data_root"] = str(Path(config.data_root).expanduser().resolve())
+    return found
 
 
 @dataclass(frozen=True)

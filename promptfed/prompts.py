@@ -30,7 +30,10 @@ class PromptState(Mapping[str, Tensor]):
     def __init__(self, tensors: Mapping[str, Tensor] | None = None) -> None:
         given = {} if tensors is None else tensors
         # Safetensors files are sorted by name; being so too makes a state and its copy from disk the same value.
-        self._tensors = {name: given[name].detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format) for name in sorted(given)}
+        self._tensors = {
+            name: given[name].detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+            for name in sorted(given)
+        }
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]

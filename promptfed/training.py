@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 BASELINES = ("zero_shot", "local_only")
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (a request that was granted, not an error)
     """The run was asked to stop and is saved; ``where`` says how far it got."""
 
     def __init__(self, where: str) -> None:
@@ -64,10 +64,10 @@ class Training:
         self.run.write_json("partition.json", {**partition_table(task), **agreed})
 
         methods = {stage: self.experiment.method(stage if base else None) for stage, base in stages}
-        states = {
-            stage: self._federate(stage, methods[stage], base, saved[stage][0] if saved[stage] else None)
-            for stage, base in stages
-        }
+        states = {}
+        for stage, base in stages:
+            checkpoint = saved[stage]
+            states[stage] = self._federate(stage, methods[stage], base, checkpoint[0] if checkpoint else None)
         evaluations = {stage: self._evaluate(stage, methods[stage], states[stage]) for stage, _ in stages}
         self.experiment.setup.backbone.verify_frozen()
         events.write("run_end")
@@ -91,7 +91,9 @@ class Training:
             seconds=time.perf_counter() - began,
         )
 
-    def _federate(self, stage: str, method: Method, is_baseline: bool, saved: FederationState | None) -> FederationState:
+    def _federate(
+        self, stage: str, method: Method, is_baseline: bool, saved: FederationState | None
+    ) -> FederationState:
         # Baselines are merged (zero-shot's template scores) or not at all: the run's aggregator is not theirs.
         aggregator = Mean(Mean.Config()) if is_baseline else self.experiment.aggregator()
         federation = self.experiment.federation(method, aggregator)
@@ -108,8 +110,10 @@ class Training:
             state, replies = federation.run_round(state, on_reply, self.should_stop)
             if state.pending:
                 save_checkpoint(folder, state, events_bytes=self.run.events.size())
-                raise Interrupted(f"{method.name}, round {state.round + 1} of {method.rounds}, "
-                                  f"after client {state.pending[-1].client}")
+                raise Interrupted(
+                    f"{method.name}, round {state.round + 1} of {method.rounds}, "
+                    f"after client {state.pending[-1].client}"
+                )
             self._finish_round(stage, method, state, replies, sent, time.perf_counter() - began)
             save_checkpoint(folder, state, events_bytes=self.run.events.size())
             if self.should_stop():

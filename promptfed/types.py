@@ -97,7 +97,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Figures:
-    """Test accuracies as fractions in 0..1. ``local_std`` is over clients; ``new``/``hm`` are None without new classes."""
+    """Test accuracies in 0..1. ``local_std`` is over clients; ``new`` and ``hm`` are None without new classes."""
 
     name: str
     local: float

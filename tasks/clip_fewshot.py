@@ -248,5 +248,7 @@ def _by_number(name: str) -> tuple[int, str]:
 
 @TASKS.register("clip-fewshot")
 class ClipFewshot(Task):
+    """Classify images from a few shots of each class; some classes stay unseen by every client."""
+
     Config = ClipFewshotConfig
     build = staticmethod(build)

@@ -124,7 +124,9 @@ def make_split() -> Callable[..., Split]:
 
     def make(seed: int, labels: Sequence[int]) -> Split:
         rng = np.random.default_rng(seed)
-        colours = np.array([[220, 40, 40], [40, 220, 40], [40, 40, 220], [210, 210, 40], [210, 40, 210], [40, 210, 210]])
+        colours = np.array(
+            [[220, 40, 40], [40, 220, 40], [40, 40, 220], [210, 210, 40], [210, 40, 210], [40, 210, 210]]
+        )
         dots = [tuple(int(v) for v in np.clip(colours[k] + rng.integers(-30, 31, 3), 0, 255)) for k in labels]
         return Split(tuple(DotItem(dot) for dot in dots), torch.tensor(list(labels), dtype=torch.int64))
 
@@ -138,7 +140,9 @@ def toy_task(make_split: Callable[..., Split]) -> FederatedTask:
     clients = []
     for client, classes in held.items():
         per_class = 3 + client
-        train, val, test = (make_split(10 * client + part, [k for k in classes for _ in range(per_class)]) for part in range(3))
+        train, val, test = (
+            make_split(10 * client + part, [k for k in classes for _ in range(per_class)]) for part in range(3)
+        )
         clients.append(ClientData(client, f"client {client}", classes, train, val, test))
     base = make_split(100, [0, 1, 2, 3] * 5)
     new = make_split(101, [4, 5] * 5)

@@ -24,7 +24,7 @@ class Fixed(PromptFL):
 
 @pytest.fixture
 def state(setup):
-    return FederationState(0, NO_PROMPT, personal={c: NO_PROMPT for c in range(3)})
+    return FederationState(0, NO_PROMPT, personal=dict.fromkeys(range(3), NO_PROMPT))
 
 
 def test_accuracy_by_hand(setup, make_split):
@@ -32,9 +32,9 @@ def test_accuracy_by_hand(setup, make_split):
     method.says = ("red", "green", "green", "blue")
     split = make_split(0, [0, 0, 1, 2])
     assert accuracy(method, NO_PROMPT, NO_PROMPT, ("red", "green", "blue"), split) == 0.75
-    assert accuracy(method, NO_PROMPT, NO_PROMPT, ("red", "green", "blue"), split, among=[2, 0]) == pytest.approx(0.5), (
-        "green is not to choose: rows 2 and 3 fall to the first candidate, blue, and are wrong"
-    )
+    assert accuracy(method, NO_PROMPT, NO_PROMPT, ("red", "green", "blue"), split, among=[2, 0]) == pytest.approx(
+        0.5
+    ), "green is not to choose: rows 2 and 3 fall to the first candidate, blue, and are wrong"
 
 
 def test_local_chooses_among_own_classes_only(setup, toy_task, state):
@@ -58,8 +58,8 @@ def test_figures_are_the_means_they_say(setup, toy_task):
 
 
 def test_hm_is_the_harmonic_mean_of_the_three(setup, toy_task, state, monkeypatch):
-    sizes = {len(toy_task.base_test): 0.25, len(toy_task.new_test): 1.0}
-    monkeypatch.setattr("promptfed.evaluation.accuracy", lambda m, s, p, c, split, among=None: sizes.get(len(split), 0.5))
+    said = {id(toy_task.base_test): 0.25, id(toy_task.new_test): 1.0}
+    monkeypatch.setattr("promptfed.evaluation.accuracy", lambda m, s, p, c, split, among=None: said.get(id(split), 0.5))
     figures = evaluate(PromptFL(PromptFLConfig(), setup), state, toy_task).figures
     assert (figures.local, figures.base, figures.new) == (0.5, 0.25, 1.0)
     assert figures.hm == pytest.approx(3 / (2 + 4 + 1))

@@ -64,7 +64,9 @@ def test_clients_that_sit_out_keep_their_personal_state(setup, toy_task):
     from promptfed.methods.local_only import LocalOnly
 
     method = LocalOnly(ContextConfig(), setup)
-    fed = Federation(method, Mean(Mean.Config()), LocalEngine(ClientWorker(method, toy_task)), range(3), participation=0.34)
+    fed = Federation(
+        method, Mean(Mean.Config()), LocalEngine(ClientWorker(method, toy_task)), range(3), participation=0.34
+    )
     start = fed.start()
     state, replies = fed.run_round(start)
     worked = {r.client for r in replies}

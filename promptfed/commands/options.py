@@ -22,8 +22,15 @@ def _names(registry: str) -> Callable[[str], list[str]]:
     return complete
 
 
-Task = Annotated[str | None, typer.Option("--task", help="What to learn [clip-fewshot].", autocompletion=_names("tasks"))]
-Method = Annotated[str | None, typer.Option("--method", help="How to learn it [promptfl].", autocompletion=_names("methods"))]
+Number = str | None
+"""Numbers stay text until RunConfig reads them, so that a bad one gets the same message from every source."""
+
+Task = Annotated[
+    str | None, typer.Option("--task", help="What to learn [clip-fewshot].", autocompletion=_names("tasks"))
+]
+Method = Annotated[
+    str | None, typer.Option("--method", help="How to learn it [promptfl].", autocompletion=_names("methods"))
+]
 Backbone = Annotated[
     str | None,
     typer.Option(
@@ -35,19 +42,25 @@ Backbone = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        "--data", help="Images [icons]: icons, folder:PATH, hf:NAME[:SPLIT], torchvision:NAME, coop:NAME.", metavar="SOURCE"
+        "--data",
+        help="Images [icons]: icons, folder:PATH, hf:NAME[:SPLIT], torchvision:NAME, coop:NAME.",
+        metavar="SOURCE",
     ),
 ]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of coop: and torchvision: data.", metavar="DIR")]
-Clients = Annotated[int | None, typer.Option("--clients", help="Number of clients [8, or one a domain].", metavar="N")]
-Shots = Annotated[int | None, typer.Option("--shots", help="Training images a class and client [8].", metavar="K")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of coop: and torchvision: data.", metavar="DIR")
+]
+Clients = Annotated[Number, typer.Option("--clients", help="Number of clients [8, or one a domain].", metavar="N")]
+Shots = Annotated[Number, typer.Option("--shots", help="Training images a class and client [8].", metavar="K")]
 Partition = Annotated[
     str | None, typer.Option("--partition", help="Who holds what [classes]: classes, dirichlet, iid, domain, csv:FILE.")
 ]
-Alpha = Annotated[float | None, typer.Option("--alpha", help="Dirichlet concentration [0.5]; small is uneven.", metavar="A")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the training [0].", metavar="S")]
-PartitionSeed = Annotated[int | None, typer.Option("--partition-seed", help="Seed of the partition [0].", metavar="S2")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of options; flags override it.", metavar="FILE")]
+Alpha = Annotated[Number, typer.Option("--alpha", help="Dirichlet concentration [0.5]; small is uneven.", metavar="A")]
+Seed = Annotated[Number, typer.Option("--seed", help="Seed of the training [0].", metavar="S")]
+PartitionSeed = Annotated[Number, typer.Option("--partition-seed", help="Seed of the partition [0].", metavar="S2")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of options; flags override it.", metavar="FILE")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any option by name: method.lr=0.01, task.val_shots=8, rounds=5.", metavar="KEY=VALUE"),
@@ -59,7 +72,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON 
 
 def given(flags: dict[str, Any]) -> Options:
     """The flags that the user really gave, as config options."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
+    }
 
 
 def config_from(flags: dict[str, Any], config: Path | None, settings: list[str] | None) -> RunConfig:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, PromptFedError
 
 if TYPE_CHECKING:
     from promptfed.runs.directory import RunDirectory
@@ -28,14 +28,16 @@ def train(
     backbone: options.Backbone = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Folder for the run [a fresh one under runs/].", metavar="DIR")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Folder for the run [a fresh one under runs/].", metavar="DIR")
+    ] = None,
     clients: options.Clients = None,
-    rounds: Annotated[int | None, typer.Option("--rounds", help="Rounds of federation [20].", metavar="R")] = None,
+    rounds: Annotated[options.Number, typer.Option("--rounds", help="Rounds of federation [20].", metavar="R")] = None,
     shots: options.Shots = None,
     partition: options.Partition = None,
     alpha: options.Alpha = None,
     participation: Annotated[
-        float | None, typer.Option("--participation", help="Fraction of the clients in each round [1].", metavar="F")
+        options.Number, typer.Option("--participation", help="Fraction of the clients in each round [1].", metavar="F")
     ] = None,
     aggregator: Annotated[
         str | None, typer.Option("--aggregator", help="How updates are merged [mean]: mean, uniform.", metavar="NAME")
@@ -49,7 +51,9 @@ def train(
     strict: options.Strict = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="DIR")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="DIR")
+    ] = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -76,13 +80,16 @@ def train(
     if resume is None:
         folder = _create(flags, run, config, set_)
     else:
-        refused = [f"--{name.replace('_', '-')}" for name in options.given({**flags, "run": run, "config": config, "set": set_})]
+        refused = [
+            f"--{name.replace('_', '-')}"
+            for name in options.given({**flags, "run": run, "config": config, "set": set_})
+        ]
         if refused:
             raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
         from promptfed.runs.directory import RunDirectory
 
         folder = RunDirectory.open(resume)
-    _execute(folder, quiet, json)
+    _execute(folder, quiet, json, is_new=resume is None)
 
 
 def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
@@ -93,7 +100,7 @@ def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settin
     return RunDirectory.create(run, chosen, label=f"{chosen.task}-{chosen.method}")
 
 
-def _execute(folder: RunDirectory, quiet: bool, json: bool) -> None:
+def _execute(folder: RunDirectory, quiet: bool, json: bool, is_new: bool) -> None:
     from rich.console import Console
 
     from promptfed.experiment import Experiment
@@ -106,7 +113,12 @@ def _execute(folder: RunDirectory, quiet: bool, json: bool) -> None:
     with folder.lock(), folder.attach_log():
         live = nullcontext(Progress()) if silent else LiveProgress(Console(stderr=True))
         with live as progress, stop_on_ctrl_c(progress.note) as should_stop:
-            experiment = Experiment.build(folder.config)
+            try:
+                experiment = Experiment.build(folder.config)
+            except PromptFedError:
+                if is_new:
+                    folder.discard()
+                raise
             for note in experiment.task.notes:
                 progress.note(f"note: {note}")
             try:

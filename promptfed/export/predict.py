@@ -58,7 +58,7 @@ class Predictor:
             for path, rows, shares in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
         """Scores ``(images, classes)``."""
         shared, personal = self.bundle.shared, self.bundle.personal

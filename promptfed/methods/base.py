@@ -73,9 +73,12 @@ class Method(ABC):
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``."""
-        with torch.inference_mode():
-            return cosine_logits(self.setup.features.images(split), self.class_features(shared, personal, classes),
-                                 self.setup.backbone.logit_scale)
+        with torch.no_grad():
+            return cosine_logits(
+                self.setup.features.images(split),
+                self.class_features(shared, personal, classes),
+                self.setup.backbone.logit_scale,
+            )
 
 
 def cosine_logits(image_features: Tensor, text_features: Tensor, scale: float) -> Tensor:

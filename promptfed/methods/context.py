@@ -164,7 +164,7 @@ class ContextTuner:
 
         return train_locally(prompt, logits_of, labels, self.config, self.setup, round, data.client)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def class_features(self, prompt: PromptState, classes: Sequence[str]) -> Tensor:
         """Unit text features ``(classes, embed_dim)`` float32."""
         ctx = self.context_for(prompt["ctx"].to(self.setup.backbone.device), classes)

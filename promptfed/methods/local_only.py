@@ -1,4 +1,4 @@
-"""The baseline without federation: every client tunes a context of its own on its own images (CoOp, Zhou et al. 2022)."""
+"""The baseline without federation: every client tunes a context of its own on its own images (CoOp)."""
 
 from __future__ import annotations
 

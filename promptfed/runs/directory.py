@@ -14,7 +14,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -64,6 +64,14 @@ class RunDirectory:
                 f"'{path}' is not a run directory: it has no config.yaml; `promptfed list runs` shows those that are"
             )
         return cls(path, build_config(read_yaml(path / "config.yaml")))
+
+    def discard(self) -> None:
+        """Take back what ``create`` made, for a run that could not even begin; a folder with checkpoints stays."""
+        if not list(self.path.glob("**/checkpoints")):
+            for name in ("config.yaml", "run.log", ".lock", "events.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
 
     def stage_folder(self, stage: str, is_baseline: bool) -> Path:
         """Where the checkpoints of a stage go; the folder is made by the first checkpoint."""

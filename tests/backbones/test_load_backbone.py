@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from promptfed.backbones import BACKBONES, load_backbone
+from promptfed.backbones.placement import pick_device, pick_dtype
+from promptfed.errors import ConfigError
+
+
+def test_unknown_names_get_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown backbone 'tny'. Did you mean 'tiny'\? Known: lit, open_clip"):
+        load_backbone("tny")
+    with pytest.raises(ConfigError, match="unknown device 'gpu'"):
+        load_backbone("tiny", device="gpu")
+    with pytest.raises(ConfigError, match=r"unknown precision 'float61'. Did you mean 'float16'"):
+        load_backbone("tiny", precision="float61")
+
+
+def test_devices() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match=r"'cuda:99' is not there: torch sees \d+ CUDA devices; use --device cpu"):
+        pick_device("cuda:99")
+    with pytest.raises(ConfigError, match="unknown device 'cuda:x'"):
+        pick_device("cuda:x")
+    assert pick_dtype("bfloat16") is torch.bfloat16
+
+
+def test_listing_backbones_imports_no_model_library() -> None:
+    code = "import sys, promptfed.backbones as b; print(len(b.BACKBONES), {'open_clip', 'timm', 'transformers'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [str(len(BACKBONES)), "set()"]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from promptfed.prompts import PromptState
+
+
+@pytest.fixture(scope="session")
+def bundle(finished, tmp_path_factory):
+    from promptfed.cli import main
+
+    folder = tmp_path_factory.mktemp("bundles") / "own"
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(finished), "--client", "1", "--out", str(folder)])
+    assert ended.value.code == 0
+    return folder
+
+
+def first_picture(small, name):
+    from pathlib import Path
+
+    folder = Path(small[small.index("--data") + 1].removeprefix("folder:"))
+    return folder / name / "0.png"
+
+
+def test_a_bundle_holds_the_runs_own_prompt(bundle, finished):
+    assert {p.name for p in bundle.iterdir()} == {
+        "prompt.safetensors", "promptfed_config.json", "class_text_features.safetensors", "README.md"
+    }  # fmt: skip
+    prompt = PromptState.load(bundle / "prompt.safetensors")
+    state = load_file(finished / "checkpoints" / "round-0002" / "state.safetensors")
+    assert np.array_equal(prompt["shared/ctx"].numpy(), state["shared/ctx"])
+    about = json.loads((bundle / "promptfed_config.json").read_text())
+    assert about["classes"] == ["ant", "bee", "cat", "dog", "eel", "fox"]
+    assert about["client"] == 1
+
+
+def test_numpy_alone_classifies_like_predict(bundle, small, promptfed):
+    from promptfed.backbones import load_backbone
+    from promptfed.tasks.sources.base import FileItem
+
+    image = first_picture(small, "dog")
+    said = promptfed("predict", bundle, image, "--top", 6, "--json")
+    assert said.code == 0, said.err
+    backbone = load_backbone("tiny")
+    feature = backbone.encode_images(backbone.preprocess(FileItem(image).load())[None])[0].numpy()
+    kept = load_file(bundle / "class_text_features.safetensors")
+    scores = float(kept["logit_scale"]) * kept["features"] @ (feature / np.linalg.norm(feature))
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
+    ranked = {row["class"]: row["probability"] for row in json.loads(said.out)[0]["ranked"]}
+    about = json.loads((bundle / "promptfed_config.json").read_text())
+    assert ranked == pytest.approx(dict(zip(about["classes"], shares.tolist(), strict=True)), abs=1e-4)
+
+
+def test_predict_takes_classes_never_seen_in_training(bundle, small, promptfed):
+    images = [first_picture(small, "koi"), first_picture(small, "lynx")]
+    said = promptfed("predict", bundle, *images, "--classes", "koi,lynx,snow leopard", "--json")
+    rows = json.loads(said.out)
+    assert [row["path"] for row in rows] == [str(i) for i in images]
+    assert all({r["class"] for r in row["ranked"]} == {"koi", "lynx", "snow leopard"} for row in rows)
+    assert all(sum(r["probability"] for r in row["ranked"]) == pytest.approx(1) for row in rows)
+
+
+def test_all_clients_get_a_bundle_of_their_own(finished, promptfed, tmp_path):
+    said = promptfed("export", finished, "--all", "--out", tmp_path / "all")
+    assert said.code == 0, said.err
+    assert said.out.split() == [str(tmp_path / "all" / f"client-{k}") for k in range(3)]
+    again = promptfed("export", finished, "--all", "--out", tmp_path / "all")
+    assert again.code == 2
+    assert "overwrite" in again.err
+    assert promptfed("export", finished, "--all", "--out", tmp_path / "all", "--overwrite").code == 0
+
+
+def test_a_bundle_for_another_backbone_is_refused(bundle, small, promptfed, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    about = json.loads((copy / "promptfed_config.json").read_text())
+    about["backbone"]["fingerprint"] = "0" * 64
+    (copy / "promptfed_config.json").write_text(json.dumps(about))
+    said = promptfed("predict", copy, first_picture(small, "ant"))
+    assert said.code == 2
+    assert "made for backbone 'tiny'" in said.err
+
+
+def test_eval_gives_the_runs_own_figures_again(finished, promptfed):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    said = promptfed("eval", finished, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out) == {"zero_shot": metrics["zero_shot"], "method": metrics["method"]}
+
+
+def test_eval_on_other_data_scores_the_shared_prompt(finished, promptfed, tmp_path):
+    from PIL import Image
+
+    for k, name in enumerate(["yak", "emu", "owl", "cod"]):
+        (tmp_path / name).mkdir()
+        for i in range(25):
+            Image.new("RGB", (8, 8), (60 * k, 9 * i, 30)).save(tmp_path / name / f"{i}.png")
+    said = promptfed("eval", finished, "--data", f"folder:{tmp_path}", "--json")
+    assert said.code == 0, said.err
+    assert set(json.loads(said.out)) == {"zero_shot", "method"}

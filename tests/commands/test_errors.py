@@ -1,0 +1,143 @@
+"""Every error a user can make: one line, exit code 2, naming the value, what is allowed, and the fix."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+
+def pictures(folder, classes, each):
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            Image.new("RGB", (8, 8), (20 * i, 90, 40)).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def refused(promptfed, tmp_path, monkeypatch):
+    """Run a command that must fail: returns its one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        said = promptfed(*words)
+        assert said.code == 2, said
+        assert said.err.startswith("error: ")
+        assert said.err.count("\n") == 1
+        assert "Traceback" not in said.err
+        return said.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--task", "clip-fewshoot"], ["clip-fewshoot", "Did you mean 'clip-fewshot'?"]),
+        (["--method", "promtfl"], ["promtfl", "Did you mean 'promptfl'?", "zero_shot"]),
+        (["--backbone", "tinny"], ["tinny", "'tiny'", "lit"]),
+        (["--aggregator", "meen"], ["meen", "'mean'", "uniform"]),
+        (["--partition", "clases"], ["clases", "classes", "dirichlet"]),
+        (["--data", "folder:nowhere"], ["nowhere", "folder"]),
+        (["--data", "iconz"], ["iconz", "icons"]),
+        (["--clients", "59"], ["59", "58", "--clients 58"]),
+        (["--clients", "0"], ["clients", "0", "greater than or equal to 1"]),
+        (["--participation", "1.5"], ["participation", "1.5", "less than or equal to 1"]),
+        (["--alpha", "-1", "--rounds", "0"], ["alpha", "-1", "rounds"]),
+        (["--shots", "200"], ["200", "fewer than", "--shots"]),
+        (["--rounds", "many"], ["rounds", "many", "integer"]),
+        (["--set", "method.lrr=1"], ["lrr", "'lr'"]),
+        (["--set", "method.lr"], ["method.lr", "key=value"]),
+        (["--set", "methods.lr=1"], ["methods", "method.NAME"]),
+        (["--set", "task.templates=[a photo]"], ["a photo", "{}"]),
+        (["--config", "none.yaml"], ["none.yaml", "does not exist"]),
+        (["--resume", "nowhere"], ["nowhere", "does not exist"]),
+        (["--wrong"], ["--wrong"]),
+    ],
+)
+def test_train_refuses(refused, tmp_path, words, parts):
+    line = refused("train", *words)
+    for part in parts:
+        assert part in line
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir()), "no run directory is left"
+
+
+def test_resume_takes_no_other_options(refused, finished):
+    assert "--rounds" in refused("train", "--resume", finished, "--rounds", 5)
+
+
+def test_a_run_directory_that_exists_is_not_touched(refused, finished):
+    before = (finished / "metrics.json").read_bytes()
+    line = refused("train", "--run", finished)
+    assert "--resume" in line
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+def test_folder_problems_are_named(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused("train", "--data", "folder:empty")
+    pictures(tmp_path / "one", ["cat"], 20)
+    assert "at least two" in refused("train", "--data", "folder:one")
+    pictures(tmp_path / "few", ["cat", "dog", "cow", "pig"], 3)
+    line = refused("train", "--data", "folder:few")
+    assert "cat" in line
+    assert "--shots" in line or "val_shots" in line
+
+
+def test_corrupt_images_are_skipped_or_refused(refused, promptfed, tmp_path):
+    folder = pictures(tmp_path / "data", ["cat", "dog", "cow", "pig"], 25)
+    (folder / "cat" / "bad.png").write_bytes(b"not a picture")
+    assert "bad.png" in refused("train", "--data", f"folder:{folder}", "--strict")
+    said = promptfed("tasks", "show", "--data", f"folder:{folder}")
+    assert said.code == 0
+    assert "bad.png" in said.out.replace("\n", "")
+
+
+def test_nan_loss_names_client_and_round_and_keeps_the_last_good_checkpoint(refused, tmp_path, small):
+    line = refused(
+        "train", *small, "--set", "method.lr=1e30", "--set", "method.optimizer=sgd", "--quiet", "--run", tmp_path / "r"
+    )
+    assert "client" in line
+    assert "round" in line
+    assert "method.lr" in line
+    assert (tmp_path / "r" / "baselines" / "zero_shot" / "checkpoints" / "round-0001").is_dir()
+
+
+def test_a_damaged_checkpoint_is_refused(refused, tmp_path, finished):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    state = copy / "checkpoints" / "round-0002" / "state.safetensors"
+    data = bytearray(state.read_bytes())
+    data[-1] ^= 1
+    state.write_bytes(bytes(data))
+    line = refused("train", "--resume", copy)
+    assert "round-0002" in line
+
+
+def test_deployment_errors(refused, tmp_path, finished):
+    assert "--client K or --all" in refused("export", finished)
+    assert "client 9" in refused("export", finished, "--client", 9)
+    assert "does not exist" in refused("predict", tmp_path / "none", "x.png")
+    assert "not a run" in refused("eval", tmp_path)
+    assert "methods" in refused("list", "method")
+
+
+def test_debug_shows_the_traceback(tmp_path, monkeypatch):
+    from promptfed.cli import main
+    from promptfed.errors import ConfigError
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError):
+        main(["train", "--method", "nothing", "--debug"])
+
+
+def test_a_fault_of_our_own_is_one_line_and_exit_code_1(promptfed, monkeypatch):
+    monkeypatch.setattr("promptfed.commands.inspect.known", lambda kind: json.loads("{"))
+    said = promptfed("list", "methods")
+    assert said.code == 1
+    assert "--debug" in said.err
+    assert said.err.count("\n") == 1

@@ -1,0 +1,46 @@
+"""The code in the documentation does what the documentation says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from promptfed.methods.base import METHODS
+from promptfed.types import NO_PROMPT, Broadcast
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_method_of_the_architecture_page_works(setup, toy_task):
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.S)[0]
+    try:
+        exec(compile(code, "docs/architecture.md", "exec"), {"__name__": "shrink"})
+        kind = METHODS["shrink"]
+        method = kind(kind.Config(pull=0.5), setup)
+        plain = METHODS["promptfl"](METHODS["promptfl"].Config(), setup)
+        start = Broadcast(1, method.init_shared())
+        update, kept = method.train(start, toy_task.clients[2], NO_PROMPT)
+        whole, _ = plain.train(start, toy_task.clients[2], NO_PROMPT)
+    finally:
+        METHODS._found.pop("shrink", None)
+    assert torch.equal(update.shared["ctx"], 0.5 * whole.shared["ctx"])
+    assert len(kept) == 0
+
+
+def test_every_file_that_the_docs_name_is_there():
+    for page in (ROOT / "docs").glob("*.md"):
+        for path in re.findall(
+            r"`((?:promptfed|tasks|blackbox|tests|scripts|docs)/[\w/]+\.(?:py|md))`", page.read_text()
+        ):
+            made_up = path.endswith("shrink.py")
+            assert made_up or (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_the_readmes_python_runs(capsys):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    for block in code:
+        exec(compile(block, "README.md", "exec"), {})
+    assert "ctx (4, 128)" in capsys.readouterr().out
