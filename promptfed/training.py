@@ -83,7 +83,13 @@ class Training:
     def _fill_features(self) -> None:
         calls = self.experiment.setup.backbone.calls
         began, images, texts = time.perf_counter(), calls.images, calls.texts
-        self.experiment.fill_features(self.progress.features)
+
+        def on_features(done: int, total: int) -> None:
+            self.progress.features(done, total)
+            if self.should_stop():
+                raise Interrupted(f"{done} of {total} images encoded (they are kept)")
+
+        self.experiment.fill_features(on_features)
         self.run.events.write(
             "features",
             image_encoder_calls=calls.images - images,

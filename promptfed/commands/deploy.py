@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,8 @@ def eval_(
     from promptfed.evaluation import evaluate
     from promptfed.experiment import Experiment
     from promptfed.export.finished import FinishedRun
+    from promptfed.progress import Progress
+    from promptfed.report.live import LiveProgress
     from promptfed.report.tables import results_table
     from promptfed.runs.directory import RunDirectory
     from promptfed.types import NO_PROMPT
@@ -53,7 +56,8 @@ def eval_(
     if changed:
         changed["clients"] = None  # the run's number of clients need not fit other data
     experiment = Experiment.build(folder.config.model_copy(update=changed))
-    experiment.fill_features()
+    with nullcontext(Progress()) if json else LiveProgress(Console(stderr=True)) as progress:
+        experiment.fill_features(progress.features)
     zero_shot, method = experiment.method("zero_shot"), experiment.method()
     federation = experiment.federation(zero_shot, Mean(Mean.Config()))
     chosen, _ = federation.run_round(federation.start())

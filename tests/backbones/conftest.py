@@ -19,7 +19,7 @@ from promptfed.backbones.openclip import OpenClipBackbone, load_openclip
 from promptfed.tasks.sources.base import ImageItem
 from promptfed.types import Split
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},

@@ -110,7 +110,7 @@ def test_a_damaged_shard_is_a_miss_and_is_dropped(cache: FeatureCache, harm: str
     (shard,) = shards(cache.folder)
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
-    shard.write_bytes({"truncate": data[:-8], "flip": data, "empty": b""}[harm])
+    shard.write_bytes({"truncate": bytes(data[:-8]), "flip": bytes(data), "empty": b""}[harm])
     for reader in (cache, FeatureCache(cache.folder, 10**9)):
         assert reader.get(PRINT, KIND, [key(1)]) == {}
     assert shards(cache.folder) == []

@@ -31,6 +31,7 @@ def test_devices() -> None:
 
 
 def test_listing_backbones_imports_no_model_library() -> None:
-    code = "import sys, promptfed.backbones as b; print(len(b.BACKBONES), {'open_clip', 'timm', 'transformers'} & set(sys.modules))"
+    heavy = {"open_clip", "timm", "transformers"}
+    code = f"import sys, promptfed.backbones as b; print(len(b.BACKBONES), {heavy} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.split() == [str(len(BACKBONES)), "set()"]

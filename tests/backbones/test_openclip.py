@@ -24,7 +24,8 @@ def reference(checkpoint: Checkpoint, architecture: str, texts: list[str], dtype
     path = str(checkpoint(architecture, ".safetensors"))
     model = open_clip.create_model(architecture, pretrained=path, precision=dtype).eval()
     with torch.no_grad():
-        return model.encode_text(open_clip.get_tokenizer(architecture)(texts)).float()
+        features: Tensor = model.encode_text(open_clip.get_tokenizer(architecture)(texts)).float()
+    return features
 
 
 @pytest.mark.parametrize("architecture", ["small-clip", "small-custom"])
@@ -190,17 +191,17 @@ def test_other_text_towers_are_refused(checkpoint: Checkpoint, architecture: str
 def test_other_tokenizers_are_refused(small_architectures: Path) -> None:
     model = open_clip.create_model("small-clip", pretrained=None)
     with pytest.raises(BackboneError, match="uses the tokenizer str"):
-        OpenClipBackbone("mine", model, "words")  # type: ignore[arg-type]
+        OpenClipBackbone("mine", model, "words")
 
 
 def test_wrong_names_say_what_is_meant(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown open_clip model 'ViT-B-61'. Did you mean 'ViT-B-16'"):
+    with pytest.raises(ConfigError, match=r"unknown open_clip model 'ViT-B-61'. Did you mean 'ViT-B-16'"):
         load_backbone("open_clip:ViT-B-61/openai")
-    with pytest.raises(ConfigError, match="unknown open_clip weights for ViT-B-16 'opnai'. Did you mean 'openai'"):
+    with pytest.raises(ConfigError, match=r"unknown open_clip weights for ViT-B-16 'opnai'. Did you mean 'openai'"):
         load_backbone("open_clip:ViT-B-16/opnai")
-    with pytest.raises(BackboneError, match="names no weights.*openai"):
+    with pytest.raises(BackboneError, match=r"names no weights.*openai"):
         load_backbone("open_clip:ViT-B-16")
-    with pytest.raises(BackboneError, match="none.safetensors' does not exist"):
+    with pytest.raises(BackboneError, match=r"none\.safetensors' does not exist"):
         load_backbone(f"open_clip:ViT-B-16/{tmp_path / 'none.safetensors'}")
     with pytest.raises(ConfigError, match="unknown precision 'int8'"):
         load_backbone("open_clip:ViT-B-16/openai", precision="int8")
@@ -227,7 +228,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(checkpoint: Checkpoint, tmp_p
 class Shout:
     """Runs code when unpickled without care."""
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
         return (Path.touch, (Path("shouted"),))
 
 

@@ -135,3 +135,26 @@ def test_participation_and_uniform_aggregation(tmp_path, small, promptfed):
     assert promptfed("train", *small, *words).code == 0
     events = RunDirectory.open(tmp_path / "r").events.read()
     assert [e["clients"] for e in events if e["event"] == "round" and e["stage"] == "promptfl"] == [1, 1]
+
+
+def test_ctrl_c_while_images_are_encoded_keeps_those_that_are(tmp_path, promptfed, monkeypatch, small):
+    from promptfed.backbones.openclip import OpenClipBackbone
+
+    encode, batches = OpenClipBackbone.encode_images, []
+
+    def press(self, pixels):
+        batches.append(len(pixels))
+        if len(batches) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return encode(self, pixels)
+
+    monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(OpenClipBackbone, "encode_images", press)
+    said = promptfed("train", *small, "--run", tmp_path / "r")
+    assert said.code == 130
+    assert "16 of" in said.err
+    before = sum(batches)
+    assert promptfed("train", "--resume", tmp_path / "r", "--quiet").code == 0
+    total = len({item for item in (tmp_path / "cache").glob("**/*.safetensors")})
+    assert total >= 2, "one file of features from before the interruption, one from after"
+    assert before == 16
