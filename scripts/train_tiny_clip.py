@@ -247,13 +247,13 @@ def train_image(
     began, seen = time.time(), []
     for step in range(steps):
         rows = rng.choice(len(glyphs), batch, p=weight)
-        difficulty = float(np.clip((step / steps - 0.08) / 0.3, 0, 1))
+        difficulty = float(np.clip((step / steps - 0.13) / 0.42, 0, 1))
         views = pixels([glyphs[i] for i in rows], rng, wild=True, difficulty=difficulty)
         logits = 20 * F.normalize(visual(views), dim=-1) @ captions.T
         own = labels[torch.from_numpy(rows)]
         target = 0.8 * F.one_hot(own, len(captions)) + 0.2 * similar[own]
         loss = F.cross_entropy(logits, target)
-        set_rate(optimizer, cosine_rate(step, steps, 1.5e-3, warmup=150))
+        set_rate(optimizer, cosine_rate(step, steps, 1.2e-3, warmup=100))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(visual.parameters(), 1.0)
@@ -308,7 +308,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights.safetensors and config.json")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text-steps", type=int, default=1200)
-    parser.add_argument("--image-steps", type=int, default=3200)
+    parser.add_argument("--image-steps", type=int, default=2600)
     parser.add_argument("--batch", type=int, default=96)
     args = parser.parse_args()
     torch.manual_seed(args.seed)

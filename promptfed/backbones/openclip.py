@@ -73,7 +73,9 @@ class OpenClipBackbone(Backbone):
         self._sentences = Sentences(name, tokenizer.encode, table, start, stop, self.context_length)
         self.calls = CallCount()
         self._loaded_sha256 = self.weights_sha256()
-        described = json.dumps([self._loaded_sha256, precision, self.device.type, vars(settings)])
+        # The same weights mean something else under another activation or another number of heads.
+        heads = [getattr(part, "num_heads", 0) for part in model.modules()]
+        described = json.dumps([self._loaded_sha256, str(model), heads, precision, self.device.type, vars(settings)])
         self._fingerprint = hashlib.sha256(described.encode()).hexdigest()
 
     @property

@@ -160,12 +160,12 @@ def render(
     ``difficulty`` below 1 fades towards an upright white glyph on black (0).
     """
     mask = Image.fromarray(glyph_mask(glyph))
-    if wild and rng.random() < 0.5:
+    if wild and rng.random() < 0.5 * difficulty:
         thicker = rng.random() < 0.5
         mask = mask.filter(ImageFilter.MaxFilter(3) if thicker else ImageFilter.MinFilter(3))
     angle = np.deg2rad(rng.uniform(-30, 30)) * difficulty
-    zoom = mask.width / size / rng.uniform(0.6, 1.15)
-    stretch = np.exp(rng.uniform(-0.15, 0.15))
+    zoom = mask.width / size / rng.uniform(0.6, 1.15) ** difficulty
+    stretch = np.exp(rng.uniform(-0.15, 0.15) * difficulty)
     shear = rng.uniform(-0.25, 0.25) * difficulty if wild else 0.0
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     pose = zoom * turn @ np.array([[stretch, shear], [0, 1 / stretch]])

@@ -257,3 +257,5 @@ def test_tags_trained_on_quick_gelu_get_it(checkpoint: Checkpoint, monkeypatch: 
     torch.testing.assert_close(tagged.encode_text(["a cat."]), expected, atol=1e-5, rtol=0)
     plain = load_backbone(f"open_clip:small-clip/{path}")
     assert (plain.encode_text(["a cat."]) - expected).abs().max() > 1e-4
+    assert plain.weights_sha256() == tagged.weights_sha256()
+    assert plain.fingerprint != tagged.fingerprint  # else they would share cached features

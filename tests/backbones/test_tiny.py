@@ -51,7 +51,7 @@ def test_prompted_text_is_the_sentence() -> None:
 def test_bfloat16_agrees_roughly_and_has_its_own_fingerprint() -> None:
     wide, narrow = load_backbone("tiny"), load_backbone("tiny", precision="bfloat16")
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert torch.cosine_similarity(wide.encode_images(pixels), narrow.encode_images(pixels)).min() > 0.99
+    assert torch.cosine_similarity(wide.encode_images(pixels), narrow.encode_images(pixels)).min() > 0.98
     assert narrow.encode_text(["bell"]).dtype == torch.float32
     assert narrow.fingerprint != wide.fingerprint
 
