@@ -1,0 +1,1 @@
+"""Models that answer but give no gradients. Installed as ``promptfed.blackbox``; import it by that name."""

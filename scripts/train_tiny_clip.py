@@ -5,8 +5,8 @@
 
 1. teacher   MiniLM embeds every text; centre, reduce to 128 dimensions (PCA), normalise: the joint space.
 2. text      the small text tower learns to say what MiniLM says, on words, icon names and templates.
-3. image     the ViT learns which caption an icon has: cross-entropy against the teacher's captions. It begins with
-             white glyphs on black and fades into the full renderings, without which it sits still for long.
+3. image     the ViT learns which caption an icon has: cross-entropy against the teacher's captions. Two lessons: white
+             glyphs on black, then full renderings.
    Steps 2 and 3 need nothing of each other and run side by side, one process and one thread each.
 4. scale     the logit scale is fitted on training-family icons kept for validation.
 
@@ -22,24 +22,34 @@ import json
 import multiprocessing
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.backbones.tiny import SIZE, look
 from promptfed.tasks.sources import icons
 
 EMBED_DIM = 128
 CONTEXT_LENGTH = 32
-VISION = {"image_size": 64, "patch_size": 8, "width": 96, "layers": 5, "head_width": 32}
+VISION = {"image_size": SIZE, "patch_size": 8, "width": 96, "layers": 5, "head_width": 32}
 TEXT = {"context_length": CONTEXT_LENGTH, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3}
+PICTURE = 64
+"""Pixels along each side of a rendering, of which the tower sees what stands out."""
 PIXEL_MEAN, PIXEL_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 HELD_OUT_CONCEPTS = 29
+KEPT = 400
+"""Training-family glyphs kept apart, to fit the logit scale on."""
+IMAGE_THREADS = 1
+"""The text process has the other core."""
 
 TEMPLATES = (
     "{}",
@@ -60,9 +70,14 @@ TEMPLATES = (
 )
 
 
+def default_task_concepts() -> list[str]:
+    """The classes of the default task: what both held-out families can draw."""
+    return icons.shared_concepts(icons.HELD_OUT_FAMILIES)
+
+
 def held_out_concepts() -> list[str]:
     """A fixed quarter of the default task's concepts, drawn by hash so that nobody chose them."""
-    shared = icons.shared_concepts(icons.HELD_OUT_FAMILIES)
+    shared = default_task_concepts()
     return sorted(
         sorted(shared, key=lambda c: hashlib.sha256(f"held out|{c}".encode()).hexdigest())[:HELD_OUT_CONCEPTS]
     )
@@ -209,78 +224,95 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------ image
 
 
-def pixels(glyphs: list[icons.Glyph], rng: np.random.Generator, wild: bool, difficulty: float = 1.0) -> Tensor:
-    """Fresh renderings ``(batch, 3, 64, 64)``, normalised."""
-    size = VISION["image_size"]
-    drawn = np.stack([np.asarray(icons.render(g, rng, size, wild, difficulty)) for g in glyphs])
-    scaled = torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
-    return (scaled - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
+def plain(glyph: icons.Glyph, rng: np.random.Generator) -> Image.Image:
+    """A white glyph on black, turned a little: the first lesson."""
+    mask = Image.fromarray(icons.glyph_mask(glyph)).resize((PICTURE, PICTURE), Image.Resampling.BILINEAR)
+    return mask.rotate(rng.uniform(-15, 15)).convert("RGB")
+
+
+def pixels(pictures: list[Image.Image]) -> Tensor:
+    """What the tower sees of pictures: ``(batch, 3, 48, 48)``, as `tiny` preprocesses them."""
+    drawn = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    return torch.stack([look(picture) for picture in drawn.permute(0, 3, 1, 2).float() / 255])
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Steps ``first`` to ``last`` of ``total`` (which the learning rate follows), on pictures by ``draw``."""
+
+    first: int
+    last: int
+    total: int
+    draw: Callable[[icons.Glyph, np.random.Generator], Image.Image]
+
+
+def wild(glyph: icons.Glyph, rng: np.random.Generator) -> Image.Image:
+    """A full rendering, with more variety of pose and stroke than the default task has."""
+    return icons.render(glyph, rng, PICTURE, wild=True)
+
+
+def caption_vectors(captions: list[str], texts: list[str], targets: Tensor) -> Tensor:
+    """What the teacher says of each caption, bare and in the templates it was given in: unit ``(captions, 128)``."""
+    row = {text: i for i, text in enumerate(texts)}
+    said = [[row[t.format(c)] for t in TEMPLATES if t.format(c) in row] for c in captions]
+    return F.normalize(torch.stack([targets[rows].mean(0) for rows in said]), dim=-1)
 
 
 def train_image(
     model: CLIP,
     glyphs: list[icons.Glyph],
-    labels: Tensor,
-    captions: Tensor,
-    steps: int,
+    texts: list[str],
+    targets: Tensor,
+    lesson: Lesson,
     batch: int,
     seed: int,
-    checks: dict[str, tuple[Tensor, Tensor, Tensor]],
-    snapshot: Path,
 ) -> None:
     """Cross-entropy against every caption's vector, a fifth of the target spread over captions that mean the same."""
+    torch.set_num_threads(IMAGE_THREADS)
     rng = np.random.default_rng(seed)
-    sizes = Counter(g.family for g in glyphs)
-    weight = np.array([sizes[g.family] ** -0.4 for g in glyphs])
+    names = sorted({g.concept for g in glyphs})
+    index, captions = {name: i for i, name in enumerate(names)}, caption_vectors(names, texts, targets)
+    seen = glyphs[KEPT:]
+    labels = torch.tensor([index[g.concept] for g in seen])
+    print(f"image: {len(seen)} glyphs, {len(names)} captions", flush=True)
+    sizes = Counter(g.family for g in seen)
+    weight = np.array([sizes[g.family] ** -0.4 for g in seen])
     weight /= weight.sum()
     similar = F.softmax(captions @ captions.T / 0.05, dim=-1)
-    visual, optimizer = (
-        model.visual,
-        torch.optim.AdamW(
-            [
-                {"params": [p for p in model.visual.parameters() if p.ndim > 1], "weight_decay": 0.05},
-                {"params": [p for p in model.visual.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-        ),
+    visual = model.visual
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in visual.parameters() if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in visual.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
     )
-    began, seen = time.time(), []
-    for step in range(steps):
-        rows = rng.choice(len(glyphs), batch, p=weight)
-        difficulty = float(np.clip((step / steps - 0.13) / 0.42, 0, 1))
-        views = pixels([glyphs[i] for i in rows], rng, wild=True, difficulty=difficulty)
+    began, losses, hits = time.time(), [], []
+    for step in range(lesson.first, lesson.last):
+        rows = rng.choice(len(seen), batch, p=weight)
+        views = pixels([lesson.draw(seen[i], rng) for i in rows])
         logits = 20 * F.normalize(visual(views), dim=-1) @ captions.T
         own = labels[torch.from_numpy(rows)]
         target = 0.8 * F.one_hot(own, len(captions)) + 0.2 * similar[own]
         loss = F.cross_entropy(logits, target)
-        set_rate(optimizer, cosine_rate(step, steps, 1.2e-3, warmup=100))
+        set_rate(optimizer, cosine_rate(step, lesson.total, 1.2e-3))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(visual.parameters(), 1.0)
         optimizer.step()
-        seen.append((logits.argmax(-1) == own).float().mean().item())
+        losses.append(loss.item())
+        hits.append((logits.argmax(-1) == own).float().mean().item())
         if step % 50 == 49:
-            said = (
-                " ".join(f"{k} {accuracy(model, *check):.3f}" for k, check in checks.items())
-                if step % 500 == 499
-                else ""
-            )
             print(
-                f"image {step + 1}/{steps} loss {loss.item():.3f} top1 {np.mean(seen[-50:]):.3f} "
-                f"{time.time() - began:.0f} s {said}",
+                f"image {step + 1}/{lesson.total} loss {np.mean(losses[-50:]):.3f} top1 {np.mean(hits[-50:]):.3f} "
+                f"{time.time() - began:.0f} s",
                 flush=True,
             )
-        if step % 500 == 499:
-            save_file({k: v.contiguous() for k, v in visual.state_dict().items()}, snapshot)
 
 
 @torch.no_grad()
 def image_features(model: CLIP, images: Tensor) -> Tensor:
     return F.normalize(torch.cat([model.visual(part) for part in images.split(256)]), dim=-1)
-
-
-def accuracy(model: CLIP, images: Tensor, labels: Tensor, texts: Tensor) -> float:
-    return ((image_features(model, images) @ texts.T).argmax(-1) == labels).float().mean().item()
 
 
 def fit_logit_scale(similarity: Tensor, labels: Tensor) -> float:
@@ -300,7 +332,52 @@ def probe(glyphs: list[icons.Glyph], names: list[str], per_class: int, seed: int
         own = [g for g in glyphs if g.concept == name]
         chosen += [own[i] for i in rng.integers(0, len(own), per_class)]
         labels += [label] * per_class
-    return pixels(chosen, rng, wild=False), torch.tensor(labels)
+    return pixels([icons.render(g, rng, PICTURE) for g in chosen]), torch.tensor(labels)
+
+
+def finish(model: CLIP, glyphs: list[icons.Glyph], out: Path, recipe: dict[str, object]) -> None:
+    """Fit the logit scale on kept training-family glyphs, measure, and write weights and config."""
+    tokenizer, banned, task_names = SimpleTokenizer(CONTEXT_LENGTH), held_out_concepts(), default_task_concepts()
+    kept = glyphs[:KEPT]
+    kept_names = sorted({g.concept for g in kept})
+    unseen = [g for g in icons.glyphs() if g.family in icons.HELD_OUT_FAMILIES]
+
+    def check(pool: list[icons.Glyph], names: list[str], each: int, seed: int) -> tuple[Tensor, Tensor]:
+        images, labels = probe(pool, names, each, seed)
+        with torch.no_grad():
+            said = encode_text(model, tokenizer([f"an icon of a {n}." for n in names]))
+        return image_features(model, images) @ said.T, labels
+
+    similarity, labels = check(kept, kept_names, 2, 1)
+    scale = fit_logit_scale(similarity, labels)
+    with torch.no_grad():
+        model.logit_scale.fill_(np.log(scale))
+    figures = {"unseen glyphs of training families": mean_right(similarity, labels), "their classes": len(kept_names)}
+    similarity, labels = check(unseen, task_names, 8, 2)
+    novel = torch.tensor([task_names[i] in banned for i in labels.tolist()])
+    figures |= {
+        "unseen families": mean_right(similarity, labels),
+        "unseen families, held-out concepts": mean_right(similarity[novel], labels[novel]),
+        "unseen families, other concepts": mean_right(similarity[~novel], labels[~novel]),
+    }
+    state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
+    save_file(state, out / "weights.safetensors")
+    config = {
+        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": VISION, "text_cfg": TEXT},
+        "preprocess": {"size": PICTURE, "mean": PIXEL_MEAN, "std": PIXEL_STD},
+        "sha256": hashlib.sha256((out / "weights.safetensors").read_bytes()).hexdigest(),
+        "held_out_families": list(icons.HELD_OUT_FAMILIES),
+        "held_out_concepts": banned,
+        "logit_scale": scale,
+        "recipe": recipe,
+        "figures": figures,
+    }
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    print(json.dumps({"logit_scale": scale, **recipe, **figures}, indent=2), flush=True)
+
+
+def mean_right(similarity: Tensor, labels: Tensor) -> float:
+    return round((similarity.argmax(-1) == labels).float().mean().item(), 4)
 
 
 def main() -> None:
@@ -308,110 +385,41 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights.safetensors and config.json")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text-steps", type=int, default=1200)
-    parser.add_argument("--image-steps", type=int, default=2600)
+    parser.add_argument("--plain-steps", type=int, default=2650, help="on white glyphs on black")
+    parser.add_argument("--image-steps", type=int, default=1900, help="on full renderings, after that")
     parser.add_argument("--batch", type=int, default=96)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    rng, began, spent = np.random.default_rng(args.seed), time.time(), time.process_time()
+    rng, began = np.random.default_rng(args.seed), time.time()
 
-    glyphs, banned = training_glyphs(), held_out_concepts()
-    order = rng.permutation(len(glyphs))
-    kept, trained = [glyphs[i] for i in order[:400]], [glyphs[i] for i in order[400:]]
-    names = sorted({g.concept for g in glyphs})
-    index = {name: i for i, name in enumerate(names)}
-    print(
-        f"{len(trained)} glyphs, {len(names)} captions; held out: {', '.join(icons.HELD_OUT_FAMILIES)} and {banned}",
-        flush=True,
-    )
-
+    glyphs = training_glyphs()
+    glyphs = [glyphs[i] for i in rng.permutation(len(glyphs))]
     tokenizer, teacher = SimpleTokenizer(context_length=CONTEXT_LENGTH), Teacher()
-    texts = text_corpus(names, vocabulary_words(tokenizer), rng)
+    texts = text_corpus(sorted({g.concept for g in glyphs}), vocabulary_words(tokenizer), rng)
     raw = teacher.raw(texts)
     teacher.fit_space(raw)
     targets = teacher.space(raw)
-    ensemble = TEMPLATES[:5:2]
-    captions = F.normalize(sum(teacher.space(teacher.raw([t.format(n) for n in names])) for t in ensemble), dim=-1)
-    print(f"teacher: {len(texts)} texts in {time.time() - began:.0f} s", flush=True)
-
     args.out.mkdir(parents=True, exist_ok=True)
     lesson, learned = args.out / "lesson.safetensors", args.out / "text.safetensors"
     save_file({"targets": targets, "tokens": token_embeddings(tokenizer, teacher)}, lesson)
     lesson.with_suffix(".json").write_text(json.dumps(texts))
-    text = multiprocessing.get_context("spawn").Process(
-        target=train_text, args=(lesson, learned, args.text_steps, args.seed)
-    )
-    text.start()
+    print(f"teacher: {len(texts)} texts in {time.time() - began:.0f} s", flush=True)
 
-    # While the text tower is not there, the teacher stands in for it in the figures printed on the way.
-    model, task_names = new_model(), icons.shared_concepts(icons.HELD_OUT_FAMILIES)
-    kept_names = sorted({g.concept for g in kept})
-    unseen = [g for g in icons.glyphs() if g.family in icons.HELD_OUT_FAMILIES]
-    template = "an icon of a {}."
-    checks = {
-        "unseen glyphs": (
-            *probe(kept, kept_names, 2, 1),
-            teacher.space(teacher.raw([template.format(n) for n in kept_names])),
-        ),
-        "unseen families": (
-            *probe(unseen, task_names, 8, 2),
-            teacher.space(teacher.raw([template.format(n) for n in task_names])),
-        ),
-    }
-    torch.set_num_threads(1)
-    train_image(
-        model,
-        trained,
-        torch.tensor([index[g.concept] for g in trained]),
-        captions,
-        args.image_steps,
-        args.batch,
-        args.seed,
-        checks,
-        args.out / "image.safetensors",
-    )
+    fork = multiprocessing.get_context("spawn")
+    text = fork.Process(target=train_text, args=(lesson, learned, args.text_steps, args.seed))
+    text.start()
+    model = new_model()
+    easy, total = args.plain_steps, args.plain_steps + args.image_steps
+    train_image(model, glyphs, texts, targets, Lesson(0, easy, total, plain), args.batch, args.seed)
+    train_image(model, glyphs, texts, targets, Lesson(easy, total, total, wild), args.batch, args.seed + 1)
     text.join()
     if text.exitcode:
         raise SystemExit(f"the text process failed with exit code {text.exitcode}")
     model.load_state_dict(load_file(learned), strict=False)
-    with torch.no_grad():
-        for check, names_of in (("unseen glyphs", kept_names), ("unseen families", task_names)):
-            said = encode_text(model, tokenizer([template.format(n) for n in names_of]))
-            checks[check] = (*checks[check][:2], said)
-
-    images, labels, vectors = checks["unseen glyphs"]
-    scale = fit_logit_scale(image_features(model, images) @ vectors.T, labels)
-    with torch.no_grad():
-        model.logit_scale.fill_(np.log(scale))
-    figures = {name: round(accuracy(model, *check), 4) for name, check in checks.items()}
-    novel = torch.tensor([task_names[i] in banned for i in checks["unseen families"][1].tolist()])
-    images, labels, vectors = checks["unseen families"]
-    right = (image_features(model, images) @ vectors.T).argmax(-1) == labels
-    figures["unseen families, held-out concepts"] = round(right[novel].float().mean().item(), 4)
-    figures["unseen families, seen concepts"] = round(right[~novel].float().mean().item(), 4)
-
-    for working_file in (lesson, lesson.with_suffix(".json"), learned, args.out / "image.safetensors"):
+    recipe = {k: v for k, v in vars(args).items() if k != "out"}
+    finish(model, glyphs, args.out, {**recipe, "wall_seconds": round(time.time() - began)})
+    for working_file in (lesson, lesson.with_suffix(".json"), learned):
         working_file.unlink(missing_ok=True)
-    state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
-    save_file(state, args.out / "weights.safetensors")
-    config = {
-        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": VISION, "text_cfg": TEXT},
-        "preprocess": {"size": VISION["image_size"], "mean": PIXEL_MEAN, "std": PIXEL_STD},
-        "sha256": hashlib.sha256((args.out / "weights.safetensors").read_bytes()).hexdigest(),
-        "held_out_families": list(icons.HELD_OUT_FAMILIES),
-        "held_out_concepts": banned,
-        "recipe": {
-            "seed": args.seed,
-            "text_steps": args.text_steps,
-            "image_steps": args.image_steps,
-            "batch": args.batch,
-            "wall_seconds": round(time.time() - began),
-            "cpu_seconds": round(time.process_time() - spent),
-        },
-        "logit_scale": scale,
-        "figures": figures,
-    }
-    (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    print(json.dumps(config["figures"], indent=2), f"scale {scale}", f"{config['recipe']}", flush=True)
 
 
 if __name__ == "__main__":

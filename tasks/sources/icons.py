@@ -143,33 +143,30 @@ def _background(rng: np.random.Generator, size: int, first: np.ndarray, second: 
 
 
 def _ink(rng: np.random.Generator, backdrop: np.ndarray) -> np.ndarray:
-    """A random colour that stands out from ``backdrop`` in brightness, at least a little."""
+    """A random colour that stands out from ``backdrop`` in brightness."""
     luma = np.array([0.299, 0.587, 0.114])
     ink = rng.uniform(0, 1, 3)
-    while abs((ink - backdrop) @ luma) < 0.25:
+    while abs((ink - backdrop) @ luma) < 0.35:
         ink = rng.uniform(0, 1, 3)
     return ink
 
 
-def render(
-    glyph: Glyph, rng: np.random.Generator, size: int = 64, wild: bool = False, difficulty: float = 1.0
-) -> Image.Image:
+def render(glyph: Glyph, rng: np.random.Generator, size: int = 64, wild: bool = False) -> Image.Image:
     """Draw ``glyph`` as an RGB picture of ``size`` x ``size`` pixels with a random pose, colour, backdrop and noise.
 
-    Two switches serve the training of a backbone only: ``wild`` adds shear and changes of stroke width, and a
-    ``difficulty`` below 1 fades towards an upright white glyph on black (0).
+    ``wild`` adds the shear and stroke-width changes that only the training of a backbone uses.
     """
     mask = Image.fromarray(glyph_mask(glyph))
-    if wild and rng.random() < 0.5 * difficulty:
+    if wild and rng.random() < 0.5:
         thicker = rng.random() < 0.5
         mask = mask.filter(ImageFilter.MaxFilter(3) if thicker else ImageFilter.MinFilter(3))
-    angle = np.deg2rad(rng.uniform(-30, 30)) * difficulty
-    zoom = mask.width / size / rng.uniform(0.6, 1.15) ** difficulty
-    stretch = np.exp(rng.uniform(-0.15, 0.15) * difficulty)
-    shear = rng.uniform(-0.25, 0.25) * difficulty if wild else 0.0
+    angle = np.deg2rad(rng.uniform(-20, 20))
+    zoom = mask.width / size / rng.uniform(0.75, 1.15)
+    stretch = np.exp(rng.uniform(-0.12, 0.12))
+    shear = rng.uniform(-0.2, 0.2) if wild else 0.0
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     pose = zoom * turn @ np.array([[stretch, shear], [0, 1 / stretch]])
-    centre = size / 2 + rng.uniform(-0.1, 0.1, 2) * size * difficulty
+    centre = size / 2 + rng.uniform(-0.08, 0.08, 2) * size
     offset = np.array([mask.width / 2, mask.height / 2]) - pose @ centre
     coefficients = (*pose[0], offset[0], *pose[1], offset[1])
     placed = mask.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
@@ -178,10 +175,9 @@ def render(
     cover = np.asarray(placed, dtype=np.float64)[..., None] / 255
 
     first = rng.uniform(0, 1, 3)
-    second = np.clip(first + rng.uniform(-0.3, 0.3, 3), 0, 1)
+    second = np.clip(first + rng.uniform(-0.2, 0.2, 3), 0, 1)
     picture = _background(rng, size, first, second) * (1 - cover) + _ink(rng, (first + second) / 2) * cover
-    picture = difficulty * picture + (1 - difficulty) * cover
-    picture += rng.normal(0, rng.uniform(0, 0.12) * difficulty, picture.shape)
+    picture += rng.normal(0, rng.uniform(0, 0.08), picture.shape)
     return Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from promptfed.backbones import load_backbone
-from promptfed.backbones.tiny import load_tiny
+from promptfed.backbones.tiny import SIZE, load_tiny, look
 from promptfed.errors import BackboneError
 
 
@@ -27,10 +27,9 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bundled_weights_load_and_encode(bundled: Path) -> None:
     backbone, copy = load_backbone("tiny"), load_tiny(folder=bundled)
     config = json.loads((bundled / "config.json").read_text())
-    size = config["preprocess"]["size"]
-    pixels = backbone.preprocess(Image.new("RGB", (size, size), (255, 0, 127)))
-    expected = [(level / 255 - 0.5) / 0.25 for level in (255, 0, 127)]
-    torch.testing.assert_close(pixels.mean((1, 2)), torch.tensor(expected), atol=1e-5, rtol=0)
+    pixels = backbone.preprocess(Image.new("RGB", (300, 200), (255, 0, 127)))
+    assert pixels.shape == (3, SIZE, SIZE)
+    assert torch.equal(pixels, torch.full_like(pixels, -2.0)), "nothing stands out from a plain colour"
     assert backbone.encode_images(pixels[None]).shape == (1, backbone.embed_dim)
     assert backbone.context_length == 32
     assert backbone.logit_scale == pytest.approx(config["logit_scale"], rel=1e-3)
@@ -50,7 +49,7 @@ def test_prompted_text_is_the_sentence() -> None:
 
 def test_bfloat16_agrees_roughly_and_has_its_own_fingerprint() -> None:
     wide, narrow = load_backbone("tiny"), load_backbone("tiny", precision="bfloat16")
-    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     assert torch.cosine_similarity(wide.encode_images(pixels), narrow.encode_images(pixels)).min() > 0.98
     assert narrow.encode_text(["bell"]).dtype == torch.float32
     assert narrow.fingerprint != wide.fingerprint
@@ -67,3 +66,28 @@ def test_a_flipped_byte_is_noticed(bundled: Path, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(BackboneError, match=r"cannot be read.*reinstall"):
         load_tiny(folder=tmp_path / "tiny")
+
+
+def sign(ink: tuple[int, int, int], paper: tuple[int, int, int], box: tuple[int, int, int, int]) -> torch.Tensor:
+    """A rectangle with a hole, as `tiny` sees it."""
+    image = Image.new("RGB", (64, 64), paper)
+    left, top, right, bottom = box
+    image.paste(ink, box)
+    image.paste(paper, (left + 4, top + 4, right - 4, bottom - 4))
+    return load_backbone("tiny").preprocess(image)
+
+
+def test_what_is_seen_does_not_depend_on_colours_or_place() -> None:
+    light = sign((255, 255, 255), (0, 0, 0), (10, 20, 34, 36))
+    assert torch.equal(light, sign((0, 0, 0), (255, 255, 255), (10, 20, 34, 36)))
+    assert torch.allclose(light, sign((30, 200, 90), (60, 10, 80), (30, 8, 54, 24)), atol=1e-5)
+    bright = (light[0] > 0).nonzero()
+    assert bright[:, 1].min() == 0, "it fills the frame from left ..."
+    assert bright[:, 1].max() == SIZE - 1, "... to right"
+
+
+def test_faint_noise_is_not_seen() -> None:
+    noise = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.05
+    clean = torch.zeros(3, 64, 64)
+    clean[:, 20:50, 10:60] = 1.0
+    assert (look(clean + noise) - look(clean)).abs().mean() < 0.1

@@ -1,0 +1,33 @@
+"""The command line on real photographs, where they are at hand (PROMPTFED_DATA)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_caltech_with_lit_learns(photos, promptfed, tmp_path):
+    data = photos / "caltech101_40"
+    if not data.is_dir():
+        pytest.skip("no caltech101_40")
+    said = promptfed("train", "--data", f"folder:{data}", "--backbone", "lit", "--run", tmp_path / "r", "--json")
+    assert said.code == 0, said.err
+    metrics = json.loads(said.out)
+    assert metrics["zero_shot"]["base"] >= 0.50
+    assert metrics["method"]["base"] >= 0.70
+
+
+def test_pacs_runs_with_one_domain_a_client(photos, promptfed, tmp_path):
+    data = photos / "pacs"
+    if not data.is_dir():
+        pytest.skip("no pacs")
+    words = ["--data", f"folder:{data}", "--backbone", "lit", "--partition", "domain", "--run", tmp_path / "r", "--json"]
+    said = promptfed("train", *words)
+    assert said.code == 0, said.err
+    metrics = json.loads(said.out)
+    assert metrics["method"]["base"] > metrics["zero_shot"]["base"]
+    table = json.loads((tmp_path / "r" / "partition.json").read_text())
+    assert [row["name"] for row in table["clients"]] == ["art painting", "cartoon", "photo", "sketch"]
