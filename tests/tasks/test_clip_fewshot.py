@@ -60,8 +60,8 @@ def test_default_task_is_disjoint_under_every_partition_and_draws_no_pixel(
         monkeypatch.setattr(icons, drawing, refuse)
     task = build(partition=partition)
     check_disjoint(task)
-    assert (len(task.base_classes), len(task.new_classes)) == (58, 57)
-    assert (len(task.base_test), len(task.new_test)) == (58 * 24, 57 * 24)
+    assert (len(task.base_classes), len(task.new_classes)) == (24, 24)
+    assert (len(task.base_test), len(task.new_test)) == (24 * 24, 24 * 24)
     assert len(task.clients) == (2 if partition == "domain" else 8)
     assert len(task.templates) >= 7
     assert task.templates[0] == "an icon of a {}."
@@ -69,7 +69,7 @@ def test_default_task_is_disjoint_under_every_partition_and_draws_no_pixel(
 
 def test_classes_partition_deals_disjoint_classes_with_exact_counts(build: Build) -> None:
     task = build()
-    assert [c for client in task.clients for c in client.classes] == list(range(58))
+    assert [c for client in task.clients for c in client.classes] == list(range(24))
     for client in task.clients:
         assert set(Counter(client.train.labels.tolist()).values()) == {8}
         assert set(Counter(client.val.labels.tolist()).values()) == {4}
@@ -100,7 +100,7 @@ def test_number_of_clients_does_not_change_who_is_drawn_for_a_class(build: Build
 def test_dirichlet_keeps_its_unevenness_and_the_shots_on_average(build: Build) -> None:
     task = build(partition="dirichlet", alpha=0.2, clients=4, shots=8)
     total = sum(len(c.train) + len(c.val) for c in task.clients)
-    assert total == 58 * 4 * (8 + 4)
+    assert total == 24 * 4 * (8 + 4)
     most = max(max(Counter(c.train.labels.tolist()).values()) for c in task.clients)
     assert most > 16
 
@@ -150,7 +150,7 @@ def test_skipped_images_are_noted_with_their_path(build: Build, make_folder: Cal
     ("options", "error", "said"),
     [
         ({"partition": "clases"}, ConfigError, "Did you mean 'classes'"),
-        ({"clients": 59}, ConfigError, "59 clients are more than the 58 base classes"),
+        ({"clients": 25}, ConfigError, "25 clients are more than the 24 base classes"),
         ({"clients": 3, "partition": "domain"}, ConfigError, r"3 clients are more than the 2 domains"),
         ({"shots": 500}, DataError, r"class 'airplay' has 120 training images.*--shots 116"),
         ({"data": "iconz"}, ConfigError, "Did you mean 'icons'"),

@@ -17,14 +17,14 @@ def test_table_counts_what_each_client_holds(build: Callable[..., FederatedTask]
     assert json.loads(json.dumps(table)) == table
     assert table["classes"] == list(task.base_classes)
     assert [row["client"] for row in table["clients"]] == [0, 1]
-    assert table["clients"][0]["train"] == [8] * 29 + [0] * 29
-    assert table["clients"][1]["val"] == [0] * 29 + [4] * 29
-    assert table["clients"][1]["test"] == [0] * 29 + [24] * 29
+    assert table["clients"][0]["train"] == [8] * 12 + [0] * 12
+    assert table["clients"][1]["val"] == [0] * 12 + [4] * 12
+    assert table["clients"][1]["test"] == [0] * 12 + [24] * 12
 
 
 def test_plot_shows_every_client_and_touches_no_global_backend(build: Callable[..., FederatedTask]) -> None:
     backend = matplotlib.get_backend()
-    for clients in (2, 58):
+    for clients in (2, 24):
         table = partition_table(build(clients=clients))
         figure = plot_partition(table)
         shown = figure.axes[0].images[0].get_array()
