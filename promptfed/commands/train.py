@@ -67,7 +67,7 @@ def train(
       promptfed train --task clip-fewshot --partition dirichlet --alpha 0.1 --participation 0.5
       promptfed train --config runs/NAME/config.yaml --run again         the same run, bit for bit
       promptfed train --resume runs/NAME                                 after Ctrl-C or a crash
-      promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=16
+      promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=4
 
     Ctrl-C stops after the client that is under way and saves; nothing is lost.
     """

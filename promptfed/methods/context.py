@@ -46,7 +46,7 @@ class LocalTraining(MethodConfig):
 class ContextConfig(LocalTraining):
     """Options of a learned context."""
 
-    n_ctx: int = Field(4, ge=1, le=64, description="number of context tokens (taken from `init` when that is given)")
+    n_ctx: int = Field(16, ge=1, le=64, description="number of context tokens (taken from `init` when that is given)")
     init: str = Field("", description="words to start from, such as 'a photo of a'; empty: N(0, 0.02)")
     class_specific: bool = Field(False, description="one context for each class (CSC) instead of one for all")
     position: Position = Field("end", description="where the class name stands among the context tokens")

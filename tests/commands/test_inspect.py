@@ -9,7 +9,7 @@ def test_list_methods_shows_options_and_papers(promptfed):
     said = promptfed("list", "methods", "--json")
     rows = json.loads(said.out)
     assert {"promptfl", "local_only", "zero_shot"} <= set(rows)
-    assert rows["promptfl"]["options"]["n_ctx"] == 4
+    assert rows["promptfl"]["options"]["n_ctx"] == 16
     assert "2208.11625" in rows["promptfl"]["paper"]
 
 

@@ -24,7 +24,17 @@ def test_pacs_runs_with_one_domain_a_client(photos, promptfed, tmp_path):
     data = photos / "pacs"
     if not data.is_dir():
         pytest.skip("no pacs")
-    words = ["--data", f"folder:{data}", "--backbone", "lit", "--partition", "domain", "--run", tmp_path / "r", "--json"]
+    words = [
+        "--data",
+        f"folder:{data}",
+        "--backbone",
+        "lit",
+        "--partition",
+        "domain",
+        "--run",
+        tmp_path / "r",
+        "--json",
+    ]
     said = promptfed("train", *words)
     assert said.code == 0, said.err
     metrics = json.loads(said.out)

@@ -40,7 +40,7 @@ def test_events_count_bytes_as_serialised(finished):
     clients = [e for e in events if e["event"] == "client" and e["stage"] == "promptfl"]
     assert [(e["round"], e["client"]) for e in clients] == [(r, c) for r in (1, 2) for c in range(3)]
     assert {e["bytes_up"] for e in clients} == {e["bytes_down"] for e in clients}
-    assert all(e["bytes_up"] >= 4 * 128 * 4 for e in clients), "four tokens of 128 float32, and a header"
+    assert all(e["bytes_up"] >= 16 * 128 * 4 for e in clients), "sixteen tokens of 128 float32, and a header"
     local = [e for e in events if e["event"] == "client" and e["stage"] == "local_only"]
     assert {e["bytes_up"] for e in local} == {0}
     cost = json.loads((finished / "metrics.json").read_text())["cost"]

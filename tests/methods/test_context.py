@@ -26,7 +26,7 @@ def test_one_sgd_step_is_the_gradient_of_the_papers_loss(setup, toy_task):
     trained, fit = tuner.train(start, data, round=1)
 
     ctx = start["ctx"].clone().requires_grad_(True)
-    texts = setup.backbone.encode_prompted_text(ctx, setup.backbone.class_tokens(toy_task.base_classes, 4))
+    texts = setup.backbone.encode_prompted_text(ctx, setup.backbone.class_tokens(toy_task.base_classes, 16))
     images = F.normalize(setup.features.images(data.train), dim=-1)
     loss = F.cross_entropy(10.0 * images @ F.normalize(texts, dim=-1).T, data.train.labels)
     loss.backward()
@@ -67,7 +67,7 @@ def test_class_specific_context_trains_each_class_apart_and_gives_new_names_the_
     config = ContextConfig(class_specific=True, optimizer="sgd", momentum=0, lr=1.0, label_space="own", local_epochs=1)
     tuner = ContextTuner(config, setup)
     start = tuner.start()
-    assert start["ctx"].shape == (4, 4, 4)
+    assert start["ctx"].shape == (4, 16, 4)
     trained, _ = tuner.train(start, toy_task.clients[2], round=1)
     moved = (trained["ctx"] - start["ctx"]).abs().sum((1, 2)) > 0
     assert moved.tolist() == [False, False, True, True], "client 2 holds classes 2 and 3 only"
@@ -86,6 +86,6 @@ def test_class_features_are_unit_length_and_follow_the_order_of_names(setup):
 
 def test_a_loss_that_is_not_finite_names_client_and_round(setup, toy_task):
     tuner = ContextTuner(ContextConfig(), setup)
-    broken = PromptState({"ctx": torch.full((4, 4), float("nan"))})
+    broken = PromptState({"ctx": torch.full((16, 4), float("nan"))})
     with pytest.raises(TrainingError, match=r"client 2 in round 3 is nan.*method\.lr"):
         tuner.train(broken, toy_task.clients[2], round=3)

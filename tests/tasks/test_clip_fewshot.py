@@ -106,7 +106,7 @@ def test_dirichlet_keeps_its_unevenness_and_the_shots_on_average(build: Build) -
 
 
 def test_fedtpg_option_and_base_fraction(build: Build) -> None:
-    task = build(task_options={"classes_per_client": 20, "base_fraction": 1.0})
+    task = build(task_options={"classes_per_client": 20, "base_fraction": 1.0}, data="icons:phosphor,remix")
     assert [len(c.classes) for c in task.clients] == [20, 20, 20, 20, 20, 15]
     assert task.new_classes == ()
     assert len(task.new_test) == 0
@@ -152,7 +152,7 @@ def test_skipped_images_are_noted_with_their_path(build: Build, make_folder: Cal
         ({"partition": "clases"}, ConfigError, "Did you mean 'classes'"),
         ({"clients": 25}, ConfigError, "25 clients are more than the 24 base classes"),
         ({"clients": 3, "partition": "domain"}, ConfigError, r"3 clients are more than the 2 domains"),
-        ({"shots": 500}, DataError, r"class 'airplay' has 120 training images.*--shots 116"),
+        ({"shots": 500}, DataError, r"class 'alarm' has 120 training images.*--shots 116"),
         ({"data": "iconz"}, ConfigError, "Did you mean 'icons'"),
         ({"data": "icons:phosfor"}, ConfigError, "Did you mean 'phosphor'"),
         ({"task_options": {"val_shot": 3}}, ConfigError, "did you mean 'val_shots'"),
