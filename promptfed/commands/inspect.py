@@ -73,6 +73,7 @@ def list_(
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     rows = _runs(folder) if kind == "runs" else known(kind)
     if json:
@@ -81,7 +82,8 @@ def list_(
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     table = Table(kind.removesuffix("s"), *columns, title=None)
     for name, row in rows.items():
-        table.add_row(name, *(_cell(row.get(column)) for column in columns))
+        # Text, not markup: square brackets are meant
+        table.add_row(name, *(Text(_cell(row.get(column))) for column in columns))
     console = Console()
     console.print(table if rows else f"no runs in {folder}/")
 

@@ -23,6 +23,10 @@ def test_every_list_prints_a_table(promptfed, kind):
         assert name.split(":")[0] in said.out
 
 
+def test_brackets_are_shown(promptfed):
+    assert "promptfed[lit]" in "".join(promptfed("list", "backbones").out.replace("│", "").split())
+
+
 def test_list_runs_reads_their_figures(promptfed, finished):
     said = promptfed("list", "runs", "--runs", finished.parent, "--json")
     row = json.loads(said.out)[str(finished)]
