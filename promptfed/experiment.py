@@ -15,7 +15,7 @@ from promptfed.config import RunConfig, validate
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
-from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.base import METHODS, Method, Setup, build_method
 from promptfed.tasks import TASKS
 from promptfed.types import FederatedTask
 
@@ -79,11 +79,11 @@ class Experiment:
 
     def method(self, name: str | None = None) -> Method:
         """The run's method, or the baseline ``name``, which takes those of the run's options that it knows."""
-        kind = METHODS[name or self.config.method]
-        options = self.config.method_options
-        if name is not None and name != self.config.method:
-            options = {key: value for key, value in options.items() if key in kind.Config.model_fields}
-        return kind(validate(kind.Config, options, "method option"), self.setup)
+        name, options = name or self.config.method, self.config.method_options
+        if name != self.config.method:
+            known = METHODS[name].Config.model_fields
+            options = {key: value for key, value in options.items() if key in known}
+        return build_method(name, options, self.setup)
 
     def aggregator(self) -> Aggregator:
         kind = AGGREGATORS[self.config.aggregator]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from promptfed.errors import BundleError, RunError
 from promptfed.export.readme import readme
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
+from promptfed.runs.atomic import write_synced
 
 FORMAT_VERSION = 1
 CONFIG, PROMPT, FEATURES, README = (
@@ -158,7 +158,7 @@ def write_bundle(folder: Path, bundle: Bundle, *, overwrite: bool = False) -> Pa
     try:
         fresh.mkdir(parents=True)
         for name, content in _contents(bundle).items():
-            _write(fresh / name, content)
+            write_synced(fresh / name, content)
         if old:
             target.rename(outgoing)
         try:
@@ -206,13 +206,6 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
     files[CONFIG] = (meta.model_dump_json(indent=2) + "\n").encode()
     files[README] = readme(replace(bundle, meta=meta)).encode()
     return files
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 # --------------------------------------------------------------------------------------------------- reading

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from promptfed.backbones import load_backbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.config import validate
 from promptfed.errors import RunError
 from promptfed.export.bundle import Bundle, make_bundle
-from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.base import Method, Setup, build_method
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.types import FederationState
@@ -42,8 +41,7 @@ class FinishedRun:
             rounds=config.rounds,
             seed=config.seed,
         )
-        kind = METHODS[config.method]
-        method = kind(validate(kind.Config, config.method_options, "method option"), setup)
+        method = build_method(config.method, config.method_options, setup)
         return cls(run, method, saved[0], {row["client"]: row["name"] for row in table["clients"]})
 
     def bundle(self, client: int) -> Bundle:

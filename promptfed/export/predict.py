@@ -11,10 +11,9 @@ from torch import Tensor
 
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.config import validate
 from promptfed.errors import ConfigError
 from promptfed.export.bundle import Bundle, check_backbone
-from promptfed.methods.base import METHODS, Method, Setup, cosine_logits
+from promptfed.methods.base import Method, Setup, build_method, cosine_logits
 from promptfed.tasks.sources.base import FileItem
 from promptfed.types import Split
 
@@ -35,11 +34,11 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, backbone: Backbone, features: FeatureStore | None = None) -> None:
         check_backbone(bundle, backbone)
-        meta, kind = bundle.meta, METHODS[bundle.meta.method]
+        meta = bundle.meta
         store = FeatureStore(backbone) if features is None else features
         setup = Setup(backbone, store, meta.classes, meta.templates, rounds=meta.rounds, seed=meta.seed)
         self.bundle = bundle
-        self.method: Method = kind(validate(kind.Config, meta.method_options, "method option"), setup)
+        self.method = build_method(meta.method, meta.method_options, setup)
 
     def predict(self, paths: Sequence[Path], classes: Sequence[str] | None = None, top: int = 5) -> list[Prediction]:
         """The ``top`` most probable classes of every image; ``classes`` None means those the bundle was trained on.

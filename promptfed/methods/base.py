@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
+from promptfed.config import validate
 from promptfed.prompts import PromptState
 from promptfed.registry import Registry
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split, Update
@@ -87,3 +88,9 @@ def cosine_logits(image_features: Tensor, text_features: Tensor, scale: float) -
 
 
 METHODS: Registry[type[Method]] = Registry("method", "promptfed.methods")
+
+
+def build_method(name: str, options: Mapping[str, Any], setup: Setup) -> Method:
+    """The method called ``name`` with ``options``. Raises ConfigError for a name or an option that there is not."""
+    kind = METHODS[name]
+    return kind(validate(kind.Config, options, "method option"), setup)
