@@ -35,7 +35,11 @@ class RunConfig(BaseModel):
     participation: float = Field(1.0, gt=0, le=1, description="fraction of the clients that work in a round")
     seed: int = Field(0, ge=0)
     partition_seed: int = Field(0, ge=0)
-    aggregator: str = "mean"
+    aggregator: str | None = Field(None, description="how updates are merged; by default the method's own way")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the clients' work that is lost (simulated)")
+    quorum: float = Field(0.5, ge=0, le=1, description="share of a round's clients whose updates a merge needs")
+    round_seconds: float | None = Field(None, gt=0, description="a round closes after so long, without the rest")
+    client_batch: int = Field(1, ge=1, description="clients trained side by side, their texts encoded together")
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     strict: bool = Field(False, description="stop at an unreadable image instead of skipping it")

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptfed.aggregators.base import AGGREGATORS, Aggregator
+from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
 from promptfed.backbones import load_backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import RunConfig, validate
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
-from promptfed.federation import Federation
-from promptfed.methods.base import METHODS, Method, Setup, build_method
+from promptfed.errors import ConfigError
+from promptfed.federation import Federation, round_half_up
+from promptfed.methods.base import METHODS, Method, Setup, build_method, check_backbone_fits
 from promptfed.tasks import TASKS
 from promptfed.types import FederatedTask
 
 log = logging.getLogger(__name__)
 OnFeatures = Callable[[int, int], None]
+DEFAULT_AGGREGATORS = ("mean",)
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -28,13 +30,18 @@ def resolve(config: RunConfig) -> RunConfig:
 
     Raises ConfigError for an unknown task, method or aggregator, and for options they do not have.
     """
-    task, method, aggregator = TASKS[config.task], METHODS[config.method], AGGREGATORS[config.aggregator]
+    task, method = TASKS[config.task], METHODS[config.method]
+    name = config.aggregator or (method.aggregators or DEFAULT_AGGREGATORS)[0]
+    if method.aggregators and name in AGGREGATORS and name not in method.aggregators:
+        allowed = ", ".join(method.aggregators)
+        raise ConfigError(f"aggregator '{name}' does not go with method '{config.method}', which takes: {allowed}")
+    aggregator = AGGREGATORS[name]
     sections: dict[str, dict[str, Any]] = {
         "task_options": validate(task.Config, config.task_options, "task option").model_dump(),
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
     }
-    return config.model_copy(update={**sections, **_absolute_paths(config)})
+    return config.model_copy(update={"aggregator": name, **sections, **_absolute_paths(config)})
 
 
 def _absolute_paths(config: RunConfig) -> dict[str, str]:
@@ -62,20 +69,30 @@ class Experiment:
         """Deal out the data and load the backbone. ``config`` must be resolved."""
         task = TASKS[config.task].build(config)
         backbone = load_backbone(config.backbone, device=config.device, precision=config.precision)
+        check_backbone_fits(config.method, backbone)
         for note in task.notes:
             log.warning(note)
         setup = Setup(
-            backbone, FeatureStore(backbone), task.base_classes, task.templates, rounds=config.rounds, seed=config.seed
+            backbone,
+            FeatureStore(backbone),
+            task.base_classes,
+            task.templates,
+            rounds=config.rounds,
+            seed=config.seed,
+            domains=task.domains,
         )
-        return cls(config, task, setup)
+        built = cls(config, task, setup)
+        built.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
+        return built
 
     def fill_features(self, on_progress: OnFeatures | None = None) -> None:
         """Encode every image of the task that the cache does not hold yet."""
-        splits = [self.task.base_test, self.task.new_test]
+        splits = [self.task.base_test, self.task.new_test, *self.task.domain_tests.values()]
         for data in self.task.clients:
             splits += [data.train, data.val, data.test]
         items = {item.content_id(): item for split in splits for item in split.items}
-        self.setup.features.fill(list(items.values()), on_progress)
+        with_patches = "patch features" in METHODS[self.config.method].requires
+        self.setup.features.fill(list(items.values()), on_progress, with_patches=with_patches)
 
     def method(self, name: str | None = None) -> Method:
         """The run's method, or the baseline ``name``, which takes those of the run's options that it knows."""
@@ -86,10 +103,13 @@ class Experiment:
         return build_method(name, options, self.setup)
 
     def aggregator(self) -> Aggregator:
-        kind = AGGREGATORS[self.config.aggregator]
-        return kind(validate(kind.Config, self.config.aggregator_options, "aggregator option"))
+        return build_aggregator(self.config.aggregator or DEFAULT_AGGREGATORS[0], self.config.aggregator_options)
 
-    def federation(self, method: Method, aggregator: Aggregator) -> Federation:
-        engine = LocalEngine(ClientWorker(method, self.task))
+    def federation(self, method: Method, aggregator: Aggregator | None = None, *, reliable: bool = False) -> Federation:
+        """The run's federation around ``method``; ``reliable`` leaves out simulated drop-outs and the time limit."""
+        config = self.config
+        worker = ClientWorker(method, self.task, 0.0 if reliable else config.dropout)
+        engine = LocalEngine(worker, config.client_batch, None if reliable else config.round_seconds)
         clients = [data.client for data in self.task.clients]
-        return Federation(method, aggregator, engine, clients, self.config.participation)
+        server = self.aggregator() if aggregator is None else aggregator
+        return Federation(method, server, engine, clients, config.participation, config.quorum)

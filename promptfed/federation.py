@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
+from promptfed.errors import TrainingError
 from promptfed.methods.base import Method
+from promptfed.prompts import PromptState
 from promptfed.seeding import numpy_stream
-from promptfed.types import Broadcast, FederationState, Job, Reply
+from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Job, Reply
 
 
 class Federation:
-    """Clients, a method, an aggregator and an engine. It holds no state: states go in and come out."""
+    """Clients, a method, an aggregator and an engine. It holds no state: states go in and come out.
+
+    A round in which fewer than ``quorum`` (a share of those asked) gave a usable update leaves the shared prompt as
+    it was; those who did train keep their personal prompts.
+    """
 
     def __init__(
-        self, method: Method, aggregator: Aggregator, engine: Engine, clients: Sequence[int], participation: float = 1.0
+        self,
+        method: Method,
+        aggregator: Aggregator,
+        engine: Engine,
+        clients: Sequence[int],
+        participation: float = 1.0,
+        quorum: float = 0.0,
     ) -> None:
-        self.method, self.aggregator, self.engine = method, aggregator, engine
-        self.clients, self.participation = sorted(clients), participation
+        self.method, self.engine = method, engine
+        self.server = method.server_side(aggregator)
+        self.clients, self.participation, self.quorum = sorted(clients), participation, quorum
 
     def start(self) -> FederationState:
         """The state before round 1: the initial shared prompt, and every client's own personal prompt."""
         shared = self.method.init_shared()
         personal = {client: self.method.init_personal(client) for client in self.clients}
-        return FederationState(0, shared, self.aggregator.init(shared), personal)
+        return FederationState(0, shared, self.server.init(shared), personal)
 
     def participants(self, round: int) -> list[int]:
-        """The clients of ``round``: ``ceil``-free rounding of the fraction, at least one, without replacement."""
+        """The clients of ``round``: the fraction rounded half up, at least one, without replacement."""
         count = max(1, round_half_up(self.participation * len(self.clients)))
-        if count == len(self.clients):
+        if count == len(self.clients) or self.method.needs_all_clients(round):
             return list(self.clients)
         stream = numpy_stream(self.method.setup.seed, "participants", round)
         return sorted(int(c) for c in stream.choice(self.clients, count, replace=False))
@@ -42,19 +56,60 @@ class Federation:
 
         If ``should_stop`` cut the round short, the returned state has the same ``round`` and holds the replies so
         far as ``pending``; running it again finishes the round with the same result as if it had never stopped.
+        Raises TrainingError if every client failed with an error.
         """
         round = state.round + 1
         chosen = self.participants(round)
         finished = {reply.client for reply in state.pending}
-        broadcast = Broadcast(round, state.shared)
-        jobs = [Job(c, broadcast, state.personal[c]) for c in chosen if c not in finished]
-        fresh = self.engine.run_round(jobs, on_reply, should_stop)
-        replies = tuple(sorted((*state.pending, *fresh), key=lambda reply: reply.client))
+        jobs = [Job(c, Broadcast(round, self._sent(state, c)), state.personal[c]) for c in chosen if c not in finished]
+        sent = {job.client: job.broadcast.shared for job in jobs}
+
+        def judge(reply: Reply) -> Reply:
+            return judged(reply, sent[reply.client], self.method.uploads(reply.client, sent[reply.client]))
+
+        fresh = self.engine.run_round(jobs, on_reply and (lambda reply: on_reply(judge(reply))), should_stop)
+        replies = tuple(sorted((*state.pending, *map(judge, fresh)), key=lambda reply: reply.client))
         if len(replies) < len(chosen):
             return replace(state, pending=replies), replies
-        shared, server = self.aggregator.apply(state.shared, [reply.update for reply in replies], state.server)
-        personal = {**state.personal, **{reply.client: reply.personal for reply in replies}}
+        if all(reply.failure.startswith(("error", "refused")) for reply in replies):
+            raise TrainingError(replies[0].failure.partition(": ")[2])
+        good = [reply for reply in replies if not reply.failure]
+        shared, server = state.shared, state.server
+        if len(good) >= max(1, math.ceil(self.quorum * len(chosen))):
+            shared, server = self.server.apply(shared, [reply.update for reply in good], server)
+        personal = {**state.personal, **{reply.client: reply.personal for reply in good}}
         return FederationState(round, shared, server, personal), replies
+
+    def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:
+        """What ``client`` would deploy now; None asks for a client that never took part."""
+        personal = NO_PROMPT if client is None else state.personal[client]
+        return ClientPrompt(self._sent(state, client), personal)
+
+    def prompts(self, state: FederationState) -> dict[int, ClientPrompt]:
+        """What each client would deploy now."""
+        return {client: self.prompt(state, client) for client in self.clients}
+
+    def _sent(self, state: FederationState, client: int | None) -> PromptState:
+        return self.server.broadcast(state.shared, state.server, client)
+
+
+def judged(reply: Reply, sent: PromptState, expected: frozenset[str]) -> Reply:
+    """``reply``, marked as refused if its update is not finite or is not what was asked for."""
+    if reply.failure:
+        return reply
+    update = reply.update.shared
+    why = ""
+    if set(update) != expected:
+        why = f"names {sorted(update)} instead of {sorted(expected)}"
+    elif wrong := [name for name in update if update[name].shape != sent[name].shape]:
+        why = f"'{wrong[0]}' is {tuple(update[wrong[0]].shape)} instead of {tuple(sent[wrong[0]].shape)}"
+    elif not update.is_finite() or not reply.personal.is_finite():
+        why = "numbers that are not finite"
+    elif reply.update.samples < 1:
+        why = f"an update for {reply.update.samples} samples"
+    if not why:
+        return reply
+    return replace(reply, failure=f"refused: client {reply.client} sent {why} in round {reply.round}")
 
 
 def round_half_up(value: float) -> int:

@@ -13,9 +13,11 @@ from promptfed.aggregators.mean import Mean
 from promptfed.engines.base import never
 from promptfed.evaluation import Evaluation, evaluate, mean_local_accuracy
 from promptfed.experiment import Experiment
+from promptfed.federation import Federation
 from promptfed.methods.base import Method
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.progress import Progress
+from promptfed.prompts import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.ledger import cost_of
@@ -68,7 +70,10 @@ class Training:
         for stage, base in stages:
             checkpoint = saved[stage]
             states[stage] = self._federate(stage, methods[stage], base, checkpoint[0] if checkpoint else None)
-        evaluations = {stage: self._evaluate(stage, methods[stage], states[stage]) for stage, _ in stages}
+        evaluations = {
+            stage: self._evaluate(stage, self._federation(methods[stage], base), states[stage])
+            for stage, base in stages
+        }
         self.experiment.setup.backbone.verify_frozen()
         events.write("run_end")
         metrics = self._metrics(evaluations, methods, states)
@@ -100,17 +105,17 @@ class Training:
     def _federate(
         self, stage: str, method: Method, is_baseline: bool, saved: FederationState | None
     ) -> FederationState:
-        # Baselines are merged (zero-shot's template scores) or not at all: the run's aggregator is not theirs.
-        aggregator = Mean(Mean.Config()) if is_baseline else self.experiment.aggregator()
-        federation = self.experiment.federation(method, aggregator)
+        federation = self._federation(method, is_baseline)
         folder = self.run.stage_folder(stage, is_baseline=is_baseline)
         state = saved or federation.start()
         self.progress.stage(method.name, method.rounds, len(federation.participants(1)), state.round)
         while state.round < method.rounds:
-            began, sent = time.perf_counter(), state.shared.nbytes
+            began = time.perf_counter()
+            sent = {c: federation.prompt(state, c).shared for c in federation.participants(state.round + 1)}
+            sizes = _sizes(sent)
 
-            def on_reply(reply: Reply, sent: int = sent) -> None:
-                self._record(stage, reply, sent)
+            def on_reply(reply: Reply, sizes: dict[int, int] = sizes) -> None:
+                self._record(stage, reply, sizes[reply.client])
                 self.progress.client(method.name, reply)
 
             state, replies = federation.run_round(state, on_reply, self.should_stop)
@@ -120,11 +125,18 @@ class Training:
                     f"{method.name}, round {state.round + 1} of {method.rounds}, "
                     f"after client {state.pending[-1].client}"
                 )
-            self._finish_round(stage, method, state, replies, sent, time.perf_counter() - began)
+            self._finish_round(stage, federation, state, replies, sizes, time.perf_counter() - began)
             save_checkpoint(folder, state, events_bytes=self.run.events.size())
             if self.should_stop():
                 raise Interrupted(f"{method.name}, after round {state.round} of {method.rounds}")
         return state
+
+    def _federation(self, method: Method, is_baseline: bool) -> Federation:
+        if not is_baseline:
+            return self.experiment.federation(method)
+        # Baselines are merged (zero-shot's template scores) or not at all: the run's aggregator is not theirs, and
+        # they are what a reliable federation would reach.
+        return self.experiment.federation(method, Mean(Mean.Config()), reliable=True)
 
     def _record(self, stage: str, reply: Reply, sent: int) -> None:
         self.run.events.write(
@@ -132,6 +144,7 @@ class Training:
             stage=stage,
             round=reply.round,
             client=reply.client,
+            failure=reply.failure,
             loss=reply.update.loss,
             accuracy=reply.update.accuracy,
             samples=reply.update.samples,
@@ -143,22 +156,31 @@ class Training:
         )
 
     def _finish_round(
-        self, stage: str, method: Method, state: FederationState, replies: tuple[Reply, ...], sent: int, seconds: float
+        self,
+        stage: str,
+        federation: Federation,
+        state: FederationState,
+        replies: tuple[Reply, ...],
+        sizes: dict[int, int],
+        seconds: float,
     ) -> None:
-        loss, up = fmean(r.update.loss for r in replies), sum(r.update.shared.nbytes for r in replies)
+        method, good = federation.method, [r for r in replies if not r.failure]
+        loss = fmean(r.update.loss for r in good) if good else float("nan")
+        up, down = sum(r.update.shared.nbytes for r in replies), sum(sizes[r.client] for r in replies)
         texts = self.experiment.setup.backbone.calls.texts
         began = time.perf_counter()
-        val_accuracy = mean_local_accuracy(method, state, self.experiment.task, "val")
+        val_accuracy = mean_local_accuracy(method, federation.prompts(state), self.experiment.task, "val")
         self.run.events.write(
             "round",
             stage=stage,
             round=state.round,
             loss=loss,
-            accuracy=fmean(r.update.accuracy for r in replies),
+            accuracy=fmean(r.update.accuracy for r in good) if good else float("nan"),
             val_accuracy=val_accuracy,
             bytes_up=up,
-            bytes_down=sent * len(replies),
+            bytes_down=down,
             clients=len(replies),
+            failed=len(replies) - len(good),
             seconds=seconds,
         )
         self.run.events.write(
@@ -169,13 +191,13 @@ class Training:
             image_encoder_calls=0,
             text_encoder_calls=self.experiment.setup.backbone.calls.texts - texts,
         )
-        self.progress.round(method.name, state.round, loss, val_accuracy, up + sent * len(replies))
+        self.progress.round(method.name, state.round, loss, val_accuracy, up + down)
         log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
 
-    def _evaluate(self, stage: str, method: Method, state: FederationState) -> Evaluation:
+    def _evaluate(self, stage: str, federation: Federation, state: FederationState) -> Evaluation:
         calls, began = self.experiment.setup.backbone.calls, time.perf_counter()
         images, texts = calls.images, calls.texts
-        found = evaluate(method, state, self.experiment.task)
+        found = evaluate(federation.method, federation.prompts(state), self.experiment.task)
         figures = found.figures
         names = {data.client: data.name for data in self.experiment.task.clients}
         self.run.events.write(
@@ -188,6 +210,7 @@ class Training:
             base=figures.base,
             new=figures.new,
             hm=figures.hm,
+            domains=dict(figures.domains),
             seconds=time.perf_counter() - began,
             image_encoder_calls=calls.images - images,
             text_encoder_calls=calls.texts - texts,
@@ -207,3 +230,9 @@ class Training:
             metrics["template"] = zero_shot.template(states["zero_shot"].shared)
         metrics["prompt_sha256"] = states[own].shared.sha256()
         return metrics
+
+
+def _sizes(sent: dict[int, PromptState]) -> dict[int, int]:
+    """Bytes that each client is sent; the same value sent to several is serialised once to count it."""
+    known: dict[int, int] = {}
+    return {client: known.setdefault(id(state), state.nbytes) for client, state in sent.items()}

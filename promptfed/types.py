@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -29,7 +30,8 @@ class Split:
 class ClientData:
     """What one client holds and nobody else sees. Labels index the task's base classes.
 
-    ``classes`` lists, in rising order, the base classes of which the client has training images.
+    ``classes`` lists, in rising order, the base classes of which the client has training images. ``domain`` is
+    where the images come from (photo, sketch, a hospital); empty where the data knows no domains.
     """
 
     client: int
@@ -38,11 +40,15 @@ class ClientData:
     train: Split
     val: Split
     test: Split
+    domain: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class FederatedTask:
-    """A task dealt out to clients. ``new_test`` labels index ``new_classes``, which no client ever saw."""
+    """A task dealt out to clients, numbered from 0. ``new_test`` labels index ``new_classes``, which no client saw.
+
+    ``domain_tests``: domain -> test images of base classes from it, also of domains that no client holds.
+    """
 
     name: str
     base_classes: tuple[str, ...]
@@ -52,6 +58,26 @@ class FederatedTask:
     new_test: Split
     templates: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    domain_tests: Mapping[str, Split] = field(default_factory=dict)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domain of client k at position k; a client without one is a domain of its own."""
+        return tuple(data.domain or data.name for data in self.clients)
+
+
+@dataclass(frozen=True)
+class ClientPrompt:
+    """What one client deploys: its view of the shared prompt, its personal part, and how much of the latter.
+
+    ``alpha`` 1 is the personal prompt, 0 the shared one alone; ``space`` says where the two are mixed in between:
+    "prompt" mixes the vectors, "features" what the method makes of them.
+    """
+
+    shared: PromptState
+    personal: PromptState = field(default_factory=PromptState)
+    alpha: float = 1.0
+    space: Literal["prompt", "features"] = "features"
 
 
 @dataclass(frozen=True)
@@ -73,7 +99,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client sends back: its shared prompt, how many samples it stands for, its mean loss and accuracy."""
+    """What a client sends back: its shared prompt (or the part of it that is the client's to change), how many samples
+    it stands for, its mean loss and accuracy."""
 
     client: int
     shared: PromptState
@@ -84,7 +111,11 @@ class Update:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an engine returns for a job. ``seconds`` is wall time; calls count images and texts, not batches."""
+    """What an engine returns for a job. ``seconds`` is wall time; calls count images and texts, not batches.
+
+    ``failure`` is empty if all went well; else it says why there is no update ("dropped out", "late", "error: ...") or
+    why it must not be used ("refused: ..."). Then the round goes on without it and ``personal`` is not kept.
+    """
 
     client: int
     round: int
@@ -93,11 +124,21 @@ class Reply:
     seconds: float
     image_encoder_calls: int
     text_encoder_calls: int
+    failure: str = ""
+
+
+def failed(job: Job, why: str, seconds: float = 0.0) -> Reply:
+    """The reply of a client from which nothing came."""
+    nothing = Update(job.client, NO_PROMPT, 0, float("nan"), float("nan"))
+    return Reply(job.client, job.broadcast.round, nothing, job.personal, seconds, 0, 0, failure=why)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Test accuracies in 0..1. ``local_std`` is over clients; ``new`` and ``hm`` are None without new classes."""
+    """Test accuracies in 0..1. ``local_std`` is over clients; ``new`` and ``hm`` are None without new classes.
+
+    ``domains``: domain -> accuracy on its test images, for tasks that have ``domain_tests``.
+    """
 
     name: str
     local: float
@@ -105,6 +146,7 @@ class Figures:
     base: float
     new: float | None
     hm: float | None
+    domains: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@
 2. text      the small text tower learns to say what MiniLM says, on words, icon names and templates.
 3. image     the ViT learns which caption an icon has: cross-entropy against the teacher's captions. Two lessons: white
              glyphs on black, then full renderings.
-   Steps 2 and 3 need nothing of each other and run side by side, one process and one thread each.
+   Steps 2 and 3 need nothing of each other and run side by side, one process and one thread each; step 3 takes both
+   cores once step 2 has ended.
 4. scale     the logit scale is fitted on training-family icons kept for validation.
 
 Font families `phosphor` and `remix` and every icon whose name holds a held-out concept are never trained on.
@@ -48,8 +49,6 @@ PIXEL_MEAN, PIXEL_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 HELD_OUT_CONCEPTS = 29
 KEPT = 400
 """Training-family glyphs kept apart, to fit the logit scale on."""
-IMAGE_THREADS = 1
-"""The text process has the other core."""
 
 EMBED_DIM = 128
 TEMPLATES = (
@@ -233,9 +232,9 @@ def train_image(
     lesson: Lesson,
     batch: int,
     seed: int,
+    threads: Callable[[], int],
 ) -> None:
     """Cross-entropy against every caption's vector, a fifth of the target spread over captions that mean the same."""
-    torch.set_num_threads(IMAGE_THREADS)
     rng = np.random.default_rng(seed)
     names = sorted({g.concept for g in glyphs})
     index, captions = {name: i for i, name in enumerate(names)}, caption_vectors(names, texts, targets)
@@ -270,6 +269,7 @@ def train_image(
         losses.append(loss.item())
         hits.append((logits.argmax(-1) == own).float().mean().item())
         if step % 50 == 49:
+            torch.set_num_threads(threads())
             print(
                 f"image {step + 1}/{lesson.total} loss {np.mean(losses[-50:]):.3f} top1 {np.mean(hits[-50:]):.3f} "
                 f"{time.time() - began:.0f} s",
@@ -352,8 +352,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights.safetensors and config.json")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text-steps", type=int, default=1200)
-    parser.add_argument("--plain-steps", type=int, default=2650, help="on white glyphs on black")
-    parser.add_argument("--image-steps", type=int, default=1900, help="on full renderings, after that")
+    parser.add_argument("--plain-steps", type=int, default=3000, help="on white glyphs on black")
+    parser.add_argument("--image-steps", type=int, default=4800, help="on full renderings, after that")
     parser.add_argument("--batch", type=int, default=96)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -377,8 +377,13 @@ def main() -> None:
     text.start()
     model = new_model()
     easy, total = args.plain_steps, args.plain_steps + args.image_steps
-    train_image(model, glyphs, texts, targets, Lesson(0, easy, total, plain), args.batch, args.seed)
-    train_image(model, glyphs, texts, targets, Lesson(easy, total, total, wild), args.batch, args.seed + 1)
+
+    def threads() -> int:
+        return 1 if text.is_alive() else 2
+
+    torch.set_num_threads(1)
+    for seed, lesson_now in enumerate((Lesson(0, easy, total, plain), Lesson(easy, total, total, wild)), args.seed):
+        train_image(model, glyphs, texts, targets, lesson_now, args.batch, seed, threads)
     text.join()
     if text.exitcode:
         raise SystemExit(f"the text process failed with exit code {text.exitcode}")

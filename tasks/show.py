@@ -16,7 +16,7 @@ MOST_TICKS = 60
 
 
 def partition_table(task: FederatedTask) -> dict[str, Any]:
-    """``{"classes": [name], "clients": [{"client", "name", "train", "val", "test"}]}`` with counts for each class."""
+    """``{"classes": [name], "clients": [{"client", "name", "domain", "train", "val", "test"}]}``, counts by class."""
     count = len(task.base_classes)
     return {
         "classes": list(task.base_classes),
@@ -24,6 +24,7 @@ def partition_table(task: FederatedTask) -> dict[str, Any]:
             {
                 "client": data.client,
                 "name": data.name,
+                "domain": data.domain,
                 "train": _counts(data.train, count),
                 "val": _counts(data.val, count),
                 "test": _counts(data.test, count),

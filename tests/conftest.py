@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from promptfed.backbones.base import Backbone, CallCount, ClassTokens, Position, hash_tensors
+from promptfed.backbones.base import Backbone, CallCount, ClassTokens, DeepContext, Position, hash_tensors
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.methods.base import Setup
 from promptfed.tasks.sources.base import ImageItem
@@ -86,14 +86,14 @@ class ToyBackbone(Backbone):
     def embed_words(self, text: str) -> Tensor:
         return self.letters[[ord(c) for c in text]]
 
-    def _tower(self, embeddings: Tensor, end: Tensor) -> Tensor:
+    def encode_embeddings(self, embeddings: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
         self.calls.texts += len(embeddings)
         kept = (torch.arange(embeddings.shape[1]) <= end[:, None])[..., None]
         return torch.tanh((embeddings * kept).sum(1) @ self.mix / 4)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         tokens = self.class_tokens(list(texts), 0)
-        return self._tower(tokens.embeddings, tokens.end)
+        return self.encode_embeddings(tokens.embeddings, tokens.end)
 
     def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
         longest = max(len(c) for c in classes)
@@ -102,9 +102,6 @@ class ToyBackbone(Backbone):
             embeddings[row, n_ctx : n_ctx + len(name)] = self.embed_words(name)
         slots = torch.arange(n_ctx).expand(len(classes), -1)
         return ClassTokens(embeddings, slots, torch.tensor([n_ctx + len(c) - 1 for c in classes]))
-
-    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens) -> Tensor:
-        return self._tower(tokens.with_context(ctx), tokens.end)
 
 
 @pytest.fixture
@@ -115,7 +112,9 @@ def backbone() -> ToyBackbone:
 @pytest.fixture
 def setup(backbone: ToyBackbone, toy_task: FederatedTask, tmp_path: Path) -> Setup:
     features = FeatureStore(backbone, FeatureCache(tmp_path / "features", limit_bytes=0))
-    return Setup(backbone, features, toy_task.base_classes, toy_task.templates, rounds=3, seed=0)
+    return Setup(
+        backbone, features, toy_task.base_classes, toy_task.templates, rounds=3, seed=0, domains=toy_task.domains
+    )
 
 
 @pytest.fixture

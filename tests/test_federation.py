@@ -53,7 +53,7 @@ def test_results_do_not_depend_on_the_order_in_which_clients_finish(method, toy_
     class Backwards(Engine):
         def run_round(self, jobs, on_reply=None, should_stop=None):
             worker = ClientWorker(method, toy_task)
-            return [worker(job) for job in reversed(jobs)]
+            return worker(list(reversed(jobs)))
 
     turned = Federation(method, Mean(Mean.Config()), Backwards(), range(3))
     assert rounds(turned, turned.start(), 2).shared == rounds(federation, federation.start(), 2).shared

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from promptfed.config import validate
 from promptfed.prompts import PromptState
 from promptfed.registry import Registry
 from promptfed.types import NO_PROMPT, Update
@@ -31,11 +32,27 @@ class Aggregator(ABC):
         """Server state before round 1; empty for aggregators that remember nothing."""
         return NO_PROMPT
 
+    def check(self, clients: int) -> None:  # noqa: B027 (most have nothing to check)
+        """Raises ConfigError if the options cannot work with ``clients`` updates a round."""
+
+    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
+        """What ``client`` is sent; None asks for a client that never took part. By default ``shared``, for all."""
+        return shared
+
     @abstractmethod
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
-        """``updates`` come sorted by client id, at least one; returns the new shared prompt and server state."""
+        """``updates`` come sorted by client id, at least one, checked to be finite and to have the shapes that were
+        sent; returns the new shared prompt and server state. Updates may hold only some of the tensors of ``shared``
+        if the method says so (``Method.uploads``).
+        """
 
 
 AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator", "promptfed.aggregators")
+
+
+def build_aggregator(name: str, options: Mapping[str, Any]) -> Aggregator:
+    """The aggregator called ``name`` with ``options``. Raises ConfigError for a name or an option that there is not."""
+    kind = AGGREGATORS[name]
+    return kind(validate(kind.Config, options, "aggregator option"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator
 from promptfed.prompts import PromptState
@@ -12,16 +13,28 @@ from promptfed.types import Update
 
 
 def weighted_mean(states: Sequence[PromptState], weights: Sequence[float]) -> PromptState:
-    """``sum_i w_i s_i / sum_i w_i``, accumulated in float64. Weights must not all be zero."""
-    shares = torch.tensor(weights, dtype=torch.float64)
-    shares = shares / shares.sum()
-    for state in states[1:]:
-        difference = states[0].mismatch(state)
-        if difference:
-            raise ValueError(f"updates do not fit: {difference}")
-    return PromptState(
-        {name: torch.tensordot(shares, torch.stack([s[name].double() for s in states]), 1) for name in states[0]}
-    )
+    """``sum_i w_i s_i / sum_i w_i``, accumulated in float64. Weights must not all be zero.
+
+    Each tensor is averaged over the states that have it. ValueError if two states have it in different shapes.
+    """
+    found: dict[str, Tensor] = {}
+    for name in sorted({name for state in states for name in state}):
+        holders = [(state[name], weight) for state, weight in zip(states, weights, strict=True) if name in state]
+        shapes = {tuple(tensor.shape) for tensor, _ in holders}
+        if len(shapes) > 1:
+            raise ValueError(f"updates do not fit: '{name}' is {' and '.join(map(str, sorted(shapes)))}")
+        shares = torch.tensor([weight for _, weight in holders], dtype=torch.float64)
+        tensors = torch.stack([tensor.double() for tensor, _ in holders])
+        found[name] = torch.tensordot(shares / shares.sum(), tensors, 1)
+    return PromptState(found)
+
+
+def merged(shared: PromptState, updates: Sequence[Update], weights: Sequence[float]) -> PromptState:
+    """``shared`` with every tensor that somebody sent replaced by the weighted mean over those who sent it.
+
+    Where each client owns some tensors (Fed-DPT's text prompts), this puts them side by side.
+    """
+    return PromptState({**shared, **weighted_mean([u.shared for u in updates], weights)})
 
 
 @AGGREGATORS.register("mean")
@@ -31,7 +44,7 @@ class Mean(Aggregator):
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
-        return weighted_mean([u.shared for u in updates], [u.samples for u in updates]), server
+        return merged(shared, updates, [u.samples for u in updates]), server
 
 
 @AGGREGATORS.register("uniform")
@@ -41,4 +54,4 @@ class Uniform(Aggregator):
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
-        return weighted_mean([u.shared for u in updates], [1.0] * len(updates)), server
+        return merged(shared, updates, [1.0] * len(updates)), server

@@ -11,11 +11,18 @@ from typing import Literal
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from promptfed.errors import BackboneError
 
 Position = Literal["end", "middle", "front"]
 """Where the class name stands among the context tokens: after, between or before them (CoOp's names)."""
+
+Ability = Literal["visual prompts", "deep text prompts", "patch features"]
+"""What some backbones can do and others cannot."""
+
+JOINT_ROWS = 256
+"""Texts of several requests that go through the text tower in one pass; more need more passes."""
 
 
 @dataclass
@@ -56,16 +63,60 @@ class ClassTokens:
         return ClassTokens(self.embeddings[rows], self.slots[rows], self.end[rows])
 
 
+@dataclass(frozen=True)
+class DeepContext:
+    """``vectors`` ``(depth - 1, n_ctx, dim)`` for ``slots`` ``(rows, n_ctx)`` at the input of blocks 1, 2, ..."""
+
+    vectors: Tensor
+    slots: Tensor
+
+    def put(self, hidden: Tensor, block: int) -> Tensor:
+        """``hidden`` ``(rows, length, dim)``, the input of ``block``, its slots replaced where it has a context."""
+        if not 1 <= block <= len(self.vectors):
+            return hidden
+        rows, _, dim = hidden.shape
+        index = self.slots[:, :, None].expand(-1, -1, dim)
+        return hidden.scatter(1, index, self.vectors[block - 1].to(hidden.dtype).expand(rows, -1, -1))
+
+
+@dataclass(frozen=True)
+class PromptedImages:
+    """``features`` ``(batch, embed_dim)``, not normalised; ``attention`` ``(batch, n)``: how much the class token
+    attends to each visual prompt token in the last block: a softmax over these tokens, averaged over heads."""
+
+    features: Tensor
+    attention: Tensor
+
+
+@dataclass(frozen=True)
+class PromptedText:
+    """Class names with a context ``(n_ctx, dim)`` or ``(classes, n_ctx, dim)``, to be encoded.
+
+    ``deep`` ``(depth - 1, n_ctx, dim)``: contexts that replace what stands in the slots at the input of blocks
+    1, 2, ... (counting from 0) of the text tower; for backbones with deep text prompts.
+    """
+
+    ctx: Tensor
+    tokens: ClassTokens
+    deep: Tensor | None = None
+
+
 class Backbone(ABC):
     """A frozen model with an image and a text tower that share a space of ``embed_dim`` dimensions.
 
     Encoders return float32 on the CPU-or-GPU device of the backbone, *not* normalised: cosine is the caller's.
-    ``text_dim`` is the width of one context token; ``logit_scale`` multiplies cosines into logits.
+    ``text_dim`` is the width of one context token, ``vision_dim`` that of one visual prompt token (0 where the image
+    tower cannot be prompted); ``logit_scale`` multiplies cosines into logits.
     """
 
     name: str
     text_dim: int
     embed_dim: int
+    vision_dim: int = 0
+    text_layers: int = 0
+    """Blocks of the text tower, for deep prompts; ``vision_layers`` likewise."""
+    vision_layers: int = 0
+    abilities: frozenset[Ability] = frozenset()
     logit_scale: float
     context_length: int
     device: torch.device
@@ -103,8 +154,63 @@ class Backbone(ABC):
         """
 
     @abstractmethod
-    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens) -> Tensor:
-        """Context ``(n_ctx, dim)`` or ``(classes, n_ctx, dim)`` -> ``(classes, embed_dim)``, differentiable in ctx."""
+    def encode_embeddings(self, vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
+        """Token embeddings ``(rows, length, dim)``, the last real one at ``end`` ``(rows,)`` -> ``(rows, embed_dim)``.
+
+        Counts text calls; differentiable in ``vectors`` and ``deep``.
+        """
+
+    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens, deep: Tensor | None = None) -> Tensor:
+        """One PromptedText: ``(classes, embed_dim)`` float32, differentiable in the contexts."""
+        return self.encode_prompted_texts([PromptedText(ctx, tokens, deep)])[0]
+
+    def encode_prompted_texts(self, texts: Sequence[PromptedText]) -> list[Tensor]:
+        """Features ``(classes, embed_dim)`` of each of ``texts``; those without deep contexts share passes.
+
+        Sharing changes results by rounding only: rows do not see each other, and padding is not seen either.
+        """
+        found: list[Tensor | None] = [None] * len(texts)
+        together: list[int] = []
+        rows = 0
+        for number, text in enumerate(texts):
+            size = len(text.tokens.end)
+            if text.deep is not None:
+                vectors = text.tokens.with_context(text.ctx.to(self.device))
+                deep = DeepContext(text.deep.to(self.device), text.tokens.slots)
+                found[number] = self.encode_embeddings(vectors, text.tokens.end, deep)
+                continue
+            if together and rows + size > JOINT_ROWS:
+                self._encode_jointly(texts, together, found)
+                together, rows = [], 0
+            together.append(number)
+            rows += size
+        if together:
+            self._encode_jointly(texts, together, found)
+        return [features for features in found if features is not None]
+
+    def _encode_jointly(self, texts: Sequence[PromptedText], chosen: list[int], found: list[Tensor | None]) -> None:
+        filled = [texts[i].tokens.with_context(texts[i].ctx.to(self.device)) for i in chosen]
+        longest = max(vectors.shape[1] for vectors in filled)
+        padded = [F.pad(vectors, (0, 0, 0, longest - vectors.shape[1])) for vectors in filled]
+        ends = torch.cat([texts[i].tokens.end for i in chosen])
+        features = self.encode_embeddings(torch.cat(padded), ends)
+        for i, part in zip(chosen, features.split([len(vectors) for vectors in filled]), strict=True):
+            found[i] = part
+
+    def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
+        """Images seen with visual prompt tokens: ``ctx`` ``(n, vision_dim)`` joins the class and patch tokens at the
+        input of the ViT, ``deep`` ``(depth - 1, n, vision_dim)`` replaces those tokens at the input of blocks 1, 2, ...
+
+        Counts image calls; differentiable in the prompts. Only for backbones with visual prompts.
+        """
+        raise BackboneError(f"backbone '{self.name}' has no visual prompts: use tiny or an open_clip ViT")
+
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        """Features of places in the images, in the space of the pooled ones: ``(batch, places, embed_dim)``.
+
+        Counts image calls; no gradient. Only for backbones with patch features.
+        """
+        raise BackboneError(f"backbone '{self.name}' has no patch features: use tiny, lit or an open_clip ViT")
 
     @abstractmethod
     def embed_words(self, text: str) -> Tensor:

@@ -40,6 +40,9 @@ SHARD_ROWS = 2048
 
 DEFAULT_LIMIT_GB = 5.0
 
+PIXEL_BYTES = 1_000_000_000
+"""Preprocessed images kept in memory for methods that send gradients through the image tower."""
+
 Progress = Callable[[int, int], None]
 """Called with the number of items done and the number of items to do."""
 
@@ -213,7 +216,9 @@ class FeatureStore:
         self.cache = default_cache() if cache is None else cache
         self._splits: WeakKeyDictionary[Split, Tensor] = WeakKeyDictionary()
         self._images: dict[str, Tensor] = {}
+        self._patches: dict[str, Tensor] = {}
         self._texts: dict[str, Tensor] = {}
+        self._kept_pixels: dict[str, Tensor] = {}
 
     def images(self, split: Split) -> Tensor:
         """Features ``(n, embed_dim)`` float32 of the split's images, not normalised.
@@ -225,13 +230,30 @@ class FeatureStore:
             self._splits[split] = self._look_up("images", self._images, wanted, self._encode_images)
         return self._splits[split]
 
-    def fill(self, items: Sequence[ImageItem], on_progress: Progress | None = None) -> None:
-        """Encode those of ``items`` that are not known yet, so that ``images`` finds them.
+    def patches(self, split: Split) -> Tensor:
+        """Patch features ``(n, places, embed_dim)`` float32 of the split's images, not normalised."""
+        wanted = [(item.content_id(), item) for item in split.items]
+        return self._look_up("patches", self._patches, wanted, self._encode_patches)
+
+    def pixels(self, split: Split, rows: Tensor | None = None) -> Tensor:
+        """Preprocessed images ``(n, 3, height, width)`` of the split, or of some ``rows`` of it, on the device.
+
+        For methods whose image features change with the prompt; up to PIXEL_BYTES are kept in memory.
+        """
+        items = split.items if rows is None else [split.items[i] for i in rows.tolist()]
+        return torch.stack([self._pixels_once(item) for item in items]).to(self.backbone.device)
+
+    def fill(
+        self, items: Sequence[ImageItem], on_progress: Progress | None = None, *, with_patches: bool = False
+    ) -> None:
+        """Encode those of ``items`` that are not known yet, so that ``images`` (and ``patches``) finds them.
 
         Worth doing before many small splits are asked for: one progress count, and no partly filled batches.
         """
         wanted = [(item.content_id(), item) for item in items]
         self._look_up("images", self._images, wanted, self._encode_images, on_progress)
+        if with_patches:
+            self._look_up("patches", self._patches, wanted, self._encode_patches, on_progress)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Features ``(texts, embed_dim)`` float32 of plain sentences, not normalised."""
@@ -282,13 +304,28 @@ class FeatureStore:
             yield self.backbone.encode_text([text])
 
     def _encode_images(self, items: list[ImageItem]) -> Iterator[Tensor]:
+        return self._encode(items, self.backbone.encode_images)
+
+    def _encode_patches(self, items: list[ImageItem]) -> Iterator[Tensor]:
+        return self._encode(items, self.backbone.encode_patches)
+
+    def _encode(self, items: list[ImageItem], tower: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
         for start in range(0, len(items), IMAGE_BATCH):
             pixels = torch.stack([self._pixels(item) for item in items[start : start + IMAGE_BATCH]])
             filling = IMAGE_BATCH - len(pixels)
             padded = torch.cat([pixels, pixels[:1].expand(filling, -1, -1, -1)])
-            features = self.backbone.encode_images(padded)[: len(pixels)]
+            features = tower(padded)[: len(pixels)]
             self.backbone.calls.images -= filling
             yield features
+
+    def _pixels_once(self, item: ImageItem) -> Tensor:
+        key = item.content_id()
+        if key in self._kept_pixels:
+            return self._kept_pixels[key]
+        pixels = self._pixels(item)
+        if (len(self._kept_pixels) + 1) * pixels.nbytes <= PIXEL_BYTES:
+            self._kept_pixels[key] = pixels
+        return pixels
 
     def _pixels(self, item: ImageItem) -> Tensor:
         try:

@@ -23,7 +23,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from promptfed.backbones.base import Backbone, CallCount, ClassTokens, Position, freeze, hash_tensors
+from promptfed.backbones.base import (
+    Ability,
+    Backbone,
+    CallCount,
+    ClassTokens,
+    DeepContext,
+    Position,
+    freeze,
+    hash_tensors,
+)
 from promptfed.backbones.features import FeatureCache, default_cache
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
@@ -53,6 +62,7 @@ class LitBackbone(Backbone):
     text_dim = embed_dim = 384
     context_length = 256
     logit_scale = 20.0
+    abilities: frozenset[Ability] = frozenset({"patch features"})
 
     def __init__(
         self,
@@ -119,10 +129,20 @@ class LitBackbone(Backbone):
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         self.calls.images += len(pixels)
-        logits = self._vision(pixels.to(self.device, self._dtype)).float()
+        return self._place(self._vision(pixels.to(self.device, self._dtype)).float())
+
+    @torch.no_grad()
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        """``(batch, places, 384)``: the network's classifier, applied at each place of its last feature map."""
+        self.calls.images += len(pixels)
+        places = self._vision.forward_features(pixels.to(self.device, self._dtype)).flatten(2).transpose(1, 2)
+        return self._place(self._vision.classifier(places).float())
+
+    def _place(self, logits: Tensor) -> Tensor:
+        """ConSE: ImageNet logits ``(..., classes)`` -> centred combinations of class names ``(..., 384)``."""
         best, classes = logits.topk(TOP_CLASSES, dim=-1)
         weights = F.softmax(best / TEMPERATURE, dim=-1)
-        combined = torch.einsum("bk,bkd->bd", weights, self._anchors[classes])
+        combined = torch.einsum("...k,...kd->...d", weights, self._anchors[classes])
         # Unit length before the mean is taken off: a combination of many classes is much shorter than its parts.
         return F.normalize(combined, dim=-1) - self._mean
 
@@ -140,11 +160,13 @@ class LitBackbone(Backbone):
     def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
         return self._sentences.class_tokens(classes, n_ctx, position)
 
-    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens) -> Tensor:
-        self.calls.texts += len(tokens.end)
-        vectors = tokens.with_context(ctx.to(self.device))[:, : int(tokens.end.max()) + 1]
+    def encode_embeddings(self, vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
+        if deep is not None:
+            raise BackboneError("backbone 'lit' has no deep text prompts: use tiny or an open_clip model")
+        self.calls.texts += len(end)
+        vectors = vectors[:, : int(end.max()) + 1]
         starts = range(0, len(vectors), TEXT_ROWS)
-        return torch.cat([self._forward(vectors[s : s + TEXT_ROWS], tokens.end[s : s + TEXT_ROWS]) for s in starts])
+        return torch.cat([self._forward(vectors[s : s + TEXT_ROWS], end[s : s + TEXT_ROWS]) for s in starts])
 
     def embed_words(self, text: str) -> Tensor:
         return self._sentences.embed_words(text)

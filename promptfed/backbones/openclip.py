@@ -18,9 +18,19 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from promptfed.backbones.base import Backbone, CallCount, ClassTokens, Position, freeze, hash_tensors
+from promptfed.backbones.base import (
+    Backbone,
+    CallCount,
+    ClassTokens,
+    DeepContext,
+    Position,
+    PromptedImages,
+    freeze,
+    hash_tensors,
+)
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
+from promptfed.backbones.vision_transformer import PromptableViT
 from promptfed.errors import BackboneError, unknown_name
 
 if TYPE_CHECKING:
@@ -67,6 +77,12 @@ class OpenClipBackbone(Backbone):
         self.context_length = int(self._tower.positional_embedding.shape[0])
         projection = self._tower.text_projection
         self.embed_dim = self.text_dim if projection is None else _output_width(projection)
+        self.text_layers = len(self._tower.transformer.resblocks)
+        self._vit = PromptableViT.of(model.visual)
+        self.abilities = frozenset({"deep text prompts"})
+        if self._vit is not None:
+            self.vision_dim, self.vision_layers = self._vit.width, self._vit.layers
+            self.abilities |= {"visual prompts", "patch features"}
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         start, stop = tokenizer.sot_token_id, tokenizer.eot_token_id
         table = self._tower.token_embedding
@@ -97,6 +113,19 @@ class OpenClipBackbone(Backbone):
         features: Tensor = self._model.encode_image(pixels.to(self.device, self._dtype))
         return features.float()
 
+    def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
+        if self._vit is None:
+            return super().encode_prompted_images(pixels, ctx, deep)
+        self.calls.images += len(pixels)
+        return self._vit.prompted(pixels.to(self.device, self._dtype), ctx.to(self.device), deep)
+
+    @torch.no_grad()
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        if self._vit is None:
+            return super().encode_patches(pixels)
+        self.calls.images += len(pixels)
+        return self._vit.patches(pixels.to(self.device, self._dtype))
+
     # ------------------------------------------------------------------------------------------------- texts
 
     @torch.no_grad()
@@ -111,30 +140,37 @@ class OpenClipBackbone(Backbone):
     def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
         return self._sentences.class_tokens(classes, n_ctx, position)
 
-    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens) -> Tensor:
-        self.calls.texts += len(tokens.end)
-        length = int(tokens.end.max()) + 1
-        vectors = tokens.with_context(ctx.to(self.device))[:, :length]
+    def encode_embeddings(self, vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
+        self.calls.texts += len(end)
+        vectors = vectors[:, : int(end.max()) + 1]
         if len(vectors) <= TEXT_ROWS:
-            return self._forward(vectors, tokens.end)
+            return self._forward(vectors, end, deep)
         parts = []
         for start in range(0, len(vectors), TEXT_ROWS):
-            rows, end = vectors[start : start + TEXT_ROWS], tokens.end[start : start + TEXT_ROWS]
-            if torch.is_grad_enabled() and rows.requires_grad:
-                parts.append(checkpoint(self._forward, rows, end, use_reentrant=False, preserve_rng_state=False))
+            some = slice(start, start + TEXT_ROWS)
+            part = None if deep is None else DeepContext(deep.vectors, deep.slots[some])
+            again = torch.is_grad_enabled() and (vectors.requires_grad or deep is not None)
+            if again:
+                arguments = (vectors[some], end[some], part)
+                parts.append(checkpoint(self._forward, *arguments, use_reentrant=False, preserve_rng_state=False))
             else:
-                parts.append(self._forward(rows, end))
+                parts.append(self._forward(vectors[some], end[some], part))
         return torch.cat(parts)
 
     def embed_words(self, text: str) -> Tensor:
         return self._sentences.embed_words(text)
 
-    def _forward(self, vectors: Tensor, end: Tensor) -> Tensor:
+    def _forward(self, vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
         """Token embeddings ``(rows, length, dim)``, read at ``end`` ``(rows,)`` -> ``(rows, embed_dim)`` float32."""
         tower, length = self._tower, vectors.shape[1]
         dtype = tower.transformer.get_cast_dtype()
         x = vectors.to(dtype) + tower.positional_embedding[:length].to(dtype)
-        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        mask = tower.attn_mask[:length, :length]
+        if deep is None:
+            x = tower.transformer(x, attn_mask=mask)
+        else:
+            for number, block in enumerate(tower.transformer.resblocks):
+                x = block(deep.put(x, number), attn_mask=mask)
         x = tower.ln_final(x[torch.arange(len(x), device=x.device), end])
         projection = tower.text_projection
         if isinstance(projection, nn.Linear):

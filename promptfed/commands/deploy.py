@@ -48,7 +48,6 @@ def eval_(
     from promptfed.report.live import LiveProgress
     from promptfed.report.tables import results_table
     from promptfed.runs.directory import RunDirectory
-    from promptfed.types import NO_PROMPT
 
     folder = RunDirectory.open(run)
     finished = FinishedRun.load(folder)
@@ -59,15 +58,14 @@ def eval_(
     with nullcontext(Progress()) if json else LiveProgress(Console(stderr=True)) as progress:
         experiment.fill_features(progress.features)
     zero_shot, method = experiment.method("zero_shot"), experiment.method()
-    federation = experiment.federation(zero_shot, Mean(Mean.Config()))
+    federation = experiment.federation(zero_shot, Mean(Mean.Config()), reliable=True)
     chosen, _ = federation.run_round(federation.start())
-    state = finished.state
-    if changed:
-        # Other data, other clients: nobody there has a personal prompt.
-        state = dataclasses.replace(state, personal={c.client: NO_PROMPT for c in experiment.task.clients})
+    newcomer = finished.prompt(None)
+    # Other data, other clients: nobody there has a personal prompt.
+    prompts = {c.client: newcomer if changed else finished.prompt(c.client) for c in experiment.task.clients}
     rows = {
-        "zero_shot": dataclasses.asdict(evaluate(zero_shot, chosen, experiment.task).figures),
-        "method": dataclasses.asdict(evaluate(method, state, experiment.task).figures),
+        "zero_shot": dataclasses.asdict(evaluate(zero_shot, federation.prompts(chosen), experiment.task).figures),
+        "method": dataclasses.asdict(evaluate(method, prompts, experiment.task).figures),
     }
     if json:
         typer.echo(as_json.dumps(rows, indent=2))

@@ -11,7 +11,7 @@ import typer
 from promptfed.config import Options, RunConfig, build_config, parse_settings, read_yaml
 
 
-def _names(registry: str) -> Callable[[str], list[str]]:
+def names(registry: str) -> Callable[[str], list[str]]:
     """Shell completion from a registry, imported only when a shell asks."""
 
     def complete(incomplete: str) -> list[str]:
@@ -26,17 +26,17 @@ Number = str | None
 """Numbers stay text until RunConfig reads them, so that a bad one gets the same message from every source."""
 
 Task = Annotated[
-    str | None, typer.Option("--task", help="What to learn [clip-fewshot].", autocompletion=_names("tasks"))
+    str | None, typer.Option("--task", help="What to learn [clip-fewshot].", autocompletion=names("tasks"))
 ]
 Method = Annotated[
-    str | None, typer.Option("--method", help="How to learn it [promptfl].", autocompletion=_names("methods"))
+    str | None, typer.Option("--method", help="How to learn it [promptfl].", autocompletion=names("methods"))
 ]
 Backbone = Annotated[
     str | None,
     typer.Option(
         "--backbone",
         help="The frozen model [tiny]: tiny, lit, open_clip:MODEL/TAG or open_clip:MODEL/FILE.",
-        autocompletion=_names("backbones"),
+        autocompletion=names("backbones"),
     ),
 ]
 Data = Annotated[

@@ -40,7 +40,28 @@ def train(
         options.Number, typer.Option("--participation", help="Fraction of the clients in each round [1].", metavar="F")
     ] = None,
     aggregator: Annotated[
-        str | None, typer.Option("--aggregator", help="How updates are merged [mean]: mean, uniform.", metavar="NAME")
+        str | None,
+        typer.Option(
+            "--aggregator",
+            help="How updates are merged [mean, or the method's own]; promptfed list aggregators shows them.",
+            metavar="NAME",
+            autocompletion=options.names("aggregators"),
+        ),
+    ] = None,
+    dropout: Annotated[
+        options.Number,
+        typer.Option("--dropout", help="Share of clients' work that is lost (simulated) [0].", metavar="P"),
+    ] = None,
+    quorum: Annotated[
+        options.Number,
+        typer.Option("--quorum", help="Share of a round's clients that a merge needs [0.5].", metavar="Q"),
+    ] = None,
+    round_seconds: Annotated[
+        options.Number, typer.Option("--round-seconds", help="Close a round after so long [never].", metavar="S")
+    ] = None,
+    client_batch: Annotated[
+        options.Number,
+        typer.Option("--client-batch", help="Clients trained side by side, faster [1].", metavar="N"),
     ] = None,
     seed: options.Seed = None,
     partition_seed: options.PartitionSeed = None,
@@ -74,7 +95,8 @@ def train(
     flags = {
         "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
         "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
-        "aggregator": aggregator, "seed": seed, "partition_seed": partition_seed, "device": device,
+        "aggregator": aggregator, "dropout": dropout, "quorum": quorum, "round_seconds": round_seconds,
+        "client_batch": client_batch, "seed": seed, "partition_seed": partition_seed, "device": device,
         "precision": precision, "strict": strict,
     }  # fmt: skip
     if resume is None:

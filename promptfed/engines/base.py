@@ -23,7 +23,8 @@ class Engine(ABC):
     def run_round(
         self, jobs: Sequence[Job], on_reply: OnReply | None = None, should_stop: ShouldStop = never
     ) -> list[Reply]:
-        """Replies sorted by client id. ``on_reply`` is called in this process as each arrives.
+        """One reply for each job, sorted by client id. ``on_reply`` is called in this process as each arrives.
 
-        When ``should_stop()`` turns true no further job is begun, and the replies so far are returned.
+        A client that raises, drops out or is late gets a reply with a ``failure``: it costs its own update and no
+        more. When ``should_stop()`` turns true no further job is begun, and the replies so far are returned.
         """

@@ -1,26 +1,41 @@
-"""The default engine: one client after the other, in this process."""
+"""The default engine: clients one after the other, or some side by side, in this process."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
-from promptfed.types import Job, Reply
+from promptfed.types import Job, Reply, failed
 
 
 class LocalEngine(Engine):
-    def __init__(self, worker: Callable[[Job], Reply]) -> None:
-        self.worker = worker
+    """``worker`` turns jobs into replies; it is given ``client_batch`` of them at a time.
+
+    With ``round_seconds`` a round is closed after so long: clients not begun by then are late.
+    """
+
+    def __init__(
+        self,
+        worker: Callable[[Sequence[Job]], list[Reply]],
+        client_batch: int = 1,
+        round_seconds: float | None = None,
+    ) -> None:
+        self.worker, self.client_batch, self.round_seconds = worker, client_batch, round_seconds
 
     def run_round(
         self, jobs: Sequence[Job], on_reply: OnReply | None = None, should_stop: ShouldStop = never
     ) -> list[Reply]:
-        replies = []
-        for job in sorted(jobs, key=lambda job: job.client):
+        replies: list[Reply] = []
+        began = time.monotonic()
+        ordered = sorted(jobs, key=lambda job: job.client)
+        for start in range(0, len(ordered), self.client_batch):
             if should_stop():
                 break
-            reply = self.worker(job)
-            replies.append(reply)
-            if on_reply is not None:
-                on_reply(reply)
+            some = ordered[start : start + self.client_batch]
+            late = self.round_seconds is not None and time.monotonic() - began > self.round_seconds
+            for reply in [failed(job, "late") for job in some] if late else self.worker(some):
+                replies.append(reply)
+                if on_reply is not None:
+                    on_reply(reply)
         return replies

@@ -1,30 +1,65 @@
-"""One client's work: what an engine runs for a job, in whatever process."""
+"""Clients' work: what an engine runs for jobs, in whatever process."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
 
+from promptfed.errors import PromptFedError
 from promptfed.methods.base import Method
-from promptfed.types import FederatedTask, Job, Reply
+from promptfed.seeding import numpy_stream
+from promptfed.types import FederatedTask, Job, Reply, failed
+
+LOG = logging.getLogger(__name__)
+DROPPED = "dropped out"
 
 
 class ClientWorker:
-    """Trains any client of ``task`` with ``method``, and counts the time and the encoder calls it took."""
+    """Trains any clients of ``task`` with ``method``, and counts the time and the encoder calls it took.
 
-    def __init__(self, method: Method, task: FederatedTask) -> None:
-        self.method = method
+    ``dropout`` is the share of jobs that are lost, as a simulation of real clients: drawn from the stream
+    (seed, "dropout", round, client), so a run loses the same ones each time. A client that raises a PromptFedError
+    (its loss is not finite, its image cannot be read) fails alone.
+    """
+
+    def __init__(self, method: Method, task: FederatedTask, dropout: float = 0.0) -> None:
+        self.method, self.dropout = method, dropout
         self._data = {data.client: data for data in task.clients}
 
-    def __call__(self, job: Job) -> Reply:
+    def __call__(self, jobs: Sequence[Job]) -> list[Reply]:
+        """One reply a job, in the order of the jobs, which are trained side by side. Time and calls of clients that
+        were trained together are split evenly."""
+        present = [job for job in jobs if not self._drops_out(job)]
         calls = self.method.setup.backbone.calls
         images, texts, began = calls.images, calls.texts, time.perf_counter()
-        update, personal = self.method.train(job.broadcast, self._data[job.client], job.personal)
-        return Reply(
-            client=job.client,
-            round=job.broadcast.round,
-            update=update,
-            personal=personal,
-            seconds=time.perf_counter() - began,
-            image_encoder_calls=calls.images - images,
-            text_encoder_calls=calls.texts - texts,
-        )
+        try:
+            results = self.method.train_many([(j.broadcast, self._data[j.client], j.personal) for j in present])
+        except PromptFedError as error:
+            if len(present) > 1:  # find out whose fault it was
+                return [self([job])[0] for job in jobs]
+            LOG.warning("client %d failed in round %d: %s", present[0].client, present[0].broadcast.round, error)
+            seconds = time.perf_counter() - began
+            return [failed(job, f"error: {error}" if job in present else DROPPED, seconds) for job in jobs]
+        share = max(1, len(present))
+        seconds = (time.perf_counter() - began) / share
+        image_calls, text_calls = (calls.images - images) / share, (calls.texts - texts) / share
+        done = {
+            job.client: Reply(
+                client=job.client,
+                round=job.broadcast.round,
+                update=update,
+                personal=personal,
+                seconds=seconds,
+                image_encoder_calls=round(image_calls),
+                text_encoder_calls=round(text_calls),
+            )
+            for job, (update, personal) in zip(present, results, strict=True)
+        }
+        return [done.get(job.client) or failed(job, DROPPED) for job in jobs]
+
+    def _drops_out(self, job: Job) -> bool:
+        if not self.dropout:
+            return False
+        stream = numpy_stream(self.method.setup.seed, "dropout", job.broadcast.round, job.client)
+        return bool(stream.random() < self.dropout)

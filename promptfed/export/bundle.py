@@ -17,7 +17,7 @@ import uuid
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,6 +32,7 @@ from promptfed.export.readme import readme
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
 from promptfed.runs.atomic import write_synced
+from promptfed.types import ClientPrompt
 
 FORMAT_VERSION = 1
 CONFIG, PROMPT, FEATURES, README = (
@@ -72,6 +73,10 @@ class BundleMeta(BaseModel):
     client: int
     client_name: str
     logit_scale: float = Field(gt=0, allow_inf_nan=False)
+    domains: tuple[str, ...] = ()
+    alpha: float = Field(1.0, ge=0, le=1, description="how much of the personal prompt is deployed")
+    space: Literal["prompt", "features"] = "features"
+    chosen: str = Field("", description="how alpha was chosen")
     sha256: dict[str, str] = Field(default_factory=dict)
 
 
@@ -87,6 +92,10 @@ class Bundle:
     meta: BundleMeta
     class_features: Tensor
 
+    @property
+    def prompt(self) -> ClientPrompt:
+        return ClientPrompt(self.shared, self.personal, self.meta.alpha, self.meta.space)
+
     def __post_init__(self) -> None:
         features = self.class_features.detach().to("cpu", torch.float32).contiguous()
         object.__setattr__(self, "class_features", features)
@@ -101,9 +110,12 @@ class Bundle:
 
 
 def make_bundle(
-    config: RunConfig, method: Method, shared: PromptState, personal: PromptState, client: int, client_name: str
+    config: RunConfig, method: Method, prompt: ClientPrompt, client: int, client_name: str, chosen: str = ""
 ) -> Bundle:
-    """What ``client`` of a run takes home: its prompts, and what ``method`` makes of the base classes' names."""
+    """What ``client`` of a run takes home: its prompts, and what ``method`` makes of the base classes' names.
+
+    ``chosen`` says in words how ``prompt.alpha`` was chosen.
+    """
     setup, backbone = method.setup, method.setup.backbone
     meta = BundleMeta(
         promptfed_version=version("promptfed"),
@@ -123,8 +135,12 @@ def make_bundle(
         client=client,
         client_name=client_name,
         logit_scale=backbone.logit_scale,
+        domains=setup.domains,
+        alpha=prompt.alpha,
+        space=prompt.space,
+        chosen=chosen,
     )
-    return Bundle(shared, personal, meta, method.class_features(shared, personal, setup.classes))
+    return Bundle(prompt.shared, prompt.personal, meta, method.client_features(prompt, setup.classes))
 
 
 def check_backbone(bundle: Bundle, backbone: Backbone) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from promptfed.aggregators.base import Aggregator, build_aggregator
 from promptfed.backbones import load_backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.errors import RunError
@@ -11,15 +12,16 @@ from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.methods.base import Method, Setup, build_method
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.types import FederationState
+from promptfed.types import NO_PROMPT, ClientPrompt, FederationState
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The method of a run, and its prompts after the last finished round."""
+    """The method of a run, its server side, and its prompts after the last finished round."""
 
     run: RunDirectory
     method: Method
+    server: Aggregator
     state: FederationState
     names: dict[int, str]
 
@@ -40,9 +42,16 @@ class FinishedRun:
             templates=tuple(table["templates"]),
             rounds=config.rounds,
             seed=config.seed,
+            domains=tuple(row.get("domain") or row["name"] for row in table["clients"]),
         )
         method = build_method(config.method, config.method_options, setup)
-        return cls(run, method, saved[0], {row["client"]: row["name"] for row in table["clients"]})
+        server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
+        return cls(run, method, server, saved[0], {row["client"]: row["name"] for row in table["clients"]})
+
+    def prompt(self, client: int | None) -> ClientPrompt:
+        """What ``client`` deploys; None asks for somebody who never took part."""
+        personal = NO_PROMPT if client is None else self.state.personal[client]
+        return ClientPrompt(self.server.broadcast(self.state.shared, self.state.server, client), personal)
 
     def bundle(self, client: int) -> Bundle:
         """What ``client`` takes home. Raises RunError if the run has no such client."""
@@ -50,5 +59,4 @@ class FinishedRun:
             raise RunError(
                 f"run '{self.run.path}' has no client {client}; it has {', '.join(map(str, sorted(self.names)))}"
             )
-        personal = self.state.personal[client]
-        return make_bundle(self.run.config, self.method, self.state.shared, personal, client, self.names[client])
+        return make_bundle(self.run.config, self.method, self.prompt(client), client, self.names[client])

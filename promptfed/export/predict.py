@@ -36,7 +36,7 @@ class Predictor:
         check_backbone(bundle, backbone)
         meta = bundle.meta
         store = FeatureStore(backbone) if features is None else features
-        setup = Setup(backbone, store, meta.classes, meta.templates, rounds=meta.rounds, seed=meta.seed)
+        setup = Setup(backbone, store, meta.classes, meta.templates, meta.rounds, meta.seed, meta.domains)
         self.bundle = bundle
         self.method = build_method(meta.method, meta.method_options, setup)
 
@@ -60,10 +60,9 @@ class Predictor:
     @torch.no_grad()
     def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
         """Scores ``(images, classes)``."""
-        shared, personal = self.bundle.shared, self.bundle.personal
         if not own or type(self.method).logits is not Method.logits:
             # Other classes, or a method that prompts the image side too: the method has to be asked.
-            return self.method.logits(shared, personal, names, split)
+            return self.method.client_logits(self.bundle.prompt, names, split)
         images = self.method.setup.features.images(split)
         return cosine_logits(images, self.bundle.class_features.to(images.device), self.bundle.meta.logit_scale)
 

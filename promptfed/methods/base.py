@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.backbones.base import Backbone
+from promptfed.aggregators.base import Aggregator
+from promptfed.backbones.base import Ability, Backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import validate
+from promptfed.errors import ConfigError
 from promptfed.prompts import PromptState
 from promptfed.registry import Registry
-from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split, Update
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split, Update
 
 
 class MethodConfig(BaseModel):
@@ -28,7 +30,10 @@ class MethodConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Setup:
-    """What all parties agree on before round 1. ``classes`` are the base classes, ``rounds`` the planned rounds."""
+    """What all parties agree on before round 1. ``classes`` are the base classes, ``rounds`` the planned rounds.
+
+    ``domains`` holds the domain of client k at position k, so its length is the number of clients.
+    """
 
     backbone: Backbone
     features: FeatureStore
@@ -36,6 +41,11 @@ class Setup:
     templates: tuple[str, ...]
     rounds: int
     seed: int
+    domains: tuple[str, ...] = ()
+
+
+TrainingJob = tuple[Broadcast, ClientData, PromptState]
+"""One client's round: what it was sent, its data, its personal prompt."""
 
 
 class Method(ABC):
@@ -46,6 +56,13 @@ class Method(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str]
+    trains: ClassVar[str] = "nothing"
+    """What is trained, in a few words with shapes; ``keeps`` says what of it never leaves the client."""
+    keeps: ClassVar[str] = "images"
+    requires: ClassVar[frozenset[Ability]] = frozenset()
+    """What the backbone must be able to do."""
+    aggregators: ClassVar[tuple[str, ...]] = ()
+    """The aggregators that fit, the default first; empty: any, and the default is the mean."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
     def __init__(self, config: MethodConfig, setup: Setup) -> None:
@@ -56,6 +73,8 @@ class Method(ABC):
         """Rounds this method needs, by default those of the run."""
         return self.setup.rounds
 
+    # ------------------------------------------------------------------------------------------------ state
+
     def init_shared(self) -> PromptState:
         """The prompt the server starts from; empty for methods that share nothing."""
         return NO_PROMPT
@@ -64,22 +83,96 @@ class Method(ABC):
         """What ``client`` keeps to itself from the start; empty for methods without a personal part."""
         return NO_PROMPT
 
+    # --------------------------------------------------------------------------------------------- training
+
     @abstractmethod
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         """One client's work in one round. Raises TrainingError if the loss is not finite."""
 
+    def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
+        """Several clients' work in one round, with the same results as one by one (to rounding)."""
+        return [self.train(*job) for job in jobs]
+
+    def uploads(self, client: int, sent: PromptState) -> frozenset[str]:
+        """Names of the tensors that ``client`` must send back; by default all that it was sent."""
+        return frozenset(sent)
+
+    def needs_all_clients(self, round: int) -> bool:
+        """Whether every client takes part in ``round`` whatever the participation."""
+        return False
+
+    def server_side(self, aggregator: Aggregator) -> Aggregator:
+        """What the server does with updates; a method with a rule of its own wraps or replaces ``aggregator``."""
+        return aggregator
+
+    # ------------------------------------------------------------------------------------------- prediction
+
     @abstractmethod
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(classes, embed_dim)`` of any class names, for evaluation and export; no gradient."""
+        """Unit text features ``(classes, embed_dim)`` of any class names, for evaluation and export; no gradient.
+
+        An empty ``personal`` asks for what somebody gets who never took part.
+        """
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``."""
+        """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``.
+
+        An empty ``personal`` asks for what somebody gets who never took part.
+        """
         with torch.no_grad():
-            return cosine_logits(
-                self.setup.features.images(split),
-                self.class_features(shared, personal, classes),
-                self.setup.backbone.logit_scale,
-            )
+            return self._cosines(split, self.class_features(shared, personal, classes))
+
+    def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
+        """The personal prompt that lies ``alpha`` of the way from the shared to the personal one, in prompt space.
+
+        At 0 the client behaves as one without a personal part. None (the default): this method has no such path.
+        """
+        return None
+
+    def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
+        """Scores ``(n, classes)`` with what a client deploys: its personal prompt, the shared one, or a mixture.
+
+        A method that predicts by text features alone is mixed as ``client_features`` says; any other mixes logits in
+        feature space. Raises ConfigError for ``space`` "prompt" if the method has no path in prompt space.
+        """
+        with torch.no_grad():
+            if type(self).logits is Method.logits:
+                return self._cosines(split, self.client_features(prompt, classes))
+            personal, mixed = self._personal_of(prompt)
+            own = self.logits(prompt.shared, personal, classes, split)
+            if not mixed:
+                return own
+            return torch.lerp(self.logits(prompt.shared, NO_PROMPT, classes, split), own, prompt.alpha)
+
+    def client_features(self, prompt: ClientPrompt, classes: Sequence[str]) -> Tensor:
+        """Unit text features ``(classes, embed_dim)`` of what a client deploys.
+
+        In feature space they are ``N((1 - alpha) T_shared + alpha T_personal)``: Profit's interpolation
+        (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
+        """
+        personal, mixed = self._personal_of(prompt)
+        own = self.class_features(prompt.shared, personal, classes)
+        if not mixed:
+            return own
+        return F.normalize(
+            torch.lerp(self.class_features(prompt.shared, NO_PROMPT, classes), own, prompt.alpha), dim=-1
+        )
+
+    def _personal_of(self, prompt: ClientPrompt) -> tuple[PromptState, bool]:
+        """The personal prompt to predict with, and whether the outcome is still to be mixed with the shared one's."""
+        if prompt.alpha == 1 or not len(prompt.personal):
+            return prompt.personal, False
+        if prompt.alpha == 0:
+            return NO_PROMPT, False
+        if prompt.space == "features":
+            return prompt.personal, True
+        blended = self.blend(prompt.shared, prompt.personal, prompt.alpha)
+        if blended is None:
+            raise ConfigError(f"{self.name} cannot be interpolated in prompt space; use feature space")
+        return blended, False
+
+    def _cosines(self, split: Split, texts: Tensor) -> Tensor:
+        return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
 
 
 def cosine_logits(image_features: Tensor, text_features: Tensor, scale: float) -> Tensor:
@@ -90,7 +183,21 @@ def cosine_logits(image_features: Tensor, text_features: Tensor, scale: float) -
 METHODS: Registry[type[Method]] = Registry("method", "promptfed.methods")
 
 
+def check_backbone_fits(name: str, backbone: Backbone) -> None:
+    """Raises ConfigError, naming backbones that would do, if ``backbone`` lacks what method ``name`` needs."""
+    lacking = sorted(METHODS[name].requires - backbone.abilities)
+    if lacking:
+        raise ConfigError(
+            f"method '{name}' needs a backbone with {' and '.join(lacking)}, which '{backbone.name}' has not: "
+            "use --backbone tiny or an open_clip ViT such as open_clip:ViT-B-16/openai"
+        )
+
+
 def build_method(name: str, options: Mapping[str, Any], setup: Setup) -> Method:
-    """The method called ``name`` with ``options``. Raises ConfigError for a name or an option that there is not."""
+    """The method called ``name`` with ``options``.
+
+    Raises ConfigError for a name or an option that there is not, and for a backbone that does not fit.
+    """
     kind = METHODS[name]
+    check_backbone_fits(name, setup.backbone)
     return kind(validate(kind.Config, options, "method option"), setup)

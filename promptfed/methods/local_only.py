@@ -7,21 +7,25 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.base import METHODS, Setup
 from promptfed.methods.context import ContextConfig, ContextTuner
+from promptfed.methods.local_training import GradientMethod, Problem
 from promptfed.prompts import PromptState
-from promptfed.types import NO_PROMPT, Broadcast, ClientData, Update
+from promptfed.types import NO_PROMPT, Broadcast, ClientData
 
 
 @METHODS.register("local_only")
-class LocalOnly(Method):
+class LocalOnly(GradientMethod):
     """The same training, for the same number of steps, as PromptFL; nothing is sent or merged.
 
-    Shared: nothing. Personal: ``ctx`` ``(n_ctx, dim)``.
+    Shared: nothing. Personal: ``ctx`` ``(n_ctx, dim)``. Somebody who never took part has the untrained context.
     """
 
     name: ClassVar[str] = "local-only"
     paper: ClassVar[str] = "CoOp: Zhou et al. 2022, arXiv 2109.01134"
+    trains: ClassVar[str] = "text context (n_ctx, dim)"
+    keeps: ClassVar[str] = "images, context"
+    aggregators: ClassVar[tuple[str, ...]] = ("mean",)
     Config = ContextConfig
 
     def __init__(self, config: ContextConfig, setup: Setup) -> None:
@@ -31,9 +35,13 @@ class LocalOnly(Method):
     def init_personal(self, client: int) -> PromptState:
         return self.tuner.start()
 
-    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
-        prompt, fit = self.tuner.train(personal, data, broadcast.round)
-        return Update(data.client, NO_PROMPT, len(data.train), fit.loss, fit.accuracy), prompt
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        return self.tuner.problem(personal, data)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return NO_PROMPT, trained
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(personal, classes)
+        return self.tuner.class_features(personal if len(personal) else self.tuner.start(), classes)

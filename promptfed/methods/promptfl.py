@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.base import METHODS, Setup
 from promptfed.methods.context import ContextConfig, ContextTuner
+from promptfed.methods.local_training import GradientMethod, Problem
 from promptfed.prompts import PromptState
-from promptfed.types import Broadcast, ClientData, Update
+from promptfed.types import Broadcast, ClientData
 
 
 class PromptFLConfig(ContextConfig):
@@ -18,7 +19,7 @@ class PromptFLConfig(ContextConfig):
 
 
 @METHODS.register("promptfl")
-class PromptFL(Method):
+class PromptFL(GradientMethod):
     """Clients run CoOp on their own images; the server averages the contexts, weighted by sample count.
 
     Shared: ``ctx`` ``(n_ctx, dim)``, or ``(classes, n_ctx, dim)`` class-specific. Personal: nothing.
@@ -28,18 +29,23 @@ class PromptFL(Method):
 
     name: ClassVar[str] = "PromptFL"
     paper: ClassVar[str] = "Guo et al. 2022, arXiv 2208.11625"
+    trains: ClassVar[str] = "text context (n_ctx, dim)"
     Config = PromptFLConfig
 
-    def __init__(self, config: PromptFLConfig, setup: Setup) -> None:
+    def __init__(self, config: ContextConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.tuner = ContextTuner(config, setup)
 
     def init_shared(self) -> PromptState:
         return self.tuner.start()
 
-    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
-        prompt, fit = self.tuner.train(broadcast.shared, data, broadcast.round)
-        return Update(data.client, prompt, len(data.train), fit.loss, fit.accuracy), personal
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        return self.tuner.problem(broadcast.shared, data)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return trained, personal
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         return self.tuner.class_features(shared, classes)

@@ -24,6 +24,8 @@ class ZeroShot(Method):
 
     name: ClassVar[str] = "zero-shot"
     paper: ClassVar[str] = "CLIP: Radford et al. 2021, arXiv 2103.00020"
+    trains: ClassVar[str] = "nothing; the best template is chosen"
+    aggregators: ClassVar[tuple[str, ...]] = ("mean",)
 
     @property
     def rounds(self) -> int:

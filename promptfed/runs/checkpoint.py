@@ -154,6 +154,7 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int) -> dict[st
                 "seconds": _number(reply.seconds),
                 "image_encoder_calls": reply.image_encoder_calls,
                 "text_encoder_calls": reply.text_encoder_calls,
+                "failure": reply.failure,
                 "shared": list(reply.update.shared),
                 "personal": list(reply.personal),
             }
@@ -215,6 +216,7 @@ def _reply(tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> Reply:
         seconds=float(saved["seconds"]),
         image_encoder_calls=int(saved["image_encoder_calls"]),
         text_encoder_calls=int(saved["text_encoder_calls"]),
+        failure=str(saved.get("failure", "")),
     )
 
 

@@ -17,17 +17,17 @@ def test_replies_come_in_client_order_and_as_they_arrive(setup, toy_task):
 def test_work_is_counted_for_each_client(setup, toy_task):
     method = PromptFL(PromptFLConfig(local_epochs=2, batch_size=2), setup)
     worker = ClientWorker(method, toy_task)
-    reply = worker(Job(0, Broadcast(1, method.init_shared())))
+    [reply] = worker([Job(0, Broadcast(1, method.init_shared()))])
     assert reply.image_encoder_calls == 3, "each of the three images once, in whatever number of steps"
     assert reply.text_encoder_calls == 2 * 2 * 4, "two epochs of two batches, four class texts each"
-    again = worker(Job(0, Broadcast(2, method.init_shared())))
+    [again] = worker([Job(0, Broadcast(2, method.init_shared()))])
     assert again.image_encoder_calls == 0
     assert reply.seconds > 0
 
 
 def test_no_job_begins_after_a_stop_is_asked_for(setup, toy_task):
     begun = []
-    engine = LocalEngine(lambda job: begun.append(job.client) or job)
+    engine = LocalEngine(lambda jobs: begun.extend(job.client for job in jobs) or jobs)
     jobs = [Job(c, None) for c in range(5)]
     assert len(engine.run_round(jobs, should_stop=lambda: len(begun) >= 2)) == 2
     assert begun == [0, 1]

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.backbones.base import Backbone, CallCount, ClassTokens, Position
+from promptfed.backbones.base import Backbone, CallCount, ClassTokens, DeepContext, Position
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import RunConfig
 from promptfed.export.bundle import Bundle, make_bundle
@@ -58,7 +58,7 @@ class ColourBackbone(Backbone):
     def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
         raise AssertionError("the method of these tests does not tokenise")
 
-    def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens) -> Tensor:
+    def encode_embeddings(self, vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
         raise AssertionError("the method of these tests does not tokenise")
 
     def embed_words(self, text: str) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.errors import ConfigError, TrainingError
-from promptfed.methods.context import ContextConfig, ContextTuner, LocalTraining
+from promptfed.methods.context import ContextConfig, ContextTuner
+from promptfed.methods.local_training import LocalTraining
 from promptfed.prompts import PromptState
 
 
