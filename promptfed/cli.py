@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from promptfed.commands import deploy, inspect, train
+from promptfed.commands import compare, deploy, import_, inspect, personalize, train
 from promptfed.errors import PromptFedError
 
 # Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
@@ -21,7 +21,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 train.add_to(app)
+compare.add_to(app)
 deploy.add_to(app)
+personalize.add_to(app)
+import_.add_to(app)
 inspect.add_to(app)
 
 
@@ -49,6 +52,8 @@ def start(
     Examples:
       promptfed train --task clip-fewshot                     the whole story, on rendered icons, in minutes
       promptfed train --task clip-fewshot --data folder:photos --backbone lit
+      promptfed compare --methods promptfl,kgcoop --seeds 3   same data and budget for all, in one table
+      promptfed personalize runs/NAME                         fine-tune on every client, mix as validation says
       promptfed export runs/NAME --client 0 --out bundle      a client's own prompt, to deploy
       promptfed predict bundle photo.jpg --classes cat,dog    also with classes it never saw
       promptfed list methods                                  what there is

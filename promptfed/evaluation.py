@@ -8,8 +8,11 @@ from statistics import fmean, harmonic_mean, pstdev
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from promptfed.errors import DataError
 from promptfed.methods.base import Method
+from promptfed.tasks.sources.base import ImageItem
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Figures, Split
 
 
@@ -31,8 +34,12 @@ def accuracy(
     """Fraction of ``split`` (labels index ``classes``) classified right, the choice being ``among`` some or all."""
     candidates = torch.tensor(range(len(classes)) if among is None else among)
     names = [classes[i] for i in candidates.tolist()]
-    guesses = method.client_logits(prompt, names, split).argmax(-1).cpu()
-    return (candidates[guesses] == split.labels).double().mean().item()
+    return share_right(method.client_logits(prompt, names, split), candidates, split)
+
+
+def share_right(logits: Tensor, candidates: Tensor, split: Split) -> float:
+    """Fraction of ``split`` for which the best of ``logits`` ``(n, candidates)`` is the image's own label."""
+    return (candidates[logits.argmax(-1).cpu()] == split.labels).double().mean().item()
 
 
 def local_accuracy(
@@ -63,11 +70,11 @@ def evaluate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
     local = {d.client: local_accuracy(method, prompts[d.client], task, d, "test") for d in task.clients if len(d.test)}
     different = distinct(prompts)
 
-    def mean_over_prompts(classes: Sequence[str], split: Split) -> float:
-        return fmean(accuracy(method, prompt, classes, split) for prompt in different)
-
-    base = mean_over_prompts(task.base_classes, task.base_test)
-    new = mean_over_prompts(task.new_classes, task.new_test) if len(task.new_test) else None
+    domains = mean_accuracies(method, different, task.base_classes, {"": task.base_test, **task.domain_tests})
+    base = domains.pop("")
+    new = None
+    if len(task.new_test):
+        new = fmean(accuracy(method, prompt, task.new_classes, task.new_test) for prompt in different)
     parts = [fmean(local.values()), base] + ([] if new is None else [new])
     figures = Figures(
         name=method.name,
@@ -76,13 +83,69 @@ def evaluate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
         base=base,
         new=new,
         hm=None if new is None else harmonic_mean(parts),
-        domains={name: mean_over_prompts(task.base_classes, split) for name, split in task.domain_tests.items()},
+        domains=domains,
     )
     return Evaluation(figures, local)
+
+
+@dataclass(frozen=True)
+class ValidationFigures:
+    """Accuracies in 0..1 on the clients' validation images: what a choice may be based on.
+
+    ``base``: all clients' validation images among all base classes; ``hm``: harmonic mean of ``local`` and ``base``.
+    """
+
+    local: float
+    base: float
+    hm: float
+
+
+def validate(method: Method, prompts: Mapping[int, ClientPrompt], task: FederatedTask) -> ValidationFigures:
+    """Figures of what each client deploys, without a look at test images. Raises DataError if nobody can validate."""
+    splits = [data.val for data in task.clients if len(data.val)]
+    if not splits:
+        raise DataError("no client holds validation images, so nothing can be chosen: raise --set task.val_shots")
+    local = mean_local_accuracy(method, prompts, task, "val")
+    everyone, _ = joined(splits)
+    base = fmean(accuracy(method, prompt, task.base_classes, everyone) for prompt in distinct(prompts))
+    return ValidationFigures(local, base, harmonic_mean([local, base]))
+
+
+def mean_accuracies(
+    method: Method, prompts: Sequence[ClientPrompt], classes: Sequence[str], splits: Mapping[str, Split]
+) -> dict[str, float]:
+    """Accuracy on each of ``splits``, mean over ``prompts``; splits may overlap.
+
+    Every image is scored and every class name encoded once a prompt, whatever the number of splits.
+    """
+    everything, rows = joined(list(splits.values()))
+    right = [
+        (method.client_logits(prompt, classes, everything).argmax(-1).cpu() == everything.labels).double()
+        for prompt in prompts
+    ]
+    return {name: fmean(one[own].mean().item() for one in right) for name, own in zip(splits, rows, strict=True)}
+
+
+def joined(splits: Sequence[Split]) -> tuple[Split, list[Tensor]]:
+    """One split with every image of ``splits`` once, and the rows of each of them in it."""
+    if len(splits) == 1:
+        return splits[0], [torch.arange(len(splits[0]))]
+    places: dict[int, int] = {}  # items are few objects that several splits share
+    items: list[ImageItem] = []
+    labels: list[int] = []
+    rows: list[Tensor] = []
+    for split in splits:
+        for item, label in zip(split.items, split.labels.tolist(), strict=True):
+            if id(item) not in places:
+                places[id(item)] = len(items)
+                items.append(item)
+                labels.append(label)
+        rows.append(torch.tensor([places[id(item)] for item in split.items], dtype=torch.int64))
+    return Split(tuple(items), torch.tensor(labels, dtype=torch.int64)), rows
 
 
 def distinct(prompts: Mapping[int, ClientPrompt]) -> list[ClientPrompt]:
     """The prompts without repetition of the very same one; all of them as soon as any is personal."""
     found = list(prompts.values())
-    alike = all(p.shared is found[0].shared and not len(p.personal) for p in found)
+    alike = all(p.shared is found[0].shared and not p.is_personal for p in found)
     return found[:1] if alike else found

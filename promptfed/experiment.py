@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,11 @@ from promptfed.types import FederatedTask
 log = logging.getLogger(__name__)
 OnFeatures = Callable[[int, int], None]
 DEFAULT_AGGREGATORS = ("mean",)
+TASK_OPTIONS = (
+    "task", "data", "data_root", "clients", "shots", "partition", "alpha", "partition_seed", "strict", "task_options",
+)  # fmt: skip
+"""The options that a task is built from; two runs that agree in them have the same data."""
+BACKBONE_OPTIONS = ("backbone", "device", "precision")
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -31,6 +36,12 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises ConfigError for an unknown task, method or aggregator, and for options they do not have.
     """
     task, method = TASKS[config.task], METHODS[config.method]
+    partition = config.partition
+    if task.partitions and partition not in task.partitions:
+        if partition != RunConfig.model_fields["partition"].default:  # the default is nobody's wish
+            allowed = ", ".join(task.partitions)
+            raise ConfigError(f"partition '{partition}' does not go with task '{config.task}', which takes: {allowed}")
+        partition = task.partitions[0]
     name = config.aggregator or (method.aggregators or DEFAULT_AGGREGATORS)[0]
     if method.aggregators and name in AGGREGATORS and name not in method.aggregators:
         allowed = ", ".join(method.aggregators)
@@ -41,7 +52,8 @@ def resolve(config: RunConfig) -> RunConfig:
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
     }
-    return config.model_copy(update={"aggregator": name, **sections, **_absolute_paths(config)})
+    config = config.model_copy(update={"aggregator": name, "partition": partition, **sections})
+    return config.model_copy(update=_absolute_paths(config))
 
 
 def _absolute_paths(config: RunConfig) -> dict[str, str]:
@@ -65,16 +77,28 @@ class Experiment:
     setup: Setup
 
     @classmethod
-    def build(cls, config: RunConfig) -> Experiment:
-        """Deal out the data and load the backbone. ``config`` must be resolved."""
-        task = TASKS[config.task].build(config)
-        backbone = load_backbone(config.backbone, device=config.device, precision=config.precision)
-        check_backbone_fits(config.method, backbone)
-        for note in task.notes:
-            log.warning(note)
+    def build(
+        cls, config: RunConfig, like: Experiment | None = None, features: FeatureStore | None = None
+    ) -> Experiment:
+        """Deal out the data and load the backbone. ``config`` must be resolved.
+
+        Whatever ``like`` has that would come out the same (task, backbone, features) is shared with it, not made anew.
+        ``features``: a store of the very backbone that ``config`` names, to be used instead.
+        """
+        if like is not None and _agree(config, like.config, TASK_OPTIONS):
+            task = like.task
+        else:
+            task = TASKS[config.task].build(config)
+            for note in task.notes:
+                log.warning(note)
+        if features is None and like is not None and _agree(config, like.config, BACKBONE_OPTIONS):
+            features = like.setup.features
+        if features is None:
+            features = FeatureStore(load_backbone(config.backbone, device=config.device, precision=config.precision))
+        check_backbone_fits(config.method, features.backbone)
         setup = Setup(
-            backbone,
-            FeatureStore(backbone),
+            features.backbone,
+            features,
             task.base_classes,
             task.templates,
             rounds=config.rounds,
@@ -84,6 +108,11 @@ class Experiment:
         built = cls(config, task, setup)
         built.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
         return built
+
+    @property
+    def held_out(self) -> list[str]:
+        """The domains with tests that no client holds."""
+        return [domain for domain in self.task.domain_tests if domain not in self.task.domains]
 
     def fill_features(self, on_progress: OnFeatures | None = None) -> None:
         """Encode every image of the task that the cache does not hold yet."""
@@ -95,11 +124,12 @@ class Experiment:
         self.setup.features.fill(list(items.values()), on_progress, with_patches=with_patches)
 
     def method(self, name: str | None = None) -> Method:
-        """The run's method, or the baseline ``name``, which takes those of the run's options that it knows."""
+        """The run's method, or the baseline ``name``, which takes those of the run's options that it knows and that
+        somebody chose: the method's own defaults (a generator's learning rate, say) are not for a baseline."""
         name, options = name or self.config.method, self.config.method_options
         if name != self.config.method:
-            known = METHODS[name].Config.model_fields
-            options = {key: value for key, value in options.items() if key in known}
+            known, usual = METHODS[name].Config.model_fields, METHODS[self.config.method].Config.model_fields
+            options = {k: v for k, v in options.items() if k in known and v != usual[k].get_default()}
         return build_method(name, options, self.setup)
 
     def aggregator(self) -> Aggregator:
@@ -113,3 +143,7 @@ class Experiment:
         clients = [data.client for data in self.task.clients]
         server = self.aggregator() if aggregator is None else aggregator
         return Federation(method, server, engine, clients, config.participation, config.quorum)
+
+
+def _agree(one: RunConfig, other: RunConfig, options: Sequence[str]) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in options)

@@ -75,7 +75,8 @@ class Federation:
             raise TrainingError(replies[0].failure.partition(": ")[2])
         good = [reply for reply in replies if not reply.failure]
         shared, server = state.shared, state.server
-        if len(good) >= max(1, math.ceil(self.quorum * len(chosen))):
+        needed = math.ceil(self.quorum * len(chosen) - 1e-9)  # 0.07 * 100 is a little more than 7
+        if len(good) >= max(1, needed):
             shared, server = self.server.apply(shared, [reply.update for reply in good], server)
         personal = {**state.personal, **{reply.client: reply.personal for reply in good}}
         return FederationState(round, shared, server, personal), replies

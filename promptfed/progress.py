@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from promptfed.types import Reply
 
 
@@ -22,3 +25,13 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something worth a line."""
+
+
+class ComparisonProgress(Progress):
+    """The same for many runs one after the other."""
+
+    def begin(self, number: int, total: int, what: str, seconds_left: float | None) -> None:
+        """Run ``number`` of ``total`` begins; ``seconds_left`` for it and the rest, None while nobody knows."""
+
+    def end(self, figures: Mapping[str, Any]) -> None:
+        """It finished, with accuracies ``local``, ``base``, ``new`` and ``hm`` (those that there are)."""

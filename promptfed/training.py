@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +21,7 @@ from promptfed.prompts import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.ledger import cost_of
-from promptfed.tasks.show import partition_table
+from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState, Reply
 
 log = logging.getLogger(__name__)
@@ -45,12 +45,23 @@ class Training:
         run: RunDirectory,
         progress: Progress | None = None,
         should_stop: Callable[[], bool] = never,
+        baselines: Sequence[str] = BASELINES,
     ) -> None:
-        self.experiment, self.run = experiment, run
+        self.experiment, self.run, self.baselines = experiment, run, baselines
         self.progress, self.should_stop = progress or Progress(), should_stop
 
     def execute(self) -> dict[str, Any]:
         """The whole run; returns what ``metrics.json`` holds. Raises Interrupted when asked to stop."""
+        trained = self.train()
+        evaluations = {stage: self._evaluate(stage, *found) for stage, found in trained.items()}
+        self.experiment.setup.backbone.verify_frozen()
+        self.run.events.write("run_end")
+        metrics = self._metrics(evaluations, trained)
+        self.run.write_metrics(metrics)
+        return metrics
+
+    def train(self) -> dict[str, tuple[Federation, FederationState]]:
+        """All but the tests: each stage's federation after its last round. Raises Interrupted when asked to stop."""
         events, stages = self.run.events, self._stages()
         saved = {stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base)) for stage, base in stages}
         kept = [checkpoint[1] for checkpoint in saved.values() if checkpoint]
@@ -61,29 +72,20 @@ class Training:
             events.truncate(0)
             events.write("run_start", method=self.experiment.config.method, seed=self.experiment.config.seed)
         self._fill_features()
-        task = self.experiment.task
-        agreed = {"new_classes": list(task.new_classes), "templates": list(task.templates)}
-        self.run.write_json("partition.json", {**partition_table(task), **agreed})
+        self.run.write_json("partition.json", partition_record(self.experiment.task))
 
-        methods = {stage: self.experiment.method(stage if base else None) for stage, base in stages}
-        states = {}
+        trained = {}
         for stage, base in stages:
+            federation = self._federation(self.experiment.method(stage if base else None), base)
             checkpoint = saved[stage]
-            states[stage] = self._federate(stage, methods[stage], base, checkpoint[0] if checkpoint else None)
-        evaluations = {
-            stage: self._evaluate(stage, self._federation(methods[stage], base), states[stage])
-            for stage, base in stages
-        }
-        self.experiment.setup.backbone.verify_frozen()
-        events.write("run_end")
-        metrics = self._metrics(evaluations, methods, states)
-        self.run.write_metrics(metrics)
-        return metrics
+            state = self._federate(stage, federation, base, checkpoint[0] if checkpoint else None)
+            trained[stage] = federation, state
+        return trained
 
     def _stages(self) -> list[tuple[str, bool]]:
         """(name, is baseline) in the order in which they run; a method that is itself a baseline runs once."""
         method = self.experiment.config.method
-        return [(name, True) for name in BASELINES if name != method] + [(method, False)]
+        return [(name, True) for name in self.baselines if name != method] + [(method, False)]
 
     def _fill_features(self) -> None:
         calls = self.experiment.setup.backbone.calls
@@ -103,9 +105,9 @@ class Training:
         )
 
     def _federate(
-        self, stage: str, method: Method, is_baseline: bool, saved: FederationState | None
+        self, stage: str, federation: Federation, is_baseline: bool, saved: FederationState | None
     ) -> FederationState:
-        federation = self._federation(method, is_baseline)
+        method = federation.method
         folder = self.run.stage_folder(stage, is_baseline=is_baseline)
         state = saved or federation.start()
         self.progress.stage(method.name, method.rounds, len(federation.participants(1)), state.round)
@@ -167,8 +169,8 @@ class Training:
         method, good = federation.method, [r for r in replies if not r.failure]
         loss = fmean(r.update.loss for r in good) if good else float("nan")
         up, down = sum(r.update.shared.nbytes for r in replies), sum(sizes[r.client] for r in replies)
-        texts = self.experiment.setup.backbone.calls.texts
-        began = time.perf_counter()
+        calls, began = self.experiment.setup.backbone.calls, time.perf_counter()
+        images, texts = calls.images, calls.texts
         val_accuracy = mean_local_accuracy(method, federation.prompts(state), self.experiment.task, "val")
         self.run.events.write(
             "round",
@@ -188,8 +190,8 @@ class Training:
             stage=stage,
             round=state.round,
             seconds=time.perf_counter() - began,
-            image_encoder_calls=0,
-            text_encoder_calls=self.experiment.setup.backbone.calls.texts - texts,
+            image_encoder_calls=calls.images - images,
+            text_encoder_calls=calls.texts - texts,
         )
         self.progress.round(method.name, state.round, loss, val_accuracy, up + down)
         log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
@@ -218,17 +220,18 @@ class Training:
         return found
 
     def _metrics(
-        self, evaluations: dict[str, Evaluation], methods: dict[str, Method], states: dict[str, FederationState]
+        self, evaluations: dict[str, Evaluation], trained: dict[str, tuple[Federation, FederationState]]
     ) -> dict[str, Any]:
         figures = {stage: dataclasses.asdict(found.figures) for stage, found in evaluations.items()}
         own = self.experiment.config.method
-        metrics: dict[str, Any] = {name: figures[name] for name in BASELINES}
+        metrics: dict[str, Any] = {name: figures[name] for name in BASELINES if name in figures}
         metrics["method"] = figures[own]
         metrics["cost"] = dataclasses.asdict(cost_of(self.run.events.read()))
-        zero_shot = methods["zero_shot"]
-        if isinstance(zero_shot, ZeroShot):
-            metrics["template"] = zero_shot.template(states["zero_shot"].shared)
-        metrics["prompt_sha256"] = states[own].shared.sha256()
+        for federation, state in trained.values():
+            if isinstance(federation.method, ZeroShot):
+                metrics["template"] = federation.method.template(state.shared)
+        metrics["held_out"] = self.experiment.held_out
+        metrics["prompt_sha256"] = trained[own][1].shared.sha256()
         return metrics
 
 

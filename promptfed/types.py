@@ -68,16 +68,24 @@ class FederatedTask:
 
 @dataclass(frozen=True)
 class ClientPrompt:
-    """What one client deploys: its view of the shared prompt, its personal part, and how much of the latter.
+    """What one client deploys: its view of the shared prompt, what it has of its own, and how much of the latter.
 
-    ``alpha`` 1 is the personal prompt, 0 the shared one alone; ``space`` says where the two are mixed in between:
-    "prompt" mixes the vectors, "features" what the method makes of them.
+    Its own is either ``personal``, which its method trained beside the shared prompt, or ``tuned``, a copy of the
+    shared prompt that it went on to train after the federation (promptfed.personalize). ``alpha`` 1 is its own
+    prompt, 0 the shared one alone; ``space`` says where the two are mixed in between: "prompt" mixes the vectors,
+    "features" what the method makes of them.
     """
 
     shared: PromptState
     personal: PromptState = field(default_factory=PromptState)
     alpha: float = 1.0
     space: Literal["prompt", "features"] = "features"
+    tuned: PromptState = field(default_factory=PromptState)
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether it differs from what somebody deploys who has the shared prompt alone."""
+        return self.alpha > 0 and bool(len(self.personal) or len(self.tuned))
 
 
 @dataclass(frozen=True)

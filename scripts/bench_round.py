@@ -39,7 +39,7 @@ from promptfed.config import validate
 from promptfed.evaluation import accuracy
 from promptfed.methods.base import METHODS, Method, Setup
 from promptfed.tasks.sources.base import ImageItem
-from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split
 
 ARCHITECTURE, WORDS, RATE, EVALUATION_BATCH = "ViT-B-16", "a photo of a", 0.002, 100
 NAMES = (
@@ -143,7 +143,7 @@ def run_promptfed(cache: Path, size: Size) -> dict[str, float]:
     loss, prompt = step()
 
     def evaluate() -> float:
-        return accuracy(method, prompt, NO_PROMPT, size.names, data.test)
+        return accuracy(method, ClientPrompt(prompt), size.names, data.test)
 
     evaluate()
     logits = method.logits(prompt, NO_PROMPT, size.names, data.test)

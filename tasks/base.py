@@ -24,6 +24,8 @@ class Task(ABC):
     """A recipe: data source, partition, few-shot sampling, tests. A new one is a subclass registered in a file here."""
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
+    partitions: ClassVar[tuple[str, ...]] = ()
+    """The partitions that fit, the default first; empty: any."""
 
     @staticmethod
     @abstractmethod

@@ -40,14 +40,11 @@ ICON_TEMPLATES = (
 LISTED_NOTES = 20
 
 
-class ClipFewshotConfig(TaskConfig):
-    """Options of the task, ``--set task.NAME=VALUE`` on the command line."""
+class FewShotConfig(TaskConfig):
+    """Options of every task with images, ``--set task.NAME=VALUE`` on the command line."""
 
     val_shots: int = Field(4, ge=1, description="validation images of each class that a client keeps")
     base_fraction: float = Field(0.5, gt=0, le=1, description="share of the classes that clients hold; 1: none is new")
-    classes_per_client: int | None = Field(
-        None, ge=1, description="FedTPG's rule of so many classes a client (it has 20)"
-    )
     test_fraction: float = Field(
         0.4, gt=0, lt=1, description="share set aside for test where the data has no test split"
     )
@@ -63,6 +60,12 @@ class ClipFewshotConfig(TaskConfig):
         return templates
 
 
+class ClipFewshotConfig(FewShotConfig):
+    classes_per_client: int | None = Field(
+        None, ge=1, description="FedTPG's rule of so many classes a client (it has 20)"
+    )
+
+
 @dataclass(frozen=True)
 class Holding:
     """One client before its images are tensors: positions in the source's samples."""
@@ -70,6 +73,7 @@ class Holding:
     name: str
     drawn: few_shot.Drawn
     test: list[int]
+    domain: str = ""
 
 
 def build(config: RunConfig) -> FederatedTask:
@@ -86,6 +90,30 @@ def build(config: RunConfig) -> FederatedTask:
     base = csv_base if csv_base is not None else few_shot.base_count(source, options.base_fraction)
     if base < 2:
         raise DataError(f"clients hold one class only ('{source.classes[0]}'): at least two base classes are needed")
+    base_pools, new_test = split_pools(config, options, source, base)
+    clients = [
+        client_data(source, number, holding)
+        for number, holding in enumerate(deal(config, options, kind, source, base, base_pools))
+    ]
+    if not any(len(client.test) for client in clients):
+        raise DataError("no client has test images of a class that it holds: add some, or leave out the splits")
+    return FederatedTask(
+        name=config.task,
+        base_classes=source.classes[:base],
+        new_classes=source.classes[base:],
+        clients=tuple(clients),
+        base_test=as_split(source, base_pools.test),
+        new_test=as_split(source, new_test, first_label=base),
+        templates=templates(config, options, kind),
+        notes=notes(config, options, kind, source, clients, base),
+        domain_tests=domain_splits(source, base_pools.test) if kind == "domain" else {},
+    )
+
+
+def split_pools(
+    config: RunConfig, options: FewShotConfig, source: Source, base: int
+) -> tuple[few_shot.Pools, list[int]]:
+    """The images of base classes by use, and the test images of new classes. Raises DataError if a class has none."""
     dealt = few_shot.pools(source, options.test_fraction, config.partition_seed)
     test = few_shot.capped(source, dealt.test, options.test_per_class, config.partition_seed)
     base_pools = few_shot.Pools(
@@ -97,23 +125,20 @@ def build(config: RunConfig) -> FederatedTask:
     require_each_class(source, range(base), base_pools.test, "test")
     new_test = [i for i in test if source.samples[i].label >= base]
     require_each_class(source, range(base, len(source.classes)), new_test, "test")
-    clients = [
-        client_data(source, number, holding)
-        for number, holding in enumerate(deal(config, options, kind, source, base, base_pools))
-    ]
-    if not any(len(client.test) for client in clients):
-        raise DataError("no client has test images of a class that it holds: add some, or leave out the splits")
+    return base_pools, new_test
+
+
+def domain_splits(source: Source, test: Iterable[int]) -> dict[str, Split]:
+    """Domain -> those of the ``test`` images that are from it."""
+    by_domain: dict[str, list[int]] = {}
+    for i in test:
+        by_domain.setdefault(source.samples[i].domain, []).append(i)
+    return {domain: as_split(source, by_domain[domain]) for domain in sorted(by_domain)}
+
+
+def templates(config: RunConfig, options: FewShotConfig, kind: str) -> tuple[str, ...]:
     icons = config.data.partition(":")[0] == "icons" and kind != "csv"
-    return FederatedTask(
-        name=config.task,
-        base_classes=source.classes[:base],
-        new_classes=source.classes[base:],
-        clients=tuple(clients),
-        base_test=as_split(source, base_pools.test),
-        new_test=as_split(source, new_test, first_label=base),
-        templates=options.templates or (ICON_TEMPLATES if icons else PHOTO_TEMPLATES),
-        notes=notes(config, options, kind, source, clients, base),
-    )
+    return options.templates or (ICON_TEMPLATES if icons else PHOTO_TEMPLATES)
 
 
 def load(config: RunConfig, kind: str, file: str) -> Source:
@@ -153,7 +178,8 @@ def deal(
             )
             name = " + ".join(group)
             drawn = few_shot.draw_at_most(source, train, val, shots, val_shots, seed, name)
-            holdings.append(Holding(name, drawn, of_same_classes(source, test, drawn.train)))
+            domain = name if kind == "domain" else ""
+            holdings.append(Holding(name, drawn, of_same_classes(source, test, drawn.train), domain))
     else:
         holdings = deal_shares(config, val_shots, kind, source, pools)
     return holdings
@@ -202,7 +228,8 @@ def of_same_classes(source: Source, images: Iterable[int], train: Iterable[int])
 
 def client_data(source: Source, number: int, holding: Holding) -> ClientData:
     train, val, test = (as_split(source, part) for part in (holding.drawn.train, holding.drawn.val, holding.test))
-    return ClientData(number, holding.name, tuple(sorted(set(train.labels.tolist()))), train, val, test)
+    classes = tuple(sorted(set(train.labels.tolist())))
+    return ClientData(number, holding.name, classes, train, val, test, domain=holding.domain)
 
 
 def as_split(source: Source, images: Iterable[int], first_label: int = 0) -> Split:
@@ -221,7 +248,7 @@ def require_each_class(source: Source, classes: range, images: Iterable[int], us
 
 def notes(
     config: RunConfig,
-    options: ClipFewshotConfig,
+    options: FewShotConfig,
     kind: str,
     source: Source,
     clients: Sequence[ClientData],

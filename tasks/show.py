@@ -34,6 +34,12 @@ def partition_table(task: FederatedTask) -> dict[str, Any]:
     }
 
 
+def partition_record(task: FederatedTask) -> dict[str, Any]:
+    """What a run keeps of its task: the table, and ``new_classes`` and ``templates``."""
+    agreed = {"new_classes": list(task.new_classes), "templates": list(task.templates)}
+    return {**partition_table(task), **agreed}
+
+
 def _counts(split: Split, classes: int) -> list[int]:
     return [int(n) for n in split.labels.bincount(minlength=classes)]
 

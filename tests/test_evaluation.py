@@ -6,7 +6,8 @@ from statistics import fmean, pstdev
 import pytest
 import torch
 
-from promptfed.evaluation import accuracy, evaluate, local_accuracy
+from promptfed.errors import DataError
+from promptfed.evaluation import accuracy, evaluate, joined, local_accuracy, validate
 from promptfed.methods.context import ContextConfig
 from promptfed.methods.local_only import LocalOnly
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
@@ -54,8 +55,9 @@ def test_figures_are_the_means_they_say(setup, toy_task):
 
 
 def test_hm_is_the_harmonic_mean_of_the_three(setup, toy_task, monkeypatch):
-    said = {id(toy_task.base_test): 0.25, id(toy_task.new_test): 1.0}
+    said = {id(toy_task.new_test): 1.0}
     monkeypatch.setattr("promptfed.evaluation.accuracy", lambda m, p, c, split, among=None: said.get(id(split), 0.5))
+    monkeypatch.setattr("promptfed.evaluation.mean_accuracies", lambda m, p, c, splits: dict.fromkeys(splits, 0.25))
     method = PromptFL(PromptFLConfig(), setup)
     figures = evaluate(method, same_for_all(method), toy_task).figures
     assert (figures.local, figures.base, figures.new) == (0.5, 0.25, 1.0)
@@ -84,3 +86,58 @@ def test_domains_are_scored_on_base_classes(setup, toy_task, make_split):
     figures = evaluate(method, same_for_all(method), task).figures
     prompt = ClientPrompt(method.init_shared())
     assert figures.domains == {"sketch": accuracy(method, prompt, task.base_classes, sketch)}
+
+
+def test_a_joined_split_has_every_image_once(make_split):
+    whole = make_split(3, [0, 1, 2, 3, 0])
+    first, last = (Split(whole.items[a:b], whole.labels[a:b]) for a, b in ((0, 3), (2, 5)))
+    everything, rows = joined([first, last])
+    assert everything.items == whole.items
+    assert everything.labels.tolist() == whole.labels.tolist()
+    assert [r.tolist() for r in rows] == [[0, 1, 2], [2, 3, 4]]
+
+
+def test_domains_cost_no_text_and_agree_with_accuracy(setup, toy_task, make_split):
+    """Overlapping with the base test or not: each domain's figure is the accuracy on it, from one text encoding."""
+    base = toy_task.base_test
+    inside, outside = Split(base.items[:7], base.labels[:7]), make_split(55, [3, 1, 1, 0])
+    task = replace(toy_task, domain_tests={"inside": inside, "outside": outside})
+    method = LocalOnly(ContextConfig(), setup)
+    prompts = {c: ClientPrompt(NO_PROMPT, (1 + 9 * c) * method.init_personal(c)) for c in range(3)}
+    plain = evaluate(method, prompts, toy_task).figures
+    texts = setup.backbone.calls.texts
+    figures = evaluate(method, prompts, task).figures
+    assert setup.backbone.calls.texts == 2 * texts, "as many as without domains"
+    assert figures.base == plain.base
+    for name, split in task.domain_tests.items():
+        by_hand = fmean(accuracy(method, p, task.base_classes, split) for p in prompts.values())
+        assert figures.domains[name] == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_validation_looks_at_no_test_image(setup, toy_task):
+    method = LocalOnly(ContextConfig(), setup)
+    prompts = {c: ClientPrompt(NO_PROMPT, (1 + 9 * c) * method.init_personal(c)) for c in range(3)}
+    nothing = Split((), torch.zeros(0, dtype=torch.int64))
+    blind = replace(
+        toy_task,
+        clients=tuple(replace(c, test=nothing) for c in toy_task.clients),
+        base_test=nothing,
+        new_test=nothing,
+    )
+    figures = validate(method, prompts, blind)
+    assert figures == validate(method, prompts, toy_task)
+    assert figures.local == fmean(local_accuracy(method, prompts[c.client], blind, c, "val") for c in blind.clients)
+    everyone, _ = joined([c.val for c in blind.clients])
+    assert len(everyone) == sum(len(c.val) for c in blind.clients)
+    assert figures.base == pytest.approx(
+        fmean(accuracy(method, p, blind.base_classes, everyone) for p in prompts.values())
+    )
+    assert figures.hm == pytest.approx(2 / (1 / figures.local + 1 / figures.base))
+
+
+def test_validation_needs_validation_images(setup, toy_task):
+    method = PromptFL(PromptFLConfig(), setup)
+    nothing = Split((), torch.zeros(0, dtype=torch.int64))
+    task = replace(toy_task, clients=tuple(replace(c, val=nothing) for c in toy_task.clients))
+    with pytest.raises(DataError, match="val_shots"):
+        validate(method, same_for_all(method), task)

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
+import torch
 
-from promptfed.aggregators.mean import Mean
+from promptfed.aggregators.base import AGGREGATORS, build_aggregator
+from promptfed.aggregators.mean import Mean, mean_by_samples
 from promptfed.engines.base import Engine
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
+from promptfed.errors import TrainingError
 from promptfed.federation import Federation
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
+from promptfed.prompts import PromptState
+from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -72,3 +78,239 @@ def test_clients_that_sit_out_keep_their_personal_state(setup, toy_task):
     worked = {r.client for r in replies}
     assert len(worked) == 1
     assert all((state.personal[c] == start.personal[c]) == (c not in worked) for c in range(3))
+
+
+# ------------------------------------------------------------------------------------------------ faults
+
+
+class Diary(PromptFL):
+    """PromptFL whose clients keep a count of the rounds in which they trained."""
+
+    def init_personal(self, client):
+        return PromptState({"rounds": torch.zeros(1)})
+
+    def conclude(self, trained, broadcast, data, personal):
+        return trained, personal.map(lambda t: t + 1)
+
+
+@pytest.fixture
+def diary(setup):
+    return Diary(PromptFLConfig(), setup)
+
+
+@pytest.fixture
+def federate(diary, toy_task):
+    """``federate(spoil, **options)``: a federation in which ``spoil(reply)`` stands for what a client really sends."""
+
+    def build(spoil=lambda reply: reply, dropout=0.0, round_seconds=None, client_batch=1, server=None, **options):
+        worker = ClientWorker(diary, toy_task, dropout)
+        engine = LocalEngine(lambda jobs: [spoil(reply) for reply in worker(jobs)], client_batch, round_seconds)
+        return Federation(diary, server or Mean(Mean.Config()), engine, range(3), **options)
+
+    return build
+
+
+def kept(state):
+    """How many rounds each client's personal prompt says it trained in."""
+    return [int(state.personal[client]["rounds"]) for client in range(3)]
+
+
+def sends(reply, prompt, **changes):
+    return replace(reply, update=replace(reply.update, shared=prompt, **changes))
+
+
+def filled(state, value):
+    return state.map(lambda t: torch.full_like(t, value))
+
+
+SPOILED = {
+    "NaN": (lambda r: sends(r, filled(r.update.shared, float("nan"))), "numbers that are not finite"),
+    "infinity": (lambda r: sends(r, filled(r.update.shared, float("inf"))), "numbers that are not finite"),
+    "one NaN among many numbers": (
+        lambda r: sends(r, r.update.shared.map(lambda t: torch.where(torch.arange(t.shape[1]) == 2, torch.nan, t))),
+        "numbers that are not finite",
+    ),
+    "NaN kept": (lambda r: replace(r, personal=filled(r.personal, float("nan"))), "numbers that are not finite"),
+    "shape": (lambda r: sends(r, r.update.shared.map(lambda t: t[:1])), r"'ctx' is \(1, 4\) instead of \(16, 4\)"),
+    "names": (lambda r: sends(r, PromptState({"ctx2": r.update.shared["ctx"]})), r"names \['ctx2'\] instead of"),
+    "one name more": (lambda r: sends(r, PromptState({**r.update.shared, "x": torch.ones(1)})), "names"),
+    "nothing": (lambda r: sends(r, PromptState()), r"names \[\] instead of \['ctx'\]"),
+    "no samples": (lambda r: sends(r, r.update.shared, samples=0), "an update for 0 samples"),
+    "negative samples": (lambda r: sends(r, r.update.shared, samples=-5), "an update for -5 samples"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_a_bad_update_is_refused_and_the_round_goes_on_with_the_rest(federate, how):
+    spoil, said = SPOILED[how]
+    fed, heard = federate(lambda reply: spoil(reply) if reply.client == 1 else reply), []
+    start = fed.start()
+    state, replies = fed.run_round(start, heard.append)
+    assert [bool(r.failure) for r in replies] == [False, True, False]
+    with pytest.raises(TrainingError, match=said):
+        raise TrainingError(replies[1].failure)
+    assert replies[1].failure.startswith("refused: client 1 sent ")
+    assert heard == list(replies), "whoever listens hears of it as it happens"
+    assert kept(state) == [1, 0, 1]
+    good = [replies[0].update, replies[2].update]
+    assert state.shared == mean_by_samples(start.shared, good)
+    assert state.round == 1
+
+
+@pytest.mark.parametrize("name", tuple(AGGREGATORS))
+def test_no_aggregator_ever_sees_a_bad_update(federate, name):
+    options = {"byzantine": 0} if "krum" in name else {}
+    nan = SPOILED["NaN"][0]
+    fed = federate(lambda r: nan(r) if r.client == 1 else r, server=build_aggregator(name, options))
+    state = rounds(fed, fed.start(), 4)
+    assert state.shared.is_finite()
+    assert state.server.is_finite()
+    assert all(prompt.shared.is_finite() for prompt in fed.prompts(state).values())
+    assert state.shared != fed.start().shared
+
+
+def test_when_all_updates_are_bad_training_stops_with_the_reason(federate):
+    fed = federate(SPOILED["NaN"][0])
+    with pytest.raises(TrainingError, match=r"^client 0 sent numbers that are not finite in round 1$"):
+        fed.run_round(fed.start())
+
+
+def test_a_client_that_fails_costs_its_own_update_only(setup, make_split, toy_task):
+    class Stumbling(Diary):
+        def problem(self, broadcast, data, personal):
+            if data.client == 1 and broadcast.round == 2:
+                raise TrainingError("client 1 stumbled")
+            return super().problem(broadcast, data, personal)
+
+    found = []
+    for client_batch in (1, 2, 3):
+        method = Stumbling(PromptFLConfig(), setup)
+        engine = LocalEngine(ClientWorker(method, toy_task), client_batch)
+        fed = Federation(method, Mean(Mean.Config()), engine, range(3))
+        state, _ = fed.run_round(fed.start())
+        state, replies = fed.run_round(state)
+        assert [r.failure for r in replies] == ["", "error: client 1 stumbled", ""]
+        assert kept(state) == [2, 1, 2]
+        found.append(state.shared["ctx"])
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-5)
+
+
+def test_all_failing_stops_training_but_all_dropping_out_does_not(setup, toy_task, federate):
+    class Broken(PromptFL):
+        def problem(self, broadcast, data, personal):
+            raise TrainingError(f"the loss of client {data.client} is nan")
+
+    method = Broken(PromptFLConfig(), setup)
+    fed = Federation(method, Mean(Mean.Config()), LocalEngine(ClientWorker(method, toy_task)), range(3))
+    with pytest.raises(TrainingError, match=r"^the loss of client 0 is nan$"):
+        fed.run_round(fed.start())
+
+    lonely = federate(dropout=1.0)
+    state, replies = lonely.run_round(lonely.start())
+    assert {r.failure for r in replies} == {"dropped out"}
+    assert state.shared == lonely.start().shared
+    assert kept(state) == [0, 0, 0]
+
+
+def test_drop_outs_are_drawn_by_seed_round_and_client(federate, setup):
+    def history(fed, count=8):
+        state, lost = fed.start(), []
+        for _ in range(count):
+            state, replies = fed.run_round(state)
+            lost.append([r.client for r in replies if r.failure == "dropped out"])
+        return state, lost
+
+    state, lost = history(federate(dropout=0.5))
+    again, lost_again = history(federate(dropout=0.5, client_batch=3))
+    assert lost == lost_again
+    assert state.round == again.round == 8
+    torch.testing.assert_close(again.shared["ctx"], state.shared["ctx"], rtol=1e-5, atol=1e-5)
+    assert len({tuple(clients) for clients in lost}) > 2, "not the same ones every round"
+    assert 4 <= sum(map(len, lost)) <= 20, "about half of 24"
+    assert kept(state) == [8 - sum(client in clients for clients in lost) for client in range(3)]
+
+
+def test_with_drop_outs_an_interrupted_run_ends_with_the_same_bits(federate, tmp_path):
+    whole = federate(dropout=0.5, participation=0.67, server=build_aggregator("fedadam", {}))
+    end = rounds(whole, whole.start(), 5)
+    for stop_after in (0, 1):
+        fed = federate(dropout=0.5, participation=0.67, server=build_aggregator("fedadam", {}))
+        state = fed.start()
+        while state.round < 5:  # every round is cut short once, saved and loaded
+            asked = itertools.count()
+            state, _ = fed.run_round(state, should_stop=lambda n=asked, k=stop_after: next(n) >= k)
+            save_checkpoint(tmp_path / str(stop_after), state, events_bytes=0)
+            state, _ = load_checkpoint(tmp_path / str(stop_after))
+            assert len(state.pending) == stop_after
+            state, _ = fed.run_round(state)
+        assert state.shared == end.shared
+        assert state.server == end.server
+        assert state.personal == end.personal
+
+
+def test_a_refused_update_survives_a_checkpoint(federate, tmp_path):
+    spoil = SPOILED["NaN"][0]
+    fed = federate(lambda r: spoil(r) if r.client == 0 else r)
+    whole, _ = fed.run_round(fed.start())
+    asked = itertools.count()
+    state, _ = fed.run_round(fed.start(), should_stop=lambda: next(asked) >= 1)
+    save_checkpoint(tmp_path, state, events_bytes=0)
+    state, _ = load_checkpoint(tmp_path)
+    assert state.pending[0].failure.startswith("refused")
+    state, replies = fed.run_round(state)
+    assert state.shared == whole.shared
+    assert [bool(r.failure) for r in replies] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("quorum", "merges"), [(0.0, True), (0.33, True), (1 / 3, True), (0.34, False), (0.67, False), (1.0, False)]
+)
+def test_below_the_quorum_nothing_is_merged_and_nothing_personal_is_lost(federate, quorum, merges):
+    spoil = SPOILED["shape"][0]
+    fed = federate(lambda r: r if r.client == 2 else spoil(r), quorum=quorum)
+    start = fed.start()
+    state, replies = fed.run_round(start)
+    assert (state.shared == replies[2].update.shared) == merges
+    assert (state.shared == start.shared) == (not merges)
+    assert kept(state) == [0, 0, 1], "client 2 did train"
+    assert state.round == 1
+
+
+def test_a_quorum_is_not_missed_by_a_rounding_error(method):
+    """0.07 * 100 is a little more than 7."""
+    from promptfed.types import NO_PROMPT, Reply, Update, failed
+
+    def worker(jobs):
+        return [
+            Reply(j.client, 1, Update(j.client, j.broadcast.shared * 2, 1, 0.0, 0.0), NO_PROMPT, 0.0, 0, 0)
+            if j.client < 7
+            else failed(j, "late")
+            for j in jobs
+        ]
+
+    fed = Federation(method, Mean(Mean.Config()), LocalEngine(worker), range(100), quorum=0.07)
+    state, _ = fed.run_round(fed.start())
+    assert state.shared == fed.start().shared * 2
+
+
+def test_clients_that_a_closed_round_left_out_are_late_and_lose_nothing(federate):
+    fed = federate(round_seconds=1e-9)
+    state, replies = fed.run_round(fed.start())
+    assert {r.failure for r in replies[1:]} == {"late"}
+    assert kept(state)[1:] == [0, 0]
+    patient = federate(round_seconds=3600)
+    state, replies = patient.run_round(patient.start())
+    assert not any(r.failure for r in replies)
+
+
+def test_side_by_side_gives_the_same_prompts_in_the_same_order(federate):
+    alone = federate()
+    expected, replies = alone.run_round(rounds(alone, alone.start(), 1))
+    for client_batch in (2, 3, 8):
+        fed, heard = federate(client_batch=client_batch), []
+        state, found = fed.run_round(rounds(fed, fed.start(), 1), lambda reply, heard=heard: heard.append(reply.client))
+        assert heard == [r.client for r in found] == [0, 1, 2]
+        torch.testing.assert_close(state.shared["ctx"], expected.shared["ctx"], rtol=1e-5, atol=1e-5)
+        assert [r.update.loss for r in found] == pytest.approx([r.update.loss for r in replies], rel=1e-4)
+        assert [r.update.samples for r in found] == [r.update.samples for r in replies]

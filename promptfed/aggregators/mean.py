@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from promptfed.prompts import PromptState
 from promptfed.types import Update
 
 
-def weighted_mean(states: Sequence[PromptState], weights: Sequence[float]) -> PromptState:
+def weighted_mean(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> PromptState:
     """``sum_i w_i s_i / sum_i w_i``, accumulated in float64. Weights must not all be zero.
 
     Each tensor is averaged over the states that have it. ValueError if two states have it in different shapes.
@@ -37,6 +37,11 @@ def merged(shared: PromptState, updates: Sequence[Update], weights: Sequence[flo
     return PromptState({**shared, **weighted_mean([u.shared for u in updates], weights)})
 
 
+def mean_by_samples(shared: PromptState, updates: Sequence[Update]) -> PromptState:
+    """``merged`` by sample counts: ``theta <- sum_i (n_i / n) theta_i``."""
+    return merged(shared, updates, [update.samples for update in updates])
+
+
 @AGGREGATORS.register("mean")
 class Mean(Aggregator):
     """``theta <- sum_i (n_i / n) theta_i``: PromptFL's server step as its paper states it."""
@@ -44,7 +49,7 @@ class Mean(Aggregator):
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
-        return merged(shared, updates, [u.samples for u in updates]), server
+        return mean_by_samples(shared, updates), server
 
 
 @AGGREGATORS.register("uniform")

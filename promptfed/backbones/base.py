@@ -65,10 +65,15 @@ class ClassTokens:
 
 @dataclass(frozen=True)
 class DeepContext:
-    """``vectors`` ``(depth - 1, n_ctx, dim)`` for ``slots`` ``(rows, n_ctx)`` at the input of blocks 1, 2, ..."""
+    """``vectors`` ``(depth - 1, n_ctx, dim)``, or row by row ``(depth - 1, rows, n_ctx, dim)``, for ``slots``
+    ``(rows, n_ctx)`` at the input of blocks 1, 2, ..."""
 
     vectors: Tensor
     slots: Tensor
+
+    def select(self, rows: slice) -> DeepContext:
+        """The contexts of some rows."""
+        return DeepContext(self.vectors if self.vectors.dim() == 3 else self.vectors[:, rows], self.slots[rows])
 
     def put(self, hidden: Tensor, block: int) -> Tensor:
         """``hidden`` ``(rows, length, dim)``, the input of ``block``, its slots replaced where it has a context."""
@@ -165,37 +170,37 @@ class Backbone(ABC):
         return self.encode_prompted_texts([PromptedText(ctx, tokens, deep)])[0]
 
     def encode_prompted_texts(self, texts: Sequence[PromptedText]) -> list[Tensor]:
-        """Features ``(classes, embed_dim)`` of each of ``texts``; those without deep contexts share passes.
+        """Features ``(classes, embed_dim)`` of each of ``texts``; those with deep contexts of one shape share passes,
+        and so do those without.
 
         Sharing changes results by rounding only: rows do not see each other, and padding is not seen either.
         """
-        found: list[Tensor | None] = [None] * len(texts)
-        together: list[int] = []
-        rows = 0
+        found: dict[int, Tensor] = {}
+        waiting: dict[torch.Size | None, list[int]] = {}
         for number, text in enumerate(texts):
-            size = len(text.tokens.end)
-            if text.deep is not None:
-                vectors = text.tokens.with_context(text.ctx.to(self.device))
-                deep = DeepContext(text.deep.to(self.device), text.tokens.slots)
-                found[number] = self.encode_embeddings(vectors, text.tokens.end, deep)
-                continue
-            if together and rows + size > JOINT_ROWS:
-                self._encode_jointly(texts, together, found)
-                together, rows = [], 0
+            together = waiting.setdefault(None if text.deep is None else text.deep.shape, [])
+            if together and sum(len(texts[i].tokens.end) for i in (*together, number)) > JOINT_ROWS:
+                found.update(self._encode_jointly(texts, together))
+                together.clear()
             together.append(number)
-            rows += size
-        if together:
-            self._encode_jointly(texts, together, found)
-        return [features for features in found if features is not None]
+        for together in waiting.values():
+            found.update(self._encode_jointly(texts, together))
+        return [found[number] for number in range(len(texts))]
 
-    def _encode_jointly(self, texts: Sequence[PromptedText], chosen: list[int], found: list[Tensor | None]) -> None:
-        filled = [texts[i].tokens.with_context(texts[i].ctx.to(self.device)) for i in chosen]
+    def _encode_jointly(self, texts: Sequence[PromptedText], chosen: Sequence[int]) -> dict[int, Tensor]:
+        asked = [texts[i] for i in chosen]
+        filled = [text.tokens.with_context(text.ctx.to(self.device)) for text in asked]
         longest = max(vectors.shape[1] for vectors in filled)
         padded = [F.pad(vectors, (0, 0, 0, longest - vectors.shape[1])) for vectors in filled]
-        ends = torch.cat([texts[i].tokens.end for i in chosen])
-        features = self.encode_embeddings(torch.cat(padded), ends)
-        for i, part in zip(chosen, features.split([len(vectors) for vectors in filled]), strict=True):
-            found[i] = part
+        ends, sizes = torch.cat([text.tokens.end for text in asked]), [len(vectors) for vectors in filled]
+        deep = [
+            text.deep.to(self.device)[:, None].expand(-1, size, -1, -1)
+            for text, size in zip(asked, sizes, strict=True)
+            if text.deep is not None
+        ]
+        context = DeepContext(torch.cat(deep, 1), torch.cat([t.tokens.slots for t in asked])) if deep else None
+        features = self.encode_embeddings(torch.cat(padded), ends, context)
+        return dict(zip(chosen, features.split(sizes), strict=True))
 
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
         """Images seen with visual prompt tokens: ``ctx`` ``(n, vision_dim)`` joins the class and patch tokens at the

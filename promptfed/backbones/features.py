@@ -27,6 +27,7 @@ from torch import Tensor
 from promptfed.backbones.base import Backbone
 from promptfed.errors import ConfigError, DataError
 from promptfed.tasks.sources.base import ImageItem
+from promptfed.tasks.sources.readable import cache_folder
 from promptfed.types import Split
 
 T = TypeVar("T")
@@ -196,13 +197,10 @@ def default_cache() -> FeatureCache:
 
     Raises ConfigError if PROMPTFED_CACHE_GB is not a number of gigabytes.
     """
-    from platformdirs import user_cache_dir
-
-    folder = Path(os.environ.get("PROMPTFED_CACHE") or user_cache_dir("promptfed"))
     size = os.environ.get("PROMPTFED_CACHE_GB", str(DEFAULT_LIMIT_GB))
     if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", size):
         raise ConfigError(f"PROMPTFED_CACHE_GB is '{size}': give a number of gigabytes such as 5, or 0 for no cache")
-    return FeatureCache(folder / "features", int(float(size) * 1e9))
+    return FeatureCache(cache_folder() / "features", int(float(size) * 1e9))
 
 
 class FeatureStore:

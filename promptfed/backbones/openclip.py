@@ -148,7 +148,7 @@ class OpenClipBackbone(Backbone):
         parts = []
         for start in range(0, len(vectors), TEXT_ROWS):
             some = slice(start, start + TEXT_ROWS)
-            part = None if deep is None else DeepContext(deep.vectors, deep.slots[some])
+            part = None if deep is None else deep.select(some)
             again = torch.is_grad_enabled() and (vectors.requires_grad or deep is not None)
             if again:
                 arguments = (vectors[some], end[some], part)

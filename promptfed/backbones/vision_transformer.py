@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedImages
 
@@ -35,18 +36,19 @@ class PromptableViT:
 
     def prompted(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None) -> PromptedImages:
         """``pixels`` ``(batch, 3, height, width)``, ``ctx`` ``(n, width)``, ``deep`` ``(depth - 1, n, width)``."""
-        tower, count = self._tower, len(ctx)
+        tower = self._tower
         tokens = self._tokens(pixels)
+        own = tokens.shape[1]
         x = tower.ln_pre(torch.cat([tokens, ctx.to(tokens).expand(len(tokens), -1, -1)], dim=1))
         blocks = tower.transformer.resblocks
         for number, block in enumerate(blocks):
             if deep is not None and 1 <= number <= len(deep):
                 fresh = deep[number - 1].to(x).expand(len(x), -1, -1)
-                x = torch.cat([x[:, :-count], fresh], dim=1)
+                x = torch.cat([x[:, :own], fresh], dim=1)
             if number == len(blocks) - 1:
-                attention = self._attention(block, x, count)
+                attention = self._attention(block, x[:, 0], x[:, own:])
             x = block(x)
-        return PromptedImages((tower.ln_post(x[:, 0]) @ tower.proj).float(), attention.float())
+        return PromptedImages((tower.ln_post(x[:, 0]) @ tower.proj).float(), attention)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """``(batch, patches, embed_dim)`` float32: every patch token, read as the class token is."""
@@ -64,12 +66,13 @@ class PromptableViT:
         return tokens
 
     @staticmethod
-    def _attention(block: Any, x: Tensor, count: int) -> Tensor:
-        """Softmax over the last ``count`` tokens of the class token's attention in ``block``, averaged over heads."""
+    def _attention(block: Any, first: Tensor, prompts: Tensor) -> Tensor:
+        """Softmax over ``prompts`` ``(batch, n, width)`` of the attention that the class token ``first``
+        ``(batch, width)`` pays them in ``block``, averaged over heads: ``(batch, n)`` float32."""
         attention = block.attn
-        seen = block.ln_1(torch.cat([x[:, :1], x[:, -count:]], dim=1))
-        query, key, _ = torch.nn.functional.linear(seen, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
-        heads = attention.num_heads
-        query, key = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key))
+        seen = block.ln_1(torch.cat([first[:, None], prompts], dim=1))
+        query, key, _ = F.linear(seen, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+        query, key = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key))
         scores = (query[:, :, :1] @ key[:, :, 1:].transpose(-1, -2)).squeeze(2) / query.shape[-1] ** 0.5
-        return scores.softmax(-1).mean(1)
+        averaged: Tensor = scores.float().softmax(-1).mean(1)
+        return averaged

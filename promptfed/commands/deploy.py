@@ -20,57 +20,53 @@ def add_to(app: typer.Typer) -> None:
 
 def eval_(
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
-    data: options.Data = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="Another data set; may be given several times.", metavar="SOURCE"),
+    ] = None,
     data_root: options.DataRoot = None,
     partition: options.Partition = None,
     json: options.Json = False,
 ) -> None:
-    """Score a run's prompts on the test images again, or on another data set's.
+    """Score a run's prompts on the test images again, and on other data sets'.
 
-    With --data, the other data set is dealt out by the run's rules to as many clients as fit it, and the run's shared
-    prompt meets its classes as new names. Zero-shot stands beside it.
+    On the run's own data each client has its own prompt. Another data set is dealt out by the run's rules to as many
+    clients as fit it: nobody there took part, so all have the run's shared prompt, which meets their classes as new
+    names. Zero-shot stands beside it, its template chosen on the validation images of the same data.
 
     \b
     Examples:
       promptfed eval runs/NAME
       promptfed eval runs/NAME --data folder:other-photos
+      promptfed eval runs/NAME --data folder:photos --data folder:sketches --json
     """
-    import dataclasses
     import json as as_json
 
     from rich.console import Console
 
-    from promptfed.aggregators.mean import Mean
-    from promptfed.evaluation import evaluate
-    from promptfed.experiment import Experiment
+    from promptfed.cross_data import score
     from promptfed.export.finished import FinishedRun
     from promptfed.progress import Progress
     from promptfed.report.live import LiveProgress
-    from promptfed.report.tables import results_table
+    from promptfed.report.tables import cross_data_table, domains_table, results_table
     from promptfed.runs.directory import RunDirectory
 
-    folder = RunDirectory.open(run)
-    finished = FinishedRun.load(folder)
-    changed = options.given({"data": data, "data_root": data_root, "partition": partition})
-    if changed:
-        changed["clients"] = None  # the run's number of clients need not fit other data
-    experiment = Experiment.build(folder.config.model_copy(update=changed))
+    finished = FinishedRun.load(RunDirectory.open(run))
+    changed = options.given({"data_root": data_root, "partition": partition})
     with nullcontext(Progress()) if json else LiveProgress(Console(stderr=True)) as progress:
-        experiment.fill_features(progress.features)
-    zero_shot, method = experiment.method("zero_shot"), experiment.method()
-    federation = experiment.federation(zero_shot, Mean(Mean.Config()), reliable=True)
-    chosen, _ = federation.run_round(federation.start())
-    newcomer = finished.prompt(None)
-    # Other data, other clients: nobody there has a personal prompt.
-    prompts = {c.client: newcomer if changed else finished.prompt(c.client) for c in experiment.task.clients}
-    rows = {
-        "zero_shot": dataclasses.asdict(evaluate(zero_shot, federation.prompts(chosen), experiment.task).figures),
-        "method": dataclasses.asdict(evaluate(method, prompts, experiment.task).figures),
-    }
+        rows = score(finished, data or (), changed, progress)
     if json:
         typer.echo(as_json.dumps(rows, indent=2))
-    else:
-        Console().print(results_table(rows))
+        return
+    console = Console()
+    if len(rows) > 1:
+        console.print(cross_data_table(rows))
+    for name, figures in rows.items():
+        if len(rows) == 1:
+            console.print(results_table(figures))
+        if figures["method"]["domains"]:
+            console.print(f"by domain of {name}:", highlight=False, markup=False)
+            console.print(domains_table(figures))
 
 
 def export(
@@ -80,16 +76,22 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR")
     ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="The shared prompt alone, without anything of the client's own.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     json: options.Json = False,
 ) -> None:
     """Write a client's prompt as a self-contained bundle, usable with plain numpy and open_clip too.
+
+    If promptfed personalize has run, that is the client's personalised prompt, with the alpha that was chosen and why.
 
     \b
     Examples:
       promptfed export runs/NAME --client 0
       promptfed export runs/NAME --client 3 --out hospital-3
       promptfed export runs/NAME --all --out bundles
+      promptfed export runs/NAME --client 0 --shared
     """
     import json as as_json
 
@@ -104,7 +106,8 @@ def export(
         folders = {client: out or run / "bundles" / f"client-{client}"}
     else:
         folders = {each: (out or run / "bundles") / f"client-{each}" for each in sorted(finished.names)}
-    written = {str(k): str(write_bundle(f, finished.bundle(k), overwrite=overwrite)) for k, f in folders.items()}
+    bundles = {k: finished.bundle(k, shared_only=shared) for k in folders}
+    written = {str(k): str(write_bundle(f, bundles[k], overwrite=overwrite)) for k, f in folders.items()}
     if json:
         typer.echo(as_json.dumps(written, indent=2))
         return

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from inspect import getdoc
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from promptfed.commands import options
 from promptfed.errors import unknown_name
+
+if TYPE_CHECKING:
+    from promptfed.methods.base import Method
 
 KINDS = ("methods", "backbones", "tasks", "aggregators", "runs")
 
@@ -27,8 +30,7 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
     if kind == "methods":
         from promptfed.methods.base import METHODS
 
-        return {name: {"name": METHODS[name].name, "paper": METHODS[name].paper, "about": _about(METHODS[name]),
-                       "options": _fields(METHODS[name].Config)} for name in METHODS}  # fmt: skip
+        return {name: _method(METHODS[name]) for name in METHODS}
     if kind == "aggregators":
         from promptfed.aggregators.base import AGGREGATORS
 
@@ -45,9 +47,45 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
     raise unknown_name("kind", kind, KINDS)
 
 
+def _method(kind: type[Method]) -> dict[str, Any]:
+    from promptfed.experiment import DEFAULT_AGGREGATORS
+
+    return {
+        "name": kind.name,
+        "paper": kind.paper,
+        "about": _about(kind),
+        "trains": kind.trains,
+        "keeps": kind.keeps,
+        "requires": sorted(kind.requires),
+        "aggregator": (kind.aggregators or DEFAULT_AGGREGATORS)[0],
+        "aggregators": list(kind.aggregators) or "any",
+        "options": _fields(kind.Config),
+    }
+
+
+def _traffic(task: str | None, backbone: str | None) -> dict[str, dict[str, Any]]:
+    """Method -> bytes that a client is sent and sends in a round of ``task``, or why the method does not fit."""
+    from promptfed.config import build_config
+    from promptfed.errors import PromptFedError
+    from promptfed.experiment import Experiment, resolve
+    from promptfed.methods.base import METHODS
+    from promptfed.traffic import first_round
+
+    given = options.given({"task": task, "backbone": backbone})
+    plain = Experiment.build(resolve(build_config(given, {"method": "zero_shot"})))
+    found: dict[str, dict[str, Any]] = {}
+    for name in METHODS:
+        try:
+            sent = first_round(Experiment.build(resolve(build_config(given, {"method": name})), like=plain))
+            found[name] = {"bytes_down": sent.down, "bytes_up": sent.up}
+        except PromptFedError as error:
+            found[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
+    return found
+
+
 def _about(thing: Any) -> str:
     """First sentence of a docstring, its own or inherited."""
-    return (getdoc(thing) or "").partition("\n")[0]
+    return (getdoc(thing) or "").partition("\n")[0].replace("``", "")
 
 
 def _fields(config: Any) -> dict[str, Any]:
@@ -58,13 +96,22 @@ def _fields(config: Any) -> dict[str, Any]:
 def list_(
     kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.", metavar="KIND")] = "methods",
     folder: Annotated[Path, typer.Option("--runs", help="Where runs are kept.", metavar="DIR")] = Path("runs"),
+    bytes_: Annotated[
+        bool, typer.Option("--bytes/--no-bytes", help="Of methods: count what is sent, which loads the backbone.")
+    ] = True,
+    task: options.Task = None,
+    backbone: options.Backbone = None,
     json: options.Json = False,
 ) -> None:
     """List methods, backbones, tasks, aggregators (with their options and defaults) or finished and unfinished runs.
 
+    For methods: what is trained, what a client sends and is sent in a round of the task, what it keeps to itself,
+    what the backbone must be able to do, and the default aggregator. Options are in --json.
+
     \b
     Examples:
       promptfed list methods
+      promptfed list methods --task clip-domains --backbone lit
       promptfed list backbones
       promptfed list runs --runs experiments
       promptfed list methods --json
@@ -76,16 +123,36 @@ def list_(
     from rich.text import Text
 
     rows = _runs(folder) if kind == "runs" else known(kind)
+    if kind == "methods" and bytes_:
+        sent = _traffic(task, backbone)
+        rows = {name: {**row, **sent[name]} for name, row in rows.items()}
     if json:
         typer.echo(as_json.dumps(rows, indent=2, default=str))
         return
+    if kind == "methods":
+        rows = {name: _method_cells(row, bytes_) for name, row in rows.items()}
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
-    table = Table(kind.removesuffix("s"), *columns, title=None)
+    table = Table(title=None, show_lines=kind == "methods")
+    # a name must be there whole, to be copied
+    table.add_column(kind.removesuffix("s"), no_wrap=True, min_width=max(map(len, rows), default=0))
+    for column in columns:
+        table.add_column(column)
     for name, row in rows.items():
         # Text, not markup: square brackets are meant
         table.add_row(name, *(Text(_cell(row.get(column))) for column in columns))
     console = Console()
     console.print(table if rows else f"no runs in {folder}/")
+
+
+def _method_cells(row: dict[str, Any], with_bytes: bool) -> dict[str, str]:
+    """What a terminal has room for: three things in one wide column, the rest in narrow ones."""
+    from promptfed.report.html import readable_bytes
+
+    said = {"what it is": f"{row['paper']}\ntrains: {row['trains']}\nkeeps:  {row['keeps']}"}
+    if with_bytes:
+        up, down = row["bytes_up"], row["bytes_down"]
+        said["sent a round"] = "-" if up is None else f"{readable_bytes(up)} up\n{readable_bytes(down)} down"
+    return {**said, "needs": ",\n".join(row["requires"]) or "-", "aggregator": row["aggregator"]}
 
 
 def _cell(value: Any) -> str:

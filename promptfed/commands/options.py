@@ -51,11 +51,40 @@ DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of coop: and torchvision: data.", metavar="DIR")
 ]
 Clients = Annotated[Number, typer.Option("--clients", help="Number of clients [8, or one a domain].", metavar="N")]
+Rounds = Annotated[Number, typer.Option("--rounds", help="Rounds of federation [20].", metavar="R")]
 Shots = Annotated[Number, typer.Option("--shots", help="Training images a class and client [8].", metavar="K")]
 Partition = Annotated[
     str | None, typer.Option("--partition", help="Who holds what [classes]: classes, dirichlet, iid, domain, csv:FILE.")
 ]
 Alpha = Annotated[Number, typer.Option("--alpha", help="Dirichlet concentration [0.5]; small is uneven.", metavar="A")]
+Participation = Annotated[
+    Number, typer.Option("--participation", help="Fraction of the clients in each round [1].", metavar="F")
+]
+Aggregator = Annotated[
+    str | None,
+    typer.Option(
+        "--aggregator",
+        help="How updates are merged [mean, or the method's own]; promptfed list aggregators shows them.",
+        metavar="NAME",
+        autocompletion=names("aggregators"),
+    ),
+]
+Dropout = Annotated[
+    Number, typer.Option("--dropout", help="Share of clients' work that is lost (simulated) [0].", metavar="P")
+]
+Quorum = Annotated[
+    Number, typer.Option("--quorum", help="Share of a round's clients that a merge needs [0.5].", metavar="Q")
+]
+RoundSeconds = Annotated[
+    Number, typer.Option("--round-seconds", help="Close a round after so long [never].", metavar="S")
+]
+ClientBatch = Annotated[
+    Number, typer.Option("--client-batch", help="Clients trained side by side, faster [1].", metavar="N")
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto [cpu].")]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="Of the frozen model [float32]: float32, bfloat16, float16.")
+]
 Seed = Annotated[Number, typer.Option("--seed", help="Seed of the training [0].", metavar="S")]
 PartitionSeed = Annotated[Number, typer.Option("--partition-seed", help="Seed of the partition [0].", metavar="S2")]
 ConfigFile = Annotated[

@@ -32,43 +32,20 @@ def train(
         Path | None, typer.Option("--run", help="Folder for the run [a fresh one under runs/].", metavar="DIR")
     ] = None,
     clients: options.Clients = None,
-    rounds: Annotated[options.Number, typer.Option("--rounds", help="Rounds of federation [20].", metavar="R")] = None,
+    rounds: options.Rounds = None,
     shots: options.Shots = None,
     partition: options.Partition = None,
     alpha: options.Alpha = None,
-    participation: Annotated[
-        options.Number, typer.Option("--participation", help="Fraction of the clients in each round [1].", metavar="F")
-    ] = None,
-    aggregator: Annotated[
-        str | None,
-        typer.Option(
-            "--aggregator",
-            help="How updates are merged [mean, or the method's own]; promptfed list aggregators shows them.",
-            metavar="NAME",
-            autocompletion=options.names("aggregators"),
-        ),
-    ] = None,
-    dropout: Annotated[
-        options.Number,
-        typer.Option("--dropout", help="Share of clients' work that is lost (simulated) [0].", metavar="P"),
-    ] = None,
-    quorum: Annotated[
-        options.Number,
-        typer.Option("--quorum", help="Share of a round's clients that a merge needs [0.5].", metavar="Q"),
-    ] = None,
-    round_seconds: Annotated[
-        options.Number, typer.Option("--round-seconds", help="Close a round after so long [never].", metavar="S")
-    ] = None,
-    client_batch: Annotated[
-        options.Number,
-        typer.Option("--client-batch", help="Clients trained side by side, faster [1].", metavar="N"),
-    ] = None,
+    participation: options.Participation = None,
+    aggregator: options.Aggregator = None,
+    dropout: options.Dropout = None,
+    quorum: options.Quorum = None,
+    round_seconds: options.RoundSeconds = None,
+    client_batch: options.ClientBatch = None,
     seed: options.Seed = None,
     partition_seed: options.PartitionSeed = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto [cpu].")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="Of the frozen model [float32]: float32, bfloat16, float16.")
-    ] = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
     strict: options.Strict = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
@@ -84,7 +61,7 @@ def train(
     Examples:
       promptfed train --task clip-fewshot
       promptfed train --task clip-fewshot --data folder:photos --backbone lit --clients 10 --shots 16
-      promptfed train --task clip-fewshot --data folder:pacs --partition domain --backbone lit
+      promptfed train --task clip-domains --data folder:pacs --set task.held_out=sketch --backbone lit
       promptfed train --task clip-fewshot --partition dirichlet --alpha 0.1 --participation 0.5
       promptfed train --config runs/NAME/config.yaml --run again         the same run, bit for bit
       promptfed train --resume runs/NAME                                 after Ctrl-C or a crash
@@ -158,7 +135,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
 
     from rich.console import Console
 
-    from promptfed.report.tables import results_table
+    from promptfed.report.tables import domains_table, results_table
 
     if json:
         typer.echo(as_json.dumps({**metrics, "run": str(folder.path)}, indent=2))
@@ -167,6 +144,8 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     else:
         console = Console()
         console.print(results_table(metrics))
+        if metrics["method"].get("domains"):
+            console.print(domains_table(metrics))
         cost = metrics["cost"]
         console.print(
             f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; "

@@ -1,6 +1,6 @@
 """A prompt bundle: one client's prompt as a folder that can be handed to somebody else, and used without promptfed.
 
-    prompt.safetensors                what was trained: tensors `shared/NAME` and `personal/NAME`
+    prompt.safetensors                what was trained: tensors `shared/NAME`, `personal/NAME`, `tuned/NAME`
     class_text_features.safetensors   `features` (classes, embed_dim), unit length, and `logit_scale`
     promptfed_config.json             everything else (BundleMeta), with the SHA-256 of the two files above
     README.md                         how to use it, with and without promptfed
@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +74,7 @@ class BundleMeta(BaseModel):
     client_name: str
     logit_scale: float = Field(gt=0, allow_inf_nan=False)
     domains: tuple[str, ...] = ()
-    alpha: float = Field(1.0, ge=0, le=1, description="how much of the personal prompt is deployed")
+    alpha: float = Field(1.0, ge=0, le=1, description="how much of the client's own prompt is deployed")
     space: Literal["prompt", "features"] = "features"
     chosen: str = Field("", description="how alpha was chosen")
     sha256: dict[str, str] = Field(default_factory=dict)
@@ -91,10 +91,16 @@ class Bundle:
     personal: PromptState
     meta: BundleMeta
     class_features: Tensor
+    tuned: PromptState = field(default_factory=PromptState)
 
     @property
     def prompt(self) -> ClientPrompt:
-        return ClientPrompt(self.shared, self.personal, self.meta.alpha, self.meta.space)
+        return ClientPrompt(self.shared, self.personal, self.meta.alpha, self.meta.space, self.tuned)
+
+    @property
+    def parts(self) -> dict[str, PromptState]:
+        """The prompts by the first part of their tensors' names in the file."""
+        return {"shared": self.shared, "personal": self.personal, "tuned": self.tuned}
 
     def __post_init__(self) -> None:
         features = self.class_features.detach().to("cpu", torch.float32).contiguous()
@@ -105,7 +111,7 @@ class Bundle:
         lengths = features.norm(dim=-1)
         if not torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3):
             raise BundleError("class text features must be of unit length; divide each row by its norm")
-        if not (self.shared.is_finite() and self.personal.is_finite()):
+        if not all(state.is_finite() for state in self.parts.values()):
             raise BundleError(f"the prompt of client {self.meta.client} holds numbers that are not finite")
 
 
@@ -140,7 +146,7 @@ def make_bundle(
         space=prompt.space,
         chosen=chosen,
     )
-    return Bundle(prompt.shared, prompt.personal, meta, method.client_features(prompt, setup.classes))
+    return Bundle(prompt.shared, prompt.personal, meta, method.client_features(prompt, setup.classes), prompt.tuned)
 
 
 def check_backbone(bundle: Bundle, backbone: Backbone) -> None:
@@ -213,8 +219,7 @@ def _check_target(folder: Path, target: Path, overwrite: bool) -> bool:
 
 def _contents(bundle: Bundle) -> dict[str, bytes]:
     """File name -> bytes; the same bundle always gives the same bytes."""
-    parts = {"shared": bundle.shared, "personal": bundle.personal}
-    prompt = PromptState({f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()})
+    prompt = PromptState({f"{part}/{name}": t for part, state in bundle.parts.items() for name, t in state.items()})
     scale = torch.tensor(bundle.meta.logit_scale, dtype=torch.float32)
     files = {PROMPT: prompt.to_bytes(), FEATURES: save({"features": bundle.class_features, "logit_scale": scale})}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -237,10 +242,10 @@ def read_bundle(folder: Path) -> Bundle:
     features = _verified(folder, FEATURES, meta)
     try:
         state, tensors = PromptState.from_bytes(prompt), load(features)
-        shared, personal = _part(state, "shared"), _part(state, "personal")
-        if len(shared) + len(personal) != len(state) or "features" not in tensors:
+        shared, personal, tuned = (_part(state, part) for part in ("shared", "personal", "tuned"))
+        if len(shared) + len(personal) + len(tuned) != len(state) or "features" not in tensors:
             raise BundleError("a tensor is missing, or has a name that does not belong in it")
-        return Bundle(shared, personal, meta, tensors["features"])
+        return Bundle(shared, personal, meta, tensors["features"], tuned)
     except (RunError, BundleError, SafetensorError) as error:
         raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
 

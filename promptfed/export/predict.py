@@ -13,7 +13,7 @@ from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.errors import ConfigError
 from promptfed.export.bundle import Bundle, check_backbone
-from promptfed.methods.base import Method, Setup, build_method, cosine_logits
+from promptfed.methods.base import Setup, build_method, cosine_logits
 from promptfed.tasks.sources.base import FileItem
 from promptfed.types import Split
 
@@ -60,7 +60,7 @@ class Predictor:
     @torch.no_grad()
     def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
         """Scores ``(images, classes)``."""
-        if not own or type(self.method).logits is not Method.logits:
+        if not own or not self.method.reads_texts_only:
             # Other classes, or a method that prompts the image side too: the method has to be asked.
             return self.method.client_logits(self.bundle.prompt, names, split)
         images = self.method.setup.features.images(split)

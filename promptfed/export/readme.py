@@ -15,7 +15,7 @@ PAGE = Template("""\
 
 The prompt of client $client ($client_name), learned by federated prompt learning with method `$method`
 ($rounds rounds, seed $seed) on the frozen backbone `$backbone` ($precision), and exported by
-promptfed $version. It knows $count classes: $classes.
+promptfed $version. It knows $count classes: $classes.$own
 
 | file | content |
 |---|---|
@@ -68,6 +68,14 @@ logits = text["logit_scale"] * image / np.linalg.norm(image, axis=1, keepdims=Tr
 print([json.load(open("promptfed_config.json"))["classes"][i] for i in logits.argmax(axis=1)])"""
 
 
+def _how_personal(bundle: Bundle) -> str:
+    """How much of the client's own prompt is in it and why; empty where there is nothing to say."""
+    meta = bundle.meta
+    if not meta.chosen:
+        return ""
+    return f"\n\n{meta.alpha:.0%} of it is the client's own prompt (alpha, mixed in {meta.space} space): {meta.chosen}."
+
+
 def readme(bundle: Bundle) -> str:
     """The page for ``bundle``. Its Python block runs as it stands, in the bundle's folder."""
     meta = bundle.meta
@@ -78,9 +86,7 @@ def readme(bundle: Bundle) -> str:
     else:
         without, code = WITH_NUMPY.substitute(backbone=name, dim=dim), NUMPY_CODE
     tensors = [
-        f"`{part}/{tensor}` {tuple(t.shape)}"
-        for part, state in (("shared", bundle.shared), ("personal", bundle.personal))
-        for tensor, t in state.items()
+        f"`{part}/{tensor}` {tuple(t.shape)}" for part, state in bundle.parts.items() for tensor, t in state.items()
     ]
     return PAGE.substitute(
         client=meta.client,
@@ -91,6 +97,7 @@ def readme(bundle: Bundle) -> str:
         backbone=name,
         precision=meta.backbone.precision,
         version=meta.promptfed_version,
+        own=_how_personal(bundle),
         count=len(meta.classes),
         classes=", ".join(meta.classes),
         tensors=", ".join(tensors) or "none (this method learns nothing)",

@@ -44,6 +44,9 @@ class Setup:
     domains: tuple[str, ...] = ()
 
 
+Pair = tuple[PromptState, PromptState]
+"""A shared and a personal prompt that predict together."""
+
 TrainingJob = tuple[Broadcast, ClientData, PromptState]
 """One client's round: what it was sent, its data, its personal prompt."""
 
@@ -136,13 +139,13 @@ class Method(ABC):
         feature space. Raises ConfigError for ``space`` "prompt" if the method has no path in prompt space.
         """
         with torch.no_grad():
-            if type(self).logits is Method.logits:
+            if self.reads_texts_only:
                 return self._cosines(split, self.client_features(prompt, classes))
-            personal, mixed = self._personal_of(prompt)
-            own = self.logits(prompt.shared, personal, classes, split)
-            if not mixed:
+            pair, general = self._ends(prompt)
+            own = self.logits(*pair, classes, split)
+            if general is None:
                 return own
-            return torch.lerp(self.logits(prompt.shared, NO_PROMPT, classes, split), own, prompt.alpha)
+            return torch.lerp(self.logits(*general, classes, split), own, prompt.alpha)
 
     def client_features(self, prompt: ClientPrompt, classes: Sequence[str]) -> Tensor:
         """Unit text features ``(classes, embed_dim)`` of what a client deploys.
@@ -150,26 +153,35 @@ class Method(ABC):
         In feature space they are ``N((1 - alpha) T_shared + alpha T_personal)``: Profit's interpolation
         (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
         """
-        personal, mixed = self._personal_of(prompt)
-        own = self.class_features(prompt.shared, personal, classes)
-        if not mixed:
+        pair, general = self._ends(prompt)
+        own = self.class_features(*pair, classes)
+        if general is None:
             return own
-        return F.normalize(
-            torch.lerp(self.class_features(prompt.shared, NO_PROMPT, classes), own, prompt.alpha), dim=-1
-        )
+        return mixed_features(self.class_features(*general, classes), own, prompt.alpha)
 
-    def _personal_of(self, prompt: ClientPrompt) -> tuple[PromptState, bool]:
-        """The personal prompt to predict with, and whether the outcome is still to be mixed with the shared one's."""
-        if prompt.alpha == 1 or not len(prompt.personal):
-            return prompt.personal, False
-        if prompt.alpha == 0:
-            return NO_PROMPT, False
+    def _ends(self, prompt: ClientPrompt) -> tuple[Pair, Pair | None]:
+        """The (shared, personal) pair to predict with, and the general pair to mix its outcome with, if any."""
+        general = (prompt.shared, NO_PROMPT)
+        if not prompt.is_personal:
+            return general, None
+        own = (prompt.tuned if len(prompt.tuned) else prompt.shared, prompt.personal)
+        if prompt.alpha == 1:
+            return own, None
         if prompt.space == "features":
-            return prompt.personal, True
+            return own, general
+        if len(prompt.tuned):
+            return (prompt.shared.interpolate(prompt.tuned, prompt.alpha), prompt.personal), None
         blended = self.blend(prompt.shared, prompt.personal, prompt.alpha)
         if blended is None:
-            raise ConfigError(f"{self.name} cannot be interpolated in prompt space; use feature space")
-        return blended, False
+            raise ConfigError(
+                f"{self.name} cannot be interpolated in prompt space; use feature space (--space features)"
+            )
+        return (prompt.shared, blended), None
+
+    @property
+    def reads_texts_only(self) -> bool:
+        """Whether it predicts by cosines to text features alone, which can then be made once and kept."""
+        return type(self).logits is Method.logits
 
     def _cosines(self, split: Split, texts: Tensor) -> Tensor:
         return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
@@ -178,6 +190,11 @@ class Method(ABC):
 def cosine_logits(image_features: Tensor, text_features: Tensor, scale: float) -> Tensor:
     """``scale * cos``: ``(n, dim)`` and ``(classes, dim)`` -> ``(n, classes)``."""
     return scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
+
+
+def mixed_features(general: Tensor, own: Tensor, alpha: float) -> Tensor:
+    """``N((1 - alpha) general + alpha own)``, row by row; unit features ``(classes, embed_dim)`` in and out."""
+    return F.normalize(torch.lerp(general, own, alpha), dim=-1)
 
 
 METHODS: Registry[type[Method]] = Registry("method", "promptfed.methods")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from promptfed.methods.base import METHODS, Setup
+from promptfed.methods.base import METHODS, MethodConfig, Setup
 from promptfed.methods.context import ContextConfig, ContextTuner
 from promptfed.methods.local_training import GradientMethod, Problem
 from promptfed.prompts import PromptState
@@ -30,7 +30,7 @@ class PromptFL(GradientMethod):
     name: ClassVar[str] = "PromptFL"
     paper: ClassVar[str] = "Guo et al. 2022, arXiv 2208.11625"
     trains: ClassVar[str] = "text context (n_ctx, dim)"
-    Config = PromptFLConfig
+    Config: ClassVar[type[MethodConfig]] = PromptFLConfig
 
     def __init__(self, config: ContextConfig, setup: Setup) -> None:
         super().__init__(config, setup)

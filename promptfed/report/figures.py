@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -50,22 +51,25 @@ def looks(events: Iterable[Mapping[str, Any]]) -> dict[str, Look]:
 def round_curves(events: Sequence[Mapping[str, Any]], field: str, label: str, percent: bool = False) -> Figure | None:
     """``field`` of the round events against the round, a line for each stage; None if nothing was recorded.
 
-    A stage of one single round beside longer ones is a level, drawn across as a dashed line.
+    A stage of one single round beside longer ones is a level, drawn across as a dashed line. Rounds without a value
+    (all clients dropped out: no loss) are left out.
     """
     series: dict[str, dict[int, float]] = {}
-    for event in events:
-        if event["event"] == "round" and (value := event.get(field)) is not None:
+    recorded = [event for event in events if event["event"] == "round"]
+    rounds_of = Counter(event["stage"] for event in recorded)
+    for event in recorded:
+        if (value := event.get(field)) is not None:
             series.setdefault(event["stage"], {})[event["round"]] = 100 * value if percent else value
     if not series:
         return None
-    figure, axes = _canvas(2.9)
+    figure, axes = canvas(2.9)
     longest = max(len(points) for points in series.values())
     appearance = looks(events)
     for stage, points in series.items():
         look = appearance[stage]
         rounds = sorted(points)
         style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "label": look.label, "linewidth": 1.8}
-        if len(rounds) == 1 < longest:
+        if rounds_of[stage] == 1 < longest:
             axes.axhline(points[rounds[0]], **style)
         else:
             axes.plot(rounds, [points[r] for r in rounds], marker="o", markersize=3 if longest <= 40 else 0, **style)
@@ -73,7 +77,7 @@ def round_curves(events: Sequence[Mapping[str, Any]], field: str, label: str, pe
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -101,7 +105,7 @@ def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
         return None
     appearance = looks(events)
     if len(clients) > MOST_BARS:
-        figure, axes = _canvas(3.4)
+        figure, axes = canvas(3.4)
         last = list(stages.values())[-1]
         clients.sort(key=lambda client: last.get(client, math.nan))
         for stage, found in stages.items():
@@ -113,7 +117,7 @@ def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.set_ylim(0, 100)
         axes.grid(alpha=0.3)
     else:
-        figure, axes = _canvas(1.1 + 0.13 * len(clients) * (len(stages) + 0.8))
+        figure, axes = canvas(1.1 + 0.13 * len(clients) * (len(stages) + 0.8))
         thick = 0.8 / len(stages)
         for number, (stage, found) in enumerate(stages.items()):
             look = appearance[stage]
@@ -125,7 +129,7 @@ def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.set_xlim(0, 100)
         axes.set_xlabel("local test accuracy (%)")
         axes.grid(axis="x", alpha=0.3)
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -145,7 +149,8 @@ def data_uri(figure: Figure) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _canvas(height: float) -> tuple[Figure, Axes]:
+def canvas(height: float) -> tuple[Figure, Axes]:
+    """A figure of the reports' width, ``height`` inches high."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -153,9 +158,11 @@ def _canvas(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes, columns: int = 3) -> None:
     """Above the picture, where it hides no data."""
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9, handlelength=2.2)
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, fontsize=9, handlelength=2.2
+    )
 
 
 def _short(name: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from promptfed.report.tables import CAPTION, COLUMNS, percent, result_rows
+from promptfed.personalize.saved import CURVE
+from promptfed.report.tables import CAPTION, COLUMNS, DOMAINS_CAPTION, domain_rows, percent, result_rows
 from promptfed.runs.atomic import write_text
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
@@ -29,13 +30,20 @@ class Picture:
 
 def write_report(run: RunDirectory) -> Path:
     """Write ``report.html`` anew from what the run directory holds by now; returns its path."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("promptfed.report").joinpath("report.html.j2").read_text("utf-8"))
     path = run.path / "report.html"
-    write_text(path, template.render(_content(run)))
+    write_text(path, render("report.html.j2", _content(run)))
     return path
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """The page that ``template``, a file of this folder, makes of ``content``; text in it is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("promptfed", "report")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(content)
 
 
 def _content(run: RunDirectory) -> dict[str, Any]:
@@ -61,12 +69,16 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "columns": COLUMNS,
         "caption": CAPTION,
         "results": result_rows(metrics),
+        "domains": domain_rows(metrics),
+        "domains_caption": DOMAINS_CAPTION,
         "curves": [Picture(figures.data_uri(figure), f"{title} by round") for title, figure in curves if figure],
         "bars": Picture(figures.data_uri(bars), "Local test accuracy of each client under each stage")
         if bars
         else None,
+        "personalized": _personalized(run.read_json(CURVE)),
         "clients": _client_table(figures.client_accuracies(events), stages),
         "partition": _partition(partition) if partition and partition.get("clients") else None,
+        "lost": _lost_rows(events, stages),
         "costs": _cost_rows(events, stages),
     }
 
@@ -80,6 +92,23 @@ def _partition(table: dict[str, Any]) -> Picture:
     return Picture(data_uri(figure), shows, round(figure.get_figwidth() * PARTITION_PIXELS))
 
 
+def _personalized(curve: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The curve of `promptfed personalize`: picture, rows, caption, and each client's alpha."""
+    if curve is None:
+        return None
+    from promptfed.report import interpolation
+    from promptfed.report.figures import data_uri
+
+    shows = "Local, base and new test accuracy against alpha"
+    return {
+        "picture": Picture(data_uri(interpolation.curve_figure(curve)), shows),
+        "columns": interpolation.COLUMNS,
+        "rows": interpolation.curve_cells(curve),
+        "caption": interpolation.caption(curve),
+        "clients": interpolation.chosen_cells(curve),
+    }
+
+
 def _client_table(
     found: Mapping[str, Mapping[str, float]], stages: Mapping[str, str]
 ) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -87,6 +116,18 @@ def _client_table(
     clients = dict.fromkeys(client for accuracies in found.values() for client in accuracies)
     rows = [(client, [percent(accuracies.get(client)) for accuracies in found.values()]) for client in clients]
     return [stages[stage] for stage in found], rows
+
+
+def _lost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Of each stage that lost updates: how many of how many, and why; nothing where all went well."""
+    rows = []
+    for stage, label in stages.items():
+        failures = [e.get("failure") or "" for e in events if e["event"] == "client" and e["stage"] == stage]
+        reasons = Counter(failure.partition(":")[0] for failure in failures if failure)
+        if reasons:
+            why = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+            rows.append((label, [f"{reasons.total()} of {len(failures)}", why]))
+    return rows
 
 
 def _cost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -> list[tuple[str, list[str]]]:

@@ -1,7 +1,8 @@
-"""A run as it happens on a terminal: one bar a stage with rounds, loss, accuracy, bytes and time left."""
+"""A run as it happens on a terminal: one bar a stage with rounds, loss, accuracy, bytes, lost updates and time left."""
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.console import Console
@@ -29,7 +30,7 @@ class LiveProgress(Progress):
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._total = self._clients = self._done = self._bytes = 0
+        self._total = self._clients = self._done = self._bytes = self._lost = 0
         self._said = ""
 
     def __enter__(self) -> LiveProgress:
@@ -50,20 +51,21 @@ class LiveProgress(Progress):
             self._task = None
 
     def stage(self, name: str, rounds: int, clients_a_round: int, finished: int) -> None:
-        self._total, self._clients, self._bytes = rounds, clients_a_round, 0
+        self._total, self._clients, self._bytes, self._lost = rounds, clients_a_round, 0, 0
         self._done, self._said = finished * clients_a_round, "starting"
         self._task = self._bars.add_task(name, total=rounds * clients_a_round, completed=self._done, said=self._said)
 
     def client(self, name: str, reply: Reply) -> None:
         self._done += 1
+        self._lost += bool(reply.failure)
         if self._task is not None:
             self._bars.update(self._task, completed=self._done)
 
     def round(self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int) -> None:
         self._bytes += bytes_sent
-        self._said = (
-            f"round {round}/{self._total}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %  {decimal(self._bytes)}"
-        )
+        figures = f"loss {_number(loss, 3)}  val acc {_number(100 * val_accuracy, 1)} %  {decimal(self._bytes)}"
+        lost = f"  {self._lost} lost" if self._lost else ""
+        self._said = f"round {round}/{self._total}  {figures}{lost}"
         if self._task is not None:
             self._bars.update(self._task, said=self._said)
         if round == self._total or round % max(1, self._total // 5) == 0:
@@ -75,3 +77,8 @@ class LiveProgress(Progress):
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
             self.console.print(text, highlight=False)
+
+
+def _number(value: float, digits: int) -> str:
+    """A dash for what is unknown: the loss of a round from which nothing came."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,10 @@ CAPTION = (
     "Test accuracy in %. local: each client on its own classes (mean ± standard deviation over clients); "
     "base: all training classes together; new: classes no client ever saw; "
     "HM: harmonic mean of local, base and new, low as soon as one of them is low."
+)
+DOMAINS_CAPTION = (
+    "Test accuracy in % by domain, all base classes together; with personal prompts, the mean over the clients' "
+    "prompts. * no client holds this domain."
 )
 ROWS = (("zero_shot", "zero-shot"), ("local_only", "local-only"), ("method", "method"))
 """Keys of metrics.json that are rows, and their labels if the figures have no name."""
@@ -35,23 +39,17 @@ def percent(fraction: float | None) -> str:
 
 
 def result_rows(metrics: Mapping[str, Any]) -> list[ResultRow]:
-    """The rows of those of zero_shot, local_only and method that ``metrics`` has.
-
-    A method that is itself a baseline gives one row, not two.
-    """
-    found = [(key, label, metrics[key]) for key, label in ROWS if metrics.get(key)]
-    own = (metrics.get("method") or {}).get("name")
-    found = [item for item in found if item[0] == "method" or item[2].get("name") != own]
+    """The rows of those of zero_shot, local_only and method that ``metrics`` has."""
+    found = _shown_stages(metrics)
     shown = [tuple(_shown(figures, column) for column in COLUMNS) for _, _, figures in found]
-    top = [max((column[i] for column in shown if column[i] != "-"), key=float, default="") for i in range(len(COLUMNS))]
     return [
         ResultRow(
             label=figures.get("name") or label,
             note=_template(metrics, key, figures),
-            cells=(_with_spread(cells[0], figures.get("local_std")), *cells[1:]),
-            best=tuple(cell == best for cell, best in zip(cells, top, strict=True)),
+            cells=(with_spread(cells[0], figures.get("local_std")), *cells[1:]),
+            best=best,
         )
-        for (key, label, figures), cells in zip(found, shown, strict=True)
+        for (key, label, figures), cells, best in zip(found, shown, best_cells(shown), strict=True)
     ]
 
 
@@ -80,11 +78,77 @@ def results_markdown(metrics: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", CAPTION, ""])
 
 
+def domain_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
+    """Domains (``*``: no client holds it) and a row of accuracies for each of what ``result_rows`` shows."""
+    held_out, found = metrics.get("held_out") or (), _shown_stages(metrics)
+    domains = list((metrics.get("method") or {}).get("domains") or ())
+    cells = [tuple(percent((figures.get("domains") or {}).get(name)) for name in domains) for _, _, figures in found]
+    return [f"{name} *" if name in held_out else name for name in domains], [
+        ResultRow(figures.get("name") or label, "", own, best)
+        for (_, label, figures), own, best in zip(found, cells, best_cells(cells), strict=True)
+    ]
+
+
+def domains_table(metrics: Mapping[str, Any]) -> Table:
+    """Accuracy in each domain, for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    domains, rows = domain_rows(metrics)
+    table = Table(caption=DOMAINS_CAPTION, caption_justify="left")
+    table.add_column("", no_wrap=True)
+    for domain in domains:
+        table.add_column(Text(domain), justify="right")
+    for row in rows:
+        cells = zip(row.cells, row.best, strict=True)
+        table.add_row(row.label, *(Text(cell, style="bold" if best else "") for cell, best in cells))
+    return table
+
+
+def cross_data_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row a data set, each figure zero-shot's and then the method's, for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    label = next(iter(found.values()))["method"]["name"]
+    caption = (
+        f"Test accuracy in %, zero-shot > {label}. On its own data with the clients' own prompts, elsewhere with the "
+        "shared prompt, as for somebody who never took part. local: classes of one client; base: classes that are "
+        "dealt out; new: the others; HM: harmonic mean of the three."
+    )
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column("data", overflow="fold")
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, figures in found.items():
+        cells = []
+        for column in COLUMNS:
+            before, after = (_shown(figures[key], column) for key in ("zero_shot", "method"))
+            cells.append("-" if before == after == "-" else f"{before} > {after}")
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def best_cells(rows: Sequence[Sequence[str]]) -> list[tuple[bool, ...]]:
+    """Which cells hold the highest number of their column; a cell is a number, possibly followed by more, or "-"."""
+    values = [[None if cell == "-" else float(cell.split()[0]) for cell in row] for row in rows]
+    top = [max((value for value in column if value is not None), default=None) for column in zip(*values, strict=True)]
+    return [tuple(v is not None and v == best for v, best in zip(row, top, strict=True)) for row in values]
+
+
+def _shown_stages(metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """(key, label, figures) of what has a row. A method that is itself a baseline gives one row, not two."""
+    found = [(key, label, metrics[key]) for key, label in ROWS if metrics.get(key)]
+    own = (metrics.get("method") or {}).get("name")
+    return [item for item in found if item[0] == "method" or item[2].get("name") != own]
+
+
 def _shown(figures: Mapping[str, Any], column: str) -> str:
     return percent(figures.get(column.lower()))
 
 
-def _with_spread(mean: str, spread: float | None) -> str:
+def with_spread(mean: str, spread: float | None) -> str:
+    """``"53.1"`` and ``0.012`` -> ``"53.1 ± 1.2"``."""
     return mean if mean == "-" or spread is None else f"{mean} ± {percent(spread)}"
 
 

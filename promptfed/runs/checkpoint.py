@@ -38,7 +38,9 @@ def save_checkpoint(folder: Path, state: FederationState, *, events_bytes: int, 
     ``events_bytes`` is the length of the event log at this moment. One process may save at a time: hold the
     run's lock. Raises RunError if the disk refuses.
     """
-    blob = save({key: tensor.contiguous() for key, tensor in _named_tensors(state)})
+    # Copies, because safetensors refuses one tensor under two names: who dropped out of the round that is under way
+    # has the same personal prompt in its reply and in the state.
+    blob = save({key: tensor.clone() for key, tensor in _named_tensors(state)})
     about = json.dumps(_describe(state, blob, events_bytes), indent=1, allow_nan=False)
     final = folder / f"round-{state.round:04d}"
     draft = folder / (DRAFT + final.name)

@@ -5,6 +5,7 @@ events.jsonl       what happened (promptfed.runs.events)
 metrics.json       final figures and cost
 partition.json     who holds what
 checkpoints/       of the method; those of a baseline are in baselines/<stage>/checkpoints/
+personalized/      what promptfed personalize made for each client (promptfed.personalize.saved)
 report.html, run.log
 """
 

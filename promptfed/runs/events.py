@@ -4,8 +4,8 @@
 |---|---|
 | run_start, resume, run_end | free |
 | features | image_encoder_calls, text_encoder_calls, seconds |
-| client | stage, round, client, loss, accuracy, samples, bytes_up, bytes_down, seconds, *_encoder_calls |
-| round | stage, round, loss, accuracy, val_accuracy, bytes_up, bytes_down, seconds, clients |
+| client | stage, round, client, failure ("" if none), loss, accuracy, samples, bytes_up, bytes_down, seconds, *_calls |
+| round | stage, round, loss, accuracy, val_accuracy, bytes_up, bytes_down, seconds, clients, failed |
 | validation | stage, round, seconds, *_calls |
 | evaluation | stage, name, local [{client, name, accuracy}], local_mean, local_std, base, new, hm, seconds, *_calls |
 

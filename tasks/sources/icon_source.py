@@ -16,6 +16,12 @@ TRAIN_RENDERINGS, TEST_RENDERINGS = 60, 12
 DEFAULT_CLASSES = 48
 """Classes of plain ``icons``: so many of the 115 concepts that the held-out families share, drawn by hash."""
 
+STYLES = ("phosphor/thin", "phosphor/fill", "remix/line", "remix/fill")
+"""Domains of ``icons:styles``: ways of drawing, all of them of families that `tiny` never saw."""
+
+STYLE_CLASSES = 24
+"""Classes of ``icons:styles``, drawn by the same hash from the 112 concepts that the four share."""
+
 FIRST_TEST_VARIANT = 1000
 """Test variants are numbered from here, far above every training variant, so the two never meet."""
 
@@ -23,29 +29,35 @@ FIRST_TEST_VARIANT = 1000
 def source(names: str = "", *, data_root: Path | None = None, strict: bool = False) -> Source:
     """Concepts that all families in ``names`` (comma-separated) can draw; by default 48 of the held-out ones of `tiny`.
 
-    ``icons:phosphor,remix`` has all 115 of these.
-    A concept is a class, a family a domain. What is tested: the *rendering* (pose, colours, backdrop, noise) of
-    every test image is new, but its glyph is not, because a concept has only 2 to 15 glyphs in a family and these are
-    mostly drawing weights of one picture. So figures on base classes speak of new views of known drawings, like
-    other photographs of a known object; classes kept as new are unseen drawings. Families other than the default were
-    seen by `tiny` in its training. ``data_root`` and ``strict`` are not used.
+    ``icons:phosphor,remix`` has all 115 of these. A style of a family is named by a slash, ``icons:phosphor/thin,...``;
+    ``icons:styles`` is 24 concepts in four styles of the held-out families.
+    A concept is a class, a family (or style) a domain. What is tested: the *rendering* (pose, colours, backdrop,
+    noise) of every test image is new, but its glyph is not, because a concept has only 2 to 15 glyphs in a family and
+    these are mostly drawing weights of one picture. So figures on base classes speak of new views of known drawings,
+    like other photographs of a known object; classes kept as new are unseen drawings. Families other than the default
+    were seen by `tiny` in its training. ``data_root`` and ``strict`` are not used.
     Raises ConfigError for an unknown family, DataError if the fonts are missing or the families share no concept.
     """
-    families = tuple(part.strip() for part in names.split(",")) if names else HELD_OUT_FAMILIES
+    presets = {"": (HELD_OUT_FAMILIES, DEFAULT_CLASSES), "styles": (STYLES, STYLE_CLASSES)}
+    families, limit = presets.get(names) or (tuple(part.strip() for part in names.split(",")), None)
     for family in families:
-        if family not in FAMILIES:
-            raise unknown_name("icon family", family, FAMILIES)
+        if family.partition("/")[0] not in FAMILIES:
+            raise unknown_name("icon family", family, [*FAMILIES, "styles"])
     if len(set(families)) < len(families):
         raise ConfigError(f"icon families '{names}' name one family twice: name each once")
     concepts = shared_concepts(families)
     if not concepts:
-        raise DataError(f"icon families {', '.join(families)} have no concept in common: name fewer families")
-    if not names:
+        raise DataError(
+            f"icon families {', '.join(families)} have no concept in common: name fewer, or other styles of them"
+        )
+    if limit is not None:
         by_hash = sorted(concepts, key=lambda c: hashlib.sha256(f"default|{c}".encode()).hexdigest())
-        concepts = sorted(by_hash[:DEFAULT_CLASSES])
+        concepts = sorted(by_hash[:limit])
     drawings: dict[tuple[str, str], list[Glyph]] = defaultdict(list)
     for glyph in glyphs():
-        drawings[glyph.concept, glyph.family].append(glyph)
+        for family in families:
+            if glyph.is_of(family):
+                drawings[glyph.concept, family].append(glyph)
     samples: list[Sample] = []
     for label, concept in enumerate(concepts):
         for family in families:
@@ -53,5 +65,5 @@ def source(names: str = "", *, data_root: Path | None = None, strict: bool = Fal
             for split, count, first in (("train", TRAIN_RENDERINGS, 0), ("test", TEST_RENDERINGS, FIRST_TEST_VARIANT)):
                 for i in range(count):
                     item = IconItem(own[i % len(own)], first + i // len(own))
-                    samples.append(Sample(item, label, domain=family, split=split))
+                    samples.append(Sample(item, label, domain=family.replace("/", " "), split=split))
     return Source(f"icons:{names}" if names else "icons", tuple(concepts), tuple(samples))

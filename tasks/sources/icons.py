@@ -60,6 +60,17 @@ class Glyph:
     def identity(self) -> str:
         return f"{self.font.stem}:{self.name}:{self.codepoint:x}"
 
+    @property
+    def style(self) -> str:
+        """The last style word of the name, ``"thin"`` of ``"house-line-thin"``; empty if it has none."""
+        last = self.name.rsplit("-", 1)[-1]
+        return last if last in STYLE_WORDS and "-" in self.name else ""
+
+    def is_of(self, part: str) -> bool:
+        """Whether it belongs to ``part``: a family, or one style of it such as ``"phosphor/thin"``."""
+        family, _, style = part.partition("/")
+        return self.family == family and style in ("", self.style)
+
 
 def concept_of(name: str) -> str:
     """``"home-3-fill"`` -> ``"home"``: the caption without trailing style words and numbers."""
@@ -93,9 +104,9 @@ def glyphs() -> tuple[Glyph, ...]:
     return tuple(found)
 
 
-def shared_concepts(families: Iterable[str]) -> list[str]:
-    """Single-word concepts that every one of ``families`` can draw, sorted."""
-    sets = [{g.concept for g in glyphs() if g.family == family} for family in families]
+def shared_concepts(parts: Iterable[str]) -> list[str]:
+    """Single-word concepts that every one of ``parts`` (families, or styles of them) can draw, sorted."""
+    sets = [{g.concept for g in glyphs() if g.is_of(part)} for part in parts]
     common = set.intersection(*sets) if sets else set()
     return sorted(c for c in common if c.isalpha() and len(c) > 2)
 

@@ -89,20 +89,38 @@ def test_a_bundle_for_another_backbone_is_refused(bundle, small, promptfed, tmp_
     assert "made for backbone 'tiny'" in said.err
 
 
-def test_eval_gives_the_runs_own_figures_again(finished, promptfed):
+def test_eval_gives_the_runs_own_figures_again(finished, small, promptfed):
     metrics = json.loads((finished / "metrics.json").read_text())
     said = promptfed("eval", finished, "--json")
     assert said.code == 0, said.err
-    assert json.loads(said.out) == {"zero_shot": metrics["zero_shot"], "method": metrics["method"]}
+    own = small[small.index("--data") + 1]
+    assert json.loads(said.out) == {
+        own: {"zero_shot": metrics["zero_shot"], "method": metrics["method"], "held_out": []}
+    }
+    assert "PromptFL" in promptfed("eval", finished).out
 
 
-def test_eval_on_other_data_scores_the_shared_prompt(finished, promptfed, tmp_path):
+def test_eval_on_other_data_scores_the_shared_prompt(finished, small, promptfed, tmp_path):
     from PIL import Image
 
     for k, name in enumerate(["yak", "emu", "owl", "cod"]):
-        (tmp_path / name).mkdir()
-        for i in range(25):
-            Image.new("RGB", (8, 8), (60 * k, 9 * i, 30)).save(tmp_path / name / f"{i}.png")
-    said = promptfed("eval", finished, "--data", f"folder:{tmp_path}", "--json")
+        for domain in ("photo", "sketch"):
+            for root in (tmp_path / "plain" / name, tmp_path / "domains" / domain / name):
+                root.mkdir(parents=True, exist_ok=True)
+                for i in range(25):
+                    Image.new("RGB", (8, 8), (60 * k, 9 * i, len(domain))).save(root / f"{domain}-{i}.png")
+    others = [f"folder:{tmp_path / 'plain'}", f"folder:{tmp_path / 'domains'}"]
+    words = [word for other in others for word in ("--data", other)]
+    said = promptfed("eval", finished, *words, "--json")
     assert said.code == 0, said.err
-    assert set(json.loads(said.out)) == {"zero_shot", "method"}
+    rows = json.loads(said.out)
+    assert list(rows) == [small[small.index("--data") + 1], *others]
+    for figures in rows.values():
+        assert 0 <= figures["method"]["base"] <= 1
+        assert figures["zero_shot"]["name"] == "zero-shot"
+    table = promptfed("eval", finished, *words)
+    assert table.code == 0, table.err
+    assert "zero-shot > PromptFL" in " ".join(table.out.split())
+    by_domain = promptfed("eval", finished, "--data", others[1], "--partition", "domain")
+    assert "photo" in by_domain.out
+    assert "sketch" in by_domain.out

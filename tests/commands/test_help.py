@@ -8,7 +8,19 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["train"], ["eval"], ["predict"], ["export"], ["list"], ["report"], ["tasks", "show"]]
+    "words",
+    [
+        [],
+        ["train"],
+        ["compare"], ["eval"],
+        ["predict"],
+        ["export"],
+        ["personalize"],
+        ["onboard"],
+        ["list"],
+        ["report"],
+        ["tasks", "show"],
+    ],
 )
 def test_help_teaches_by_example(promptfed, words):
     said = promptfed(*words, "--help")

@@ -23,6 +23,41 @@ def test_every_list_prints_a_table(promptfed, kind):
         assert name.split(":")[0] in said.out
 
 
+def test_methods_say_what_is_trained_sent_kept_and_needed(promptfed):
+    said = promptfed("list", "methods", "--json")
+    rows = json.loads(said.out)
+    promptfl, local_only = rows["promptfl"], rows["local_only"]
+    assert promptfl["bytes_up"] == promptfl["bytes_down"] > 16 * 128 * 4
+    assert (local_only["bytes_up"], local_only["bytes_down"]) == (0, 0)
+    assert "context" in promptfl["trains"]
+    assert "images" in promptfl["keeps"]
+    assert promptfl["requires"] == []
+    assert promptfl["aggregator"] == "mean"
+    quick = json.loads(promptfed("list", "methods", "--no-bytes", "--json").out)
+    assert "bytes_up" not in quick["promptfl"]
+
+
+def test_a_method_that_does_not_fit_the_backbone_is_listed_with_the_reason(promptfed, monkeypatch):
+    from promptfed.methods.base import METHODS
+
+    monkeypatch.setattr(METHODS["promptfl"], "requires", frozenset({"mind reading"}))
+    rows = json.loads(promptfed("list", "methods", "--json").out)
+    assert rows["promptfl"]["bytes_up"] is None
+    assert "mind reading" in rows["promptfl"]["unfit"]
+
+
+def test_names_of_methods_are_never_cut(promptfed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    said = promptfed("list", "methods", "--no-bytes")
+    lines = said.out.splitlines()
+    from promptfed.methods.base import METHODS
+
+    for name in METHODS:
+        assert any(line.strip("│ ").startswith(f"{name} ") for line in lines), name
+    assert max(map(len, lines)) <= 100
+    assert "…" not in said.out
+
+
 def test_brackets_are_shown(promptfed):
     assert "promptfed[lit]" in "".join(promptfed("list", "backbones").out.replace("│", "").split())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from promptfed.config import RunConfig
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.methods.base import METHODS, Method, MethodConfig, Setup
 from promptfed.prompts import PromptState
-from promptfed.types import Broadcast, ClientData, Split, Update
+from promptfed.types import Broadcast, ClientData, ClientPrompt, Split, Update
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0), "yellow": (1.0, 1.0, 0.0)}
 
@@ -102,13 +102,15 @@ class Backwards(Tint):
         return -super().logits(shared, personal, classes, split)
 
 
-@pytest.fixture(scope="session")
-def methods() -> dict[type[Method], str]:
+@pytest.fixture(scope="package")
+def methods() -> Iterator[dict[type[Method], str]]:
     """The registered names of the methods above; unlikely ones, so that no real method is ever shadowed."""
     names = {kind: f"{kind.__name__.lower()}-{uuid.uuid4().hex}" for kind in (Tint, Backwards)}
-    for kind, name in names.items():
-        METHODS.register(name)(kind)
-    return names
+    list(METHODS)  # all real ones are found first, and stay when these are gone
+    with pytest.MonkeyPatch.context() as patch:  # gone afterwards: other tests look at every method there is
+        for kind, name in names.items():
+            patch.setitem(METHODS._found, name, kind)
+        yield names
 
 
 @pytest.fixture
@@ -135,7 +137,8 @@ def bundle_of(
         shared = PromptState({"tint": torch.tensor([0.1, 0.0, 0.0])})
         personal = PromptState({"tint": torch.tensor([0.0, 0.2, 0.0])})
         method = kind(TintConfig(strength=0.5), setup)
-        return make_bundle(RunConfig(method=methods[kind], rounds=3, seed=5), method, shared, personal, 2, "house 2")
+        config = RunConfig(method=methods[kind], rounds=3, seed=5)
+        return make_bundle(config, method, ClientPrompt(shared, personal), 2, "house 2")
 
     return make
 

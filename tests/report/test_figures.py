@@ -38,6 +38,19 @@ def test_null_values_are_left_out() -> None:
     assert round_curves(events, "val_accuracy", "accuracy") is None
 
 
+def test_one_good_round_among_lost_ones_is_a_point_and_no_level() -> None:
+    values = {"m": (None, 2.0, None), "other": (3.0, 2.0, 1.0)}
+    events = [
+        {"event": "round", "stage": stage, "round": number, "loss": loss}
+        for stage, losses in values.items()
+        for number, loss in enumerate(losses, 1)
+    ]
+    figure = round_curves(events, "loss", "loss")
+    assert figure is not None
+    lines = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].get_lines()}
+    assert lines == {"m": [2], "other": [1, 2, 3]}
+
+
 def test_stages_look_different_and_are_named_by_their_evaluation(make_run: MakeRun) -> None:
     found = looks(make_run(rounds=1).events.read())
     assert [look.label for look in found.values()] == ["zero-shot", "local-only", "PromptFL"]

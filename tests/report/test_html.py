@@ -74,6 +74,17 @@ def test_unfinished_run_has_a_page_too(make_run: MakeRun, rounds: int) -> None:
     assert "No figures yet" in page.text
 
 
+def test_lost_updates_are_counted_by_reason(make_run: MakeRun) -> None:
+    run = make_run(rounds=2, clients=2)
+    assert "went on without them" not in page_of(run).text
+    for client, failure in enumerate(("dropped out", "late", "dropped out", "refused: <b>names</b>", "error: loss")):
+        run.events.write("client", stage="promptfl", round=3, client=client, failure=failure, loss=float("nan"))
+    run.events.write("round", stage="promptfl", round=3, loss=float("nan"), val_accuracy=0.5, clients=5, failed=5)
+    page = page_of(run)
+    assert re.search(r"PromptFL\s*5 of 9\s*dropped out 2, error 1, late 1, refused 1", page.text)
+    assert "<b>names" not in (run.path / "report.html").read_text()
+
+
 def test_run_without_any_event(tmp_path: object, make_run: MakeRun) -> None:
     run = make_run(rounds=0, finished=False)
     run.events.path.unlink()

@@ -5,7 +5,16 @@ from typing import Any
 
 from rich.console import Console
 
-from promptfed.report.tables import percent, result_rows, results_markdown, results_table
+from promptfed.report.tables import (
+    best_cells,
+    cross_data_table,
+    domain_rows,
+    domains_table,
+    percent,
+    result_rows,
+    results_markdown,
+    results_table,
+)
 
 
 def test_percent_has_one_decimal_and_a_dash_for_nothing() -> None:
@@ -57,3 +66,41 @@ def test_a_baseline_run_as_the_method_is_one_row(metrics: dict[str, Any]) -> Non
 def test_a_bar_in_a_template_does_not_break_the_markdown(metrics: dict[str, Any]) -> None:
     metrics["template"] = "a|b {}"
     assert '"a\\|b {}"' in results_markdown(metrics)
+
+
+DOMAINS = {"zero_shot": {"photo": 0.5, "sketch": 0.25}, "local_only": {"photo": 0.4, "sketch": 0.3}}
+
+
+def test_domains_are_columns_and_the_held_out_one_is_marked(metrics: dict[str, Any]) -> None:
+    metrics |= {"held_out": ["sketch"], "method": {**metrics["method"], "domains": {"photo": 0.9, "sketch": 0.2}}}
+    for key, domains in DOMAINS.items():
+        metrics[key]["domains"] = domains
+    columns, rows = domain_rows(metrics)
+    assert columns == ["photo", "sketch *"]
+    assert [(row.label, row.cells) for row in rows] == [
+        ("zero-shot", ("50.0", "25.0")),
+        ("local-only", ("40.0", "30.0")),
+        ("PromptFL", ("90.0", "20.0")),
+    ]
+    assert [row.best for row in rows] == [(False, False), (False, True), (True, False)]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(domains_table(metrics))
+    assert "sketch *" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_without_domains_there_are_no_columns(metrics: dict[str, Any]) -> None:
+    assert domain_rows(metrics)[0] == []
+
+
+def test_other_data_have_a_row_each_with_zero_shot_first(metrics: dict[str, Any]) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(cross_data_table({"icons": metrics, "folder:[photos]": {**metrics, "zero_shot": metrics["method"]}}))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "50.0 > 70.0" in said
+    assert "45.0 > -" in said
+    assert "folder:[photos]" in said
+
+
+def test_the_best_is_the_highest_number_and_ties_are_all_best() -> None:
+    rows = [("9.5 ± 1.0", "-"), ("10.0 ± 0.1", "-"), ("10.0", "3.0")]
+    assert best_cells(rows) == [(False, False), (True, False), (True, True)]

@@ -210,3 +210,16 @@ def test_kill_at_random_moments_loses_no_finished_save(tmp_path: Path) -> None:
         assert found["round"] >= line["told"]
         assert found["values"] in ([found["round"]], [found["round"] + 1 / 16])
         assert found["events_bytes"] == found["round"]
+
+
+def test_one_prompt_in_two_places_is_saved_twice(tmp_path: Path) -> None:
+    """Who dropped out of the round under way has the same personal prompt in its reply and in the state."""
+    mine = PromptState({"ctx": torch.arange(6.0).reshape(2, 3)})
+    reply = Reply(0, 2, Update(0, mine, 0, math.nan, math.nan), mine, 0.0, 0, 0, failure="dropped out")
+    save_checkpoint(tmp_path, FederationState(1, mine, mine, {0: mine}, (reply,)), events_bytes=0)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    state = loaded[0]
+    found = (state.shared, state.server, state.personal[0], state.pending[0].personal, state.pending[0].update.shared)
+    assert all(prompt == mine for prompt in found)
+    assert state.pending[0].failure == "dropped out"

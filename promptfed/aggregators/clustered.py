@@ -1,0 +1,134 @@
+"""Clustered federation: clients that pull the prompt the same way get a prompt of their own (after Briggs et al. 2020).
+
+Updates of one round, all from the same shared prompt, are clustered once by the cosine distance of their changes
+(agglomerative, average linkage, by scikit-learn); from then on each cluster is a federation of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
+from promptfed.aggregators.differences import difference_rows
+from promptfed.aggregators.mean import mean_by_samples
+from promptfed.errors import ConfigError
+from promptfed.prompts import PromptState
+from promptfed.types import Update
+
+ROUNDS, MEMBERS, DIRECTIONS, CLUSTER = "rounds", "members", "directions", "cluster/"
+
+
+class ClusteredConfig(AggregatorConfig):
+    """Options of clustering."""
+
+    clusters: int = Field(2, ge=1, description="how many clusters")
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        le=2,
+        description="instead of `clusters`: clusters further apart than this cosine distance stay apart",
+    )
+    warmup: int = Field(3, ge=1, description="rounds with one prompt for all; the last one's updates are clustered")
+
+
+def cluster_by_direction(rows: Tensor, clusters: int, threshold: float | None) -> list[int]:
+    """A cluster number for each of ``rows`` ``(n, values)``, n >= 2, by the cosine distance between them.
+
+    Numbers count from 0 in order of first appearance. A row of zeros is at distance 1 from all others.
+    """
+    from sklearn.cluster import AgglomerativeClustering
+
+    unit = F.normalize(rows, dim=1)
+    distances = (1 - unit @ unit.T).clamp_min(0).fill_diagonal_(0)
+    count = {"n_clusters": clusters} if threshold is None else {"n_clusters": None, "distance_threshold": threshold}
+    found = AgglomerativeClustering(metric="precomputed", linkage="average", **count).fit_predict(distances.numpy())
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(found.tolist()))}
+    return [numbers[label] for label in found.tolist()]
+
+
+@AGGREGATORS.register("clustered")
+class Clustered(Aggregator):
+    """One prompt for each cluster of clients that change the prompt in similar directions; means by samples.
+
+    After ``warmup`` rounds (later if fewer updates than clusters came in) the updates of one round are clustered. Who
+    was not there joins, with its first update thereafter, the cluster whose mean direction is nearest. ``shared`` is
+    the mean over all of a round's updates, and what those without a cluster are sent.
+    Server memory: ``rounds`` (), ``members`` (n, 2) of client and cluster, ``directions`` (clusters, values),
+    ``cluster/C/NAME``.
+    """
+
+    Config = ClusteredConfig
+    config: ClusteredConfig
+
+    def init(self, shared: PromptState) -> PromptState:
+        return PromptState({ROUNDS: torch.zeros(())})
+
+    def check(self, clients: int) -> None:
+        if self.config.threshold is None and self.config.clusters > clients:
+            raise ConfigError(
+                f"clustered cannot make {self.config.clusters} clusters of {clients} updates a round: "
+                f"use --set aggregator.clusters={clients} or fewer, or more clients a round"
+            )
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        mean = mean_by_samples(shared, updates)
+        if MEMBERS in server:
+            return mean, self._follow(shared, updates, server)
+        rounds = server[ROUNDS] + 1
+        needed = 2 if self.config.threshold is not None else max(2, self.config.clusters)
+        if rounds < self.config.warmup or len(updates) < needed:
+            return mean, PromptState({ROUNDS: rounds})
+        return mean, PromptState({ROUNDS: rounds, **self._divide(shared, updates)})
+
+    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
+        members = membership(server)
+        return shared if client is None or client not in members else cluster_prompt(server, members[client])
+
+    def _divide(self, shared: PromptState, updates: Sequence[Update]) -> dict[str, Tensor]:
+        """Server memory after the round whose updates make the clusters."""
+        rows = difference_rows(shared, updates)
+        numbers = cluster_by_direction(rows, self.config.clusters, self.config.threshold)
+        unit = F.normalize(rows, dim=1)
+        memory = {MEMBERS: torch.tensor([[u.client, n] for u, n in zip(updates, numbers, strict=True)])}
+        directions = []
+        for cluster in range(max(numbers) + 1):
+            inside = [i for i, number in enumerate(numbers) if number == cluster]
+            directions.append(unit[inside].mean(0))
+            memory |= stored(cluster, mean_by_samples(shared, [updates[i] for i in inside]))
+        return {**memory, DIRECTIONS: torch.stack(directions)}
+
+    def _follow(self, shared: PromptState, updates: Sequence[Update], server: PromptState) -> PromptState:
+        """Server memory after a later round: newcomers join, and every cluster takes the mean of its own updates."""
+        members = membership(server)
+        newcomers = [update for update in updates if update.client not in members]
+        if newcomers:
+            directions = F.normalize(server[DIRECTIONS].double(), dim=1)
+            nearest = (difference_rows(shared, newcomers) @ directions.T).argmax(1)
+            members |= {update.client: int(number) for update, number in zip(newcomers, nearest, strict=True)}
+        memory = {**server, MEMBERS: torch.tensor(sorted(members.items()))}
+        for cluster in sorted({members[update.client] for update in updates}):
+            inside = [update for update in updates if members[update.client] == cluster]
+            memory |= stored(cluster, mean_by_samples(cluster_prompt(server, cluster), inside))
+        return PromptState(memory)
+
+
+def membership(server: PromptState) -> dict[int, int]:
+    """Client -> its cluster."""
+    return {int(client): int(cluster) for client, cluster in server[MEMBERS].tolist()} if MEMBERS in server else {}
+
+
+def cluster_prompt(server: PromptState, cluster: int) -> PromptState:
+    prefix = f"{CLUSTER}{cluster}/"
+    return PromptState({key.removeprefix(prefix): tensor for key, tensor in server.items() if key.startswith(prefix)})
+
+
+def stored(cluster: int, prompt: PromptState) -> dict[str, Tensor]:
+    """``prompt`` under the names that it has in server memory."""
+    return {f"{CLUSTER}{cluster}/{name}": tensor for name, tensor in prompt.items()}

@@ -1,0 +1,82 @@
+"""Robust merging number by number: median and trimmed mean (Yin et al. 2018).
+
+Both take every client alike: a weight that clients report themselves would be a way to attack. Each tensor is merged
+over those who sent it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
+from promptfed.errors import ConfigError
+from promptfed.prompts import PromptState
+from promptfed.types import Update
+
+
+def middle_mean(values: Tensor, cut: int) -> Tensor:
+    """``(n, ...)`` -> ``(...)``: the mean without the ``cut`` smallest and largest of each number, float64."""
+    return values.double().sort(0).values[cut : len(values) - cut].mean(0)
+
+
+def trim_all(shared: PromptState, updates: Sequence[Update], cut: Callable[[int], int]) -> PromptState:
+    """``shared`` with every tensor that ``n`` clients sent replaced by their ``middle_mean`` with ``cut(n)``."""
+    sent: dict[str, list[Tensor]] = {}
+    for update in updates:
+        for name, tensor in update.shared.items():
+            sent.setdefault(name, []).append(tensor)
+    middles = {name: middle_mean(torch.stack(tensors), cut(len(tensors))) for name, tensors in sent.items()}
+    return PromptState({**shared, **middles})
+
+
+def most(updates: int) -> int:
+    """How many can be cut at each end so that something is left."""
+    return (updates - 1) // 2
+
+
+@AGGREGATORS.register("median")
+class Median(Aggregator):
+    """Median of each number over the clients, all alike; of an even count, the mean of the two in the middle."""
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return trim_all(shared, updates, most), server
+
+
+class TrimmedMeanConfig(AggregatorConfig):
+    """Options of the trimmed mean."""
+
+    trim: float = Field(0.2, gt=0, lt=0.5, description="share of the clients that is cut at each end, rounded up")
+
+
+@AGGREGATORS.register("trimmed_mean")
+class TrimmedMean(Aggregator):
+    """Mean of each number without the ``trim`` share of the clients at each end, rounded up; all clients alike.
+
+    If clients are missing so that nothing would be left, as many are cut as possible: that is the median.
+    """
+
+    Config = TrimmedMeanConfig
+    config: TrimmedMeanConfig
+
+    def cut(self, updates: int) -> int:
+        """How many of so many updates are cut at each end."""
+        return math.ceil(round(self.config.trim * updates, 9))  # 0.07 * 100 is a little more than 7
+
+    def check(self, clients: int) -> None:
+        if 2 * self.cut(clients) >= clients:
+            raise ConfigError(
+                f"trimmed_mean with trim={self.config.trim} would cut {self.cut(clients)} of {clients} updates at each "
+                "end and leave none: use more clients a round, a smaller --set aggregator.trim, or --aggregator median"
+            )
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return trim_all(shared, updates, lambda n: min(self.cut(n), most(n))), server

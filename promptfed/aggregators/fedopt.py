@@ -1,0 +1,141 @@
+"""Server optimisers: the merged change of a round is a gradient step for the server (Reddi et al. 2021, FedOpt).
+
+``delta = sum_i (n_i / n) (theta_i - theta)``, weighted by samples, is the pseudo-gradient (of descent, so it is
+added). Tensors that nobody sent stay as they are, and so does the optimiser's memory of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
+from promptfed.aggregators.differences import difference
+from promptfed.aggregators.mean import weighted_mean
+from promptfed.prompts import PromptState
+from promptfed.types import Update
+
+MOMENTUM, SECOND = "momentum/", "second/"
+
+
+class ServerOptimizer(Aggregator):
+    """An optimiser that steps along each round's merged change. Server memory: ``momentum/NAME``, ``second/NAME``."""
+
+    @abstractmethod
+    def step(self, delta: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """What to add to one tensor, float64; ``memory`` holds its MOMENTUM (and SECOND), to be updated."""
+
+    def init(self, shared: PromptState) -> PromptState:
+        return PromptState({MOMENTUM + name: torch.zeros_like(tensor) for name, tensor in shared.items()})
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        deltas = weighted_mean([difference(shared, update) for update in updates], [u.samples for u in updates])
+        merged, kept = dict(shared), dict(server)
+        for name, delta in deltas.items():
+            memory = {key: server[key + name].double() for key in (MOMENTUM, SECOND) if key + name in server}
+            merged[name] = shared[name].double() + self.step(delta.double(), memory)
+            kept |= {key + name: tensor for key, tensor in memory.items()}
+        return PromptState(merged), PromptState(kept)
+
+
+class FedAvgMConfig(AggregatorConfig):
+    """Options of server momentum."""
+
+    server_lr: float = Field(1.0, gt=0)
+    momentum: float = Field(0.5, ge=0, lt=1)
+
+
+@AGGREGATORS.register("fedavgm")
+class FedAvgM(ServerOptimizer):
+    """Mean with server momentum (Hsu et al. 2019): ``m <- momentum m + delta; theta <- theta + server_lr m``.
+
+    With momentum 0 and server_lr 1 it is the mean. The paper's momentum is up to 0.99, over thousands of rounds.
+    """
+
+    Config = FedAvgMConfig
+    config: FedAvgMConfig
+
+    def step(self, delta: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        memory[MOMENTUM] = self.config.momentum * memory[MOMENTUM] + delta
+        return self.config.server_lr * memory[MOMENTUM]
+
+
+class AdaptiveConfig(AggregatorConfig):
+    """Options of an adaptive server optimiser; changes far below ``tau`` (in the unit of the prompt) are damped."""
+
+    server_lr: float = Field(0.03, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    tau: float = Field(1e-3, gt=0)
+
+
+class FedAdagradConfig(AdaptiveConfig):
+    """Options of FedAdagrad, by default without momentum, as in the paper's experiments."""
+
+    beta1: float = Field(0.0, ge=0, lt=1)
+
+
+class MovingConfig(AdaptiveConfig):
+    """Options of FedAdam and FedYogi."""
+
+    beta2: float = Field(0.99, ge=0, lt=1)
+
+
+class AdaptiveOptimizer(ServerOptimizer):
+    """``m <- beta1 m + (1 - beta1) delta``, ``theta <- theta + server_lr m / (sqrt(v) + tau)``; ``v`` starts at
+    ``tau^2`` (Algorithm 2 of Reddi et al., without bias correction). Subclasses say how ``v`` follows ``delta^2``.
+    """
+
+    config: AdaptiveConfig
+
+    @abstractmethod
+    def second(self, before: Tensor, squared: Tensor) -> Tensor:
+        """``v`` after a round whose change was ``squared`` = ``delta^2``."""
+
+    def init(self, shared: PromptState) -> PromptState:
+        second = {SECOND + name: torch.full_like(tensor, self.config.tau**2) for name, tensor in shared.items()}
+        return PromptState({**super().init(shared), **second})
+
+    def step(self, delta: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        beta = self.config.beta1
+        memory[MOMENTUM] = beta * memory[MOMENTUM] + (1 - beta) * delta
+        memory[SECOND] = self.second(memory[SECOND], delta.square())
+        return self.config.server_lr * memory[MOMENTUM] / (memory[SECOND].sqrt() + self.config.tau)
+
+
+@AGGREGATORS.register("fedadagrad")
+class FedAdagrad(AdaptiveOptimizer):
+    """Adagrad on the server (Reddi et al. 2021): ``v <- v + delta^2``."""
+
+    Config = FedAdagradConfig
+    config: FedAdagradConfig
+
+    def second(self, before: Tensor, squared: Tensor) -> Tensor:
+        return before + squared
+
+
+@AGGREGATORS.register("fedadam")
+class FedAdam(AdaptiveOptimizer):
+    """Adam on the server (Reddi et al. 2021): ``v <- beta2 v + (1 - beta2) delta^2``."""
+
+    Config = MovingConfig
+    config: MovingConfig
+
+    def second(self, before: Tensor, squared: Tensor) -> Tensor:
+        return self.config.beta2 * before + (1 - self.config.beta2) * squared
+
+
+@AGGREGATORS.register("fedyogi")
+class FedYogi(AdaptiveOptimizer):
+    """Yogi on the server (Reddi et al. 2021): ``v <- v - (1 - beta2) delta^2 sign(v - delta^2)``."""
+
+    Config = MovingConfig
+    config: MovingConfig
+
+    def second(self, before: Tensor, squared: Tensor) -> Tensor:
+        return before - (1 - self.config.beta2) * squared * torch.sign(before - squared)

@@ -1,0 +1,96 @@
+"""Krum and Multi-Krum: keep the updates that lie closest to others (Blanchard et al. 2017).
+
+Score of an update: the sum of squared distances to its ``n - f - 2`` nearest fellows, where ``f`` is how many of the
+``n`` clients may be malicious; low is good. Distances are taken over the whole update; a tensor that a client did not
+send counts as unchanged. All clients count alike, as in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
+from promptfed.aggregators.differences import difference_rows, pairwise_distances
+from promptfed.aggregators.mean import merged
+from promptfed.errors import ConfigError
+from promptfed.prompts import PromptState
+from promptfed.types import Update
+
+
+def krum_scores(rows: Tensor, byzantine: int) -> Tensor:
+    """``(n, values)`` -> ``(n,)``; of at least one neighbour, where there is one."""
+    squared = pairwise_distances(rows).square().sort(1).values
+    return squared[:, 1 : 1 + max(1, len(rows) - byzantine - 2)].sum(1)  # the first is the distance to itself
+
+
+class KrumConfig(AggregatorConfig):
+    """Options of Krum."""
+
+    byzantine: int = Field(1, ge=0, description="how many malicious clients a round is to withstand")
+
+
+@AGGREGATORS.register("krum")
+class Krum(Aggregator):
+    """The one update that lies closest to the others, unchanged; needs ``2 byzantine + 3`` updates a round.
+
+    If clients are missing so that fewer arrive, an update is still judged by at least one neighbour; of two, the
+    client with the lower number wins.
+    """
+
+    Config: ClassVar[type[KrumConfig]] = KrumConfig
+    config: KrumConfig
+
+    def keep(self, updates: int) -> int:
+        """How many of so many updates are kept."""
+        return 1
+
+    def check(self, clients: int) -> None:
+        byzantine = self.config.byzantine
+        if clients < 2 * byzantine + 3:
+            fits = (clients - 3) // 2
+            fix = f"--set aggregator.byzantine={fits}" if fits >= 0 else "--aggregator median"
+            raise ConfigError(
+                f"Krum with byzantine={byzantine} needs {2 * byzantine + 3} updates a round and {clients} of them "
+                f"are asked for: use more clients a round, or {fix}"
+            )
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        scores = krum_scores(difference_rows(shared, updates), self.config.byzantine)
+        best = torch.argsort(scores, stable=True)[: self.keep(len(updates))].tolist()
+        return merged(shared, [updates[i] for i in sorted(best)], [1.0] * len(best)), server
+
+
+class MultiKrumConfig(KrumConfig):
+    """Options of Multi-Krum."""
+
+    keep: int | None = Field(None, ge=1, description="how many updates are averaged; by default all but `byzantine`")
+
+
+@AGGREGATORS.register("multi_krum")
+class MultiKrum(Krum):
+    """Mean of the ``keep`` updates with the best Krum scores, all alike; needs ``2 byzantine + 3`` updates a round.
+
+    If fewer arrive, at most all but ``byzantine`` of them are kept, and at least one.
+    """
+
+    Config: ClassVar[type[MultiKrumConfig]] = MultiKrumConfig
+    config: MultiKrumConfig
+
+    def keep(self, updates: int) -> int:
+        trusted = max(1, updates - self.config.byzantine)
+        return min(self.config.keep or trusted, trusted)
+
+    def check(self, clients: int) -> None:
+        super().check(clients)
+        if (self.config.keep or 0) > clients - self.config.byzantine:
+            raise ConfigError(
+                f"multi_krum cannot keep={self.config.keep} of {clients} updates if byzantine={self.config.byzantine} "
+                f"of them may be malicious: use --set aggregator.keep={clients - self.config.byzantine} or fewer"
+            )

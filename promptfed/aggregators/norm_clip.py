@@ -1,0 +1,34 @@
+"""Norm clipping: no client moves the prompt further than the client in the middle (after Sun et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from promptfed.aggregators.base import AGGREGATORS, Aggregator
+from promptfed.aggregators.coordinatewise import middle_mean, most
+from promptfed.aggregators.differences import difference, difference_rows
+from promptfed.aggregators.mean import weighted_mean
+from promptfed.prompts import PromptState
+from promptfed.types import Update
+
+
+@AGGREGATORS.register("norm_clip")
+class NormClip(Aggregator):
+    """Each update's change is shortened to the median length of this round's changes, then the mean by samples.
+
+    The paper uses a fixed limit; the median needs none and follows the changes as they get shorter.
+    """
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        lengths = difference_rows(shared, updates).norm(dim=1)
+        limit = middle_mean(lengths, most(len(lengths))).item()
+        clipped = [
+            {
+                name: shared[name].double() + change * (limit / length if length > limit else 1.0)
+                for name, change in difference(shared, update).items()
+            }
+            for update, length in zip(updates, lengths.tolist(), strict=True)
+        ]
+        return PromptState({**shared, **weighted_mean(clipped, [u.samples for u in updates])}), server

@@ -1,0 +1,134 @@
+"""`promptfed compare`: several methods on the same data, seeds and budget."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptfed.commands import options
+from promptfed.commands.train import stop_on_ctrl_c
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("compare")(compare)
+
+
+def compare(
+    methods: Annotated[
+        str, typer.Option("--methods", help="Comma-separated names, or all; the baselines come along.", metavar="A,B")
+    ],
+    seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds, from --seed on.", metavar="N")] = 3,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder; the same one goes on [a fresh one under runs/].", metavar="DIR"),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            help="Values to try for every method that has the option, judged on validation images.",
+            metavar="method.KEY=V,V",
+        ),
+    ] = None,
+    fix_partition: Annotated[
+        bool, typer.Option("--fix-partition", help="The same partition for all seeds; only the training differs.")
+    ] = False,
+    task: options.Task = None,
+    backbone: options.Backbone = None,
+    data: options.Data = None,
+    data_root: options.DataRoot = None,
+    clients: options.Clients = None,
+    rounds: options.Rounds = None,
+    shots: options.Shots = None,
+    partition: options.Partition = None,
+    alpha: options.Alpha = None,
+    participation: options.Participation = None,
+    aggregator: options.Aggregator = None,
+    dropout: options.Dropout = None,
+    quorum: options.Quorum = None,
+    round_seconds: options.RoundSeconds = None,
+    client_batch: options.ClientBatch = None,
+    seed: options.Seed = None,
+    partition_seed: options.PartitionSeed = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    strict: options.Strict = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Compare methods fairly: the same partitions, budget and cached features for all, over several seeds.
+
+    Seed s trains with --seed s on --partition-seed s. A method is given those --set options that it knows; one that
+    does not fit the backbone is left out with the reason. Writes comparison.json, .md, .html and .png into the folder,
+    beside the run directories METHOD/seed-S.
+
+    \b
+    Examples:
+      promptfed compare --methods promptfl,fedtpg,kgcoop --seeds 3 --out compared
+      promptfed compare --methods all --client-batch 8 --search method.lr=0.003,0.01,0.03
+      promptfed compare --methods promptfl,feddpt --task clip-domains --set task.held_out="phosphor thin"
+
+    Ctrl-C stops after the client that is under way; the same command with the same --out goes on.
+    """
+    import json as as_json
+
+    from filelock import FileLock, Timeout
+    from rich.console import Console
+
+    from promptfed.comparison.execute import Comparison
+    from promptfed.comparison.plan import Plan, parse_grid
+    from promptfed.errors import RunError
+    from promptfed.progress import ComparisonProgress
+    from promptfed.report.comparison import comparison_tables, write_comparison
+    from promptfed.report.live_comparison import LiveComparison
+    from promptfed.training import Interrupted
+
+    flags = {
+        "task": task, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
+        "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
+        "aggregator": aggregator, "dropout": dropout, "quorum": quorum, "round_seconds": round_seconds,
+        "client_batch": client_batch, "seed": seed, "partition_seed": partition_seed, "device": device,
+        "precision": precision, "strict": strict,
+    }  # fmt: skip
+    plan = Plan.make(
+        options.config_from(flags, config, set_),
+        [name.strip() for name in methods.split(",") if name.strip()],
+        seeds,
+        fix_partition=fix_partition,
+        grid=parse_grid(search or []),
+    )
+    folder = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-comparison"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(f"comparison '{folder}' is in use by another process; wait until it ends") from error
+    except OSError as error:
+        raise RunError(f"cannot write to '{folder}': {error.strerror or error}; choose another --out") from error
+    live = nullcontext(ComparisonProgress()) if quiet or json else LiveComparison(Console(stderr=True))
+    with lock, live as progress, stop_on_ctrl_c(progress.note) as should_stop:
+        comparison = Comparison(plan, folder, progress, should_stop)
+        try:
+            found = comparison.execute()
+        except Interrupted as stopped:
+            write_comparison(comparison.summary(), folder)
+            progress.note(f"stopped: {stopped.where}. Saved; go on with the same command and --out {folder}")
+            raise typer.Exit(130) from stopped
+        written = write_comparison(found, folder)
+    if json:
+        typer.echo(as_json.dumps({**found, "out": str(folder)}, indent=2))
+    elif quiet:
+        typer.echo(folder)
+    else:
+        console = Console()
+        for table in comparison_tables(found):
+            console.print(table)
+        for path in written:
+            console.print(str(path), highlight=False, soft_wrap=True)

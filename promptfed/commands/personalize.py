@@ -1,0 +1,199 @@
+"""`promptfed personalize | onboard`: prompts for single clients, those of a run and new ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from promptfed.commands import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Way = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="finetune: train the shared prompt on; none: mix what the run's method trained [what fits].",
+        metavar="WAY",
+    ),
+]
+Rate = Annotated[
+    options.Number, typer.Option("--lr", help="Learning rate, constant [a fifth of the run's].", metavar="LR")
+]
+Epochs = Annotated[options.Number, typer.Option("--epochs", help="Epochs on the client's images [10].", metavar="N")]
+Pull = Annotated[
+    options.Number, typer.Option("--l2-to-global", help="Strength of the pull to the shared prompt [0].", metavar="L")
+]
+Interpolate = Annotated[
+    str, typer.Option("--interpolate", help="Values of alpha to try on validation images.", metavar="A,B,...")
+]
+Space = Annotated[
+    str | None,
+    typer.Option("--space", help="Where the two are mixed: prompt or features [prompt where it can be].", metavar="S"),
+]
+EVERY_TENTH = "0,0.1,...,1"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("personalize")(personalize)
+    app.command("onboard")(onboard)
+
+
+def personalize(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    method: Way = None,
+    lr: Rate = None,
+    epochs: Epochs = None,
+    l2_to_global: Pull = None,
+    interpolate: Interpolate = EVERY_TENTH,
+    space: Space = None,
+    json: options.Json = False,
+) -> None:
+    """Fine-tune a run's shared prompt on every client, and mix the two as each client's validation images say.
+
+    A client deploys (1 - alpha) shared + alpha own. Every alpha is scored; each client picks its own. A method with
+    personal prompts (promptfolio, fedotp, ...) is not trained on: its two prompts are mixed. Writes RUN/personalized;
+    promptfed export then exports the personalised prompts. After Ctrl-C the same command goes on.
+
+    \b
+    Examples:
+      promptfed personalize runs/NAME
+      promptfed personalize runs/NAME --lr 0.002 --epochs 30 --l2-to-global 0.1
+      promptfed personalize runs/NAME --interpolate 0,0.5,1 --space features
+    """
+    import json as as_json
+
+    from rich.console import Console
+
+    from promptfed.config import validate
+    from promptfed.experiment import Experiment
+    from promptfed.export.finished import FinishedRun
+    from promptfed.personalize.interpolate import parse_alphas
+    from promptfed.personalize.saved import FOLDER
+    from promptfed.personalize.whole_run import PersonalizeOptions, personalize_run
+    from promptfed.report.html import write_report
+    from promptfed.report.interpolation import curve_table
+    from promptfed.runs.directory import RunDirectory
+
+    folder = RunDirectory.open(run)
+    flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space}
+    values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
+    chosen = validate(PersonalizeOptions, values, "personalize option")
+    with folder.lock(), folder.attach_log():
+        experiment = Experiment.build(folder.config)
+        finished = FinishedRun.load(folder, experiment.setup)
+        chosen.decided(finished)
+        console = Console(stderr=True)
+        with _features(console, json) as on_features:
+            experiment.fill_features(on_features)
+        with _clients(console, json) as on_client:
+            curve = personalize_run(finished, experiment.task, chosen, on_client)
+        experiment.setup.backbone.verify_frozen()
+        report = write_report(folder)
+    if json:
+        typer.echo(as_json.dumps(curve, indent=2))
+        return
+    out = Console()
+    out.print(curve_table(curve))
+    for client in curve["clients"]:
+        out.print(f"{client['name']}: alpha {client['alpha']:g} ({client['why']})", highlight=False)
+    out.print(f"prompts and curve: {folder.path / FOLDER}\nreport: {report}", highlight=False, soft_wrap=True)
+
+
+def onboard(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    data: Annotated[
+        str, typer.Option("--data", help="The newcomer's images: folder:PATH, its folders named as classes.")
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="The newcomer's name [that of its data].")] = None,
+    shots: options.Shots = None,
+    val_shots: Annotated[
+        options.Number, typer.Option("--val-shots", help="Validation images a class [the run's].", metavar="K")
+    ] = None,
+    method: Way = None,
+    lr: Rate = None,
+    epochs: Epochs = None,
+    l2_to_global: Pull = None,
+    interpolate: Interpolate = EVERY_TENTH,
+    space: Space = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/NAME].", metavar="BUNDLE")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Give a client that never took part a prompt of its own: few shots, no federation.
+
+    Its folders name its classes, which may be the run's or new ones. It starts from what the run shares, trains on a
+    few images a class, and picks alpha on others; the rest is its test. Writes a bundle for promptfed predict.
+
+    \b
+    Examples:
+      promptfed onboard runs/NAME --data folder:my-photos
+      promptfed onboard runs/NAME --data folder:my-photos --name "hospital 9" --shots 4 --out hospital-9
+    """
+    import json as as_json
+
+    from rich.console import Console
+
+    from promptfed.config import validate
+    from promptfed.export.bundle import write_bundle
+    from promptfed.export.finished import FinishedRun
+    from promptfed.personalize.interpolate import parse_alphas
+    from promptfed.personalize.onboard import OnboardOptions
+    from promptfed.personalize.onboard import onboard as take_in
+    from promptfed.runs.directory import RunDirectory
+    from promptfed.tasks.sources import load_source
+
+    flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space,
+             "shots": shots, "val_shots": val_shots}  # fmt: skip
+    values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
+    chosen = validate(OnboardOptions, values, "onboard option")
+    folder = RunDirectory.open(run)
+    source = load_source(data)
+    called = name or Path(data.partition(":")[2] or data).name or "newcomer"
+    finished = FinishedRun.load(folder)
+    console = Console(stderr=True)
+    with _features(console, json) as on_features:
+        found = take_in(finished, source, called, chosen, on_features)
+    target = out or folder.path / "bundles" / (re.sub(r"[^A-Za-z0-9._-]+", "-", called).strip("-.") or "newcomer")
+    written = write_bundle(target, found.bundle, overwrite=overwrite)
+    if json:
+        typer.echo(as_json.dumps({**found.figures(), "bundle": str(written)}, indent=2))
+        return
+    said = Console()
+    for note in source.skipped:
+        said.print(f"note: skipped unreadable image {note}", highlight=False)
+    said.print(found.table())
+    said.print(f"alpha {found.bundle.meta.alpha:g}: {found.bundle.meta.chosen}", highlight=False)
+    said.print(f"bundle: {written}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _features(console: Console, silent: bool) -> Iterator[Callable[[int, int], None]]:
+    """The bar of the images that are still to be encoded."""
+    from promptfed.progress import Progress
+    from promptfed.report.live import LiveProgress
+
+    with nullcontext(Progress()) if silent else LiveProgress(console) as progress:
+        yield progress.features
+
+
+@contextmanager
+def _clients(console: Console, silent: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar of clients that are done."""
+    from rich.progress import Progress
+
+    with Progress(console=console, disable=silent or not console.is_terminal) as bars:
+        task = bars.add_task("clients", total=None)
+
+        def on_client(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        yield on_client

@@ -1,0 +1,1 @@
+"""Several methods on the same data, seeds and budget, side by side."""

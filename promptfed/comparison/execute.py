@@ -1,0 +1,175 @@
+"""Runs a plan: each (method, seed) in a run directory of its own, nothing loaded, encoded or trained twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from promptfed.comparison.plan import Plan, words
+from promptfed.comparison.summary import summarise
+from promptfed.config import RunConfig
+from promptfed.engines.base import never
+from promptfed.errors import BackboneError, ConfigError, PromptFedError, RunError, TrainingError
+from promptfed.evaluation import validate
+from promptfed.experiment import Experiment
+from promptfed.progress import ComparisonProgress
+from promptfed.runs.directory import RunDirectory, is_run
+from promptfed.training import Interrupted, Training
+
+VALIDATION = "validation.json"
+
+
+class Comparison:
+    """Works in ``folder``: ``METHOD/seed-S`` is one run, ``search/METHOD/VALUES`` one trial of the search.
+
+    What is there already is kept if it was made with the same options, and finished if it was interrupted.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        progress: ComparisonProgress | None = None,
+        should_stop: Callable[[], bool] = never,
+    ) -> None:
+        self.plan, self.folder = plan, folder
+        self.progress, self.should_stop = progress or ComparisonProgress(), should_stop
+        self.left_out: dict[str, str] = {}
+        """Method -> why it is not compared, or not to the end."""
+        self.search: dict[str, dict[str, Any]] = {}
+        self._first: Experiment | None = None
+        self._noted: set[str] = set()
+        self._seconds: dict[str, list[float]] = {}
+        self._begun = 0
+
+    def execute(self) -> dict[str, Any]:
+        """The whole plan; returns the summary. Raises Interrupted when asked to stop, DataError for bad data."""
+        for method in self.plan.methods:
+            self._guarded(method, lambda method=method: self._tune(method))  # type: ignore[misc]
+        for method, seed in self.plan.runs:
+            self._guarded(method, lambda method=method, seed=seed: self._run(method, seed))  # type: ignore[misc]
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """What is known by now: finished runs only."""
+        return summarise(self.plan, self.folder, self.left_out, self.search)
+
+    def _guarded(self, method: str, work: Callable[[], None]) -> None:
+        """Leave ``method`` out from here on, if it does not fit or diverges; anything else is for the user to mend."""
+        if method in self.left_out:
+            self._begun += 1
+            return
+        try:
+            work()
+        except (ConfigError, BackboneError) as error:
+            self._leave_out(method, f"does not fit: {error}")
+        except TrainingError as error:
+            self._leave_out(method, f"failed: {error}")
+
+    def _leave_out(self, method: str, why: str) -> None:
+        self.left_out[method] = why
+        self.progress.note(f"{method} is left out: {why}")
+
+    # ------------------------------------------------------------------------------------------------ one run
+
+    def _run(self, method: str, seed: int) -> None:
+        config = self.plan.config(method, seed, self.search.get(method, {}).get("chosen"))
+        folder = self.folder / method / f"seed-{seed}"
+        found = opened(folder, config)
+        if found is None or found.read_metrics() is None:
+            metrics = self._work(config, folder, f"{method}, seed {seed}", lambda training: training.execute())
+            self.progress.end(metrics["method"])
+        else:
+            self._begun += 1
+
+    def _tune(self, method: str) -> None:
+        """Try the grid on the tuning partition and note the values that are best on its *validation* images."""
+        tried: list[dict[str, Any]] = []
+        for values in self.plan.variants(method):
+            try:
+                tried.append({"values": values, **self._trial(method, values)})
+            except TrainingError as error:
+                tried.append({"values": values, "local": None, "base": None, "hm": None, "failed": str(error)})
+        if not tried:
+            return
+        best = max(tried, key=lambda trial: -1.0 if trial["hm"] is None else trial["hm"])
+        if best["hm"] is None:
+            raise TrainingError(best["failed"])
+        self.search[method] = {"chosen": best["values"], "tried": tried}
+
+    def _trial(self, method: str, values: dict[str, Any]) -> dict[str, Any]:
+        config = self.plan.tuning_config(method, values)
+        folder = self.folder / "search" / method / words(values)
+        found = opened(folder, config)
+        figures = None if found is None else found.read_json(VALIDATION)
+        if figures is not None:
+            self._begun += 1
+            return figures
+
+        def train_and_judge(training: Training) -> dict[str, Any]:
+            federation, state = training.train()[method]
+            judged = asdict(validate(federation.method, federation.prompts(state), training.experiment.task))
+            training.run.write_json(VALIDATION, judged)
+            return judged
+
+        figures = self._work(config, folder, f"{method}, search {words(values)}", train_and_judge)
+        self.progress.end(figures)
+        return figures
+
+    def _work(
+        self, config: RunConfig, folder: Path, what: str, work: Callable[[Training], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Do ``work`` on the run in ``folder``, which is made if it is not there."""
+        total = len(self.plan.trials) + len(self.plan.runs)
+        self._begun += 1
+        if self.should_stop():
+            raise Interrupted(f"before {what}")
+        began = time.perf_counter()
+        self.progress.begin(self._begun, total, what, self._seconds_left(config.method, total - self._begun + 1))
+        experiment = self._experiment(config)
+        run = opened(folder, config) or RunDirectory.create(folder, config, label="")
+        with run.lock(), run.attach_log():
+            result = work(Training(experiment, run, self.progress, self.should_stop, baselines=()))
+        self._seconds.setdefault(config.method, []).append(time.perf_counter() - began)
+        return result
+
+    def _experiment(self, config: RunConfig) -> Experiment:
+        """Shares task, backbone and features with the run before. Raises ConfigError for a method that does not fit."""
+        without = {"method": "zero_shot", "method_options": {}, "aggregator": "mean", "aggregator_options": {}}
+        plain = config.model_copy(update=without)
+        try:
+            self._first = Experiment.build(plain, like=self._first)
+        except PromptFedError as error:  # of the data or the backbone: no method could run
+            raise RunError(str(error)) from error
+        for note in self._first.task.notes:
+            if note not in self._noted:
+                self.progress.note(f"note: {note}")
+        self._noted.update(self._first.task.notes)
+        return Experiment.build(config, like=self._first)
+
+    def _seconds_left(self, method: str, runs: int) -> float | None:
+        """A guess from the runs so far: ``runs`` are left, the next one is ``method``'s."""
+        if not self._seconds:
+            return None
+        means = {name: fmean(each) for name, each in self._seconds.items()}
+        usual = fmean(means.values())
+        queue = [name for name, _ in (*self.plan.trials, *self.plan.runs)][-runs:]
+        return sum(means.get(name, usual) for name in queue if name not in self.left_out)
+
+
+def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
+    """The run in ``folder``, None if there is none. Raises RunError if it was made with other options."""
+    if not is_run(folder):
+        return None
+    run = RunDirectory.open(folder)
+    if run.config.to_yaml() == config.to_yaml():
+        return run
+    theirs, ours = run.config.model_dump(mode="json"), config.model_dump(mode="json")
+    different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
+    raise RunError(
+        f"'{folder}' was made with other options ({'; '.join(different)}): choose another --out DIR, or delete it"
+    )

@@ -1,0 +1,93 @@
+"""Means and standard deviations over seeds, from the runs' own directories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from promptfed.comparison.plan import Plan
+from promptfed.methods.base import METHODS
+from promptfed.runs.directory import RunDirectory, is_run
+from promptfed.runs.ledger import Cost, cost_of
+
+FIGURES = ("local", "base", "new", "hm")
+COSTS = ("bytes_up_a_round", "bytes_down_a_round", "bytes", "seconds", "image_encoder_calls", "text_encoder_calls")
+
+
+def summarise(
+    plan: Plan, folder: Path, left_out: Mapping[str, str], search: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What ``comparison.json`` holds. A method without a finished run has only its label and the reason."""
+    methods, features, held_out = {}, Cost(), []
+    for method in plan.methods:
+        found = []
+        for seed in plan.seeds:
+            path = folder / method / f"seed-{seed}"
+            run = RunDirectory.open(path) if is_run(path) else None
+            metrics = run.read_metrics() if run is not None else None
+            if run is not None and metrics is not None:
+                events = run.events.read()
+                features += cost_of(event for event in events if event["event"] == "features")
+                held_out = metrics["held_out"]
+                found.append({**_row(run, metrics, events, folder), "seed": seed})
+        methods[method] = _about(method, found, left_out.get(method, ""), search.get(method, {}))
+    base = plan.base
+    return {
+        "task": base.task,
+        "data": base.data,
+        "backbone": base.backbone,
+        "rounds": base.rounds,
+        "shots": base.shots,
+        "seeds": list(plan.seeds),
+        "partition_seeds": [plan.config("zero_shot", seed).partition_seed for seed in plan.seeds],
+        "search": {"grid": {name: list(values) for name, values in plan.grid.items()}, **dict(search)},
+        "features": asdict(features),
+        "held_out": held_out,
+        "methods": methods,
+    }
+
+
+def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home: Path) -> Any:
+    """One run's figures and costs; features, which all share, are not among its costs."""
+    stage = run.config.method
+    cost = cost_of(events, stage)
+    rounds = max(1, sum(event["event"] == "round" and event["stage"] == stage for event in events))
+    return {
+        "run": str(run.path.relative_to(home)),
+        **{name: metrics["method"][name] for name in (*FIGURES, "domains")},
+        "options": run.config.method_options,
+        "aggregator": run.config.aggregator,
+        "bytes_up_a_round": cost.bytes_up / rounds,
+        "bytes_down_a_round": cost.bytes_down / rounds,
+        "bytes": cost.bytes_up + cost.bytes_down,
+        "seconds": cost.seconds,
+        "image_encoder_calls": cost.image_encoder_calls,
+        "text_encoder_calls": cost.text_encoder_calls,
+    }
+
+
+def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Mapping[str, Any]) -> dict[str, Any]:
+    about: dict[str, Any] = {"label": METHODS[method].name, "left_out": why, "tuned": search.get("chosen", {})}
+    if not runs:
+        return {**about, "runs": []}
+    domains = runs[0]["domains"]
+    return {
+        **about,
+        **{name: spread([run[name] for run in runs]) for name in FIGURES},
+        "domains": {domain: spread([run["domains"][domain] for run in runs]) for domain in domains},
+        **{name: fmean(run[name] for run in runs) for name in COSTS},
+        "options": runs[0]["options"],
+        "aggregator": runs[0]["aggregator"],
+        "runs": list(runs),
+    }
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:
+    """Mean and sample standard deviation (n - 1; None for a single value); None where there is no figure."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None
+    return {"mean": fmean(known), "std": stdev(known) if len(known) > 1 else None}

@@ -1,0 +1,56 @@
+"""A run's prompts on its own data and on data sets that no client of it ever saw (FedTPG's cross-dataset protocol)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptfed.aggregators.mean import Mean
+from promptfed.errors import DataError
+from promptfed.evaluation import evaluate
+from promptfed.experiment import Experiment, resolve
+from promptfed.export.finished import FinishedRun
+from promptfed.progress import Progress
+
+
+def score(
+    finished: FinishedRun,
+    data: Sequence[str],
+    changed: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Data set -> test figures of ``zero_shot`` and ``method``, and which domains no client held.
+
+    The run's own data come first. ``changed`` (data_root, partition) is for the others; without ``data`` it deals the
+    run's own images out anew. Wherever the clients are not those of the run, all have what a newcomer has.
+    """
+    config, found, progress = finished.run.config, {}, progress or Progress()
+    features = finished.method.setup.features
+    elsewhere = {"clients": None, **(changed or {})}  # other data need not fit the run's number of clients
+    rows: dict[str, dict[str, Any]] = {config.data: elsewhere if changed and not data else {}}
+    rows |= {name: {"data": name, **elsewhere} for name in data if name != config.data}
+    for name, update in rows.items():
+        try:
+            experiment = Experiment.build(resolve(config.model_copy(update=update)), features=features)
+        except DataError as error:
+            if name != config.data or not data:
+                raise
+            progress.note(f"the run's own data are left out: {error}")  # they may be on another machine
+            continue
+        experiment.fill_features(progress.features)
+        found[name] = _figures(finished, experiment, is_own=not update)
+    return found
+
+
+def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> dict[str, Any]:
+    zero_shot, method = experiment.method("zero_shot"), finished.method
+    federation = experiment.federation(zero_shot, Mean(Mean.Config()), reliable=True)
+    chosen, _ = federation.run_round(federation.start())
+    newcomer = finished.prompt(None)
+    prompts = {c.client: finished.prompt(c.client) if is_own else newcomer for c in experiment.task.clients}
+    return {
+        "zero_shot": dataclasses.asdict(evaluate(zero_shot, federation.prompts(chosen), experiment.task).figures),
+        "method": dataclasses.asdict(evaluate(method, prompts, experiment.task).figures),
+        "held_out": experiment.held_out,
+    }

@@ -1,0 +1,38 @@
+"""A run that was not trained here: somebody else's shared prompt in a run directory, ready to use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from promptfed.config import RunConfig
+from promptfed.experiment import Experiment
+from promptfed.methods.base import Method
+from promptfed.prompts import PromptState
+from promptfed.runs.checkpoint import save_checkpoint
+from promptfed.runs.directory import RunDirectory
+from promptfed.tasks.show import partition_record
+from promptfed.types import FederationState
+
+
+def import_run(
+    config: RunConfig, shared: PromptState, source: Path, check: Callable[[Method], None], folder: Path | None
+) -> RunDirectory:
+    """A run of ``config`` (resolved) as it stands after its last round, with the prompt ``shared`` from ``source``.
+
+    ``check`` is given the run's method and raises if the prompt does not fit it; then no directory is made.
+    Clients start with the personal prompts that the method gives them. Nothing is trained or scored:
+    `promptfed eval` scores it, `promptfed train --resume` adds the baselines and the final figures.
+    """
+    experiment = Experiment.build(config)
+    method = experiment.method()
+    check(method)
+    start = experiment.federation(method).start()
+    server = method.server_side(experiment.aggregator()).init(shared)
+    run = RunDirectory.create(folder, config, label=f"{config.task}-{config.method}-imported")
+    with run.lock():
+        run.events.write("run_start", method=config.method, seed=config.seed, imported=str(source.resolve()))
+        run.write_json("partition.json", partition_record(experiment.task))
+        state = FederationState(config.rounds, shared, server, start.personal)
+        save_checkpoint(run.stage_folder(config.method, is_baseline=False), state, events_bytes=run.events.size())
+    return run

@@ -1,0 +1,101 @@
+"""DP-FPL: a shared context plus a personal one kept factorised (Tran et al., ICLR 2025); the training rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.backbones.base import PromptedText
+from promptfed.methods.base import METHODS, Setup, cosine_logits
+from promptfed.methods.context import ContextConfig, ContextTuner, training_classes, training_images
+from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.prompts import PromptState
+from promptfed.seeding import torch_stream
+from promptfed.types import Broadcast, ClientData
+
+
+class DPFPLConfig(ContextConfig):
+    """Options of the context, and the rank of the factors."""
+
+    rank: int = Field(8, ge=1, description="rank of the personal context's factors, at most n_ctx")
+
+
+@METHODS.register("dpfpl")
+class DPFPL(GradientMethod):
+    """``ctx = p_G + p_L`` with ``p_L = u v + residual``, factorised anew after every step; p_G is averaged.
+
+    Shared: ``ctx`` p_G ``(n_ctx, dim)``. Personal: ``u`` ``(n_ctx, rank)`` with orthonormal columns, ``v``
+    ``(rank, dim)``, ``residual`` ``(n_ctx, dim)``. Without a personal part: p_G.
+    Factors are what the paper clips and adds noise to, which is the business of privacy and not done here; without
+    noise they only say along which directions the steps are taken. Different: clients send p_G once a round, to be
+    averaged, where the paper averages the gradient of every batch (FedSGD); the random start of the power iteration
+    is drawn once a round and client, so that the factors move smoothly and Adam's moments keep their meaning;
+    p_L starts at zero. That p_G and p_L are added is from memory of the paper.
+    """
+
+    name: ClassVar[str] = "DP-FPL"
+    paper: ClassVar[str] = "Tran et al. 2025, ICLR"
+    trains: ClassVar[str] = "text context (n_ctx, dim); factors (n_ctx, rank) x (rank, dim) and residual"
+    keeps: ClassVar[str] = "images, factors, residual"
+    Config = DPFPLConfig
+
+    def __init__(self, config: DPFPLConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.tuner, self.label_space = ContextTuner(config, setup), config.label_space
+        self.rank = min(config.rank, self.tuner.n_ctx, setup.backbone.text_dim)  # no matrix has more
+
+    def init_shared(self) -> PromptState:
+        return self.tuner.start()
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        classes, labels = training_classes(self.label_space, self.setup, data)
+        images, backbone = training_images(self.setup, data), self.setup.backbone
+        noise = torch_stream(self.setup.seed, "power iteration", broadcast.round, data.client)
+        probe = torch.randn(self.rank, backbone.text_dim, generator=noise)
+        own = personal if len(personal) else factorised(torch.zeros(self.tuner.n_ctx, backbone.text_dim), probe)
+
+        def texts(parameters: Parameters) -> list[PromptedText]:
+            return [self.tuner.prompted(parameters["ctx"] + personal_part(parameters), classes)]
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            logits = cosine_logits(images[rows], features[0], backbone.logit_scale)
+            return cross_entropy_on(labels, logits, rows)
+
+        def settle(parameters: Parameters) -> None:
+            for name, value in factorised(personal_part(parameters), probe).items():
+                parameters[name].copy_(value)
+
+        return Problem(PromptState({**broadcast.shared, **own}), labels, loss, texts, settle=settle)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        kept = {name: trained[name] for name in ("u", "v", "residual")}
+        return PromptState({"ctx": trained["ctx"]}), PromptState(kept)
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        ctx = shared["ctx"] + personal_part(personal) if len(personal) else shared["ctx"]
+        return self.tuner.class_features(PromptState({"ctx": ctx}), classes)
+
+    def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
+        """``p_G + alpha p_L``."""
+        return PromptState({**personal, "v": personal["v"] * alpha, "residual": personal["residual"] * alpha})
+
+
+def personal_part(parts: PromptState | Parameters) -> Tensor:
+    """``p_L = u v + residual`` ``(n_ctx, dim)``."""
+    return parts["u"] @ parts["v"] + parts["residual"]
+
+
+def factorised(prompt: Tensor, probe: Tensor) -> dict[str, Tensor]:
+    """``prompt`` ``(n, dim)`` as ``u v + residual`` by one power iteration from ``probe`` ``(rank, dim)``:
+    ``u = orth(prompt probe^T)``, ``v = u^T prompt``. The three add up to ``prompt``; rank(prompt) <= rank leaves no
+    residual."""
+    u, triangle = torch.linalg.qr(prompt @ probe.to(prompt.device).T)
+    u = u * torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # signs as in Gram-Schmidt, or columns would flip at will
+    v = u.T @ prompt
+    return {"u": u, "v": v, "residual": prompt - u @ v}

@@ -1,0 +1,51 @@
+"""PromptFL with FedAMP: every client is sent a mixture made for it (Huang et al., AAAI 2021, arXiv 2007.03797)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from promptfed.methods.base import METHODS, Setup
+from promptfed.methods.local_training import Problem
+from promptfed.methods.own_context import LOCAL, OwnContextFL
+from promptfed.methods.promptfl import PromptFLConfig
+from promptfed.methods.proximal import pulled
+from promptfed.prompts import PromptState
+from promptfed.types import Broadcast, ClientData
+
+
+class FedAMPConfig(PromptFLConfig):
+    """PromptFL's options, and the pull. How the mixtures are made are the options of the aggregator ``fedamp``."""
+
+    pull: float = Field(1.0, ge=0, description="lambda / alpha of the paper: strength of the pull to the mixture")
+
+
+@METHODS.register("fedamp")
+class FedAMP(OwnContextFL):
+    """Client k minimises ``CE(w) + lambda / (2 alpha) ||w - u_k||^2``, where the mixture ``u_k`` is what it was sent.
+
+    Shared: ``ctx`` ``(n_ctx, dim)``; client k is sent ``u_k``, weighted by how like k's last context the others' are.
+    Personal: ``local`` of the same shape, the ``w_k`` that it sent last. The paper's personal model is ``w_k``, so
+    that is what a client predicts with; somebody who never took part has the mean of all.
+
+    Different from the paper: it minimises exactly, where we take ``local_epochs`` from ``u_k`` on, as the proximal
+    step towards ``u_k`` suggests (other implementations go on from the last ``w_k``).
+    """
+
+    name: ClassVar[str] = "PromptFL+FedAMP"
+    paper: ClassVar[str] = "Huang et al. 2021, arXiv 2007.03797, on PromptFL"
+    aggregators: ClassVar[tuple[str, ...]] = ("fedamp",)
+    Config = FedAMPConfig
+
+    def __init__(self, config: FedAMPConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.pull = config.pull
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        return pulled(super().problem(broadcast, data, personal), self.pull)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return trained, PromptState({LOCAL: trained["ctx"]})

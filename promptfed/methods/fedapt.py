@@ -1,0 +1,117 @@
+"""FedAPT: a shared meta prompt that each domain's key turns into a prompt of its own (Su et al., AAAI 2024)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.backbones.base import PromptedText
+from promptfed.methods.base import METHODS, Setup, cosine_logits
+from promptfed.methods.context import ContextConfig, ContextTuner, training_classes
+from promptfed.methods.domains import Domains, mean_over_domains, mixture_logits
+from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.prompts import PromptState
+from promptfed.seeding import torch_stream
+from promptfed.types import Broadcast, ClientData, Split
+
+
+class FedAPTConfig(ContextConfig):
+    """FedAPT's options; see docs/methods.md for the paper's values."""
+
+    n_ctx: int = Field(8, ge=1, le=64, description="number of context tokens (taken from `init` when that is given)")
+    class_specific: bool = Field(True, description="one meta prompt for each class (the paper's), or one for all")
+    tau: float = Field(0.01, gt=0, description="temperature of the domain weights at inference; small is one-hot")
+
+
+@METHODS.register("fedapt")
+class FedAPT(GradientMethod):
+    """Clients of domain i train ``ctx * (1 + key_i)`` by CE(class) + CE(domain); the server averages.
+
+    Shared: the meta prompt ``ctx`` ``(classes, n_ctx, dim)`` and the adaptive network ``query``
+    ``(domains, embed_dim)``, which reads an image's domain from its feature, not normalised: ``r = query f(x)``.
+    Personal: nothing. The keys ``(domains, n_ctx, dim)``, U(0, 1), are never trained and never sent: everybody
+    draws them from the run's seed, where the released code sends client i its key.
+    Inference: ``w = softmax(standardised r / tau)``, the same for everybody, so a new client needs no key.
+
+    Different from the released code: it encodes the texts anew for every image with ``ctx * (1 + sum_i w_i key_i)``;
+    here the text features of the D prompts are encoded once and ``w`` mixes those. The two agree where w is one-hot,
+    as tau 0.01 nearly makes it. A class without a meta prompt of its own gets the mean over the base classes (the
+    paper has none for it).
+    """
+
+    name: ClassVar[str] = "FedAPT"
+    paper: ClassVar[str] = "Su et al. 2024, AAAI, arXiv 2211.07864"
+    trains: ClassVar[str] = "meta prompt (classes, n_ctx, dim), adaptive network (domains, embed_dim)"
+    aggregators: ClassVar[tuple[str, ...]] = ("mean", "uniform")
+    Config = FedAPTConfig
+    config: FedAPTConfig
+
+    def __init__(self, config: FedAPTConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.tuner, self.domains = ContextTuner(config, setup), Domains(setup)
+        shape = (len(self.domains), self.tuner.n_ctx, setup.backbone.text_dim)
+        self.keys = torch.rand(shape, generator=torch_stream(setup.seed, "fedapt keys")).to(setup.backbone.device)
+        self._known: tuple[PromptState, tuple[str, ...], Tensor] | None = None
+
+    def init_shared(self) -> PromptState:
+        dim = self.setup.backbone.embed_dim
+        draw = torch.rand(len(self.domains), dim, generator=torch_stream(self.setup.seed, "fedapt query"))
+        return PromptState({**self.tuner.start(), "query": (2 * draw - 1) / math.sqrt(dim)})
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        classes, labels = training_classes(self.config.label_space, self.setup, data)
+        images, scale = self.setup.features.images(data.train), self.setup.backbone.logit_scale
+        domain = self.domains.of(data.client)
+        key = self.keys[domain]
+
+        def texts(parameters: Parameters) -> list[PromptedText]:
+            return [self.tuner.prompted(parameters["ctx"] * (1 + key), classes)]
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            of_class, logits = cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
+            of_domain = F.cross_entropy(images[rows] @ parameters["query"].T, torch.full_like(rows, domain))
+            return of_class + of_domain, logits
+
+        return Problem(broadcast.shared, labels, loss, texts)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return trained, personal
+
+    # ------------------------------------------------------------------------------------------- prediction
+
+    def domain_weights(self, shared: PromptState, images: Tensor) -> Tensor:
+        """``w`` ``(n, domains)`` of image features ``(n, embed_dim)``, not normalised."""
+        scores = images @ shared["query"].to(images.device).T
+        spread = scores.std(-1, correction=0, keepdim=True).clamp(min=1e-6)
+        return ((scores - scores.mean(-1, keepdim=True)) / spread / self.config.tau).softmax(-1)
+
+    @torch.no_grad()
+    def _texts(self, shared: PromptState, classes: Sequence[str]) -> Tensor:
+        """Unit text features ``(domains, classes, embed_dim)``; those last asked for are remembered."""
+        names = tuple(classes)
+        if self._known is None or self._known[0] is not shared or self._known[1] != names:
+            ctx = shared["ctx"].to(self.setup.backbone.device)
+            asked = [self.tuner.prompted(ctx * (1 + key), names) for key in self.keys]
+            features = F.normalize(torch.stack(self.setup.backbone.encode_prompted_texts(asked)), dim=-1)
+            self._known = (shared, names, features)
+        return self._known[2]
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        """Text features in the middle of the domains; ``logits`` weighs the domains for each image."""
+        return mean_over_domains(self._texts(shared, classes))
+
+    @torch.no_grad()
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        images = self.setup.features.images(split)
+        weights = self.domain_weights(shared, images)
+        return mixture_logits(images, weights, self._texts(shared, classes), self.setup.backbone.logit_scale)

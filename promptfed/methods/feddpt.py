@@ -1,0 +1,145 @@
+"""Fed-DPT: a text prompt for each domain, weighed by an image's attention to visual prompts (Wei et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.backbones.base import Ability, PromptedText
+from promptfed.methods.base import METHODS, Setup
+from promptfed.methods.context import ContextConfig, ContextTuner, training_classes
+from promptfed.methods.domains import Domains, mean_over_domains, mixture_logits
+from promptfed.methods.local_training import GradientMethod, Parameters, Problem
+from promptfed.methods.visual import prompted_images, start_visual, visual_features
+from promptfed.prompts import PromptState
+from promptfed.types import Broadcast, ClientData, Split
+
+
+class FedDPTConfig(ContextConfig):
+    """Fed-DPT's options; see docs/methods.md for the paper's values."""
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    external_momentum: float = Field(
+        0.99, ge=0, le=1, description="how much of its copy of another domain's text prompt a client keeps each round"
+    )
+    loss: Literal["cross_entropy", "cosine"] = Field(
+        "cross_entropy", description="of scaled cosines, or 1 - cosine to the true class (the paper's)"
+    )
+
+
+@METHODS.register("feddpt")
+class FedDPT(GradientMethod):
+    """Each domain has a text prompt ``P_k``; there are as many visual prompt tokens as domains, shared by all. With
+    ``w(x)`` the class token's attention to those tokens in the last block, an image is compared with
+    ``T_c(x) = sum_k w_k(x) N(g(P_k, c))`` (the paper's equation 5).
+
+    Shared: ``text/k`` ``(n_ctx, dim)`` for domain k, and ``visual`` ``(domains, vision_dim)``. A client of domain k
+    trains and sends ``text/k`` and ``visual`` only. A tensor is averaged over those who sent it, which puts the
+    domains' text prompts side by side (the paper's concatenation) and averages the visual ones.
+    Personal: the client's copies of the other domains' text prompts. They know no gradient: when a round begins each
+    moves towards what was downloaded, ``P_j <- a P_j + (1 - a) downloaded``. Somebody who never took part uses the
+    server's own; the mixture asks for no domain label.
+
+    The paper's full text was not at hand: shapes, the mean over attention heads and cross-entropy in place of its
+    cosine loss are inferred or second hand. Different from it: the other domains' text features cannot change within
+    a round and are encoded once in it, so a step encodes the client's own only, C texts instead of D x C.
+    """
+
+    name: ClassVar[str] = "Fed-DPT"
+    paper: ClassVar[str] = "Wei et al. 2023, arXiv 2310.03103"
+    trains: ClassVar[str] = "text context of the client's domain (n_ctx, dim), visual context (domains, vision_dim)"
+    keeps: ClassVar[str] = "images, copies of the other domains' contexts"
+    requires: ClassVar[frozenset[Ability]] = frozenset({"visual prompts"})
+    aggregators: ClassVar[tuple[str, ...]] = ("mean", "uniform")
+    Config = FedDPTConfig
+    config: FedDPTConfig
+
+    def __init__(self, config: FedDPTConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.tuner, self.domains = ContextTuner(config, setup), Domains(setup)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def init_shared(self) -> PromptState:
+        """All text prompts start alike, so that at first the mixture is PromptFL's one prompt."""
+        texts = {text_of(k): self.tuner.start()["ctx"] for k in range(len(self.domains))}
+        return PromptState({**texts, "visual": start_visual(self.setup, len(self.domains), "feddpt")})
+
+    def init_personal(self, client: int) -> PromptState:
+        return self._external(self.init_shared(), client)
+
+    def uploads(self, client: int, sent: PromptState) -> frozenset[str]:
+        return frozenset({text_of(self.domains.of(client)), "visual"})
+
+    def _external(self, shared: PromptState, client: int) -> PromptState:
+        """The text prompts of ``shared`` that are not ``client``'s own domain's."""
+        others = set(range(len(self.domains))) - {self.domains.of(client)}
+        return PromptState({text_of(k): shared[text_of(k)] for k in others})
+
+    def _moved(self, broadcast: Broadcast, client: int, personal: PromptState) -> PromptState:
+        """The client's copies of the other domains' text prompts in this round."""
+        downloaded = self._external(broadcast.shared, client)
+        return downloaded.interpolate(personal, self.config.external_momentum) if len(personal) else downloaded
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        classes, labels = training_classes(self.config.label_space, self.setup, data)
+        mine, scale = self.domains.of(data.client), self.setup.backbone.logit_scale
+        own, answers = text_of(mine), labels.to(self.setup.backbone.device)
+        others = self._texts(self._moved(broadcast, data.client, personal), classes)
+
+        def texts(parameters: Parameters) -> list[PromptedText]:
+            return [self.tuner.prompted(parameters[own], classes)]
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            seen = prompted_images(self.setup, data.train, rows, parameters["visual"])
+            mixed = torch.cat([others[:mine], F.normalize(features[0], dim=-1)[None], others[mine:]])
+            logits = mixture_logits(seen.features, seen.attention, mixed, scale)
+            if self.config.loss == "cross_entropy":
+                return F.cross_entropy(logits, answers[rows]), logits
+            right = logits.gather(1, answers[rows][:, None]) / scale
+            return 1 - right.mean(), logits
+
+        return Problem(PromptState({name: broadcast.shared[name] for name in (own, "visual")}), labels, loss, texts)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return trained, self._moved(broadcast, data.client, personal)
+
+    # ------------------------------------------------------------------------------------------- prediction
+
+    @torch.no_grad()
+    def _texts(self, prompts: PromptState, classes: Sequence[str]) -> Tensor:
+        """Unit text features ``(domains, classes, embed_dim)`` of those domains' text prompts in ``prompts``."""
+        backbone = self.setup.backbone
+        held = [prompts[text_of(k)] for k in range(len(self.domains)) if text_of(k) in prompts]
+        asked = [self.tuner.prompted(ctx.to(backbone.device), classes) for ctx in held]
+        empty = torch.empty(0, len(classes), backbone.embed_dim, device=backbone.device)
+        features = backbone.encode_prompted_texts(asked)
+        return F.normalize(torch.stack(features), dim=-1) if features else empty
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        """Text features for an image that attends to all domains alike; ``logits`` weighs them for each image."""
+        return mean_over_domains(self._texts(PromptState({**shared, **personal}), classes))
+
+    @torch.no_grad()
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        seen = visual_features(self.setup, split, shared["visual"])
+        texts = self._texts(PromptState({**shared, **personal}), classes)
+        return mixture_logits(seen.features, seen.attention, texts, self.setup.backbone.logit_scale)
+
+    def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
+        """The copies of the other domains' prompts, moved from the server's (0) to the client's own (1)."""
+        return PromptState({name: torch.lerp(shared[name], kept, alpha) for name, kept in personal.items()})
+
+
+def text_of(domain: int) -> str:
+    """Name of a domain's text prompt."""
+    return f"text/{domain}"

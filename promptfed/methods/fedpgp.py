@@ -1,0 +1,106 @@
+"""FedPGP: a shared context plus a personal low-rank part (Cui et al., ICML 2024, arXiv 2405.09771)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.backbones.base import PromptedText
+from promptfed.methods.base import METHODS, Setup, cosine_logits
+from promptfed.methods.context import ContextConfig, ContextTuner, training_classes, training_images
+from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.methods.templates import HandTemplate, template_features
+from promptfed.prompts import PromptState
+from promptfed.seeding import torch_stream
+from promptfed.types import Broadcast, ClientData
+
+
+class FedPGPConfig(ContextConfig, HandTemplate):
+    """Options of the context, its personal part and the contrastive term."""
+
+    rank: int = Field(4, ge=1, description="rank of the personal part")
+    mu: float = Field(1.0, ge=0, description="weight of the contrastive term")
+    tau: float = Field(0.5, gt=0, description="temperature of the contrastive term")
+
+
+@METHODS.register("fedpgp")
+class FedPGP(GradientMethod):
+    """``ctx = sigma + U V``: what all learn together, and what one client adds to it.
+
+    Shared: ``sigma`` ``(n_ctx, dim)``. Personal: ``u`` ``(n_ctx, rank)``, ``v`` ``(rank, dim)``.
+    Loss: cross-entropy with ctx, plus mu times a contrastive term that holds sigma to the hand-written sentence and
+    keeps ctx away from sigma; see ``contrast``.
+    Different: one prompt for each class (N = 1); T_0 is the feature of a hand-written sentence, computed once, where
+    the released code encodes a row of X; the optimiser is PromptFL's. The start of U and V is our choice: U noise,
+    the same for everybody, V zero, so that a client's first step starts from sigma. Without a personal part: sigma.
+    """
+
+    name: ClassVar[str] = "FedPGP"
+    paper: ClassVar[str] = "Cui et al. 2024, arXiv 2405.09771"
+    trains: ClassVar[str] = "text context (n_ctx, dim); low-rank (n_ctx, rank) x (rank, dim)"
+    keeps: ClassVar[str] = "images, low-rank part"
+    Config = FedPGPConfig
+
+    def __init__(self, config: FedPGPConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.tuner, self.label_space, self.template = ContextTuner(config, setup), config.label_space, config.template
+        self.rank, self.mu, self.tau = config.rank, config.mu, config.tau
+
+    def init_shared(self) -> PromptState:
+        return PromptState({"sigma": self.tuner.start()["ctx"]})
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        classes, labels = training_classes(self.label_space, self.setup, data)
+        images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
+        hand = template_features(self.setup, classes, self.template)
+        own = personal if len(personal) else self._low_rank_start()
+
+        def texts(parameters: Parameters) -> list[PromptedText]:
+            return [self.tuner.prompted(ctx, classes) for ctx in (personalised(parameters), parameters["sigma"])]
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            fitted, common = features
+            entropy, logits = cross_entropy_on(labels, cosine_logits(images[rows], fitted, scale), rows)
+            return entropy + self.mu * contrast(hand, common, fitted, self.tau), logits
+
+        return Problem(PromptState({**broadcast.shared, **own}), labels, loss, texts)
+
+    def _low_rank_start(self) -> PromptState:
+        noise = torch_stream(self.setup.seed, "low rank")
+        return PromptState(
+            {
+                "u": 0.02 * torch.randn(self.tuner.n_ctx, self.rank, generator=noise),
+                "v": torch.zeros(self.rank, self.setup.backbone.text_dim),
+            }
+        )
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        sent = {name: trained[name] for name in broadcast.shared}
+        return PromptState(sent), PromptState({name: trained[name] for name in ("u", "v")})
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        ctx = personalised({**shared, **personal}) if len(personal) else shared["sigma"]
+        return self.tuner.class_features(PromptState({"ctx": ctx}), classes)
+
+    def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
+        """``sigma + alpha U V``: the straight path from sigma to ctx."""
+        return PromptState({**personal, "u": personal["u"] * alpha})
+
+
+def personalised(parts: Parameters) -> Tensor:
+    """``sigma + U V``."""
+    return parts["sigma"] + parts["u"] @ parts["v"]
+
+
+def contrast(hand: Tensor, common: Tensor, fitted: Tensor, tau: float) -> Tensor:
+    """Mean over classes of ``-log(e^p / (e^p + e^q))`` with ``p = cos(T_0, T_sigma) / tau`` and
+    ``q = cos(T_sigma, T_ctx) / tau``; all three ``(classes, embed_dim)``."""
+    positive, negative = F.cosine_similarity(hand, common), F.cosine_similarity(common, fitted)
+    return F.softplus((negative - positive) / tau).mean()

@@ -1,0 +1,93 @@
+"""PromptFL+FT: after federation every client fine-tunes the shared context for itself (Profit's first recipe)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from promptfed.aggregators.base import Aggregator
+from promptfed.methods.base import METHODS, Setup, TrainingJob
+from promptfed.methods.local_training import train_together
+from promptfed.methods.own_context import LOCAL, OwnContextFL
+from promptfed.methods.promptfl import PromptFLConfig
+from promptfed.methods.proximal import pulled
+from promptfed.prompts import PromptState
+from promptfed.types import Update
+
+
+class FinetuneConfig(PromptFLConfig):
+    """PromptFL's options for the federation, and those of the fine-tuning after it."""
+
+    finetune_epochs: int = Field(10, ge=1, description="epochs of the last round, on each client's own images")
+    finetune_lr: float = Field(0.003, gt=0, description="constant learning rate of the last round")
+    l2_to_global: float = Field(0.0, ge=0, description="strength lambda of the pull towards the shared context")
+
+
+@METHODS.register("finetune")
+class Finetune(OwnContextFL):
+    """All rounds are PromptFL's; in one more, every client trains the final ``ctx`` on its own images and keeps it.
+
+    Shared: ``ctx`` ``(n_ctx, dim)``; in the last round clients send it back as they got it, and the server leaves all
+    as it was. Personal, after the last round: ``local`` of the same shape, the minimum that ``finetune_epochs`` found
+    of ``CE(p) + l2_to_global / 2 ||p - ctx||^2`` (Collins et al. 2023). A client whose last round failed has ``ctx``.
+    """
+
+    name: ClassVar[str] = "PromptFL+FT"
+    paper: ClassVar[str] = "Collins et al. 2023, arXiv 2310.04627, on PromptFL"
+    Config = FinetuneConfig
+
+    def __init__(self, config: FinetuneConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.l2_to_global = config.l2_to_global
+        last = {"lr": config.finetune_lr, "local_epochs": config.finetune_epochs, "schedule": "constant"}
+        self.last_training = config.model_copy(update=last)
+
+    @property
+    def rounds(self) -> int:
+        return self.setup.rounds + 1
+
+    def needs_all_clients(self, round: int) -> bool:
+        return round > self.setup.rounds
+
+    def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
+        if not jobs or jobs[0][0].round <= self.setup.rounds:
+            return super().train_many(jobs)
+        problems = [(data.client, pulled(self.problem(*job), self.l2_to_global)) for job in jobs for data in [job[1]]]
+        trained = train_together(problems, self.last_training, self.setup, jobs[0][0].round)
+        return [
+            (
+                Update(data.client, sent.shared, len(data.train), fit.loss, fit.accuracy),
+                PromptState({LOCAL: values["ctx"]}),
+            )
+            for (sent, data, _), (values, fit) in zip(jobs, trained, strict=True)
+        ]
+
+    def server_side(self, aggregator: Aggregator) -> Aggregator:
+        return UnlessUnchanged(aggregator)
+
+
+class UnlessUnchanged(Aggregator):
+    """``inner``, but a round in which everybody sent back what it was sent changes nothing: not by noise, not by the
+    momentum of a server optimiser either."""
+
+    def __init__(self, inner: Aggregator) -> None:
+        super().__init__(inner.config)
+        self.inner = inner
+
+    def init(self, shared: PromptState) -> PromptState:
+        return self.inner.init(shared)
+
+    def check(self, clients: int) -> None:
+        self.inner.check(clients)
+
+    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
+        return self.inner.broadcast(shared, server, client)
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        if all(update.shared == self.broadcast(shared, server, update.client) for update in updates):
+            return shared, server
+        return self.inner.apply(shared, updates, server)

@@ -1,0 +1,57 @@
+"""FedKgCoOp: PromptFL with KgCoOp's pull towards a hand-written template (Qiu et al. 2024; Yao et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.methods.base import METHODS, Setup
+from promptfed.methods.context import training_classes
+from promptfed.methods.local_training import Parameters, Problem
+from promptfed.methods.promptfl import PromptFL, PromptFLConfig
+from promptfed.methods.templates import HandTemplate, template_features
+from promptfed.prompts import PromptState
+from promptfed.types import Broadcast, ClientData
+
+
+class KgCoOpConfig(PromptFLConfig, HandTemplate):
+    """PromptFL's options, and the strength and the aim of the pull."""
+
+    n_ctx: int = Field(4, ge=1, le=64, description="number of context tokens (taken from `init` when that is given)")
+    weight: float = Field(8.0, ge=0, description="strength of the pull towards the template; 0 is PromptFL")
+
+
+@METHODS.register("kgcoop")
+class KgCoOp(PromptFL):
+    """Each client minimises ``CE + w (1 - mean_c cos(T_c, g(template_c)))``: ``T_c`` is the feature of class c with the
+    learned context, ``g(template_c)`` that of the hand-written sentence, over the classes of the client's softmax.
+
+    Shared: ``ctx`` ``(n_ctx, dim)``. Personal: nothing. The template's features are computed once and kept.
+    The pull is what FedTPG's released code adds. The paper takes a template of its own for each data set; here it is
+    the task's first one, or ``template``. Else as PromptFL.
+    """
+
+    name: ClassVar[str] = "FedKgCoOp"
+    paper: ClassVar[str] = "Yao et al. 2023, arXiv 2303.13283; federated in Qiu et al. 2024, arXiv 2310.06123"
+    Config = KgCoOpConfig
+
+    def __init__(self, config: KgCoOpConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.weight, self.template = config.weight, config.template
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        plain = super().problem(broadcast, data, personal)
+        classes, _ = training_classes(self.tuner.config.label_space, self.setup, data)
+        written = template_features(self.setup, classes, self.template)
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            value, logits = plain.loss(parameters, features, rows)
+            likeness = F.cosine_similarity(features[0], written, dim=-1).mean()
+            return value + self.weight * (1 - likeness), logits
+
+        return replace(plain, loss=loss)

@@ -1,0 +1,238 @@
+"""pFedPG: the server's hyper-network makes a prompt for each client (Yang, Wang and Wang, ICCV 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.aggregators.base import Aggregator, AggregatorConfig
+from promptfed.backbones.base import PromptedText
+from promptfed.errors import ConfigError
+from promptfed.methods.base import METHODS, Setup, cosine_logits
+from promptfed.methods.context import ContextConfig, ContextTuner, LabelSpace, training_classes, training_images
+from promptfed.methods.local_training import (
+    GradientMethod,
+    LocalTraining,
+    Parameters,
+    Problem,
+    cross_entropy_on,
+    train_together,
+)
+from promptfed.methods.templates import HandTemplate, template_features
+from promptfed.methods.visual import prompted_images, start_visual, visual_features
+from promptfed.prompts import PromptState
+from promptfed.seeding import torch_stream
+from promptfed.types import Broadcast, ClientData, Split, Update
+
+DESCRIPTOR_RATE = 10.0
+"""A descriptor's numbers are some ten times as large as a prompt's: so are its steps when it is fitted alone."""
+
+
+class PFedPGConfig(LocalTraining, LabelSpace, HandTemplate):
+    """pFedPG's options; see docs/methods.md for the paper's values. ``template`` is for side "visual"."""
+
+    side: Literal["visual", "text"] = Field("visual", description="which tower the prompt goes into")
+    n_ctx: int = Field(10, ge=1, le=64, description="number of prompt tokens")
+    server_optimizer: Literal["sgd", "adamw"] = Field("adamw", description="how the server steps on the hyper-network")
+    server_lr: float = Field(0.01, gt=0, description="the server's learning rate; with sgd 1 is natural")
+
+
+@METHODS.register("pfedpg")
+class PFedPG(GradientMethod):
+    """The server holds a hyper-network ``phi`` and sends client n the prompt that it makes from its descriptor,
+    ``P_n = base + W_O Attn(W_Q d_n, W_K base, W_V base)``; the client trains it to ``P~_n`` and sends that.
+
+    Shared, on the server only: ``base`` ``(n_ctx, width)``, a ``descriptor/n`` ``(width,)`` a client, and ``query``,
+    ``key``, ``value``, ``out`` ``(width, width)``. Sent both ways: ``visual`` ``(n_ctx, vision_dim)``, or ``ctx``
+    ``(n_ctx, text_dim)`` with side "text". Personal: nothing; what a client deploys is what it is sent. Somebody who
+    never took part gets the prompt of the mean descriptor, or a better one by ``fit_descriptor``.
+
+    The paper has a classification head for each client. CLIP needs none: the classes' text features take its place
+    (in a hand-written template; side "text" prompts the text tower instead). The attention has one query, whose
+    outcome is added to every token, as in an unofficial code; the paper's own form, its initialisation and the
+    fitting of a new client's descriptor are inferred.
+    """
+
+    name: ClassVar[str] = "pFedPG"
+    paper: ClassVar[str] = "Yang et al. 2023, ICCV, arXiv 2308.15367"
+    trains: ClassVar[str] = "visual context (n_ctx, vision_dim) or text context; the server: a hyper-network"
+    aggregators: ClassVar[tuple[str, ...]] = ("mean",)
+    Config = PFedPGConfig
+    config: PFedPGConfig
+
+    def __init__(self, config: PFedPGConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        if config.side == "visual" and "visual prompts" not in setup.backbone.abilities:
+            raise ConfigError(
+                f"method 'pfedpg' needs a backbone with visual prompts, which '{setup.backbone.name}' has not: use "
+                "--backbone tiny or an open_clip ViT, or prompt the text tower: --set method.side=text"
+            )
+        self.sends = "visual" if config.side == "visual" else "ctx"
+        self.tuner = ContextTuner(ContextConfig.model_validate({"n_ctx": config.n_ctx}), setup)
+
+    def init_shared(self) -> PromptState:
+        """``base`` as other methods start their prompts, descriptors U(-1, 1), keys of unit variance so that clients
+        attend differently from the first round on, the other projections as a linear layer starts."""
+        seed = self.setup.seed
+        base = start_visual(self.setup, self.config.n_ctx, "pfedpg") if self.sends == "visual" else None
+        base = self.tuner.start("pfedpg")["ctx"] if base is None else base
+        width = base.shape[1]
+
+        def uniform(bound: float, *shape: int, purpose: str) -> Tensor:
+            return bound * (2 * torch.rand(shape, generator=torch_stream(seed, "pfedpg", purpose)) - 1)
+
+        bounds = dict.fromkeys(("query", "key", "value", "out"), (3 / width) ** 0.5)
+        bounds["key"] /= base.std().clamp(min=1e-3).item()
+        clients = range(len(self.setup.domains))
+        return PromptState(
+            {
+                "base": base,
+                **{name: uniform(bound, width, width, purpose=name) for name, bound in bounds.items()},
+                **{descriptor_of(n): uniform(1.0, width, purpose=descriptor_of(n)) for n in clients},
+            }
+        )
+
+    def server_side(self, aggregator: Aggregator) -> Aggregator:
+        return HyperNetwork(self.sends, self.config)
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        return self._problem(broadcast.shared, lambda parameters: parameters[self.sends], data)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return trained, personal
+
+    def fit_descriptor(self, phi: PromptState, data: ClientData, rounds: int | None = None) -> PromptState:
+        """What a client that was never in training deploys: only its descriptor is fitted, on its own images, for
+        ``rounds`` rounds of local training (by default those of the run), from the mean descriptor on, with the
+        hyper-network ``phi`` frozen. Nothing is sent. Returns the prompt, as ``broadcast`` would send it."""
+        device = self.setup.backbone.device
+        frozen = {name: tensor.to(device) for name, tensor in phi.items()}
+        found = PromptState({"descriptor": mean_descriptor(phi)})
+        for round in range(1, (rounds or self.setup.rounds) + 1):
+            problem = self._problem(found, lambda p: generate(frozen, p["descriptor"]), data)
+            [(found, _)] = train_together([(data.client, problem)], self.config, self.setup, round)
+        return PromptState({self.sends: generate(phi, found["descriptor"])})
+
+    def _problem(self, start: PromptState, read: Callable[[Parameters], Tensor], data: ClientData) -> Problem:
+        """Cross-entropy of scaled cosines with the prompt that ``read`` makes of the trained values."""
+        classes, labels = training_classes(self.config.label_space, self.setup, data)
+        scale = self.setup.backbone.logit_scale
+        factors = {"descriptor": DESCRIPTOR_RATE}
+        if self.sends == "ctx":
+            images = training_images(self.setup, data)
+
+            def texts(parameters: Parameters) -> list[PromptedText]:
+                return [self.tuner.prompted(read(parameters), classes)]
+
+            def text_loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+                return cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
+
+            return Problem(start, labels, text_loss, texts, factors)
+        names = self._names(classes)
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            seen = prompted_images(self.setup, data.train, rows, read(parameters))
+            return cross_entropy_on(labels, cosine_logits(seen.features, names, scale), rows)
+
+        return Problem(start, labels, loss, factors=factors)
+
+    # ------------------------------------------------------------------------------------------- prediction
+
+    def _names(self, classes: Sequence[str]) -> Tensor:
+        """Unit features ``(classes, embed_dim)`` of the class names in the template. They never change."""
+        return F.normalize(template_features(self.setup, classes, self.config.template), dim=-1)
+
+    @property
+    def reads_texts_only(self) -> bool:
+        return self.sends == "ctx"
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        return self._names(classes) if self.sends == "visual" else self.tuner.class_features(shared, classes)
+
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        if self.sends == "ctx":
+            return super().logits(shared, personal, classes, split)
+        with torch.no_grad():
+            seen = visual_features(self.setup, split, shared["visual"])
+            return cosine_logits(seen.features, self._names(classes), self.setup.backbone.logit_scale)
+
+
+# ------------------------------------------------------------------------------------------- the hyper-network
+
+
+def descriptor_of(client: int) -> str:
+    """Name of a client's descriptor."""
+    return f"descriptor/{client}"
+
+
+def mean_descriptor(phi: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([tensor for name, tensor in phi.items() if name.startswith("descriptor/")]).mean(0)
+
+
+def generate(phi: Mapping[str, Tensor], descriptor: Tensor) -> Tensor:
+    """The prompt ``(n_ctx, width)`` of ``descriptor`` ``(width,)``: the base, and on each of its tokens the same
+    mixture of them, ``W_O softmax(W_Q d . W_K base / sqrt(width)) W_V base``."""
+    base = phi["base"]
+    scores = (base @ phi["key"].T) @ (phi["query"] @ descriptor) / base.shape[1] ** 0.5
+    mixed: Tensor = base + phi["out"] @ (scores.softmax(0) @ (base @ phi["value"].T))
+    return mixed
+
+
+class HyperNetwork(Aggregator):
+    """``phi <- phi - eta sum_n (n_i / n) J_n(phi)^T (P_n - P~_n)`` over the clients that replied: one gradient step
+    on ``1/2 sum_n (n_i / n) |P_n(phi) - P~_n|^2``.
+
+    Server memory, with adamw: ``NAME/step``, ``NAME/exp_avg``, ``NAME/exp_avg_sq`` of every parameter that ever
+    moved. The descriptor of a client that did not reply stays as it is, and so does its memory.
+    """
+
+    def __init__(self, prompt: str, config: PFedPGConfig) -> None:
+        super().__init__(AggregatorConfig())
+        self.prompt, self.options = prompt, config
+
+    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
+        """The prompt of ``client``, or that of the mean descriptor for somebody who has none."""
+        own = None if client is None else shared.get(descriptor_of(client))
+        return PromptState({self.prompt: generate(shared, mean_descriptor(shared) if own is None else own)})
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        phi = {name: tensor.clone().requires_grad_(True) for name, tensor in shared.items()}
+        optimizer = self._optimizer(phi, server)
+        total = sum(update.samples for update in updates)
+        with torch.enable_grad():
+            made = [generate(phi, phi[descriptor_of(update.client)]) for update in updates]
+            pulls = [
+                update.samples / total * (prompt.detach() - update.shared[self.prompt])
+                for prompt, update in zip(made, updates, strict=True)
+            ]
+            torch.autograd.backward(made, pulls)
+        optimizer.step()
+        memory = {
+            f"{name}/{part}": value
+            for name, tensor in phi.items()
+            for part, value in optimizer.state.get(tensor, {}).items()
+            if isinstance(value, Tensor)
+        }
+        return PromptState(phi), PromptState(memory)
+
+    def _optimizer(self, phi: Parameters, server: PromptState) -> torch.optim.Optimizer:
+        """The server's optimiser with what it remembers; parameters without a gradient are left alone by it."""
+        if self.options.server_optimizer == "sgd":
+            return torch.optim.SGD(phi.values(), lr=self.options.server_lr)
+        optimizer = torch.optim.AdamW(phi.values(), lr=self.options.server_lr, weight_decay=0.0)
+        for name, tensor in phi.items():
+            parts = ("step", "exp_avg", "exp_avg_sq")
+            if f"{name}/step" in server:
+                optimizer.state[tensor] = {part: server[f"{name}/{part}"].clone() for part in parts}
+        return optimizer

@@ -1,0 +1,110 @@
+"""pFedPrompt: a shared text context, and next to it each client's own labelled features (Guo, Guo, Wang, WWW 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.methods.base import METHODS, Setup, cosine_logits
+from promptfed.methods.context import ContextConfig, ContextTuner, training_images
+from promptfed.methods.local_training import GradientMethod, Problem
+from promptfed.prompts import PromptState
+from promptfed.types import Broadcast, ClientData, Split
+
+STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""What ``choose_alpha`` chooses from."""
+
+
+class PFedPromptConfig(ContextConfig):
+    """Options of the learned context, and of the client's memory of its own images."""
+
+    alpha: float = Field(1.0, ge=0, description="weight of the client's memory, where the client does not choose it")
+    beta: float = Field(5.5, gt=0, description="how fast the say of a remembered image falls with its distance")
+    choose_alpha: bool = Field(
+        True, description="each client chooses alpha (0 to 30) on its own validation images, if it has any"
+    )
+
+
+@METHODS.register("pfedprompt")
+class PFedPrompt(GradientMethod):
+    """Clients tune one context together as in PromptFL; each adds a vote of its own labelled images, which needs no
+    training: ``logits = s N(f(x)) N(T)^T + alpha exp(-beta (1 - N(f(x)) K^T)) Y``.
+
+    Shared: ``ctx`` ``(n_ctx, dim)``. Personal, never sent: ``keys`` K ``(M, embed_dim)``, unit features of the
+    client's M training images; ``labels`` ``(M,)``, their base classes, which make the one-hot Y; ``alpha`` ``(1,)``.
+    Classes that the client has no images of get the text term alone, and so does somebody who never took part.
+    The paper's code is not public and its exact attention is not known to us: this is the training-free form that
+    later papers describe (that of Tip-Adapter), without attention over places in the image.
+    The memory has no part in training, where every image would find itself in it. The right alpha grows with the
+    backbone's logit scale, so by default each client chooses its own on its validation images, in every round.
+    """
+
+    name: ClassVar[str] = "pFedPrompt"
+    paper: ClassVar[str] = "Guo, Guo, Wang 2023, WWW"
+    trains: ClassVar[str] = "text context (n_ctx, dim)"
+    keeps: ClassVar[str] = "images, their features and labels (M, embed_dim)"
+    Config = PFedPromptConfig
+
+    def __init__(self, config: PFedPromptConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.alpha, self.beta, self.choose_alpha = config.alpha, config.beta, config.choose_alpha
+        self.tuner = ContextTuner(config, setup)
+
+    def init_shared(self) -> PromptState:
+        return self.tuner.start()
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        return self.tuner.problem(broadcast.shared, data)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        memory = {"keys": training_images(self.setup, data), "labels": data.train.labels}
+        alpha = self.alpha
+        if self.choose_alpha and len(data.val):
+            alpha = self._best_alpha(broadcast.shared, memory, data)
+        return trained, PromptState({**memory, "alpha": torch.tensor([alpha])})
+
+    def _best_alpha(self, shared: PromptState, memory: dict[str, Tensor], data: ClientData) -> float:
+        """The smallest of STRENGTHS with the most validation images right, among the client's own classes."""
+        own, classes = torch.tensor(data.classes), [self.setup.classes[i] for i in data.classes]
+        said, remembered = self._terms(shared, PromptState(memory), classes, data.val)
+        guesses = [own[(said + strength * remembered).argmax(-1).cpu()] for strength in STRENGTHS]
+        right = [int((guess == data.val.labels).sum()) for guess in guesses]
+        return STRENGTHS[right.index(max(right))]
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        """The text side alone, which is the same for everybody."""
+        return self.tuner.class_features(shared, classes)
+
+    @torch.no_grad()
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        if not len(personal):
+            return super().logits(shared, personal, classes, split)
+        said, remembered = self._terms(shared, personal, classes, split)
+        return said + personal["alpha"].to(said.device) * remembered
+
+    @torch.no_grad()
+    def _terms(
+        self, shared: PromptState, memory: PromptState, classes: Sequence[str], split: Split
+    ) -> tuple[Tensor, Tensor]:
+        """The text term and the memory's vote before alpha, each ``(n, classes)``; a class without entries gets 0."""
+        images = self.setup.features.images(split)
+        device, nowhere = images.device, len(classes)
+        columns = {name: column for column, name in enumerate(classes)}
+        remembered = [self.setup.classes[i] for i in memory["labels"].long().tolist()]
+        columns_of = torch.tensor([columns.get(name, nowhere) for name in remembered], device=device)
+        votes = F.one_hot(columns_of, nowhere + 1)[:, :nowhere].float()
+        cosines = F.normalize(images, dim=-1) @ memory["keys"].to(device).T
+        texts = self.class_features(shared, memory, classes)
+        said = cosine_logits(images, texts, self.setup.backbone.logit_scale)
+        return said, torch.exp(-self.beta * (1 - cosines)) @ votes
+
+    def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
+        """The memory speaks ``alpha`` times as loud."""
+        return PromptState({**personal, "alpha": personal["alpha"] * alpha})

@@ -1,0 +1,84 @@
+"""PromptFolio: a portfolio of a shared and a personal context (Pan et al., NeurIPS 2024, arXiv 2409.19610)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.backbones.base import PromptedText
+from promptfed.methods.base import METHODS, Setup, cosine_logits, mixed_features
+from promptfed.methods.context import ContextConfig, ContextTuner, training_classes, training_images
+from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.prompts import PromptState
+from promptfed.types import Broadcast, ClientData
+
+
+class PromptFolioConfig(ContextConfig):
+    """Options of both contexts, and the weight of the personal one."""
+
+    theta: float = Field(0.2, ge=0, le=1, description="weight of the personal context's features in training and use")
+
+
+@METHODS.register("promptfolio")
+class PromptFolio(GradientMethod):
+    """Two contexts whose text features are mixed: ``T = (1 - theta) N(g(P_G)) + theta N(g(P_L))``; P_G is averaged.
+
+    Shared: ``ctx`` P_G ``(n_ctx, dim)``. Personal: ``local`` P_L ``(n_ctx, dim)``, and ``theta`` ``(1,)``, which
+    may be changed after training: ``blend`` does. Empty until a client first trains; then P_L starts from the same
+    noise for everybody. Without a personal part, T is that of P_G alone.
+    Different: scores are cosines to T, so T is brought back to unit length; the optimiser is PromptFL's.
+    """
+
+    name: ClassVar[str] = "PromptFolio"
+    paper: ClassVar[str] = "Pan et al. 2024, arXiv 2409.19610"
+    trains: ClassVar[str] = "two text contexts (n_ctx, dim), one of them sent"
+    keeps: ClassVar[str] = "images, local context"
+    Config = PromptFolioConfig
+
+    def __init__(self, config: PromptFolioConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.tuner, self.label_space, self.theta = ContextTuner(config, setup), config.label_space, config.theta
+
+    def init_shared(self) -> PromptState:
+        return self.tuner.start()
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        classes, labels = training_classes(self.label_space, self.setup, data)
+        images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
+        local = personal["local"] if len(personal) else self.tuner.start("local")["ctx"]
+
+        def texts(parameters: Parameters) -> list[PromptedText]:
+            return [self.tuner.prompted(parameters[name], classes) for name in ("ctx", "local")]
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            return cross_entropy_on(labels, cosine_logits(images[rows], portfolio(features, self.theta), scale), rows)
+
+        return Problem(PromptState({**broadcast.shared, "local": local}), labels, loss, texts)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        kept = {"local": trained["local"], "theta": torch.tensor([self.theta])}
+        return PromptState({"ctx": trained["ctx"]}), PromptState(kept)
+
+    @torch.no_grad()
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        if not len(personal):
+            return self.tuner.class_features(shared, classes)
+        both = [self.tuner.prompted(ctx, classes) for ctx in (shared["ctx"], personal["local"])]
+        return portfolio(self.setup.backbone.encode_prompted_texts(both), personal["theta"].item())
+
+    def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
+        """The same contexts with ``alpha * theta``: theta is free after training, since features are what is mixed."""
+        return PromptState({**personal, "theta": personal["theta"] * alpha})
+
+
+def portfolio(features: Sequence[Tensor], theta: float) -> Tensor:
+    """Unit features ``(classes, embed_dim)`` of T, from those of P_G and P_L."""
+    common, local = (F.normalize(texts, dim=-1) for texts in features)
+    return mixed_features(common, local, theta)

@@ -1,0 +1,178 @@
+"""Between the shared prompt and a client's own: accuracy for every alpha, and the alpha that validation picks.
+
+A client deploys ``p_a = (1 - a) p_g + a p_i`` (Profit, arXiv 2310.04627), or the same mixture of what the method makes
+of the two prompts. ``a`` is picked on the client's validation images, never on test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, harmonic_mean, pstdev
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from promptfed.errors import ConfigError
+from promptfed.evaluation import share_right
+from promptfed.methods.base import Method, cosine_logits, mixed_features
+from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split
+
+ALPHAS = "0,0.1,...,1"
+MOST_ALPHAS = 1001
+LOCAL, BASE, NEW = "local", "base", "new"
+
+
+def parse_alphas(text: str) -> tuple[float, ...]:
+    """``"0,0.1,...,1"`` or ``"0,0.3,1"`` as rising numbers; ``...`` goes on in the step of the two before it.
+
+    Raises ConfigError, with an example, for anything but numbers from 0 to 1.
+    """
+    hint = f"give numbers from 0 to 1 such as {ALPHAS} or 0,0.5,1"
+    found: list[float] = []
+    words = [word.strip() for word in text.split(",")]
+    for place, word in enumerate(words):
+        try:
+            if word != "...":
+                found.append(float(word))
+                continue
+            before, last, end = found[-2], found[-1], float(words[place + 1])
+            count = round((end - last) / (last - before))
+            if abs(last + count * (last - before) - end) > 1e-9 or not 0 < count <= MOST_ALPHAS:
+                raise ConfigError(f"--interpolate '{text}': steps of {last - before:g} do not lead to {end:g}; {hint}")
+            found += [round(last + i * (last - before), 10) for i in range(1, count)]
+        except (ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"--interpolate '{text}': '{word}' makes no sense there; {hint}") from error
+    if not all(0 <= alpha <= 1 for alpha in found):
+        raise ConfigError(f"--interpolate '{text}': {hint}")
+    return tuple(sorted(set(found)))
+
+
+def natural_space(method: Method, prompt: ClientPrompt) -> Literal["prompt", "features"]:
+    """Prompt space if there is a path in it from the shared to the client's own prompt, else feature space."""
+    if len(prompt.tuned) or method.blend(prompt.shared, prompt.personal, 0.5) is not None:
+        return "prompt"
+    return "features"
+
+
+class Sweep:
+    """One client's prompt at every one of ``alphas``. Each list of class names is encoded once for all images.
+
+    In feature space that is two encodings, however many alphas there are; in prompt space it is one for each.
+    """
+
+    def __init__(self, method: Method, prompt: ClientPrompt, alphas: Sequence[float]) -> None:
+        self.method, self.alphas, self.prompt = method, tuple(alphas), prompt
+        self._texts: dict[tuple[str, ...], list[Tensor]] = {}
+
+    def accuracies(self, classes: Sequence[str], split: Split, among: Sequence[int] | None = None) -> tuple[float, ...]:
+        """For each alpha, what ``promptfed.evaluation.accuracy`` gives; empty for a split without images."""
+        if not len(split):
+            return ()
+        candidates = torch.tensor(range(len(classes)) if among is None else among)
+        names = tuple(classes[i] for i in candidates.tolist())
+        return tuple(share_right(logits, candidates, split) for logits in self._logits(names, split))
+
+    @torch.no_grad()
+    def _logits(self, names: tuple[str, ...], split: Split) -> list[Tensor]:
+        method, setup = self.method, self.method.setup
+        if method.reads_texts_only:
+            images, scale = setup.features.images(split), setup.backbone.logit_scale
+            return [cosine_logits(images, texts, scale) for texts in self._class_features(names)]
+        if self.prompt.space == "features":
+            general, own = (method.client_logits(self._at(alpha), names, split) for alpha in (0.0, 1.0))
+            return [torch.lerp(general, own, alpha) for alpha in self.alphas]
+        return [method.client_logits(self._at(alpha), names, split) for alpha in self.alphas]
+
+    def _class_features(self, names: tuple[str, ...]) -> list[Tensor]:
+        if names not in self._texts:
+            if self.prompt.space == "features":
+                general, own = (self.method.client_features(self._at(alpha), names) for alpha in (0.0, 1.0))
+                self._texts[names] = [mixed_features(general, own, alpha) for alpha in self.alphas]
+            else:
+                self._texts[names] = [self.method.client_features(self._at(alpha), names) for alpha in self.alphas]
+        return self._texts[names]
+
+    def _at(self, alpha: float) -> ClientPrompt:
+        return replace(self.prompt, alpha=alpha)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The alpha a client deploys, its place among those that were tried, and why in words."""
+
+    alpha: float
+    place: int
+    why: str
+
+
+def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) -> Choice:
+    """The alpha with the best of the validation ``accuracies`` over ``images`` images.
+
+    Of equal ones the smallest: the closest to what is shared. So too where there is nothing to validate on.
+    """
+    if not accuracies:
+        return Choice(alphas[0], 0, f"no validation images: alpha {alphas[0]:g}, the closest to the shared prompt")
+    best = max(accuracies)
+    equal = [alpha for alpha, accuracy in zip(alphas, accuracies, strict=True) if accuracy == best]
+    why = f"{100 * best:.1f} % of {images} validation images right, the best of {len(alphas)} values of alpha"
+    if len(equal) > 1:
+        why += f"; the smallest of {len(equal)} that reach it"
+    return Choice(equal[0], list(alphas).index(equal[0]), why)
+
+
+@dataclass(frozen=True)
+class ClientCurve:
+    """One client's accuracies, one for each alpha; empty where it has no such images.
+
+    ``val`` and ``local``: validation and test images of its own classes, among these; ``base`` and ``new``: the test
+    images of all base classes and of the classes nobody trained on.
+    """
+
+    val: tuple[float, ...]
+    local: tuple[float, ...]
+    base: tuple[float, ...]
+    new: tuple[float, ...]
+    choice: Choice
+
+
+def client_curve(
+    method: Method, prompt: ClientPrompt, alphas: Sequence[float], task: FederatedTask, data: ClientData
+) -> ClientCurve:
+    """What ``prompt`` of the client with ``data`` reaches at each alpha, and which alpha its validation images pick."""
+    sweep = Sweep(method, prompt, alphas)
+    val = sweep.accuracies(task.base_classes, data.val, data.classes)
+    return ClientCurve(
+        val=val,
+        local=sweep.accuracies(task.base_classes, data.test, data.classes),
+        base=sweep.accuracies(task.base_classes, task.base_test),
+        new=sweep.accuracies(task.new_classes, task.new_test),
+        choice=choose(alphas, val, len(data.val)),
+    )
+
+
+def curve_rows(alphas: Sequence[float], clients: Sequence[ClientCurve]) -> list[dict[str, Any]]:
+    """The curve: means over clients at each alpha, and last (alpha None) with each client's chosen alpha."""
+    rows = [_row(alpha, clients, [place] * len(clients)) for place, alpha in enumerate(alphas)]
+    return [*rows, _row(None, clients, [client.choice.place for client in clients])]
+
+
+def _row(alpha: float | None, clients: Sequence[ClientCurve], places: Sequence[int]) -> dict[str, Any]:
+    def at_places(part: str) -> list[float]:
+        curves = [getattr(client, part) for client in clients]
+        return [curve[place] for curve, place in zip(curves, places, strict=True) if curve]
+
+    val, local, base, new = (at_places(part) for part in ("val", LOCAL, BASE, NEW))
+    parts = [fmean(values) for values in (local, base, new) if values]
+    return {
+        "alpha": alpha,
+        "val": fmean(val) if val else None,
+        LOCAL: fmean(local) if local else None,
+        "local_std": pstdev(local) if local else None,
+        BASE: fmean(base),
+        NEW: fmean(new) if new else None,
+        "hm": harmonic_mean(parts) if local and new else None,
+    }

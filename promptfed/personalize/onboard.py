@@ -1,0 +1,192 @@
+"""`promptfed onboard`: a prompt for somebody who never took part, from a few images and without federation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+
+from promptfed.errors import ConfigError
+from promptfed.evaluation import accuracy
+from promptfed.export.bundle import Bundle, make_bundle
+from promptfed.export.finished import FinishedRun
+from promptfed.methods.base import METHODS, Method, Setup, build_method
+from promptfed.personalize.finetune import FinetuneOptions, finetune
+from promptfed.personalize.interpolate import ALPHAS, Choice, Sweep, choose, natural_space, parse_alphas
+from promptfed.report.tables import percent
+from promptfed.tasks import few_shot
+from promptfed.tasks.clip_fewshot import as_split, of_same_classes
+from promptfed.tasks.sources.base import Source
+from promptfed.types import Broadcast, ClientData, ClientPrompt, Split
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TEST_FRACTION = 0.4
+"""Share of a newcomer's images that is set aside for its test, where they come without splits of their own."""
+
+
+class OnboardOptions(FinetuneOptions):
+    """Options of ``promptfed onboard``; what is None is as in the run."""
+
+    method: Literal["finetune", "none"] = Field("finetune", description="none: the shared prompt as it is")
+    space: Literal["prompt", "features"] | None = Field(None, description="where shared and own prompt are mixed")
+    alphas: tuple[float, ...] = Field(parse_alphas(ALPHAS), min_length=1)
+    shots: int | None = Field(None, ge=1, description="training images of each class")
+    val_shots: int | None = Field(None, ge=1, description="validation images of each class")
+
+
+@dataclass(frozen=True)
+class Onboarded:
+    """A newcomer's bundle, and the accuracies behind it; None where it has no such images.
+
+    ``val`` and ``test`` have one value for each of ``alphas``; ``zero_shot`` is on its test images.
+    """
+
+    bundle: Bundle
+    data: ClientData
+    zero_shot: float | None
+    alphas: tuple[float, ...]
+    val: tuple[float, ...]
+    test: tuple[float, ...]
+    shared: float | None
+    deployed: float | None
+
+    def figures(self) -> dict[str, Any]:
+        """All of it as JSON would have it."""
+        counts = {"train": len(self.data.train), "val": len(self.data.val), "test": len(self.data.test)}
+        meta = self.bundle.meta
+        return {
+            "client": meta.client,
+            "name": meta.client_name,
+            "classes": list(meta.classes),
+            "images": counts,
+            "alpha": meta.alpha,
+            "space": meta.space,
+            "why": meta.chosen,
+            "zero_shot": self.zero_shot,
+            "shared": self.shared,
+            "personal": self.deployed,
+            "curve": {"alphas": list(self.alphas), "val": list(self.val), "test": list(self.test)},
+        }
+
+    def table(self) -> Table:
+        """Zero-shot, the shared prompt and the newcomer's own, on its test images."""
+        from rich.table import Table
+
+        data = self.data
+        caption = f"{len(data.classes)} classes; {len(data.train)} images to train, {len(data.val)} to validate, "
+        table = Table("", caption=f"Accuracy in %. {caption}{len(data.test)} to test.", caption_justify="left")
+        table.add_column(f"{data.name}, test", justify="right")
+        rows = (("zero-shot", self.zero_shot), ("shared prompt", self.shared), ("its own prompt", self.deployed))
+        for label, value in rows:
+            table.add_row(label, percent(value))
+        return table
+
+
+def onboard(
+    finished: FinishedRun,
+    source: Source,
+    name: str,
+    options: OnboardOptions,
+    on_features: Callable[[int, int], None] | None = None,
+) -> Onboarded:
+    """Tune a prompt for a newcomer with the images of ``source`` and choose its alpha on its validation images.
+
+    It starts from what the run gives somebody who never took part, and gets the next free client number. Its classes
+    are its own: the choice it trains on, is tested on and takes home. Only a method that keeps a prompt for each base
+    class cannot have others; there the base classes stay. Raises ConfigError if such a method meets a new class name,
+    or if there is nothing to tune; DataError for images that do not suffice.
+    """
+    number = max(finished.names) + 1
+    method = method_for(finished, source.classes)
+    data = newcomer_data(finished, source, method.setup.classes, number, name, options)
+    splits = [data.train, data.val, data.test]
+    method.setup.features.fill(
+        [item for split in splits for item in split.items],
+        on_features,
+        with_patches="patch features" in METHODS[finished.run.config.method].requires,
+    )
+    prompt = _tuned(finished, method, data, options)
+    sweep, among = Sweep(method, prompt, options.alphas), data.classes
+    val = sweep.accuracies(method.setup.classes, data.val, among)
+    test = sweep.accuracies(method.setup.classes, data.test, among)
+    choice = choose(options.alphas, val, len(data.val))
+    if options.method == "none":
+        choice = Choice(0.0, 0, "the shared prompt as it is (--method none)")
+    prompt = replace(prompt, alpha=choice.alpha)
+    shared = replace(prompt, alpha=0.0)
+
+    def on_test(judged: Method, deployed: ClientPrompt) -> float | None:
+        return accuracy(judged, deployed, method.setup.classes, data.test, among) if len(data.test) else None
+
+    return Onboarded(
+        bundle=make_bundle(finished.run.config, method, prompt, number, name, choice.why),
+        data=data,
+        zero_shot=on_test(*_zero_shot(method.setup, data)),
+        alphas=options.alphas,
+        val=val,
+        test=test,
+        shared=on_test(method, shared),
+        deployed=on_test(method, prompt),
+    )
+
+
+def method_for(finished: FinishedRun, classes: tuple[str, ...]) -> Method:
+    """The run's method for a newcomer with ``classes``: on these alone, or on the base classes if bound to them."""
+    config, setup = finished.run.config, finished.method.setup
+    if not bound_to_classes(finished.method, setup, config.method):
+        return build_method(config.method, config.method_options, replace(setup, classes=classes))
+    strange = [name for name in classes if name not in setup.classes]
+    if strange:
+        raise ConfigError(
+            f"{finished.method.name} of this run has a prompt for each of its classes, and '{strange[0]}' is none of "
+            f"them ({', '.join(setup.classes)}): give the folders such names, or use a run without class_specific"
+        )
+    return finished.method
+
+
+def bound_to_classes(method: Method, setup: Setup, name: str) -> bool:
+    """Whether the prompts' shapes depend on the number of base classes (one prompt for each class)."""
+    fewer = build_method(name, method.config.model_dump(), replace(setup, classes=setup.classes[:-1]))
+    pairs = ((m.init_shared(), m.init_personal(0)) for m in (method, fewer))
+    return any(one.mismatch(other) is not None for one, other in zip(*pairs, strict=True))
+
+
+def newcomer_data(
+    finished: FinishedRun, source: Source, classes: tuple[str, ...], number: int, name: str, options: OnboardOptions
+) -> ClientData:
+    """A few of the newcomer's images to train and validate on, the rest of its test share to test; labels index
+    ``classes``, which hold all of the source's. Raises DataError if there is no image to train on."""
+    config = finished.run.config
+    shots = options.shots or config.shots
+    val_shots = options.val_shots or int(config.task_options.get("val_shots", 4))
+    dealt = few_shot.pools(source, TEST_FRACTION, config.partition_seed)
+    drawn = few_shot.draw_at_most(source, dealt.train, dealt.val, shots, val_shots, config.partition_seed, name)
+    place = torch.tensor([classes.index(own) for own in source.classes])
+    tested = of_same_classes(source, dealt.test, drawn.train)
+    found = (as_split(source, images) for images in (drawn.train, drawn.val, tested))
+    train, val, test = (Split(split.items, place[split.labels]) for split in found)
+    return ClientData(number, name, tuple(sorted(set(train.labels.tolist()))), train, val, test)
+
+
+def _tuned(finished: FinishedRun, method: Method, data: ClientData, options: OnboardOptions) -> ClientPrompt:
+    start = finished.prompt(None)
+    if options.method == "none":
+        return start
+    own = method.init_personal(data.client) if finished.keeps_personal_prompts else start.personal
+    try:
+        [tuned] = finetune(method, [(replace(start, personal=own), data)], finished.state.round + 1, options)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (--method none makes a bundle of the shared prompt)") from error
+    return replace(tuned, space=options.space or natural_space(method, tuned))
+
+
+def _zero_shot(setup: Setup, data: ClientData) -> tuple[Method, ClientPrompt]:
+    """Zero-shot with the template that is best on the newcomer's own validation images."""
+    method = build_method("zero_shot", {}, setup)
+    update, _ = method.train(Broadcast(1, method.init_shared()), data, method.init_personal(data.client))
+    return method, ClientPrompt(update.shared)

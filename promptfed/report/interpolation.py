@@ -1,0 +1,91 @@
+"""Accuracy between the shared prompt and the clients' own: the curve of `promptfed personalize` as table and plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from promptfed.report.tables import percent, with_spread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+COLUMNS = ("val", "local", "base", "new", "HM")
+LINES = (("local", "#0072B2", "-", "o"), ("base", "#009E73", "--", "s"), ("new", "#D55E00", ":", "^"))
+"""What is drawn: the colours of Okabe and Ito, and a line style and a marker of their own."""
+CHOSEN = "each client's own"
+
+
+def caption(curve: Mapping[str, Any]) -> str:
+    """What the figures are, in a sentence or two."""
+    said = f"Accuracy in %, means over clients. alpha: share of a client's own prompt, mixed in {curve['space']} space "
+    said += f"with what {curve['name']} shares after round {curve['round']} (0: the shared prompt alone). "
+    training = curve.get("training")
+    if training:
+        said += f"Fine-tuned for {training['epochs']} epochs at learning rate {training['lr']:g}, "
+        said += f"pull to the shared prompt {training['l2_to_global']:g}. "
+    return said + "val: validation images, by which each client picks its own alpha; the other columns are test images."
+
+
+def curve_cells(curve: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """(alpha, cells under ``COLUMNS``), the last row with each client's own alpha."""
+    rows = []
+    for row in curve["rows"]:
+        label = CHOSEN if row["alpha"] is None else f"{row['alpha']:g}"
+        local = with_spread(percent(row["local"]), row["local_std"])
+        rows.append((label, (percent(row["val"]), local, *(percent(row[key]) for key in ("base", "new", "hm")))))
+    return rows
+
+
+def chosen_cells(curve: Mapping[str, Any]) -> list[tuple[str, tuple[str, str]]]:
+    """(client's name, (its alpha, why))."""
+    return [(client["name"], (f"{client['alpha']:g}", client["why"])) for client in curve["clients"]]
+
+
+def curve_table(curve: Mapping[str, Any]) -> Table:
+    """For the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption=caption(curve), caption_justify="left")
+    table.add_column("alpha")
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    *fixed, chosen = curve_cells(curve)
+    for label, cells in fixed:
+        table.add_row(label, *cells)
+    table.add_section()
+    table.add_row(*(Text(cell, style="bold") for cell in (chosen[0], *chosen[1])))
+    return table
+
+
+def curve_markdown(curve: Mapping[str, Any]) -> str:
+    """The same for a page, and each client's alpha with the reason below it."""
+    lines = [f"| alpha | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
+    lines += [f"| {label} | {' | '.join(cells)} |" for label, cells in curve_cells(curve)]
+    lines += ["", caption(curve), "", "| client | alpha | why |", "|---|---:|---|"]
+    lines += [f"| {name.replace('|', chr(92) + '|')} | {alpha} | {why} |" for name, (alpha, why) in chosen_cells(curve)]
+    return "\n".join([*lines, ""])
+
+
+def curve_figure(curve: Mapping[str, Any]) -> Figure:
+    """Local, base and new against alpha; a diamond shows what each client's own alpha gives, at the mean of these."""
+    from promptfed.report.figures import canvas, legend
+
+    figure, axes = canvas(3.2)
+    *fixed, chosen = curve["rows"]
+    middle = fmean(client["alpha"] for client in curve["clients"])
+    for name, colour, line, marker in LINES:
+        points = [(row["alpha"], 100 * row[name]) for row in fixed if row[name] is not None]
+        if not points:
+            continue
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, markersize=4, label=name)
+        axes.plot([middle], [100 * chosen[name]], color=colour, marker="D", markersize=8, markeredgecolor="black")
+    axes.plot([], [], color="white", marker="D", markersize=8, markeredgecolor="black", label=CHOSEN)
+    axes.set_xlabel("alpha (0: shared prompt, 1: the client's own)")
+    axes.set_ylabel("test accuracy (%)")
+    axes.grid(alpha=0.3)
+    legend(axes, columns=2)
+    return figure

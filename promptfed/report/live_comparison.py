@@ -1,0 +1,89 @@
+"""A comparison as it happens on a terminal: which run of how many, time left, and the run that is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+
+from promptfed.progress import ComparisonProgress
+from promptfed.report.tables import percent
+from promptfed.types import Reply
+
+
+class LiveComparison(ComparisonProgress):
+    """Two bars on a terminal, all runs and the present one; where there is none, a line for each finished run."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[said]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._all: TaskID | None = None
+        self._one: TaskID | None = None
+        self._rounds = 0
+        self._said = ""
+
+    def __enter__(self) -> LiveComparison:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def begin(self, number: int, total: int, what: str, seconds_left: float | None) -> None:
+        left = "" if seconds_left is None else f", about {readable_time(seconds_left)} left"
+        self._said = f"[{number}/{total}] {what}"
+        if self._all is None or self._one is None:
+            self._all = self._bars.add_task("all", total=total, said="")
+            self._one = self._bars.add_task("run", total=None, said="")
+        self._bars.update(self._all, completed=number - 1, said=f"{number} of {total}{left}")
+        self._bars.reset(self._one, total=None, description=what, said="")
+        if not self.console.is_terminal:
+            self._said += f" ({left.removeprefix(', ')})" if left else ""
+
+    def end(self, figures: Mapping[str, Any]) -> None:
+        names = [name for name in ("local", "base", "new", "hm") if figures.get(name) is not None]
+        said = "  ".join(f"{name.upper() if name == 'hm' else name} {percent(figures[name])}" for name in names)
+        self.note(f"{self._said}: {said}")
+
+    def features(self, done: int, total: int) -> None:
+        if self._one is not None:
+            self._bars.update(self._one, completed=done, total=total, said=f"{done}/{total} images encoded")
+
+    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int) -> None:
+        self._rounds = rounds
+        if self._one is not None:
+            done, total = finished * clients_a_round, rounds * clients_a_round
+            self._bars.update(self._one, completed=done, total=total, said="starting")
+
+    def client(self, name: str, reply: Reply) -> None:
+        if self._one is not None:
+            self._bars.advance(self._one)
+
+    def round(self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int) -> None:
+        if self._one is not None:
+            said = f"round {round}/{self._rounds}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %"
+            self._bars.update(self._one, said=said)
+
+    def note(self, text: str) -> None:
+        # "[3/24]" is meant, not markup
+        self._bars.console.print(text, highlight=False, markup=False)
+
+
+def readable_time(seconds: float) -> str:
+    """``75`` -> ``"1 min"``, ``5400`` -> ``"1 h 30 min"``; below a minute in seconds."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,67 @@
+"""What is going to be run, with which options."""
+
+from __future__ import annotations
+
+import pytest
+
+from promptfed.comparison.plan import TUNING_SEED, Plan, parse_grid
+from promptfed.config import build_config
+from promptfed.errors import ConfigError
+from promptfed.methods.base import METHODS
+
+
+def test_baselines_come_along_once_and_first():
+    plan = Plan.make(build_config({}), ["promptfl", "local_only", "promptfl"], 1)
+    assert plan.methods == ("zero_shot", "local_only", "promptfl")
+    assert set(Plan.make(build_config({}), ["all"], 1).methods) == set(METHODS)
+
+
+def test_seed_by_seed_and_the_partition_rises_along():
+    plan = Plan.make(build_config({"seed": 4, "partition_seed": 7}), ["promptfl"], 2)
+    assert plan.seeds == (4, 5)
+    assert [seed for _, seed in plan.runs] == [4, 4, 4, 5, 5, 5]
+    assert [(c.seed, c.partition_seed) for c in (plan.config("promptfl", s) for s in plan.seeds)] == [(4, 7), (5, 8)]
+    fixed = Plan.make(build_config({"partition_seed": 7}), ["promptfl"], 2, fix_partition=True)
+    assert [fixed.config("promptfl", s).partition_seed for s in (0, 1)] == [7, 7]
+
+
+def test_all_have_the_same_data_and_budget_and_the_options_that_they_know():
+    base = build_config({"rounds": 3, "shots": 5, "method_options": {"lr": 0.5}, "aggregator": "uniform"})
+    plan = Plan.make(base, ["promptfl"], 1)
+    zero_shot, promptfl = plan.config("zero_shot", 0), plan.config("promptfl", 0)
+    assert promptfl.method_options["lr"] == 0.5
+    assert zero_shot.method_options == {}
+    assert (zero_shot.aggregator, promptfl.aggregator) == ("mean", "uniform")
+    for option in ("task", "data", "rounds", "shots", "partition_seed", "seed", "task_options", "clients"):
+        assert getattr(zero_shot, option) == getattr(promptfl, option)
+
+
+def test_the_search_is_the_same_for_all_and_on_a_partition_of_its_own():
+    plan = Plan.make(build_config({}), ["promptfl"], 3, grid=parse_grid(["method.lr=0.01,0.1", "method.n_ctx=2,4"]))
+    found = plan.variants("promptfl")
+    assert found == [{"lr": a, "n_ctx": b} for a in (0.01, 0.1) for b in (2, 4)]
+    assert plan.variants("local_only") == found
+    assert plan.variants("zero_shot") == []
+    trial = plan.tuning_config("promptfl", found[1])
+    assert (trial.seed, trial.partition_seed) == (TUNING_SEED, TUNING_SEED)
+    assert trial.partition_seed not in {plan.config("promptfl", s).partition_seed for s in plan.seeds}
+    assert (trial.method_options["lr"], trial.method_options["n_ctx"]) == (0.01, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: Plan.make(build_config({}), ["promptfi"], 1), "Did you mean 'promptfl'"),
+        (lambda: Plan.make(build_config({}), ["promptfl"], 0), "seeds is 0"),
+        (lambda: Plan.make(build_config({"method_options": {"ln": 1}}), ["promptfl"], 1), "option .* 'ln'.*mean 'lr'"),
+        (lambda: Plan.make(build_config({}), ["promptfl"], 1, grid={"lr": (0.1, -1)}), "'lr' is -1"),
+        (lambda: Plan.make(build_config({"seed": 1000}), ["promptfl"], 1, grid={"lr": (0.1,)}), "1000 is reserved"),
+        (lambda: parse_grid(["lr=0.1"]), "must look like method.OPTION="),
+        (lambda: parse_grid(["method.lr="]), "must look like method.OPTION="),
+        (lambda: Plan.make(build_config({"aggregator": "meen"}), ["promptfl"], 1).config("promptfl", 0), "'meen'"),
+    ],
+)
+def test_errors_name_value_and_fix(call, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        call()
+    assert "\n" not in str(caught.value)

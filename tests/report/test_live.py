@@ -1,0 +1,57 @@
+"""What a run writes where there is no terminal: a line for every fifth of a stage."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from promptfed.prompts import PromptState
+from promptfed.report.live import LiveProgress
+from promptfed.types import Broadcast, Job, Reply, Update, failed
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=160)
+
+
+def said(console: Console) -> list[str]:
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue().splitlines()
+
+
+def good(client: int) -> Reply:
+    return Reply(client, 1, Update(client, PromptState(), 1, 0.5, 0.5), PromptState(), 0.1, 0, 0)
+
+
+def lost(client: int) -> Reply:
+    return failed(Job(client, Broadcast(1, PromptState())), "dropped out")
+
+
+def test_lost_updates_are_counted_over_a_stage_and_forgotten_with_the_next(console: Console) -> None:
+    with LiveProgress(console) as progress:
+        progress.stage("PromptFL", rounds=2, clients_a_round=2, finished=0)
+        progress.client("PromptFL", good(0))
+        progress.client("PromptFL", lost(1))
+        progress.round("PromptFL", 1, 0.5, 0.25, 1500)
+        progress.client("PromptFL", lost(0))
+        progress.client("PromptFL", lost(1))
+        progress.round("PromptFL", 2, math.nan, 0.25, 1500)
+        progress.stage("other", rounds=1, clients_a_round=1, finished=0)
+        progress.client("other", good(0))
+        progress.round("other", 1, 0.25, math.nan, 0)
+    assert said(console) == [
+        "PromptFL: round 1/2  loss 0.500  val acc 25.0 %  1.5 kB  1 lost",
+        "PromptFL: round 2/2  loss -  val acc 25.0 %  3.0 kB  3 lost",
+        "other: round 1/1  loss 0.250  val acc - %  0 bytes",
+    ]
+
+
+def test_a_line_for_every_fifth(console: Console) -> None:
+    with LiveProgress(console) as progress:
+        progress.stage("m", rounds=20, clients_a_round=1, finished=0)
+        for round in range(1, 21):
+            progress.round("m", round, 1.0, 0.5, 10)
+    assert [line.split("/")[0] for line in said(console)] == [f"m: round {r}" for r in (4, 8, 12, 16, 20)]
