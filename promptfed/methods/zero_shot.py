@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.methods.base import METHODS, Method, cosine_logits
+from promptfed.methods.templates import template_features
 from promptfed.prompts import PromptState
 from promptfed.types import Broadcast, ClientData, Update
 
@@ -39,7 +40,7 @@ class ZeroShot(Method):
         images = self.setup.features.images(judged)
         right, loss = [], []
         for template in self.setup.templates:
-            texts = self._template_features(template, self.setup.classes)
+            texts = template_features(self.setup, self.setup.classes, template)
             logits = cosine_logits(images, texts, self.setup.backbone.logit_scale)
             right.append((logits.argmax(-1).cpu() == judged.labels).float().mean())
             loss.append(F.cross_entropy(logits.cpu(), judged.labels).item())
@@ -53,7 +54,4 @@ class ZeroShot(Method):
         return self.setup.templates[int(shared["accuracy"].argmax())]
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return F.normalize(self._template_features(self.template(shared), classes), dim=-1)
-
-    def _template_features(self, template: str, classes: Sequence[str]) -> Tensor:
-        return self.setup.features.texts([template.format(name.replace("_", " ")) for name in classes])
+        return F.normalize(template_features(self.setup, classes, self.template(shared)), dim=-1)

@@ -12,7 +12,8 @@ import pytest
     [
         [],
         ["train"],
-        ["compare"], ["eval"],
+        ["compare"],
+        ["eval"],
         ["predict"],
         ["export"],
         ["personalize"],
