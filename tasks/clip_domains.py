@@ -112,8 +112,8 @@ def deal(
     holdings = []
     for k in range(count):
         name = domain if count == 1 else f"{domain} {k}"
-        own = (_every(source, part, seed, domain, k, count) for part in (train, val))
-        drawn = few_shot.draw_at_most(source, *own, config.shots, options.val_shots, seed, name)
+        own_train, own_val = (_every(source, part, seed, domain, k, count) for part in (train, val))
+        drawn = few_shot.draw_at_most(source, own_train, own_val, config.shots, options.val_shots, seed, name)
         holdings.append(Holding(name, drawn, clip_fewshot.of_same_classes(source, test, drawn.train), domain))
     return holdings
 
