@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.context import ContextConfig, ContextTuner, training_images
-from promptfed.methods.local_training import GradientMethod, Problem
+from promptfed.methods.context import ContextConfig, training_images
+from promptfed.methods.promptfl import PromptFL
 from promptfed.prompts import PromptState
 from promptfed.types import Broadcast, ClientData, Split
 
@@ -31,7 +31,7 @@ class PFedPromptConfig(ContextConfig):
 
 
 @METHODS.register("pfedprompt")
-class PFedPrompt(GradientMethod):
+class PFedPrompt(PromptFL):
     """Clients tune one context together as in PromptFL; each adds a vote of its own labelled images, which needs no
     training: ``logits = s N(f(x)) N(T)^T + alpha exp(-beta (1 - N(f(x)) K^T)) Y``.
 
@@ -46,20 +46,12 @@ class PFedPrompt(GradientMethod):
 
     name: ClassVar[str] = "pFedPrompt"
     paper: ClassVar[str] = "Guo, Guo, Wang 2023, WWW"
-    trains: ClassVar[str] = "text context (n_ctx, dim)"
     keeps: ClassVar[str] = "images, their features and labels (M, embed_dim)"
     Config = PFedPromptConfig
 
     def __init__(self, config: PFedPromptConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.alpha, self.beta, self.choose_alpha = config.alpha, config.beta, config.choose_alpha
-        self.tuner = ContextTuner(config, setup)
-
-    def init_shared(self) -> PromptState:
-        return self.tuner.start()
-
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
-        return self.tuner.problem(broadcast.shared, data)
 
     def conclude(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
@@ -77,10 +69,6 @@ class PFedPrompt(GradientMethod):
         guesses = [own[(said + strength * remembered).argmax(-1).cpu()] for strength in STRENGTHS]
         right = [int((guess == data.val.labels).sum()) for guess in guesses]
         return STRENGTHS[right.index(max(right))]
-
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """The text side alone, which is the same for everybody."""
-        return self.tuner.class_features(shared, classes)
 
     @torch.no_grad()
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:

@@ -28,7 +28,7 @@ def after(name, shared, rounds, **options):
     return aggregator, shared, server
 
 
-def close(a: PromptState, b: PromptState, to: float = 1e-6) -> None:
+def assert_close(a: PromptState, b: PromptState, to: float = 1e-6) -> None:
     assert list(a) == list(b)
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=to, atol=to)
@@ -47,17 +47,17 @@ def test_the_order_of_clients_does_not_matter(name, crowd):
     rounds = [updates_of([p * (1 + r) for p in prompts], samples) for r in range(4)]
     aggregator, merged, server = after(name, shared, rounds)
     _, turned, turned_server = after(name, shared, [list(reversed(updates)) for updates in rounds])
-    close(merged, turned)
+    assert_close(merged, turned)
     for client in (None, 0, 3, 99):
-        close(aggregator.broadcast(merged, server, client), aggregator.broadcast(turned, turned_server, client))
+        assert_close(aggregator.broadcast(merged, server, client), aggregator.broadcast(turned, turned_server, client))
 
 
 @pytest.mark.parametrize("name", AVERAGES)
 def test_equal_updates_are_merged_to_themselves(name, crowd):
     _, [prompt, *_], _ = crowd
     aggregator, merged, server = after(name, prompt, [updates_of([prompt] * 5, [2, 1, 1, 7, 3])] * 4)
-    close(merged, prompt)
-    close(aggregator.broadcast(merged, server, 2), prompt)
+    assert_close(merged, prompt)
+    assert_close(aggregator.broadcast(merged, server, 2), prompt)
 
 
 @pytest.mark.parametrize("name", AVERAGES)
@@ -66,7 +66,7 @@ def test_moving_all_prompts_moves_the_result(name, crowd):
     by = shared.map(lambda t: torch.full_like(t, 2.5))
     _, merged, _ = after(name, shared, [updates_of(prompts, samples)])
     _, moved, _ = after(name, shared + by, [updates_of([p + by for p in prompts], samples)])
-    close(moved, merged + by, to=2e-5)
+    assert_close(moved, merged + by, to=2e-5)
 
 
 @pytest.mark.parametrize("name", ROBUST)
