@@ -108,6 +108,12 @@ class Method(ABC):
         """What the server does with updates; a method with a rule of its own wraps or replaces ``aggregator``."""
         return aggregator
 
+    def fit_newcomer(self, shared: PromptState, data: ClientData) -> PromptState | None:
+        """What a client that never took part deploys in the place of what ``broadcast`` would send it, if the paper
+        has a way of its own to make it from the server's ``shared`` state and the newcomer's data. None: it has not.
+        """
+        return None
+
     # ------------------------------------------------------------------------------------------- prediction
 
     @abstractmethod

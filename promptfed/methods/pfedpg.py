@@ -122,6 +122,9 @@ class PFedPG(GradientMethod):
             [(found, _)] = train_together([(data.client, problem)], self.config, self.setup, round)
         return PromptState({self.sends: generate(phi, found["descriptor"])})
 
+    def fit_newcomer(self, shared: PromptState, data: ClientData) -> PromptState:
+        return self.fit_descriptor(shared, data)
+
     def _problem(self, start: PromptState, read: Callable[[Parameters], Tensor], data: ClientData) -> Problem:
         """Cross-entropy of scaled cosines with the prompt that ``read`` makes of the trained values."""
         classes, labels = training_classes(self.config.label_space, self.setup, data)

@@ -177,6 +177,10 @@ def _tuned(finished: FinishedRun, method: Method, data: ClientData, options: Onb
     start = finished.prompt(None)
     if options.method == "none":
         return start
+    fitted = method.fit_newcomer(finished.state.shared, data)
+    if fitted is not None:
+        made = replace(start, tuned=fitted)
+        return replace(made, space=options.space or natural_space(method, made))
     own = method.init_personal(data.client) if finished.keeps_personal_prompts else start.personal
     try:
         [tuned] = finetune(method, [(replace(start, personal=own), data)], finished.state.round + 1, options)

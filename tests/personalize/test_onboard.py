@@ -127,3 +127,13 @@ def test_too_few_images(finish, source):
     assert "no validation images" in found.bundle.meta.chosen
     with pytest.raises(DataError, match="no training image"):
         onboard(finish(rounds=1), Source("none", ("a", "b"), ()), "z", QUICK)
+
+
+def test_pfedpg_fits_a_descriptor_and_leaves_the_hyper_network_alone(finish, source):
+    finished = finish("pfedpg", side="text")
+    phi = PromptState(dict(finished.state.shared))
+    found = onboard(finished, source(["teal", "plum"], [5, 4]), "late house", QUICK)
+    assert finished.state.shared == phi
+    offset = found.bundle.tuned["ctx"] - phi["base"]
+    torch.testing.assert_close(offset[0], offset[1], msg="what the generator can make: one offset for all tokens")
+    assert found.bundle.tuned != finished.prompt(None).shared
