@@ -79,7 +79,8 @@ RoundSeconds = Annotated[
     Number, typer.Option("--round-seconds", help="Close a round after so long [never].", metavar="S")
 ]
 ClientBatch = Annotated[
-    Number, typer.Option("--client-batch", help="Clients trained side by side, faster [1].", metavar="N")
+    Number,
+    typer.Option("--client-batch", help="Clients trained side by side, faster where texts are few [1].", metavar="N"),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto [cpu].")]
 Precision = Annotated[
