@@ -15,6 +15,7 @@ from promptfed.errors import ConfigError
 from promptfed.methods.base import MethodConfig, Setup, cosine_logits
 from promptfed.methods.local_training import (
     Fit,
+    GradientMethod,
     LocalTraining,
     Parameters,
     Problem,
@@ -123,3 +124,14 @@ class ContextTuner:
         """Unit text features ``(classes, embed_dim)`` float32."""
         text = self.prompted(prompt["ctx"].to(self.setup.backbone.device), classes)
         return F.normalize(self.setup.backbone.encode_prompted_texts([text])[0], dim=-1)
+
+
+class ContextMethod(GradientMethod):
+    """A method whose shared prompt is one text context, ``{"ctx": ...}``, made and read by its ``tuner``."""
+
+    def __init__(self, config: ContextConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.tuner = ContextTuner(config, setup)
+
+    def init_shared(self) -> PromptState:
+        return self.tuner.start()

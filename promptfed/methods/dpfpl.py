@@ -11,8 +11,8 @@ from torch import Tensor
 
 from promptfed.backbones.base import PromptedText
 from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.context import ContextConfig, ContextTuner, training_classes, training_images
-from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.methods.context import ContextConfig, ContextMethod, training_classes, training_images
+from promptfed.methods.local_training import Parameters, Problem, cross_entropy_on
 from promptfed.prompts import PromptState
 from promptfed.seeding import torch_stream
 from promptfed.types import Broadcast, ClientData
@@ -25,7 +25,7 @@ class DPFPLConfig(ContextConfig):
 
 
 @METHODS.register("dpfpl")
-class DPFPL(GradientMethod):
+class DPFPL(ContextMethod):
     """``ctx = p_G + p_L`` with ``p_L = u v + residual``, factorised anew after every step; p_G is averaged.
 
     Shared: ``ctx`` p_G ``(n_ctx, dim)``. Personal: ``u`` ``(n_ctx, rank)`` with orthonormal columns, ``v``
@@ -45,11 +45,8 @@ class DPFPL(GradientMethod):
 
     def __init__(self, config: DPFPLConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        self.tuner, self.label_space = ContextTuner(config, setup), config.label_space
+        self.label_space = config.label_space
         self.rank = min(config.rank, self.tuner.n_ctx, setup.backbone.text_dim)  # no matrix has more
-
-    def init_shared(self) -> PromptState:
-        return self.tuner.start()
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
         classes, labels = training_classes(self.label_space, self.setup, data)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import Ability, PromptedText
-from promptfed.methods.base import METHODS, Setup
-from promptfed.methods.context import ContextConfig, ContextTuner, training_classes
-from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.methods.base import METHODS
+from promptfed.methods.context import ContextConfig, ContextMethod, training_classes
+from promptfed.methods.local_training import Parameters, Problem, cross_entropy_on
 from promptfed.methods.own_context import LOCAL, towards_own
 from promptfed.methods.transport import LEAST_SMOOTHING, transport_plan
 from promptfed.prompts import PromptState
@@ -33,7 +33,7 @@ class FedOTPConfig(ContextConfig):
 
 
 @METHODS.register("fedotp")
-class FedOTP(GradientMethod):
+class FedOTP(ContextMethod):
     """The score of a class is what it gains when the image's patches are carried to its two prompts.
 
     Shared: ``ctx`` ``(n_ctx, dim)``, averaged. Personal: ``local`` of the same shape, which never leaves; empty until
@@ -53,13 +53,6 @@ class FedOTP(GradientMethod):
     requires: ClassVar[frozenset[Ability]] = frozenset({"patch features"})
     Config = FedOTPConfig
     config: FedOTPConfig
-
-    def __init__(self, config: FedOTPConfig, setup: Setup) -> None:
-        super().__init__(config, setup)
-        self.tuner = ContextTuner(config, setup)
-
-    def init_shared(self) -> PromptState:
-        return self.tuner.start()
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
         classes, labels = training_classes(self.config.label_space, self.setup, data)

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import Aggregator
 from promptfed.backbones.base import PromptedText
 from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.context import ContextConfig, ContextTuner, training_classes, training_images
+from promptfed.methods.context import ContextConfig, ContextMethod, training_classes, training_images
 from promptfed.methods.gate import Gate
-from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.methods.local_training import Parameters, Problem, cross_entropy_on
 from promptfed.methods.own_context import LOCAL, own_context
 from promptfed.prompts import PromptState
 from promptfed.seeding import torch_stream
@@ -37,7 +37,7 @@ class PFedMoAPConfig(ContextConfig):
 
 
 @METHODS.register("pfedmoap")
-class PFedMoAP(GradientMethod):
+class PFedMoAP(ContextMethod):
     """The server sends each client the mean prompt and its nearest peers' prompts; a private gate mixes their texts.
 
     Shared: ``ctx`` ``(n_ctx, dim)``, merged; a client is also sent ``expert/<rank>`` of that shape, the last contexts
@@ -59,10 +59,7 @@ class PFedMoAP(GradientMethod):
 
     def __init__(self, config: PFedMoAPConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        self.tuner, self.gate = ContextTuner(config, setup), Gate(setup.backbone.embed_dim, config.gate_scale)
-
-    def init_shared(self) -> PromptState:
-        return self.tuner.start()
+        self.gate = Gate(setup.backbone.embed_dim, config.gate_scale)
 
     def uploads(self, client: int, sent: PromptState) -> frozenset[str]:
         return frozenset({"ctx"})

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from promptfed.methods.base import METHODS, MethodConfig, Setup
-from promptfed.methods.context import ContextConfig, ContextTuner
-from promptfed.methods.local_training import GradientMethod, Problem
+from promptfed.methods.base import METHODS, MethodConfig
+from promptfed.methods.context import ContextConfig, ContextMethod
+from promptfed.methods.local_training import Problem
 from promptfed.prompts import PromptState
 from promptfed.types import Broadcast, ClientData
 
@@ -19,7 +19,7 @@ class PromptFLConfig(ContextConfig):
 
 
 @METHODS.register("promptfl")
-class PromptFL(GradientMethod):
+class PromptFL(ContextMethod):
     """Clients run CoOp on their own images; the server averages the contexts, weighted by sample count.
 
     Shared: ``ctx`` ``(n_ctx, dim)``, or ``(classes, n_ctx, dim)`` class-specific. Personal: nothing.
@@ -31,13 +31,6 @@ class PromptFL(GradientMethod):
     paper: ClassVar[str] = "Guo et al. 2022, arXiv 2208.11625"
     trains: ClassVar[str] = "text context (n_ctx, dim)"
     Config: ClassVar[type[MethodConfig]] = PromptFLConfig
-
-    def __init__(self, config: ContextConfig, setup: Setup) -> None:
-        super().__init__(config, setup)
-        self.tuner = ContextTuner(config, setup)
-
-    def init_shared(self) -> PromptState:
-        return self.tuner.start()
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
         return self.tuner.problem(broadcast.shared, data)

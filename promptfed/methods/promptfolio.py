@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
 from promptfed.methods.base import METHODS, Setup, cosine_logits, mixed_features
-from promptfed.methods.context import ContextConfig, ContextTuner, training_classes, training_images
-from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.methods.context import ContextConfig, ContextMethod, training_classes, training_images
+from promptfed.methods.local_training import Parameters, Problem, cross_entropy_on
 from promptfed.prompts import PromptState
 from promptfed.types import Broadcast, ClientData
 
@@ -25,7 +25,7 @@ class PromptFolioConfig(ContextConfig):
 
 
 @METHODS.register("promptfolio")
-class PromptFolio(GradientMethod):
+class PromptFolio(ContextMethod):
     """Two contexts whose text features are mixed: ``T = (1 - theta) N(g(P_G)) + theta N(g(P_L))``; P_G is averaged.
 
     Shared: ``ctx`` P_G ``(n_ctx, dim)``. Personal: ``local`` P_L ``(n_ctx, dim)``, and ``theta`` ``(1,)``, which
@@ -42,10 +42,7 @@ class PromptFolio(GradientMethod):
 
     def __init__(self, config: PromptFolioConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        self.tuner, self.label_space, self.theta = ContextTuner(config, setup), config.label_space, config.theta
-
-    def init_shared(self) -> PromptState:
-        return self.tuner.start()
+        self.label_space, self.theta = config.label_space, config.theta
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
         classes, labels = training_classes(self.label_space, self.setup, data)
