@@ -1,1 +1,1 @@
-"""Models that answer but give no gradients. Installed as ``promptfed.blackbox``; import it by that name."""
+"""Black-box models: an oracle that scores prompts, search without gradients, and the federated methods on top."""

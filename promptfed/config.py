@@ -14,7 +14,7 @@ from promptfed.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
 Options = dict[str, Any]
-SECTIONS = ("method_options", "aggregator_options", "task_options")
+SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options")
 
 
 class RunConfig(BaseModel):
@@ -25,6 +25,7 @@ class RunConfig(BaseModel):
     task: str = "clip-fewshot"
     method: str = "promptfl"
     backbone: str = "tiny"
+    oracle: str | None = Field(None, description="the black box of tasks that have one; by default the task's own")
     data: str = "icons"
     data_root: str | None = None
     clients: int | None = Field(None, ge=1, description="number of clients; by default 8, or one for each domain")
@@ -42,10 +43,15 @@ class RunConfig(BaseModel):
     client_batch: int = Field(1, ge=1, description="clients trained side by side, their texts encoded together")
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    baselines: tuple[Literal["zero_shot", "local_only"], ...] | None = Field(
+        None, description="run beside the method; by default both, with a paid oracle only zero_shot"
+    )
+    validate_every: int = Field(1, ge=0, description="rounds between looks at validation data; 0 is never")
     strict: bool = Field(False, description="stop at an unreadable image instead of skipping it")
     method_options: Options = Field(default_factory=dict)
     aggregator_options: Options = Field(default_factory=dict)
     task_options: Options = Field(default_factory=dict)
+    oracle_options: Options = Field(default_factory=dict)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False)

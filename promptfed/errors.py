@@ -30,6 +30,14 @@ class BundleError(PromptFedError, RuntimeError):
     """An exported prompt bundle is damaged or was made for another backbone."""
 
 
+class OracleError(PromptFedError, RuntimeError):
+    """A black-box model cannot be reached, refuses, or answers something that cannot be used."""
+
+
+class BudgetExhausted(PromptFedError, RuntimeError):  # noqa: N818 (a limit that was set, not a fault)
+    """The calls, tokens or money that a run may spend on a black box are used up; the run is saved."""
+
+
 class TrainingError(PromptFedError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
 

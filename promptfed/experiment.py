@@ -10,14 +10,21 @@ from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
 from promptfed.backbones import load_backbone
+from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
+from promptfed.blackbox.alone import Alone
+from promptfed.blackbox.backends import check_oracle, load_oracle
+from promptfed.blackbox.options import OracleOptions
+from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig, validate
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation, round_half_up
-from promptfed.methods.base import METHODS, Method, Setup, build_method, check_backbone_fits
+from promptfed.methods.base import METHODS, Method, Setup, build_method, check_model_fits
 from promptfed.tasks import TASKS
+from promptfed.tasks.base import Task
+from promptfed.tasks.form import Form
 from promptfed.types import FederatedTask
 
 log = logging.getLogger(__name__)
@@ -28,6 +35,8 @@ TASK_OPTIONS = (
 )  # fmt: skip
 """The options that a task is built from; two runs that agree in them have the same data."""
 BACKBONE_OPTIONS = ("backbone", "device", "precision")
+ORACLE_OPTIONS = ("oracle", "oracle_options", "device", "precision")
+ACCESS = {False: "white box", True: "black box"}
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -35,7 +44,10 @@ def resolve(config: RunConfig) -> RunConfig:
 
     Raises ConfigError for an unknown task, method or aggregator, and for options they do not have.
     """
-    task, method = TASKS[config.task], METHODS[config.method]
+    task = TASKS[config.task]
+    config = config.model_copy(update=_task_defaults(config, task))
+    method = METHODS[config.method]
+    _check_access(config, method)
     partition = config.partition
     if task.partitions and partition not in task.partitions:
         if partition != RunConfig.model_fields["partition"].default:  # the default is nobody's wish
@@ -52,14 +64,44 @@ def resolve(config: RunConfig) -> RunConfig:
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
     }
+    if config.oracle is not None:
+        check_oracle(config.oracle)
+        sections["oracle_options"] = validate(OracleOptions, config.oracle_options, "oracle option").model_dump()
     config = config.model_copy(update={"aggregator": name, "partition": partition, **sections})
     return config.model_copy(update=_absolute_paths(config))
+
+
+def _task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
+    """What the task has in the place of options that were left at their defaults, which are nobody's wish."""
+    found: dict[str, Any] = {}
+    for option in ("data", "method"):
+        if getattr(config, option) == RunConfig.model_fields[option].default:
+            found[option] = getattr(task, option)
+    if config.oracle is None:
+        found["oracle"] = task.oracle
+    return found
+
+
+def _check_access(config: RunConfig, method: type[Method]) -> None:
+    """Raises ConfigError if a white-box method meets a black box, or the other way round."""
+    is_black = config.oracle is not None
+    if is_black and TASKS[config.task].oracle is None:
+        raise ConfigError(
+            f"oracle '{config.oracle}' does not go with task '{config.task}', whose model is a white box: "
+            f"use --task {', '.join(name for name in TASKS if TASKS[name].oracle)}"
+        )
+    if method.access not in ("any", ACCESS[is_black]):
+        fitting = ", ".join(name for name in METHODS if METHODS[name].access in ("any", ACCESS[is_black]))
+        raise ConfigError(
+            f"method '{config.method}' works on a {method.access}, and the model of task '{config.task}' is a "
+            f"{ACCESS[is_black]}: use one of {fitting}"
+        )
 
 
 def _absolute_paths(config: RunConfig) -> dict[str, str]:
     """The config's relative paths made absolute, so that a run can be resumed or repeated from any folder."""
     found = {}
-    for option, kinds in (("data", ("folder",)), ("partition", ("csv",))):
+    for option, kinds in (("data", ("folder", "tsv", "jsonl")), ("partition", ("csv",))):
         kind, _, path = getattr(config, option).partition(":")
         if kind in kinds and path:
             found[option] = f"{kind}:{Path(path).expanduser().resolve()}"
@@ -91,11 +133,17 @@ class Experiment:
             task = TASKS[config.task].build(config)
             for note in task.notes:
                 log.warning(note)
-        if features is None and like is not None and _agree(config, like.config, BACKBONE_OPTIONS):
+        oracle = None
+        if config.oracle is not None:
+            assert task.form is not None, "a black-box task says how its examples are put"
+            same = like is not None and _agree(config, like.config, ORACLE_OPTIONS) and task.form == like.task.form
+            oracle = like.setup.oracle if like is not None and same else _load_oracle(config, task.form)
+            features = like.setup.features if like is not None and same else FeatureStore(AbsentBackbone())
+        elif features is None and like is not None and _agree(config, like.config, BACKBONE_OPTIONS):
             features = like.setup.features
         if features is None:
             features = FeatureStore(load_backbone(config.backbone, device=config.device, precision=config.precision))
-        check_backbone_fits(config.method, features.backbone)
+        check_model_fits(config.method, features.backbone, oracle)
         setup = Setup(
             features.backbone,
             features,
@@ -104,10 +152,20 @@ class Experiment:
             rounds=config.rounds,
             seed=config.seed,
             domains=task.domains,
+            oracle=oracle,
         )
         built = cls(config, task, setup)
         built.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
         return built
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """What runs beside the method: as chosen, else zero-shot and local-only, which a paid oracle is not asked for:
+        it would double the bill."""
+        if self.config.baselines is not None:
+            return self.config.baselines
+        paid = self.setup.oracle is not None and self.setup.oracle.backend.paid
+        return ("zero_shot",) if paid else ("zero_shot", "local_only")
 
     @property
     def held_out(self) -> list[str]:
@@ -115,7 +173,9 @@ class Experiment:
         return [domain for domain in self.task.domain_tests if domain not in self.task.domains]
 
     def fill_features(self, on_progress: OnFeatures | None = None) -> None:
-        """Encode every image of the task that the cache does not hold yet."""
+        """Encode every image of the task that the cache does not hold yet; nothing for a black box."""
+        if self.setup.oracle is not None:
+            return
         splits = [self.task.base_test, self.task.new_test, *self.task.domain_tests.values()]
         for data in self.task.clients:
             splits += [data.train, data.val, data.test]
@@ -127,6 +187,8 @@ class Experiment:
         """The run's method, or the baseline ``name``, which takes those of the run's options that it knows and that
         somebody chose: the method's own defaults (a generator's learning rate, say) are not for a baseline."""
         name, options = name or self.config.method, self.config.method_options
+        if name == "local_only" and self.setup.oracle is not None:
+            return Alone(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
             known, usual = METHODS[name].Config.model_fields, METHODS[self.config.method].Config.model_fields
             options = {k: v for k, v in options.items() if k in known and v != usual[k].get_default()}
@@ -143,6 +205,11 @@ class Experiment:
         clients = [data.client for data in self.task.clients]
         server = self.aggregator() if aggregator is None else aggregator
         return Federation(method, server, engine, clients, config.participation, config.quorum)
+
+
+def _load_oracle(config: RunConfig, form: Form) -> Oracle:
+    options = validate(OracleOptions, config.oracle_options, "oracle option")
+    return load_oracle(config.oracle or "", form, options, device=config.device, precision=config.precision)
 
 
 def _agree(one: RunConfig, other: RunConfig, options: Sequence[str]) -> bool:

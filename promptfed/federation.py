@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import TrainingError
-from promptfed.methods.base import Method
+from promptfed.methods.base import Method, Shape
 from promptfed.prompts import PromptState
 from promptfed.seeding import numpy_stream
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Job, Reply
@@ -65,7 +65,7 @@ class Federation:
         sent = {job.client: job.broadcast.shared for job in jobs}
 
         def judge(reply: Reply) -> Reply:
-            return judged(reply, sent[reply.client], self.method.uploads(reply.client, sent[reply.client]))
+            return judged(reply, self.method.uploads(reply.client, sent[reply.client]))
 
         fresh = self.engine.run_round(jobs, on_reply and (lambda reply: on_reply(judge(reply))), should_stop)
         replies = tuple(sorted((*state.pending, *map(judge, fresh)), key=lambda reply: reply.client))
@@ -94,16 +94,16 @@ class Federation:
         return self.server.broadcast(state.shared, state.server, client)
 
 
-def judged(reply: Reply, sent: PromptState, expected: frozenset[str]) -> Reply:
+def judged(reply: Reply, expected: Mapping[str, Shape]) -> Reply:
     """``reply``, marked as refused if its update is not finite or is not what was asked for."""
     if reply.failure:
         return reply
     update = reply.update.shared
     why = ""
-    if set(update) != expected:
+    if set(update) != set(expected):
         why = f"names {sorted(update)} instead of {sorted(expected)}"
-    elif wrong := [name for name in update if update[name].shape != sent[name].shape]:
-        why = f"'{wrong[0]}' is {tuple(update[wrong[0]].shape)} instead of {tuple(sent[wrong[0]].shape)}"
+    elif wrong := [name for name in update if not _fits(update[name].shape, expected[name])]:
+        why = f"'{wrong[0]}' is {tuple(update[wrong[0]].shape)} instead of {expected[wrong[0]]}"
     elif not update.is_finite() or not reply.personal.is_finite():
         why = "numbers that are not finite"
     elif reply.update.samples < 1:
@@ -111,6 +111,10 @@ def judged(reply: Reply, sent: PromptState, expected: frozenset[str]) -> Reply:
     if not why:
         return reply
     return replace(reply, failure=f"refused: client {reply.client} sent {why} in round {reply.round}")
+
+
+def _fits(shape: Sequence[int], wanted: Shape) -> bool:
+    return len(shape) == len(wanted) and all(w is None or s == w for s, w in zip(shape, wanted, strict=True))
 
 
 def round_half_up(value: float) -> int:

@@ -1,4 +1,4 @@
-"""PromptState: named float32 tensors, the only thing that is trained, sent, merged and exported."""
+"""PromptState: named tensors, the only thing that is trained, sent, merged and exported."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from torch import Tensor
 from promptfed.errors import RunError
 
 
+def _kept(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor.dtype
+
+
 class PromptState(Mapping[str, Tensor]):
-    """An immutable mapping of names, in alphabetical order, to float32 CPU tensors, with a vector space's arithmetic.
+    """An immutable mapping of names, in alphabetical order, to CPU tensors, with a vector space's arithmetic.
+
+    Tensors are float32; integers (token ids, the bytes of a text) stay the integers that they are, and become float32
+    in arithmetic.
 
     >>> a = PromptState({"ctx": torch.ones(4, 8)})
     >>> (a + 3 * a)["ctx"][0, 0].item()
@@ -31,7 +38,7 @@ class PromptState(Mapping[str, Tensor]):
         given = {} if tensors is None else tensors
         # Safetensors files are sorted by name; being so too makes a state and its copy from disk the same value.
         self._tensors = {
-            name: given[name].detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+            name: given[name].detach().to("cpu", _kept(given[name])).clone(memory_format=torch.contiguous_format)
             for name in sorted(given)
         }
 
@@ -65,7 +72,7 @@ class PromptState(Mapping[str, Tensor]):
         return self.combine(other, torch.sub)
 
     def __mul__(self, factor: float) -> PromptState:
-        return self.map(lambda t: t * factor)
+        return self.map(lambda t: t.float() * factor)
 
     __rmul__ = __mul__
 
@@ -91,7 +98,7 @@ class PromptState(Mapping[str, Tensor]):
 
     def interpolate(self, other: PromptState, alpha: float) -> PromptState:
         """``(1 - alpha) * self + alpha * other``; exact at alpha 0 and 1."""
-        return self.combine(other, lambda mine, theirs: torch.lerp(mine, theirs, alpha))
+        return self.combine(other, lambda mine, theirs: torch.lerp(mine.float(), theirs.float(), alpha))
 
     def norm(self) -> float:
         """Euclidean norm over all values, accumulated in float64."""

@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Names of one ``kind`` ("method", "aggregator"), filled when ``package``'s modules are first imported."""
+    """Names of one ``kind`` ("method", "aggregator"), filled when the modules of ``packages`` are first imported."""
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, *packages: str) -> None:
+        self.kind, self.packages = kind, packages
         self._found: dict[str, T] = {}
         self._scanned = False
 
@@ -34,8 +34,9 @@ class Registry(Generic[T]):
     def _scan(self) -> None:
         if not self._scanned:
             self._scanned = True
-            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
-                importlib.import_module(f"{self.package}.{module.name}")
+            for package in self.packages:
+                for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                    importlib.import_module(f"{package}.{module.name}")
 
     def __iter__(self) -> Iterator[str]:
         self._scan()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from promptfed.experiment import Experiment
+from promptfed.methods.base import Shape
 from promptfed.prompts import PromptState
 
 
@@ -23,4 +27,13 @@ def first_round(experiment: Experiment, client: int = 0) -> Traffic:
     shared = method.init_shared()
     sent = server.broadcast(shared, server.init(shared), client)
     asked = method.uploads(client, sent)
-    return Traffic(sent.nbytes, PromptState({name: sent[name] for name in asked}).nbytes)
+    return Traffic(
+        sent.nbytes, PromptState({name: _like(sent.get(name), shape) for name, shape in asked.items()}).nbytes
+    )
+
+
+def _like(sent: Tensor | None, shape: Shape) -> Tensor:
+    """A tensor of that shape; a free length is that of what was sent, one where nothing of the name was."""
+    if sent is not None and None in shape:
+        return sent
+    return torch.zeros([1 if length is None else length for length in shape])

@@ -6,11 +6,15 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from statistics import fmean
 from typing import Any
 
 from promptfed.aggregators.mean import Mean
+from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
+from promptfed.blackbox.ledger import OracleLedger
 from promptfed.engines.base import never
+from promptfed.errors import BudgetExhausted
 from promptfed.evaluation import Evaluation, evaluate, mean_local_accuracy
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
@@ -23,6 +27,7 @@ from promptfed.runs.directory import RunDirectory
 from promptfed.runs.ledger import cost_of
 from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState, Reply
+from promptfed.usage import Usage
 
 log = logging.getLogger(__name__)
 BASELINES = ("zero_shot", "local_only")
@@ -45,16 +50,22 @@ class Training:
         run: RunDirectory,
         progress: Progress | None = None,
         should_stop: Callable[[], bool] = never,
-        baselines: Sequence[str] = BASELINES,
+        baselines: Sequence[str] | None = None,
     ) -> None:
-        self.experiment, self.run, self.baselines = experiment, run, baselines
+        self.experiment, self.run = experiment, run
+        self.baselines = experiment.baselines if baselines is None else baselines
+        if experiment.setup.oracle is not None:
+            experiment.setup.oracle.keep_in(OracleLedger(run.path / ORACLE_LEDGER))
         self.progress, self.should_stop = progress or Progress(), should_stop
 
     def execute(self) -> dict[str, Any]:
         """The whole run; returns what ``metrics.json`` holds. Raises Interrupted when asked to stop."""
         trained = self.train()
-        evaluations = {stage: self._evaluate(stage, *found) for stage, found in trained.items()}
-        self.experiment.setup.backbone.verify_frozen()
+        evaluations = {}
+        for stage, found in trained.items():
+            with self._account(stage):
+                evaluations[stage] = self._evaluate(stage, *found)
+        self.experiment.setup.verify_frozen()
         self.run.events.write("run_end")
         metrics = self._metrics(evaluations, trained)
         self.run.write_metrics(metrics)
@@ -78,7 +89,8 @@ class Training:
         for stage, base in stages:
             federation = self._federation(self.experiment.method(stage if base else None), base)
             checkpoint = saved[stage]
-            state = self._federate(stage, federation, base, checkpoint[0] if checkpoint else None)
+            with self._account(stage):
+                state = self._federate(stage, federation, base, checkpoint[0] if checkpoint else None)
             trained[stage] = federation, state
         return trained
 
@@ -88,8 +100,7 @@ class Training:
         return [(name, True) for name in self.baselines if name != method] + [(method, False)]
 
     def _fill_features(self) -> None:
-        calls = self.experiment.setup.backbone.calls
-        began, images, texts = time.perf_counter(), calls.images, calls.texts
+        began, before = time.perf_counter(), self._usage()
 
         def on_features(done: int, total: int) -> None:
             self.progress.features(done, total)
@@ -99,9 +110,8 @@ class Training:
         self.experiment.fill_features(on_features)
         self.run.events.write(
             "features",
-            image_encoder_calls=calls.images - images,
-            text_encoder_calls=calls.texts - texts,
             seconds=time.perf_counter() - began,
+            **(self._usage() - before).recorded(),
         )
 
     def _federate(
@@ -112,7 +122,7 @@ class Training:
         state = saved or federation.start()
         self.progress.stage(method.name, method.rounds, len(federation.participants(1)), state.round)
         while state.round < method.rounds:
-            began = time.perf_counter()
+            began, size = time.perf_counter(), self.run.events.size()
             sent = {c: federation.prompt(state, c).shared for c in federation.participants(state.round + 1)}
             sizes = _sizes(sent)
 
@@ -120,7 +130,12 @@ class Training:
                 self._record(stage, reply, sizes[reply.client])
                 self.progress.client(method.name, reply)
 
-            state, replies = federation.run_round(state, on_reply, self.should_stop)
+            try:
+                state, replies = federation.run_round(state, on_reply, self.should_stop)
+            except BudgetExhausted as stop:
+                # The round is begun anew when there is more to spend: all its answers until now are in the cache.
+                save_checkpoint(folder, state, events_bytes=size)
+                raise Interrupted(f"{method.name}, in round {state.round + 1} of {method.rounds}: {stop}") from stop
             if state.pending:
                 save_checkpoint(folder, state, events_bytes=self.run.events.size())
                 raise Interrupted(
@@ -153,8 +168,7 @@ class Training:
             bytes_up=reply.update.shared.nbytes,
             bytes_down=sent,
             seconds=reply.seconds,
-            image_encoder_calls=reply.image_encoder_calls,
-            text_encoder_calls=reply.text_encoder_calls,
+            **reply.usage.recorded(),
         )
 
     def _finish_round(
@@ -169,9 +183,8 @@ class Training:
         method, good = federation.method, [r for r in replies if not r.failure]
         loss = fmean(r.update.loss for r in good) if good else float("nan")
         up, down = sum(r.update.shared.nbytes for r in replies), sum(sizes[r.client] for r in replies)
-        calls, began = self.experiment.setup.backbone.calls, time.perf_counter()
-        images, texts = calls.images, calls.texts
-        val_accuracy = mean_local_accuracy(method, federation.prompts(state), self.experiment.task, "val")
+        before, began = self._usage(), time.perf_counter()
+        val_accuracy = self._validated(federation, state)
         self.run.events.write(
             "round",
             stage=stage,
@@ -190,15 +203,28 @@ class Training:
             stage=stage,
             round=state.round,
             seconds=time.perf_counter() - began,
-            image_encoder_calls=calls.images - images,
-            text_encoder_calls=calls.texts - texts,
+            **(self._usage() - before).recorded(),
         )
         self.progress.round(method.name, state.round, loss, val_accuracy, up + down)
         log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
 
+    def _usage(self) -> Usage:
+        return self.experiment.setup.usage()
+
+    def _account(self, stage: str) -> AbstractContextManager[None]:
+        """What a black box is asked inside is written down for ``stage``."""
+        oracle = self.experiment.setup.oracle
+        return nullcontext() if oracle is None else oracle.account(stage=stage)
+
+    def _validated(self, federation: Federation, state: FederationState) -> float:
+        """Mean accuracy on validation data; NaN in rounds that the run does not look at."""
+        every, rounds = self.experiment.config.validate_every, federation.method.rounds
+        if not every or (state.round % every and state.round < rounds):
+            return float("nan")
+        return mean_local_accuracy(federation.method, federation.prompts(state), self.experiment.task, "val")
+
     def _evaluate(self, stage: str, federation: Federation, state: FederationState) -> Evaluation:
-        calls, began = self.experiment.setup.backbone.calls, time.perf_counter()
-        images, texts = calls.images, calls.texts
+        before, began = self._usage(), time.perf_counter()
         found = evaluate(federation.method, federation.prompts(state), self.experiment.task)
         figures = found.figures
         names = {data.client: data.name for data in self.experiment.task.clients}
@@ -214,8 +240,7 @@ class Training:
             hm=figures.hm,
             domains=dict(figures.domains),
             seconds=time.perf_counter() - began,
-            image_encoder_calls=calls.images - images,
-            text_encoder_calls=calls.texts - texts,
+            **(self._usage() - before).recorded(),
         )
         return found
 
@@ -226,7 +251,12 @@ class Training:
         own = self.experiment.config.method
         metrics: dict[str, Any] = {name: figures[name] for name in BASELINES if name in figures}
         metrics["method"] = figures[own]
-        metrics["cost"] = dataclasses.asdict(cost_of(self.run.events.read()))
+        cost = dataclasses.asdict(cost_of(self.run.events.read()))
+        if self.experiment.setup.oracle is not None:
+            # The ledger also knows what was asked for in vain: work that was lost with a killed process.
+            asked = self.experiment.setup.oracle.ledger.total()
+            cost |= {name: value for name, value in dataclasses.asdict(asked).items() if value}
+        metrics["cost"] = cost
         for federation, state in trained.values():
             if isinstance(federation.method, ZeroShot):
                 metrics["template"] = federation.method.template(state.shared)

@@ -9,7 +9,9 @@ from typing import Literal
 from torch import Tensor
 
 from promptfed.prompts import PromptState
-from promptfed.tasks.sources.base import ImageItem
+from promptfed.tasks.form import Form
+from promptfed.tasks.sources.base import Item
+from promptfed.usage import Usage
 
 NO_PROMPT = PromptState()
 """The empty state: what a method without a shared (or personal) part has in its place."""
@@ -17,9 +19,9 @@ NO_PROMPT = PromptState()
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images: ``labels`` ``(n,)`` int64 index the class list that the split comes with."""
+    """Labelled images or texts: ``labels`` ``(n,)`` int64 index the class list that the split comes with."""
 
-    items: tuple[ImageItem, ...]
+    items: tuple[Item, ...]
     labels: Tensor
 
     def __len__(self) -> int:
@@ -48,6 +50,7 @@ class FederatedTask:
     """A task dealt out to clients, numbered from 0. ``new_test`` labels index ``new_classes``, which no client saw.
 
     ``domain_tests``: domain -> test images of base classes from it, also of domains that no client holds.
+    ``form``: how an example is put to a black box; None for tasks of white-box methods.
     """
 
     name: str
@@ -59,6 +62,7 @@ class FederatedTask:
     templates: tuple[str, ...]
     notes: tuple[str, ...] = ()
     domain_tests: Mapping[str, Split] = field(default_factory=dict)
+    form: Form | None = None
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -119,7 +123,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an engine returns for a job. ``seconds`` is wall time; calls count images and texts, not batches.
+    """What an engine returns for a job. ``seconds`` is wall time; ``usage`` what the frozen model was asked.
 
     ``failure`` is empty if all went well; else it says why there is no update ("dropped out", "late", "error: ...") or
     why it must not be used ("refused: ..."). Then the round goes on without it and ``personal`` is not kept.
@@ -130,15 +134,14 @@ class Reply:
     update: Update
     personal: PromptState
     seconds: float
-    image_encoder_calls: int
-    text_encoder_calls: int
+    usage: Usage = field(default_factory=Usage)
     failure: str = ""
 
 
 def failed(job: Job, why: str, seconds: float = 0.0) -> Reply:
     """The reply of a client from which nothing came."""
     nothing = Update(job.client, NO_PROMPT, 0, float("nan"), float("nan"))
-    return Reply(job.client, job.broadcast.round, nothing, job.personal, seconds, 0, 0, failure=why)
+    return Reply(job.client, job.broadcast.round, nothing, job.personal, seconds, failure=why)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ class Task(ABC):
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     partitions: ClassVar[tuple[str, ...]] = ()
     """The partitions that fit, the default first; empty: any."""
+    data: ClassVar[str] = "icons"
+    """Where examples come from if nobody says."""
+    method: ClassVar[str] = "promptfl"
+    """How it is learned if nobody says."""
+    oracle: ClassVar[str | None] = None
+    """The black box of the task if nobody says; None: its model is a white box."""
 
     @staticmethod
     @abstractmethod

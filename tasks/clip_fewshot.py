@@ -13,6 +13,7 @@ from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError
 from promptfed.tasks import few_shot, partition
 from promptfed.tasks.base import TASKS, Task, TaskConfig
+from promptfed.tasks.form import Form
 from promptfed.tasks.sources import checked, load_source
 from promptfed.tasks.sources.base import Source
 from promptfed.types import ClientData, FederatedTask, Split
@@ -40,8 +41,8 @@ ICON_TEMPLATES = (
 LISTED_NOTES = 20
 
 
-class FewShotConfig(TaskConfig):
-    """Options of every task with images, ``--set task.NAME=VALUE`` on the command line."""
+class DealtConfig(TaskConfig):
+    """How much of the data is used for what, ``--set task.NAME=VALUE`` on the command line."""
 
     val_shots: int = Field(4, ge=1, description="validation images of each class that a client keeps")
     base_fraction: float = Field(0.5, gt=0, le=1, description="share of the classes that clients hold; 1: none is new")
@@ -49,6 +50,11 @@ class FewShotConfig(TaskConfig):
         0.4, gt=0, lt=1, description="share set aside for test where the data has no test split"
     )
     test_per_class: int | None = Field(None, ge=1, description="limit on the test images of each class")
+
+
+class FewShotConfig(DealtConfig):
+    """Options of every task with images."""
+
     templates: tuple[str, ...] | None = Field(None, min_length=1, description="texts with {} for the class name")
 
     @field_validator("templates")
@@ -84,7 +90,14 @@ def build(config: RunConfig) -> FederatedTask:
     """
     options = validate(ClipFewshotConfig, config.task_options, "task option")
     kind, file = partition.parse_partition(config.partition)
-    source = load(config, kind, file)
+    return deal_out(config, options, load(config, kind, file), templates(config, options, kind))
+
+
+def deal_out(
+    config: RunConfig, options: DealtConfig, source: Source, templates: tuple[str, ...], form: Form | None = None
+) -> FederatedTask:
+    """``source`` dealt out by the partition of ``config``; ``form`` for tasks whose model is a black box."""
+    kind, _ = partition.parse_partition(config.partition)
     # A CSV says itself which classes are held; elsewhere the leading share of the classes is.
     csv_base = source.base_classes if kind == "csv" else None
     base = csv_base if csv_base is not None else few_shot.base_count(source, options.base_fraction)
@@ -104,15 +117,14 @@ def build(config: RunConfig) -> FederatedTask:
         clients=tuple(clients),
         base_test=as_split(source, base_pools.test),
         new_test=as_split(source, new_test, first_label=base),
-        templates=templates(config, options, kind),
+        templates=templates,
         notes=notes(config, options, kind, source, clients, base),
         domain_tests=domain_splits(source, base_pools.test) if kind == "domain" else {},
+        form=form,
     )
 
 
-def split_pools(
-    config: RunConfig, options: FewShotConfig, source: Source, base: int
-) -> tuple[few_shot.Pools, list[int]]:
+def split_pools(config: RunConfig, options: DealtConfig, source: Source, base: int) -> tuple[few_shot.Pools, list[int]]:
     """The images of base classes by use, and the test images of new classes. Raises DataError if a class has none."""
     dealt = few_shot.pools(source, options.test_fraction, config.partition_seed)
     test = few_shot.capped(source, dealt.test, options.test_per_class, config.partition_seed)
@@ -151,16 +163,17 @@ def load(config: RunConfig, kind: str, file: str) -> Source:
 
 
 def deal(
-    config: RunConfig, options: ClipFewshotConfig, kind: str, source: Source, base: int, pools: few_shot.Pools
+    config: RunConfig, options: DealtConfig, kind: str, source: Source, base: int, pools: few_shot.Pools
 ) -> list[Holding]:
     """Who holds what. ``pools`` has base classes only."""
-    if options.classes_per_client is not None and kind != "classes":
+    per_client = options.classes_per_client if isinstance(options, ClipFewshotConfig) else None
+    if per_client is not None and kind != "classes":
         raise ConfigError(f"task option classes_per_client does not go with partition '{kind}', only with 'classes'")
     shots, val_shots, seed = config.shots, options.val_shots, config.partition_seed
     samples = source.samples
     holdings: list[Holding] = []
     if kind == "classes":
-        for k, block in enumerate(partition.class_blocks(base, config.clients, options.classes_per_client)):
+        for k, block in enumerate(partition.class_blocks(base, config.clients, per_client)):
             train, val, test = (
                 [i for i in p if samples[i].label in block] for p in (pools.train, pools.val, pools.test)
             )
@@ -248,7 +261,7 @@ def require_each_class(source: Source, classes: range, images: Iterable[int], us
 
 def notes(
     config: RunConfig,
-    options: FewShotConfig,
+    options: DealtConfig,
     kind: str,
     source: Source,
     clients: Sequence[ClientData],

@@ -283,7 +283,7 @@ def test_a_quorum_is_not_missed_by_a_rounding_error(method):
 
     def worker(jobs):
         return [
-            Reply(j.client, 1, Update(j.client, j.broadcast.shared * 2, 1, 0.0, 0.0), NO_PROMPT, 0.0, 0, 0)
+            Reply(j.client, 1, Update(j.client, j.broadcast.shared * 2, 1, 0.0, 0.0), NO_PROMPT, 0.0)
             if j.client < 7
             else failed(j, "late")
             for j in jobs

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from promptfed.backbones.base import Backbone
 from promptfed.errors import ConfigError, DataError
-from promptfed.tasks.sources.base import ImageItem
+from promptfed.tasks.sources.base import ImageItem, Item
 from promptfed.tasks.sources.readable import cache_folder
 from promptfed.types import Split
 
@@ -241,9 +241,7 @@ class FeatureStore:
         items = split.items if rows is None else [split.items[i] for i in rows.tolist()]
         return torch.stack([self._pixels_once(item) for item in items]).to(self.backbone.device)
 
-    def fill(
-        self, items: Sequence[ImageItem], on_progress: Progress | None = None, *, with_patches: bool = False
-    ) -> None:
+    def fill(self, items: Sequence[Item], on_progress: Progress | None = None, *, with_patches: bool = False) -> None:
         """Encode those of ``items`` that are not known yet, so that ``images`` (and ``patches``) finds them.
 
         Worth doing before many small splits are asked for: one progress count, and no partly filled batches.
@@ -301,13 +299,13 @@ class FeatureStore:
         for text in texts:
             yield self.backbone.encode_text([text])
 
-    def _encode_images(self, items: list[ImageItem]) -> Iterator[Tensor]:
+    def _encode_images(self, items: list[Item]) -> Iterator[Tensor]:
         return self._encode(items, self.backbone.encode_images)
 
-    def _encode_patches(self, items: list[ImageItem]) -> Iterator[Tensor]:
+    def _encode_patches(self, items: list[Item]) -> Iterator[Tensor]:
         return self._encode(items, self.backbone.encode_patches)
 
-    def _encode(self, items: list[ImageItem], tower: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    def _encode(self, items: list[Item], tower: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
         for start in range(0, len(items), IMAGE_BATCH):
             pixels = torch.stack([self._pixels(item) for item in items[start : start + IMAGE_BATCH]])
             filling = IMAGE_BATCH - len(pixels)
@@ -316,7 +314,7 @@ class FeatureStore:
             self.backbone.calls.images -= filling
             yield features
 
-    def _pixels_once(self, item: ImageItem) -> Tensor:
+    def _pixels_once(self, item: Item) -> Tensor:
         key = item.content_id()
         if key in self._kept_pixels:
             return self._kept_pixels[key]
@@ -325,7 +323,9 @@ class FeatureStore:
             self._kept_pixels[key] = pixels
         return pixels
 
-    def _pixels(self, item: ImageItem) -> Tensor:
+    def _pixels(self, item: Item) -> Tensor:
+        if not isinstance(item, ImageItem):
+            raise DataError(f"{item.name} is not an image, which is what this model looks at")
         try:
             return self.backbone.preprocess(item.load())
         except DataError:

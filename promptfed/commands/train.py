@@ -31,6 +31,14 @@ def train(
     run: Annotated[
         Path | None, typer.Option("--run", help="Folder for the run [a fresh one under runs/].", metavar="DIR")
     ] = None,
+    oracle: options.Oracle = None,
+    base_url: options.BaseUrl = None,
+    model: options.Model = None,
+    api_key_env: options.ApiKeyEnv = None,
+    max_calls: options.MaxCalls = None,
+    max_tokens: options.MaxTokens = None,
+    max_usd: options.MaxUsd = None,
+    baselines: options.Baselines = None,
     clients: options.Clients = None,
     rounds: options.Rounds = None,
     shots: options.Shots = None,
@@ -71,6 +79,8 @@ def train(
     """
     flags = {
         "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
+        "oracle": oracle, "base_url": base_url, "model": model, "api_key_env": api_key_env, "max_calls": max_calls,
+        "max_tokens": max_tokens, "max_usd": max_usd, "baselines": baselines,
         "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
         "aggregator": aggregator, "dropout": dropout, "quorum": quorum, "round_seconds": round_seconds,
         "client_batch": client_batch, "seed": seed, "partition_seed": partition_seed, "device": device,

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from promptfed.errors import PromptFedError
+from promptfed.errors import BudgetExhausted, PromptFedError
 from promptfed.methods.base import Method
 from promptfed.seeding import numpy_stream
 from promptfed.types import FederatedTask, Job, Reply, failed
@@ -31,10 +31,11 @@ class ClientWorker:
         """One reply a job, in the order of the jobs, which are trained side by side. Time and calls of clients that
         were trained together are split evenly."""
         present = [job for job in jobs if not self._drops_out(job)]
-        calls = self.method.setup.backbone.calls
-        images, texts, began = calls.images, calls.texts, time.perf_counter()
+        before, began = self.method.setup.usage(), time.perf_counter()
         try:
             results = self.method.train_many([(j.broadcast, self._data[j.client], j.personal) for j in present])
+        except BudgetExhausted:  # nobody's fault, and it would meet all others too
+            raise
         except PromptFedError as error:
             if len(present) > 1:  # find out whose fault it was
                 return [self([job])[0] for job in jobs]
@@ -43,7 +44,7 @@ class ClientWorker:
             return [failed(job, f"error: {error}" if job in present else DROPPED, seconds) for job in jobs]
         share = max(1, len(present))
         seconds = (time.perf_counter() - began) / share
-        image_calls, text_calls = (calls.images - images) / share, (calls.texts - texts) / share
+        usage = (self.method.setup.usage() - before).divided(share)
         done = {
             job.client: Reply(
                 client=job.client,
@@ -51,8 +52,7 @@ class ClientWorker:
                 update=update,
                 personal=personal,
                 seconds=seconds,
-                image_encoder_calls=round(image_calls),
-                text_encoder_calls=round(text_calls),
+                usage=usage,
             )
             for job, (update, personal) in zip(present, results, strict=True)
         }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -13,13 +13,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.backbones.base import Ability, Backbone
+from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import validate
 from promptfed.errors import ConfigError
 from promptfed.prompts import PromptState
 from promptfed.registry import Registry
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split, Update
+from promptfed.usage import Usage
+
+if TYPE_CHECKING:
+    from promptfed.blackbox.oracle import Oracle
 
 
 class MethodConfig(BaseModel):
@@ -32,7 +36,8 @@ class MethodConfig(BaseModel):
 class Setup:
     """What all parties agree on before round 1. ``classes`` are the base classes, ``rounds`` the planned rounds.
 
-    ``domains`` holds the domain of client k at position k, so its length is the number of clients.
+    ``domains`` holds the domain of client k at position k, so its length is the number of clients. Black-box methods
+    have an ``oracle``, and in the backbone's place one that refuses to work.
     """
 
     backbone: Backbone
@@ -42,7 +47,23 @@ class Setup:
     rounds: int
     seed: int
     domains: tuple[str, ...] = ()
+    oracle: Oracle | None = None
 
+    def usage(self) -> Usage:
+        """What the frozen model was asked since it was loaded."""
+        calls = self.backbone.calls
+        white = Usage(image_encoder_calls=calls.images, text_encoder_calls=calls.texts)
+        return white if self.oracle is None else white + self.oracle.usage
+
+    def verify_frozen(self) -> None:
+        """Raises BackboneError if a model that is held in this process is not what was loaded."""
+        self.backbone.verify_frozen()
+        if self.oracle is not None:
+            self.oracle.verify_frozen()
+
+
+Shape = tuple[int | None, ...]
+"""A tensor's shape; None stands for any length."""
 
 Pair = tuple[PromptState, PromptState]
 """A shared and a personal prompt that predict together."""
@@ -62,8 +83,10 @@ class Method(ABC):
     trains: ClassVar[str] = "nothing"
     """What is trained, in a few words with shapes; ``keeps`` says what of it never leaves the client."""
     keeps: ClassVar[str] = "images"
-    requires: ClassVar[frozenset[Ability]] = frozenset()
-    """What the backbone must be able to do."""
+    access: ClassVar[Literal["white box", "black box", "any"]] = "white box"
+    """Whether it needs the model itself (gradients, features) or only its scores."""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What the backbone (``Ability``) or the oracle (``OracleAbility``) must be able to do."""
     aggregators: ClassVar[tuple[str, ...]] = ()
     """The aggregators that fit, the default first; empty: any, and the default is the mean."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -96,9 +119,9 @@ class Method(ABC):
         """Several clients' work in one round, with the same results as one by one (to rounding)."""
         return [self.train(*job) for job in jobs]
 
-    def uploads(self, client: int, sent: PromptState) -> frozenset[str]:
-        """Names of the tensors that ``client`` must send back; by default all that it was sent."""
-        return frozenset(sent)
+    def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
+        """Names and shapes of the tensors that ``client`` must send back; by default those that it was sent."""
+        return shapes(sent)
 
     def needs_all_clients(self, round: int) -> bool:
         """Whether every client takes part in ``round`` whatever the participation."""
@@ -193,6 +216,11 @@ class Method(ABC):
         return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
 
 
+def shapes(state: Mapping[str, Tensor], names: Iterable[str] | None = None) -> dict[str, Shape]:
+    """The shapes of ``state``'s tensors, or of some of them."""
+    return {name: tuple(state[name].shape) for name in (state if names is None else names)}
+
+
 def cosine_logits(image_features: Tensor, text_features: Tensor, scale: float) -> Tensor:
     """``scale * cos``: ``(n, dim)`` and ``(classes, dim)`` -> ``(n, classes)``."""
     return scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
@@ -203,11 +231,14 @@ def mixed_features(general: Tensor, own: Tensor, alpha: float) -> Tensor:
     return F.normalize(torch.lerp(general, own, alpha), dim=-1)
 
 
-METHODS: Registry[type[Method]] = Registry("method", "promptfed.methods")
+METHODS: Registry[type[Method]] = Registry("method", "promptfed.methods", "promptfed.blackbox.methods")
 
 
-def check_backbone_fits(name: str, backbone: Backbone) -> None:
-    """Raises ConfigError, naming backbones that would do, if ``backbone`` lacks what method ``name`` needs."""
+def check_model_fits(name: str, backbone: Backbone, oracle: Oracle | None = None) -> None:
+    """Raises ConfigError, naming models that would do, if the backbone or oracle lacks what method ``name`` needs."""
+    if oracle is not None:
+        oracle.check_offers(METHODS[name].requires, f"method '{name}'")
+        return
     lacking = sorted(METHODS[name].requires - backbone.abilities)
     if lacking:
         raise ConfigError(
@@ -222,5 +253,5 @@ def build_method(name: str, options: Mapping[str, Any], setup: Setup) -> Method:
     Raises ConfigError for a name or an option that there is not, and for a backbone that does not fit.
     """
     kind = METHODS[name]
-    check_backbone_fits(name, setup.backbone)
+    check_model_fits(name, setup.backbone, setup.oracle)
     return kind(validate(kind.Config, options, "method option"), setup)

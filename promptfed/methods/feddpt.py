@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.backbones.base import Ability, PromptedText
-from promptfed.methods.base import METHODS, Setup
+from promptfed.backbones.base import PromptedText
+from promptfed.methods.base import METHODS, Setup, Shape, shapes
 from promptfed.methods.context import ContextConfig, ContextTuner, training_classes
 from promptfed.methods.domains import Domains, mean_over_domains, mixture_logits
 from promptfed.methods.local_training import GradientMethod, Parameters, Problem
@@ -54,7 +54,7 @@ class FedDPT(GradientMethod):
     paper: ClassVar[str] = "Wei et al. 2023, arXiv 2310.03103"
     trains: ClassVar[str] = "text context of the client's domain (n_ctx, dim), visual context (domains, vision_dim)"
     keeps: ClassVar[str] = "images, copies of the other domains' contexts"
-    requires: ClassVar[frozenset[Ability]] = frozenset({"visual prompts"})
+    requires: ClassVar[frozenset[str]] = frozenset({"visual prompts"})
     aggregators: ClassVar[tuple[str, ...]] = ("mean", "uniform")
     Config = FedDPTConfig
     config: FedDPTConfig
@@ -73,8 +73,8 @@ class FedDPT(GradientMethod):
     def init_personal(self, client: int) -> PromptState:
         return self._external(self.init_shared(), client)
 
-    def uploads(self, client: int, sent: PromptState) -> frozenset[str]:
-        return frozenset({text_of(self.domains.of(client)), "visual"})
+    def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
+        return shapes(sent, [text_of(self.domains.of(client)), "visual"])
 
     def _external(self, shared: PromptState, client: int) -> PromptState:
         """The text prompts of ``shared`` that are not ``client``'s own domain's."""

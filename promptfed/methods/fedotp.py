@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.backbones.base import Ability, PromptedText
+from promptfed.backbones.base import PromptedText
 from promptfed.methods.base import METHODS
 from promptfed.methods.context import ContextConfig, ContextMethod, training_classes
 from promptfed.methods.local_training import Parameters, Problem, cross_entropy_on
@@ -50,7 +50,7 @@ class FedOTP(ContextMethod):
     paper: ClassVar[str] = "Li et al. 2024, arXiv 2403.00041"
     trains: ClassVar[str] = "global and local text context, each (n_ctx, dim)"
     keeps: ClassVar[str] = "images, local context"
-    requires: ClassVar[frozenset[Ability]] = frozenset({"patch features"})
+    requires: ClassVar[frozenset[str]] = frozenset({"patch features"})
     Config = FedOTPConfig
     config: FedOTPConfig
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.backbones.base import Ability, ClassTokens, PromptedImages, PromptedText
+from promptfed.backbones.base import ClassTokens, PromptedImages, PromptedText
 from promptfed.errors import ConfigError
 from promptfed.methods.base import METHODS, Setup, cosine_logits
 from promptfed.methods.context import LabelSpace, training_classes
@@ -53,7 +53,7 @@ class MaPLe(GradientMethod):
     name: ClassVar[str] = "FedMaPLe"
     paper: ClassVar[str] = "MaPLe: Khattak et al. 2023, arXiv 2210.03117; federated: Qiu et al. 2024, arXiv 2310.06123"
     trains: ClassVar[str] = "deep text contexts (depth, n_ctx, dim), their coupling to visual ones (depth, vision, dim)"
-    requires: ClassVar[frozenset[Ability]] = frozenset({"visual prompts", "deep text prompts"})
+    requires: ClassVar[frozenset[str]] = frozenset({"visual prompts", "deep text prompts"})
     Config = MaPLeConfig
     config: MaPLeConfig
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.backbones.base import PromptedText
-from promptfed.methods.base import METHODS, Setup, cosine_logits
+from promptfed.methods.base import METHODS, Setup, Shape, cosine_logits, shapes
 from promptfed.methods.context import ContextConfig, ContextMethod, training_classes, training_images
 from promptfed.methods.gate import Gate
 from promptfed.methods.local_training import Parameters, Problem, cross_entropy_on
@@ -61,8 +61,8 @@ class PFedMoAP(ContextMethod):
         super().__init__(config, setup)
         self.gate = Gate(setup.backbone.embed_dim, config.gate_scale)
 
-    def uploads(self, client: int, sent: PromptState) -> frozenset[str]:
-        return frozenset({"ctx"})
+    def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
+        return shapes(sent, ["ctx"])
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         return ExpertPool(aggregator, self.config.experts)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.backbones.base import Ability, PromptedText
+from promptfed.backbones.base import PromptedText
 from promptfed.methods.base import METHODS, Setup, cosine_logits
 from promptfed.methods.context import ContextConfig, ContextTuner, training_classes
 from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
@@ -48,7 +48,7 @@ class TPFL(GradientMethod):
     name: ClassVar[str] = "TPFL"
     paper: ClassVar[str] = "Zhao et al. 2023, arXiv 2310.04455"
     trains: ClassVar[str] = "text context (n_ctx, dim), visual tokens (n_visual, vision_dim)"
-    requires: ClassVar[frozenset[Ability]] = frozenset({"visual prompts"})
+    requires: ClassVar[frozenset[str]] = frozenset({"visual prompts"})
     Config: ClassVar[type[TPFLConfig]] = TPFLConfig
 
     def __init__(self, config: TPFLConfig, setup: Setup) -> None:

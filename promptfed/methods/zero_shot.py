@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.methods.base import METHODS, Method, cosine_logits
+from promptfed.blackbox.candidate import Candidate
+from promptfed.methods.base import METHODS, Method
 from promptfed.methods.templates import template_features
 from promptfed.prompts import PromptState
-from promptfed.types import Broadcast, ClientData, Update
+from promptfed.types import Broadcast, ClientData, Split, Update
 
 
 @METHODS.register("zero_shot")
 class ZeroShot(Method):
     """The template is chosen on validation data, in one federated round: each client scores every template on its own
-    validation images over all base classes, the server averages the scores by sample count.
+    validation images over all base classes, the server averages the scores by sample count. On a black box the
+    templates are the task's hand-written prompts.
 
     Shared: ``accuracy`` ``(templates,)``. Personal: nothing. Ties go to the template that stands first.
     """
@@ -26,6 +28,7 @@ class ZeroShot(Method):
     name: ClassVar[str] = "zero-shot"
     paper: ClassVar[str] = "CLIP: Radford et al. 2021, arXiv 2103.00020"
     trains: ClassVar[str] = "nothing; the best template is chosen"
+    access: ClassVar[Literal["white box", "black box", "any"]] = "any"
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
 
     @property
@@ -37,11 +40,9 @@ class ZeroShot(Method):
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         judged = data.val if len(data.val) else data.train
-        images = self.setup.features.images(judged)
         right, loss = [], []
         for template in self.setup.templates:
-            texts = template_features(self.setup, self.setup.classes, template)
-            logits = cosine_logits(images, texts, self.setup.backbone.logit_scale)
+            logits = self._logits(template, self.setup.classes, judged)
             right.append((logits.argmax(-1).cpu() == judged.labels).float().mean())
             loss.append(F.cross_entropy(logits.cpu(), judged.labels).item())
         scores = torch.stack(right)
@@ -52,6 +53,20 @@ class ZeroShot(Method):
     def template(self, shared: PromptState) -> str:
         """The template with the best validation accuracy."""
         return self.setup.templates[int(shared["accuracy"].argmax())]
+
+    def _logits(self, template: str, classes: Sequence[str], split: Split) -> Tensor:
+        """Scores ``(n, classes)``; to a black box the template is a prompt like any other."""
+        if self.setup.oracle is not None:
+            return self.setup.oracle.score([Candidate(template)], split.items, classes)[0]
+        return self._cosines(split, template_features(self.setup, classes, template))
+
+    @property
+    def reads_texts_only(self) -> bool:
+        return self.setup.oracle is None
+
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        with torch.no_grad():
+            return self._logits(self.template(shared), classes, split)
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         return F.normalize(template_features(self.setup, classes, self.template(shared)), dim=-1)

@@ -25,8 +25,9 @@ from promptfed.errors import RunError
 from promptfed.prompts import PromptState
 from promptfed.runs.atomic import sync_folder, write_synced
 from promptfed.types import FederationState, Reply, Update
+from promptfed.usage import Usage
 
-FORMAT = 1
+FORMAT = 2
 DRAFT, REPLACED, DISCARDED = ".draft-", ".replaced-", ".discarded-"
 STATE_FILE, ABOUT_FILE = "state.safetensors", "checkpoint.json"
 READ_ATTEMPTS = 5
@@ -154,8 +155,7 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int) -> dict[st
                 "loss": _number(reply.update.loss),
                 "accuracy": _number(reply.update.accuracy),
                 "seconds": _number(reply.seconds),
-                "image_encoder_calls": reply.image_encoder_calls,
-                "text_encoder_calls": reply.text_encoder_calls,
+                "usage": reply.usage.recorded(),
                 "failure": reply.failure,
                 "shared": list(reply.update.shared),
                 "personal": list(reply.personal),
@@ -216,8 +216,7 @@ def _reply(tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> Reply:
         update=update,
         personal=_part(tensors, f"pending/{client}/personal", saved["personal"]),
         seconds=float(saved["seconds"]),
-        image_encoder_calls=int(saved["image_encoder_calls"]),
-        text_encoder_calls=int(saved["text_encoder_calls"]),
+        usage=Usage(**saved["usage"]),
         failure=str(saved.get("failure", "")),
     )
 

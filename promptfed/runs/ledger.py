@@ -6,22 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from promptfed.usage import Usage
+
 PAID = ("features", "client", "validation", "evaluation")
 """Events that carry costs of their own; a ``round`` event repeats those of its clients."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Bytes as serialised; ``seconds`` of work, summed over clients; calls count images and texts, not batches."""
+class Cost(Usage):
+    """What the frozen model was asked, and bytes as serialised; ``seconds`` of work, summed over clients."""
 
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
-    image_encoder_calls: int = 0
-    text_encoder_calls: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)})
 
 
 def cost_of(events: Iterable[Mapping[str, Any]], stage: str | None = None) -> Cost:

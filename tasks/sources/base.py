@@ -1,4 +1,4 @@
-"""What a data source hands out: labelled images that can be identified without being decoded."""
+"""What a data source hands out: labelled images, or texts, that can be identified without being decoded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,46 @@ from PIL import Image
 from promptfed.errors import DataError
 
 
-class ImageItem(ABC):
-    """One image: a name for messages, an identity for caches, and its pixels on demand."""
+class Item(ABC):
+    """One example: a name for messages and an identity for caches."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What a message calls this image: a path, or a name within its source."""
+        """What a message calls this example: a path, or a name within its source."""
 
     @abstractmethod
     def content_id(self) -> str:
-        """Hex SHA-256 that changes whenever the pixels do; the key of every cached feature of this image."""
+        """Hex SHA-256 that changes whenever the content does; the key of all that is cached about this example."""
+
+
+@dataclass(frozen=True)
+class TextItem(Item):
+    """A text; ``origin`` says where it stands (``train.tsv:12``)."""
+
+    text: str
+    origin: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.origin or f"'{self.text[:40]}'"
+
+    def content_id(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class QuestionItem(TextItem):
+    """A question with one right ``answer``, to be answered in free text."""
+
+    answer: str = ""
+
+    def content_id(self) -> str:
+        return hashlib.sha256(f"{self.text}\x00{self.answer}".encode()).hexdigest()
+
+
+class ImageItem(Item):
+    """One image: what every example has, and its pixels on demand."""
 
     @abstractmethod
     def load(self) -> Image.Image:
@@ -56,9 +85,9 @@ class FileItem(ImageItem):
 
 @dataclass(frozen=True)
 class Sample:
-    """A labelled image of a source: ``label`` indexes the source's classes, ``split`` is train, val, test or ''."""
+    """A labelled example of a source: ``label`` indexes the source's classes, ``split`` is train, val, test or ''."""
 
-    item: ImageItem
+    item: Item
     label: int
     domain: str = ""
     split: str = ""

@@ -147,7 +147,7 @@ def test_a_missing_extra_names_the_install_command(monkeypatch: pytest.MonkeyPat
 def test_weights_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     torch.save({"weight": torch.zeros(3)}, tmp_path / "models" / "efficientnet-lite0-57934424.pth")
-    monkeypatch.setattr(module, "_package_folder", lambda name: tmp_path)
+    monkeypatch.setattr(module, "package_folder", lambda *names: tmp_path)
     with pytest.raises(BackboneError, match=r"does not load \(.*does not fit timm's tf_efficientnet_lite0"):
         load_backbone("lit")
 

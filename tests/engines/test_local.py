@@ -19,10 +19,10 @@ def test_work_is_counted_for_each_client(setup, toy_task):
     method = PromptFL(PromptFLConfig(local_epochs=2, batch_size=2), setup)
     worker = ClientWorker(method, toy_task)
     [reply] = worker([Job(0, Broadcast(1, method.init_shared()))])
-    assert reply.image_encoder_calls == 3, "each of the three images once, in whatever number of steps"
-    assert reply.text_encoder_calls == 2 * 2 * 4, "two epochs of two batches, four class texts each"
+    assert reply.usage.image_encoder_calls == 3, "each of the three images once, in whatever number of steps"
+    assert reply.usage.text_encoder_calls == 2 * 2 * 4, "two epochs of two batches, four class texts each"
     [again] = worker([Job(0, Broadcast(2, method.init_shared()))])
-    assert again.image_encoder_calls == 0
+    assert again.usage.image_encoder_calls == 0
     assert reply.seconds > 0
 
 

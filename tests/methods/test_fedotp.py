@@ -13,7 +13,7 @@ from promptfed.errors import ConfigError
 from promptfed.experiment import resolve
 from promptfed.federation import Federation
 from promptfed.methods import fedotp
-from promptfed.methods.base import check_backbone_fits
+from promptfed.methods.base import check_model_fits
 from promptfed.methods.fedotp import FedOTP, FedOTPConfig
 from promptfed.prompts import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Split
@@ -133,6 +133,6 @@ def test_class_features_are_the_mean_direction_of_both_prompts(setup, both):
 
 def test_a_backbone_without_patches_and_a_mass_above_one_are_refused(backbone):
     with pytest.raises(ConfigError, match="'fedotp' needs a backbone with patch features"):
-        check_backbone_fits("fedotp", backbone)
+        check_model_fits("fedotp", backbone)
     with pytest.raises(ConfigError, match="mass"):
         resolve(RunConfig(method="fedotp", method_options={"mass": 1.5}))

@@ -119,7 +119,9 @@ def test_experts_are_encoded_once_a_round(setup, toy_task):
     fed = federation(setup, toy_task, local_epochs=3, batch_size=100)
     state, _ = fed.run_round(fed.start())
     _, replies = fed.run_round(state)
-    assert [reply.text_encoder_calls for reply in replies] == [2 * 4 + 3 * 4] * 3, "two experts once, own prompt 3 x"
+    assert [reply.usage.text_encoder_calls for reply in replies] == [2 * 4 + 3 * 4] * 3, (
+        "two experts once, own prompt 3 x"
+    )
 
 
 def test_a_score_by_hand(setup, toy_task):

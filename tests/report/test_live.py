@@ -23,7 +23,7 @@ def said(console: Console) -> list[str]:
 
 
 def good(client: int) -> Reply:
-    return Reply(client, 1, Update(client, PromptState(), 1, 0.5, 0.5), PromptState(), 0.1, 0, 0)
+    return Reply(client, 1, Update(client, PromptState(), 1, 0.5, 0.5), PromptState(), 0.1)
 
 
 def lost(client: int) -> Reply:

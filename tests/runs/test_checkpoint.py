@@ -17,6 +17,7 @@ from promptfed.errors import RunError
 from promptfed.prompts import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, newest_round, save_checkpoint
 from promptfed.types import FederationState, Reply, Update
+from promptfed.usage import Usage
 
 NAMES = st.text(st.sampled_from('ab/._ é"0'), min_size=1, max_size=6)
 
@@ -37,7 +38,14 @@ def replies(draw: st.DrawFn, client: int) -> Reply:
     number = st.floats()  # NaN and infinities too: a bad round must still be savable
     update = Update(client, draw(prompts()), draw(st.integers(0, 10**9)), draw(number), draw(number))
     calls = st.integers(0, 10**9)
-    return Reply(client, draw(st.integers(1, 99)), update, draw(prompts()), draw(number), draw(calls), draw(calls))
+    return Reply(
+        client,
+        draw(st.integers(1, 99)),
+        update,
+        draw(prompts()),
+        draw(number),
+        Usage(draw(calls), draw(calls), usd=0.25),
+    )
 
 
 @st.composite
@@ -61,7 +69,7 @@ def fingerprint(state: FederationState) -> object:
         [(client, bits(prompt)) for client, prompt in state.personal.items()],
         [
             (
-                *(r.client, r.round, r.image_encoder_calls, r.text_encoder_calls, repr(r.seconds), bits(r.personal)),
+                *(r.client, r.round, r.usage, repr(r.seconds), bits(r.personal)),
                 *(r.update.client, r.update.samples, repr(r.update.loss), repr(r.update.accuracy)),
                 bits(r.update.shared),
             )
@@ -102,7 +110,9 @@ def test_keeps_the_newest_and_counts_rounds_as_numbers(tmp_path: Path) -> None:
 
 def test_same_round_is_replaced(tmp_path: Path) -> None:
     """An interrupted round 7 is saved as round 6 with pending replies, over the plain round 6."""
-    reply = Reply(3, 7, Update(3, PromptState({"ctx": torch.ones(2, 3)}), 8, 0.5, 0.25), PromptState(), 1.5, 8, 2)
+    reply = Reply(
+        3, 7, Update(3, PromptState({"ctx": torch.ones(2, 3)}), 8, 0.5, 0.25), PromptState(), 1.5, Usage(8, 2)
+    )
     save_checkpoint(tmp_path, simple(6), events_bytes=60)
     save_checkpoint(tmp_path, FederationState(6, simple(6).shared, pending=(reply,)), events_bytes=65)
     found = load_checkpoint(tmp_path)
@@ -144,7 +154,7 @@ def test_one_flipped_byte_is_found_and_deleting_the_folder_helps(tmp_path: Path,
     assert (found[0].round, found[1]) == (1, 10)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "round": 2}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2, "round": 2}'])
 def test_damaged_description_is_an_error_with_the_way_out(tmp_path: Path, text: str) -> None:
     folder = save_checkpoint(tmp_path, simple(2), events_bytes=0)
     (folder / "checkpoint.json").write_text(text)
@@ -215,7 +225,7 @@ def test_kill_at_random_moments_loses_no_finished_save(tmp_path: Path) -> None:
 def test_one_prompt_in_two_places_is_saved_twice(tmp_path: Path) -> None:
     """Who dropped out of the round under way has the same personal prompt in its reply and in the state."""
     mine = PromptState({"ctx": torch.arange(6.0).reshape(2, 3)})
-    reply = Reply(0, 2, Update(0, mine, 0, math.nan, math.nan), mine, 0.0, 0, 0, failure="dropped out")
+    reply = Reply(0, 2, Update(0, mine, 0, math.nan, math.nan), mine, 0.0, failure="dropped out")
     save_checkpoint(tmp_path, FederationState(1, mine, mine, {0: mine}, (reply,)), events_bytes=0)
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None

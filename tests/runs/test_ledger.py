@@ -18,15 +18,23 @@ EVENTS = [
 
 
 def test_whole_run_counts_clients_once() -> None:
-    assert cost_of(EVENTS) == Cost(20, 40, 7.0, 102, 34)
+    assert cost_of(EVENTS) == Cost(
+        bytes_up=20, bytes_down=40, seconds=7.0, image_encoder_calls=102, text_encoder_calls=34
+    )
 
 
 def test_one_stage_leaves_out_the_others_and_the_shared_features() -> None:
-    assert cost_of(EVENTS, "promptfl") == Cost(20, 40, 1.5, 2, 15)
-    assert cost_of(EVENTS, "zero_shot") == Cost(0, 0, 0.5, 0, 12)
+    assert cost_of(EVENTS, "promptfl") == Cost(
+        bytes_up=20, bytes_down=40, seconds=1.5, image_encoder_calls=2, text_encoder_calls=15
+    )
+    assert cost_of(EVENTS, "zero_shot") == Cost(
+        bytes_up=0, bytes_down=0, seconds=0.5, image_encoder_calls=0, text_encoder_calls=12
+    )
     assert cost_of(EVENTS, "never ran") == Cost()
 
 
 def test_nothing_costs_nothing() -> None:
     assert cost_of([]) == Cost()
-    assert Cost(1, 2, 3.0, 4, 5) + Cost() == Cost(1, 2, 3.0, 4, 5)
+    assert Cost(bytes_up=1, bytes_down=2, seconds=3.0, image_encoder_calls=4, text_encoder_calls=5) + Cost() == Cost(
+        bytes_up=1, bytes_down=2, seconds=3.0, image_encoder_calls=4, text_encoder_calls=5
+    )

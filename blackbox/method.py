@@ -1,0 +1,147 @@
+"""What every black-box method is: a method whose clients ask an oracle, within an allowance of queries."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.blackbox.candidate import Candidate
+from promptfed.blackbox.oracle import Oracle
+from promptfed.errors import ConfigError, TrainingError
+from promptfed.methods.base import Method, MethodConfig, Setup
+from promptfed.prompts import PromptState
+from promptfed.seeding import numpy_stream
+from promptfed.types import Broadcast, ClientData, Split, Update
+
+
+class BlackBoxConfig(MethodConfig):
+    """What a client may ask, and what it minimises."""
+
+    queries: int = Field(
+        640, ge=1, description="queries (a prompt on an example) of a client in a round, all that it asks included"
+    )
+    batch_size: int = Field(16, ge=1, description="examples on which prompts are compared, the same ones for all")
+    loss: Literal["cross_entropy", "hinge", "accuracy"] = "cross_entropy"
+    margin: float = Field(2.0, gt=0, description="of the hinge loss (BBT)")
+
+
+class Desk:
+    """One client's place in one round: its examples, its allowance, its random stream.
+
+    ``left``: queries that it may still make. ``stream``: numpy's, named (seed, method, round, client), so no two
+    clients and no two rounds draw alike. ``loss`` and ``accuracy`` are of the best prompt that was scored last.
+    """
+
+    def __init__(self, method: BlackBoxMethod, round: int, data: ClientData, queries: int) -> None:
+        self.method, self.round, self.data, self.left = method, round, data, queries
+        self.stream = numpy_stream(method.setup.seed, "search", method.name, round, data.client)
+        self.loss = self.accuracy = float("nan")
+
+    def batch(self, size: int | None = None) -> Tensor:
+        """Rows ``(size,)`` of the client's training examples, without repetition; all of them if there are fewer."""
+        wanted = min(size or self.method.config.batch_size, len(self.data.train))
+        return torch.from_numpy(self.stream.choice(len(self.data.train), wanted, replace=False))
+
+    def affords(self, prompts: int, rows: Tensor | None = None) -> bool:
+        """Whether ``prompts`` prompts may still be scored on ``rows`` (a batch, if None)."""
+        examples = min(self.method.config.batch_size, len(self.data.train)) if rows is None else len(rows)
+        return prompts * examples <= self.left
+
+    def losses(self, candidates: Sequence[Candidate], rows: Tensor, *, split: Split | None = None) -> np.ndarray:
+        """Mean loss ``(candidates,)`` float64 of each prompt on the examples in ``rows`` of the training split.
+
+        Raises TrainingError if the allowance does not reach: ask ``affords`` first.
+        """
+        scores, labels = self.scores(candidates, rows, split=split)
+        flat = scores.flatten(0, 1)
+        each = self.method.sample_losses(flat, labels.repeat(len(candidates))).reshape(len(candidates), -1)
+        losses: np.ndarray = each.double().mean(1).numpy()
+        best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
+        self.loss = float(losses[best])
+        self.accuracy = (scores[best].argmax(-1) == labels).double().mean().item()
+        return losses
+
+    def scores(
+        self, candidates: Sequence[Candidate], rows: Tensor, *, split: Split | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores ``(candidates, rows, classes)`` over the task's classes, and the labels ``(rows,)``."""
+        chosen = split or self.data.train
+        self.spend(len(candidates) * len(rows))
+        items = [chosen.items[i] for i in rows.tolist()]
+        found = self.method.oracle.score(candidates, items, self.method.setup.classes)
+        return found, chosen.labels[rows]
+
+    def spend(self, queries: int) -> None:
+        """Take ``queries`` off the allowance. Raises TrainingError if it does not reach."""
+        if queries > self.left:
+            raise TrainingError(
+                f"client {self.data.client} may make {self.left} more queries in round {self.round}, but "
+                f"{self.method.name} asks for {queries}: raise --set method.queries"
+            )
+        self.left -= queries
+
+
+class BlackBoxMethod(Method):
+    """Say how a client searches (``search``) and what prompt a state stands for (``candidate``)."""
+
+    access: ClassVar[Literal["white box", "black box", "any"]] = "black box"
+    keeps: ClassVar[str] = "texts or images, the search's own state"
+    Config: ClassVar[type[MethodConfig]] = BlackBoxConfig
+    config: BlackBoxConfig
+
+    def __init__(self, config: BlackBoxConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        if setup.oracle is None:
+            raise ConfigError(
+                f"method '{self.name}' asks a black box: use --task blackbox-text, blackbox-vision or cot"
+            )
+        self.oracle: Oracle = setup.oracle
+
+    @abstractmethod
+    def search(
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+    ) -> tuple[PromptState, PromptState]:
+        """One client's work in one round: (what is sent, what it keeps). Asks through ``desk``."""
+
+    @abstractmethod
+    def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
+        """The prompt that is deployed with these states; an empty ``personal`` is somebody who never took part."""
+
+    def allowance(self, data: ClientData) -> int:
+        """Queries that ``data``'s client may make in a round."""
+        return self.config.queries
+
+    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
+        desk = Desk(self, broadcast.round, data, self.allowance(data))
+        with self.oracle.account(round=broadcast.round, client=data.client):
+            sent, kept = self.search(broadcast, data, personal, desk)
+        return Update(data.client, sent, len(data.train), desk.loss, desk.accuracy), kept
+
+    def sample_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Loss ``(n,)`` of each of ``scores`` ``(n, classes)``, as the options say; accuracy counts errors."""
+        if self.config.loss == "cross_entropy":
+            return F.cross_entropy(scores, labels, reduction="none")
+        if self.config.loss == "hinge":
+            return F.multi_margin_loss(scores, labels, margin=self.config.margin, reduction="none")
+        return (scores.argmax(-1) != labels).float()
+
+    # ------------------------------------------------------------------------------------------- prediction
+
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        agreed = list(self.setup.classes)
+        prompt = [self.candidate(shared, personal)]
+        if not set(classes) <= set(agreed):
+            return self.oracle.score(prompt, split.items, classes)[0]
+        # All classes are asked for, whichever are wanted, so that one answer serves every subset of them.
+        columns = [agreed.index(name) for name in classes]
+        return self.oracle.score(prompt, split.items, agreed)[0][:, columns]
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        raise ConfigError(f"{self.name} has no text features: a black box gives scores only")

@@ -1,0 +1,46 @@
+"""Options of an oracle: where it is, what it may cost, how fast it may be asked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptfed.blackbox.budget import Limits
+
+
+class OracleOptions(BaseModel):
+    """``--set oracle.NAME=VALUE`` on the command line; some have flags of their own. A key is never an option: only the
+    name of the environment variable that holds it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str | None = Field(None, description="of an OpenAI-compatible server, such as http://127.0.0.1:8080/v1")
+    model: str | None = Field(None, description="the model's name on that server")
+    api_key_env: str | None = Field(None, description="environment variable that holds the API key")
+    mode: Literal["auto", "completions", "chat"] = Field("auto", description="endpoint; auto takes what gives scores")
+    scoring: Literal["auto", "logprobs", "echo", "choice"] = Field(
+        "auto", description="how labels are scored; auto: the best that the server is found to give"
+    )
+    top_logprobs: int = Field(20, ge=1, description="log-probabilities asked for at a position")
+    concurrency: int = Field(8, ge=1, description="requests under way at once")
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    timeout_seconds: float = Field(60, gt=0, description="of one request")
+    retries: int = Field(6, ge=0, description="of a request that failed in a way that may heal")
+    usd_per_million_prompt_tokens: float = Field(0, ge=0)
+    usd_per_million_completion_tokens: float = Field(0, ge=0)
+    max_calls: int | None = Field(None, ge=0, description="requests that the run may make, cache hits not counted")
+    max_tokens: int | None = Field(None, ge=0, description="tokens that the run may use")
+    max_usd: float | None = Field(None, ge=0, description="what the run may cost")
+    soft_dim: int | None = Field(None, ge=1, description="of embeds: the model's hidden size")
+    soft_std: float = Field(0.02, gt=0, description="of embeds: standard deviation of its token embeddings")
+    embeddings: str | None = Field(
+        None, description="of embeds: a local model folder with the same tokenizer and embedding table"
+    )
+    rows: int = Field(64, ge=1, description="of local models: queries in one batch")
+    cache: bool = Field(True, description="keep answers on disk, so that no question is paid for twice")
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(calls=self.max_calls, tokens=self.max_tokens, usd=self.max_usd)

@@ -1,0 +1,44 @@
+"""What the frozen model was asked: calls of a white box's towers, queries of a black box, and what those cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+ENCODER_CALLS = ("image_encoder_calls", "text_encoder_calls")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counts that add up and subtract. Encoder calls count images and texts, not batches.
+
+    ``oracle_queries``: answers that were asked for (a candidate prompt on an example, a text to be generated);
+    ``oracle_calls``: requests that really went to the black box; ``oracle_cache_hits``: answers that were already
+    known; ``oracle_retries``: calls that failed and were made again; tokens as the black box counts them, ``usd``
+    US dollars at the prices given.
+    """
+
+    image_encoder_calls: int = 0
+    text_encoder_calls: int = 0
+    oracle_queries: int = 0
+    oracle_calls: int = 0
+    oracle_cache_hits: int = 0
+    oracle_retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
+
+    def divided(self, parts: int) -> Self:
+        """An even share of one of ``parts``, counts rounded."""
+        shares = {f.name: getattr(self, f.name) / parts for f in fields(self)}
+        return type(self)(**{name: share if name == "usd" else round(share) for name, share in shares.items()})
+
+    def recorded(self) -> dict[str, Any]:
+        """For an event or a checkpoint: the encoder calls, and what else is not zero."""
+        return {name: value for name, value in asdict(self).items() if value or name in ENCODER_CALLS}

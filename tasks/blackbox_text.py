@@ -1,0 +1,91 @@
+"""The task ``blackbox-text``: texts sorted into classes by a model that is only asked, never opened."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from promptfed.config import RunConfig, validate
+from promptfed.errors import ConfigError, unknown_name
+from promptfed.tasks import clip_fewshot
+from promptfed.tasks.base import TASKS, Task
+from promptfed.tasks.clip_fewshot import DealtConfig
+from promptfed.tasks.form import Form
+from promptfed.tasks.sources import checked
+from promptfed.tasks.sources.base import Source
+from promptfed.tasks.sources.bundled_texts import FORMS
+from promptfed.tasks.sources.tables import Columns
+from promptfed.types import FederatedTask
+
+KINDS = {
+    "texts": ("bundled_texts", "texts:reviews, texts:questions or texts:requests"),
+    "tsv": ("tsv", "tsv:PATH"),
+    "jsonl": ("jsonl", "jsonl:PATH"),
+    "hf": ("hugging_face_texts", "hf:NAME[:SPLIT]"),
+}
+"""Kind -> the module with its ``source`` function, and how a user writes it."""
+
+
+class BlackboxTextConfig(DealtConfig):
+    """Where texts come from and how they are put."""
+
+    base_fraction: float = Field(1.0, gt=0, le=1, description="share of the classes that clients hold; 1: none is new")
+    text_column: str = "text"
+    label_column: str = "label"
+    domain_column: str = Field("", description="column that says who holds a text, for --partition domain")
+    template: str | None = Field(
+        None, description="jinja2 with {{ prompt }}, {{ text }} and, of masked models, {{ mask }}"
+    )
+    words: dict[str, str] = Field(default_factory=dict, description="class -> label word")
+    descriptions: dict[str, str] = Field(default_factory=dict, description="class -> sentence, of embedding models")
+    prompts: tuple[str, ...] | None = Field(None, min_length=1, description="hand-written ones, for zero-shot")
+
+
+def load_texts(data: str, columns: Columns) -> Source:
+    """The texts called ``data``. Raises ConfigError for an unknown kind, DataError for data that is missing or bad."""
+    kind, _, rest = data.partition(":")
+    if kind not in KINDS:
+        raise unknown_name("source of texts", kind, [form for _, form in KINDS.values()])
+    module, form = KINDS[kind]
+    if not rest:
+        raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
+    found: Source = importlib.import_module(f"promptfed.tasks.sources.{module}").source(rest, columns)
+    return checked(found)
+
+
+def form_for(data: str, options: BlackboxTextConfig) -> Form:
+    """The bundled texts' own form, or the general one, with what the options change. Raises ConfigError."""
+    kind, _, name = data.partition(":")
+    usual = FORMS[name] if kind == "texts" else Form()
+    changed: dict[str, Any] = {
+        "template": options.template or usual.template,
+        "words": {**usual.words, **options.words},
+        "descriptions": {**usual.descriptions, **options.descriptions},
+        "prompts": options.prompts or usual.prompts,
+    }
+    return validate(Form, changed, "task option")
+
+
+def build(config: RunConfig) -> FederatedTask:
+    """Texts dealt out as clip-fewshot deals images: the same partitions, few-shot draws and tests.
+
+    Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
+    """
+    options = validate(BlackboxTextConfig, config.task_options, "task option")
+    form = form_for(config.data, options)
+    source = load_texts(config.data, Columns(options.text_column, options.label_column, options.domain_column))
+    return clip_fewshot.deal_out(config, options, source, form.prompts, form)
+
+
+@TASKS.register("blackbox-text")
+class BlackboxText(Task):
+    """Sort texts into classes with a model that is only asked: a sentence encoder, a language model, an API."""
+
+    Config = BlackboxTextConfig
+    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain")
+    data: ClassVar[str] = "texts:requests"
+    method: ClassVar[str] = "fedbpt"
+    oracle: ClassVar[str | None] = "minilm"
+    build = staticmethod(build)

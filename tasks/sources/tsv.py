@@ -1,0 +1,46 @@
+"""``tsv:PATH``: tab-separated texts, one file or a folder with train.tsv, dev.tsv and test.tsv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from promptfed.errors import DataError
+from promptfed.tasks.sources.base import Source
+from promptfed.tasks.sources.tables import Columns, Row, text_source
+
+SPLITS = {"train": "train", "dev": "val", "val": "val", "validation": "val", "test": "test"}
+
+
+def source(path: str, columns: Columns) -> Source:
+    """Raises DataError if there is no such file, or it has not the columns."""
+    return text_source(path, {split: rows(file) for split, file in split_files(path, ".tsv").items()}, columns)
+
+
+def split_files(path: str, suffix: str) -> dict[str, Path]:
+    """Split -> file, of a folder with a file for each split; a single file has no splits ("").
+
+    Raises DataError if there is none.
+    """
+    place = Path(path).expanduser()
+    if place.is_file():
+        return {SPLITS.get(place.stem, "") if place.stem == "test" else "": place}
+    if not place.is_dir():
+        raise DataError(f"'{path}' does not exist: give a {suffix} file, or a folder with train{suffix}, test{suffix}")
+    found = {SPLITS[file.stem]: file for file in sorted(place.glob(f"*{suffix}")) if file.stem in SPLITS}
+    if not found:
+        raise DataError(f"folder '{path}' holds none of {', '.join(f'{name}{suffix}' for name in SPLITS)}")
+    return found
+
+
+def rows(file: Path) -> Iterator[tuple[str, Row]]:
+    """(where it stands, row) of every row. Quotes mean nothing: a text may begin with one."""
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), 2):
+                if None in row:
+                    raise DataError(f"{file.name}:{number} has more cells than the header")
+                yield f"{file.name}:{number}", row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {file}: {error}") from error

@@ -1,0 +1,1 @@
+"""The folder with the bundled labelled English texts."""
