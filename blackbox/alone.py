@@ -28,6 +28,14 @@ class Alone(Method):
         super().__init__(inner.config, inner.setup)
         self.inner, self.rule = inner, inner.server_side(aggregator)
 
+    @property
+    def rounds(self) -> int:
+        return self.inner.rounds
+
+    def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
+        """Those whom ``inner`` asks, so that everybody works as often as in its federation."""
+        return self.inner.participants(round, drawn, clients)
+
     def init_personal(self, client: int) -> PromptState:
         shared = self.inner.init_shared()
         return _packed(shared, self.rule.init(shared), self.inner.init_personal(client))

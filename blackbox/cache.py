@@ -2,58 +2,171 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from promptfed.blackbox.candidate import Answer
 from promptfed.tasks.sources.readable import cache_folder
 
+log = logging.getLogger(__name__)
 MOST_NAMES = 500
 """Keys looked up by one statement; SQLite allows 999 parameters everywhere."""
+RECENT = 50_000
+"""Answers kept in memory beside the file: some 20 MB of label scores."""
+TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID"
 
 
 class AnswerCache:
-    """Answers by key, in memory and in ``file`` (None: in memory only). Processes and threads may share a file."""
+    """Answers by key, in ``file`` (None: in a temporary one that nobody else sees, gone at the end). Processes and
+    threads may share a file; a key that is there keeps its first answer. The latest ``recent`` stay in memory too.
 
-    def __init__(self, file: Path | None) -> None:
-        self.file = file
-        self._memory: dict[str, Answer] = {}
+    A cache never stops a run: a damaged file is moved aside and begun anew, one that cannot be written is done
+    without; the log says so.
+    """
+
+    def __init__(self, file: Path | None, recent: int = RECENT) -> None:
+        self.file, self.recent = file, recent
+        self._memory: OrderedDict[str, Answer] = OrderedDict()
         self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(file, timeout=60, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID"
-            )
+        self._warned = False
+        self._database = self._opened()
 
     def get(self, keys: Iterable[str]) -> dict[str, Answer]:
         """The answers that are known to some of ``keys``."""
         wanted = list(dict.fromkeys(keys))
         with self._lock:
-            lacking = [key for key in wanted if key not in self._memory]
-            if self._database is not None:
-                for start in range(0, len(lacking), MOST_NAMES):
-                    some = lacking[start : start + MOST_NAMES]
-                    marks = ",".join("?" * len(some))
-                    rows = self._database.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", some)
-                    self._memory.update({key: Answer.from_json(answer) for key, answer in rows})
-            return {key: self._memory[key] for key in wanted if key in self._memory}
+            found = {key: self._memory[key] for key in wanted if key in self._memory}
+            lacking = [key for key in wanted if key not in found]
+            for start in range(0, len(lacking), MOST_NAMES):
+                found |= self._read(lacking[start : start + MOST_NAMES])
+            self._remember(found)
+            return {key: found[key] for key in wanted if key in found}
 
     def put(self, answers: Mapping[str, Answer]) -> None:
         """Keep ``answers``; a key that is there already keeps what it has."""
+        if not answers:
+            return
         with self._lock:
-            for key, answer in answers.items():
-                self._memory.setdefault(key, answer)
-            if self._database is not None and answers:
-                rows = [(key, answer.to_json()) for key, answer in answers.items()]
-                self._database.execute("BEGIN")
-                self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
-                self._database.execute("COMMIT")
+            self._remember({key: answer for key, answer in answers.items() if key not in self._memory})
+            rows = [(key, answer.to_json()) for key, answer in answers.items()]
+            try:
+                self._write("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+            except sqlite3.OperationalError as error:  # disk full, read-only, locked for a minute
+                self._warn(f"cannot keep answers of the oracle in '{self.file}': {error}; they last for this run only")
+            except sqlite3.DatabaseError as error:
+                self._replace(error)
+                self._write("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """What is known to ``keys`` is known no more."""
+        names = [(key,) for key in keys]
+        with self._lock:
+            for (key,) in names:
+                self._memory.pop(key, None)
+            with suppress(sqlite3.OperationalError):
+                self._write("DELETE FROM answers WHERE key = ?", names)
+
+    def close(self) -> None:
+        self._database.close()
+
+    # ------------------------------------------------------------------------------------------------ the file
+
+    def _read(self, keys: Sequence[str]) -> dict[str, Answer]:
+        marks = ",".join("?" * len(keys))
+        try:
+            rows = self._database.execute(
+                f"SELECT key, answer FROM answers WHERE key IN ({marks})", list(keys)
+            ).fetchall()
+        except sqlite3.OperationalError as error:
+            self._warn(f"cannot read answers of the oracle from '{self.file}': {error}; asking anew")
+            return {}
+        except sqlite3.DatabaseError as error:
+            self._replace(error)
+            return {}
+        found, bad = {}, []
+        for key, text in rows:
+            try:
+                found[key] = Answer.from_json(text)
+            except (ValueError, TypeError, KeyError):
+                bad.append((key,))
+        if bad:
+            log.warning("%d answers in '%s' are damaged; they are dropped and asked for anew", len(bad), self.file)
+            with suppress(sqlite3.OperationalError):
+                self._write("DELETE FROM answers WHERE key = ?", bad)
+        return found
+
+    def _write(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            self._database.executemany(statement, rows)
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    def _remember(self, answers: Mapping[str, Answer]) -> None:
+        for key, answer in answers.items():
+            self._memory[key] = answer
+            self._memory.move_to_end(key)
+        while len(self._memory) > self.recent:
+            self._memory.popitem(last=False)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self.file is not None:
+            try:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                return self._connected(self.file)
+            except (OSError, sqlite3.OperationalError) as error:
+                self._warn(f"cannot open the oracle's cache '{self.file}': {error}; answers last for this run only")
+                self.file = None
+            except sqlite3.DatabaseError as error:
+                return self._moved_aside(self.file, error)
+        return self._connected("")  # SQLite's own temporary file, deleted when it is closed
+
+    def _connected(self, file: Path | str) -> sqlite3.Connection:
+        database = sqlite3.connect(file, timeout=60, check_same_thread=False, isolation_level=None)
+        try:
+            for attempt in range(100):
+                try:
+                    database.execute("PRAGMA journal_mode=WAL")
+                    break
+                except sqlite3.OperationalError:  # SQLite does not wait for those who switch at the same time
+                    if attempt == 99:
+                        raise
+                    time.sleep(0.02)
+            database.execute("PRAGMA synchronous=NORMAL")
+            database.execute(TABLE)
+            database.execute("SELECT key, answer FROM answers LIMIT 1").fetchall()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _replace(self, error: sqlite3.DatabaseError) -> None:
+        self._database.close()
+        self._database = self._connected("") if self.file is None else self._moved_aside(self.file, error)
+
+    def _moved_aside(self, file: Path, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+        aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+        log.warning("the oracle's cache '%s' is damaged (%s); moved to '%s', begun anew", file, error, aside.name)
+        for ending in ("", "-wal", "-shm"):
+            part = file.with_name(file.name + ending)
+            if part.exists():
+                part.replace(aside.with_name(aside.name + ending))
+        return self._connected(file)
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            log.warning(message)
+        self._warned = True
 
 
 def default_cache() -> AnswerCache:

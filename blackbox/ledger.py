@@ -1,19 +1,28 @@
 """Who asked a black box for how much: one row for every stage, round and client, in the run directory.
 
-It is written as requests are settled, so that a run that was killed still knows what it paid.
+It is written as requests are settled, so that a run that was killed still knows what it paid. Requests under way are
+written down before they are made: what a killed process left open counts as spent, for it may have been carried out.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from promptfed.blackbox.budget import Reservation
+from promptfed.errors import RunError
 from promptfed.usage import Usage
 
 FILE = "oracle.sqlite"
+LOST = "lost"
+"""The stage of requests that were under way when a process was killed."""
+_COUNTS = [f.name for f in fields(Usage)]
 
 
 @dataclass(frozen=True)
@@ -26,49 +35,110 @@ class Account:
 
 
 class OracleLedger:
-    """Usage by account, in ``file`` (None: in memory only). Safe for threads."""
+    """Usage by account, in ``file`` (None: in memory only). Safe for threads; one process writes at a time (the run's
+    lock sees to that). Raises RunError for a file that is damaged or cannot be written."""
 
     def __init__(self, file: Path | None = None) -> None:
+        self.file = file
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(
-            ":memory:" if file is None else file, timeout=60, check_same_thread=False, isolation_level=None
-        )
-        columns = ", ".join(f"{f.name} REAL NOT NULL DEFAULT 0" for f in fields(Usage))
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.execute(
-            f"CREATE TABLE IF NOT EXISTS usage (stage TEXT, round INT, client INT, {columns}, "
-            "PRIMARY KEY (stage, round, client))"
-        )
+        with self._guarded():
+            self._database = sqlite3.connect(
+                ":memory:" if file is None else file, timeout=60, check_same_thread=False, isolation_level=None
+            )
+            columns = ", ".join(f"{name} REAL NOT NULL DEFAULT 0" for name in _COUNTS)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(
+                f"CREATE TABLE IF NOT EXISTS usage (stage TEXT, round INT, client INT, {columns}, "
+                "PRIMARY KEY (stage, round, client))"
+            )
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS under_way (process INT, number INT, calls INT, tokens INT, usd REAL, "
+                "PRIMARY KEY (process, number))"
+            )
+            there = {row[1] for row in self._database.execute("PRAGMA table_info(usage)")}
+            for name in _COUNTS:  # a file of an earlier version counts less
+                if name not in there:
+                    self._database.execute(f"ALTER TABLE usage ADD COLUMN {name} REAL NOT NULL DEFAULT 0")
 
     def add(self, account: Account, usage: Usage) -> None:
         """Add ``usage`` to what ``account`` has."""
-        values = asdict(usage)
-        names = ", ".join(values)
-        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in values)
-        marks = ", ".join("?" * (3 + len(values)))
-        with self._lock:
+        with self._lock, self._guarded():
+            self._add(account, usage)
+
+    def open(self, reservation: Reservation) -> None:
+        """A request is about to be made."""
+        wanted = reservation.usage
+        row = (os.getpid(), reservation.number, wanted.oracle_calls, wanted.prompt_tokens, wanted.usd)
+        with self._lock, self._guarded():
+            self._database.execute("INSERT OR REPLACE INTO under_way VALUES (?, ?, ?, ?, ?)", row)
+
+    def settle(self, account: Account, reservation: Reservation, used: Usage) -> None:
+        """It is over and cost ``used``; both are written in one step."""
+        with self._lock, self._guarded(), self._at_once():
             self._database.execute(
-                f"INSERT INTO usage (stage, round, client, {names}) VALUES ({marks}) "
-                f"ON CONFLICT (stage, round, client) DO UPDATE SET {sums}",
-                (account.stage, account.round, account.client, *values.values()),
+                "DELETE FROM under_way WHERE process = ? AND number = ?", (os.getpid(), reservation.number)
             )
+            self._add(account, used)
+
+    def reclaim(self) -> Usage:
+        """Count what a killed process left under way as spent, under the stage ``lost``; returns it."""
+        with self._lock, self._guarded(), self._at_once():
+            sums = "SELECT TOTAL(calls), TOTAL(tokens), TOTAL(usd) FROM under_way"
+            calls, tokens, usd = self._database.execute(sums).fetchone()
+            lost = Usage(oracle_calls=int(calls), prompt_tokens=int(tokens), usd=usd)
+            self._database.execute("DELETE FROM under_way")
+            self._add(Account(LOST), lost)
+        return lost
 
     def total(self, stage: str | None = None) -> Usage:
         """All that one stage, or with None the run, has used."""
         total = Usage()
         for row in self.rows():
             if stage is None or row["stage"] == stage:
-                total += Usage(**{f.name: row[f.name] for f in fields(Usage)})
+                total += Usage(**{name: row[name] for name in _COUNTS})
         return total
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary an account, sorted."""
-        with self._lock:
-            cursor = self._database.execute("SELECT * FROM usage ORDER BY stage, round, client")
-            names = [column[0] for column in cursor.description]
-            found = [dict(zip(names, row, strict=True)) for row in cursor]
-        return [{n: v if n in ("stage", "usd") else int(v) for n, v in row.items()} for row in found]
+        names = ["stage", "round", "client", *_COUNTS]
+        with self._lock, self._guarded():
+            found = self._database.execute(f"SELECT {', '.join(names)} FROM usage ORDER BY stage, round, client")
+            rows = [dict(zip(names, row, strict=True)) for row in found]
+        return [{n: v if n in ("stage", "usd") else int(v) for n, v in row.items()} for row in rows]
 
     def close(self) -> None:
         self._database.close()
+
+    def _add(self, account: Account, usage: Usage) -> None:
+        if usage == Usage():
+            return
+        values = asdict(usage)
+        names = ", ".join(values)
+        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in values)
+        marks = ", ".join("?" * (3 + len(values)))
+        self._database.execute(
+            f"INSERT INTO usage (stage, round, client, {names}) VALUES ({marks}) "
+            f"ON CONFLICT (stage, round, client) DO UPDATE SET {sums}",
+            (account.stage, account.round, account.client, *values.values()),
+        )
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunError(
+                f"cannot keep account of the oracle in '{self.file or 'memory'}': {error}; a damaged file can be "
+                "deleted, but then the run's budget begins anew"
+            ) from error

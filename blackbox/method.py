@@ -25,7 +25,7 @@ class BlackBoxConfig(MethodConfig):
     """What a client may ask, and what it minimises."""
 
     queries: int = Field(
-        640, ge=1, description="queries (a prompt on an example) of a client in a round, all that it asks included"
+        320, ge=1, description="queries (a prompt on an example) of a client in a round, all that it asks included"
     )
     batch_size: int = Field(16, ge=1, description="examples on which prompts are compared, the same ones for all")
     loss: Literal["cross_entropy", "hinge", "accuracy"] = "cross_entropy"
@@ -134,14 +134,23 @@ class BlackBoxMethod(Method):
 
     # ------------------------------------------------------------------------------------------- prediction
 
+    @property
+    def sends_one_prompt(self) -> bool:
+        """Whether it predicts with ``candidate`` alone and takes the scores as they come: whoever has that prompt needs
+        nothing else. By default so, unless ``logits`` is the method's own."""
+        return type(self).logits is BlackBoxMethod.logits
+
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        return self.scored([self.candidate(shared, personal)], classes, split)[0]
+
+    def scored(self, prompts: Sequence[Candidate], classes: Sequence[str], split: Split) -> Tensor:
+        """Scores ``(prompts, n, classes)`` outside training. All classes that were agreed on are asked for, whichever
+        are wanted, so that one answer serves every subset of them."""
         agreed = list(self.setup.classes)
-        prompt = [self.candidate(shared, personal)]
         if not set(classes) <= set(agreed):
-            return self.oracle.score(prompt, split.items, classes)[0]
-        # All classes are asked for, whichever are wanted, so that one answer serves every subset of them.
+            return self.oracle.score(prompts, split.items, classes)
         columns = [agreed.index(name) for name in classes]
-        return self.oracle.score(prompt, split.items, agreed)[0][:, columns]
+        return self.oracle.score(prompts, split.items, agreed)[..., columns]
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         raise ConfigError(f"{self.name} has no text features: a black box gives scores only")

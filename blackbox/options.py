@@ -17,17 +17,27 @@ class OracleOptions(BaseModel):
 
     base_url: str | None = Field(None, description="of an OpenAI-compatible server, such as http://127.0.0.1:8080/v1")
     model: str | None = Field(None, description="the model's name on that server")
-    api_key_env: str | None = Field(None, description="environment variable that holds the API key")
-    mode: Literal["auto", "completions", "chat"] = Field("auto", description="endpoint; auto takes what gives scores")
+    api_key_env: str | None = Field(
+        None, description="environment variable that holds the API key; OPENAI_API_KEY if it is set, else no key"
+    )
+    mode: Literal["auto", "completions", "chat"] = Field(
+        "auto", description="endpoint; auto: completions, or chat where there are none (instruction-tuned: say chat)"
+    )
     scoring: Literal["auto", "logprobs", "echo", "choice"] = Field(
         "auto", description="how labels are scored; auto: the best that the server is found to give"
     )
-    top_logprobs: int = Field(20, ge=1, description="log-probabilities asked for at a position")
+    top_logprobs: int | None = Field(
+        None, ge=1, description="log-probabilities asked for at a position; by default as many as the labels need"
+    )
     concurrency: int = Field(8, ge=1, description="requests under way at once")
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     timeout_seconds: float = Field(60, gt=0, description="of one request")
     retries: int = Field(6, ge=0, description="of a request that failed in a way that may heal")
+    backoff_seconds: float = Field(
+        0.5, ge=0, le=60, description="before the first retry, doubled for each further one up to 30 s, with jitter"
+    )
+    retry_after_seconds: float = Field(120, ge=0, description="longest wait that a server's Retry-After is granted")
     usd_per_million_prompt_tokens: float = Field(0, ge=0)
     usd_per_million_completion_tokens: float = Field(0, ge=0)
     max_calls: int | None = Field(None, ge=0, description="requests that the run may make, cache hits not counted")
@@ -38,8 +48,11 @@ class OracleOptions(BaseModel):
     embeddings: str | None = Field(
         None, description="of embeds: a local model folder with the same tokenizer and embedding table"
     )
-    rows: int = Field(64, ge=1, description="of local models: queries in one batch")
-    cache: bool = Field(True, description="keep answers on disk, so that no question is paid for twice")
+    side: Literal["label", "text"] = Field("label", description="of minilm: what a prompt stands before")
+    rows: int = Field(32, ge=1, description="of local models: queries in one batch")
+    cache: bool = Field(
+        True, description="keep answers on disk, so that no question is paid for twice, by a resumed run neither"
+    )
 
     @property
     def limits(self) -> Limits:

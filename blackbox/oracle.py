@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from promptfed.blackbox.answers import is_right
 from promptfed.blackbox.backends.base import Backend, SoftSpace
-from promptfed.blackbox.budget import Budget
+from promptfed.blackbox.budget import Budget, Reservation
 from promptfed.blackbox.cache import AnswerCache
 from promptfed.blackbox.candidate import (
     Answer,
@@ -51,7 +51,8 @@ class Oracle:
         self.usage = Usage()
         """All that was used since loading, in this process."""
         self._account = Account()
-        self.budget.on_spent = self._note
+        self.budget.on_reserved = lambda reservation: self.ledger.open(reservation)
+        self.budget.on_settled = self._settled
 
     @property
     def name(self) -> str:
@@ -130,28 +131,53 @@ class Oracle:
 
     def ask(self, queries: Sequence[Query]) -> list[Answer]:
         """The answers in order. Raises BudgetExhausted or OracleError; what came back until then is kept."""
-        keys = [key_of(self.fingerprint, query) for query in queries]
+        self.backend.prepare(queries, self.cache, self.budget)
+        keys = [key_of(self.backend.fingerprint_of(query), query) for query in queries]
         known = self.cache.get(keys)
         missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in known}
-        hits = len(keys) - len(missing)
-        self._note(Usage(oracle_queries=len(keys), oracle_cache_hits=hits))
-        names = list(missing)
-        fresh: dict[str, Answer] = {}
-        try:
-            for position, answer in self.backend.answer(list(missing.values()), self.budget):
-                fresh[names[position]] = known[names[position]] = answer
-                if len(fresh) >= (1 if self.backend.paid else 64):
-                    self.cache.put(fresh)
-                    fresh = {}
-        finally:
-            self.cache.put(fresh)
+        self._note(Usage(oracle_queries=len(keys), oracle_cache_hits=len(keys) - len(missing)))
+        if missing:
+            self._ask(missing, known)
         return [known[key] for key in keys]
+
+    def _ask(self, missing: dict[str, Query], known: dict[str, Answer]) -> None:
+        """Put the answers to ``missing`` into ``known`` and the cache, those at once that were paid for."""
+        names, fresh = list(missing), dict[str, Answer]()
+
+        def keep(position: int, answer: Answer) -> None:
+            fresh[names[position]] = known[names[position]] = answer
+            if len(fresh) >= (1 if self.backend.paid else 64):
+                self._keep(fresh)
+
+        answers = self.backend.answer(list(missing.values()), self.budget)
+        try:
+            for found in answers:
+                keep(*found)
+        except KeyboardInterrupt as stop:
+            # A server may still be answering: what it was asked is paid for.
+            with suppress(KeyboardInterrupt, StopIteration):
+                keep(*answers.throw(stop))
+                for found in answers:
+                    keep(*found)
+            raise
+        finally:
+            self._keep(fresh)
+
+    def _keep(self, fresh: dict[str, Answer]) -> None:
+        self.cache.put(fresh)
+        floored = sum(answer.floored for answer in fresh.values())
+        if floored:
+            self._note(Usage(labels_floored=floored))
+        fresh.clear()
 
     def _score_answers(
         self, candidates: Sequence[Candidate], items: Sequence[QuestionItem], classes: Sequence[str]
     ) -> Tensor:
+        for candidate in candidates:
+            if candidate.needs() - {"text prompts"}:
+                raise ConfigError("questions with free answers take text prompts only: use a method that finds those")
         texts = [self.form.render(candidate.text, item.text) for candidate in candidates for item in items]
-        said = self.generate(texts, max_tokens=self.form.answer_tokens)
+        said = self.generate(texts, max_tokens=self.form.answer_tokens, stop=self.form.stop)
         right = [is_right(answer, item.answer) for answer, item in zip(said, [*items] * len(candidates), strict=True)]
         hit = torch.tensor(right, dtype=torch.float32).reshape(len(candidates), len(items))
         return torch.stack([hit if name == "right" else 1 - hit for name in classes], -1)
@@ -172,11 +198,16 @@ class Oracle:
     def keep_in(self, ledger: OracleLedger) -> None:
         """Go on with a run's own ledger: what it has already counts against the budget."""
         self.ledger = ledger
+        ledger.reclaim()
         self.budget.spent = ledger.total()
 
     def _note(self, usage: Usage) -> None:
         self.usage += usage
         self.ledger.add(self._account, usage)
+
+    def _settled(self, reservation: Reservation, used: Usage) -> None:
+        self.usage += used
+        self.ledger.settle(self._account, reservation, used)
 
     def verify_frozen(self) -> None:
         self.backend.verify_frozen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -49,3 +50,8 @@ class Projection:
     def candidate(self, z: Tensor) -> Candidate:
         """The soft prompt of ``z`` ``(dim,)``."""
         return Candidate(soft=self.vectors(z))
+
+
+def vector(point: np.ndarray) -> Tensor:
+    """A search vector or matrix as the float32 tensor that travels."""
+    return torch.from_numpy(np.asarray(point, dtype=np.float32))

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from promptfed.commands import compare, deploy, import_, inspect, personalize, train
-from promptfed.errors import PromptFedError
+from promptfed.commands import compare, deploy, import_, inspect, personalize, serve, train
+from promptfed.errors import BudgetExhausted, PromptFedError
 
 # Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -26,6 +26,7 @@ deploy.add_to(app)
 personalize.add_to(app)
 import_.add_to(app)
 inspect.add_to(app)
+serve.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,7 +64,8 @@ def start(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 an error to mend, 130 interrupted, 1 a fault of promptfed's own."""
+    """Run the command line and exit: 0 done, 2 an error to mend, 3 a budget that is used up, 130 interrupted, 1 a
+    fault of promptfed's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("PROMPTFED_DEBUG"))
     words = [word for word in words if word != "--debug"]
@@ -73,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         _fail(error.format_message() if hasattr(error, "format_message") else str(error))
-        code = 2
+        code = 3 if isinstance(error, BudgetExhausted) else 2
     except (KeyboardInterrupt, typer.Abort):
         if debug:
             raise

@@ -11,6 +11,7 @@ from promptfed.errors import DataError
 from promptfed.evaluation import evaluate
 from promptfed.experiment import Experiment, resolve
 from promptfed.export.finished import FinishedRun
+from promptfed.methods.base import Method, build_method
 from promptfed.progress import Progress
 
 
@@ -26,25 +27,45 @@ def score(
     run's own images out anew. Wherever the clients are not those of the run, all have what a newcomer has.
     """
     config, found, progress = finished.run.config, {}, progress or Progress()
-    features = finished.method.setup.features
+    setup = finished.method.setup
     elsewhere = {"clients": None, **(changed or {})}  # other data need not fit the run's number of clients
     rows: dict[str, dict[str, Any]] = {config.data: elsewhere if changed and not data else {}}
     rows |= {name: {"data": name, **elsewhere} for name in data if name != config.data}
     for name, update in rows.items():
         try:
-            experiment = Experiment.build(resolve(config.model_copy(update=update)), features=features)
+            changed_config = resolve(config.model_copy(update=update))
+            experiment = Experiment.build(changed_config, features=setup.features, oracle_for=finished.oracle_for)
         except DataError as error:
             if name != config.data or not data:
                 raise
             progress.note(f"the run's own data are left out: {error}")  # they may be on another machine
             continue
+        for note in _notes(finished, experiment, name):
+            progress.note(note)
         experiment.fill_features(progress.features)
         found[name] = _figures(finished, experiment, is_own=not update)
     return found
 
 
+def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str]:
+    """What a user should know about figures on other data than the run's own, where the model is a black box."""
+    own, oracle = finished.method.setup.oracle, experiment.setup.oracle
+    if own is None or oracle is None:
+        return []
+    said = []
+    if oracle.form != own.form:
+        said.append(f"{name}: the run's shared prompt is put in these data's own template, with their label words")
+    strange = [c for c in experiment.task.base_classes if c not in finished.method.setup.classes]
+    if strange:
+        said.append(
+            f"{name}: its classes ({', '.join(strange[:3])}{', ...' if len(strange) > 3 else ''}) are none that the "
+            "prompt was trained for; they are asked for by name, and a prompt that says what to sort by may mislead"
+        )
+    return said
+
+
 def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> dict[str, Any]:
-    zero_shot, method = experiment.method("zero_shot"), finished.method
+    zero_shot, method = experiment.method("zero_shot"), _method(finished, experiment)
     federation = experiment.federation(zero_shot, Mean(Mean.Config()), reliable=True)
     chosen, _ = federation.run_round(federation.start())
     newcomer = finished.prompt(None)
@@ -54,3 +75,12 @@ def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> 
         "method": dataclasses.asdict(evaluate(method, prompts, experiment.task).figures),
         "held_out": experiment.held_out,
     }
+
+
+def _method(finished: FinishedRun, experiment: Experiment) -> Method:
+    """The run's method, asking the oracle that puts examples as the data's form says."""
+    own, oracle = finished.method, experiment.setup.oracle
+    if oracle is own.setup.oracle:
+        return own
+    config = finished.run.config
+    return build_method(config.method, config.method_options, dataclasses.replace(own.setup, oracle=oracle))

@@ -13,7 +13,7 @@ from promptfed.backbones import load_backbone
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.alone import Alone
-from promptfed.blackbox.backends import check_oracle, load_oracle
+from promptfed.blackbox.backends import check_oracle, check_oracle_options, load_oracle
 from promptfed.blackbox.options import OracleOptions
 from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig, validate
@@ -25,6 +25,8 @@ from promptfed.methods.base import METHODS, Method, Setup, build_method, check_m
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task
 from promptfed.tasks.form import Form
+from promptfed.tasks.pooled import pooled
+from promptfed.tasks.sources.base import ANSWER_CLASSES
 from promptfed.types import FederatedTask
 
 log = logging.getLogger(__name__)
@@ -48,12 +50,11 @@ def resolve(config: RunConfig) -> RunConfig:
     config = config.model_copy(update=_task_defaults(config, task))
     method = METHODS[config.method]
     _check_access(config, method)
-    partition = config.partition
-    if task.partitions and partition not in task.partitions:
-        if partition != RunConfig.model_fields["partition"].default:  # the default is nobody's wish
-            allowed = ", ".join(task.partitions)
-            raise ConfigError(f"partition '{partition}' does not go with task '{config.task}', which takes: {allowed}")
-        partition = task.partitions[0]
+    if task.partitions and config.partition not in task.partitions:
+        raise ConfigError(
+            f"partition '{config.partition}' does not go with task '{config.task}', which takes: "
+            f"{', '.join(task.partitions)}"
+        )
     name = config.aggregator or (method.aggregators or DEFAULT_AGGREGATORS)[0]
     if method.aggregators and name in AGGREGATORS and name not in method.aggregators:
         allowed = ", ".join(method.aggregators)
@@ -66,19 +67,24 @@ def resolve(config: RunConfig) -> RunConfig:
     }
     if config.oracle is not None:
         check_oracle(config.oracle)
-        sections["oracle_options"] = validate(OracleOptions, config.oracle_options, "oracle option").model_dump()
-    config = config.model_copy(update={"aggregator": name, "partition": partition, **sections})
+        oracle_options = validate(OracleOptions, config.oracle_options, "oracle option")
+        check_oracle_options(config.oracle, oracle_options)
+        sections["oracle_options"] = oracle_options.model_dump()
+    config = config.model_copy(update={"aggregator": name, **sections})
     return config.model_copy(update=_absolute_paths(config))
 
 
 def _task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
-    """What the task has in the place of options that were left at their defaults, which are nobody's wish."""
-    found: dict[str, Any] = {}
-    for option in ("data", "method"):
-        if getattr(config, option) == RunConfig.model_fields[option].default:
-            found[option] = getattr(task, option)
+    """What the task has in the place of options that nobody gave."""
+    found: dict[str, Any] = {
+        option: getattr(task, option)
+        for option in ("data", "method", "rounds")
+        if option not in config.model_fields_set
+    }
     if config.oracle is None:
         found["oracle"] = task.oracle
+    if task.partitions and "partition" not in config.model_fields_set:
+        found["partition"] = task.partitions[0]
     return found
 
 
@@ -105,6 +111,9 @@ def _absolute_paths(config: RunConfig) -> dict[str, str]:
         kind, _, path = getattr(config, option).partition(":")
         if kind in kinds and path:
             found[option] = f"{kind}:{Path(path).expanduser().resolve()}"
+    kind, _, path = (config.oracle or "").partition(":")
+    if kind == "local" and Path(path).expanduser().is_dir():
+        found["oracle"] = f"{kind}:{Path(path).expanduser().resolve()}"
     if config.data_root is not None:
         found["data_root"] = str(Path(config.data_root).expanduser().resolve())
     return found
@@ -120,12 +129,17 @@ class Experiment:
 
     @classmethod
     def build(
-        cls, config: RunConfig, like: Experiment | None = None, features: FeatureStore | None = None
+        cls,
+        config: RunConfig,
+        like: Experiment | None = None,
+        features: FeatureStore | None = None,
+        oracle_for: Callable[[Form], Oracle] | None = None,
     ) -> Experiment:
         """Deal out the data and load the backbone. ``config`` must be resolved.
 
         Whatever ``like`` has that would come out the same (task, backbone, features) is shared with it, not made anew.
-        ``features``: a store of the very backbone that ``config`` names, to be used instead.
+        ``features``: a store of the very backbone that ``config`` names, to be used instead; ``oracle_for``: how to
+        come by the oracle for a task of that form, instead of loading it.
         """
         if like is not None and _agree(config, like.config, TASK_OPTIONS):
             task = like.task
@@ -137,13 +151,18 @@ class Experiment:
         if config.oracle is not None:
             assert task.form is not None, "a black-box task says how its examples are put"
             same = like is not None and _agree(config, like.config, ORACLE_OPTIONS) and task.form == like.task.form
-            oracle = like.setup.oracle if like is not None and same else _load_oracle(config, task.form)
+            if oracle_for is not None:
+                oracle = oracle_for(task.form)
+            else:
+                oracle = like.setup.oracle if like is not None and same else oracle_of(config, task.form)
             features = like.setup.features if like is not None and same else FeatureStore(AbsentBackbone())
         elif features is None and like is not None and _agree(config, like.config, BACKBONE_OPTIONS):
             features = like.setup.features
         if features is None:
             features = FeatureStore(load_backbone(config.backbone, device=config.device, precision=config.precision))
         check_model_fits(config.method, features.backbone, oracle)
+        if oracle is not None and task.base_classes == ANSWER_CLASSES:
+            oracle.check_offers({"generation"}, f"task '{config.task}'")
         setup = Setup(
             features.backbone,
             features,
@@ -200,14 +219,16 @@ class Experiment:
     def federation(self, method: Method, aggregator: Aggregator | None = None, *, reliable: bool = False) -> Federation:
         """The run's federation around ``method``; ``reliable`` leaves out simulated drop-outs and the time limit."""
         config = self.config
-        worker = ClientWorker(method, self.task, 0.0 if reliable else config.dropout)
+        task = pooled(self.task) if method.pools_data else self.task
+        worker = ClientWorker(method, task, 0.0 if reliable else config.dropout)
         engine = LocalEngine(worker, config.client_batch, None if reliable else config.round_seconds)
         clients = [data.client for data in self.task.clients]
         server = self.aggregator() if aggregator is None else aggregator
         return Federation(method, server, engine, clients, config.participation, config.quorum)
 
 
-def _load_oracle(config: RunConfig, form: Form) -> Oracle:
+def oracle_of(config: RunConfig, form: Form) -> Oracle:
+    """The oracle that ``config`` names, for examples that are put as ``form`` says."""
     options = validate(OracleOptions, config.oracle_options, "oracle option")
     return load_oracle(config.oracle or "", form, options, device=config.device, precision=config.precision)
 

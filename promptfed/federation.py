@@ -44,10 +44,11 @@ class Federation:
     def participants(self, round: int) -> list[int]:
         """The clients of ``round``: the fraction rounded half up, at least one, without replacement."""
         count = max(1, round_half_up(self.participation * len(self.clients)))
-        if count == len(self.clients) or self.method.needs_all_clients(round):
-            return list(self.clients)
-        stream = numpy_stream(self.method.setup.seed, "participants", round)
-        return sorted(int(c) for c in stream.choice(self.clients, count, replace=False))
+        drawn = self.clients
+        if count < len(self.clients):
+            stream = numpy_stream(self.method.setup.seed, "participants", round)
+            drawn = sorted(int(c) for c in stream.choice(self.clients, count, replace=False))
+        return sorted(self.method.participants(round, drawn, self.clients))
 
     def run_round(
         self, state: FederationState, on_reply: OnReply | None = None, should_stop: ShouldStop = never

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptfed.types import Reply
+from promptfed.usage import Usage
 
 
 class Progress:
@@ -20,8 +21,11 @@ class Progress:
     def client(self, name: str, reply: Reply) -> None:
         """A client of the stage finished."""
 
-    def round(self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int) -> None:
-        """A round finished; ``bytes_sent`` counts up and down over this round."""
+    def round(
+        self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
+    ) -> None:
+        """A round finished; ``bytes_sent`` counts up and down over this round, ``asked`` what a black box was asked by
+        the whole run so far (None: there is no black box)."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""

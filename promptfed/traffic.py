@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from promptfed.blackbox.backends.base import Backend, SoftSpace
+from promptfed.blackbox.budget import Budget
+from promptfed.blackbox.candidate import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery
+from promptfed.blackbox.oracle import Oracle
 from promptfed.experiment import Experiment
 from promptfed.methods.base import Shape
 from promptfed.prompts import PromptState
+from promptfed.tasks.form import Form
 
 
 @dataclass(frozen=True)
@@ -37,3 +44,32 @@ def _like(sent: Tensor | None, shape: Shape) -> Tensor:
     if sent is not None and None in shape:
         return sent
     return torch.zeros([1 if length is None else length for length in shape])
+
+
+class Sizes(Backend):
+    """In the place of any oracle, to count bytes with: it can do everything, its vectors are as long as MiniLM's and
+    its images as large as tiny's, and what it answers means nothing."""
+
+    name = "any"
+    fingerprint = hashlib.sha256(b"sizes").hexdigest()
+    abilities: frozenset[OracleAbility] = frozenset(
+        {"soft prompts", "text prompts", "pixel prompts", "generation", "token proposals"}
+    )
+    pixel_shape = (3, 32, 32)
+
+    def __init__(self, form: Form) -> None:
+        self.form, self.soft = form, SoftSpace(384, 0.05, torch.zeros(2000, 384))
+
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+        for position, query in enumerate(queries):
+            if isinstance(query, ScoreQuery):
+                yield position, Answer(scores=(0.0,) * len(query.classes))
+            elif isinstance(query, ProposalQuery):
+                yield position, Answer(tokens=tuple(f"word{k}" for k in range(query.count)))
+            else:
+                yield position, Answer(text="word")
+
+
+def sizes_only(form: Form) -> Oracle:
+    """An oracle that nothing needs to be loaded for."""
+    return Oracle(Sizes(form))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +14,7 @@ from promptfed.aggregators.mean import Mean
 from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import OracleLedger
 from promptfed.engines.base import never
-from promptfed.errors import BudgetExhausted
+from promptfed.errors import BudgetExhausted, OracleError
 from promptfed.evaluation import Evaluation, evaluate, mean_local_accuracy
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
@@ -40,6 +40,15 @@ class Interrupted(Exception):  # noqa: N818 (a request that was granted, not an 
         super().__init__(where)
         self.where = where
 
+    code = 130
+    """What the command line exits with."""
+
+
+class OutOfBudget(Interrupted):
+    """The run stopped at what it may spend on a black box; it goes on when it may spend more."""
+
+    code = 3
+
 
 class Training:
     """Runs, or goes on with, the run in ``run``; the same configuration always ends with the same prompts."""
@@ -63,7 +72,7 @@ class Training:
         trained = self.train()
         evaluations = {}
         for stage, found in trained.items():
-            with self._account(stage):
+            with self._account(stage), _stopping(f"{found[0].method.name}, in its tests"):
                 evaluations[stage] = self._evaluate(stage, *found)
         self.experiment.setup.verify_frozen()
         self.run.events.write("run_end")
@@ -83,13 +92,13 @@ class Training:
             events.truncate(0)
             events.write("run_start", method=self.experiment.config.method, seed=self.experiment.config.seed)
         self._fill_features()
-        self.run.write_json("partition.json", partition_record(self.experiment.task))
+        self.run.write_json("partition.json", partition_record(self.experiment.task, self.experiment.setup.oracle))
 
         trained = {}
         for stage, base in stages:
-            federation = self._federation(self.experiment.method(stage if base else None), base)
             checkpoint = saved[stage]
-            with self._account(stage):
+            with self._account(stage), _stopping(f"{stage}, at its start"):
+                federation = self._federation(self.experiment.method(stage if base else None), base)
                 state = self._federate(stage, federation, base, checkpoint[0] if checkpoint else None)
             trained[stage] = federation, state
         return trained
@@ -131,18 +140,22 @@ class Training:
                 self.progress.client(method.name, reply)
 
             try:
-                state, replies = federation.run_round(state, on_reply, self.should_stop)
-            except BudgetExhausted as stop:
-                # The round is begun anew when there is more to spend: all its answers until now are in the cache.
+                after, replies = federation.run_round(state, on_reply, self.should_stop)
+                if not after.pending:
+                    self._finish_round(stage, federation, after, replies, sizes, time.perf_counter() - began)
+            except (BudgetExhausted, OracleError) as stop:
+                # The round is begun anew later: all the answers until now are in the cache.
                 save_checkpoint(folder, state, events_bytes=size)
-                raise Interrupted(f"{method.name}, in round {state.round + 1} of {method.rounds}: {stop}") from stop
+                if isinstance(stop, OracleError):
+                    raise
+                raise OutOfBudget(f"{method.name}, in round {state.round + 1} of {method.rounds}: {stop}") from stop
+            state = after
             if state.pending:
                 save_checkpoint(folder, state, events_bytes=self.run.events.size())
                 raise Interrupted(
                     f"{method.name}, round {state.round + 1} of {method.rounds}, "
                     f"after client {state.pending[-1].client}"
                 )
-            self._finish_round(stage, federation, state, replies, sizes, time.perf_counter() - began)
             save_checkpoint(folder, state, events_bytes=self.run.events.size())
             if self.should_stop():
                 raise Interrupted(f"{method.name}, after round {state.round} of {method.rounds}")
@@ -205,7 +218,9 @@ class Training:
             seconds=time.perf_counter() - began,
             **(self._usage() - before).recorded(),
         )
-        self.progress.round(method.name, state.round, loss, val_accuracy, up + down)
+        oracle = self.experiment.setup.oracle
+        asked = None if oracle is None else oracle.ledger.total()
+        self.progress.round(method.name, state.round, loss, val_accuracy, up + down, asked)
         log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
 
     def _usage(self) -> Usage:
@@ -263,6 +278,15 @@ class Training:
         metrics["held_out"] = self.experiment.held_out
         metrics["prompt_sha256"] = trained[own][1].shared.sha256()
         return metrics
+
+
+@contextmanager
+def _stopping(where: str) -> Iterator[None]:
+    """A used-up budget is no error: what is trained is saved, and what was answered is in the cache."""
+    try:
+        yield
+    except BudgetExhausted as stop:
+        raise OutOfBudget(f"{where}: {stop}") from stop
 
 
 def _sizes(sent: dict[int, PromptState]) -> dict[int, int]:

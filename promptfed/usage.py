@@ -14,8 +14,9 @@ class Usage:
 
     ``oracle_queries``: answers that were asked for (a candidate prompt on an example, a text to be generated);
     ``oracle_calls``: requests that really went to the black box; ``oracle_cache_hits``: answers that were already
-    known; ``oracle_retries``: calls that failed and were made again; tokens as the black box counts them, ``usd``
-    US dollars at the prices given.
+    known; ``oracle_retries``: calls that failed and were made again; ``labels_floored``: scores of labels that the
+    black box did not report and that were set to a floor; tokens as the black box counts them, ``usd`` US dollars at
+    the prices given.
     """
 
     image_encoder_calls: int = 0
@@ -24,6 +25,7 @@ class Usage:
     oracle_calls: int = 0
     oracle_cache_hits: int = 0
     oracle_retries: int = 0
+    labels_floored: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0

@@ -29,7 +29,8 @@ class Task(ABC):
     data: ClassVar[str] = "icons"
     """Where examples come from if nobody says."""
     method: ClassVar[str] = "promptfl"
-    """How it is learned if nobody says."""
+    """How it is learned if nobody says, and for how many ``rounds``."""
+    rounds: ClassVar[int] = 20
     oracle: ClassVar[str | None] = None
     """The black box of the task if nobody says; None: its model is a white box."""
 

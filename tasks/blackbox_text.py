@@ -58,6 +58,8 @@ def load_texts(data: str, columns: Columns) -> Source:
 def form_for(data: str, options: BlackboxTextConfig) -> Form:
     """The bundled texts' own form, or the general one, with what the options change. Raises ConfigError."""
     kind, _, name = data.partition(":")
+    if kind == "texts" and name not in FORMS:
+        raise unknown_name("bundled texts", name, FORMS)
     usual = FORMS[name] if kind == "texts" else Form()
     changed: dict[str, Any] = {
         "template": options.template or usual.template,
@@ -84,8 +86,9 @@ class BlackboxText(Task):
     """Sort texts into classes with a model that is only asked: a sentence encoder, a language model, an API."""
 
     Config = BlackboxTextConfig
-    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain")
+    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain", "classes")
     data: ClassVar[str] = "texts:requests"
     method: ClassVar[str] = "fedbpt"
+    rounds: ClassVar[int] = 10
     oracle: ClassVar[str | None] = "minilm"
     build = staticmethod(build)

@@ -6,19 +6,24 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptfed.tasks.sources.base import QuestionItem, TextItem
 from promptfed.types import FederatedTask, Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from promptfed.blackbox.oracle import Oracle
 
 MOST_TICKS = 60
 """Names written along an axis; beyond that every second, third ... one."""
 
 
 def partition_table(task: FederatedTask) -> dict[str, Any]:
-    """``{"classes": [name], "clients": [{"client", "name", "domain", "train", "val", "test"}]}``, counts by class."""
+    """``{"examples": "images", "classes": [name], "clients": [{"client", "name", "domain", "train", "val", "test"}]}``,
+    counts by class."""
     count = len(task.base_classes)
     return {
+        "examples": examples(task),
         "classes": list(task.base_classes),
         "clients": [
             {
@@ -34,9 +39,22 @@ def partition_table(task: FederatedTask) -> dict[str, Any]:
     }
 
 
-def partition_record(task: FederatedTask) -> dict[str, Any]:
-    """What a run keeps of its task: the table, and ``new_classes`` and ``templates``."""
-    agreed = {"new_classes": list(task.new_classes), "templates": list(task.templates)}
+def examples(task: FederatedTask) -> str:
+    """What its examples are: "images", "texts" or "questions" (with free answers)."""
+    first = task.base_test.items[0] if len(task.base_test) else None
+    if isinstance(first, QuestionItem):
+        return "questions"
+    return "texts" if isinstance(first, TextItem) else "images"
+
+
+def partition_record(task: FederatedTask, oracle: Oracle | None = None) -> dict[str, Any]:
+    """What a run keeps of its task: the table, ``new_classes`` and ``templates``; where the model is a black box also
+    ``form``, and the fingerprint of the ``oracle`` that examples in that form are put to."""
+    agreed: dict[str, Any] = {"new_classes": list(task.new_classes), "templates": list(task.templates)}
+    if task.form is not None:
+        agreed["form"] = task.form.model_dump(mode="json")
+    if oracle is not None:
+        agreed["oracle"] = {"name": oracle.name, "fingerprint": oracle.fingerprint}
     return {**partition_table(task), **agreed}
 
 
@@ -45,14 +63,14 @@ def _counts(split: Split, classes: int) -> list[int]:
 
 
 def plot_partition(table: dict[str, Any]) -> Figure:
-    """Training images by client and class as a shaded grid, and beside it each client's total.
+    """Training examples by client and class as a shaded grid, and beside it each client's total.
 
     Made without pyplot, so nothing global changes and no window opens. Readable up to a few hundred clients.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    names, clients = table["classes"], table["clients"]
+    names, clients, examples = table["classes"], table["clients"], table.get("examples", "images")
     grid = [client["train"] for client in clients]
     height = min(24.0, max(3.0, 1.6 + 0.16 * len(clients)))
     figure = Figure(figsize=(min(18.0, max(7.0, 3.5 + 0.16 * len(names))), height), layout="constrained")
@@ -68,7 +86,7 @@ def plot_partition(table: dict[str, Any]) -> Figure:
     cells.tick_params(axis="y", labelsize=7)
     cells.set_xlabel(f"{len(names)} base classes")
     cells.set_ylabel(f"{len(clients)} clients")
-    figure.colorbar(shade, ax=cells, label="training images", ticks=MaxNLocator(integer=True), pad=0.01)
+    figure.colorbar(shade, ax=cells, label=f"training {examples}", ticks=MaxNLocator(integer=True), pad=0.01)
 
     rows, start = range(len(clients)), [0] * len(clients)
     for part, colour in (("train", "tab:blue"), ("val", "tab:orange")):
@@ -76,7 +94,7 @@ def plot_partition(table: dict[str, Any]) -> Figure:
         bars.barh(rows, totals, left=start, color=colour, label=part)
         start = [a + b for a, b in zip(start, totals, strict=True)]
     bars.tick_params(axis="y", labelleft=False)
-    bars.set_xlabel("images")
+    bars.set_xlabel(examples)
     figure.legend(*bars.get_legend_handles_labels(), fontsize=7, ncols=2, loc="outside upper right")
     return figure
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -149,3 +152,25 @@ def toy_task(make_split: Callable[..., Split]) -> FederatedTask:
     return FederatedTask(
         "toy", ("red", "green", "blue", "ochre"), ("pink", "cyan"), tuple(clients), base, new, ("{}", "a {}", "the {}")
     )
+
+
+@pytest.fixture
+def stub_server() -> Iterator[Any]:
+    """``stub_server(fault=...)``: a server that speaks OpenAI's protocol (tests/blackbox/backends/stub_server.py)."""
+    path = Path(__file__).parent / "blackbox" / "backends" / "stub_server.py"
+    spec = importlib.util.spec_from_file_location("stub_server", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules.get("stub_server") or importlib.util.module_from_spec(spec)
+    if "stub_server" not in sys.modules:
+        sys.modules["stub_server"] = module
+        spec.loader.exec_module(module)
+    begun: list[Any] = []
+
+    def begin(**options: Any) -> Any:
+        begun.append(module.Stub(**options))
+        return begun[-1]
+
+    yield begin
+    for stub in begun:
+        stub.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 from promptfed.blackbox.budget import Budget
 from promptfed.blackbox.cache import AnswerCache, default_cache
 from promptfed.blackbox.options import OracleOptions
-from promptfed.blackbox.oracle import Oracle
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.tasks.form import Form
+
+if TYPE_CHECKING:  # it imports this package
+    from promptfed.blackbox.oracle import Oracle
 
 ORACLES = {
     "minilm": "MiniLM sentence encoder: cosine to label descriptions; soft and text prompts; in this process, fast",
@@ -34,6 +37,14 @@ def check_oracle(name: str) -> None:
         raise ConfigError(f"oracle '{name}' lacks its model: write {kind}:NAME")
 
 
+def check_oracle_options(name: str, options: OracleOptions) -> None:
+    """Raises ConfigError for options of a server that could not work, or that would write a secret down."""
+    if name.partition(":")[0] in ("api", "embeds"):
+        from promptfed.blackbox.backends.credentials import check_address
+
+        check_address(options)
+
+
 def load_oracle(
     name: str,
     form: Form,
@@ -48,6 +59,8 @@ def load_oracle(
 
     Raises ConfigError for an unknown name, BackboneError or OracleError if the model cannot be had or reached.
     """
+    from promptfed.blackbox.oracle import Oracle
+
     check_oracle(name)
     kind, _, rest = name.partition(":")
     backend = importlib.import_module(f"{__name__}.{_MODULES[kind]}").load(form, rest, options, device, precision)

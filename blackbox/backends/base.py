@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from promptfed.blackbox.budget import Budget
+from promptfed.blackbox.cache import AnswerCache
 from promptfed.blackbox.candidate import Answer, OracleAbility, Query, ScoreQuery
 from promptfed.errors import OracleError
 from promptfed.tasks.form import Form
+from promptfed.tasks.sources.base import Item
 
 DIGITS = 6
 """Decimals of a score that are kept: beyond them floating-point noise of batching begins."""
@@ -46,13 +48,28 @@ class Backend(ABC):
     paid: ClassVar[bool] = False
 
     @abstractmethod
-    def answer(self, queries: Sequence[Query], budget: Budget) -> Iterator[tuple[int, Answer]]:
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
         """(position in ``queries``, answer) as each becomes known, in any order; what was yielded is kept even if the
         rest fails. Every request is reserved with ``budget`` before it is made and settled after.
 
         Raises BudgetExhausted when the budget does not allow the next request, OracleError when the black box cannot
         be made to answer.
         """
+
+    def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:  # noqa: B027
+        """Find out what has to be known before ``queries`` can be told apart from others, or take it from ``cache``:
+        a server is probed here, at the first question, so that a run whose answers are all known asks nothing."""
+
+    def fingerprint_of(self, query: Query) -> str:
+        """``fingerprint`` with what was found out about such queries."""
+        return self.fingerprint
+
+    def pixels(self, items: Sequence[Item]) -> Tensor:
+        """Preprocessed images ``(items, *pixel_shape)``, as a client makes them to add a pixel prompt: no query.
+
+        Only where there are pixel prompts.
+        """
+        raise OracleError(f"oracle '{self.name}' has no pixel prompts, so nothing is added to its images")
 
     def verify_frozen(self) -> None:  # noqa: B027 (a server is not ours to check)
         """Raises BackboneError if a model held in this process changed since loading."""
@@ -68,7 +85,7 @@ class LocalBackend(Backend):
     different shapes: with scores rounded to ``DIGITS``, an answer hardly depends on what else was asked.
     """
 
-    rows: int = 64
+    rows: int = 32
 
     @abstractmethod
     def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
@@ -82,7 +99,7 @@ class LocalBackend(Backend):
         """The answer to a query that is not a ScoreQuery."""
         raise OracleError(f"oracle '{self.name}' only scores; it cannot write or propose text")
 
-    def answer(self, queries: Sequence[Query], budget: Budget) -> Iterator[tuple[int, Answer]]:
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
         groups: dict[tuple[str, ...], list[tuple[int, ScoreQuery]]] = {}
         for position, query in enumerate(queries):
             if isinstance(query, ScoreQuery):

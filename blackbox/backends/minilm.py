@@ -1,16 +1,18 @@
-"""The oracle `minilm`: a sentence encoder as a classifier; scores are cosines of text and label descriptions.
+"""The oracle `minilm`: a sentence encoder as a classifier; scores are cosines of a text and each label's description.
 
-Small enough for the default run, and installed with promptfed. Soft prompts stand between [CLS] and the text, text
-prompts before the text; the descriptions are read without any prompt, once.
+Small, fast, and installed with promptfed. As in CLIP, a prompt stands before the descriptions by default (``side``
+"label"): a text is then read once and for all, and a candidate costs one reading of each description, on however many
+texts it is scored. With ``side`` "text" the prompt stands before the text, as in front of a language model.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +20,9 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import freeze, hash_tensors
 from promptfed.backbones.minilm import load_minilm, word_ids
+from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.blackbox.backends.base import STEP, LocalBackend, SoftSpace
-from promptfed.blackbox.candidate import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery
+from promptfed.blackbox.candidate import Answer, Candidate, OracleAbility, ProposalQuery, Query, ScoreQuery
 from promptfed.blackbox.options import OracleOptions
 from promptfed.errors import BackboneError, DataError
 from promptfed.tasks.form import Form
@@ -31,6 +34,10 @@ LONGEST = 256
 """Tokens that the model reads; a longer text is cut at its end, as sentence-transformers does."""
 WORDS = 2000
 """Common words whose embeddings soft prompts may start from."""
+READ_AT_ONCE = 32
+"""Sentences in one pass; larger batches are slower on few cores."""
+KEPT_PROMPTS = 256
+"""Prompts whose descriptions' embeddings are kept."""
 
 
 class MiniLM(LocalBackend):
@@ -39,22 +46,32 @@ class MiniLM(LocalBackend):
     name = "minilm"
     abilities: frozenset[OracleAbility] = frozenset({"soft prompts", "text prompts", "token proposals"})
 
-    def __init__(self, form: Form, reader: Any, tokenizer: Any) -> None:
-        self.form = form
-        self._reader: Any = freeze(reader)
+    def __init__(
+        self,
+        form: Form,
+        reader: Any,
+        tokenizer: Any,
+        *,
+        side: Literal["label", "text"] = "label",
+        device: str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        self.form, self.side = form, side
+        self._device, self._dtype = pick_device(device), pick_dtype(precision)
+        self._reader: Any = freeze(reader).to(self._device, self._dtype)
         self._tokenizer = tokenizer
-        table: Tensor = reader.get_input_embeddings().weight
-        self._table = table
+        self._table: Tensor = reader.get_input_embeddings().weight.float()
         self._start, self._stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
         self._words = [(word, number) for word, number in vocabulary if word.isalpha() and len(word) > 2][:WORDS]
-        common = table[[number for _, number in self._words]].detach()
-        self.soft = SoftSpace(table.shape[1], table.std().item(), common.clone())
+        common = self._table[[number for _, number in self._words]].detach()
+        self.soft = SoftSpace(self._table.shape[1], self._table.std().item(), common.clone())
         self._ids: dict[str, list[int]] = {}
-        self._labels: dict[tuple[str, ...], Tensor] = {}
+        self._texts: dict[str, Tensor] = {}
+        self._labels: OrderedDict[tuple[str, tuple[str, ...]], Tensor] = OrderedDict()
         self._loaded_sha256 = self._weights_sha256()
-        described = json.dumps([self._loaded_sha256, self.name, SCALE, LONGEST, form.model_dump()], sort_keys=True)
-        self.fingerprint = hashlib.sha256(described.encode()).hexdigest()
+        described = [self._loaded_sha256, self.name, side, precision, SCALE, LONGEST, form.model_dump()]
+        self.fingerprint = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def _weights_sha256(self) -> str:
         return hash_tensors(chain(self._reader.named_parameters(), self._reader.named_buffers()))
@@ -66,38 +83,65 @@ class MiniLM(LocalBackend):
     # ------------------------------------------------------------------------------------------------ scoring
 
     def length(self, query: ScoreQuery) -> int:
-        soft = 0 if query.prompt.soft is None else len(query.prompt.soft)
-        return min(LONGEST, 2 + soft + len(self._of(query.prompt.text)) + len(self._text(query.item)))
+        return 0 if self.side == "label" else len(self._row(query.prompt, self._text(query.item)))
 
     def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
-        texts = self._encode([self._row(query) for query in queries])
-        return SCALE * texts @ self._described(queries[0].classes).T
+        classes = queries[0].classes
+        if self.side == "text":
+            texts = self._encode([self._row(query.prompt, self._text(query.item)) for query in queries])
+            return SCALE * texts @ self._described({"": Candidate()}, classes)[""].T
+        self._read([query.item for query in queries])
+        texts = torch.stack([self._texts[query.item.content_id()] for query in queries])
+        keys = [json.dumps(query.described, sort_keys=True) for query in queries]
+        described = self._described({key: q.prompt for key, q in zip(keys, queries, strict=True)}, classes)
+        return SCALE * torch.einsum("nd,nkd->nk", texts, torch.stack([described[key] for key in keys]))
 
-    def _row(self, query: ScoreQuery) -> Tensor:
-        """Input embeddings ``(length, dim)`` of one query, framed."""
-        soft = query.prompt.soft
+    def _read(self, items: Sequence[Item]) -> None:
+        """Embed those texts that were not read yet."""
+        fresh = {item.content_id(): item for item in items if item.content_id() not in self._texts}
+        rows = [self._row(Candidate(), self._text(item)) for item in fresh.values()]
+        self._texts.update(zip(fresh, self._encode_all(rows), strict=True))
+
+    def _described(self, prompts: Mapping[str, Candidate], classes: tuple[str, ...]) -> dict[str, Tensor]:
+        """Unit embeddings ``(classes, dim)`` of the descriptions after each of ``prompts``; recent ones are kept."""
+        words = [self._of(self.form.description(name)) for name in classes]
+        fresh = {key: prompt for key, prompt in prompts.items() if (key, classes) not in self._labels}
+        found = self._encode_all([self._row(prompt, word) for prompt in fresh.values() for word in words])
+        for number, key in enumerate(fresh):
+            self._labels[key, classes] = torch.stack(found[number * len(words) : (number + 1) * len(words)])
+        described = {key: self._labels[key, classes] for key in prompts}
+        while len(self._labels) > KEPT_PROMPTS:
+            self._labels.popitem(last=False)
+        return described
+
+    def _encode_all(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Embeddings ``(dim,)`` of any number of rows, like lengths together."""
+        found: dict[int, Tensor] = {}
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for start in range(0, len(order), READ_AT_ONCE):
+            some = order[start : start + READ_AT_ONCE]
+            found.update(zip(some, self._encode([rows[i] for i in some]), strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    def _row(self, prompt: Candidate, words: Sequence[int]) -> Tensor:
+        """Input embeddings ``(length, dim)`` of prompt and words, framed."""
+        soft = prompt.soft
         room = LONGEST - 2 - (0 if soft is None else len(soft))
-        words = [*self._of(query.prompt.text), *self._text(query.item)][:room]
+        words = [*self._of(prompt.text), *words][:room]
         if soft is None:
             return self._table[[self._start, *words, self._stop]]
         return torch.cat([self._table[[self._start]], soft.to(self._table), self._table[[*words, self._stop]]])
 
+    @torch.no_grad()
     def _encode(self, rows: Sequence[Tensor]) -> Tensor:
         """Unit sentence embeddings ``(rows, dim)``: the mean over real tokens."""
         lengths = torch.tensor([len(row) for row in rows])
         longest = -(-int(lengths.max()) // STEP) * STEP
         vectors = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
-        mask = torch.arange(longest) < lengths[:, None]
-        hidden = self._reader(inputs_embeds=vectors, attention_mask=mask.long()).last_hidden_state
+        mask = (torch.arange(longest) < lengths[:, None]).to(self._device)
+        hidden = self._reader(inputs_embeds=vectors.to(self._dtype), attention_mask=mask.long()).last_hidden_state
         weight = mask[..., None].float()
-        return F.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
-
-    @torch.no_grad()
-    def _described(self, classes: tuple[str, ...]) -> Tensor:
-        if classes not in self._labels:
-            framed = [[self._start, *self._of(self.form.description(name)), self._stop] for name in classes]
-            self._labels[classes] = self._encode([self._table[ids] for ids in framed])
-        return self._labels[classes]
+        return F.normalize((hidden.float() * weight).sum(1) / weight.sum(1), dim=-1)
 
     def _text(self, item: Item) -> list[int]:
         if not isinstance(item, TextItem):
@@ -126,6 +170,6 @@ class MiniLM(LocalBackend):
 
 def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> MiniLM:
     """Raises BackboneError if the package with the model is missing or damaged."""
-    backend = MiniLM(form, *load_minilm())
-    backend.rows = options.rows
+    backend = MiniLM(form, *load_minilm(), side=options.side, device=device, precision=precision)
+    backend.rows = options.rows if options.side == "text" else 16 * options.rows
     return backend

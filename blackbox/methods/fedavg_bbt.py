@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from promptfed.blackbox.candidate import Candidate
 from promptfed.blackbox.method import BlackBoxMethod, Desk
-from promptfed.blackbox.projection import Projection, SoftPromptConfig
+from promptfed.blackbox.projection import Projection, SoftPromptConfig, vector
 from promptfed.blackbox.search.cma_es import CmaEs
 from promptfed.methods.base import METHODS, MethodConfig, Setup
 from promptfed.prompts import PromptState
@@ -21,18 +19,19 @@ from promptfed.types import Broadcast, ClientData
 class FedAvgBBTConfig(SoftPromptConfig):
     """FedAvg-BBT's options."""
 
-    popsize: int = Field(8, ge=2, description="prompts in one generation of the client's CMA-ES")
+    popsize: int = Field(5, ge=2, description="prompts in one generation of a client's CMA-ES")
 
 
 @METHODS.register("fedavg_bbt")
 class FedAvgBBT(BlackBoxMethod):
-    """Every client searches with a CMA-ES of its own around the shared ``z`` and returns the mean that it ends with.
+    """Every client goes on with a CMA-ES of its own from the shared ``z`` and returns the mean that it ends with.
 
-    Shared: ``z`` ``(dim,)``. Personal: nothing. The averaging is that of the run's aggregator.
+    Shared: ``z`` ``(dim,)``, merged by the run's aggregator. Personal: the search's ``sigma`` ``(1,)`` and
+    ``deviations`` ``(dim,)``, which go on from round to round; its paths begin afresh, as the mean has been replaced.
     """
 
     name: ClassVar[str] = "FedAvg-BBT"
-    paper: ClassVar[str] = "BBT: Sun et al. 2022, arXiv 2201.03514, averaged as in FedBPT, arXiv 2310.01467"
+    paper: ClassVar[str] = "BBT (Sun et al. 2022, arXiv 2201.03514) averaged; a baseline of FedBPT, arXiv 2310.01467"
     trains: ClassVar[str] = "search vector z (dim,)"
     requires: ClassVar[frozenset[str]] = frozenset({"soft prompts"})
     Config: ClassVar[type[MethodConfig]] = FedAvgBBTConfig
@@ -45,20 +44,25 @@ class FedAvgBBT(BlackBoxMethod):
     def init_shared(self) -> PromptState:
         return PromptState({"z": torch.zeros(self.config.dim)})
 
+    def init_personal(self, client: int) -> PromptState:
+        return PromptState({"sigma": torch.tensor([self.config.sigma]), "deviations": torch.ones(self.config.dim)})
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:
-        found = CmaEs(
-            broadcast.shared["z"].double().numpy(), self.config.sigma, desk.stream, popsize=self.config.popsize
+        local = CmaEs(
+            broadcast.shared["z"].double().numpy(),
+            personal["sigma"].item(),
+            desk.stream,
+            popsize=self.config.popsize,
+            deviations=personal["deviations"].double().numpy(),
         )
-        while desk.affords(self.config.popsize):
-            points, rows = found.ask(), desk.batch()
-            found.tell(points, desk.losses([self.projection.candidate(_vector(p)) for p in points], rows).tolist())
-        return PromptState({"z": _vector(found.best())}), personal
+        while desk.affords(self.config.popsize) and not local.stop():
+            points = local.ask()
+            prompts = [self.projection.candidate(vector(point)) for point in points]
+            local.tell(points, desk.losses(prompts, desk.batch()).tolist())
+        kept = PromptState({"sigma": torch.tensor([local.sigma]), "deviations": vector(local.deviations)})
+        return PromptState({"z": vector(local.mean)}), kept
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         return self.projection.candidate(shared["z"])
-
-
-def _vector(point: np.ndarray) -> Tensor:
-    return torch.from_numpy(point).float()

@@ -108,7 +108,7 @@ class CmaEs(Searcher[Vector]):
         self._wasted = 0
 
     def ask(self, n: int | None = None) -> list[Vector]:
-        """What this generation lacks ``(d,)`` each, so that candidates asked for in vain come again; or ``n`` new ones."""
+        """``n`` new ones ``(d,)``; by default what the generation lacks, where those asked for in vain come again."""
         self._draw()
         places = [i for i in range(self._handed_out, len(self._points)) if i not in self._values][:n]
         if n is None and not places:
@@ -145,7 +145,7 @@ class CmaEs(Searcher[Vector]):
         self._draw()  # pycma refuses a tell before an ask, even when all points come from elsewhere
         kept = self._points[:2] if self.two_point else []
         # In pycma's order, which says which ones the two points of "tpa" are; they count as the worst if missing.
-        told = {**{place: math.nan for place in range(len(kept))}, **self._values}
+        told = {**dict.fromkeys(range(len(kept)), math.nan), **self._values}
         points = [self._points[place] for place in sorted(told)] + [point for point, _ in self._strangers]
         values = [told[place] for place in sorted(told)] + [value for _, value in self._strangers]
         if np.isfinite(values).any():

@@ -72,13 +72,14 @@ def compare(
     """Compare methods fairly: the same partitions, budget and cached features for all, over several seeds.
 
     Seed s trains with --seed s on --partition-seed s. A method is given those --set options that it knows; one that
-    does not fit the backbone is left out with the reason. Writes comparison.json, .md, .html and .png into the folder,
-    beside the run directories METHOD/seed-S.
+    does not fit the backbone or oracle is left out with the reason. Writes comparison.json, .md, .html and .png into
+    the folder, beside the run directories METHOD/seed-S; of a black box also queries.png, accuracy against queries.
 
     \b
     Examples:
       promptfed compare --methods promptfl,fedtpg,kgcoop --seeds 3 --out compared
       promptfed compare --methods all --client-batch 8 --search method.lr=0.003,0.01,0.03
+      promptfed compare --task blackbox-text --methods fedbpt,fedavg_bbt --set method.queries=160 --out asked
       promptfed compare --methods promptfl,feddpt --task clip-domains --set task.held_out="phosphor thin"
 
     Ctrl-C stops after the client that is under way; the same command with the same --out goes on.
@@ -129,7 +130,7 @@ def compare(
         except Interrupted as stopped:
             write_comparison(comparison.summary(), folder)
             progress.note(f"stopped: {stopped.where}. Saved; go on with the same command and --out {folder}")
-            raise typer.Exit(130) from stopped
+            raise typer.Exit(stopped.code) from stopped
         written = write_comparison(found, folder)
     if json:
         typer.echo(as_json.dumps({**found, "out": str(folder)}, indent=2))

@@ -39,6 +39,7 @@ def eval_(
       promptfed eval runs/NAME
       promptfed eval runs/NAME --data folder:other-photos
       promptfed eval runs/NAME --data folder:photos --data folder:sketches --json
+      promptfed eval runs/NAME --data tsv:other-texts.tsv          of a black-box run
     """
     import json as as_json
 
@@ -82,9 +83,11 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Write a client's prompt as a self-contained bundle, usable with plain numpy and open_clip too.
+    """Write a client's prompt as a self-contained bundle, usable without promptfed too.
 
-    If promptfed personalize has run, that is the client's personalised prompt, with the alpha that was chosen and why.
+    For a backbone it holds the class text features as well, which plain numpy and open_clip can use; for a black box
+    the text (prompt.txt) or the vectors that are sent, and no call is made that costs money. If promptfed personalize
+    has run, it is the client's personalised prompt, with the alpha that was chosen and why.
 
     \b
     Examples:
@@ -117,7 +120,12 @@ def export(
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", metavar="BUNDLE")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    examples: Annotated[
+        list[str] | None, typer.Argument(help="Image files, or texts if that is what it sorts.", metavar="EXAMPLE...")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A file with one example (a text, an image's path) a line.")
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option("--classes", help="Comma-separated class names, also unseen ones [the bundle's].", metavar="A,B"),
@@ -126,31 +134,77 @@ def predict(
     backbone: Annotated[
         str | None, typer.Option("--backbone", help="Load this backbone instead of the one named in the bundle.")
     ] = None,
+    oracle: Annotated[
+        str | None, typer.Option("--oracle", help="The same black box under another name, such as local:OTHER-PATH.")
+    ] = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    max_calls: options.MaxCalls = None,
+    max_usd: options.MaxUsd = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "cpu",
     json: options.Json = False,
 ) -> None:
-    """Classify image files with an exported prompt.
+    """Classify image files or texts with an exported prompt.
+
+    A bundle for a black box asks its oracle; answers that it gave before are not asked for, or paid for, again.
 
     \b
     Examples:
       promptfed predict bundle photo.jpg
       promptfed predict bundle *.jpg --classes "cat,dog,red panda" --json
+      promptfed predict bundle "Where is my parcel?" "I want my money back."
+      promptfed predict bundle --file texts.txt --top 1
     """
     import json as as_json
 
-    from promptfed.backbones import load_backbone
-    from promptfed.export.bundle import read_bundle
-    from promptfed.export.predict import Predictor
+    from promptfed.export.bundle import is_for_black_box
 
-    read = read_bundle(bundle)
-    wanted = read.meta.backbone
-    model = load_backbone(backbone or wanted.name, device=device, precision=wanted.precision)
+    wanted = [*(examples or []), *_lines(file)]
+    if not wanted:
+        raise ConfigError("nothing to classify: give image files or texts, or --file FILE with one a line")
     names = [name.strip() for name in classes.split(",")] if classes is not None else None
-    found = Predictor(read, model).predict(images, names, top)
+    kind = "path"
+    changed = {"base_url": base_url, "api_key_env": api_key_env, "max_calls": max_calls, "max_usd": max_usd}
+    changed = {name: value for name, value in changed.items() if value is not None}
+    if is_for_black_box(bundle):
+        from promptfed.export.blackbox_bundle import load_bundles_oracle, read_blackbox_bundle
+        from promptfed.export.blackbox_predict import BlackBoxPredictor
+
+        if backbone is not None:
+            raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
+        sealed = read_blackbox_bundle(bundle)
+        kind = {"texts": "text", "questions": "question"}.get(sealed.meta.examples, kind)
+        asked = load_bundles_oracle(sealed, oracle, device, **changed)
+        try:
+            found = BlackBoxPredictor(sealed, asked).predict(wanted, names, top)
+        finally:
+            asked.close()
+    else:
+        from promptfed.backbones import load_backbone
+        from promptfed.export.bundle import read_bundle
+        from promptfed.export.predict import Predictor
+
+        if oracle is not None or changed:
+            raise ConfigError("this bundle is for a backbone, not for a black box; leave out the options of an oracle")
+        read = read_bundle(bundle)
+        model = load_backbone(
+            backbone or read.meta.backbone.name, device=device, precision=read.meta.backbone.precision
+        )
+        found = Predictor(read, model).predict([Path(example) for example in wanted], names, top)
     if json:
-        rows = [{"path": str(p.path), "ranked": [{"class": c, "probability": v} for c, v in p.ranked]} for p in found]
+        rows = [{kind: str(p.example), "ranked": [{"class": c, "probability": v} for c, v in p.ranked]} for p in found]
         typer.echo(as_json.dumps(rows, indent=2))
         return
     for prediction in found:
-        said = "  ".join(f"{name} {100 * share:.1f} %" for name, share in prediction.ranked)
-        typer.echo(f"{prediction.path}: {said}")
+        shares = (name if kind == "question" else f"{name} {100 * share:.1f} %" for name, share in prediction.ranked)
+        typer.echo(f"{prediction.example}: {'  '.join(shares)}")
+
+
+def _lines(file: Path | None) -> list[str]:
+    """The lines of ``file`` that are not empty. Raises ConfigError if it cannot be read."""
+    if file is None:
+        return []
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read --file '{file}': {error}") from error

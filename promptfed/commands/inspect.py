@@ -69,22 +69,33 @@ def _method(kind: type[Method]) -> dict[str, Any]:
 
 
 def _traffic(task: str | None, backbone: str | None) -> dict[str, dict[str, Any]]:
-    """Method -> bytes that a client is sent and sends in a round of ``task``, or why the method does not fit."""
-    from promptfed.config import build_config
+    """Method -> bytes that a client is sent and sends in a round, or why the method does not fit. White-box methods are
+    counted on ``task`` if it has a backbone, black-box methods if it has an oracle, others on the usual task of theirs.
+    """
+    from promptfed.config import RunConfig, build_config
     from promptfed.errors import PromptFedError
     from promptfed.experiment import Experiment, resolve
     from promptfed.methods.base import METHODS
-    from promptfed.traffic import first_round
+    from promptfed.tasks import TASKS
+    from promptfed.traffic import first_round, sizes_only
 
-    given = options.given({"task": task, "backbone": backbone})
-    plain = Experiment.build(resolve(build_config(given, {"method": "zero_shot"})))
+    def build(name: str, like: Experiment | None = None) -> Experiment:
+        config = resolve(build_config(given, {"method": name}))
+        return Experiment.build(config, like=like, oracle_for=sizes_only if config.oracle is not None else None)
+
+    chosen = task or RunConfig.model_fields["task"].default
+    is_black = TASKS[chosen].oracle is not None
     found: dict[str, dict[str, Any]] = {}
-    for name in METHODS:
-        try:
-            sent = first_round(Experiment.build(resolve(build_config(given, {"method": name})), like=plain))
-            found[name] = {"bytes_down": sent.down, "bytes_up": sent.up}
-        except PromptFedError as error:
-            found[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
+    for usual, asks in ((chosen, is_black), ("clip-fewshot" if is_black else "blackbox-text", not is_black)):
+        given = options.given({"task": usual, "backbone": None if asks else backbone})
+        plain = build("zero_shot")
+        names = [name for name in METHODS if (METHODS[name].access == "black box") == asks]
+        for name in names:
+            try:
+                sent = first_round(build(name, plain))
+                found[name] = {"bytes_down": sent.down, "bytes_up": sent.up}
+            except PromptFedError as error:
+                found[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
     return found
 
 
@@ -108,10 +119,11 @@ def list_(
     backbone: options.Backbone = None,
     json: options.Json = False,
 ) -> None:
-    """List methods, backbones, tasks, aggregators (with their options and defaults) or finished and unfinished runs.
+    """List methods, backbones, oracles, tasks, aggregators (with their options and defaults) or runs.
 
     For methods: what is trained, what a client sends and is sent in a round of the task, what it keeps to itself,
-    what the backbone must be able to do, and the default aggregator. Options are in --json.
+    the model it needs (a white box, a backbone; a black box, an oracle) and what that must be able to do, and the
+    default aggregator. Options are in --json.
 
     \b
     Examples:
@@ -141,7 +153,7 @@ def list_(
     # a name must be there whole, to be copied
     table.add_column(kind.removesuffix("s"), no_wrap=True, min_width=max(map(len, rows), default=0))
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for name, row in rows.items():
         # Text, not markup: square brackets are meant
         table.add_row(name, *(Text(_cell(row.get(column))) for column in columns))
@@ -157,7 +169,8 @@ def _method_cells(row: dict[str, Any], with_bytes: bool) -> dict[str, str]:
     if with_bytes:
         up, down = row["bytes_up"], row["bytes_down"]
         said["sent a round"] = "-" if up is None else f"{readable_bytes(up)} up\n{readable_bytes(down)} down"
-    return {**said, "needs": ",\n".join(row["requires"]) or "-", "aggregator": row["aggregator"]}
+    access = "any model" if row["access"] == "any" else row["access"]
+    return {**said, "needs": ",\n".join([access, *row["requires"]]), "aggregator": row["aggregator"]}
 
 
 def _cell(value: Any) -> str:
@@ -203,12 +216,13 @@ def show(
     plot: Annotated[Path | None, typer.Option("--plot", help="Also draw it to this file (.png, .svg, .pdf).")] = None,
     json: options.Json = False,
 ) -> None:
-    """Print, and plot, which client holds how many images of which class; nothing is trained.
+    """Print, and plot, which client holds how many examples of which class; nothing is trained.
 
     \b
     Examples:
       promptfed tasks show --task clip-fewshot
       promptfed tasks show --data folder:photos --partition dirichlet --alpha 0.1 --clients 20 --plot who.png
+      promptfed tasks show --task blackbox-text --data texts:reviews --partition domain
     """
     import json as as_json
 
@@ -238,11 +252,12 @@ def show(
         rows.add_row(str(client["client"]), client["name"], *counts, ", ".join(held))
     console = Console()
     console.print(rows)
-    console.print(
-        f"{len(built.base_classes)} base classes ({len(built.base_test)} test images), "
-        f"{len(built.new_classes)} new classes ({len(built.new_test)} test images)",
-        highlight=False,
+    test = f"test {table['examples']}"
+    said = f"{len(built.base_classes)} base classes ({len(built.base_test)} {test}), "
+    said += (
+        f"{len(built.new_classes)} new classes ({len(built.new_test)} {test})" if built.new_classes else "none is new"
     )
+    console.print(said, highlight=False)
     for note in built.notes:
         console.print(f"note: {note}", highlight=False)
     if plot is not None:

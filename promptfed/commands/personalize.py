@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptfed.commands import options
+from promptfed.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from promptfed.blackbox.oracle import Oracle
+    from promptfed.runs.directory import RunDirectory
 
 Way = Annotated[
     str | None,
@@ -86,15 +90,16 @@ def personalize(
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
     chosen = validate(PersonalizeOptions, values, "personalize option")
     with folder.lock(), folder.attach_log():
-        experiment = Experiment.build(folder.config)
-        finished = FinishedRun.load(folder, experiment.setup)
+        finished = FinishedRun.load(folder)
         chosen.decided(finished)
+        setup = finished.method.setup
+        experiment = Experiment.build(folder.config, features=setup.features, oracle_for=finished.oracle_for)
         console = Console(stderr=True)
         with _features(console, json) as on_features:
             experiment.fill_features(on_features)
-        with _clients(console, json) as on_client:
+        with _clients(console, json) as on_client, _account(folder, setup.oracle):
             curve = personalize_run(finished, experiment.task, chosen, on_client)
-        experiment.setup.backbone.verify_frozen()
+        setup.verify_frozen()
         report = write_report(folder)
     if json:
         typer.echo(as_json.dumps(curve, indent=2))
@@ -156,6 +161,11 @@ def onboard(
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
     chosen = validate(OnboardOptions, values, "onboard option")
     folder = RunDirectory.open(run)
+    if folder.config.oracle is not None:
+        raise ConfigError(
+            f"onboard tunes by gradients, which the black box of '{run}' has none of: give the newcomer the shared "
+            f"prompt, promptfed export {run} --client 0 --shared, and other classes with promptfed predict --classes"
+        )
     source = load_source(data)
     called = name or Path(data.partition(":")[2] or data).name or "newcomer"
     finished = FinishedRun.load(folder)
@@ -173,6 +183,16 @@ def onboard(
     said.print(found.table())
     said.print(f"alpha {found.bundle.meta.alpha:g}: {found.bundle.meta.chosen}", highlight=False)
     said.print(f"bundle: {written}", highlight=False, soft_wrap=True)
+
+
+def _account(folder: RunDirectory, oracle: Oracle | None) -> AbstractContextManager[None]:
+    """What a black box is asked inside is written down in the run's ledger, and counts against its budget."""
+    from promptfed.blackbox.ledger import FILE, OracleLedger
+
+    if oracle is None:
+        return nullcontext()
+    oracle.keep_in(OracleLedger(folder.path / FILE))
+    return oracle.account(stage="personalize")
 
 
 @contextmanager

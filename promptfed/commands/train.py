@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
-from promptfed.errors import ConfigError, PromptFedError
+from promptfed.errors import ConfigError, OracleError, PromptFedError
 
 if TYPE_CHECKING:
     from promptfed.runs.directory import RunDirectory
@@ -73,9 +73,11 @@ def train(
       promptfed train --task clip-fewshot --partition dirichlet --alpha 0.1 --participation 0.5
       promptfed train --config runs/NAME/config.yaml --run again         the same run, bit for bit
       promptfed train --resume runs/NAME                                 after Ctrl-C or a crash
+      promptfed train --resume runs/NAME --max-calls 5000                after its budget was used up
       promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=4
 
-    Ctrl-C stops after the client that is under way and saves; nothing is lost.
+    Ctrl-C stops after the client that is under way and saves; nothing is lost. So does a budget that is used up
+    (exit code 3).
     """
     flags = {
         "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
@@ -86,19 +88,22 @@ def train(
         "client_batch": client_batch, "seed": seed, "partition_seed": partition_seed, "device": device,
         "precision": precision, "strict": strict,
     }  # fmt: skip
+    raised: dict[str, Any] = {}
     if resume is None:
         folder = _create(flags, run, config, set_)
     else:
         refused = [
             f"--{name.replace('_', '-')}"
-            for name in options.given({**flags, "run": run, "config": config, "set": set_})
+            for name, value in {**flags, "run": run, "config": config, "set": set_}.items()
+            if value is not None and name not in options.RAISED
         ]
         if refused:
             raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
         from promptfed.runs.directory import RunDirectory
 
         folder = RunDirectory.open(resume)
-    _execute(folder, quiet, json, is_new=resume is None)
+        raised = options.given({name: flags[name] for name in options.RAISED}).get("oracle_options", {})
+    _execute(folder, quiet, json, raised, is_new=resume is None)
 
 
 def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
@@ -109,19 +114,37 @@ def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settin
     return RunDirectory.create(run, chosen, label=f"{chosen.task}-{chosen.method}")
 
 
-def _execute(folder: RunDirectory, quiet: bool, json: bool, is_new: bool) -> None:
+def _raise_budget(folder: RunDirectory, raised: dict[str, Any]) -> None:
+    """Write the oracle options in ``raised`` into the run's config.yaml. Raises ConfigError for what does not fit."""
+    from promptfed.blackbox.backends import check_oracle_options
+    from promptfed.blackbox.options import OracleOptions
+    from promptfed.config import validate
+
+    if not raised:
+        return
+    config = folder.config
+    if config.oracle is None:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in raised)
+        raise ConfigError(f"run '{folder.path}' asks no black box, so there is no budget: leave out {flags}")
+    found = validate(OracleOptions, {**config.oracle_options, **raised}, "oracle option")
+    check_oracle_options(config.oracle, found)
+    folder.reconfigure(config.model_copy(update={"oracle_options": found.model_dump()}))
+
+
+def _execute(folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, Any], is_new: bool) -> None:
     from rich.console import Console
 
     from promptfed.experiment import Experiment
     from promptfed.progress import Progress
     from promptfed.report.html import write_report
     from promptfed.report.live import LiveProgress
-    from promptfed.training import Interrupted, Training
+    from promptfed.training import Interrupted, OutOfBudget, Training
 
     silent = quiet or json
     with folder.lock(), folder.attach_log():
         live = nullcontext(Progress()) if silent else LiveProgress(Console(stderr=True))
         with live as progress, stop_on_ctrl_c(progress.note) as should_stop:
+            _raise_budget(folder, raised)
             try:
                 experiment = Experiment.build(folder.config)
             except PromptFedError:
@@ -133,8 +156,14 @@ def _execute(folder: RunDirectory, quiet: bool, json: bool, is_new: bool) -> Non
             try:
                 metrics = Training(experiment, folder, progress, should_stop).execute()
             except Interrupted as stopped:
-                progress.note(f"stopped: {stopped.where}. Saved; go on with: promptfed train --resume {folder.path}")
-                raise typer.Exit(130) from stopped
+                more = " --max-..." if isinstance(stopped, OutOfBudget) else ""
+                progress.note(
+                    f"stopped: {stopped.where}. Saved; go on with: promptfed train --resume {folder.path}{more}"
+                )
+                raise typer.Exit(stopped.code) from stopped
+            except OracleError:
+                progress.note(f"stopped. Saved; go on with: promptfed train --resume {folder.path}")
+                raise
         report = write_report(folder)
     show(folder, metrics, report, quiet, json)
 
@@ -145,6 +174,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
 
     from rich.console import Console
 
+    from promptfed.report.oracle_usage import asked_words, usage_of
     from promptfed.report.tables import domains_table, results_table
 
     if json:
@@ -157,9 +187,11 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
         if metrics["method"].get("domains"):
             console.print(domains_table(metrics))
         cost = metrics["cost"]
+        asked = f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts"
+        if folder.config.oracle is not None:
+            asked = f"{cost['oracle_queries']:,} queries: {asked_words(usage_of(cost))}"
         console.print(
-            f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; "
-            f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts",
+            f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; {asked}",
             highlight=False,
         )
         console.print(f"report: {report}\nrun:    {folder.path}", highlight=False, soft_wrap=True)

@@ -166,10 +166,18 @@ def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
     if not is_run(folder):
         return None
     run = RunDirectory.open(folder)
-    if run.config.to_yaml() == config.to_yaml():
+    theirs, ours = (_what_counts(each) for each in (run.config, config))
+    if theirs == ours:
         return run
-    theirs, ours = run.config.model_dump(mode="json"), config.model_dump(mode="json")
     different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
     raise RunError(
         f"'{folder}' was made with other options ({'; '.join(different)}): choose another --out DIR, or delete it"
     )
+
+
+def _what_counts(config: RunConfig) -> dict[str, Any]:
+    """The options without what an oracle may be spent on: more may be allowed to go on."""
+    found = config.model_dump(mode="json")
+    limits = ("max_calls", "max_tokens", "max_usd")
+    found["oracle_options"] = {name: v for name, v in found["oracle_options"].items() if name not in limits}
+    return found

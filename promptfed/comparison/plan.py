@@ -9,8 +9,9 @@ from typing import Any
 
 from promptfed.config import Options, RunConfig, parse_settings
 from promptfed.errors import ConfigError, unknown_name
-from promptfed.experiment import resolve
+from promptfed.experiment import ACCESS, resolve
 from promptfed.methods.base import METHODS
+from promptfed.tasks import TASKS
 from promptfed.training import BASELINES
 
 TUNING_SEED = 1000
@@ -19,7 +20,8 @@ TUNING_SEED = 1000
 
 @dataclass(frozen=True)
 class Plan:
-    """``methods`` on seeds ``base.seed``, ``base.seed + 1``, ...; the baselines are always among the methods, first.
+    """``methods`` on seeds ``base.seed``, ``base.seed + 1``, ...; the baselines are always among the methods, first: on
+    a black box only zero_shot, as local-only is a method of white boxes there.
 
     The partition seed rises along with the seed, unless ``fix_partition``. ``grid``: method option -> values to search.
     A method is given those options of ``base`` and ``grid`` that it knows. Make one by ``make``, which checks it all.
@@ -42,8 +44,10 @@ class Plan:
         grid: Mapping[str, tuple[Any, ...]] | None = None,
     ) -> Plan:
         """Raises ConfigError for an unknown method, an option that no method has, or a bad value of one."""
-        wanted = list(METHODS) if list(methods) == ["all"] else list(methods)
-        names = tuple(dict.fromkeys([*BASELINES, *wanted]))
+        access = ACCESS[base.oracle is not None or TASKS[base.task].oracle is not None]
+        fitting = [name for name in METHODS if METHODS[name].access in ("any", access)]
+        wanted = fitting if list(methods) == ["all"] else list(methods)
+        names = tuple(dict.fromkeys([*(name for name in BASELINES if name in fitting), *wanted]))
         if seeds < 1:
             raise ConfigError(f"seeds is {seeds}: compare on one seed or more")
         plan = cls(base, names, tuple(range(base.seed, base.seed + seeds)), fix_partition, dict(grid or {}))

@@ -11,10 +11,14 @@ from typing import Any
 from promptfed.comparison.plan import Plan
 from promptfed.methods.base import METHODS
 from promptfed.runs.directory import RunDirectory, is_run
-from promptfed.runs.ledger import Cost, cost_of
+from promptfed.runs.ledger import Cost, cost_of, query_curve
 
 FIGURES = ("local", "base", "new", "hm")
-COSTS = ("bytes_up_a_round", "bytes_down_a_round", "bytes", "seconds", "image_encoder_calls", "text_encoder_calls")
+ORACLE_COSTS = ("queries_a_round", "oracle_queries", "oracle_calls", "oracle_cache_hits", "usd")
+COSTS = (
+    "bytes_up_a_round", "bytes_down_a_round", "bytes", "seconds", "image_encoder_calls", "text_encoder_calls",
+    *ORACLE_COSTS,
+)  # fmt: skip
 
 
 def summarise(
@@ -34,11 +38,12 @@ def summarise(
                 held_out = metrics["held_out"]
                 found.append({**_row(run, metrics, events, folder), "seed": seed})
         methods[method] = _about(method, found, left_out.get(method, ""), search.get(method, {}))
-    base = plan.base
+    base = plan.config("zero_shot", plan.base.seed)
     return {
         "task": base.task,
         "data": base.data,
         "backbone": base.backbone,
+        "oracle": base.oracle,
         "rounds": base.rounds,
         "shots": base.shots,
         "seeds": list(plan.seeds),
@@ -55,6 +60,7 @@ def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping
     stage = run.config.method
     cost = cost_of(events, stage)
     rounds = max(1, sum(event["event"] == "round" and event["stage"] == stage for event in events))
+    work = [event.get("oracle_queries") or 0 for event in events if event["event"] == "client"]
     return {
         "run": str(run.path.relative_to(home)),
         **{name: metrics["method"][name] for name in (*FIGURES, "domains")},
@@ -66,6 +72,9 @@ def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping
         "seconds": cost.seconds,
         "image_encoder_calls": cost.image_encoder_calls,
         "text_encoder_calls": cost.text_encoder_calls,
+        "queries_a_round": sum(work) / max(1, len(work)),
+        **{name: getattr(cost, name) for name in ORACLE_COSTS[1:]},
+        "query_curve": [list(point) for point in query_curve(events, stage)],
     }
 
 
@@ -81,8 +90,14 @@ def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Map
         **{name: fmean(run[name] for run in runs) for name in COSTS},
         "options": runs[0]["options"],
         "aggregator": runs[0]["aggregator"],
+        "query_curve": mean_curve([run["query_curve"] for run in runs]),
         "runs": list(runs),
     }
+
+
+def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:
+    """The point-wise mean of curves of (queries, accuracy) points, as far as all of them go."""
+    return [[fmean(axis) for axis in zip(*points, strict=True)] for points in zip(*curves, strict=False)]
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from promptfed.errors import BudgetExhausted, PromptFedError
+from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.methods.base import Method
 from promptfed.seeding import numpy_stream
 from promptfed.types import FederatedTask, Job, Reply, failed
@@ -34,7 +34,7 @@ class ClientWorker:
         before, began = self.method.setup.usage(), time.perf_counter()
         try:
             results = self.method.train_many([(j.broadcast, self._data[j.client], j.personal) for j in present])
-        except BudgetExhausted:  # nobody's fault, and it would meet all others too
+        except (BudgetExhausted, OracleError):  # no client's fault, and it would meet all others too
             raise
         except PromptFedError as error:
             if len(present) > 1:  # find out whose fault it was

@@ -1,30 +1,41 @@
-"""A run's prompts, read back from its directory: what evaluation and export start from. No data is needed."""
+"""A run's prompts, read back from its directory: what evaluation and export start from. No data is needed, and no
+call of a black box that costs money."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from promptfed.aggregators.base import Aggregator, build_aggregator
 from promptfed.backbones import load_backbone
+from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
+from promptfed.blackbox.oracle import Oracle
+from promptfed.config import RunConfig
 from promptfed.errors import RunError
+from promptfed.experiment import oracle_of
+from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.methods.base import Method, Setup, build_method
 from promptfed.personalize.saved import Personalized, load_client, prompt_sha256
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
+from promptfed.tasks.form import Form
 from promptfed.types import NO_PROMPT, ClientPrompt, FederationState
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The method of a run, its server side, and its prompts after the last finished round."""
+    """The method of a run, its server side, and its prompts after the last finished round. ``examples``: what it was
+    trained on, images, texts or questions."""
 
     run: RunDirectory
     method: Method
     server: Aggregator
     state: FederationState
     names: dict[int, str]
+    examples: str = "images"
 
     @classmethod
     def load(cls, run: RunDirectory, setup: Setup | None = None) -> FinishedRun:
@@ -39,7 +50,10 @@ class FinishedRun:
                 f"run '{run.path}' has no finished round of {config.method}; promptfed train --resume {run.path}"
             )
         if setup is None:
-            backbone = load_backbone(config.backbone, device=config.device, precision=config.precision)
+            oracle = None if config.oracle is None else _oracle(run, config, table)
+            backbone = AbsentBackbone() if oracle else load_backbone(
+                config.backbone, device=config.device, precision=config.precision
+            )  # fmt: skip
             setup = Setup(
                 backbone,
                 FeatureStore(backbone),
@@ -48,15 +62,35 @@ class FinishedRun:
                 rounds=config.rounds,
                 seed=config.seed,
                 domains=tuple(row.get("domain") or row["name"] for row in table["clients"]),
+                oracle=oracle,
             )
         method = build_method(config.method, config.method_options, setup)
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
-        return cls(run, method, server, saved[0], {row["client"]: row["name"] for row in table["clients"]})
+        names = {row["client"]: row["name"] for row in table["clients"]}
+        return cls(run, method, server, saved[0], names, table.get("examples", "images"))
 
     @property
     def keeps_personal_prompts(self) -> bool:
-        """Whether the method itself gave clients something of their own."""
-        return any(len(personal) for personal in self.state.personal.values())
+        """Whether the method itself gave clients something of their own that they deploy."""
+        return any(self._is_own(client) for client, personal in self.state.personal.items() if len(personal))
+
+    def _is_own(self, client: int) -> bool:
+        """Whether ``client``'s personal part changes what is deployed: of a black-box search it may just be where the
+        search stands."""
+        if not is_complete(self.method):
+            return True
+        own = self.prompt(client)
+        found, general = candidate_of(self.method, own), candidate_of(self.method, ClientPrompt(own.shared))
+        return found is None or general is None or found.described() != general.described()
+
+    @property
+    def oracle_for(self) -> Callable[[Form], Oracle] | None:
+        """How to come by the run's oracle for examples that are put in some form: the run's own, or for another form
+        the same model again. None: the run has a backbone."""
+        own, config = self.method.setup.oracle, self.run.config
+        if own is None:
+            return None
+        return lambda form: own if form == own.form else oracle_of(config, form)
 
     def prompt(self, client: int | None) -> ClientPrompt:
         """What ``client`` has after training; None asks for somebody who never took part."""
@@ -77,7 +111,7 @@ class FinishedRun:
             )
         return found
 
-    def bundle(self, client: int, *, shared_only: bool = False) -> Bundle:
+    def bundle(self, client: int, *, shared_only: bool = False) -> Bundle | BlackBoxBundle:
         """What ``client`` takes home: its personalised prompt if there is one, else what it has after training.
 
         ``shared_only`` leaves out all that is its own. Raises RunError if the run has no such client.
@@ -91,4 +125,25 @@ class FinishedRun:
             prompt = ClientPrompt(prompt.shared)
         elif found := self.personalized(client):
             prompt, chosen = found.deployed(prompt), found.about.why
-        return make_bundle(self.run.config, self.method, prompt, client, self.names[client], chosen)
+        name, config = self.names[client], self.run.config
+        if config.oracle is not None:
+            return make_blackbox_bundle(config, self.method, prompt, client, name, self.examples, chosen)
+        return make_bundle(config, self.method, prompt, client, name, chosen)
+
+
+def _oracle(run: RunDirectory, config: RunConfig, table: Mapping[str, Any]) -> Oracle:
+    """The run's oracle, which is not asked anything: a server is reached at the first question that is new.
+
+    Raises RunError if the run does not say how examples were put, or if the oracle is another one by now.
+    """
+    if "form" not in table:
+        raise RunError(f"{run.path}/partition.json has no form: promptfed train --resume {run.path} writes it again")
+    oracle = oracle_of(config, Form.model_validate(table["form"]))
+    trained_with = table.get("oracle", {}).get("fingerprint", oracle.fingerprint)
+    if oracle.fingerprint != trained_with:
+        raise RunError(
+            f"run '{run.path}' was trained with another oracle than '{oracle.name}' is now (fingerprint "
+            f"{trained_with[:12]}, not {oracle.fingerprint[:12]}): its files, or the way promptfed asks it, have "
+            "changed; bring the old ones back, or train again"
+        )
+    return oracle

@@ -1,4 +1,4 @@
-"""Classify image files with a prompt bundle, among its own classes or any others."""
+"""Classify image files, or texts, with a prompt bundle, among its own classes or any others."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from promptfed.backbones.features import FeatureStore
 from promptfed.errors import ConfigError
 from promptfed.export.bundle import Bundle, check_backbone
 from promptfed.methods.base import Setup, build_method, cosine_logits
-from promptfed.tasks.sources.base import FileItem
+from promptfed.tasks.sources.base import FileItem, Item
 from promptfed.types import Split
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image's most probable classes, best first, as ``(class name, probability)``."""
+    """The most probable classes of ``example``, an image's path or a text, best first, as ``(class, probability)``."""
 
-    path: Path
+    example: Path | str
     ranked: tuple[tuple[str, float], ...]
 
 
@@ -46,16 +46,11 @@ class Predictor:
         Probabilities are a softmax over all the classes asked for. Raises DataError naming an image that is missing or
         cannot be decoded, ConfigError for fewer than two class names, a name given twice, or ``top`` below 1.
         """
-        names = self._check(self.bundle.meta.classes if classes is None else classes, top)
+        names = checked_classes(self.bundle.meta.classes if classes is None else classes, top)
         if not paths:
             return []
-        items = tuple(FileItem(path) for path in paths)
-        logits = self._logits(Split(items, torch.zeros(len(items), dtype=torch.int64)), names, classes is None)
-        best = logits.float().softmax(-1).topk(min(top, len(names)), dim=-1)
-        return [
-            Prediction(path, tuple((names[i], p) for i, p in zip(rows, shares, strict=True)))
-            for path, rows, shares in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        logits = self._logits(unlabelled([FileItem(path) for path in paths]), names, classes is None)
+        return ranked(paths, logits, names, top)
 
     @torch.no_grad()
     def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
@@ -66,16 +61,31 @@ class Predictor:
         images = self.method.setup.features.images(split)
         return cosine_logits(images, self.bundle.class_features.to(images.device), self.bundle.meta.logit_scale)
 
-    @staticmethod
-    def _check(classes: Sequence[str], top: int) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in classes)
-        if len(names) < 2:
-            raise ConfigError(f"classes are {list(names)}: at least two are needed, such as --classes 'cat,dog'")
-        if "" in names:
-            raise ConfigError(f"classes are {list(names)}: one of them is empty; give every class a name")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(f"class '{twice[0]}' is given {names.count(twice[0])} times; name every class once")
-        if top < 1:
-            raise ConfigError(f"top is {top}: it must be at least 1")
-        return names
+
+def unlabelled(items: Sequence[Item]) -> Split:
+    """Examples whose classes nobody knows."""
+    return Split(tuple(items), torch.zeros(len(items), dtype=torch.int64))
+
+
+def ranked(examples: Sequence[Path | str], logits: Tensor, names: Sequence[str], top: int) -> list[Prediction]:
+    """The ``top`` classes of each example by its scores ``(examples, classes)``."""
+    best = logits.float().softmax(-1).topk(min(top, len(names)), dim=-1)
+    return [
+        Prediction(example, tuple((names[i], p) for i, p in zip(rows, shares, strict=True)))
+        for example, rows, shares in zip(examples, best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def checked_classes(classes: Sequence[str], top: int) -> tuple[str, ...]:
+    """``classes`` without spaces around them. Raises ConfigError for lists that make no sense."""
+    names = tuple(name.strip() for name in classes)
+    if len(names) < 2:
+        raise ConfigError(f"classes are {list(names)}: at least two are needed, such as --classes 'cat,dog'")
+    if "" in names:
+        raise ConfigError(f"classes are {list(names)}: one of them is empty; give every class a name")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"class '{twice[0]}' is given {names.count(twice[0])} times; name every class once")
+    if top < 1:
+        raise ConfigError(f"top is {top}: it must be at least 1")
+    return names

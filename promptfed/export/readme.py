@@ -85,9 +85,6 @@ def readme(bundle: Bundle) -> str:
         without, code = WITH_OPEN_CLIP, OPEN_CLIP_CODE.substitute(model=repr(model), tag=repr(tag))
     else:
         without, code = WITH_NUMPY.substitute(backbone=name, dim=dim), NUMPY_CODE
-    tensors = [
-        f"`{part}/{tensor}` {tuple(t.shape)}" for part, state in bundle.parts.items() for tensor, t in state.items()
-    ]
     return PAGE.substitute(
         client=meta.client,
         client_name=meta.client_name,
@@ -100,7 +97,7 @@ def readme(bundle: Bundle) -> str:
         own=_how_personal(bundle),
         count=len(meta.classes),
         classes=", ".join(meta.classes),
-        tensors=", ".join(tensors) or "none (this method learns nothing)",
+        tensors=", ".join(bundle.tensors) or "none (this method learns nothing)",
         dim=dim,
         without=without,
         code=code,

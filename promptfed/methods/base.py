@@ -123,9 +123,14 @@ class Method(ABC):
         """Names and shapes of the tensors that ``client`` must send back; by default those that it was sent."""
         return shapes(sent)
 
-    def needs_all_clients(self, round: int) -> bool:
-        """Whether every client takes part in ``round`` whatever the participation."""
+    @property
+    def pools_data(self) -> bool:
+        """Whether it is no federation but trains its first client on the data of all, as an upper bound."""
         return False
+
+    def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
+        """Who of ``clients`` takes part in ``round``; by default those ``drawn`` by the run's participation."""
+        return drawn
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         """What the server does with updates; a method with a rule of its own wraps or replaces ``aggregator``."""
@@ -170,7 +175,7 @@ class Method(ABC):
         with torch.no_grad():
             if self.reads_texts_only:
                 return self._cosines(split, self.client_features(prompt, classes))
-            pair, general = self._ends(prompt)
+            pair, general = self.ends(prompt)
             own = self.logits(*pair, classes, split)
             if general is None:
                 return own
@@ -182,13 +187,13 @@ class Method(ABC):
         In feature space they are ``N((1 - alpha) T_shared + alpha T_personal)``: Profit's interpolation
         (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
         """
-        pair, general = self._ends(prompt)
+        pair, general = self.ends(prompt)
         own = self.class_features(*pair, classes)
         if general is None:
             return own
         return mixed_features(self.class_features(*general, classes), own, prompt.alpha)
 
-    def _ends(self, prompt: ClientPrompt) -> tuple[Pair, Pair | None]:
+    def ends(self, prompt: ClientPrompt) -> tuple[Pair, Pair | None]:
         """The (shared, personal) pair to predict with, and the general pair to mix its outcome with, if any."""
         general = (prompt.shared, NO_PROMPT)
         if not prompt.is_personal:

@@ -48,8 +48,9 @@ class Finetune(OwnContextFL):
     def rounds(self) -> int:
         return self.setup.rounds + 1
 
-    def needs_all_clients(self, round: int) -> bool:
-        return round > self.setup.rounds
+    def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
+        """Everybody fine-tunes in the last round."""
+        return clients if round > self.setup.rounds else drawn
 
     def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
         if not jobs or jobs[0][0].round <= self.setup.rounds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import ClassVar, Literal
 
 import torch
@@ -40,11 +41,12 @@ class ZeroShot(Method):
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         judged = data.val if len(data.val) else data.train
-        right, loss = [], []
-        for template in self.setup.templates:
-            logits = self._logits(template, self.setup.classes, judged)
-            right.append((logits.argmax(-1).cpu() == judged.labels).float().mean())
-            loss.append(F.cross_entropy(logits.cpu(), judged.labels).item())
+        right, loss, oracle = [], [], self.setup.oracle
+        with nullcontext() if oracle is None else oracle.account(round=broadcast.round, client=data.client):
+            for template in self.setup.templates:
+                logits = self._logits(template, self.setup.classes, judged)
+                right.append((logits.argmax(-1).cpu() == judged.labels).float().mean())
+                loss.append(F.cross_entropy(logits.cpu(), judged.labels).item())
         scores = torch.stack(right)
         best = int(scores.argmax())
         scored = PromptState({"accuracy": scores})
@@ -53,6 +55,10 @@ class ZeroShot(Method):
     def template(self, shared: PromptState) -> str:
         """The template with the best validation accuracy."""
         return self.setup.templates[int(shared["accuracy"].argmax())]
+
+    def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
+        """What a black box is sent."""
+        return Candidate(self.template(shared))
 
     def _logits(self, template: str, classes: Sequence[str], split: Split) -> Tensor:
         """Scores ``(n, classes)``; to a black box the template is a prompt like any other."""

@@ -46,6 +46,11 @@ class PersonalizeOptions(FinetuneOptions):
         A method with personal prompts of its own is not fine-tuned: its two prompts are mixed as they are.
         """
         method, keeps = finished.method, finished.keeps_personal_prompts
+        if method.setup.oracle is not None and not keeps:
+            raise ConfigError(
+                f"clients of {method.name} have nothing of their own to mix, and a black box gives no gradients to "
+                "fine-tune by: search for more rounds, or with a method whose clients deploy prompts of their own"
+            )
         way = self.method or ("none" if keeps else "finetune")
         if way == "finetune" and keeps:
             raise ConfigError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptfed.report.html import Picture, readable_bytes, render
-from promptfed.report.tables import best_cells, percent
+from promptfed.report.tables import best_cells, percent, without_empty
 from promptfed.runs import strict_json
 from promptfed.runs.atomic import write_text
 
@@ -17,45 +17,69 @@ if TYPE_CHECKING:
 
 Summary = Mapping[str, Any]
 
+TRADE_OFF_NOTE = (
+    "Right is better at home, up is better elsewhere; bars are one standard deviation over seeds, dashed lines are "
+    "zero-shot. A point low on the right wins locally by losing the rest."
+)
+QUERIES_NOTE = (
+    "Accuracy on the clients' validation examples, mean over seeds, after so many queries of training; the dashed line "
+    "is zero-shot."
+)
+
 FIGURES = (("local", "local"), ("base", "base"), ("new", "new"), ("hm", "HM"))
 COSTS = ("up", "down", "total", "seconds", "images", "texts")
-CAPTION = (
-    "Test accuracy in %, mean ± standard deviation over seeds (n - 1). local: each client on its own classes, mean "
-    "over clients; base: all training classes together; new: classes no client ever saw; HM: harmonic mean of the "
-    "three, low as soon as one of them is low."
-)
+ORACLE_COSTS = ("up", "down", "seconds", "queries", "all", "calls", "USD")
+EXPLAINED = {
+    "local": "each client on its own classes, mean over clients",
+    "base": "all training classes together",
+    "new": "classes no client ever saw",
+    "HM": "harmonic mean of the three, low as soon as one of them is low",
+}
 COST_CAPTION = (
-    "Cost of one run, mean over seeds. up, down: bytes a round as serialised, all clients together; total: of the "
-    "whole run; seconds of work, summed over clients; images, texts: how many went through the towers in training, "
-    "validation and test, beside the features that all runs share."
+    "Cost of one run, mean over seeds. up, down: bytes a round as serialised, all clients together; seconds of work, "
+    "summed over clients; "
+)
+TOWERS_CAPTION = (
+    "total: bytes of the whole run; images, texts: how many went through the towers in training, validation and test, "
+    "beside the features that all runs share."
+)
+ORACLE_CAPTION = (
+    "queries: of one client in a round of training; all: of the run, validation and test included; calls: those whose "
+    "answer was not known from an earlier run or method."
 )
 DOMAINS_CAPTION = "Test accuracy in % by domain, all base classes together. * no client holds this domain."
 
 
 def write_comparison(summary: Summary, folder: Path) -> list[Path]:
-    """Write comparison.json, .md, .png and .html into ``folder``; returns their paths."""
-    from promptfed.report.comparison_plot import trade_off
+    """Write comparison.json, .md, .png and .html into ``folder``, and queries.png if a black box was asked; returns
+    their paths."""
+    from promptfed.report.comparison_plot import accuracy_by_queries, trade_off
     from promptfed.report.figures import data_uri
 
-    paths = [folder / f"comparison.{suffix}" for suffix in ("json", "md", "png", "html")]
+    paths = [folder / "comparison.json", folder / "comparison.md"]
     write_text(paths[0], strict_json.dumps(dict(summary), indent=2) + "\n")
     write_text(paths[1], comparison_markdown(summary))
-    figure = trade_off(summary)
-    if figure is None:
-        paths.remove(folder / "comparison.png")
-    else:
-        figure.savefig(folder / "comparison.png", dpi=160, metadata={"Software": None})
-    picture = None if figure is None else Picture(data_uri(figure), "Local accuracy against accuracy elsewhere")
+    pictures = []
+    for name, heading, figure, note in (
+        ("comparison", "Local against elsewhere", trade_off(summary), TRADE_OFF_NOTE),
+        ("queries", "Accuracy against queries", accuracy_by_queries(summary), QUERIES_NOTE),
+    ):
+        if figure is not None:
+            figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+            paths.append(folder / f"{name}.png")
+            pictures.append((heading, Picture(data_uri(figure), heading), note))
+    columns, seeds = seed_rows(summary)
     content = {
         "title": title(summary),
         "about": about(summary),
         "tables": sections(summary),
-        "picture": picture,
+        "pictures": pictures,
         "left_out": left_out(summary),
-        "seeds": seed_rows(summary),
+        "columns": columns,
+        "seeds": seeds,
     }
     write_text(folder / "comparison.html", render("comparison.html.j2", content))
-    return paths
+    return [*paths, folder / "comparison.html"]
 
 
 def title(summary: Summary) -> str:
@@ -66,7 +90,9 @@ def about(summary: Summary) -> str:
     seeds = f"seeds {', '.join(map(str, summary['seeds']))}"
     partitions = f"partition seeds {', '.join(map(str, summary['partition_seeds']))}"
     budget = f"{summary['rounds']} rounds, {summary['shots']} shots"
-    return f"Data {summary['data']}, backbone {summary['backbone']}, {budget}, {seeds}, {partitions}."
+    oracle = summary.get("oracle")
+    model = f"oracle {oracle}" if oracle else f"backbone {summary['backbone']}"
+    return f"Data {summary['data']}, {model}, {budget}, {seeds}, {partitions}."
 
 
 def finished(summary: Summary) -> dict[str, Mapping[str, Any]]:
@@ -94,20 +120,44 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
     methods = finished(summary)
     if not methods:
         return []
-    figures = [tuple(spread_cell(m[key]) for key, _ in FIGURES) for m in methods.values()]
-    found = [_section("Accuracy", [name for _, name in FIGURES], CAPTION, methods, figures, mark=True)]
+    names, keys = zip(*((name, key) for key, name in FIGURES), strict=True)
+    columns, figures = without_empty(names, [[spread_cell(m[key]) for key in keys] for m in methods.values()])
+    found = [_section("Accuracy", columns, accuracy_caption(columns), methods, figures, mark=True)]
     domains = next((list(m["domains"]) for m in methods.values()), [])
     if domains:
         columns = [f"{name} *" if name in summary["held_out"] else name for name in domains]
         cells = [tuple(spread_cell(m["domains"].get(name)) for name in domains) for m in methods.values()]
         found.append(_section("By domain", columns, DOMAINS_CAPTION, methods, cells, mark=True))
-    found.append(_section("Cost", COSTS, COST_CAPTION, methods, [cost_cells(m) for m in methods.values()], mark=False))
+    black = asks_oracle(summary)
+    cells = [cost_cells(m, black) for m in methods.values()]
+    columns, cells = without_empty(ORACLE_COSTS if black else COSTS, cells)
+    costs = COST_CAPTION + (ORACLE_CAPTION + budget_words(summary) if black else TOWERS_CAPTION)
+    found.append(_section("Cost", columns, costs, methods, cells, mark=False))
     tuned = {name: (str(m["tuned"]).strip("{}").replace("'", ""),) for name, m in methods.items() if m["tuned"]}
     if tuned:
-        caption = "Chosen on the validation images of a partition of its own; no test image was looked at."
+        caption = "Chosen on the validation examples of a partition of its own; no test example was looked at."
         searched = {name: methods[name] for name in tuned}
         found.append(_section("Search", ["chosen"], caption, searched, list(tuned.values()), mark=False))
     return found
+
+
+def accuracy_caption(columns: Sequence[str]) -> str:
+    said = "; ".join(f"{column}: {EXPLAINED[column]}" for column in columns)
+    return f"Test accuracy in %, mean ± standard deviation over seeds (n - 1). {said}."
+
+
+def asks_oracle(summary: Summary) -> bool:
+    """Whether the model of the compared runs is a black box."""
+    return any(method.get("oracle_queries") for method in finished(summary).values())
+
+
+def budget_words(summary: Summary) -> str:
+    """Whether all methods may ask equally much: the same allowance for a client and round."""
+    allowed = {n: m["options"]["queries"] for n, m in finished(summary).items() if "queries" in m.get("options", {})}
+    if len(set(allowed.values())) == 1:
+        return f" The budget is the same for all methods: at most {next(iter(allowed.values()))} a client and round."
+    said = ", ".join(f"{name} {queries}" for name, queries in allowed.items())
+    return f" The budgets a client and round differ: {said}; --set method.queries=N makes them equal." if said else ""
 
 
 def _section(
@@ -131,19 +181,24 @@ def spread_cell(found: Mapping[str, float | None] | None) -> str:
     return percent(found["mean"]) if found["std"] is None else f"{percent(found['mean'])} ± {percent(found['std'])}"
 
 
-def cost_cells(method: Mapping[str, Any]) -> tuple[str, ...]:
-    sizes = (readable_bytes(round(method[key])) for key in ("bytes_up_a_round", "bytes_down_a_round", "bytes"))
+def cost_cells(method: Mapping[str, Any], is_black_box: bool = False) -> tuple[str, ...]:
+    up, down, total = (
+        readable_bytes(round(method[key])) for key in ("bytes_up_a_round", "bytes_down_a_round", "bytes")
+    )
+    seconds = f"{method['seconds']:,.1f}"
+    if is_black_box:
+        asked = (f"{method[key]:,.0f}" for key in ("queries_a_round", "oracle_queries", "oracle_calls"))
+        return (up, down, seconds, *asked, f"{method['usd']:.4f}" if method["usd"] else "-")
     calls = (f"{method[key]:,.0f}" for key in ("image_encoder_calls", "text_encoder_calls"))
-    return (*sizes, f"{method['seconds']:,.1f}", *calls)
+    return (up, down, total, seconds, *calls)
 
 
-def seed_rows(summary: Summary) -> list[tuple[str, int, list[str]]]:
-    """(method, seed, percents) of every finished run."""
-    return [
-        (name, run["seed"], [percent(run[key]) for key, _ in FIGURES])
-        for name, method in finished(summary).items()
-        for run in method["runs"]
-    ]
+def seed_rows(summary: Summary) -> tuple[list[str], list[tuple[str, int, tuple[str, ...]]]]:
+    """Columns with figures, and (method, seed, percents) of every finished run."""
+    runs = [(name, run) for name, method in finished(summary).items() for run in method["runs"]]
+    cells = [[percent(run[key]) for key, _ in FIGURES] for _, run in runs]
+    columns, shown = without_empty([name for _, name in FIGURES], cells)
+    return columns, [(name, run["seed"], own) for (name, run), own in zip(runs, shown, strict=True)]
 
 
 # --------------------------------------------------------------------------------------------------- output
@@ -159,7 +214,7 @@ def comparison_tables(summary: Summary) -> list[Table | Text]:
         table = Table(title=section["title"], title_justify="left")
         table.add_column("method", no_wrap=True)
         for column in section["columns"]:
-            table.add_column(Text(column), justify="right", no_wrap=len(section["columns"]) <= len(COSTS))
+            table.add_column(Text(column), justify="right", no_wrap=len(section["columns"]) <= len(ORACLE_COSTS))
         for name, _, cells, best in section["rows"]:
             table.add_row(name, *(Text(c, style="bold" if b else "") for c, b in zip(cells, best, strict=True)))
         shown += [table, Text(section["caption"] + "\n", style="dim")]  # a caption of the table would be as narrow
@@ -176,5 +231,7 @@ def comparison_markdown(summary: Summary) -> str:
             shown = (f"**{c}**" if b else c for c, b in zip(cells, best, strict=True))
             lines.append(f"| `{name}` | {' | '.join(shown)} |")
         lines += ["", section["caption"], ""]
+    if asks_oracle(summary) and any(m.get("query_curve") for m in finished(summary).values()):
+        lines += ["![Accuracy against queries](queries.png)", "", QUERIES_NOTE, ""]
     lines += [f"Left out: {said}" for said in left_out(summary)]
     return "\n".join(lines).rstrip() + "\n"

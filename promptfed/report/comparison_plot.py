@@ -59,6 +59,33 @@ def trade_off(summary: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
+def accuracy_by_queries(summary: Mapping[str, Any]) -> Figure | None:
+    """Validation accuracy in % against the queries of training so far, means over seeds, a line a method; zero-shot is
+    a level. None if no run asked a black box."""
+    methods = {name: found for name, found in summary["methods"].items() if found.get("query_curve")}
+    if not any(name != BASELINE for name in methods):
+        return None
+    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    for number, (name, found) in enumerate(methods.items()):
+        asked, accuracy = zip(*found["query_curve"], strict=True)
+        if name == BASELINE:
+            axes.axhline(100 * accuracy[-1], color=GREY, linestyle="--", label=name)
+            continue
+        axes.plot(
+            asked, [100 * value for value in accuracy], color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)], markersize=4, linewidth=1.5, label=name,
+        )  # fmt: skip
+    axes.set_xlim(left=0)
+    axes.set_xlabel("queries of training, all clients together")
+    axes.set_ylabel("validation accuracy (%), mean over clients")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
 def label_points(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
     """Write each point's name where it covers other names and points least; far names get a thin line."""
     figure.draw_without_rendering()

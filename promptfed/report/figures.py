@@ -20,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from promptfed.runs.ledger import query_curve
+
 BASELINE_STYLES = {"zero_shot": ("#7f7f7f", "--", ""), "local_only": ("#E69F00", "-.", "//")}
 METHOD_STYLES = (("#0072B2", "-", ""), ("#009E73", ":", "xx"), ("#CC79A7", "--", ".."), ("#D55E00", "-", "oo"))
 WIDTH = 4.4  # inches, at 72 points
@@ -76,6 +78,33 @@ def round_curves(events: Sequence[Mapping[str, Any]], field: str, label: str, pe
     axes.set_xlabel("round")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    legend(axes)
+    return figure
+
+
+def query_curves(events: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Validation accuracy against the queries of training, a line for each stage; None if no black box was asked.
+
+    Zero-shot, and any other stage of a single round beside longer ones, is a level drawn across.
+    """
+    appearance = looks(events)
+    series = {stage: points for stage in appearance if (points := query_curve(events, stage))}
+    longest = max((len(points) for points in series.values()), default=0)
+    if longest < 2:
+        return None
+    figure, axes = canvas(2.9)
+    for stage, points in series.items():
+        look = appearance[stage]
+        style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "label": look.label, "linewidth": 1.8}
+        if len(points) == 1:
+            axes.axhline(100 * points[0][1], **style)
+        else:
+            asked, accuracy = zip(*points, strict=True)
+            axes.plot(asked, [100 * value for value in accuracy], marker="o", markersize=3, **style)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("queries of training, all clients together")
+    axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.3)
     legend(axes)
     return figure

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
+from promptfed.blackbox.ledger import LOST, OracleLedger
 from promptfed.personalize.saved import CURVE
-from promptfed.report.tables import CAPTION, COLUMNS, DOMAINS_CAPTION, domain_rows, percent, result_rows
+from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
+from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
+from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, percent, result_rows
 from promptfed.runs.atomic import write_text
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
@@ -58,17 +62,20 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         ("Training loss", figures.round_curves(trained, "loss", "training loss")),
         ("Validation accuracy", figures.round_curves(events, "val_accuracy", "validation accuracy (%)", percent=True)),
     ]
+    asked = figures.query_curves(events)
     bars = figures.client_bars(events)
     stages = {stage: look.label for stage, look in looks.items()}
+    results = result_rows(metrics)
+    examples = (partition or {}).get("examples", "images")
     return {
         "title": run.path.resolve().name,
+        "model": f"backbone {config.backbone}" if config.oracle is None else f"oracle {config.oracle}",
         "config": config.model_dump(),
         "finished": bool(metrics),
         "round": newest_round(run.stage_folder(config.method, is_baseline=False)),
         "started": events[0]["time"][:16].replace("T", " ") + " UTC" if events else None,
-        "columns": COLUMNS,
-        "caption": CAPTION,
-        "results": result_rows(metrics),
+        "results": results,
+        "caption": caption(results[0]),
         "domains": domain_rows(metrics),
         "domains_caption": DOMAINS_CAPTION,
         "curves": [Picture(figures.data_uri(figure), f"{title} by round") for title, figure in curves if figure],
@@ -78,9 +85,30 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "personalized": _personalized(run.read_json(CURVE)),
         "clients": _client_table(figures.client_accuracies(events), stages),
         "partition": _partition(partition) if partition and partition.get("clients") else None,
+        "examples": examples,
         "lost": _lost_rows(events, stages),
-        "costs": _cost_rows(events, stages),
+        "costs": _cost_rows(events, stages, is_black_box=config.oracle is not None),
+        "is_black_box": config.oracle is not None,
+        "asked": Picture(figures.data_uri(asked), "Validation accuracy by queries") if asked else None,
+        "oracle": _oracle_tables(run, stages, partition),
+        "oracle_caption": ORACLE_CAPTION,
     }
+
+
+def _oracle_tables(
+    run: RunDirectory, stages: Mapping[str, str], partition: Mapping[str, Any] | None
+) -> tuple[UsageTable, UsageTable | None] | None:
+    """What the run's ledger says by stage, and of the method by client; None where no black box was asked."""
+    if not (run.path / ORACLE_LEDGER).exists():
+        return None
+    ledger = OracleLedger(run.path / ORACLE_LEDGER)
+    try:
+        rows = ledger.rows()
+    finally:
+        ledger.close()
+    by_stage = usage_table(rows, {**stages, "personalize": "personalize", LOST: "lost when it was killed"})
+    names = {row["client"]: row["name"] for row in (partition or {}).get("clients", ())}
+    return None if by_stage is None else (by_stage, client_table(rows, run.config.method, names))
 
 
 def _partition(table: dict[str, Any]) -> Picture:
@@ -88,7 +116,8 @@ def _partition(table: dict[str, Any]) -> Picture:
     from promptfed.tasks.show import plot_partition
 
     figure = plot_partition(table)
-    shows = f"Training images by client and class: {len(table['clients'])} clients, {len(table['classes'])} classes"
+    what = f"Training {table.get('examples', 'images')} by client and class"
+    shows = f"{what}: {len(table['clients'])} clients, {len(table['classes'])} classes"
     return Picture(data_uri(figure), shows, round(figure.get_figwidth() * PARTITION_PIXELS))
 
 
@@ -100,10 +129,11 @@ def _personalized(curve: Mapping[str, Any] | None) -> dict[str, Any] | None:
     from promptfed.report.figures import data_uri
 
     shows = "Local, base and new test accuracy against alpha"
+    columns, rows = interpolation.curve_cells(curve)
     return {
         "picture": Picture(data_uri(interpolation.curve_figure(curve)), shows),
-        "columns": interpolation.COLUMNS,
-        "rows": interpolation.curve_cells(curve),
+        "columns": columns,
+        "rows": rows,
         "caption": interpolation.caption(curve),
         "clients": interpolation.chosen_cells(curve),
     }
@@ -130,17 +160,20 @@ def _lost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -
     return rows
 
 
-def _cost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Cost of the shared features, of each stage, and of the whole run."""
+def _cost_rows(
+    events: Sequence[Mapping[str, Any]], stages: Mapping[str, str], is_black_box: bool
+) -> list[tuple[str, list[str]]]:
+    """Cost of the shared features, of each stage, and of the whole run; a black box has no features to share."""
     costs = [("features (shared)", cost_of(event for event in events if event["event"] == "features"))]
+    costs = [] if is_black_box else costs
     costs += [(label, cost_of(events, stage)) for stage, label in stages.items()]
     costs.append(("whole run", cost_of(events)))
-    return [(label, _cost_cells(cost)) for label, cost in costs]
+    return [(label, _cost_cells(cost, is_black_box)) for label, cost in costs]
 
 
-def _cost_cells(cost: Cost) -> list[str]:
-    calls = (f"{cost.image_encoder_calls:,}", f"{cost.text_encoder_calls:,}")
-    return [readable_bytes(cost.bytes_up), readable_bytes(cost.bytes_down), f"{cost.seconds:,.1f} s", *calls]
+def _cost_cells(cost: Cost, is_black_box: bool) -> list[str]:
+    cells = [readable_bytes(cost.bytes_up), readable_bytes(cost.bytes_down), f"{cost.seconds:,.1f} s"]
+    return cells if is_black_box else [*cells, f"{cost.image_encoder_calls:,}", f"{cost.text_encoder_calls:,}"]
 
 
 def readable_bytes(count: int) -> str:

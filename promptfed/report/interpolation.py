@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from promptfed.report.tables import percent, with_spread
+from promptfed.report.tables import percent, with_spread, without_empty
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,14 +29,15 @@ def caption(curve: Mapping[str, Any]) -> str:
     return said + "val: validation images, by which each client picks its own alpha; the other columns are test images."
 
 
-def curve_cells(curve: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
-    """(alpha, cells under ``COLUMNS``), the last row with each client's own alpha."""
+def curve_cells(curve: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, tuple[str, ...]]]]:
+    """The columns that have figures, and rows of (alpha, cells), the last one with each client's own alpha."""
     rows = []
     for row in curve["rows"]:
         label = CHOSEN if row["alpha"] is None else f"{row['alpha']:g}"
         local = with_spread(percent(row["local"]), row["local_std"])
         rows.append((label, (percent(row["val"]), local, *(percent(row[key]) for key in ("base", "new", "hm")))))
-    return rows
+    columns, cells = without_empty(COLUMNS, [own for _, own in rows])
+    return columns, [(label, own) for (label, _), own in zip(rows, cells, strict=True)]
 
 
 def chosen_cells(curve: Mapping[str, Any]) -> list[tuple[str, tuple[str, str]]]:
@@ -51,9 +52,9 @@ def curve_table(curve: Mapping[str, Any]) -> Table:
 
     table = Table(caption=caption(curve), caption_justify="left")
     table.add_column("alpha")
-    for column in COLUMNS:
+    columns, (*fixed, chosen) = curve_cells(curve)
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    *fixed, chosen = curve_cells(curve)
     for label, cells in fixed:
         table.add_row(label, *cells)
     table.add_section()
@@ -63,8 +64,9 @@ def curve_table(curve: Mapping[str, Any]) -> Table:
 
 def curve_markdown(curve: Mapping[str, Any]) -> str:
     """The same for a page, and each client's alpha with the reason below it."""
-    lines = [f"| alpha | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
-    lines += [f"| {label} | {' | '.join(cells)} |" for label, cells in curve_cells(curve)]
+    columns, rows = curve_cells(curve)
+    lines = [f"| alpha | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    lines += [f"| {label} | {' | '.join(cells)} |" for label, cells in rows]
     lines += ["", caption(curve), "", "| client | alpha | why |", "|---|---:|---|"]
     lines += [f"| {name.replace('|', chr(92) + '|')} | {alpha} | {why} |" for name, (alpha, why) in chosen_cells(curve)]
     return "\n".join([*lines, ""])

@@ -11,7 +11,9 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, Time
 from rich.progress import Progress as RichProgress
 
 from promptfed.progress import Progress
+from promptfed.report.oracle_usage import asked_words
 from promptfed.types import Reply
+from promptfed.usage import Usage
 
 
 class LiveProgress(Progress):
@@ -61,11 +63,14 @@ class LiveProgress(Progress):
         if self._task is not None:
             self._bars.update(self._task, completed=self._done)
 
-    def round(self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int) -> None:
+    def round(
+        self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
+    ) -> None:
         self._bytes += bytes_sent
         figures = f"loss {_number(loss, 3)}  val acc {_number(100 * val_accuracy, 1)} %  {decimal(self._bytes)}"
         lost = f"  {self._lost} lost" if self._lost else ""
-        self._said = f"round {round}/{self._total}  {figures}{lost}"
+        oracle = f"  {asked_words(asked)}" if asked is not None else ""
+        self._said = f"round {round}/{self._total}  {figures}{lost}{oracle}"
         if self._task is not None:
             self._bars.update(self._task, said=self._said)
         if round == self._total or round % max(1, self._total // 5) == 0:

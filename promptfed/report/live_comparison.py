@@ -11,8 +11,10 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
 from promptfed.progress import ComparisonProgress
+from promptfed.report.oracle_usage import asked_words
 from promptfed.report.tables import percent
 from promptfed.types import Reply
+from promptfed.usage import Usage
 
 
 class LiveComparison(ComparisonProgress):
@@ -71,9 +73,12 @@ class LiveComparison(ComparisonProgress):
         if self._one is not None:
             self._bars.advance(self._one)
 
-    def round(self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int) -> None:
+    def round(
+        self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
+    ) -> None:
         if self._one is not None:
             said = f"round {round}/{self._rounds}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %"
+            said += f"  {asked_words(asked)}" if asked is not None else ""
             self._bars.update(self._one, said=said)
 
     def note(self, text: str) -> None:

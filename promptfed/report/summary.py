@@ -13,14 +13,16 @@ FIGURES = ("local", "base", "new", "hm")
 
 
 def run_summary(path: Path) -> dict[str, Any]:
-    """name, method, data, backbone, round (reached), state, and once finished the method's local, base, new and hm.
+    """name, method, data, model, round (reached), state, and once finished the method's local, base, new and hm.
 
-    ``state`` is "finished", "unfinished" or "damaged: why": one bad run must not hide the others of a list.
+    ``model`` is the backbone or the oracle. ``state`` is "finished", "unfinished" or "damaged: why": one bad run must
+    not hide the others of a list.
     """
-    about: dict[str, Any] = dict.fromkeys(("method", "data", "backbone", "round", "state", *FIGURES))
+    about: dict[str, Any] = dict.fromkeys(("method", "data", "model", "round", "state", *FIGURES))
     try:
         run = RunDirectory.open(path)
-        about |= {"method": run.config.method, "data": run.config.data, "backbone": run.config.backbone}
+        about |= {"method": run.config.method, "data": run.config.data}
+        about["model"] = run.config.oracle or run.config.backbone
         about["round"] = newest_round(run.stage_folder(run.config.method, is_baseline=False))
         metrics = run.read_metrics()
         figures = (metrics or {}).get("method") or {}

@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = ("local", "base", "new", "HM")
-CAPTION = (
-    "Test accuracy in %. local: each client on its own classes (mean ± standard deviation over clients); "
-    "base: all training classes together; new: classes no client ever saw; "
-    "HM: harmonic mean of local, base and new, low as soon as one of them is low."
-)
+EXPLAINED = {
+    "local": "each client on its own classes (mean ± standard deviation over clients)",
+    "base": "all training classes together",
+    "new": "classes no client ever saw",
+    "HM": "harmonic mean of local, base and new, low as soon as one of them is low",
+}
 DOMAINS_CAPTION = (
     "Test accuracy in % by domain, all base classes together; with personal prompts, the mean over the clients' "
     "prompts. * no client holds this domain."
@@ -25,7 +26,7 @@ ROWS = (("zero_shot", "zero-shot"), ("local_only", "local-only"), ("method", "me
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One row as text. ``note`` explains the label; ``cells`` stand under ``COLUMNS``; ``best`` marks the top ones."""
+    """One row as text. ``note`` explains the label; ``cells`` stand under the columns; ``best`` marks the top ones."""
 
     label: str
     note: str
@@ -38,19 +39,27 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
-def result_rows(metrics: Mapping[str, Any]) -> list[ResultRow]:
-    """The rows of those of zero_shot, local_only and method that ``metrics`` has."""
+def result_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
+    """Columns that have a figure in some row, and the rows of those of zero_shot, local_only and method that
+    ``metrics`` has."""
     found = _shown_stages(metrics)
-    shown = [tuple(_shown(figures, column) for column in COLUMNS) for _, _, figures in found]
-    return [
-        ResultRow(
-            label=figures.get("name") or label,
-            note=_template(metrics, key, figures),
-            cells=(with_spread(cells[0], figures.get("local_std")), *cells[1:]),
-            best=best,
-        )
-        for (key, label, figures), cells, best in zip(found, shown, best_cells(shown), strict=True)
-    ]
+    columns, shown = without_empty(COLUMNS, [[_shown(figures, c) for c in COLUMNS] for _, _, figures in found])
+    rows = []
+    for (key, label, figures), cells, best in zip(found, shown, best_cells(shown), strict=True):
+        spread = [with_spread(cell, figures.get(f"{c}_std")) for c, cell in zip(columns, cells, strict=True)]
+        rows.append(ResultRow(figures.get("name") or label, _template(metrics, key, figures), tuple(spread), best))
+    return columns, rows
+
+
+def caption(columns: Sequence[str]) -> str:
+    """What the figures under ``columns`` are."""
+    return f"Test accuracy in %. {'; '.join(f'{column}: {EXPLAINED[column]}' for column in columns)}."
+
+
+def without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """``columns`` and ``rows`` without the columns in which every row has a dash."""
+    kept = [place for place in range(len(columns)) if any(row[place] != "-" for row in rows)]
+    return [columns[place] for place in kept], [tuple(row[place] for place in kept) for row in rows]
 
 
 def results_table(metrics: Mapping[str, Any]) -> Table:
@@ -58,11 +67,12 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(caption=CAPTION, caption_justify="left")
+    columns, rows = result_rows(metrics)
+    table = Table(caption=caption(columns), caption_justify="left")
     table.add_column("")
-    for column in COLUMNS:
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for row in result_rows(metrics):
+    for row in rows:
         # Text, not markup: a template may hold square brackets
         label = Text(row.label).append(f" {row.note}" if row.note else "", style="dim")
         table.add_row(label, *(Text(c, style="bold" if b else "") for c, b in zip(row.cells, row.best, strict=True)))
@@ -71,11 +81,12 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
 
 def results_markdown(metrics: Mapping[str, Any]) -> str:
     """The same as a Markdown table, with the caption below it."""
-    lines = [f"| | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
-    for row in result_rows(metrics):
+    columns, rows = result_rows(metrics)
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for row in rows:
         label = f"{row.label} {row.note}".strip().replace("|", "\\|")
         lines.append(f"| {label} | {' | '.join(row.cells)} |")
-    return "\n".join([*lines, "", CAPTION, ""])
+    return "\n".join([*lines, "", caption(columns), ""])
 
 
 def domain_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
@@ -111,20 +122,21 @@ def cross_data_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     from rich.text import Text
 
     label = next(iter(found.values()))["method"]["name"]
+    rows = []
+    for figures in found.values():
+        pairs = [tuple(_shown(figures[key], column) for key in ("zero_shot", "method")) for column in COLUMNS]
+        rows.append(["-" if pair == ("-", "-") else " > ".join(pair) for pair in pairs])
+    columns, shown = without_empty(COLUMNS, rows)
+    own = {**EXPLAINED, "local": "classes of one client", "base": "classes that are dealt out", "new": "the others"}
     caption = (
         f"Test accuracy in %, zero-shot > {label}. On its own data with the clients' own prompts, elsewhere with the "
-        "shared prompt, as for somebody who never took part. local: classes of one client; base: classes that are "
-        "dealt out; new: the others; HM: harmonic mean of the three."
+        f"shared prompt, as for somebody who never took part. {'; '.join(f'{c}: {own[c]}' for c in columns)}."
     )
     table = Table(caption=caption, caption_justify="left")
     table.add_column("data", overflow="fold")
-    for column in COLUMNS:
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for name, figures in found.items():
-        cells = []
-        for column in COLUMNS:
-            before, after = (_shown(figures[key], column) for key in ("zero_shot", "method"))
-            cells.append("-" if before == after == "-" else f"{before} > {after}")
+    for name, cells in zip(found, shown, strict=True):
         table.add_row(Text(name), *cells)
     return table
 

@@ -74,6 +74,11 @@ class RunDirectory:
             with suppress(OSError):
                 self.path.rmdir()
 
+    def reconfigure(self, config: RunConfig) -> None:
+        """Go on with other options: for those that change nothing of what is computed."""
+        write_text(self.path / "config.yaml", config.to_yaml())
+        self.config = config
+
     def stage_folder(self, stage: str, is_baseline: bool) -> Path:
         """Where the checkpoints of a stage go; the folder is made by the first checkpoint."""
         return self.path / "baselines" / stage / "checkpoints" if is_baseline else self.path / "checkpoints"

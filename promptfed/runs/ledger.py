@@ -31,3 +31,17 @@ def cost_of(events: Iterable[Mapping[str, Any]], stage: str | None = None) -> Co
         if event.get("event") in PAID and (stage is None or event.get("stage") == stage):
             total += Cost(**{f.name: event.get(f.name) or 0 for f in fields(Cost)})
     return total
+
+
+def query_curve(events: Iterable[Mapping[str, Any]], stage: str) -> list[tuple[int, float]]:
+    """(queries that the training of ``stage`` had made by then, all clients together; mean validation accuracy) after
+    each round that was validated; empty where no black box was asked."""
+    asked, points = 0, []
+    for event in events:
+        if event.get("stage") != stage:
+            continue
+        if event["event"] == "client":
+            asked += event.get("oracle_queries") or 0
+        elif event["event"] == "round" and event.get("val_accuracy") is not None:
+            points.append((asked, float(event["val_accuracy"])))
+    return points if asked else []

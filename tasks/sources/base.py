@@ -40,6 +40,10 @@ class TextItem(Item):
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
+ANSWER_CLASSES = ("wrong", "right")
+"""The classes of questions with free answers: every example's is "right", so accuracy is the share answered right."""
+
+
 @dataclass(frozen=True)
 class QuestionItem(TextItem):
     """A question with one right ``answer``, to be answered in free text."""

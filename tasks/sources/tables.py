@@ -26,18 +26,8 @@ def text_source(name: str, parts: Mapping[str, Iterable[tuple[str, Row]]], colum
 
     Raises DataError naming the row if a column or a value is missing.
     """
-    rows = [(split, place, row) for split, found in parts.items() for place, row in found]
-    needed = [columns.text, columns.label, *([columns.domain] if columns.domain else [])]
-    for _, place, row in rows:
-        for column in needed:
-            if column not in row:
-                known = ", ".join(str(key) for key in row)
-                raise DataError(
-                    f"{place} has no column '{column}'; it has {known} (--set task.text_column, task.label_column and "
-                    "task.domain_column name them)"
-                )
-            if row[column] is None or not str(row[column]).strip():
-                raise DataError(f"{place}: column '{column}' is empty")
+    needed = {"text_column": columns.text, "label_column": columns.label}
+    rows = complete_rows(parts, {**needed, "domain_column": columns.domain} if columns.domain else needed)
     classes = sorted({str(row[columns.label]).strip() for _, _, row in rows})
     number = {label: k for k, label in enumerate(classes)}
     samples = [
@@ -50,3 +40,25 @@ def text_source(name: str, parts: Mapping[str, Iterable[tuple[str, Row]]], colum
         for split, place, row in rows
     ]
     return Source(name, tuple(classes), tuple(samples))
+
+
+def complete_rows(
+    parts: Mapping[str, Iterable[tuple[str, Row]]], needed: Mapping[str, str]
+) -> list[tuple[str, str, Row]]:
+    """(split, where the row stands, row) of every row. ``needed``: task option -> the column that it names.
+
+    Raises DataError naming the row if a column or a value is missing.
+    """
+    rows = [(split, place, row) for split, found in parts.items() for place, row in found]
+    for _, place, row in rows:
+        for column in needed.values():
+            if column not in row:
+                known = ", ".join(str(key) for key in row)
+                options = [f"task.{option}" for option in needed]
+                raise DataError(
+                    f"{place} has no column '{column}'; it has {known} (--set {', '.join(options[:-1])} and "
+                    f"{options[-1]} name them)"
+                )
+            if row[column] is None or not str(row[column]).strip():
+                raise DataError(f"{place}: column '{column}' is empty")
+    return rows

@@ -15,7 +15,12 @@ SPLITS = {"train": "train", "dev": "val", "val": "val", "validation": "val", "te
 
 def source(path: str, columns: Columns) -> Source:
     """Raises DataError if there is no such file, or it has not the columns."""
-    return text_source(path, {split: rows(file) for split, file in split_files(path, ".tsv").items()}, columns)
+    return text_source(path, parts(path), columns)
+
+
+def parts(path: str) -> dict[str, Iterator[tuple[str, Row]]]:
+    """Split -> its rows. Raises DataError if there is no such file."""
+    return {split: rows(file) for split, file in split_files(path, ".tsv").items()}
 
 
 def split_files(path: str, suffix: str) -> dict[str, Path]:
@@ -25,7 +30,7 @@ def split_files(path: str, suffix: str) -> dict[str, Path]:
     """
     place = Path(path).expanduser()
     if place.is_file():
-        return {SPLITS.get(place.stem, "") if place.stem == "test" else "": place}
+        return {"": place}
     if not place.is_dir():
         raise DataError(f"'{path}' does not exist: give a {suffix} file, or a folder with train{suffix}, test{suffix}")
     found = {SPLITS[file.stem]: file for file in sorted(place.glob(f"*{suffix}")) if file.stem in SPLITS}

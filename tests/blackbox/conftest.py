@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import platformdirs
 import pytest
 import torch
 from torch import Tensor
@@ -112,3 +114,13 @@ def black_setup(oracle: Oracle, text_task: FederatedTask, tmp_path: Path) -> Set
         backbone, features, text_task.base_classes, text_task.templates, rounds=3, seed=0, domains=text_task.domains
     )
     return replace(plain, oracle=oracle)
+
+
+@pytest.fixture(scope="session")
+def gemma_once(own_cache: None) -> None:
+    """Gemma, whose conversion takes minutes, is taken from the user's cache and left there; nothing else is."""
+    models = Path(os.environ["PROMPTFED_CACHE"]) / "models"
+    if not models.exists():
+        kept = Path(platformdirs.user_cache_dir("promptfed")) / "models"
+        kept.mkdir(parents=True, exist_ok=True)
+        models.symlink_to(kept)

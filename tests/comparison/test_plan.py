@@ -13,7 +13,20 @@ from promptfed.methods.base import METHODS
 def test_baselines_come_along_once_and_first():
     plan = Plan.make(build_config({}), ["promptfl", "local_only", "promptfl"], 1)
     assert plan.methods == ("zero_shot", "local_only", "promptfl")
-    assert set(Plan.make(build_config({}), ["all"], 1).methods) == set(METHODS)
+    white = {name for name in METHODS if METHODS[name].access != "black box"}
+    assert set(Plan.make(build_config({}), ["all"], 1).methods) == white
+
+
+def test_on_a_black_box_zero_shot_alone_comes_along_and_all_are_those_that_ask_one():
+    base = build_config({"task": "blackbox-text", "method_options": {"queries": 48}})
+    plan = Plan.make(base, ["fedavg_bbt"], 1)
+    assert plan.methods == ("zero_shot", "fedavg_bbt")
+    assert plan.config("fedavg_bbt", 0).method_options["queries"] == 48
+    assert plan.config("zero_shot", 0).oracle == "minilm"
+    found = set(Plan.make(base, ["all"], 1).methods)
+    assert found == {name for name in METHODS if METHODS[name].access != "white box"}
+    with pytest.raises(ConfigError, match="'promptfl' works on a white box"):
+        Plan.make(build_config({"task": "blackbox-text"}), ["promptfl"], 1)
 
 
 def test_seed_by_seed_and_the_partition_rises_along():

@@ -29,7 +29,7 @@ def test_own_classes_use_the_stored_features_and_no_text_tower(
     raw = [(1.05, 0.1, 0.0), (0.05, 1.1, 0.0), (0.05, 0.1, 1.0)]
     weights = [math.exp(10.0 * row[1] / math.sqrt(sum(v * v for v in row))) for row in raw]
     expected = dict(zip(("red", "green", "blue"), (w / sum(weights) for w in weights), strict=True))
-    assert found.path == photos["green"]
+    assert found.example == photos["green"]
     assert [name for name, _ in found.ranked] == sorted(expected, key=expected.__getitem__, reverse=True)
     assert dict(found.ranked) == pytest.approx(expected, abs=1e-5)
 

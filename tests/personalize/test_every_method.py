@@ -1,4 +1,4 @@
-"""Every method's run can be personalised, exported and joined by a newcomer, or says in one line why not."""
+"""Every white-box method's run can be personalised, exported and joined by a newcomer, or says in one line why not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CANNOT_TUNE = {"zero_shot"}
 NEEDS_KNOWN_DOMAINS = {"fedapt", "feddpt"}
 
 
-@pytest.fixture(params=sorted(METHODS))
+@pytest.fixture(params=sorted(name for name in METHODS if METHODS[name].access != "black box"))
 def name(request, backbone):
     if METHODS[request.param].requires - backbone.abilities:
         pytest.skip("the toy backbone cannot do what this method needs")

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from promptfed.report.comparison import comparison_markdown, comparison_tables, left_out, write_comparison
-from promptfed.report.comparison_plot import trade_off
+from promptfed.report.comparison_plot import accuracy_by_queries, trade_off
 
 
 def method(local: float, base: float, new: float | None, std: float | None = 0.02, **domains: float) -> dict[str, Any]:
@@ -51,9 +51,48 @@ def test_markdown_is_exact() -> None:
     assert "| `kgcoop` | 1.5 kB | 99 B | 2.0 MB | 12.3 | 0 | 1,234 |" in lines
 
 
-def test_one_seed_has_no_deviation_and_nothing_new_is_a_dash() -> None:
+def test_one_seed_has_no_deviation_and_nothing_new_has_no_column() -> None:
     table = comparison_markdown(summary(promptfl=method(0.5, 0.4, None, std=None)))
-    assert "| `promptfl` | **50.0** | **40.0** | - | - |" in table
+    assert "| | local | base |" in table
+    assert "| `promptfl` | **50.0** | **40.0** |" in table
+    assert "harmonic" not in table
+
+
+def black(queries: int, **changed: Any) -> dict[str, Any]:
+    """A method on a black box; one that was allowed ``queries`` (0: it has no such option)."""
+    asked = {
+        "queries_a_round": 100, "oracle_queries": 5000, "oracle_calls": 4000, "oracle_cache_hits": 1000, "usd": 0.0,
+        "query_curve": [[200, 0.5], [400, 0.75]], "options": {"queries": queries} if queries else {},
+    }  # fmt: skip
+    return {**method(0.5, 0.4, None), **asked, **changed}
+
+
+def test_a_black_box_has_queries_and_calls_among_the_costs_and_the_budget_in_the_caption() -> None:
+    found = {**summary(zero_shot=black(0), fedbpt=black(160), fedng=black(160)), "oracle": "minilm"}
+    table = comparison_markdown(found)
+    assert "oracle minilm" in table
+    assert "| | up | down | seconds | queries | all | calls |" in table
+    assert "| `fedbpt` | 1.5 kB | 99 B | 12.3 | 100 | 5,000 | 4,000 |" in table
+    assert "The budget is the same for all methods: at most 160 a client and round." in table
+    assert "![Accuracy against queries](queries.png)" in table
+    paid = comparison_markdown(summary(fedbpt=black(160, usd=0.5)))
+    assert "| `fedbpt` | 1.5 kB | 99 B | 12.3 | 100 | 5,000 | 4,000 | 0.5000 |" in paid
+    unequal = comparison_markdown(summary(fedbpt=black(160), fedng=black(320)))
+    assert "differ: fedbpt 160, fedng 320; --set method.queries=N" in unequal
+
+
+def test_accuracy_against_queries_is_a_line_a_method_and_zero_shot_a_level(tmp_path: Any) -> None:
+    found = summary(zero_shot=black(0, query_curve=[[120, 0.6]]), fedbpt=black(160))
+    figure = accuracy_by_queries(found)
+    assert figure is not None
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert list(lines["fedbpt"].get_xdata()) == [200, 400]
+    assert list(lines["fedbpt"].get_ydata()) == pytest.approx([50, 75])
+    assert list(lines["zero_shot"].get_ydata()) == pytest.approx([60, 60])
+    assert accuracy_by_queries(summary(promptfl=method(0.5, 0.4, 0.6))) is None
+    names = [path.name for path in write_comparison(found, tmp_path)]
+    assert names == ["comparison.json", "comparison.md", "comparison.png", "queries.png", "comparison.html"]
+    assert (tmp_path / "comparison.html").read_text().count("data:image/") == 2
 
 
 def test_domains_are_a_table_of_their_own_and_the_held_out_one_is_marked() -> None:

@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.figure import Figure
 
-from promptfed.report.figures import client_accuracies, client_bars, data_uri, looks, round_curves
+from promptfed.report.figures import client_accuracies, client_bars, data_uri, looks, query_curves, round_curves
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.ledger import query_curve
 
 MakeRun = Callable[..., RunDirectory]
 
@@ -28,6 +29,27 @@ def test_fractions_become_percent_and_a_single_round_a_level(make_run: MakeRun) 
     lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].get_lines()}
     assert lines["PromptFL"] == pytest.approx([45, 50])
     assert lines["zero-shot"] == pytest.approx([45, 45])
+
+
+def test_accuracy_against_queries_adds_up_the_clients_and_skips_rounds_nobody_validated() -> None:
+    def client(stage: str, round: int, asked: int) -> dict[str, object]:
+        return {"event": "client", "stage": stage, "round": round, "oracle_queries": asked}
+
+    def end(stage: str, round: int, accuracy: float | None) -> dict[str, object]:
+        return {"event": "round", "stage": stage, "round": round, "val_accuracy": accuracy}
+
+    events = [client("zero_shot", 1, 40), end("zero_shot", 1, 0.6)]
+    for round, accuracy in ((1, 0.5), (2, None), (3, 0.75)):
+        events += [client("fedbpt", round, 10), client("fedbpt", round, 20), end("fedbpt", round, accuracy)]
+    assert query_curve(events, "fedbpt") == [(30, 0.5), (90, 0.75)]
+    figure = query_curves(events)
+    assert figure is not None
+    level, line = figure.axes[0].get_lines()
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([30, 90], [50, 75])
+    assert list(level.get_ydata()) == [60, 60]
+    white = [{**event, "oracle_queries": 0} for event in events]
+    assert query_curve(white, "fedbpt") == []
+    assert query_curves(white) is None
 
 
 def test_null_values_are_left_out() -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from promptfed.prompts import PromptState
 from promptfed.report.live import LiveProgress
 from promptfed.types import Broadcast, Job, Reply, Update, failed
+from promptfed.usage import Usage
 
 
 @pytest.fixture
@@ -46,6 +47,17 @@ def test_lost_updates_are_counted_over_a_stage_and_forgotten_with_the_next(conso
         "PromptFL: round 1/2  loss 0.500  val acc 25.0 %  1.5 kB  1 lost",
         "PromptFL: round 2/2  loss -  val acc 25.0 %  3.0 kB  3 lost",
         "other: round 1/1  loss 0.250  val acc - %  0 bytes",
+    ]
+
+
+def test_what_a_black_box_was_asked_is_said_with_its_price(console: Console) -> None:
+    with LiveProgress(console) as progress:
+        progress.stage("m", rounds=2, clients_a_round=1, finished=0)
+        progress.round("m", 1, 0.5, 0.25, 10, Usage(oracle_calls=1200, oracle_cache_hits=30))
+        progress.round("m", 2, 0.5, 0.25, 10, Usage(oracle_calls=1300, oracle_cache_hits=30, oracle_retries=2, usd=0.5))
+    assert said(console) == [
+        "m: round 1/2  loss 0.500  val acc 25.0 %  10 bytes  oracle 1,200 calls, 30 known",
+        "m: round 2/2  loss 0.500  val acc 25.0 %  20 bytes  oracle 1,300 calls, 30 known, 2 retries, 0.5000 USD",
     ]
 
 

@@ -13,7 +13,7 @@ def test_finished_run(make_run: MakeRun) -> None:
         "name": "my-run",
         "method": "promptfl",
         "data": "folder:<photos>",
-        "backbone": "tiny",
+        "model": "tiny",
         "round": 3,
         "state": "finished",
         "local": 0.7,

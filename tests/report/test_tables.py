@@ -34,7 +34,9 @@ def test_markdown_is_exact(metrics: dict[str, Any]) -> None:
 
 
 def test_best_of_each_column_is_marked(metrics: dict[str, Any]) -> None:
-    assert [row.best for row in result_rows(metrics)] == [
+    columns, rows = result_rows(metrics)
+    assert columns == ["local", "base", "new", "HM"]
+    assert [row.best for row in rows] == [
         (False, False, True, True),
         (True, False, False, False),
         (False, True, False, False),
@@ -51,16 +53,33 @@ def test_terminal_shows_brackets_of_a_template_as_they_are(metrics: dict[str, An
 
 
 def test_partial_metrics_give_the_rows_there_are(metrics: dict[str, Any]) -> None:
-    assert result_rows({}) == []
+    assert result_rows({}) == ([], [])
     only = {"zero_shot": metrics["zero_shot"], "method": {**metrics["method"], "local_std": None}}
-    rows = result_rows(only)
+    _, rows = result_rows(only)
     assert [(row.label, row.cells[0]) for row in rows] == [("zero-shot", "50.0 ± 4.0"), ("PromptFL", "70.0")]
     assert rows[0].note == ""
 
 
 def test_a_baseline_run_as_the_method_is_one_row(metrics: dict[str, Any]) -> None:
     metrics["method"] = metrics["local_only"]
-    assert [row.label for row in result_rows(metrics)] == ["zero-shot", "local-only"]
+    assert [row.label for row in result_rows(metrics)[1]] == ["zero-shot", "local-only"]
+
+
+def test_columns_that_are_empty_in_every_row_are_left_out_of_table_and_caption(metrics: dict[str, Any]) -> None:
+    for key in ("zero_shot", "local_only", "method"):
+        metrics[key] |= {"new": None, "hm": None}
+    columns, rows = result_rows(metrics)
+    assert columns == ["local", "base"]
+    assert [row.cells for row in rows] == [("50.0 ± 4.0", "40.0"), ("75.0 ± 3.1", "30.0"), ("70.0 ± 2.0", "60.0")]
+    assert [row.best for row in rows] == [(False, False), (True, False), (False, True)]
+    table = results_markdown(metrics)
+    assert table.startswith("| | local | base |\n|---|---:|---:|\n")
+    assert "harmonic mean" not in table
+    console = Console(file=io.StringIO(), width=120)
+    console.print(cross_data_table({"texts": metrics}))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "50.0 > 70.0" in said
+    assert "HM" not in said
 
 
 def test_a_bar_in_a_template_does_not_break_the_markdown(metrics: dict[str, Any]) -> None:

@@ -1,0 +1,57 @@
+"""A vector as a short sum of word vectors, as in "king - man + woman": what lets a mean of tokens travel as indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from promptfed.blackbox.search.base import Matrix, Vector
+
+NONE = -1
+"""In a code, for a word that is not there."""
+Code = tuple[int, int, int]
+"""Indices (a, b, c) of ``e_a + e_b - e_c``."""
+
+
+def compose(code: Sequence[int], vectors: Matrix) -> Vector:
+    """The unit vector of ``e_a + e_b - e_c``, ``(dim,)``; ``vectors`` ``(words, dim)``. Zeros stay zeros."""
+    signs = (1.0, 1.0, -1.0)
+    total = np.zeros(vectors.shape[1])
+    for index, sign in zip(code, signs, strict=True):
+        if index != NONE:
+            total = total + sign * vectors[index]
+    return _unit(total)
+
+
+def decompose(target: Vector, vectors: Matrix, first: Sequence[int], words: Sequence[int]) -> Code:
+    """The code whose vector has the greatest cosine to ``target``, found greedily: ``a`` out of ``first``, then ``b``,
+    then ``c`` out of ``words``, each left out if it brings nothing. The lower index wins between equals."""
+    code = [_best([(index, NONE, NONE) for index in sorted(first)], target, vectors)[0], NONE, NONE]
+    for place in (1, 2):
+        rest = sorted(set(words) - set(code))
+        options = [tuple(code), *((*code[:place], index, *code[place + 1 :]) for index in rest)]
+        code = list(_best(options, target, vectors))
+    return code[0], code[1], code[2]
+
+
+def nearest(target: Vector, vectors: Matrix, words: Sequence[int], count: int) -> list[int]:
+    """The ``count`` of ``words`` with the greatest cosine to ``target``, best first."""
+    ordered = sorted(words)
+    return [ordered[i] for i in np.argsort(-_cosines(vectors[ordered], target), kind="stable")[:count]]
+
+
+def _best(options: Sequence[Sequence[int]], target: Vector, vectors: Matrix) -> Sequence[int]:
+    made = np.stack([compose(code, vectors) for code in options])
+    return options[int(np.argmax(_cosines(made, target)))]
+
+
+def _cosines(rows: Matrix, target: Vector) -> Vector:
+    """Of unit ``rows``; rounded, so that no order of adding up decides between equals."""
+    found: Vector = np.round(rows @ _unit(target), 9)
+    return found
+
+
+def _unit(vector: Vector) -> Vector:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 1e-9 else np.zeros_like(vector)

@@ -1,0 +1,125 @@
+"""Language models of transformers from a folder or the hub: safetensors only, no code of theirs is run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptfed.backbones.base import freeze
+from promptfed.errors import BackboneError
+
+
+def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any, bool]:
+    """The model called ``name`` (a folder, else a hub name), its fast tokenizer, and whether it is a masked one.
+
+    Raises BackboneError if it cannot be had, is no language model, or lacks the head that predicts words.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and (name.startswith((".", "/", "~")) or folder.exists()):
+        raise BackboneError(f"'{name}' is not a folder with a model of transformers (config.json, *.safetensors)")
+    source = str(folder) if folder.is_dir() else name
+    with quiet(), torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
+        try:
+            config = AutoConfig.from_pretrained(source)
+            masked = is_masked(config)
+            kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+            model, notes = kind.from_pretrained(
+                source, config=config, use_safetensors=True, output_loading_info=True, **dtype_option(dtype)
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        except Exception as error:  # transformers, the hub's client and safetensors each raise their own
+            raise BackboneError(_why(name, folder.is_dir(), error)) from error
+    lacking = sorted(notes["missing_keys"])
+    if lacking:
+        raise BackboneError(
+            f"'{name}' is no whole language model: it lacks {', '.join(lacking[:3])}; a model without the head that "
+            "predicts words (a sentence encoder, say) cannot be an oracle"
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise BackboneError(
+            f"'{name}' has no fast tokenizer: save it with tokenizer.json, as transformers >= 4.40 does"
+        )
+    return freeze(model).to(device), tokenizer, masked
+
+
+def is_masked(config: Any) -> bool:
+    """Whether a model is asked for the word at a mask, rather than for the next one."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"{config.model_type} is an encoder-decoder, which is not supported: take a causal or masked one"
+        )
+    named = " ".join(config.architectures or ())
+    if "MaskedLM" in named:
+        return True
+    if "CausalLM" in named or "LMHead" in named or "ConditionalGeneration" in named:
+        return False
+    causal, masked = (
+        config.model_type in names for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    )
+    if not causal and not masked:
+        raise ValueError(f"{config.model_type} is no language model")
+    return masked and not getattr(config, "is_decoder", False)
+
+
+def longest_input(model: Any, tokenizer: Any, most: int) -> int:
+    """Tokens that the model can read, at most ``most``."""
+    limits = [most, int(min(tokenizer.model_max_length, most))]
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions:
+        limits.append(positions)
+        for module in model.modules():
+            # RoBERTa and its like count positions from behind the padding id.
+            if isinstance(module, torch.nn.Embedding) and len(module.weight) == positions and module.padding_idx:
+                limits.append(positions - module.padding_idx - 1)
+    return min(limits)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and warnings, which would run into the run's own display."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The option of ``from_pretrained`` that says how wide numbers are: transformers renamed it."""
+    import transformers
+
+    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
+    return {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": dtype}
+
+
+def _why(name: str, is_folder: bool, error: Exception) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if is_folder:
+        return (
+            f"the folder '{name}' does not load as a language model ({first[:200]}); it needs config.json, "
+            "tokenizer.json and *.safetensors, as save_pretrained writes them"
+        )
+    offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
+    fix = "unset HF_HUB_OFFLINE" if offline else "check the name and the network"
+    return (
+        f"language model '{name}' is neither a folder nor to be had from the hub ({first[:200]}); {fix}, or run "
+        f"`hf download {name}` where there is a network and give local:FOLDER"
+    )

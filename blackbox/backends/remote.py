@@ -1,0 +1,205 @@
+"""What oracles behind a server share: questions under way side by side, and a probe before the first one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import threading
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Future
+from typing import Any, ClassVar, TypeVar
+
+from promptfed.blackbox.backends.base import Backend
+from promptfed.blackbox.backends.transport import Asking, Stopped, Transport, Unanswerable
+from promptfed.blackbox.budget import Budget
+from promptfed.blackbox.cache import AnswerCache
+from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
+from promptfed.blackbox.options import OracleOptions
+from promptfed.tasks.form import Form
+
+T = TypeVar("T")
+Words = tuple[str, ...]
+log = logging.getLogger(__name__)
+MANY = 0.1
+"""Share of floored labels from which the log warns."""
+ENOUGH = 50
+
+
+class Probed(Backend):
+    """A black box that has to be tried before it is known how it answers. ``probe`` says in JSON what was found for a
+    set of label words (empty: for other questions than scores); the cache keeps it, and it is a part of the key of
+    every answer, so that scores of two kinds never mix."""
+
+    _found: dict[Words, str]
+
+    @abstractmethod
+    def probe(self, words: Words, budget: Budget) -> str:
+        """Asks through ``budget``. Raises OracleError if the black box cannot be used."""
+
+    def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:
+        for words in dict.fromkeys(map(self.words, queries)):
+            if words not in self._found:
+                key = self.probe_key(words)
+                known = cache.get([key]).get(key)
+                if known is None:
+                    known = Answer(text=self.probe(words, budget))
+                    cache.put({key: known})
+                self._found[words] = known.text
+
+    def fingerprint_of(self, query: Query) -> str:
+        return _sha256([self.fingerprint, self._found[self.words(query)]])
+
+    def words(self, query: Query) -> Words:
+        return tuple(map(self.form.word, query.classes)) if isinstance(query, ScoreQuery) else ()
+
+    def probe_key(self, words: Words) -> str:
+        return _sha256([self.fingerprint, "probe", words])
+
+
+class RemoteBackend(Probed):
+    """A server. Subclasses say how one question is asked (``ask_one``) and what is found out first (``find_out``);
+    both run in an event loop in a thread of its own, begun at the first request."""
+
+    paid: ClassVar[bool] = True
+
+    def __init__(self, form: Form, options: OracleOptions, described: Sequence[object]) -> None:
+        self.form, self.options, self._found = form, options, {}
+        said = [self.name, options.base_url, options.model, options.mode, options.scoring, options.top_logprobs]
+        self.fingerprint = _sha256([*said, form.template, dict(form.words), *described])
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: Transport | None = None
+        self._cache = AnswerCache(None)
+        self._labels = self._floored = 0
+        self._warned = False
+
+    @abstractmethod
+    async def ask_one(self, query: Query, asking: Asking) -> Answer: ...
+
+    @abstractmethod
+    async def find_out(self, words: Words, asking: Asking) -> str: ...
+
+    @property
+    def transport(self) -> Transport:
+        """To be used inside the event loop."""
+        if self._transport is None:
+            self._transport = Transport(self.options)
+        return self._transport
+
+    def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:
+        self._cache = cache
+        super().prepare(queries, cache, budget)
+
+    def probe(self, words: Words, budget: Budget) -> str:
+        running = self._submit(self.find_out(words, Asking(budget)))
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()
+            raise
+
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+        arrived: deque[tuple[int, Answer]] = deque()
+        news, over, asking = threading.Event(), threading.Event(), Asking(budget)
+        tasks: list[asyncio.Task[None]] = []
+
+        def arrives(position: int, answer: Answer) -> None:
+            arrived.append((position, answer))
+            news.set()
+
+        def ends(task: asyncio.Task[None]) -> None:
+            over.set()
+            news.set()
+
+        def begin() -> None:
+            tasks.append(asyncio.create_task(self._ask_all(queries, asking, arrives)))
+            tasks[0].add_done_callback(ends)
+
+        self._call(begin)
+        interrupted: KeyboardInterrupt | None = None
+        is_over = False
+        try:
+            while not is_over:
+                try:
+                    news.wait()
+                    news.clear()
+                    is_over = over.is_set()
+                    while arrived:
+                        yield arrived[0]
+                        arrived.popleft()  # only now is it certain that it was taken
+                except KeyboardInterrupt as stop:
+                    if interrupted is not None:
+                        raise
+                    interrupted, is_over = stop, False  # those under way are still waited for: they are paid
+                    self._call(asking.stopping.set)
+                    news.set()
+        finally:
+            if not is_over:
+                self._call(lambda: tasks[0].cancel())
+                over.wait()  # until every reservation is settled
+        if interrupted is not None:
+            raise interrupted
+        try:
+            tasks[0].result()
+        except Unanswerable:
+            # Perhaps the server changed since it was probed: the next run is to find out anew.
+            self._cache.forget([self.probe_key(words) for words in self._found])
+            raise
+
+    def close(self) -> None:
+        if self._loop is not None:
+            if self._transport is not None:
+                self._submit(self._transport.close()).result(10)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = self._transport = None
+
+    def count_floored(self, labels: int, floored: int) -> None:
+        """Warns once when many labels are not among the log-probabilities that come back."""
+        self._labels, self._floored = self._labels + labels, self._floored + floored
+        if not self._warned and self._labels >= ENOUGH and self._floored > MANY * self._labels:
+            self._warned = True
+            log.warning(
+                "%d of %d labels were not among the log-probabilities that %s reports and were set to a floor: raise "
+                "--set oracle.top_logprobs, or use label words that the model is likelier to say (task.words)",
+                self._floored, self._labels, self.options.base_url,
+            )  # fmt: skip
+
+    async def _ask_all(self, queries: Sequence[Query], asking: Asking, arrives: Callable[[int, Answer], None]) -> None:
+        left, failures = iter(enumerate(queries)), list[Exception]()
+
+        async def work() -> None:
+            for position, query in left:
+                if asking.stopping.is_set():
+                    return
+                try:
+                    answer = await self.ask_one(query, asking)
+                except Stopped:
+                    return
+                except Exception as error:
+                    failures.append(error)
+                    asking.stopping.set()  # nobody begins another request; those under way end
+                    return
+                arrives(position, answer)
+
+        await asyncio.gather(*(work() for _ in range(min(self.options.concurrency, len(queries)))))
+        if failures:
+            raise failures[0]
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._running())
+
+    def _call(self, work: Callable[[], object]) -> None:
+        self._running().call_soon_threadsafe(work)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name=f"oracle {self.name}", daemon=True).start()
+        return self._loop
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

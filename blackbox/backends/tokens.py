@@ -1,0 +1,96 @@
+"""Texts as a language model reads them: pieces that follow one another, label words, what is cut off a long text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+WORD_MARKS = ("\u2581", "\u0120")
+"""How tokens show that they begin a word: SentencePiece's mark, byte-level BPE's. WordPiece marks the others."""
+
+KEPT = 20_000
+"""Texts whose ids are remembered: a population meets the same examples again and again."""
+
+
+class Tokens:
+    """A fast tokenizer of transformers, used piece by piece.
+
+    Markers of a model ("<eos>", "[MASK]") inside a text are read as the letters they are made of, not as markers.
+    ``first`` and ``last``: ids that the tokenizer itself puts around a text ([CLS] and [SEP], or <bos> and nothing).
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        framed: list[int] = tokenizer("a")["input_ids"]
+        bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+        at = next((k for k in range(len(framed)) if framed[k : k + len(bare)] == bare), 0)
+        self.first, self.last = framed[:at], framed[at + len(bare) :]
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        some = len(vocabulary) / 20
+        self._mark = next((mark for mark in WORD_MARKS if sum(t.startswith(mark) for t in vocabulary) > some), "")
+        self._known: dict[tuple[bool, str], list[int]] = {}
+
+    def start(self, text: str) -> list[int]:
+        """Ids of a text that nothing stands before, without those around it."""
+        return self._once(False, text)
+
+    def following(self, text: str) -> list[int]:
+        """Ids of a text that goes on after something else: its first word is not taken for the start of a text."""
+        return self._once(True, text)
+
+    def shortened(self, text: str, by: int) -> str:
+        """``text`` without its last ``by`` tokens, or empty."""
+        found = self._encode(text, return_offsets_mapping=True)
+        left = len(found["input_ids"]) - by
+        return text[: found["offset_mapping"][left - 1][1]] if left > 0 else ""
+
+    def words(self, count: int) -> dict[str, int]:
+        """Common words that are one token, and their ids: the ``count`` lowest, as vocabularies are mostly ordered by
+        frequency. Lower-case letters only, three or more."""
+        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
+        found: dict[str, int] = {}
+        for token, number in sorted(vocabulary.items(), key=lambda pair: pair[1]):
+            word = self._word(token)
+            if word.islower() and len(word) > 2:
+                found.setdefault(word, number)
+            if len(found) == count:
+                break
+        return found
+
+    def word(self, number: int, *, starts: bool = False) -> str:
+        """The word that token ``number`` is, in plain letters; empty if it is a part of a word, or none.
+
+        ``starts``: it would start a text, where words lack the mark that tells them from parts.
+        """
+        token: str = self.tokenizer.convert_ids_to_tokens(number)
+        return self._word(token) or (token if starts and token.isascii() and token.isalpha() else "")
+
+    def _word(self, token: str) -> str:
+        word = token.removeprefix(self._mark)
+        return word if token.startswith(self._mark) and word.isascii() and word.isalpha() else ""
+
+    def said(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, markers left out."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _once(self, follows: bool, text: str) -> list[int]:
+        key = (follows, text)
+        if key not in self._known:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            self._known[key] = self._following(text) if follows else self._encode(text)["input_ids"]
+        return self._known[key]
+
+    def _following(self, text: str) -> list[int]:
+        # Some tokenizers put a space before every text. Behind an "a" that space is not where the text begins.
+        if text[:1].isspace():
+            alone: list[int] = self._encode("a")["input_ids"]
+            joined: list[int] = self._encode("a" + text)["input_ids"]
+            if joined[: len(alone)] == alone:
+                return joined[len(alone) :]
+        ids: list[int] = self._encode(text)["input_ids"]
+        return ids
+
+    def _encode(self, text: str, **more: Any) -> Any:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False, **more)

@@ -1,0 +1,104 @@
+"""Fed-BBPT: clients train a small prompt generator against a black box by SPSA-GC (Lin et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.blackbox.candidate import Candidate
+from promptfed.blackbox.descent import DescentConfig, descent
+from promptfed.blackbox.edits import PixelEdit, edit_for
+from promptfed.blackbox.generator import Generator, flat, shaped
+from promptfed.blackbox.local_view import LocalView
+from promptfed.blackbox.method import BlackBoxMethod, Desk
+from promptfed.blackbox.per_example import PerExampleMethod
+from promptfed.methods.base import METHODS, MethodConfig, Setup
+from promptfed.prompts import PromptState
+from promptfed.seeding import torch_stream
+from promptfed.tasks.sources.base import Item
+from promptfed.types import Broadcast, ClientData, Split
+
+
+class FedBBPTConfig(DescentConfig):
+    """Fed-BBPT's options: what is generated, the generator, and SPSA-GC."""
+
+    code: int = Field(8, ge=1, description="numbers of the frozen code that the generator reads")
+    trigger: int = Field(4, ge=1, description="numbers of the trained vector that it reads beside the code")
+    hidden: int = Field(16, ge=1, description="width of the generator")
+
+
+@METHODS.register("fedbbpt")
+class FedBBPT(PerExampleMethod):
+    """Clients take SPSA-GC steps on the generator's weights with the prompts that it makes; the server averages.
+
+    Shared: ``W1`` ``(hidden, code + trigger)``, ``b1``, ``W2`` ``(outputs, hidden)``, ``b2`` and ``trigger``
+    ``(trigger,)``. Personal: nothing. Momentum begins anew in every round: the server has moved the point that it
+    belongs to, and clients that were away are then no different from others. The gains go on falling over rounds.
+
+    On side "pixels" the generator reads a code of each image, a frozen random projection of the image made small, and
+    decodes it to a low-resolution pattern (after BlackVIP, whose encoder is a pre-trained one); on side "text" it reads
+    a fixed code for each soft prompt vector. The layout of the networks and all values are inferred.
+    """
+
+    name: ClassVar[str] = "Fed-BBPT"
+    paper: ClassVar[str] = "Lin et al. 2023, arXiv 2310.03123"
+    trains: ClassVar[str] = "prompt generator: W1 (hidden, code + trigger), W2 (outputs, hidden)"
+    Config: ClassVar[type[MethodConfig]] = FedBBPTConfig
+    config: FedBBPTConfig
+
+    def __init__(self, config: FedBBPTConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.edit = edit_for(config, self.oracle, setup.seed)
+        self.reads_images = isinstance(self.edit, PixelEdit)
+        outputs = self.edit.size if self.reads_images else config.rank
+        self.generator = Generator(config.code + config.trigger, config.hidden, outputs)
+        self.view = LocalView(self.oracle.backend, images=self.reads_images)
+        draw = torch_stream(setup.seed, "fedbbpt", "codes")
+        rows = self.view.size if self.reads_images else config.n_tokens
+        self.codes = torch.randn(rows, config.code, generator=draw)
+
+    def init_shared(self) -> PromptState:
+        trigger = {"trigger": torch.randn(self.config.trigger, generator=torch_stream(self.setup.seed, "trigger"))}
+        return PromptState({**self.generator.start(self.setup.seed, "fedbbpt"), **trigger})
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def search(
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+    ) -> tuple[PromptState, PromptState]:
+        shared = broadcast.shared
+        found = descent(self.config, flat(shared), desk, self.setup.rounds)
+        while desk.affords(2 * self.config.probes):
+            points, rows = found.ask(), desk.batch()
+            items = [data.train.items[i] for i in rows.tolist()]
+            prompts = [self.candidate_on(shaped(point, shared), personal, items) for point in points]
+            found.tell(points, desk.losses(prompts, rows).tolist())
+        return shaped(found.best(), shared), personal
+
+    # ------------------------------------------------------------------------------------------- the prompt
+
+    def candidate_on(self, shared: PromptState, personal: PromptState, items: Sequence[Item]) -> Candidate:
+        if not self.reads_images:
+            return self.edit.candidate(self._generated(shared, self.codes).flatten())
+        return self.edit.candidate(self._generated(shared, self.view(items) @ self.codes))
+
+    @property
+    def sends_one_prompt(self) -> bool:
+        return not self.reads_images
+
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        kind = PerExampleMethod if self.reads_images else BlackBoxMethod
+        return kind.logits(self, shared, personal, classes, split)
+
+    def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
+        """On side "pixels", what an image without any structure would get."""
+        codes = torch.zeros(1, self.config.code) if self.reads_images else self.codes
+        return self.edit.candidate(self._generated(shared, codes).flatten())
+
+    def _generated(self, shared: PromptState, codes: Tensor) -> Tensor:
+        """What the generator makes of codes ``(rows, code)``: ``(rows, outputs)``."""
+        return self.generator(shared, torch.cat([codes, shared["trigger"].expand(len(codes), -1)], 1))

@@ -1,0 +1,182 @@
+"""FedKSeed-Prompt: a soft prompt whose training steps are a seed and a number each (Qin et al., ICML 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.aggregators.base import Aggregator
+from promptfed.blackbox.candidate import Candidate
+from promptfed.blackbox.method import BlackBoxMethod, Desk
+from promptfed.blackbox.projection import Projection, SoftPromptConfig
+from promptfed.methods.base import METHODS, MethodConfig, Setup, Shape
+from promptfed.prompts import PromptState
+from promptfed.types import Broadcast, ClientData, Update
+
+Floats = npt.NDArray[np.float32]
+SEEDS = 2**63
+"""A seed is below this, so that it is an int64 on the wire."""
+
+
+class FedKSeedConfig(SoftPromptConfig):
+    """FedKSeed-Prompt's options."""
+
+    lr: float = Field(2.0, gt=0, description="step size")
+    eps: float = Field(1.0, gt=0, description="distance of the two prompts that are compared from the one between them")
+    clip: float = Field(1.0, gt=0, description="bound on the number of a step; the server enforces it too")
+    pool: int | None = Field(
+        None,
+        ge=1,
+        description="K: seeds are 0 .. K-1 and a number for each is sent to clients; none: any seed, z is sent",
+    )
+
+
+@METHODS.register("fedkseed_prompt")
+class FedKSeedPrompt(BlackBoxMethod):
+    """A step of a client: draw a seed s, ``g = (L(z + eps u) - L(z - eps u)) / (2 eps)`` on one minibatch with
+    ``u = direction(s)``, ``z <- z - lr g u``. It sends ``seeds`` ``(steps,)`` int64 and ``scalars`` ``(steps,)``
+    float32, 12 bytes a step; the server takes the same steps to the same bits, and averages where clients arrived.
+
+    Shared: ``z`` ``(dim,)``, 4 bytes a dimension down. With a pool of K seeds, FedKSeed's own form: ``sums`` ``(K,)``,
+    what all steps along each seed add up to, from which everybody makes ``z = -lr sum_s sums_s u(s)``; fewer bytes down
+    than z if K < dim, and z then stays in the span of K directions. Personal: nothing.
+
+    FedKSeed trains all weights of a model that the client holds (K = 4096), this one a vector before BBT's projection,
+    by losses of a black box; the server's clipping and everything about z are ours.
+    """
+
+    name: ClassVar[str] = "FedKSeed-Prompt"
+    paper: ClassVar[str] = "FedKSeed: Qin et al. 2024, ICML, arXiv 2312.06353, on BBT's z"
+    trains: ClassVar[str] = "search vector z (dim,), sent as seeds and scalars"
+    requires: ClassVar[frozenset[str]] = frozenset({"soft prompts"})
+    Config: ClassVar[type[MethodConfig]] = FedKSeedConfig
+    config: FedKSeedConfig
+
+    def __init__(self, config: FedKSeedConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.projection = Projection(config, self.oracle.soft, setup.seed)
+
+    def init_shared(self) -> PromptState:
+        pool = self.config.pool
+        return PromptState({"z": torch.zeros(self.config.dim)} if pool is None else {"sums": torch.zeros(pool)})
+
+    def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
+        return {"seeds": (None,), "scalars": (None,)}
+
+    def server_side(self, aggregator: Aggregator) -> Aggregator:
+        return Replayed(aggregator, self.config)
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def search(
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+    ) -> tuple[PromptState, PromptState]:
+        state, eps, clip = broadcast.shared, np.float32(self.config.eps), self.config.clip
+        seeds: list[int] = []
+        scalars: list[np.float32] = []
+        while desk.affords(2):
+            seed, rows = int(desk.stream.integers(self.config.pool or SEEDS)), desk.batch()
+            z, u = position(state, self.config), direction(seed, self.config.dim)
+            prompts = [self.projection.candidate(torch.from_numpy(point)) for point in (z + eps * u, z - eps * u)]
+            plus, minus = desk.losses(prompts, rows)
+            scalar = np.float32(np.clip((plus - minus) / (2 * self.config.eps), -clip, clip))
+            if not np.isfinite(scalar):
+                continue  # no slope, no step
+            state = step(state, seed, scalar, self.config)
+            seeds.append(seed)
+            scalars.append(scalar)
+        sent = {
+            "seeds": torch.tensor(seeds, dtype=torch.int64),
+            "scalars": torch.from_numpy(np.array(scalars, dtype=np.float32)),
+        }
+        return PromptState(sent), personal
+
+    def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
+        return self.projection.candidate(torch.from_numpy(position(shared, self.config)))
+
+
+# ---------------------------------------------------------------------------------- steps, the same for everybody
+
+
+def direction(seed: int, dim: int) -> Floats:
+    """``u`` ``(dim,)`` float32, N(0, I): Philox counts up from a key that is the seed, so it has no state to lose."""
+    return np.random.Generator(np.random.Philox(key=seed)).standard_normal(dim, dtype=np.float32)
+
+
+def step(state: PromptState, seed: int, scalar: np.float32, config: FedKSeedConfig) -> PromptState:
+    """``state`` after one step: one float32 operation after the other, in an order that is fixed."""
+    if config.pool is None:
+        return PromptState({"z": torch.from_numpy(_moved(state["z"].numpy(), seed, scalar, config))})
+    sums = state["sums"].clone()
+    sums[seed] += float(scalar)
+    return PromptState({"sums": sums})
+
+
+def position(state: PromptState, config: FedKSeedConfig) -> Floats:
+    """``z`` ``(dim,)``: as it stands there, or made from the sums of the steps along each seed of the pool."""
+    if config.pool is None:
+        found: Floats = state["z"].numpy()
+        return found
+    z = np.zeros(config.dim, dtype=np.float32)
+    for seed, scalar in enumerate(state["sums"].numpy()):
+        if scalar:
+            z = _moved(z, seed, scalar, config)
+    return z
+
+
+def _moved(z: Floats, seed: int, scalar: np.float32, config: FedKSeedConfig) -> Floats:
+    """``z - (lr g) u(seed)``."""
+    moved: Floats = z - np.float32(config.lr) * np.float32(scalar) * direction(seed, config.dim)
+    return moved
+
+
+class Replayed(Aggregator):
+    """Takes every client's steps from what it was sent to where it arrived, and gives these states to ``inner``.
+
+    Scalars beyond the bound are cut to it. A client whose lists do not belong together, or whose seeds are not of the
+    pool, is left out.
+    """
+
+    def __init__(self, inner: Aggregator, options: FedKSeedConfig) -> None:
+        super().__init__(inner.config)
+        self.inner, self.options = inner, options
+
+    def init(self, shared: PromptState) -> PromptState:
+        return self.inner.init(shared)
+
+    def check(self, clients: int) -> None:
+        self.inner.check(clients)
+
+    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
+        return self.inner.broadcast(shared, server, client)
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        arrived = []
+        for update in updates:
+            seeds, scalars = update.shared["seeds"], update.shared["scalars"]
+            if self._belong_together(seeds, scalars):
+                start = self.inner.broadcast(shared, server, update.client)
+                arrived.append(replace(update, shared=self.replay(start, seeds, scalars)))
+        return self.inner.apply(shared, arrived, server) if arrived else (shared, server)
+
+    def replay(self, state: PromptState, seeds: Tensor, scalars: Tensor) -> PromptState:
+        """Where a client arrived that took these steps from ``state``."""
+        bounded = scalars.clamp(-self.options.clip, self.options.clip).numpy()
+        for seed, scalar in zip(seeds.tolist(), bounded, strict=True):
+            state = step(state, seed, scalar, self.options)
+        return state
+
+    def _belong_together(self, seeds: Tensor, scalars: Tensor) -> bool:
+        if seeds.shape != scalars.shape or seeds.is_floating_point():
+            return False
+        known = seeds >= 0  # an int64 is below SEEDS as it is
+        return bool((known if self.options.pool is None else known & (seeds < self.options.pool)).all())

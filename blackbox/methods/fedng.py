@@ -1,0 +1,166 @@
+"""FedNG: discrete prompts by nevergrad on the clients, chosen among by ranks that all clients give all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.aggregators.base import Aggregator, AggregatorConfig
+from promptfed.blackbox.candidate import Candidate
+from promptfed.blackbox.method import Desk
+from promptfed.blackbox.search.base import Tokens, ranks
+from promptfed.blackbox.search.nevergrad_search import DEFAULT, NevergradSearch
+from promptfed.blackbox.text_state import index_tensor
+from promptfed.blackbox.token_prompt import (
+    TAG,
+    TokenPromptConfig,
+    TokenPromptMethod,
+    indices,
+    validation_rows,
+)
+from promptfed.blackbox.vocabulary import random_tokens
+from promptfed.methods.base import METHODS, MethodConfig, Shape
+from promptfed.prompts import PromptState
+from promptfed.seeding import numpy_stream, torch_stream
+from promptfed.types import Broadcast, ClientData, Update
+
+TRIES = 3
+"""A search is over after so many times as many asks as it may evaluate: some strategies ask for the same again."""
+
+
+class FedNGConfig(TokenPromptConfig):
+    """FedNG's options."""
+
+    optimizer: str = Field(DEFAULT, description="any name of nevergrad's registry")
+    workers: int = Field(1, ge=1, description="prompts that a client asks for at a time")
+    finalists: int = Field(8, ge=1, description="most prompts, besides the best so far, that clients rank in a round")
+    ranking: float = Field(0.4, gt=0, lt=1, description="share of the allowance for ranking; all in the last round")
+
+
+@METHODS.register("fedng")
+class FedNG(TokenPromptMethod):
+    """Each client ranks the finalists, searches on from the one that it ranks first, and sends its ranks and its find.
+    The finalist with the best mean rank (by samples) is the federation's prompt; the finds are ranked next round.
+
+    Shared: ``tokens`` ``(n_tokens,)`` and ``finalists`` ``(n, n_tokens)``, the first of which is the best so far,
+    indices in int16; downwards also the vocabulary's tag. Sent up: ``tokens`` ``(n_tokens,)`` int16 and ``ranks``
+    ``(n,)`` float32, 0 for the best. Personal: nothing.
+
+    No loss is sent: a client that praises its own find sways the choice by its share of one ranking and no more.
+    Ranks are of validation examples, finds of one batch of training examples; in the last round, whose finds nobody
+    could rank, the clients rank only, with the whole allowance. The first finalists are no prompt at all and random
+    ones of one token, two, and so on.
+
+    No paper describes this method: nevergrad inside a client, as its documentation advises for discrete spaces, and
+    selection across clients as the literature on poisoned prompts suggests (reference 17).
+    """
+
+    name: ClassVar[str] = "FedNG"
+    paper: ClassVar[str] = "none; nevergrad's discrete optimisers (Rapin and Teytaud 2018) in a federation"
+    trains: ClassVar[str] = "token indices (n_tokens,)"
+    aggregators: ClassVar[tuple[str, ...]] = ("mean",)
+    Config: ClassVar[type[MethodConfig]] = FedNGConfig
+    config: FedNGConfig
+
+    def init_shared(self) -> PromptState:
+        stream, length = torch_stream(self.setup.seed, "fedng", "first prompts"), self.config.n_tokens
+        first: list[Tokens] = [(0,) * length]
+        for number in range(self.config.finalists):
+            words = 1 + number % length
+            first.append((*random_tokens(self.vocabulary, words, stream), *[0] * (length - words)))
+        return ranked_state(first[0], first, self.vocabulary.tag)
+
+    def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
+        return {"tokens": (self.config.n_tokens,), "ranks": (len(sent["finalists"]),)}
+
+    def server_side(self, aggregator: Aggregator) -> Aggregator:
+        return CrossRank(self.config.finalists, len(self.vocabulary), self.setup.seed)
+
+    def search(
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+    ) -> tuple[PromptState, PromptState]:
+        self.check_agreed(broadcast.shared)
+        finalists = [indices(row) for row in broadcast.shared["finalists"]]
+        is_last = broadcast.round >= self.setup.rounds
+        share = 1.0 if is_last else self.config.ranking
+        split, rows = validation_rows(desk, max(1, int(share * desk.left) // len(finalists)))
+        judged = self.losses(desk, finalists, rows, split)
+        found = finalists[int(np.argmin(ranks(judged)))]
+        if not is_last:
+            found = self._searched(desk, found)
+        given = torch.from_numpy(ranks(judged)).float()
+        return PromptState({"tokens": index_tensor(found), "ranks": given}), personal
+
+    def _searched(self, desk: Desk, start: Tokens) -> Tokens:
+        """The prompt of least loss on one batch, out of all that the allowance reaches for."""
+        rows = desk.batch()
+        budget = desk.left // len(rows)
+        if budget < 2:
+            return start
+        length, size = self.config.n_tokens, len(self.vocabulary)
+        workers = min(self.config.workers, budget)
+        local = NevergradSearch(self.config.optimizer, length, size, budget, desk.stream, workers, start=start)
+        known: dict[Tokens, float] = {}
+        for _ in range(TRIES * budget):
+            asked = local.ask()
+            new = list(dict.fromkeys(tokens for tokens in asked if tokens not in known))
+            if not desk.affords(len(new), rows):
+                break
+            if new:
+                known.update(zip(new, self.losses(desk, new, rows).tolist(), strict=True))
+            local.tell(asked, [known[tokens] for tokens in asked])
+            if not desk.affords(1, rows):
+                break
+        return min(known, key=lambda tokens: (known[tokens], tokens)) if known else start
+
+    def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
+        return self.prompt(indices(shared["tokens"]))
+
+
+def ranked_state(best: Tokens, finalists: Sequence[Tokens], tag: Tensor) -> PromptState:
+    """The shared state; ``finalists`` begin with ``best``."""
+    rows = torch.stack([index_tensor(row) for row in finalists])
+    return PromptState({"tokens": index_tensor(best), "finalists": rows, TAG: tag})
+
+
+class CrossRank(Aggregator):
+    """The finalist of best mean rank by samples wins, the earlier one of equals; the clients' finds are the next ones.
+
+    Whatever numbers a client sends are ranked again here, so that everybody has the say of one ranking. Finds that
+    are no tokens are left out. If there are more than ``finalists``, they are drawn, in an order that does not
+    depend on who sent them. Server memory: ``round`` ``()``, merges so far.
+    """
+
+    def __init__(self, finalists: int, vocabulary_size: int, seed: int) -> None:
+        super().__init__(AggregatorConfig())
+        self.finalists, self.vocabulary_size, self.seed = finalists, vocabulary_size, seed
+
+    def init(self, shared: PromptState) -> PromptState:
+        return PromptState({"round": torch.zeros((), dtype=torch.int64)})
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        ranked = [indices(row) for row in shared["finalists"]]
+        mean_ranks = mean_rank([update.shared["ranks"] for update in updates], [update.samples for update in updates])
+        best = ranked[int(np.argmin(mean_ranks))]
+        finds = sorted({indices(update.shared["tokens"]) for update in updates} - {best})
+        finds = [tokens for tokens in finds if all(0 <= index < self.vocabulary_size for index in tokens)]
+        round = int(server["round"]) + 1
+        drawn = numpy_stream(self.seed, "finalists", round).permutation(len(finds))[: self.finalists]
+        after = ranked_state(best, [best, *(finds[i] for i in sorted(drawn))], shared[TAG])
+        return after, PromptState({"round": torch.tensor(round)})
+
+
+def mean_rank(given: Sequence[Tensor], samples: Sequence[int]) -> np.ndarray:
+    """``(finalists,)`` mean of the clients' rankings, weighted by samples; rounded, so that no order of adding up
+    decides between equals."""
+    rows = np.stack([ranks(numbers.double().numpy()) for numbers in given])
+    weights = np.array(samples, dtype=np.float64)
+    mean: np.ndarray = np.round(weights @ rows / weights.sum(), 9)
+    return mean

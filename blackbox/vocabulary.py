@@ -1,0 +1,103 @@
+"""The tokens that discrete prompts are made of, agreed before round 1 without a look at anybody's texts.
+
+BDPL takes the n-grams that have the most to do with the labels of the training texts (by PMI). In a federation such a
+list would carry the clients' own phrases to everybody. Here it is a public one: the words of the task's classes, then
+``words.txt``, which was written for this project, or a file that all parties have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from promptfed.blackbox.search.base import Tokens
+from promptfed.errors import ConfigError
+from promptfed.tasks.form import Form
+
+BUNDLED = Path(__file__).parent / "words.txt"
+LONGEST = 64
+"""Characters that a candidate token may have: a word or a few, not a text."""
+BLANK = ""
+"""Token 0 says nothing, so that prompts of up to n_tokens tokens can be found, and "no prompt" is one of them."""
+
+
+class VocabularyConfig(BaseModel):
+    """Options that say which tokens there are."""
+
+    vocabulary: str = Field(
+        "bundled", description="candidate tokens: 'bundled', or 'file:PATH' with one a line, the same at all parties"
+    )
+    candidates: int = Field(
+        50, ge=2, description="how many of them: the blank, the words of the classes, then the list from its start"
+    )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Candidate ``tokens`` by index; 0 is the blank."""
+
+    tokens: tuple[str, ...]
+
+    @classmethod
+    def agreed(cls, options: VocabularyConfig, classes: Sequence[str], form: Form) -> Vocabulary:
+        """What everybody makes of the configuration alone: the blank, each class's label word in the classes' order,
+        then the list. Raises ConfigError if the list is too short, missing, or no list of tokens."""
+        words = [form.word(name).lower() for name in classes]
+        every = tuple(dict.fromkeys([BLANK, *words, *_listed(options.vocabulary)]))
+        if options.candidates > len(every):
+            raise ConfigError(
+                f"candidates={options.candidates}, but there are {len(every)}: the blank, the classes' words and "
+                f"vocabulary '{options.vocabulary}'; use --set method.candidates={len(every)} or fewer, or a longer "
+                "list: --set method.vocabulary=file:PATH"
+            )
+        return cls(every[: options.candidates])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The prompt that these indices stand for."""
+        return " ".join(word for word in (self.tokens[index] for index in tokens) if word)
+
+    @cached_property
+    def tag(self) -> Tensor:
+        """``(8,)`` uint8, the first bytes of the list's SHA-256: two parties with the same tag mean the same tokens."""
+        return torch.tensor(list(hashlib.sha256("\n".join(self.tokens).encode()).digest()[:8]), dtype=torch.uint8)
+
+    def holds(self, tokens: Sequence[int]) -> bool:
+        """Whether these are indices of tokens: what others send must be looked at."""
+        return all(0 <= index < len(self.tokens) for index in tokens)
+
+
+def random_tokens(vocabulary: Vocabulary, length: int, stream: torch.Generator) -> Tokens:
+    """``length`` tokens but no blanks, drawn independently."""
+    return tuple(torch.randint(1, len(vocabulary), (length,), generator=stream).tolist())
+
+
+def _listed(vocabulary: str) -> list[str]:
+    kind, _, path = vocabulary.partition(":")
+    if vocabulary == "bundled":
+        file = BUNDLED
+    elif kind == "file" and path:
+        file = Path(path).expanduser()
+    else:
+        raise ConfigError(f"vocabulary '{vocabulary}' must be 'bundled' or 'file:PATH', a text file, one token a line")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"vocabulary '{vocabulary}' cannot be read: {error}") from error
+    found = [" ".join(line.split()) for line in lines if line.strip()]
+    for token in found:
+        if len(token) > LONGEST or not token.isprintable():
+            raise ConfigError(
+                f"vocabulary '{vocabulary}': '{token[:40]}...' is no token: one a line, of {LONGEST} printable "
+                "characters at most"
+            )
+    return found

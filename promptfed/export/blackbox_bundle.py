@@ -1,0 +1,197 @@
+"""A prompt bundle for a black box: one client's prompt as a folder that stands on its own.
+
+    prompt.safetensors         what was trained: tensors `shared/NAME`, `personal/NAME`
+    prompt.txt                 the prompt that is deployed, where it is a text
+    soft_prompt.safetensors    `soft` (n_tokens, dim), where it is vectors in a text's place
+    pixel_prompt.safetensors   `pixels` (3, height, width), where it is added to images
+    promptfed_config.json      everything else (BlackBoxMeta), with the SHA-256 of the files above
+    README.md                  what is sent, and how to use it with and without promptfed
+
+A method that deploys more than one prompt (a re-mapping of scores, a vote) has those of the middle files that there
+are; ``complete`` says whether they are all of it. No key is in it, only the name of the variable that holds one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from promptfed.blackbox.candidate import Candidate
+from promptfed.blackbox.method import BlackBoxMethod
+from promptfed.blackbox.options import OracleOptions
+from promptfed.blackbox.oracle import Oracle
+from promptfed.config import RunConfig, validate
+from promptfed.errors import BundleError, ConfigError, RunError
+from promptfed.export.folder import (
+    CONFIG,
+    PIXELS,
+    PROMPT,
+    README,
+    SOFT,
+    TEXT,
+    Meta,
+    PromptFolder,
+    agreed,
+    checksums,
+    config_bytes,
+    packed,
+    read_meta,
+    unpacked,
+    verified,
+)
+from promptfed.methods.base import Method
+from promptfed.methods.zero_shot import ZeroShot
+from promptfed.prompts import PromptState
+from promptfed.tasks.form import Form
+from promptfed.types import ClientPrompt
+
+ONLY_OF_A_RUN = {"max_calls", "max_tokens", "max_usd"}
+"""Options of an oracle that a bundle leaves to whoever uses it."""
+
+
+class OracleMeta(BaseModel):
+    """The black box that a prompt was made for. ``name`` is what ``--oracle`` takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    precision: str
+    options: dict[str, Any]
+
+
+class BlackBoxMeta(Meta):
+    """``promptfed_config.json``. ``form``: how an example is put, and what the classes are called."""
+
+    oracle: OracleMeta
+    form: Form
+    examples: Literal["images", "texts", "questions"]
+    complete: bool
+
+
+@dataclass(frozen=True, eq=False)
+class BlackBoxBundle(PromptFolder):
+    """``candidate``: the prompt that is deployed, None where the method makes something else of its tensors."""
+
+    shared: PromptState
+    personal: PromptState
+    meta: BlackBoxMeta
+    candidate: Candidate | None
+    tuned: PromptState = field(default_factory=PromptState)
+
+    @property
+    def about(self) -> BlackBoxMeta:
+        return self.meta
+
+    def __post_init__(self) -> None:
+        self.check_finite()
+
+    def contents(self) -> dict[str, bytes]:
+        from promptfed.export.blackbox_readme import readme
+
+        files = {PROMPT: packed(self)}
+        found = self.candidate
+        if found is not None:
+            if found.soft is not None:
+                files[SOFT] = save({"soft": _plain(found.soft)})
+            if found.pixels is not None:
+                files[PIXELS] = save({"pixels": _plain(found.pixels)})
+            if found.text or len(files) == 1:
+                files[TEXT] = found.text.encode()
+        meta = self.meta.model_copy(update={"sha256": checksums(files)})
+        return {**files, CONFIG: config_bytes(meta), README: readme(replace(self, meta=meta)).encode()}
+
+
+def candidate_of(method: Method, prompt: ClientPrompt) -> Candidate | None:
+    """The one prompt that a client with ``prompt`` sends; None where there is no such thing (scores of two prompts are
+    mixed, each example has a prompt of its own, the method has none)."""
+    if not isinstance(method, BlackBoxMethod | ZeroShot):
+        return None
+    pair, general = method.ends(prompt)
+    if general is not None:
+        return None
+    try:
+        found = method.candidate(*pair)
+    except (ConfigError, NotImplementedError):
+        return None
+    one_for_all = (found.soft is None or found.soft.dim() == 2) and (found.pixels is None or found.pixels.dim() == 3)
+    return found if one_for_all else None
+
+
+def is_complete(method: Method) -> bool:
+    """Whether ``candidate_of`` is all that ``method`` predicts with, if it is anything."""
+    return isinstance(method, ZeroShot) or (isinstance(method, BlackBoxMethod) and method.sends_one_prompt)
+
+
+def make_blackbox_bundle(
+    config: RunConfig,
+    method: Method,
+    prompt: ClientPrompt,
+    client: int,
+    client_name: str,
+    examples: str,
+    chosen: str = "",
+) -> BlackBoxBundle:
+    """What ``client`` of a run takes home; the oracle is not asked anything. ``chosen`` says how alpha was chosen."""
+    oracle = method.setup.oracle
+    assert oracle is not None, "not a black-box run"
+    candidate = candidate_of(method, prompt)
+    meta = BlackBoxMeta(
+        **agreed(method, config.method, prompt, client, client_name, chosen),
+        oracle=OracleMeta(
+            name=config.oracle or "",
+            fingerprint=oracle.fingerprint,
+            precision=config.precision,
+            options={name: value for name, value in config.oracle_options.items() if name not in ONLY_OF_A_RUN},
+        ),
+        form=oracle.form,
+        examples=examples,  # type: ignore[arg-type]
+        complete=candidate is not None and is_complete(method),
+    )
+    return BlackBoxBundle(prompt.shared, prompt.personal, meta, candidate, prompt.tuned)
+
+
+def read_blackbox_bundle(folder: Path) -> BlackBoxBundle:
+    """The bundle in ``folder``. Raises BundleError naming what is missing, damaged or of another format."""
+    meta = read_meta(folder, BlackBoxMeta)
+    files = {name: verified(folder, name, meta) for name in (PROMPT, TEXT, SOFT, PIXELS) if name in meta.sha256}
+    try:
+        if PROMPT not in files:
+            raise BundleError(f"{PROMPT} is not among its files")
+        parts = unpacked(files[PROMPT])
+        soft = load(files[SOFT])["soft"] if SOFT in files else None
+        pixels = load(files[PIXELS])["pixels"] if PIXELS in files else None
+        candidate = None if len(files) == 1 else Candidate(files.get(TEXT, b"").decode(), soft, pixels)
+        return BlackBoxBundle(parts["shared"], parts["personal"], meta, candidate, parts["tuned"])
+    except (RunError, BundleError, SafetensorError, KeyError, UnicodeDecodeError) as error:
+        raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
+
+
+def load_bundles_oracle(bundle: BlackBoxBundle, name: str | None = None, device: str = "cpu", **changed: Any) -> Oracle:
+    """The oracle that ``bundle`` was made for, or the same one under another ``name`` or with ``changed`` options.
+
+    Raises BundleError, naming both, if it is another one.
+    """
+    from promptfed.blackbox.backends import load_oracle
+
+    meta = bundle.meta
+    options = validate(OracleOptions, {**meta.oracle.options, **changed}, "oracle option")
+    oracle = load_oracle(name or meta.oracle.name, meta.form, options, device=device, precision=meta.oracle.precision)
+    if oracle.fingerprint != meta.oracle.fingerprint:
+        raise BundleError(
+            f"the bundle of client {meta.client} was made for oracle '{meta.oracle.name}' (fingerprint "
+            f"{meta.oracle.fingerprint[:12]}) and does not fit oracle '{oracle.name}' (fingerprint "
+            f"{oracle.fingerprint[:12]}): use the model, the options and the promptfed version it was exported with"
+        )
+    return oracle
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32).contiguous()

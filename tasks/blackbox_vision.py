@@ -1,0 +1,50 @@
+"""The task ``blackbox-vision``: the images of clip-fewshot, sorted by a model that is only asked, never opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from promptfed.config import RunConfig, validate
+from promptfed.errors import ConfigError
+from promptfed.tasks import clip_fewshot, partition
+from promptfed.tasks.base import TASKS, Task
+from promptfed.tasks.clip_fewshot import ClipFewshotConfig
+from promptfed.tasks.form import Form
+from promptfed.types import FederatedTask
+
+
+def prompts(templates: Iterable[str]) -> tuple[str, ...]:
+    """What stands before the class name in those of ``templates`` that end in it: "a photo of a {}." -> "a photo of a".
+
+    A black box puts the class name after the prompt, so the others ("a {} icon") cannot be said to it.
+    """
+    ending = (text.rstrip(". ") for text in templates)
+    return tuple(dict.fromkeys(text.removesuffix("{}").strip() for text in ending if text.endswith("{}")))
+
+
+def build(config: RunConfig) -> FederatedTask:
+    """Images dealt out exactly as clip-fewshot does it: the same partitions, few-shot draws, base and new classes.
+
+    Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
+    """
+    options = validate(ClipFewshotConfig, config.task_options, "task option")
+    kind, file = partition.parse_partition(config.partition)
+    said = prompts(clip_fewshot.templates(config, options, kind))
+    if not said:
+        raise ConfigError(
+            f"none of the templates {', '.join(map(repr, options.templates or ()))} ends in the class name, "
+            "as a prompt for a black box must: write 'a photo of a {}.'"
+        )
+    return clip_fewshot.deal_out(config, options, clip_fewshot.load(config, kind, file), said, Form(prompts=said))
+
+
+@TASKS.register("blackbox-vision")
+class BlackboxVision(Task):
+    """Sort images into classes with a vision-language model that is only asked; some classes stay unseen."""
+
+    Config = ClipFewshotConfig
+    method: ClassVar[str] = "zoopfl"
+    rounds: ClassVar[int] = 10
+    oracle: ClassVar[str | None] = "clip:tiny"
+    build = staticmethod(build)

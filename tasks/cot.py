@@ -1,0 +1,161 @@
+"""The task ``cot``: questions answered in free text, right or wrong by exact match of the final answer (GSM8K)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from promptfed.config import RunConfig, validate
+from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.tasks import clip_fewshot, few_shot, partition
+from promptfed.tasks.base import TASKS, Task
+from promptfed.tasks.clip_fewshot import DealtConfig
+from promptfed.tasks.form import Form
+from promptfed.tasks.sources.base import ANSWER_CLASSES, QuestionItem, Sample, Source
+from promptfed.tasks.sources.bundled_texts import FOLDER
+from promptfed.tasks.sources.tables import Row, complete_rows
+from promptfed.types import FederatedTask, Split
+
+KINDS = {
+    "texts": ("jsonl", "texts:arithmetic"),
+    "jsonl": ("jsonl", "jsonl:PATH"),
+    "tsv": ("tsv", "tsv:PATH"),
+    "hf": ("hugging_face_texts", "hf:NAME[:SPLIT]"),
+}
+"""Kind -> the module with its ``parts`` function, and how a user writes it."""
+
+BUNDLED = "texts:arithmetic"
+RIGHT = ANSWER_CLASSES.index("right")
+TEMPLATE = "{% if prompt %}{{ prompt }}\n{% endif %}Question: {{ text }}\nAnswer:"
+PROMPTS = (
+    "",
+    "Let's think step by step.",
+    "Work the answer out step by step and give the number last.",
+    "Solve the problem. Show the calculation, then write the result after ####.",
+)
+STOP = ("\n\n", "\nQuestion:")
+DEMONSTRATIONS = (
+    ("A basket holds 6 lemons. Ute fills 3 baskets and keeps 4 lemons in her hand. How many lemons has she?",
+     "The baskets hold 3 * 6 = 18 lemons. With those in her hand she has 18 + 4 = 22.\n#### 22"),
+    ("Of 50 seats in the hall, 38 are taken. How many people can still sit down?",
+     "There are 50 - 38 = 12 free seats.\n#### 12"),
+    ("A rope of 40 metres is cut into 5 equal parts. How long are two of them together, in metres?",
+     "One part is 40 / 5 = 8 metres long. Two are 2 * 8 = 16 metres.\n#### 16"),
+    ("A ticket costs 4 dollars. How many tickets do 28 dollars buy?",
+     "They buy 28 / 4 = 7 tickets.\n#### 7"),
+)  # fmt: skip
+"""Worked examples that everybody knows; not part of any data."""
+
+
+class CotConfig(DealtConfig):
+    """Where questions come from and how they are put. ``test_per_class`` limits all test questions, which are one
+    class."""
+
+    base_fraction: float = Field(1.0, ge=1, le=1, description="of no use here: there are no new classes")
+    question_column: str = "question"
+    answer_column: str = Field("answer", description="the worked answer; what counts follows #### or comes last")
+    domain_column: str = Field("", description="column that says who holds a question, for --partition domain")
+    template: str | None = Field(None, description="jinja2 with {{ prompt }} and {{ text }}, which is the question")
+    prompts: tuple[str, ...] | None = Field(None, min_length=1, description="hand-written ones, for zero-shot")
+    answer_tokens: int = Field(96, ge=1, description="most tokens of an answer")
+    stop: tuple[str, ...] = Field(STOP, description="texts at which an answer ends")
+    demonstrations: int = Field(
+        2, ge=0, le=len(DEMONSTRATIONS), description="public worked examples before the prompt, the same for everybody"
+    )
+
+
+def form_for(options: CotConfig) -> Form:
+    """How a question is put. Raises ConfigError if the template is none."""
+    shown = [f"Question: {question}\nAnswer: {answer}\n\n" for question, answer in DEMONSTRATIONS]
+    changed: dict[str, Any] = {
+        "template": options.template or TEMPLATE,
+        "preamble": "".join(shown[: options.demonstrations]),
+        "prompts": options.prompts or PROMPTS,
+        "answer_tokens": options.answer_tokens,
+        "stop": options.stop,
+    }
+    return validate(Form, changed, "task option")
+
+
+def load_questions(data: str, question: str, answer: str, domain: str = "") -> Source:
+    """The questions called ``data``; the columns that hold ``question``, ``answer`` and, unless "", ``domain``.
+
+    Raises ConfigError for an unknown kind, DataError for data that is missing or bad.
+    """
+    kind, _, rest = data.partition(":")
+    if kind not in KINDS:
+        raise unknown_name("source of questions", kind, [form for _, form in KINDS.values()])
+    module, form = KINDS[kind]
+    if not rest:
+        raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
+    if kind == "texts":
+        if data != BUNDLED:
+            raise unknown_name("bundled questions", rest, [BUNDLED.partition(":")[2]])
+        rest, domain = str(FOLDER / "arithmetic.jsonl"), domain or "domain"
+    parts: Mapping[str, Iterable[tuple[str, Row]]]
+    parts = importlib.import_module(f"promptfed.tasks.sources.{module}").parts(rest)
+    needed = {"question_column": question, "answer_column": answer}
+    rows = complete_rows(parts, {**needed, "domain_column": domain} if domain else needed)
+    if not rows:
+        raise DataError(f"data '{data}' has no questions")
+    samples = [
+        Sample(
+            QuestionItem(str(row[question]).strip(), place, str(row[answer]).strip()),
+            RIGHT,
+            str(row[domain]).strip() if domain else "",
+            split,
+        )
+        for split, place, row in rows
+    ]
+    return Source(data, ANSWER_CLASSES, tuple(samples))
+
+
+def build(config: RunConfig) -> FederatedTask:
+    """Questions dealt out as texts are, all of them of class "right": a prompt's accuracy is the share of questions
+    answered right.
+
+    Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
+    """
+    options = validate(CotConfig, config.task_options, "task option")
+    form = form_for(options)
+    kind, _ = partition.parse_partition(config.partition)
+    source = load_questions(config.data, options.question_column, options.answer_column, options.domain_column)
+    dealt = few_shot.pools(source, options.test_fraction, config.partition_seed)
+    test = few_shot.capped(source, dealt.test, options.test_per_class, config.partition_seed)
+    pools = few_shot.Pools(dealt.train, dealt.val, test)
+    if not pools.train or not pools.test:
+        lacking = "training" if pools.test else "test"
+        raise DataError(f"data '{source.name}' has no {lacking} questions: {len(source.samples)} in all are too few")
+    clients = [
+        # Answers may be wrong, so the choice is between both classes, whatever the labels say.
+        replace(clip_fewshot.client_data(source, number, holding), classes=(0, 1))
+        for number, holding in enumerate(clip_fewshot.deal(config, options, kind, source, len(ANSWER_CLASSES), pools))
+    ]
+    return FederatedTask(
+        name=config.task,
+        base_classes=ANSWER_CLASSES,
+        new_classes=(),
+        clients=tuple(clients),
+        base_test=clip_fewshot.as_split(source, pools.test),
+        new_test=Split((), torch.zeros(0, dtype=torch.int64)),
+        templates=form.prompts,
+        domain_tests=clip_fewshot.domain_splits(source, pools.test) if kind == "domain" else {},
+        form=form,
+    )
+
+
+@TASKS.register("cot")
+class Cot(Task):
+    """Answer questions in free text by chains of thought; right is who ends with the right answer."""
+
+    Config = CotConfig
+    partitions: ClassVar[tuple[str, ...]] = ("iid", "domain")
+    data: ClassVar[str] = BUNDLED
+    method: ClassVar[str] = "fedlogic"
+    oracle: ClassVar[str | None] = "gemma"
+    build = staticmethod(build)

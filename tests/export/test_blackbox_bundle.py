@@ -1,0 +1,310 @@
+"""A black-box bundle comes back as it went out, says what is sent, and predicts as the method does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from promptfed.aggregators.mean import Mean
+from promptfed.backbones.absent import AbsentBackbone
+from promptfed.backbones.features import FeatureStore
+from promptfed.blackbox.backends.base import LocalBackend, SoftSpace
+from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
+from promptfed.blackbox.method import BlackBoxMethod
+from promptfed.blackbox.oracle import Oracle
+from promptfed.config import RunConfig
+from promptfed.errors import BundleError
+from promptfed.export.blackbox_bundle import (
+    BlackBoxBundle,
+    load_bundles_oracle,
+    make_blackbox_bundle,
+    read_blackbox_bundle,
+)
+from promptfed.export.blackbox_predict import BlackBoxPredictor
+from promptfed.export.bundle import is_for_black_box, read_bundle
+from promptfed.export.folder import write_bundle
+from promptfed.export.predict import unlabelled
+from promptfed.methods.base import METHODS, Method, Setup, build_method
+from promptfed.prompts import PromptState
+from promptfed.tasks.form import Form
+from promptfed.tasks.sources.base import FileItem, Item, TextItem
+from promptfed.types import ClientPrompt
+
+CLASSES = ("cold", "hot")
+HEAT = {"ice": -1.0, "fire": 1.0, "warm": 0.5}
+FORM = Form(
+    template="{{ prompt }} Weather: {{ text }}\nIt is", words={"hot": "warm"}, prompts=("", "Be ${exact} {now}.")
+)
+
+
+class Thermometer(LocalBackend):
+    """Scores (-heat, heat) for (cold, hot): the heat of a text's words, and the mean of the soft prompt's entries."""
+
+    name, abilities = "thermometer", frozenset({"soft prompts", "text prompts", "generation"})
+
+    def __init__(self, form: Form = FORM, fingerprint: str = "a" * 64) -> None:
+        self.form, self.fingerprint, self.soft = form, fingerprint, SoftSpace(4, 0.5, torch.zeros(0, 4))
+
+    def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
+        heats = [sum(HEAT.get(word, 0.0) for word in q.item.text.split()) for q in queries]
+        soft = [0.0 if q.prompt.soft is None else q.prompt.soft.mean().item() for q in queries]
+        sign = {"cold": -1.0, "hot": 1.0}
+        return torch.tensor(
+            [[sign.get(c, 0.0) * (h + s) for c in q.classes] for q, h, s in zip(queries, heats, soft, strict=True)]
+        )
+
+    def other(self, query: Query) -> Answer:
+        return Answer(text=" It takes 3 + 4 = 7.\n#### 7")
+
+
+class Everything(Thermometer):
+    """A thermometer for images too, on which fire is warm."""
+
+    name = "everything"
+    abilities = frozenset({"soft prompts", "text prompts", "pixel prompts", "generation", "token proposals"})
+    pixel_shape = (3, 8, 8)
+
+    def pixels(self, items: Sequence[Item]) -> Tensor:
+        return torch.arange(192.0).reshape(1, 3, 8, 8).expand(len(items), -1, -1, -1)
+
+    def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
+        return torch.tensor([[float("fire" in q.item.name), len(q.prompt.text) / 100] for q in queries])
+
+
+class Remapped(BlackBoxMethod):
+    """Turns the scores round: more than a prompt, and without one that could be sent."""
+
+    name, paper = "remapped", "none"
+
+    def search(self, broadcast, data, personal, desk):
+        raise AssertionError("nothing is trained here")
+
+    def candidate(self, shared, personal):
+        raise NotImplementedError
+
+    def logits(self, shared, personal, classes, split):
+        from promptfed.blackbox.candidate import Candidate
+
+        return -self.scored([Candidate()], classes, split)[0]
+
+
+@pytest.fixture
+def oracle() -> Oracle:
+    return Oracle(Thermometer())
+
+
+@pytest.fixture
+def setup(oracle: Oracle) -> Setup:
+    backbone = AbsentBackbone()
+    return Setup(backbone, FeatureStore(backbone), CLASSES, FORM.prompts, rounds=3, seed=5, oracle=oracle)
+
+
+def bundled(method: Method, name: str, shared: PromptState, examples: str = "texts") -> BlackBoxBundle:
+    options = {"api_key_env": "MY_KEY", "max_calls": 7, "model": "m"}
+    config = RunConfig(task="blackbox-text", method=name, oracle="thermometer", oracle_options=options)
+    return make_blackbox_bundle(config, method, ClientPrompt(shared), 2, "house $2", examples)
+
+
+@pytest.fixture
+def text(setup: Setup) -> BlackBoxBundle:
+    """Zero-shot, whose second prompt is the best one."""
+    method = build_method("zero_shot", {}, setup)
+    return bundled(method, "zero_shot", PromptState({"accuracy": torch.tensor([0.2, 0.9])}))
+
+
+@pytest.fixture
+def soft(setup: Setup) -> BlackBoxBundle:
+    method = build_method("fedavg_bbt", {"dim": 6, "n_tokens": 3}, setup)
+    return bundled(method, "fedavg_bbt", PromptState({"z": torch.arange(6.0)}))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_text_bundle_comes_back_as_it_went_out(text: BlackBoxBundle, tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", text)
+    assert set(contents(folder)) == {"prompt.safetensors", "prompt.txt", "promptfed_config.json", "README.md"}
+    assert (folder / "prompt.txt").read_text() == "Be ${exact} {now}."
+    back = read_blackbox_bundle(folder)
+    assert is_for_black_box(folder)
+    assert back.shared == text.shared
+    assert back.candidate is not None
+    assert text.candidate is not None
+    assert back.candidate.described() == text.candidate.described()
+    assert back.meta.model_copy(update={"sha256": {}}) == text.meta
+    assert (back.meta.form, back.meta.classes, back.meta.examples, back.meta.complete) == (FORM, CLASSES, "texts", True)
+    assert contents(write_bundle(tmp_path / "again", back)) == contents(folder)
+    with pytest.raises(BundleError, match="for a black box"):
+        read_bundle(folder)
+
+
+def test_what_a_run_may_spend_stays_with_the_run_and_a_key_is_only_named(text: BlackBoxBundle, tmp_path: Path) -> None:
+    config = json.loads((write_bundle(tmp_path / "b", text) / "promptfed_config.json").read_text())
+    assert config["oracle"]["options"] == {"api_key_env": "MY_KEY", "model": "m"}
+    assert config["oracle"]["fingerprint"] == "a" * 64
+
+
+def test_soft_vectors_are_a_file_of_their_own(soft: BlackBoxBundle, setup: Setup, tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", soft)
+    vectors = load_file(folder / "soft_prompt.safetensors")["soft"]
+    method = build_method("fedavg_bbt", soft.meta.method_options, setup)
+    assert vectors.tolist() == method.candidate(soft.shared, PromptState()).soft.tolist()
+    assert vectors.shape == (3, 4)
+    assert not (folder / "prompt.txt").exists()
+    assert "(3, 4): vectors" in (folder / "README.md").read_text()
+
+
+def test_what_is_more_than_a_prompt_has_no_file_of_one_and_predicts_all_the_same(
+    setup: Setup, oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Remapped(Remapped.Config(), setup)
+    bundle = bundled(method, "remapped", PromptState({"w": torch.ones(2)}))
+    folder = write_bundle(tmp_path / "b", bundle)
+    assert set(contents(folder)) == {"prompt.safetensors", "promptfed_config.json", "README.md"}
+    back = read_blackbox_bundle(folder)
+    assert (back.candidate, back.meta.complete) == (None, False)
+    assert "more than one prompt" in (folder / "README.md").read_text()
+    monkeypatch.setattr("promptfed.export.blackbox_predict.build_method", lambda *_: method)
+    [found] = BlackBoxPredictor(back, oracle).predict(["fire"])
+    assert found.ranked[0][0] == "cold"
+
+
+@pytest.mark.parametrize("name", ["prompt.txt", "prompt.safetensors"])
+def test_a_changed_or_missing_file_is_named(text: BlackBoxBundle, tmp_path: Path, name: str) -> None:
+    folder = write_bundle(tmp_path / "b", text)
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    with pytest.raises(BundleError, match=f"SHA-256 of {name}"):
+        read_blackbox_bundle(folder)
+    (folder / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        read_blackbox_bundle(folder)
+
+
+def test_numbers_that_are_not_finite_are_refused(soft: BlackBoxBundle) -> None:
+    with pytest.raises(BundleError, match="client 2 holds numbers that are not finite"):
+        replace(soft, shared=PromptState({"z": torch.tensor([float("nan")])}))
+
+
+# -------------------------------------------------------------------------------------------------------- use
+
+
+def test_texts_are_sorted_as_the_method_does(text: BlackBoxBundle, soft: BlackBoxBundle, oracle: Oracle) -> None:
+    found = BlackBoxPredictor(text, oracle).predict(["fire fire", "ice"])
+    assert [(p.example, p.ranked[0][0]) for p in found] == [("fire fire", "hot"), ("ice", "cold")]
+    odds = torch.tensor([-2.0, 2.0]).softmax(0).tolist()
+    assert dict(found[0].ranked) == pytest.approx(dict(zip(CLASSES, odds, strict=True)))
+    warm = soft.candidate.soft.mean().item()  # type: ignore[union-attr]
+    [moved] = BlackBoxPredictor(soft, oracle).predict(["ice"])
+    assert dict(moved.ranked)["hot"] == pytest.approx(torch.tensor([1 - warm, warm - 1]).softmax(0)[1].item(), abs=1e-5)
+    [other] = BlackBoxPredictor(text, oracle).predict(["fire"], ["hot", "damp"], top=1)
+    assert other.ranked[0][0] == "hot"
+    assert BlackBoxPredictor(text, oracle).predict([]) == []
+
+
+def test_a_known_answer_is_not_asked_for_again(text: BlackBoxBundle, oracle: Oracle) -> None:
+    for _ in range(2):
+        BlackBoxPredictor(text, oracle).predict(["fire", "ice"])
+    assert (oracle.usage.oracle_calls, oracle.usage.oracle_cache_hits) == (2, 2)
+
+
+def test_questions_are_answered(setup: Setup, oracle: Oracle, tmp_path: Path) -> None:
+    bundle = bundled(
+        build_method("zero_shot", {}, setup), "zero_shot", PromptState({"accuracy": torch.ones(2)}), "questions"
+    )
+    page = (write_bundle(tmp_path / "b", bundle) / "README.md").read_text()
+    assert "answers questions in free text" in page
+    [found] = BlackBoxPredictor(bundle, oracle).predict(["What are 3 and 4?"])
+    assert found.ranked == (("7", 1.0),)
+
+
+def test_another_oracle_is_refused_by_name(text: BlackBoxBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def load(name, form, options, *, device, precision):
+        given.append((name, form, options.model, options.base_url))
+        return Oracle(Thermometer(form, hashlib.sha256(name.encode()).hexdigest()))
+
+    monkeypatch.setattr("promptfed.blackbox.backends.load_oracle", load)
+    mine = text.meta.oracle.model_copy(update={"fingerprint": hashlib.sha256(b"thermometer").hexdigest()})
+    fitting = replace(text, meta=text.meta.model_copy(update={"oracle": mine}))
+    assert load_bundles_oracle(fitting, base_url="http://127.0.0.1:1/v1").name == "thermometer"
+    assert given == [("thermometer", FORM, "m", "http://127.0.0.1:1/v1")]
+    with pytest.raises(BundleError, match=r"made for oracle 'thermometer'.*does not fit") as error:
+        load_bundles_oracle(fitting, "other")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in METHODS if METHODS[name].access == "black box"))
+def test_every_methods_bundle_predicts_as_the_method_does(name: str, setup: Setup, tmp_path: Path) -> None:
+    """With the states that the method starts from, and an oracle that can do everything."""
+    plain = replace(setup, oracle=Oracle(Everything()), domains=("one", "two"))
+    method = build_method(name, {}, plain)
+    server, shared = method.server_side(Mean(Mean.Config())), method.init_shared()
+    prompt = ClientPrompt(server.broadcast(shared, server.init(shared), 0), method.init_personal(0))
+    config = RunConfig(task="blackbox-text", method=name, oracle="everything")
+    images = name in ("fedbbpt", "zoopfl")
+    made = make_blackbox_bundle(config, method, prompt, 0, "one", "images" if images else "texts")
+    bundle = read_blackbox_bundle(write_bundle(tmp_path / "b", made))
+    (tmp_path / "fire.png").write_bytes(b"")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "fire.png")
+    examples = [str(tmp_path / "fire.png")] if images else ["fire fire", "ice"]
+    items = [FileItem(tmp_path / "fire.png")] if images else [TextItem(text) for text in examples]
+    expected = method.client_logits(prompt, CLASSES, unlabelled(items)).softmax(-1)
+    found = BlackBoxPredictor(bundle, plain.oracle).predict(examples)
+    for row, prediction in zip(expected.tolist(), found, strict=True):
+        assert dict(prediction.ranked) == pytest.approx(dict(zip(CLASSES, row, strict=True)), abs=1e-6)
+
+
+def run_without_promptfed(folder: Path) -> str:
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    barred = "import sys\nsys.modules['promptfed'] = None\n"
+    done = subprocess.run([sys.executable, "-P", "-c", barred + code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_page_shows_what_is_sent_and_its_lines_make_the_same(text: BlackBoxBundle, tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", text)
+    page = (folder / "README.md").read_text()
+    assert "client 2 (house $2)" in page
+    assert "    Be ${exact} {now}. Weather: This stands for the text to be sorted.\n    It is\n" in page
+    assert "    hot: warm\n" in page
+    sent = FORM.render("Be ${exact} {now}.", "Where is it?")
+    assert run_without_promptfed(folder) == f"{sent}\nsay one of: ['cold', 'warm']\n"
+
+
+def test_a_template_of_a_stranger_cannot_run_code_from_the_page(text: BlackBoxBundle, tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", text)
+    config = json.loads((folder / "promptfed_config.json").read_text())
+    config["form"]["template"] = "{{ ''.__class__.__mro__[1].__subclasses__() }} {{ prompt }} {{ text }}"
+    (folder / "promptfed_config.json").write_text(json.dumps(config))
+    with pytest.raises(AssertionError, match="SecurityError"):
+        run_without_promptfed(folder)
+
+
+def test_the_page_of_a_sentence_encoder_compares_descriptions(text: BlackBoxBundle, tmp_path: Path) -> None:
+    oracle = text.meta.oracle.model_copy(update={"name": "minilm"})
+    bundle = replace(text, meta=text.meta.model_copy(update={"oracle": oracle}))
+    folder = write_bundle(tmp_path / "b", bundle)
+    assert "    Be ${exact} {now}. This stands for the text" in (folder / "README.md").read_text()
+    stub = "class SentenceTransformer:\n    def __init__(self, name): pass\n"
+    stub += "    def encode(self, texts, normalize_embeddings):\n        import numpy as np\n"
+    stub += "        assert texts[0] == 'Be ${exact} {now}. Where is it?', texts\n"
+    stub += "        return [np.array([1.0]), *(np.array([float(t == 'warm')]) for t in texts[1:])]\n"
+    (folder / "sentence_transformers.py").write_text(stub)
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.stdout == "hot\n", done.stderr
