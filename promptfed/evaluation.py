@@ -12,7 +12,7 @@ from torch import Tensor
 
 from promptfed.errors import DataError
 from promptfed.methods.base import Method
-from promptfed.tasks.sources.base import ImageItem
+from promptfed.tasks.sources.base import Item
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Figures, Split
 
 
@@ -131,7 +131,7 @@ def joined(splits: Sequence[Split]) -> tuple[Split, list[Tensor]]:
     if len(splits) == 1:
         return splits[0], [torch.arange(len(splits[0]))]
     places: dict[int, int] = {}  # items are few objects that several splits share
-    items: list[ImageItem] = []
+    items: list[Item] = []
     labels: list[int] = []
     rows: list[Tensor] = []
     for split in splits:

@@ -95,10 +95,9 @@ class BBT(BlackBoxMethod):
 def sample(distribution: Distribution, count: int, stream: np.random.Generator) -> list[Vector]:
     """``count`` draws ``(dim,)``."""
     plain = stream.standard_normal((count, distribution.mean.size))
+    shaped = plain if distribution.deviations is None else plain * distribution.deviations
     if distribution.covariance is not None:
         shaped = plain @ np.linalg.cholesky(distribution.covariance).T
-    else:
-        shaped = plain * distribution.deviations
     return list(distribution.mean + distribution.sigma * shaped)
 
 

@@ -176,8 +176,12 @@ def _distribution(shared: PromptState, server: PromptState) -> Distribution:
     start = Distribution.start(mean, shared["sigma"].item(), **{shape: shared[shape].double().numpy()})
     if not len(server):
         return start
-    paths = {name: server[name].double().numpy() for name in ("path_sigma", "path_c")}
-    return replace(start, **paths, generation=int(server["generation"].item()))
+    return replace(
+        start,
+        path_sigma=server["path_sigma"].double().numpy(),
+        path_c=server["path_c"].double().numpy(),
+        generation=int(server["generation"].item()),
+    )
 
 
 def _state(distribution: Distribution) -> PromptState:

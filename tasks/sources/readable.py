@@ -43,8 +43,9 @@ def keep_readable(
     """
     memory = cache_folder() / "readable" / f"{hashlib.sha256(collection.encode()).hexdigest()[:32]}.json"
     known = recall(memory)
-    stamps = {sample.item.name: stamp(sample.item) for sample in samples}
-    unsure = {s.item.name: s.item for s in samples if known.get(s.item.name, ["", ""])[0] != stamps[s.item.name]}
+    images = [sample.item for sample in samples if isinstance(sample.item, ImageItem)]
+    stamps = {image.name: stamp(image) for image in images}
+    unsure = {i.name: i for i in images if known.get(i.name, ["", ""])[0] != stamps[i.name]}
     if unsure:
         with ThreadPoolExecutor(THREADS) as pool:
             faults = dict(zip(unsure, pool.map(fault_of, unsure.values()), strict=True))

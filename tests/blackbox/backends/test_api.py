@@ -231,7 +231,17 @@ def test_a_label_that_was_half_scored_by_echoes_is_not_paid_for_twice(stub_serve
     assert len(identities) == len(set(identities)) == 12
 
 
-def test_an_interrupt_keeps_what_is_under_way(stub_server, connect, text_split, tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """A shell's background jobs ignore it."""
+    import signal
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_keeps_what_is_under_way(stub_server, connect, text_split, tmp_path, ctrl_c):
     import signal
 
     stub = stub_server(slow=0.03)
