@@ -15,7 +15,16 @@ PERSONAL = {"embedding", "weight", "bias"}
 
 
 def make(setup, **options):
-    usual = {"queries": 80, "batch_size": 4, "n_tokens": 2, "rank": 3, "hidden": 4, "pattern": 2, "latent": 3}
+    usual = {
+        "queries": 80,
+        "batch_size": 4,
+        "n_tokens": 2,
+        "rank": 3,
+        "hidden": 4,
+        "pattern": 2,
+        "latent": 3,
+        "probes": 1,
+    }
     return ZooPFL(ZooPFLConfig(**{**usual, **options}), setup)
 
 
