@@ -91,7 +91,8 @@ def test_a_client_starts_from_the_finalist_that_it_ranks_first(black_setup, text
 @pytest.mark.parametrize("optimizer", ["DiscreteOnePlusOne", "FastGADiscreteOnePlusOne"])
 def test_others_of_nevergrad_s_optimisers_go_by_name(optimizer, black_setup, text_task):
     method = make(black_setup, optimizer=optimizer)
-    method.train(Broadcast(1, method.init_shared()), text_task.clients[0], NO_PROMPT)
+    update, _ = method.train(Broadcast(1, method.init_shared()), text_task.clients[0], NO_PROMPT)
+    assert update.samples == len(text_task.clients[0].train)
 
 
 def test_an_unknown_optimiser_is_named(black_setup, text_task):
