@@ -95,7 +95,7 @@ def serving(model: str = "gemma", *, api_key_env: str | None = None) -> Iterator
 
     Raises OracleError if it does not become ready.
     """
-    command = [sys.executable, "-m", "promptfed.cli", "serve-oracle", "--model", model, "--port", "0"]
+    command = [sys.executable, "-P", "-m", "promptfed.cli", "serve-oracle", "--model", model, "--port", "0"]
     command += ["--api-key-env", api_key_env] if api_key_env else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

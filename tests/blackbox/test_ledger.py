@@ -66,7 +66,7 @@ os._exit(9)
 
 def test_a_crash_between_reserving_and_settling_counts_as_spent_once(tmp_path):
     file = tmp_path / "oracle.sqlite"
-    done = subprocess.run([sys.executable, "-c", CRASH, str(file)], check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", CRASH, str(file)], check=False)
     assert done.returncode == 9
     ledger = OracleLedger(file)
     assert ledger.total() == Usage(oracle_calls=1, prompt_tokens=7)

@@ -188,7 +188,7 @@ def test_a_key_in_the_wrong_place_is_not_written_down(promptfed, stub_server, wo
 def test_a_killed_run_repeats_only_what_was_under_way(promptfed, stub_server, words, tmp_path):
     stub = stub_server(slow=0.01)
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "promptfed.cli", "train", *words(stub), "--run", str(run)]
+    command = [sys.executable, "-P", "-m", "promptfed.cli", "train", *words(stub), "--run", str(run)]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(stub.asked) < 40 and process.poll() is None and time.monotonic() < deadline:
