@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptfed.aggregators.mean import Mean
 from promptfed.errors import DataError
 from promptfed.evaluation import evaluate
 from promptfed.experiment import Experiment, resolve
@@ -65,13 +64,13 @@ def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str
 
 
 def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> dict[str, Any]:
-    zero_shot, method = experiment.method("zero_shot"), _method(finished, experiment)
-    federation = experiment.federation(zero_shot, Mean(Mean.Config()), reliable=True)
+    method, federation = _method(finished, experiment), experiment.federation("zero_shot")
     chosen, _ = federation.run_round(federation.start())
     newcomer = finished.prompt(None)
     prompts = {c.client: finished.prompt(c.client) if is_own else newcomer for c in experiment.task.clients}
+    zero_shot = evaluate(federation.method, federation.prompts(chosen), experiment.task)
     return {
-        "zero_shot": dataclasses.asdict(evaluate(zero_shot, federation.prompts(chosen), experiment.task).figures),
+        "zero_shot": dataclasses.asdict(zero_shot.figures),
         "method": dataclasses.asdict(evaluate(method, prompts, experiment.task).figures),
         "held_out": experiment.held_out,
     }

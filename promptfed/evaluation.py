@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, harmonic_mean, pstdev
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from promptfed.errors import DataError
+from promptfed.federation import Federation
 from promptfed.methods.base import Method
 from promptfed.tasks.sources.base import Item
-from promptfed.types import ClientData, ClientPrompt, FederatedTask, Figures, Split
+from promptfed.types import ClientData, ClientPrompt, FederatedTask, FederationState, Figures, Split
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,31 @@ def evaluate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
         domains=domains,
     )
     return Evaluation(figures, local)
+
+
+class Evaluator(Protocol):
+    """Who judges what a federation has reached: where the data is, there it must happen."""
+
+    def validate(self, federation: Federation, state: FederationState) -> float:
+        """Mean accuracy of the clients on their own validation data."""
+        ...
+
+    def evaluate(self, federation: Federation, state: FederationState) -> Evaluation:
+        """Test figures of what each client deploys."""
+        ...
+
+
+class LocalEvaluator:
+    """Judges in this process, which holds all the data of ``task``."""
+
+    def __init__(self, task: FederatedTask) -> None:
+        self.task = task
+
+    def validate(self, federation: Federation, state: FederationState) -> float:
+        return mean_local_accuracy(federation.method, federation.prompts(state), self.task, "val")
+
+    def evaluate(self, federation: Federation, state: FederationState) -> Evaluation:
+        return evaluate(federation.method, federation.prompts(state), self.task)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
+from promptfed.aggregators.mean import Mean
 from promptfed.backbones import load_backbone
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
@@ -17,6 +18,7 @@ from promptfed.blackbox.backends import check_oracle, check_oracle_options, load
 from promptfed.blackbox.options import OracleOptions
 from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig, validate
+from promptfed.engines.base import Engine
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
@@ -216,15 +218,30 @@ class Experiment:
     def aggregator(self) -> Aggregator:
         return build_aggregator(self.config.aggregator or DEFAULT_AGGREGATORS[0], self.config.aggregator_options)
 
-    def federation(self, method: Method, aggregator: Aggregator | None = None, *, reliable: bool = False) -> Federation:
-        """The run's federation around ``method``; ``reliable`` leaves out simulated drop-outs and the time limit."""
-        config = self.config
+    def worker(self, method: Method, stage: str) -> ClientWorker:
+        """What does the clients' work of ``stage``, whose method is ``method``."""
         task = pooled(self.task) if method.pools_data else self.task
-        worker = ClientWorker(method, task, 0.0 if reliable else config.dropout)
-        engine = LocalEngine(worker, config.client_batch, None if reliable else config.round_seconds)
-        clients = [data.client for data in self.task.clients]
-        server = self.aggregator() if aggregator is None else aggregator
-        return Federation(method, server, engine, clients, config.participation, config.quorum)
+        return ClientWorker(method, task, self.config.dropout if stage == self.config.method else 0.0)
+
+    def federation(self, stage: str | None = None, engine: Engine | None = None) -> Federation:
+        """The run's federation, or that of the baseline ``stage``, on ``engine`` (by default in this process).
+
+        Baselines are merged (zero-shot's template scores) or not at all: the run's aggregator is not theirs, and they
+        are what a reliable federation would reach, without simulated drop-outs and time limit.
+        """
+        config, stage = self.config, stage or self.config.method
+        own = stage == config.method
+        method = self.method(stage)
+        return Federation(
+            method,
+            self.aggregator() if own else Mean(Mean.Config()),
+            engine or LocalEngine(self.worker(method, stage), config.client_batch),
+            [data.client for data in self.task.clients],
+            config.participation,
+            config.quorum,
+            config.round_seconds if own else None,
+            stage,
+        )
 
 
 def oracle_of(config: RunConfig, form: Form) -> Oracle:

@@ -19,7 +19,8 @@ class Federation:
     """Clients, a method, an aggregator and an engine. It holds no state: states go in and come out.
 
     A round in which fewer than ``quorum`` (a share of those asked) gave a usable update leaves the shared prompt as
-    it was; those who did train keep their personal prompts.
+    it was; those who did train keep their personal prompts. A round is closed after ``round_seconds``. ``stage`` is
+    what its jobs are marked with.
     """
 
     def __init__(
@@ -30,10 +31,13 @@ class Federation:
         clients: Sequence[int],
         participation: float = 1.0,
         quorum: float = 0.0,
+        round_seconds: float | None = None,
+        stage: str = "",
     ) -> None:
         self.method, self.engine = method, engine
         self.server = method.server_side(aggregator)
         self.clients, self.participation, self.quorum = sorted(clients), participation, quorum
+        self.round_seconds, self.stage = round_seconds, stage
 
     def start(self) -> FederationState:
         """The state before round 1: the initial shared prompt, and every client's own personal prompt."""
@@ -62,13 +66,18 @@ class Federation:
         round = state.round + 1
         chosen = self.participants(round)
         finished = {reply.client for reply in state.pending}
-        jobs = [Job(c, Broadcast(round, self._sent(state, c)), state.personal[c]) for c in chosen if c not in finished]
+        jobs = [
+            Job(client, Broadcast(round, self._sent(state, client)), state.personal[client], self.stage)
+            for client in chosen
+            if client not in finished
+        ]
         sent = {job.client: job.broadcast.shared for job in jobs}
 
         def judge(reply: Reply) -> Reply:
             return judged(reply, self.method.uploads(reply.client, sent[reply.client]))
 
-        fresh = self.engine.run_round(jobs, on_reply and (lambda reply: on_reply(judge(reply))), should_stop)
+        heard = on_reply and (lambda reply: on_reply(judge(reply)))
+        fresh = self.engine.run_round(jobs, heard, should_stop, self.round_seconds)
         replies = tuple(sorted((*state.pending, *map(judge, fresh)), key=lambda reply: reply.client))
         if len(replies) < len(chosen):
             return replace(state, pending=replies), replies

@@ -25,9 +25,10 @@ def import_run(
     `promptfed eval` scores it, `promptfed train --resume` adds the baselines and the final figures.
     """
     experiment = Experiment.build(config)
-    method = experiment.method()
+    federation = experiment.federation()
+    method = federation.method
     check(method)
-    start = experiment.federation(method).start()
+    start = federation.start()
     server = method.server_side(experiment.aggregator()).init(shared)
     run = RunDirectory.create(folder, config, label=f"{config.task}-{config.method}-imported")
     with run.lock():

@@ -10,15 +10,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from statistics import fmean
 from typing import Any
 
-from promptfed.aggregators.mean import Mean
 from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import OracleLedger
-from promptfed.engines.base import never
+from promptfed.engines.base import Engine, never
 from promptfed.errors import BudgetExhausted, OracleError
-from promptfed.evaluation import Evaluation, evaluate, mean_local_accuracy
+from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
-from promptfed.methods.base import Method
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.progress import Progress
 from promptfed.prompts import PromptState
@@ -60,8 +58,11 @@ class Training:
         progress: Progress | None = None,
         should_stop: Callable[[], bool] = never,
         baselines: Sequence[str] | None = None,
+        engine: Engine | None = None,
+        evaluator: Evaluator | None = None,
     ) -> None:
-        self.experiment, self.run = experiment, run
+        self.experiment, self.run, self.engine = experiment, run, engine
+        self.evaluator = evaluator or LocalEvaluator(experiment.task)
         self.baselines = experiment.baselines if baselines is None else baselines
         if experiment.setup.oracle is not None:
             experiment.setup.oracle.keep_in(OracleLedger(run.path / ORACLE_LEDGER))
@@ -98,7 +99,7 @@ class Training:
         for stage, base in stages:
             checkpoint = saved[stage]
             with self._account(stage), _stopping(f"{stage}, at its start"):
-                federation = self._federation(self.experiment.method(stage if base else None), base)
+                federation = self.experiment.federation(stage, self.engine)
                 state = self._federate(stage, federation, base, checkpoint[0] if checkpoint else None)
             trained[stage] = federation, state
         return trained
@@ -161,13 +162,6 @@ class Training:
                 raise Interrupted(f"{method.name}, after round {state.round} of {method.rounds}")
         return state
 
-    def _federation(self, method: Method, is_baseline: bool) -> Federation:
-        if not is_baseline:
-            return self.experiment.federation(method)
-        # Baselines are merged (zero-shot's template scores) or not at all: the run's aggregator is not theirs, and
-        # they are what a reliable federation would reach.
-        return self.experiment.federation(method, Mean(Mean.Config()), reliable=True)
-
     def _record(self, stage: str, reply: Reply, sent: int) -> None:
         self.run.events.write(
             "client",
@@ -178,8 +172,8 @@ class Training:
             loss=reply.update.loss,
             accuracy=reply.update.accuracy,
             samples=reply.update.samples,
-            bytes_up=reply.update.shared.nbytes,
-            bytes_down=sent,
+            bytes_up=_bytes_up(reply),
+            bytes_down=_bytes_down(reply, sent),
             seconds=reply.seconds,
             **reply.usage.recorded(),
         )
@@ -195,7 +189,7 @@ class Training:
     ) -> None:
         method, good = federation.method, [r for r in replies if not r.failure]
         loss = fmean(r.update.loss for r in good) if good else float("nan")
-        up, down = sum(r.update.shared.nbytes for r in replies), sum(sizes[r.client] for r in replies)
+        up, down = sum(map(_bytes_up, replies)), sum(_bytes_down(r, sizes[r.client]) for r in replies)
         before, began = self._usage(), time.perf_counter()
         val_accuracy = self._validated(federation, state)
         self.run.events.write(
@@ -236,11 +230,11 @@ class Training:
         every, rounds = self.experiment.config.validate_every, federation.method.rounds
         if not every or (state.round % every and state.round < rounds):
             return float("nan")
-        return mean_local_accuracy(federation.method, federation.prompts(state), self.experiment.task, "val")
+        return self.evaluator.validate(federation, state)
 
     def _evaluate(self, stage: str, federation: Federation, state: FederationState) -> Evaluation:
         before, began = self._usage(), time.perf_counter()
-        found = evaluate(federation.method, federation.prompts(state), self.experiment.task)
+        found = self.evaluator.evaluate(federation, state)
         figures = found.figures
         names = {data.client: data.name for data in self.experiment.task.clients}
         self.run.events.write(
@@ -287,6 +281,14 @@ def _stopping(where: str) -> Iterator[None]:
         yield
     except BudgetExhausted as stop:
         raise OutOfBudget(f"{where}: {stop}") from stop
+
+
+def _bytes_up(reply: Reply) -> int:
+    return reply.update.shared.nbytes if reply.bytes_up is None else reply.bytes_up
+
+
+def _bytes_down(reply: Reply, sent: int) -> int:
+    return sent if reply.bytes_down is None else reply.bytes_down
 
 
 def _sizes(sent: dict[int, PromptState]) -> dict[int, int]:

@@ -102,11 +102,16 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class Job:
-    """One client's work in one round; ``personal`` is read from and returned to that client's own store."""
+    """One client's work in one round; ``personal`` is read from and returned to that client's own store.
+
+    ``stage`` says which of a run's federations it belongs to: the method's name, or a baseline's. An engine that serves
+    all of them tells its workers.
+    """
 
     client: int
     broadcast: Broadcast
     personal: PromptState = field(default_factory=PromptState)
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,8 @@ class Reply:
 
     ``failure`` is empty if all went well; else it says why there is no update ("dropped out", "late", "error: ...") or
     why it must not be used ("refused: ..."). Then the round goes on without it and ``personal`` is not kept.
+    ``bytes_up`` and ``bytes_down`` are what really crossed a network; None where there is none, and the serialised
+    prompts are counted.
     """
 
     client: int
@@ -136,6 +143,8 @@ class Reply:
     seconds: float
     usage: Usage = field(default_factory=Usage)
     failure: str = ""
+    bytes_up: int | None = None
+    bytes_down: int | None = None
 
 
 def failed(job: Job, why: str, seconds: float = 0.0) -> Reply:

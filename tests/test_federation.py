@@ -57,7 +57,7 @@ def test_participants_are_drawn_by_seed_and_round_alone(method):
 
 def test_results_do_not_depend_on_the_order_in_which_clients_finish(method, toy_task, federation):
     class Backwards(Engine):
-        def run_round(self, jobs, on_reply=None, should_stop=None):
+        def run_round(self, jobs, on_reply=None, should_stop=None, seconds=None):
             worker = ClientWorker(method, toy_task)
             return worker(list(reversed(jobs)))
 
@@ -102,9 +102,9 @@ def diary(setup):
 def federate(diary, toy_task):
     """``federate(spoil, **options)``: a federation in which ``spoil(reply)`` stands for what a client really sends."""
 
-    def build(spoil=lambda reply: reply, dropout=0.0, round_seconds=None, client_batch=1, server=None, **options):
+    def build(spoil=lambda reply: reply, dropout=0.0, client_batch=1, server=None, **options):
         worker = ClientWorker(diary, toy_task, dropout)
-        engine = LocalEngine(lambda jobs: [spoil(reply) for reply in worker(jobs)], client_batch, round_seconds)
+        engine = LocalEngine(lambda jobs: [spoil(reply) for reply in worker(jobs)], client_batch)
         return Federation(diary, server or Mean(Mean.Config()), engine, range(3), **options)
 
     return build

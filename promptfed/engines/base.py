@@ -21,10 +21,15 @@ class Engine(ABC):
 
     @abstractmethod
     def run_round(
-        self, jobs: Sequence[Job], on_reply: OnReply | None = None, should_stop: ShouldStop = never
+        self,
+        jobs: Sequence[Job],
+        on_reply: OnReply | None = None,
+        should_stop: ShouldStop = never,
+        seconds: float | None = None,
     ) -> list[Reply]:
         """One reply for each job, sorted by client id. ``on_reply`` is called in this process as each arrives.
 
         A client that raises, drops out or is late gets a reply with a ``failure``: it costs its own update and no
-        more. When ``should_stop()`` turns true no further job is begun, and the replies so far are returned.
+        more. The round is closed after ``seconds``: who has not replied by then is late. When ``should_stop()`` turns
+        true no further job is begun, and the replies so far are returned.
         """

@@ -10,22 +10,19 @@ from promptfed.types import Job, Reply, failed
 
 
 class LocalEngine(Engine):
-    """``worker`` turns jobs into replies; it is given ``client_batch`` of them at a time.
+    """``worker`` turns jobs into replies; it is given ``client_batch`` of them at a time."""
 
-    With ``round_seconds`` a round is closed after so long: clients not begun by then are late.
-    """
-
-    def __init__(
-        self,
-        worker: Callable[[Sequence[Job]], list[Reply]],
-        client_batch: int = 1,
-        round_seconds: float | None = None,
-    ) -> None:
-        self.worker, self.client_batch, self.round_seconds = worker, client_batch, round_seconds
+    def __init__(self, worker: Callable[[Sequence[Job]], list[Reply]], client_batch: int = 1) -> None:
+        self.worker, self.client_batch = worker, client_batch
 
     def run_round(
-        self, jobs: Sequence[Job], on_reply: OnReply | None = None, should_stop: ShouldStop = never
+        self,
+        jobs: Sequence[Job],
+        on_reply: OnReply | None = None,
+        should_stop: ShouldStop = never,
+        seconds: float | None = None,
     ) -> list[Reply]:
+        """Clients that were not begun after ``seconds`` are late; one that is under way is waited for."""
         replies: list[Reply] = []
         began = time.monotonic()
         ordered = sorted(jobs, key=lambda job: job.client)
@@ -33,7 +30,7 @@ class LocalEngine(Engine):
             if should_stop():
                 break
             some = ordered[start : start + self.client_batch]
-            late = self.round_seconds is not None and time.monotonic() - began > self.round_seconds
+            late = seconds is not None and time.monotonic() - began > seconds
             for reply in [failed(job, "late") for job in some] if late else self.worker(some):
                 replies.append(reply)
                 if on_reply is not None:

@@ -157,6 +157,8 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int) -> dict[st
                 "seconds": _number(reply.seconds),
                 "usage": reply.usage.recorded(),
                 "failure": reply.failure,
+                "bytes_up": reply.bytes_up,
+                "bytes_down": reply.bytes_down,
                 "shared": list(reply.update.shared),
                 "personal": list(reply.personal),
             }
@@ -218,6 +220,8 @@ def _reply(tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> Reply:
         seconds=float(saved["seconds"]),
         usage=Usage(**saved["usage"]),
         failure=str(saved.get("failure", "")),
+        bytes_up=saved.get("bytes_up"),
+        bytes_down=saved.get("bytes_down"),
     )
 
 

@@ -44,8 +44,8 @@ def experiment(backend, sums):
 
 
 def run(experiment):
-    method = experiment.method()
-    federation = experiment.federation(method)
+    federation = experiment.federation()
+    method = federation.method
     state = federation.start()
     while state.round < method.rounds:
         state, _ = federation.run_round(state)

@@ -52,7 +52,7 @@ def test_a_round_closes_on_time_and_those_not_begun_are_late(monkeypatch):
         return [failed(job, "") for job in jobs]
 
     jobs, heard = [Job(c, Broadcast(3, PromptState())) for c in range(6)], []
-    replies = LocalEngine(worker, 2, round_seconds=5.0).run_round(jobs, heard.append)
+    replies = LocalEngine(worker, 2).run_round(jobs, heard.append, seconds=5.0)
     assert begun == [0, 1, 2, 3], "at 0 and at 4 seconds; at 8 it is too late"
     assert [reply.failure for reply in replies] == ["", "", "", "", "late", "late"]
     assert [reply.round for reply in replies] == [3] * 6

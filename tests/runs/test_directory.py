@@ -90,7 +90,8 @@ def test_lock_holds_against_other_processes_and_ends_with_a_killed_one(tmp_path:
         "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); "
         "print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-P", "-c", holder, str(tmp_path / ".lock")], stdout=subprocess.PIPE) as child:
+    command = [sys.executable, "-P", "-c", holder, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline().strip() == b"held"
         with pytest.raises(RunError, match="in use"), run.lock():
