@@ -306,5 +306,5 @@ def test_the_page_of_a_sentence_encoder_compares_descriptions(text: BlackBoxBund
     stub += "        return [np.array([1.0]), *(np.array([float(t == 'warm')]) for t in texts[1:])]\n"
     (folder / "sentence_transformers.py").write_text(stub)
     [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.stdout == "hot\n", done.stderr

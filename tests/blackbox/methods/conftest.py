@@ -130,7 +130,7 @@ def federate() -> Callable[..., FederationState]:
         participation: float = 1.0,
     ) -> FederationState:
         chosen = [data.client for data in task.clients] if clients is None else clients
-        engine = LocalEngine(ClientWorker(method, task, dropout), 1, None)
+        engine = LocalEngine(ClientWorker(method, task, dropout))
         federation = Federation(method, build_aggregator("mean", {}), engine, chosen, participation)
         state = federation.start()
         for _ in range(rounds):
