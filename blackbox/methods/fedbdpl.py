@@ -22,13 +22,13 @@ class FedBDPLConfig(TokenPromptConfig):
     """Fed-BDPL's options. The paper has n_tokens=20, candidates=200, samples=20, lr 1e-4 to 5e-3."""
 
     blank: float = Field(
-        0.3,
+        0.1,
         ge=0,
         lt=1,
         description="probability of the blank before round 1, at each position; 0: all are equally likely",
     )
     samples: int = Field(10, ge=2, description="prompts drawn for one step; fewer if the allowance is short")
-    lr: float = Field(0.05, gt=0, description="step size; a probability moves by about as much with adamw")
+    lr: float = Field(0.2, gt=0, description="step size; a probability moves by about as much with adamw")
     step: Step = Field("adamw", description="how a client steps; adamw begins anew every round")
     variant: Variant = Field("bdpl", description="form of the derivative of log P; they differ by a factor")
     clip: float = Field(3.0, gt=0, description="largest norm of the gradient")
