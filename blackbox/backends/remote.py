@@ -69,7 +69,7 @@ class RemoteBackend(Probed):
     def __init__(self, form: Form, options: OracleOptions, described: Sequence[object]) -> None:
         self.form, self.options, self._found = form, options, {}
         said = [self.name, options.base_url, options.model, options.mode, options.scoring, options.top_logprobs]
-        self.fingerprint = _sha256([*said, form.template, dict(form.words), *described])
+        self.fingerprint = _sha256([*said, form.template, form.preamble, dict(form.words), *described])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
         self._cache = AnswerCache(None)

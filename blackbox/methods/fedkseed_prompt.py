@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfed.aggregators.base import Aggregator
+from promptfed.aggregators.base import Aggregator, Wrapped
 from promptfed.blackbox.candidate import Candidate
 from promptfed.blackbox.method import BlackBoxMethod, Desk
 from promptfed.blackbox.projection import Projection, SoftPromptConfig
@@ -137,7 +137,7 @@ def _moved(z: Floats, seed: int, scalar: np.float32, config: FedKSeedConfig) -> 
     return moved
 
 
-class Replayed(Aggregator):
+class Replayed(Wrapped):
     """Takes every client's steps from what it was sent to where it arrived, and gives these states to ``inner``.
 
     Scalars beyond the bound are cut to it. A client whose lists do not belong together, or whose seeds are not of the
@@ -145,17 +145,8 @@ class Replayed(Aggregator):
     """
 
     def __init__(self, inner: Aggregator, options: FedKSeedConfig) -> None:
-        super().__init__(inner.config)
-        self.inner, self.options = inner, options
-
-    def init(self, shared: PromptState) -> PromptState:
-        return self.inner.init(shared)
-
-    def check(self, clients: int) -> None:
-        self.inner.check(clients)
-
-    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
-        return self.inner.broadcast(shared, server, client)
+        super().__init__(inner)
+        self.options = options
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
@@ -164,9 +155,9 @@ class Replayed(Aggregator):
         for update in updates:
             seeds, scalars = update.shared["seeds"], update.shared["scalars"]
             if self._belong_together(seeds, scalars):
-                start = self.inner.broadcast(shared, server, update.client)
+                start = self.broadcast(shared, server, update.client)
                 arrived.append(replace(update, shared=self.replay(start, seeds, scalars)))
-        return self.inner.apply(shared, arrived, server) if arrived else (shared, server)
+        return super().apply(shared, arrived, server) if arrived else (shared, server)
 
     def replay(self, state: PromptState, seeds: Tensor, scalars: Tensor) -> PromptState:
         """Where a client arrived that took these steps from ``state``."""

@@ -49,6 +49,28 @@ class Aggregator(ABC):
         """
 
 
+class Wrapped(Aggregator):
+    """Does all as ``inner`` does; a method's own rule is a subclass that changes a part of it."""
+
+    def __init__(self, inner: Aggregator) -> None:
+        super().__init__(inner.config)
+        self.inner = inner
+
+    def init(self, shared: PromptState) -> PromptState:
+        return self.inner.init(shared)
+
+    def check(self, clients: int) -> None:
+        self.inner.check(clients)
+
+    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
+        return self.inner.broadcast(shared, server, client)
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return self.inner.apply(shared, updates, server)
+
+
 AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator", "promptfed.aggregators")
 
 

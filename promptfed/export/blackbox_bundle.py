@@ -119,7 +119,7 @@ def candidate_of(method: Method, prompt: ClientPrompt) -> Candidate | None:
         return None
     try:
         found = method.candidate(*pair)
-    except (ConfigError, NotImplementedError):
+    except ConfigError:
         return None
     one_for_all = (found.soft is None or found.soft.dim() == 2) and (found.pixels is None or found.pixels.dim() == 3)
     return found if one_for_all else None

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from promptfed.aggregators.base import Aggregator
+from promptfed.aggregators.base import Aggregator, Wrapped
 from promptfed.methods.base import METHODS, Setup, TrainingJob
 from promptfed.methods.local_training import train_together
 from promptfed.methods.own_context import LOCAL, OwnContextFL
@@ -69,26 +69,13 @@ class Finetune(OwnContextFL):
         return UnlessUnchanged(aggregator)
 
 
-class UnlessUnchanged(Aggregator):
+class UnlessUnchanged(Wrapped):
     """``inner``, but a round in which everybody sent back what it was sent changes nothing: not by noise, not by the
     momentum of a server optimiser either."""
-
-    def __init__(self, inner: Aggregator) -> None:
-        super().__init__(inner.config)
-        self.inner = inner
-
-    def init(self, shared: PromptState) -> PromptState:
-        return self.inner.init(shared)
-
-    def check(self, clients: int) -> None:
-        self.inner.check(clients)
-
-    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
-        return self.inner.broadcast(shared, server, client)
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
         if all(update.shared == self.broadcast(shared, server, update.client) for update in updates):
             return shared, server
-        return self.inner.apply(shared, updates, server)
+        return super().apply(shared, updates, server)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.aggregators.base import Aggregator
+from promptfed.aggregators.base import Aggregator, Wrapped
 from promptfed.backbones.base import PromptedText
 from promptfed.methods.base import METHODS, Setup, Shape, cosine_logits, shapes
 from promptfed.methods.context import ContextConfig, ContextMethod, training_classes, training_images
@@ -125,7 +125,7 @@ def experts_in(shared: PromptState) -> list[str]:
     return [name for name in shared if name.startswith(EXPERT)]
 
 
-class ExpertPool(Aggregator):
+class ExpertPool(Wrapped):
     """Merges as ``inner`` does, and remembers everybody's last context to deal out to its nearest neighbours.
 
     Server memory: ``pool/<client>`` ``(n_ctx, dim)``, and inner's own under ``inner/``. Clients that skip a round stay
@@ -133,14 +133,11 @@ class ExpertPool(Aggregator):
     """
 
     def __init__(self, inner: Aggregator, experts: int) -> None:
-        super().__init__(inner.config)
-        self.inner, self.experts = inner, experts
+        super().__init__(inner)
+        self.experts = experts
 
     def init(self, shared: PromptState) -> PromptState:
         return _filed(self.inner.init(shared), {})
-
-    def check(self, clients: int) -> None:
-        self.inner.check(clients)
 
     def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
         memory, pool = _unfiled(server)

@@ -25,7 +25,7 @@ from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
 from promptfed.blackbox.method import BlackBoxMethod
 from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig
-from promptfed.errors import BundleError
+from promptfed.errors import BundleError, ConfigError
 from promptfed.export.blackbox_bundle import (
     BlackBoxBundle,
     load_bundles_oracle,
@@ -92,7 +92,7 @@ class Remapped(BlackBoxMethod):
         raise AssertionError("nothing is trained here")
 
     def candidate(self, shared, personal):
-        raise NotImplementedError
+        raise ConfigError("it has no prompt that could be sent")
 
     def logits(self, shared, personal, classes, split):
         from promptfed.blackbox.candidate import Candidate

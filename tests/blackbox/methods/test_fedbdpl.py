@@ -37,7 +37,7 @@ def test_the_first_table_favours_the_blank_so_that_no_prompt_is_deployed(black_s
     method = make(black_setup)
     table = method.init_shared()["table"]
     torch.testing.assert_close(table.sum(1), torch.ones(3))
-    torch.testing.assert_close(table[:, 0], torch.full((3,), 0.3))
+    torch.testing.assert_close(table[:, 0], torch.full((3,), 0.1))
     assert method.candidate(method.init_shared(), NO_PROMPT).text == ""
 
 
