@@ -12,18 +12,23 @@ whole generation to the oracle. Both start with a model that has read nothing, a
 minilm puts the prompt before the labels and reads each text once, in either case; minilm-text puts it before the text
 (``--set oracle.side=text``), where every query is a text of its own. Gemma gets a smaller population, so that
 everything takes less than four minutes on two cores. The shortest of ``--repeat`` times counts.
+
+At the end: bytes of one client and round as serialised, FedBPT's at the paper's d = 500 beside the pickled optimiser
+that a server would send otherwise, FedKSeed's of ten steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cma
 import torch
 
 from promptfed.blackbox.backends import load_oracle
@@ -33,10 +38,14 @@ from promptfed.blackbox.cache import AnswerCache
 from promptfed.blackbox.candidate import Candidate, ScoreQuery
 from promptfed.blackbox.options import OracleOptions
 from promptfed.blackbox.oracle import Oracle
+from promptfed.config import build_config
+from promptfed.experiment import Experiment, resolve
+from promptfed.prompts import PromptState
 from promptfed.seeding import torch_stream
 from promptfed.tasks.sources.base import Item, TextItem
 from promptfed.tasks.sources.bundled_texts import FORMS, source
 from promptfed.tasks.sources.tables import Columns
+from promptfed.traffic import first_round, sizes_only
 
 DATA = "reviews"
 TOLERANCE = 1e-4
@@ -101,6 +110,26 @@ def measured(name: str, population: int, tokens: int, items: list[Item], classes
     }
 
 
+def wire(method: str, **options: Any) -> dict[str, int]:
+    """Bytes of one client's first round; nothing is loaded or trained."""
+    config = build_config({"task": "blackbox-text", "method": method, "method_options": options})
+    found = first_round(Experiment.build(resolve(config), oracle_for=sizes_only))
+    return {"down": found.down, "up": found.up}
+
+
+def ten_steps() -> int:
+    """Bytes of what a client of FedKSeed sends after ten steps."""
+    return PromptState({"seeds": torch.zeros(10, dtype=torch.int64), "scalars": torch.zeros(10)}).nbytes
+
+
+def pickled_optimiser(dim: int) -> int:
+    """Bytes of a pycma optimiser with full covariance after one generation."""
+    search = cma.CMAEvolutionStrategy([0.0] * dim, 1.0, {"popsize": 5, "seed": 1, "verbose": -9})
+    points = search.ask()
+    search.tell(points, [float((point**2).sum()) for point in points])
+    return len(pickle.dumps(search))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oracles", help=f"some of {', '.join(ORACLES)} [all; gemma if it is installed]")
@@ -129,8 +158,15 @@ def main() -> None:
             raise SystemExit(
                 f"{name}: scores differ by {row['largest_difference']:.1e}, or known answers were asked again"
             )
+    fedbpt, steps = wire("fedbpt", dim=500), ten_steps()
+    sent = {"fedbpt": fedbpt, "fedkseed_prompt": steps, "pickled_optimiser": pickled_optimiser(500)}
     if chosen.json:
-        print(json.dumps({"threads": torch.get_num_threads(), **found}, indent=2))
+        print(json.dumps({"threads": torch.get_num_threads(), **found, "bytes": sent}, indent=2))
+        return
+    print(
+        f"bytes of a client and round: FedBPT at d=500 {fedbpt['down']:,} down and {fedbpt['up']:,} up, a pickled "
+        f"optimiser {sent['pickled_optimiser']:,}; ten steps of FedKSeed {steps:,} up"
+    )
 
 
 if __name__ == "__main__":
