@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from promptfed.commands import compare, deploy, import_, inspect, personalize, serve, train
+from promptfed.commands import compare, deploy, flower, import_, inspect, personalize, serve, site, train
 from promptfed.errors import BudgetExhausted, PromptFedError
 
 # Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
@@ -27,6 +27,8 @@ personalize.add_to(app)
 import_.add_to(app)
 inspect.add_to(app)
 serve.add_to(app)
+flower.add_to(app)
+site.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,6 +59,7 @@ def start(
       promptfed personalize runs/NAME                         fine-tune on every client, mix as validation says
       promptfed export runs/NAME --client 0 --out bundle      a client's own prompt, to deploy
       promptfed predict bundle photo.jpg --classes cat,dog    also with classes it never saw
+      promptfed flower init hospitals --data sites --clients 3   a run over real sites
       promptfed list methods                                  what there is
     """
     if context.invoked_subcommand is None:

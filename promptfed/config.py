@@ -41,6 +41,11 @@ class RunConfig(BaseModel):
     quorum: float = Field(0.5, ge=0, le=1, description="share of a round's clients whose updates a merge needs")
     round_seconds: float | None = Field(None, gt=0, description="a round closes after so long, without the rest")
     client_batch: int = Field(1, ge=1, description="clients trained side by side, their texts encoded together")
+    client_seconds: float | None = Field(None, gt=0, description="a client that takes longer is stopped, and late")
+    engine: Literal["local", "ray"] = Field("local", description="where clients' work runs")
+    actors: int | None = Field(None, ge=1, description="processes of engine ray; by default one for each CPU or GPU")
+    ray_address: str | None = Field(None, description="a Ray cluster to join; by default Ray is begun on this machine")
+    threads: int | None = Field(None, ge=1, description="of torch, in each process; another number rounds differently")
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     baselines: tuple[Literal["zero_shot", "local_only"], ...] | None = Field(

@@ -38,6 +38,10 @@ class BudgetExhausted(PromptFedError, RuntimeError):  # noqa: N818 (a limit that
     """The calls, tokens or money that a run may spend on a black box are used up; the run is saved."""
 
 
+class DeploymentError(PromptFedError, RuntimeError):
+    """A message between server and sites cannot be used, or a site cannot take part."""
+
+
 class TrainingError(PromptFedError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
 

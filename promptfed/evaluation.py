@@ -55,10 +55,12 @@ def mean_local_accuracy(
     method: Method, prompts: Mapping[int, ClientPrompt], task: FederatedTask, part: Literal["val", "test"]
 ) -> float:
     """Mean over clients that hold images of that part; NaN if none does."""
-    judged = [data for data in task.clients if len(data.val if part == "val" else data.test)]
-    if not judged:
-        return float("nan")
-    return fmean(local_accuracy(method, prompts[data.client], task, data, part) for data in judged)
+    each = [
+        local_accuracy(method, prompts[data.client], task, data, part)
+        for data in task.clients
+        if len(data.val if part == "val" else data.test)
+    ]
+    return fmean(each) if each else float("nan")
 
 
 def evaluate(method: Method, prompts: Mapping[int, ClientPrompt], task: FederatedTask) -> Evaluation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from promptfed.blackbox.options import OracleOptions
 from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig, validate
 from promptfed.engines.base import Engine
+from promptfed.engines.choose import check_engine
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
@@ -73,6 +75,7 @@ def resolve(config: RunConfig) -> RunConfig:
         check_oracle_options(config.oracle, oracle_options)
         sections["oracle_options"] = oracle_options.model_dump()
     config = config.model_copy(update={"aggregator": name, **sections})
+    check_engine(config)
     return config.model_copy(update=_absolute_paths(config))
 
 
@@ -136,14 +139,17 @@ class Experiment:
         like: Experiment | None = None,
         features: FeatureStore | None = None,
         oracle_for: Callable[[Form], Oracle] | None = None,
+        task: FederatedTask | None = None,
     ) -> Experiment:
         """Deal out the data and load the backbone. ``config`` must be resolved.
 
         Whatever ``like`` has that would come out the same (task, backbone, features) is shared with it, not made anew.
         ``features``: a store of the very backbone that ``config`` names, to be used instead; ``oracle_for``: how to
-        come by the oracle for a task of that form, instead of loading it.
+        come by the oracle for a task of that form, instead of loading it. ``task``: the data, already dealt out.
         """
-        if like is not None and _agree(config, like.config, TASK_OPTIONS):
+        if task is not None:
+            pass
+        elif like is not None and _agree(config, like.config, TASK_OPTIONS):
             task = like.task
         else:
             task = TASKS[config.task].build(config)
@@ -197,10 +203,9 @@ class Experiment:
         """Encode every image of the task that the cache does not hold yet; nothing for a black box."""
         if self.setup.oracle is not None:
             return
-        splits = [self.task.base_test, self.task.new_test, *self.task.domain_tests.values()]
-        for data in self.task.clients:
-            splits += [data.train, data.val, data.test]
-        items = {item.content_id(): item for split in splits for item in split.items}
+        tests = (self.task.base_test, self.task.new_test, *self.task.domain_tests.values())
+        held = (split for data in self.task.clients for split in (data.train, data.val, data.test))
+        items = {item.content_id(): item for split in chain(tests, held) for item in split.items}
         with_patches = "patch features" in METHODS[self.config.method].requires
         self.setup.features.fill(list(items.values()), on_progress, with_patches=with_patches)
 
@@ -235,7 +240,7 @@ class Experiment:
         return Federation(
             method,
             self.aggregator() if own else Mean(Mean.Config()),
-            engine or LocalEngine(self.worker(method, stage), config.client_batch),
+            engine or LocalEngine(self.worker(method, stage), config.client_batch, config.client_seconds),
             [data.client for data in self.task.clients],
             config.participation,
             config.quorum,

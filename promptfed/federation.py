@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from promptfed.aggregators.base import Aggregator
@@ -11,6 +11,7 @@ from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import TrainingError
 from promptfed.methods.base import Method, Shape
 from promptfed.prompts import PromptState
+from promptfed.runs.personal_store import renewed
 from promptfed.seeding import numpy_stream
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Job, Reply
 
@@ -67,7 +68,7 @@ class Federation:
         chosen = self.participants(round)
         finished = {reply.client for reply in state.pending}
         jobs = [
-            Job(client, Broadcast(round, self._sent(state, client)), state.personal[client], self.stage)
+            Job(client, Broadcast(round, self.sent(state, client)), state.personal[client], self.stage)
             for client in chosen
             if client not in finished
         ]
@@ -88,20 +89,35 @@ class Federation:
         needed = math.ceil(self.quorum * len(chosen) - 1e-9)  # 0.07 * 100 is a little more than 7
         if len(good) >= max(1, needed):
             shared, server = self.server.apply(shared, [reply.update for reply in good], server)
-        personal = {**state.personal, **{reply.client: reply.personal for reply in good}}
+        personal = renewed(state.personal, {reply.client: reply.personal for reply in good}, round)
         return FederationState(round, shared, server, personal), replies
 
     def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:
         """What ``client`` would deploy now; None asks for a client that never took part."""
         personal = NO_PROMPT if client is None else state.personal[client]
-        return ClientPrompt(self._sent(state, client), personal)
+        return ClientPrompt(self.sent(state, client), personal)
 
-    def prompts(self, state: FederationState) -> dict[int, ClientPrompt]:
-        """What each client would deploy now."""
-        return {client: self.prompt(state, client) for client in self.clients}
+    def prompts(self, state: FederationState) -> Mapping[int, ClientPrompt]:
+        """What each client would deploy now, made when it is asked for."""
+        return _Prompts(self, state)
 
-    def _sent(self, state: FederationState, client: int | None) -> PromptState:
+    def sent(self, state: FederationState, client: int | None) -> PromptState:
+        """What ``client`` is sent in the next round."""
         return self.server.broadcast(state.shared, state.server, client)
+
+
+class _Prompts(Mapping[int, ClientPrompt]):
+    def __init__(self, federation: Federation, state: FederationState) -> None:
+        self._federation, self._state = federation, state
+
+    def __getitem__(self, client: int) -> ClientPrompt:
+        return self._federation.prompt(self._state, client)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._federation.clients)
+
+    def __len__(self) -> int:
+        return len(self._federation.clients)
 
 
 def judged(reply: Reply, expected: Mapping[str, Shape]) -> Reply:

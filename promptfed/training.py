@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -20,9 +21,10 @@ from promptfed.federation import Federation
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.progress import Progress
 from promptfed.prompts import PromptState
-from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
+from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.ledger import cost_of
+from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState, Reply
 from promptfed.usage import Usage
@@ -76,6 +78,8 @@ class Training:
             with self._account(stage), _stopping(f"{found[0].method.name}, in its tests"):
                 evaluations[stage] = self._evaluate(stage, *found)
         self.experiment.setup.verify_frozen()
+        if self.engine is not None:
+            self.engine.verify_frozen()
         self.run.events.write("run_end")
         metrics = self._metrics(evaluations, trained)
         self.run.write_metrics(metrics)
@@ -130,10 +134,13 @@ class Training:
         method = federation.method
         folder = self.run.stage_folder(stage, is_baseline=is_baseline)
         state = saved or federation.start()
+        if self.experiment.config.engine != "local" and not isinstance(state.personal, StoredPersonal):
+            store = PersonalStore(folder / PERSONAL_FOLDER)
+            state = replace(state, personal=StoredPersonal.begin(store, state.personal, state.round))
         self.progress.stage(method.name, method.rounds, len(federation.participants(1)), state.round)
         while state.round < method.rounds:
             began, size = time.perf_counter(), self.run.events.size()
-            sent = {c: federation.prompt(state, c).shared for c in federation.participants(state.round + 1)}
+            sent = {c: federation.sent(state, c) for c in federation.participants(state.round + 1)}
             sizes = _sizes(sent)
 
             def on_reply(reply: Reply, sizes: dict[int, int] = sizes) -> None:
@@ -175,6 +182,7 @@ class Training:
             bytes_up=_bytes_up(reply),
             bytes_down=_bytes_down(reply, sent),
             seconds=reply.seconds,
+            **({} if reply.start_seconds is None else {"start_seconds": reply.start_seconds}),
             **reply.usage.recorded(),
         )
 

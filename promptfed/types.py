@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,13 +56,19 @@ class FederatedTask:
     name: str
     base_classes: tuple[str, ...]
     new_classes: tuple[str, ...]
-    clients: tuple[ClientData, ...]
+    clients: Sequence[ClientData]
     base_test: Split
     new_test: Split
     templates: tuple[str, ...]
     notes: tuple[str, ...] = ()
     domain_tests: Mapping[str, Split] = field(default_factory=dict)
     form: Form | None = None
+
+    def client(self, number: int) -> ClientData:
+        """The data of client ``number``: at that position, but for a task that holds only some of the clients."""
+        if number < len(self.clients) and (found := self.clients[number]).client == number:
+            return found
+        return next(data for data in self.clients if data.client == number)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -133,7 +139,8 @@ class Reply:
     ``failure`` is empty if all went well; else it says why there is no update ("dropped out", "late", "error: ...") or
     why it must not be used ("refused: ..."). Then the round goes on without it and ``personal`` is not kept.
     ``bytes_up`` and ``bytes_down`` are what really crossed a network; None where there is none, and the serialised
-    prompts are counted.
+    prompts are counted. ``start_seconds``: how long the client's process took until it could begin, where it had to be
+    started.
     """
 
     client: int
@@ -145,6 +152,7 @@ class Reply:
     failure: str = ""
     bytes_up: int | None = None
     bytes_down: int | None = None
+    start_seconds: float | None = None
 
 
 def failed(job: Job, why: str, seconds: float = 0.0) -> Reply:

@@ -10,7 +10,8 @@ from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.tasks import clip_fewshot, few_shot
 from promptfed.tasks.base import TASKS, Task
-from promptfed.tasks.clip_fewshot import FewShotConfig, Holding
+from promptfed.tasks.clip_fewshot import FewShotConfig
+from promptfed.tasks.dealt import Holding
 from promptfed.tasks.sources.base import Source
 from promptfed.types import FederatedTask
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError
 from promptfed.tasks import few_shot, partition
 from promptfed.tasks.base import TASKS, Task, TaskConfig
+from promptfed.tasks.dealt import DealtClients, Holding
 from promptfed.tasks.form import Form
 from promptfed.tasks.sources import checked, load_source
 from promptfed.tasks.sources.base import Source
@@ -70,16 +70,9 @@ class ClipFewshotConfig(FewShotConfig):
     classes_per_client: int | None = Field(
         None, ge=1, description="FedTPG's rule of so many classes a client (it has 20)"
     )
-
-
-@dataclass(frozen=True)
-class Holding:
-    """One client before its images are tensors: positions in the source's samples."""
-
-    name: str
-    drawn: few_shot.Drawn
-    test: list[int]
-    domain: str = ""
+    overlap: bool = Field(
+        False, description="clients draw classes and images that others may hold too: any number of clients"
+    )
 
 
 def build(config: RunConfig) -> FederatedTask:
@@ -104,17 +97,15 @@ def deal_out(
     if base < 2:
         raise DataError(f"clients hold one class only ('{source.classes[0]}'): at least two base classes are needed")
     base_pools, new_test = split_pools(config, options, source, base)
-    clients = [
-        client_data(source, number, holding)
-        for number, holding in enumerate(deal(config, options, kind, source, base, base_pools))
-    ]
+    holdings = deal(config, options, kind, source, base, base_pools)
+    clients = DealtClients(holdings, lambda number, holding: client_data(source, number, holding))
     if not any(len(client.test) for client in clients):
         raise DataError("no client has test images of a class that it holds: add some, or leave out the splits")
     return FederatedTask(
         name=config.task,
         base_classes=source.classes[:base],
         new_classes=source.classes[base:],
-        clients=tuple(clients),
+        clients=clients,
         base_test=as_split(source, base_pools.test),
         new_test=as_split(source, new_test, first_label=base),
         templates=templates,
@@ -166,13 +157,18 @@ def deal(
     config: RunConfig, options: DealtConfig, kind: str, source: Source, base: int, pools: few_shot.Pools
 ) -> list[Holding]:
     """Who holds what. ``pools`` has base classes only."""
-    per_client = options.classes_per_client if isinstance(options, ClipFewshotConfig) else None
-    if per_client is not None and kind != "classes":
-        raise ConfigError(f"task option classes_per_client does not go with partition '{kind}', only with 'classes'")
+    per_client, overlap = None, False
+    if isinstance(options, ClipFewshotConfig):
+        per_client, overlap = options.classes_per_client, options.overlap
+    for name, given in (("classes_per_client", per_client), ("overlap", overlap)):
+        if given and kind != "classes":
+            raise ConfigError(f"task option {name} does not go with partition '{kind}', only with 'classes'")
     shots, val_shots, seed = config.shots, options.val_shots, config.partition_seed
     samples = source.samples
     holdings: list[Holding] = []
-    if kind == "classes":
+    if overlap:
+        holdings = deal_overlapping(config, val_shots, per_client, source, base, pools)
+    elif kind == "classes":
         for k, block in enumerate(partition.class_blocks(base, config.clients, per_client)):
             train, val, test = (
                 [i for i in p if samples[i].label in block] for p in (pools.train, pools.val, pools.test)
@@ -195,6 +191,21 @@ def deal(
             holdings.append(Holding(name, drawn, of_same_classes(source, test, drawn.train), domain))
     else:
         holdings = deal_shares(config, val_shots, kind, source, pools)
+    return holdings
+
+
+def deal_overlapping(
+    config: RunConfig, val_shots: int, per_client: int | None, source: Source, base: int, pools: few_shot.Pools
+) -> list[Holding]:
+    """Every client draws some classes, and images of them, whatever others hold: as many clients as one likes."""
+    seed, clients = config.partition_seed, config.clients or partition.DEFAULT_CLIENTS
+    by_class = [few_shot.by_class(source, part) for part in (pools.train, pools.val, pools.test)]
+    holdings = []
+    for k, classes in enumerate(partition.drawn_classes(base, clients, per_client, seed)):
+        train, val, test = ([i for label in classes for i in part.get(label, [])] for part in by_class)
+        name = f"client {k}"
+        drawn = few_shot.draw_exactly(source, train, val, config.shots, val_shots, seed, name)
+        holdings.append(Holding(name, drawn, test))
     return holdings
 
 

@@ -60,9 +60,23 @@ def class_blocks(classes: int, clients: int | None, per_client: int | None) -> l
     if wanted > classes:
         raise ConfigError(
             f"{wanted} clients are more than the {classes} base classes that partition 'classes' deals out: "
-            f"use --clients {classes} or fewer, --set task.base_fraction=1, or --partition iid"
+            f"use --clients {classes} or fewer, --set task.base_fraction=1, --partition iid, or for a test of scale "
+            "--set task.overlap=true, by which clients hold the same classes and images"
         )
     return even_blocks(classes, wanted)
+
+
+def drawn_classes(classes: int, clients: int, per_client: int | None, seed: int) -> list[list[int]]:
+    """So many different classes for each client, rising, whatever others hold; by default as many as each of 8 disjoint
+    clients would have, and at least 2. A client's draw does not depend on their number.
+
+    Raises ConfigError for more classes than there are.
+    """
+    count = max(2, classes // DEFAULT_CLIENTS) if per_client is None else per_client
+    if count > classes:
+        raise ConfigError(f"classes_per_client={count} is more than the {classes} base classes: use {classes} or fewer")
+    draws = (numpy_stream(seed, "partition", "overlap", client) for client in range(clients))
+    return [sorted(int(label) for label in draw.choice(classes, count, replace=False)) for draw in draws]
 
 
 def domain_groups(domains: Sequence[str], clients: int | None) -> list[tuple[str, ...]]:

@@ -154,17 +154,29 @@ def toy_task(make_split: Callable[..., Split]) -> FederatedTask:
     )
 
 
+def beside(name: str, *folders: str) -> Any:
+    """The module ``name`` in tests/``folders``, which tests of other folders use too."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.joinpath(*folders, f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules.get(name) or importlib.util.module_from_spec(spec)
+    if name not in sys.modules:
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def fake_grid() -> Any:
+    """The module of ``FakeGrid``, a grid of Flower's without a network; the test is skipped without Flower."""
+    pytest.importorskip("flwr")
+    return beside("fake_grid", "deployment")
+
+
 @pytest.fixture
 def stub_server() -> Iterator[Any]:
     """``stub_server(fault=...)``: a server that speaks OpenAI's protocol (tests/blackbox/backends/stub_server.py)."""
-    path = Path(__file__).parent / "blackbox" / "backends" / "stub_server.py"
-    spec = importlib.util.spec_from_file_location("stub_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules.get("stub_server") or importlib.util.module_from_spec(spec)
-    if "stub_server" not in sys.modules:
-        sys.modules["stub_server"] = module
-        spec.loader.exec_module(module)
+    module = beside("stub_server", "blackbox", "backends")
     begun: list[Any] = []
 
     def begin(**options: Any) -> Any:

@@ -30,7 +30,7 @@ def test_every_error_is_listed_at_once() -> None:
 
 
 def test_an_unknown_option_without_a_near_one_lists_all() -> None:
-    with pytest.raises(ConfigError, match=r"unknown option 'qqq': known are aggregator, .*task_options"):
+    with pytest.raises(ConfigError, match=r"unknown option 'qqq': known are actors, .*task_options"):
         build_config({"qqq": 1})
 
 

@@ -59,6 +59,11 @@ def compare(
     quorum: options.Quorum = None,
     round_seconds: options.RoundSeconds = None,
     client_batch: options.ClientBatch = None,
+    client_seconds: options.ClientSeconds = None,
+    engine: options.Engine = None,
+    actors: options.Actors = None,
+    ray_address: options.RayAddress = None,
+    threads: options.Threads = None,
     seed: options.Seed = None,
     partition_seed: options.PartitionSeed = None,
     device: options.Device = None,
@@ -103,8 +108,9 @@ def compare(
         "max_tokens": max_tokens, "max_usd": max_usd,
         "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
         "aggregator": aggregator, "dropout": dropout, "quorum": quorum, "round_seconds": round_seconds,
-        "client_batch": client_batch, "seed": seed, "partition_seed": partition_seed, "device": device,
-        "precision": precision, "strict": strict,
+        "client_batch": client_batch, "client_seconds": client_seconds, "engine": engine, "actors": actors,
+        "ray_address": ray_address, "threads": threads, "seed": seed, "partition_seed": partition_seed,
+        "device": device, "precision": precision, "strict": strict,
     }  # fmt: skip
     plan = Plan.make(
         options.config_from(flags, config, set_),

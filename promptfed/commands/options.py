@@ -105,6 +105,20 @@ ClientBatch = Annotated[
     Number,
     typer.Option("--client-batch", help="Clients trained side by side, faster where texts are few [1].", metavar="N"),
 ]
+ClientSeconds = Annotated[
+    Number, typer.Option("--client-seconds", help="Stop a client after so long [never].", metavar="S")
+]
+Engine = Annotated[str | None, typer.Option("--engine", help="Where clients' work runs [local]: local, ray.")]
+Actors = Annotated[
+    Number, typer.Option("--actors", help="Processes of engine ray [as many as have room].", metavar="N")
+]
+Threads = Annotated[
+    Number, typer.Option("--threads", help="Torch threads in each process [torch's choice].", metavar="N")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="Ray cluster to join, auto or HOST:PORT [this machine alone].", metavar="ADDR"),
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto [cpu].")]
 Precision = Annotated[
     str | None, typer.Option("--precision", help="Of the frozen model [float32]: float32, bfloat16, float16.")
@@ -127,6 +141,8 @@ ORACLE_FLAGS = ("base_url", "model", "api_key_env", "max_calls", "max_tokens", "
 """Flags that are options of the oracle."""
 RAISED = ("api_key_env", "max_calls", "max_tokens", "max_usd")
 """Those of them that a run which goes on may be given anew: they change nothing of what it computes."""
+MOVED = ("engine", "actors", "ray_address", "client_seconds")
+"""Other flags of which the same is true: where the clients' work is done."""
 
 
 def given(flags: dict[str, Any]) -> Options:

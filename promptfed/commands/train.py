@@ -50,6 +50,11 @@ def train(
     quorum: options.Quorum = None,
     round_seconds: options.RoundSeconds = None,
     client_batch: options.ClientBatch = None,
+    client_seconds: options.ClientSeconds = None,
+    engine: options.Engine = None,
+    actors: options.Actors = None,
+    ray_address: options.RayAddress = None,
+    threads: options.Threads = None,
     seed: options.Seed = None,
     partition_seed: options.PartitionSeed = None,
     device: options.Device = None,
@@ -74,6 +79,7 @@ def train(
       promptfed train --config runs/NAME/config.yaml --run again         the same run, bit for bit
       promptfed train --resume runs/NAME                                 after Ctrl-C or a crash
       promptfed train --resume runs/NAME --max-calls 5000                after its budget was used up
+      promptfed train --clients 8 --engine ray --threads 1               clients side by side in processes
       promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=4
 
     Ctrl-C stops after the client that is under way and saves; nothing is lost. So does a budget that is used up
@@ -85,17 +91,19 @@ def train(
         "max_tokens": max_tokens, "max_usd": max_usd, "baselines": baselines,
         "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
         "aggregator": aggregator, "dropout": dropout, "quorum": quorum, "round_seconds": round_seconds,
-        "client_batch": client_batch, "seed": seed, "partition_seed": partition_seed, "device": device,
-        "precision": precision, "strict": strict,
+        "client_batch": client_batch, "client_seconds": client_seconds, "engine": engine, "actors": actors,
+        "ray_address": ray_address, "threads": threads, "seed": seed, "partition_seed": partition_seed,
+        "device": device, "precision": precision, "strict": strict,
     }  # fmt: skip
     raised: dict[str, Any] = {}
+    moved: dict[str, Any] = {}
     if resume is None:
         folder = _create(flags, run, config, set_)
     else:
         refused = [
             f"--{name.replace('_', '-')}"
             for name, value in {**flags, "run": run, "config": config, "set": set_}.items()
-            if value is not None and name not in options.RAISED
+            if value is not None and name not in (*options.RAISED, *options.MOVED)
         ]
         if refused:
             raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
@@ -103,7 +111,8 @@ def train(
 
         folder = RunDirectory.open(resume)
         raised = options.given({name: flags[name] for name in options.RAISED}).get("oracle_options", {})
-    _execute(folder, quiet, json, raised, is_new=resume is None)
+        moved = options.given({name: flags[name] for name in options.MOVED})
+    _execute(folder, quiet, json, raised, moved, is_new=resume is None)
 
 
 def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
@@ -131,9 +140,25 @@ def _raise_budget(folder: RunDirectory, raised: dict[str, Any]) -> None:
     folder.reconfigure(config.model_copy(update={"oracle_options": found.model_dump()}))
 
 
-def _execute(folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, Any], is_new: bool) -> None:
+def _move(folder: RunDirectory, moved: dict[str, Any]) -> None:
+    """Write where the run goes on into its config.yaml. Raises ConfigError for what does not fit."""
+    from promptfed.config import build_config
+    from promptfed.engines.choose import check_engine
+
+    if moved:
+        if moved.get("engine") == "local":
+            moved = {"actors": None, "ray_address": None, **moved}
+        config = build_config(folder.config.model_dump(), moved)
+        check_engine(config)
+        folder.reconfigure(config)
+
+
+def _execute(
+    folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, Any], moved: dict[str, Any], is_new: bool
+) -> None:
     from rich.console import Console
 
+    from promptfed.engines.choose import engine_of
     from promptfed.experiment import Experiment
     from promptfed.progress import Progress
     from promptfed.report.html import write_report
@@ -145,6 +170,7 @@ def _execute(folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, An
         live = nullcontext(Progress()) if silent else LiveProgress(Console(stderr=True))
         with live as progress, stop_on_ctrl_c(progress.note) as should_stop:
             _raise_budget(folder, raised)
+            _move(folder, moved)
             try:
                 experiment = Experiment.build(folder.config)
             except PromptFedError:
@@ -154,7 +180,8 @@ def _execute(folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, An
             for note in experiment.task.notes:
                 progress.note(f"note: {note}")
             try:
-                metrics = Training(experiment, folder, progress, should_stop).execute()
+                with engine_of(folder.config) as engine:
+                    metrics = Training(experiment, folder, progress, should_stop, engine=engine).execute()
             except Interrupted as stopped:
                 more = " --max-..." if isinstance(stopped, OutOfBudget) else ""
                 progress.note(

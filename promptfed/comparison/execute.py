@@ -13,6 +13,7 @@ from promptfed.comparison.plan import Plan, words
 from promptfed.comparison.summary import summarise
 from promptfed.config import RunConfig
 from promptfed.engines.base import never
+from promptfed.engines.choose import engine_of
 from promptfed.errors import BackboneError, ConfigError, PromptFedError, RunError, TrainingError
 from promptfed.evaluation import validate
 from promptfed.experiment import Experiment
@@ -132,8 +133,8 @@ class Comparison:
         self.progress.begin(self._begun, total, what, self._seconds_left(config.method, total - self._begun + 1))
         experiment = self._experiment(config)
         run = opened(folder, config) or RunDirectory.create(folder, config, label="")
-        with run.lock(), run.attach_log():
-            result = work(Training(experiment, run, self.progress, self.should_stop, baselines=()))
+        with run.lock(), run.attach_log(), engine_of(config) as engine:
+            result = work(Training(experiment, run, self.progress, self.should_stop, baselines=(), engine=engine))
         self._seconds.setdefault(config.method, []).append(time.perf_counter() - began)
         return result
 
@@ -176,8 +177,9 @@ def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
 
 
 def _what_counts(config: RunConfig) -> dict[str, Any]:
-    """The options without what an oracle may be spent on: more may be allowed to go on."""
-    found = config.model_dump(mode="json")
+    """The options without what an oracle may be spent on, and without where work runs: one may go on with more, or
+    elsewhere."""
+    found = config.model_dump(mode="json", exclude={"engine", "actors", "ray_address"})
     limits = ("max_calls", "max_tokens", "max_usd")
     found["oracle_options"] = {name: v for name, v in found["oracle_options"].items() if name not in limits}
     return found

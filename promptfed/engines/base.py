@@ -9,6 +9,8 @@ from promptfed.types import Job, Reply
 
 OnReply = Callable[[Reply], None]
 ShouldStop = Callable[[], bool]
+LATE = "late"
+"""The failure of a client that went past its own limit or the round's."""
 
 
 def never() -> bool:
@@ -31,5 +33,12 @@ class Engine(ABC):
 
         A client that raises, drops out or is late gets a reply with a ``failure``: it costs its own update and no
         more. The round is closed after ``seconds``: who has not replied by then is late. When ``should_stop()`` turns
-        true no further job is begun, and the replies so far are returned.
+        true no further job is begun, and the replies so far are returned. Raises BudgetExhausted or OracleError as the
+        worker does: they are no client's fault.
         """
+
+    def verify_frozen(self) -> None:  # noqa: B027 (an engine without models elsewhere has nothing to check)
+        """Raises BackboneError if a model that was loaded for this engine's work is not what was loaded."""
+
+    def close(self) -> None:  # noqa: B027 (nor to end)
+        """End what the engine started; it can do no more work."""

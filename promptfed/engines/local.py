@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from promptfed.engines.base import Engine, OnReply, ShouldStop, never
+from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, never
+from promptfed.engines.deadline import OutOfTime, interrupted_after
+from promptfed.engines.worker import Worker, guarded
 from promptfed.types import Job, Reply, failed
+
+LOG = logging.getLogger(__name__)
 
 
 class LocalEngine(Engine):
-    """``worker`` turns jobs into replies; it is given ``client_batch`` of them at a time."""
+    """``worker`` turns jobs into replies; it is given ``client_batch`` of them at a time.
 
-    def __init__(self, worker: Callable[[Sequence[Job]], list[Reply]], client_batch: int = 1) -> None:
-        self.worker, self.client_batch = worker, client_batch
+    A client that takes longer than ``client_seconds`` is interrupted (``interrupted_after`` says where that can be) or
+    its reply is thrown away.
+    """
+
+    def __init__(self, worker: Worker, client_batch: int = 1, client_seconds: float | None = None) -> None:
+        self.worker, self.client_batch, self.client_seconds = worker, client_batch, client_seconds
 
     def run_round(
         self,
@@ -31,8 +40,27 @@ class LocalEngine(Engine):
                 break
             some = ordered[start : start + self.client_batch]
             late = seconds is not None and time.monotonic() - began > seconds
-            for reply in [failed(job, "late") for job in some] if late else self.worker(some):
+            for reply in [failed(job, LATE) for job in some] if late else self._in_time(some):
                 replies.append(reply)
                 if on_reply is not None:
                     on_reply(reply)
         return replies
+
+    def _in_time(self, jobs: Sequence[Job]) -> list[Reply]:
+        """The replies to ``jobs``, those of clients past their limit replaced by failures. Clients that are trained
+        side by side have the sum of their times; if that does not do, each is tried alone."""
+        if self.client_seconds is None:
+            return guarded(self.worker, jobs)
+        limit, began = self.client_seconds * len(jobs), time.monotonic()
+        try:
+            with interrupted_after(limit):
+                replies = guarded(self.worker, jobs)
+        except OutOfTime:
+            replies = []
+        taken = time.monotonic() - began
+        if replies and taken <= limit:
+            return replies
+        if len(jobs) > 1:
+            return [self._in_time([job])[0] for job in jobs]
+        LOG.warning("client %d was stopped after %.1f s, its limit is %g", jobs[0].client, taken, limit)
+        return [failed(jobs[0], LATE, taken)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.methods.base import Method
@@ -13,6 +13,28 @@ from promptfed.types import FederatedTask, Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
 DROPPED = "dropped out"
+Worker = Callable[[Sequence[Job]], list[Reply]]
+"""What does clients' work: one reply for each job, in the order of the jobs."""
+
+
+def guarded(worker: Worker, jobs: Sequence[Job]) -> list[Reply]:
+    """``worker(jobs)``, where anything that goes wrong costs those clients their update with whom it goes wrong.
+
+    Also what nobody foresaw, which is told in full in the log: a federation outlives a fault in one client's data.
+    Raises BudgetExhausted and OracleError, which are no client's fault.
+    """
+    try:
+        replies = worker(jobs)
+        if [reply.client for reply in replies] != [job.client for job in jobs]:
+            raise ValueError(f"replies came from clients {[reply.client for reply in replies]}")
+        return replies
+    except (BudgetExhausted, OracleError):
+        raise
+    except Exception as error:
+        if len(jobs) > 1:  # find out whose fault it was
+            return [guarded(worker, [job])[0] for job in jobs]
+        LOG.exception("client %d failed in round %d", jobs[0].client, jobs[0].broadcast.round)
+        return [failed(jobs[0], f"error: {type(error).__name__}: {error}")]
 
 
 class ClientWorker:
@@ -25,7 +47,7 @@ class ClientWorker:
 
     def __init__(self, method: Method, task: FederatedTask, dropout: float = 0.0) -> None:
         self.method, self.dropout = method, dropout
-        self._data = {data.client: data for data in task.clients}
+        self._task = task
 
     def __call__(self, jobs: Sequence[Job]) -> list[Reply]:
         """One reply a job, in the order of the jobs, which are trained side by side. Time and calls of clients that
@@ -33,7 +55,7 @@ class ClientWorker:
         present = [job for job in jobs if not self._drops_out(job)]
         before, began = self.method.setup.usage(), time.perf_counter()
         try:
-            results = self.method.train_many([(j.broadcast, self._data[j.client], j.personal) for j in present])
+            results = self.method.train_many([(j.broadcast, self._task.client(j.client), j.personal) for j in present])
         except (BudgetExhausted, OracleError):  # no client's fault, and it would meet all others too
             raise
         except PromptFedError as error:

@@ -13,12 +13,14 @@ from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig
+from promptfed.deployment.messages import TICKET
 from promptfed.errors import RunError
 from promptfed.experiment import oracle_of
 from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.methods.base import Method, Setup, build_method
 from promptfed.personalize.saved import Personalized, load_client, prompt_sha256
+from promptfed.prompts import PromptState
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.tasks.form import Form
@@ -93,9 +95,20 @@ class FinishedRun:
         return lambda form: own if form == own.form else oracle_of(config, form)
 
     def prompt(self, client: int | None) -> ClientPrompt:
-        """What ``client`` has after training; None asks for somebody who never took part."""
+        """What ``client`` has after training; None asks for somebody who never took part.
+
+        Raises RunError if its personal prompt is at its own site, of which the run has a ticket only.
+        """
         personal = NO_PROMPT if client is None else self.state.personal[client]
-        return ClientPrompt(self.server.broadcast(self.state.shared, self.state.server, client), personal)
+        if TICKET in personal:
+            raise RunError(
+                f"the personal prompt of client {client} of run '{self.run.path}' is kept at its own site: "
+                "promptfed site export there, or export what all share (--shared)"
+            )
+        return ClientPrompt(self._sent(client), personal)
+
+    def _sent(self, client: int | None) -> PromptState:
+        return self.server.broadcast(self.state.shared, self.state.server, client)
 
     def personalized(self, client: int) -> Personalized | None:
         """What `promptfed personalize` made of it for ``client``; None if it was not asked.
@@ -120,11 +133,13 @@ class FinishedRun:
             raise RunError(
                 f"run '{self.run.path}' has no client {client}; it has {', '.join(map(str, sorted(self.names)))}"
             )
-        prompt, chosen = self.prompt(client), ""
+        chosen = ""
         if shared_only:
-            prompt = ClientPrompt(prompt.shared)
-        elif found := self.personalized(client):
-            prompt, chosen = found.deployed(prompt), found.about.why
+            prompt = ClientPrompt(self._sent(client))
+        else:
+            prompt = self.prompt(client)
+            if found := self.personalized(client):
+                prompt, chosen = found.deployed(prompt), found.about.why
         name, config = self.names[client], self.run.config
         if config.oracle is not None:
             return make_blackbox_bundle(config, self.method, prompt, client, name, self.examples, chosen)

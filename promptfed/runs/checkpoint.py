@@ -24,16 +24,19 @@ from torch import Tensor
 from promptfed.errors import RunError
 from promptfed.prompts import PromptState
 from promptfed.runs.atomic import sync_folder, write_synced
+from promptfed.runs.personal_store import KEPT_CHECKPOINTS, PersonalStore, StoredPersonal
 from promptfed.types import FederationState, Reply, Update
 from promptfed.usage import Usage
 
-FORMAT = 2
+FORMAT, STORED_FORMAT = 2, 3
+"""With the clients' personal prompts inside; with the names of their versions in the folder ``personal``."""
+PERSONAL_FOLDER = "personal"
 DRAFT, REPLACED, DISCARDED = ".draft-", ".replaced-", ".discarded-"
 STATE_FILE, ABOUT_FILE = "state.safetensors", "checkpoint.json"
 READ_ATTEMPTS = 5
 
 
-def save_checkpoint(folder: Path, state: FederationState, *, events_bytes: int, keep: int = 3) -> Path:
+def save_checkpoint(folder: Path, state: FederationState, *, events_bytes: int, keep: int = KEPT_CHECKPOINTS) -> Path:
     """Write ``state`` as ``folder/round-NNNN`` and keep only the newest ``keep`` (at least 1) checkpoints.
 
     ``events_bytes`` is the length of the event log at this moment. One process may save at a time: hold the
@@ -127,7 +130,7 @@ def _named_tensors(state: FederationState) -> Iterator[tuple[str, Tensor]]:
         yield f"shared/{name}", tensor
     for name, tensor in state.server.items():
         yield f"server/{name}", tensor
-    for client, personal in state.personal.items():
+    for client, personal in _held(state).items():
         for name, tensor in personal.items():
             yield f"personal/{client}/{name}", tensor
     for reply in state.pending:
@@ -139,14 +142,16 @@ def _named_tensors(state: FederationState) -> Iterator[tuple[str, Tensor]]:
 
 def _describe(state: FederationState, blob: bytes, events_bytes: int) -> dict[str, Any]:
     """What the tensors alone do not say: which parts are empty, who replied, and the replies' numbers."""
+    stored = state.personal.versions if isinstance(state.personal, StoredPersonal) else None
     return {
-        "format": FORMAT,
+        "format": FORMAT if stored is None else STORED_FORMAT,
         "round": state.round,
         "sha256": hashlib.sha256(blob).hexdigest(),
         "events_bytes": events_bytes,
         "shared": list(state.shared),
         "server": list(state.server),
-        "personal": {str(client): list(personal) for client, personal in state.personal.items()},
+        "personal": {str(client): list(personal) for client, personal in _held(state).items()},
+        **({} if stored is None else {"stored": {str(client): version for client, version in stored.items()}}),
         "pending": [
             {
                 "client": reply.client,
@@ -167,6 +172,11 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int) -> dict[st
     }
 
 
+def _held(state: FederationState) -> Mapping[int, PromptState]:
+    """The personal prompts that are part of the checkpoint: none if they are files of their own."""
+    return {} if isinstance(state.personal, StoredPersonal) else state.personal
+
+
 def _number(value: float) -> float | str:
     """JSON has no NaN and no infinity: those go as text, which ``float`` reads back."""
     return value if math.isfinite(value) else str(value)
@@ -175,9 +185,10 @@ def _number(value: float) -> float | str:
 def _restore(folder: Path, about_bytes: bytes, blob: bytes) -> tuple[FederationState, int]:
     try:
         about = json.loads(about_bytes)
-        if about["format"] != FORMAT:
+        if about["format"] not in (FORMAT, STORED_FORMAT):
             raise RunError(
-                f"checkpoint {folder} has format {about['format']}, this version of promptfed reads {FORMAT}; "
+                f"checkpoint {folder} has format {about['format']}, this version of promptfed reads {FORMAT} and "
+                f"{STORED_FORMAT}; "
                 "resume the run with the version of promptfed that wrote it"
             )
         digest = hashlib.sha256(blob).hexdigest()
@@ -191,12 +202,19 @@ def _restore(folder: Path, about_bytes: bytes, blob: bytes) -> tuple[FederationS
             round=int(about["round"]),
             shared=_part(tensors, "shared", about["shared"]),
             server=_part(tensors, "server", about["server"]),
-            personal={int(c): _part(tensors, f"personal/{c}", names) for c, names in about["personal"].items()},
+            personal=_personal(folder, about, tensors),
             pending=tuple(_reply(tensors, saved) for saved in about["pending"]),
         )
         return state, int(about["events_bytes"])
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise RunError(f"{folder / ABOUT_FILE} is damaged ({error!r}); {_way_out(folder)}") from error
+
+
+def _personal(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mapping[int, PromptState]:
+    if about["format"] == STORED_FORMAT:
+        store = PersonalStore(folder.parent / PERSONAL_FOLDER)
+        return StoredPersonal(store, {int(client): version for client, version in about["stored"].items()})
+    return {int(c): _part(tensors, f"personal/{c}", names) for c, names in about["personal"].items()}
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str, names: list[str]) -> PromptState:

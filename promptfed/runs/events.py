@@ -9,6 +9,7 @@
 | validation | stage, round, seconds, *_calls |
 | evaluation | stage, name, local [{client, name, accuracy}], local_mean, local_std, base, new, hm, seconds, *_calls |
 
+A client whose process had to be started for its work (a site) also has start_seconds.
 A stage is one federation inside a run: the method itself, or a baseline (zero_shot, local_only).
 """
 

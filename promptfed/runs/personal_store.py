@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from promptfed.errors import RunError
 from promptfed.prompts import PromptState
 from promptfed.runs.atomic import write_bytes
+from promptfed.types import NO_PROMPT
+
+KEPT_CHECKPOINTS = 3
+"""Versions that so many checkpoints may name are not forgotten."""
 
 
 class PersonalStore:
@@ -44,3 +49,56 @@ class PersonalStore:
 
     def _path(self, client: int, round: int) -> Path:
         return self.folder / f"client-{client:05d}" / f"round-{round:04d}.safetensors"
+
+
+class StoredPersonal(Mapping[int, PromptState]):
+    """Clients' personal prompts that stay on disk: each is read when it is asked for, and none is held.
+
+    ``versions``: client -> the round whose version counts; None for the empty prompt, which has no file. A value like
+    any other: ``renewed`` makes the next one, and this one still reads what it did.
+    """
+
+    def __init__(self, store: PersonalStore, versions: Mapping[int, int | None]) -> None:
+        self.store, self.versions = store, versions
+
+    @classmethod
+    def begin(cls, store: PersonalStore, personal: Mapping[int, PromptState], round: int) -> StoredPersonal:
+        """``personal`` as it is after ``round``, written to ``store``."""
+        return cls(store, dict.fromkeys(personal))._with(personal, round)
+
+    def __getitem__(self, client: int) -> PromptState:
+        """Raises KeyError for a client that there is not, RunError for a file that is missing or damaged."""
+        version = self.versions[client]
+        return NO_PROMPT if version is None else self.store.read(client, version)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.versions)
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    def renewed(self, changed: Mapping[int, PromptState], round: int) -> StoredPersonal:
+        """With what some clients have after ``round``. Of those, versions that no kept checkpoint names are deleted."""
+        after = self._with(changed, round)
+        for client in changed:
+            named = [version for version in self.store.rounds(client) if version <= round - KEPT_CHECKPOINTS]
+            if named:
+                self.store.forget(client, before=named[-1])
+        return after
+
+    def _with(self, changed: Mapping[int, PromptState], round: int) -> StoredPersonal:
+        versions = dict(self.versions)
+        for client, personal in changed.items():
+            versions[client] = round if len(personal) else None
+            if len(personal):
+                self.store.write(client, round, personal)
+        return StoredPersonal(self.store, versions)
+
+
+def renewed(
+    personal: Mapping[int, PromptState], changed: Mapping[int, PromptState], round: int
+) -> Mapping[int, PromptState]:
+    """``personal`` with what some clients have after ``round``, kept where it is kept."""
+    if isinstance(personal, StoredPersonal):
+        return personal.renewed(changed, round)
+    return {**personal, **changed}

@@ -1,0 +1,142 @@
+"""The backbone `lit` without its image network, for processes that start anew: see promptfed.backbones.remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from promptfed.backbones.base import Backbone, CallCount, freeze, hash_tensors
+from promptfed.backbones.lit import PACKAGES, LitBackbone
+from promptfed.backbones.minilm import load_minilm, word_ids
+from promptfed.backbones.placement import pick_device, pick_dtype
+from promptfed.backbones.sentences import Sentences
+from promptfed.runs.atomic import write_bytes
+from promptfed.tasks.sources.readable import cache_folder
+
+LOG = logging.getLogger(__name__)
+FORMAT = 1
+UNFIT = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+MEAN, ABOUT = "mean.safetensors", "about.json"
+PROBES = ("a photo of a cat", "a lawn mower, and more words.")
+
+
+class RememberedLit(LitBackbone):
+    """MiniLM with the mean that ``lit`` takes off; ``whole`` loads all of it when an image is looked at.
+
+    Raises OSError, ValueError, KeyError, RuntimeError or BackboneError if ``folder`` does not hold what is needed.
+    """
+
+    def __init__(self, folder: Path, whole: Callable[[], Backbone], device: str, precision: str) -> None:
+        about, blob = json.loads((folder / ABOUT).read_bytes()), (folder / MEAN).read_bytes()
+        if about["format"] != FORMAT or hashlib.sha256(blob).hexdigest() != about["mean_sha256"]:
+            raise ValueError("another format, or damaged")
+        reader, tokenizer = load_minilm()
+        self.device, self._dtype = pick_device(device), pick_dtype(precision)
+        self._reader = freeze(reader).to(self.device, self._dtype)
+        start, stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+        table: nn.Embedding = reader.get_input_embeddings()
+        self._sentences = Sentences(self.name, partial(word_ids, tokenizer), table, start, stop, self.context_length)
+        self._mean = load(blob)["mean"].to(self.device)
+        self._fingerprint = about["fingerprint"]
+        self.calls = CallCount()
+        self._folder, self._load = folder, whole
+        self._loaded_sha256 = self.weights_sha256()
+        if self._loaded_sha256 != about["reader_sha256"]:
+            raise ValueError("the reader is another one")
+
+    _full: Backbone | None = None
+
+    def whole(self) -> Backbone:
+        """The backbone with its image network. Raises RuntimeError if it is not the one that was remembered."""
+        if self._full is None:
+            full = self._load()
+            if full.fingerprint != self.fingerprint:
+                raise RuntimeError(f"backbone '{self.name}' is not the one in {self._folder}: delete that folder")
+            full.calls = self.calls
+            self._full = full
+        return self._full
+
+    def weights_sha256(self) -> str:
+        """Of what is held here: the reader."""
+        return reader_sha256(self)
+
+    def verify_frozen(self) -> None:
+        super().verify_frozen()
+        if self._full is not None:
+            self._full.verify_frozen()
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return self.whole().preprocess(image)
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        return self.whole().encode_images(pixels)
+
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        return self.whole().encode_patches(pixels)
+
+
+def load_remembered_lit(whole: Callable[[], Backbone], device: str, precision: str) -> Backbone:
+    """``whole()``, without the image network if the rest is remembered and until an image is looked at."""
+    folder = folder_of(device, precision)
+    if folder is None:
+        return whole()
+    try:
+        return RememberedLit(folder, whole, device, precision)
+    except UNFIT as error:
+        LOG.debug("nothing remembered in %s: %s", folder, error)
+    backbone = whole()
+    try:
+        if isinstance(backbone, LitBackbone):
+            remember(folder, backbone, whole, device, precision)
+    except UNFIT as error:
+        LOG.debug("backbone 'lit' is not remembered: %s", error)
+    return backbone
+
+
+def folder_of(device: str, precision: str) -> Path | None:
+    """Where it is remembered; None where a package is missing, which loading it says better."""
+    try:
+        versions = [version(package) for package in ("promptfed", "torch", *sorted(PACKAGES.values()))]
+    except PackageNotFoundError:
+        return None
+    described = json.dumps([FORMAT, "lit", str(pick_device(device)), precision, versions])
+    home: Path = cache_folder()
+    return home / "towers" / hashlib.sha256(described.encode()).hexdigest()[:32]
+
+
+def remember(folder: Path, backbone: LitBackbone, whole: Callable[[], Backbone], device: str, precision: str) -> None:
+    """Write down what ``RememberedLit`` needs. Raises ValueError if what comes back has other bits."""
+    blob = save({"mean": backbone._mean.cpu().contiguous()})
+    about = {
+        "format": FORMAT,
+        "mean_sha256": hashlib.sha256(blob).hexdigest(),
+        "reader_sha256": reader_sha256(backbone),
+        "fingerprint": backbone.fingerprint,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / MEAN, blob)
+    write_bytes(folder / ABOUT, json.dumps(about).encode())
+    again, calls = RememberedLit(folder, whole, device, precision), backbone.calls
+    backbone.calls = CallCount()  # what is done to compare is not a run's
+    same = torch.equal(again.encode_text(PROBES), backbone.encode_text(PROBES))
+    backbone.calls = calls
+    if not same:
+        (folder / ABOUT).unlink(missing_ok=True)
+        raise ValueError("its features have other bits")
+
+
+def reader_sha256(backbone: LitBackbone) -> str:
+    """Hex SHA-256 of the text model's weights."""
+    return hash_tensors(chain(backbone._reader.named_parameters(), backbone._reader.named_buffers()))

@@ -1,0 +1,102 @@
+"""`promptfed flower init`: a run as a Flower app, for real sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptfed.commands import options
+from promptfed.errors import ConfigError
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(
+        name="flower", help="Run over real sites, with Flower (promptfed[flower]).", rich_markup_mode=None
+    )
+    group.command("init")(init)
+    # A single command would otherwise take the place of its group.
+    group.callback()(_group)
+    app.add_typer(group)
+
+
+def _group() -> None:
+    """Run over real sites, with Flower (pip install 'promptfed[flower]')."""
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder for the app.", metavar="DIR")],
+    task: options.Task = None,
+    method: options.Method = None,
+    backbone: options.Backbone = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="sites: every site brings its own folder. Else, as of train: all nodes deal it out alike [icons].",
+            metavar="SOURCE",
+        ),
+    ] = None,
+    data_root: options.DataRoot = None,
+    clients: Annotated[
+        str | None, typer.Option("--clients", help="Number of sites [8, or one a domain].", metavar="N")
+    ] = None,
+    rounds: options.Rounds = None,
+    shots: options.Shots = None,
+    partition: options.Partition = None,
+    alpha: options.Alpha = None,
+    participation: options.Participation = None,
+    aggregator: options.Aggregator = None,
+    quorum: options.Quorum = None,
+    round_seconds: options.RoundSeconds = None,
+    client_seconds: options.ClientSeconds = None,
+    baselines: options.Baselines = None,
+    threads: options.Threads = None,
+    seed: options.Seed = None,
+    partition_seed: options.PartitionSeed = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    strict: options.Strict = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    classes: Annotated[
+        str, typer.Option("--classes", help="Agreed class names, with commas [all that the sites have].")
+    ] = "",
+    min_sites: Annotated[int, typer.Option("--min-sites", help="Sites that a round needs.", min=1)] = 1,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run", help="Where the server keeps the run [DIR-run].", metavar="DIR")
+    ] = None,
+    publisher: Annotated[str, typer.Option("--publisher", help="Who publishes the app, for Flower.")] = "promptfed",
+) -> None:
+    """Write a small Flower app for a run, and a README with the commands for the server and its sites.
+
+    \b
+    Examples:
+      promptfed flower init hospitals --data sites --clients 3 --backbone lit --method fedper
+      promptfed flower init trial --clients 8                 every node plays a client of the bundled data
+
+    Only zero-shot runs beside the method unless --baselines says otherwise: over a network each round takes seconds.
+    """
+    from promptfed.config import RunConfig, build_config
+    from promptfed.deployment.scaffold import write_app
+    from promptfed.deployment.server import checked
+
+    flags = {
+        "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
+        "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
+        "aggregator": aggregator, "quorum": quorum, "round_seconds": round_seconds, "baselines": baselines,
+        "client_seconds": client_seconds,
+        "threads": threads,
+        "seed": seed, "partition_seed": partition_seed, "device": device, "precision": precision, "strict": strict,
+    }  # fmt: skip
+    chosen = options.config_from(flags, config, set_)
+    quiet = {"baselines": ("zero_shot",), "validate_every": 5}
+    usual = {name: value for name, value in quiet.items() if name not in chosen.model_fields_set}
+    given = {name: getattr(chosen, name) for name in chosen.model_fields_set}
+    resolved: RunConfig = checked(build_config(given, usual))
+    if resolved.clients is not None and min_sites > resolved.clients:
+        raise ConfigError(f"--min-sites {min_sites} is more than the {resolved.clients} sites that there are")
+    place = (run_dir or folder.with_name(f"{folder.name}-run")).expanduser().resolve()
+    write_app(folder, resolved, run_dir=place, classes=classes, min_sites=min_sites, publisher=publisher)
+    typer.echo(f"wrote the app to {folder}; {folder / 'README.md'} has the commands for the server and each site")

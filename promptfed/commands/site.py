@@ -1,0 +1,90 @@
+"""`promptfed site`: what the operator of a site does on its own machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptfed.commands import options
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(
+        name="site", help="On the machine of a site: check it, export its prompt.", rich_markup_mode=None
+    )
+    group.command("check")(check)
+    group.command("export")(export)
+    app.add_typer(group)
+
+
+def check(
+    node_config: Annotated[
+        str, typer.Option("--node-config", help="The same words as of flower-supernode.", metavar="WORDS")
+    ],
+    superlink: Annotated[
+        str | None, typer.Option("--superlink", help="The server, to see if it can be reached.", metavar="HOST:PORT")
+    ] = None,
+    root_certificates: Annotated[
+        Path | None, typer.Option("--root-certificates", help="The CA's certificate.", metavar="FILE")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="The server speaks without TLS.")] = False,
+    task: options.Task = None,
+    backbone: options.Backbone = None,
+    shots: options.Shots = None,
+    classes: Annotated[
+        str, typer.Option("--classes", help="The agreed class names, with commas, if they are known.")
+    ] = "",
+    set_: options.Set = None,
+) -> None:
+    """Check data folder, backbone, disk and server before anyone waits for this site. Exit code 2 if anything fails.
+
+    \b
+    Examples:
+      promptfed site check --node-config 'site="north" data="folder:/site/data" state-dir="/var/lib/promptfed"' \\
+          --superlink server:8000 --root-certificates ca.crt --backbone lit
+    """
+    from promptfed.config import build_config, parse_settings
+    from promptfed.deployment.check import checks, parse_node_config
+    from promptfed.errors import DeploymentError
+
+    flags = {"task": task, "backbone": backbone, "shots": shots}
+    config = build_config(options.given(flags), parse_settings(set_ or []), {"data": "sites", "clients": 1})
+    failures = 0
+    for done in checks(
+        parse_node_config(node_config),
+        config,
+        superlink=superlink,
+        root_certificates=root_certificates,
+        insecure=insecure,
+        classes=tuple(name.strip() for name in classes.split(",") if name.strip()),
+    ):
+        typer.echo(f"{'ok  ' if done.fine else 'FAIL'} {done.what}: {done.said}")
+        failures += not done.fine
+    if failures:
+        raise DeploymentError(f"{failures} of the checks failed: this site would not take part")
+
+
+def export(
+    state_dir: Annotated[Path, typer.Option("--state-dir", help="The site's state-dir.", metavar="DIR")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.", metavar="DIR")],
+    run: Annotated[str | None, typer.Option("--run", help="Which run [the last one].", metavar="ID")] = None,
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="Where this site has the backbone, if its path differs.")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in that folder.")] = False,
+) -> None:
+    """Write the site's own prompt as a bundle: what it keeps itself, with the last shared prompt that it was sent.
+
+    Works without the server, after the run or in the middle of it.
+
+    \b
+    Examples:
+      promptfed site export --state-dir /var/lib/promptfed --out prompt
+      promptfed predict prompt photo.jpg
+    """
+    from promptfed.deployment.take_home import export_site
+
+    folder, round = export_site(state_dir, out, run=run, backbone=backbone, overwrite=overwrite)
+    typer.echo(f"the prompt after round {round} is in {folder}")

@@ -1,0 +1,1 @@
+"""A federation of real sites: what the server and each site do, and the messages between them (over Flower)."""

@@ -1,0 +1,51 @@
+"""The ClientApp of a site: a few lines of Flower around promptfed.deployment.site."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from promptfed.deployment import codec, messages  # first: it says how to install what the next two need
+from promptfed.errors import PromptFedError
+
+from flwr.app import Context, Message  # isort: skip
+from flwr.clientapp import ClientApp  # isort: skip
+
+_SITES: dict[str, object] = {}
+
+
+def client_app() -> ClientApp:
+    """What a node runs, in a new process for every message. All that differs between sites is in ``--node-config``."""
+    app = ClientApp()
+    app.query("promptfed")(answer)
+    app.train("promptfed")(answer)
+    app.evaluate("promptfed")(answer)
+    return app
+
+
+def answer(message: Message, context: Context) -> Message:
+    """The answer of this node's site; whatever is wrong with its options or its data is in the answer, in one line."""
+    from promptfed.deployment.site import Site, SiteOptions
+
+    try:
+        key = repr(sorted(context.node_config.items()))
+        if key not in _SITES:
+            _SITES.clear()
+            _SITES[key] = Site(SiteOptions.of(context.node_config), began())
+        site = _SITES[key]
+        assert isinstance(site, Site)
+        return Message(site.answer(message.content), reply_to=message)
+    except PromptFedError as error:
+        print(f"error: {error}", flush=True)
+        return Message(codec.pack(messages.Problem(why=str(error))), reply_to=message)
+
+
+def began() -> float:
+    """When this process started, on the clock ``time.monotonic``; where the system does not tell, now."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        age = 0.0
+    return time.monotonic() - age

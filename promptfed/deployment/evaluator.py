@@ -1,0 +1,140 @@
+"""Judging at the sites: the server holds no data, so each site says how its own prompt does on its own images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, harmonic_mean, pstdev
+
+from promptfed.deployment import codec
+from promptfed.deployment.messages import Agreement, Evaluate, EvaluateAnswer, Finish, FinishAnswer, Right
+from promptfed.deployment.sites import Sites
+from promptfed.engines.flower import start_of
+from promptfed.errors import DeploymentError
+from promptfed.evaluation import Evaluation
+from promptfed.federation import Federation
+from promptfed.types import FederationState, Figures
+
+
+class SiteEvaluator:
+    """The protocol of promptfed.evaluation, each figure computed where the data is.
+
+    local: every site on its own classes, mean over sites. Where nodes simulate clients of one task, base, new and
+    domains are of the common test images, mean over the clients' prompts, as in one process. Where sites have data of
+    their own there are no common images: base is the share of *all sites' test images* that are classified right among
+    all base classes, each by its own site's prompt; new and domains likewise.
+
+    Sites that do not answer within ``seconds`` (each time) are left out of the figures and named.
+    """
+
+    def __init__(self, sites: Sites, agreement: Agreement, seconds: float | None = None) -> None:
+        self.sites, self.agreement, self.seconds = sites, agreement, seconds
+
+    def validate(self, federation: Federation, state: FederationState) -> float:
+        """NaN if no site with validation images answered."""
+        answers = self._ask(federation, state, federation.clients, ())
+        judged = [answer.local.accuracy for answer in answers.values() if answer.local is not None]
+        return fmean(judged) if judged else float("nan")
+
+    def evaluate(self, federation: Federation, state: FederationState) -> Evaluation:
+        """Raises DeploymentError if no site with test images answered."""
+        sent = {client: prompt.shared for client, prompt in federation.prompts(state).items()}
+        first = federation.clients[0]
+        alike = all(sent[c] is sent[first] and not len(state.personal[c]) for c in federation.clients)
+        whole = federation.clients[:1] if alike and self.agreement.simulated else federation.clients
+        answers = self._ask(federation, state, federation.clients, whole, part="test")
+        local = {c: answers[c].local for c in sorted(answers)}
+        accuracies = {c: found.accuracy for c, found in local.items() if found is not None}
+        base = self._joint([answers[c].base for c in whole if c in answers])
+        if not accuracies or base is None:
+            raise DeploymentError("no site with test images answered: start the run again to repeat the tests")
+        new = self._joint([answers[c].new for c in whole if c in answers])
+        domains = {
+            name: self._joint([answers[c].domains.get(name) for c in whole if c in answers]) or 0.0
+            for name in sorted({name for answer in answers.values() for name in answer.domains})
+        }
+        parts = [fmean(accuracies.values()), base] + ([] if new is None else [new])
+        figures = Figures(
+            name=federation.method.name,
+            local=parts[0],
+            local_std=pstdev(accuracies.values()),
+            base=base,
+            new=new,
+            hm=None if new is None else harmonic_mean(parts),
+            domains=domains,
+        )
+        return Evaluation(figures, accuracies)
+
+    def finish(self, federation: Federation, state: FederationState) -> dict[int, str]:
+        """Let every site write down the prompt that it deploys. Client -> where, or why not (in brackets)."""
+        questions = {
+            client: codec.pack(
+                Finish(
+                    agreement=self.agreement,
+                    stage=federation.stage,
+                    client=client,
+                    round=state.round,
+                    start=start_of(state.personal[client]),
+                ),
+                shared=federation.prompt(state, client).shared,
+            )
+            for client in federation.clients
+        }
+        found = dict.fromkeys(questions, "(no answer)")
+        for client, answer in self.sites.ask(questions, group="finish", seconds=self.seconds).items():
+            try:
+                if answer.content is None:
+                    raise DeploymentError(answer.failure)
+                found[client] = codec.unpack(answer.content, FinishAnswer).words.bundle
+            except DeploymentError as error:
+                found[client] = f"({error})"
+        return found
+
+    def _ask(
+        self,
+        federation: Federation,
+        state: FederationState,
+        clients: Sequence[int],
+        whole: Sequence[int],
+        part: str = "val",
+    ) -> dict[int, EvaluateAnswer]:
+        questions = {
+            client: codec.pack(
+                Evaluate(
+                    agreement=self.agreement,
+                    stage=federation.stage,
+                    client=client,
+                    round=state.round,
+                    start=start_of(state.personal[client]),
+                    part="test" if part == "test" else "val",
+                    whole=client in whole,
+                ),
+                shared=federation.prompt(state, client).shared,
+            )
+            for client in clients
+        }
+        answers: dict[int, EvaluateAnswer] = {}
+        for client, answer in self.sites.ask(questions, group=f"{part}-{state.round}", seconds=self.seconds).items():
+            try:
+                if answer.content is None:
+                    raise DeploymentError(answer.failure)
+                found = codec.unpack(answer.content, EvaluateAnswer).words
+                if found.client != client:
+                    raise DeploymentError(f"it is the answer of client {found.client}")
+                answers[client] = found
+            except DeploymentError as error:
+                self.sites.say(f"client {client} is not in the figures: {error}")
+        return answers
+
+    def _joint(self, found: Sequence[Right | None]) -> float | None:
+        """One figure out of several prompts'; None if nobody has test images for it."""
+        known = [one for one in found if one is not None and one.of]
+        if not known:
+            return None
+        if self.agreement.simulated:  # the same images each time
+            return fmean(one.accuracy for one in known)
+        return sum(one.right for one in known) / sum(one.of for one in known)
+
+
+def places(found: Mapping[int, str], agreement: Agreement) -> list[str]:
+    """What ``finish`` found, as lines to read."""
+    return [f"{agreement.sites[client].name}: {where}" for client, where in sorted(found.items())]

@@ -1,0 +1,114 @@
+"""The README of a generated Flower app: the commands for one server and its sites, to be copied as they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from promptfed.config import RunConfig
+
+TEXT = """\
+# A federation of {sites} sites
+
+`promptfed flower init` wrote this app. It learns task `{task}` with method `{method}` against backbone `{backbone}`, in
+{rounds} rounds. Everything that can be chosen is in `federation/config.yaml` and at the end of `pyproject.toml`; the
+two Python files only call promptfed.
+
+Images and personal prompts stay at their sites. docs/engines.md of promptfed says what the server can see.
+
+## On every machine
+
+    python3 -m venv venv && . venv/bin/activate
+    pip install 'promptfed[flower]=={version}'
+    export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
+
+The two variables switch off Flower's telemetry and its search for updates; set them in every shell below. A venv of its
+own, because Flower pins many packages narrowly.
+
+## Server: certificates and the list of nodes
+
+    mkdir -p keys && cd keys
+    openssl req -x509 -newkey rsa:4096 -nodes -days 365 -subj "/CN=our CA" -keyout ca.key -out ca.crt \\
+        -addext basicConstraints=critical,CA:TRUE
+    openssl req -newkey rsa:4096 -nodes -subj "/CN=SERVER" -keyout server.key -out server.csr
+    printf 'subjectAltName=DNS:SERVER,DNS:localhost,IP:127.0.0.1\\n' > san.txt
+    openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -extfile san.txt -out server.pem
+    cd ..
+
+Write the server's own name for SERVER, three times. Give `ca.crt` to every site; `ca.key` and `server.key` to nobody.
+
+    flower-superlink --ssl-ca-certfile keys/ca.crt --ssl-certfile keys/server.pem --ssl-keyfile keys/server.key \\
+        --enable-supernode-auth --host 0.0.0.0 --port 8000 --database superlink.db \\
+        --disable-runtime-dependency-installation
+
+The last option keeps Flower from installing packages when a run starts. In another shell, once:
+
+    mkdir -p ~/.flwr && cat >> ~/.flwr/config.toml <<'END'
+    [superlink.ours]
+    address = "localhost:8000"
+    root-certificates = "{here}/keys/ca.crt"
+    END
+    flwr supernode register site0.pub ours        # the public key that a site sent, one call a site
+    flwr supernode list ours
+
+## Each site: a key, a check, a node
+
+    ssh-keygen -t ecdsa -b 384 -N "" -C "" -f site0         # send site0.pub to the server, keep site0
+    promptfed site check --node-config '{node}' --superlink SERVER:8000 --root-certificates ca.crt --backbone {backbone}
+    flower-supernode --root-certificates ca.crt --auth-supernode-private-key site0 --superlink SERVER:8000 \\
+        --host 127.0.0.1 --port 9094 --node-config '{node}'
+
+{node_words}
+A site that was stopped is simply started again, after two minutes: until then the server takes the old process for
+alive and refuses the key. Its personal prompt is in its state-dir.
+
+## The run
+
+    flwr run {here} ours --stream
+
+The server keeps it in `{run_dir}` (`--run-config 'run-dir="/another/folder"'` for another one). After a crash give the
+same command again: it goes on from the last checkpoint. `promptfed report {run_dir}` shows figures; `flwr stop` ends a
+run early.
+
+## What each site takes home
+
+After the last round every site has its own prompt in its state-dir. It can make it again at any time, also without the
+server:
+
+    promptfed site export --state-dir STATE_DIR --out prompt
+    promptfed predict prompt photo.jpg
+
+## Trying it on one machine, without keys
+
+    flower-superlink --insecure --host 127.0.0.1 --port 8000 --disable-runtime-dependency-installation
+    flower-supernode --insecure --superlink 127.0.0.1:8000 --host 127.0.0.1 --port 9094 --node-config '{node}'
+    printf '[superlink.loop]\\naddress = "127.0.0.1:8000"\\ninsecure = true\\n' >> ~/.flwr/config.toml
+    flwr run {here} loop --stream
+
+Every node needs a port, a state-dir and a name (or number) of its own.
+"""
+OWN = 'site="SITE_NAME" data="folder:/site/data" state-dir="/var/lib/promptfed"'
+OWN_WORDS = """\
+`data` is a folder with one folder of images for each class; `site` is the name that all others know this site by, the
+same for ever. `backbone` (a path, if it differs here), `device` (cuda) and `domain` may be added.
+"""
+SIMULATED = 'partition-id=0 state-dir="/var/lib/promptfed/0"'
+SIMULATED_WORDS = """\
+The run simulates its clients: every node deals out the same data, and node k (`partition-id=k`, from 0) plays client k.
+For sites with data of their own, make the app with `--data sites --clients N`.
+"""
+
+
+def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, version: str) -> str:
+    own = config.data == "sites"
+    return TEXT.format(
+        sites=sites,
+        task=config.task,
+        method=config.method,
+        backbone=config.backbone,
+        rounds=config.rounds,
+        version=version,
+        here=folder.resolve(),
+        run_dir=run_dir,
+        node=OWN if own else SIMULATED,
+        node_words=OWN_WORDS if own else SIMULATED_WORDS,
+    )

@@ -1,0 +1,292 @@
+"""The ServerApp: agrees with the sites, then runs promptfed's own loop over them, in a run directory like any other."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptfed.backbones.features import FeatureStore
+from promptfed.backbones.remembered import load_remembered
+from promptfed.config import RunConfig, build_config, read_yaml, validate
+from promptfed.deployment import codec  # first: it says how to install what the next need
+from promptfed.deployment.evaluator import SiteEvaluator, places
+from promptfed.deployment.messages import Agreement, Hello, HelloAnswer, Prepare, PrepareAnswer, Site
+from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
+from promptfed.deployment.sites import Sites
+from promptfed.engines.flower import FlowerEngine
+from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
+from promptfed.experiment import Experiment, resolve
+from promptfed.progress import Progress
+from promptfed.runs.checkpoint import load_checkpoint
+from promptfed.runs.directory import RunDirectory, is_run
+from promptfed.tasks import TASKS
+from promptfed.training import Training
+from promptfed.types import FederatedTask, Reply
+from promptfed.usage import Usage
+
+from flwr.app import Context  # isort: skip
+from flwr.serverapp import Grid, ServerApp  # isort: skip
+
+OWN_DATA = "sites"
+"""The ``data`` of a run whose sites have data of their own."""
+FILE = "deployment.json"
+FREE = ("round_seconds", "strict")
+"""Options that may be changed when a run goes on."""
+
+say: Callable[[str], None] = partial(print, flush=True)
+
+
+class ServerOptions(BaseModel):
+    """Options of the deployment rather than of the run: Flower's run config."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    run_dir: Path = Field(alias="run-dir")
+    classes: str = Field("", description="agreed class names, with commas; by default all that the sites have")
+    min_sites: int = Field(1, alias="min-sites", ge=1)
+    wait_seconds: float = Field(600, alias="wait-seconds", gt=0)
+    patience_seconds: float = Field(300, alias="patience-seconds", ge=0)
+    site_seconds: float = Field(3600, alias="site-seconds", gt=0)
+    poll_seconds: float = Field(1.0, alias="poll-seconds", gt=0)
+
+    @property
+    def agreed(self) -> tuple[str, ...] | None:
+        names = tuple(name.strip() for name in self.classes.split(",") if name.strip())
+        return names or None
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What ``serve`` came to: the figures, and where each site has its prompt."""
+
+    metrics: dict[str, Any]
+    bundles: dict[int, str]
+
+
+def server_app(config: Path) -> ServerApp:
+    """A ServerApp that runs, or goes on with, the run that ``config`` (a YAML file of options) describes."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        try:
+            serve(
+                grid, validate(ServerOptions, context.run_config, "run config option"), build_config(read_yaml(config))
+            )
+        except PromptFedError as error:
+            say(f"error: {error}")
+            sys.exit(2)
+
+    return app
+
+
+def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
+    """The whole run, from the first message to the bundles at the sites.
+
+    Raises ConfigError for what cannot be run over sites, DeploymentError if too few of them come.
+    """
+    if not options.run_dir.is_absolute():
+        raise ConfigError(f"run-dir is '{options.run_dir}': give an absolute path, so that a restarted run finds it")
+    config = checked(config)
+    folder = _folder(options.run_dir, config)
+    with folder.lock(), folder.attach_log():
+        features = FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
+        known = folder.read_json(FILE) or {"run": uuid.uuid4().hex}
+        folder.write_json(FILE, known)
+        simulated = config.data != OWN_DATA
+        agreement = Agreement.model_validate(known["agreement"]) if "agreement" in known else None
+        hello = Hello(
+            run=known["run"],
+            simulated=simulated,
+            config=config.model_dump(mode="json"),
+            classes=None if agreement is None and options.agreed is None else _classes(agreement, options),
+            fingerprint=features.backbone.fingerprint,
+            promptfed=version("promptfed"),
+        )
+        sites = Sites(grid, hello, patience=options.patience_seconds, poll=options.poll_seconds, say=say)
+        dealt = TASKS[config.task].build(config) if simulated else None
+        wanted = len(agreement.sites) if agreement else len(dealt.clients) if dealt else config.clients or 1
+        needed = min(options.min_sites, wanted)
+        if agreement is not None:
+            sites.agree([site.name for site in agreement.sites])
+            say(f"going on with {folder.path}")
+        sites.gather(wanted, options.wait_seconds)
+        if agreement is None:
+            if len(sites.connected) < needed:
+                raise DeploymentError(_too_few(sites, needed, options.wait_seconds))
+            agreement = _agree(hello, config, sites, dealt, options)
+        sites.agree([site.name for site in agreement.sites])
+        answers = _answers(known, agreement, sites)
+        task = _without_data(dealt) if dealt else remote_task(agreement, answers, config)
+        folder.write_json(
+            FILE,
+            {
+                "run": known["run"],
+                "agreement": agreement.model_dump(mode="json"),
+                "answers": [answer.model_dump(mode="json") for answer in answers],
+            },
+        )
+        experiment = Experiment.build(config, features=features, task=task)
+        _prepare(sites, agreement, options.site_seconds)
+        engine = FlowerEngine(
+            sites,
+            agreement,
+            min_sites=needed,
+            wait_seconds=options.wait_seconds,
+            client_seconds=config.client_seconds,
+        )
+        evaluator = SiteEvaluator(sites, agreement, options.site_seconds)
+        training = Training(experiment, folder, Told(), engine=engine, evaluator=evaluator)
+        metrics = training.execute()
+        saved = load_checkpoint(folder.stage_folder(config.method, is_baseline=False))
+        assert saved is not None, "a run that was executed has a checkpoint"
+        bundles = evaluator.finish(experiment.federation(config.method, engine), saved[0])
+        for line in places(bundles, agreement):
+            say(f"prompt at {line}")
+    from promptfed.report.html import write_report
+
+    say(f"prompt SHA-256 {metrics['prompt_sha256']}; report: {write_report(folder)}")
+    return Deployed(metrics, bundles)
+
+
+class Told(Progress):
+    """Progress as lines of text, which Flower streams to whoever watches the run."""
+
+    def client(self, name: str, reply: Reply) -> None:
+        if reply.failure:
+            say(f"  client {reply.client}: {reply.failure}")
+            return
+        start = "" if reply.start_seconds is None else f", after a start of {reply.start_seconds:.1f} s"
+        say(f"  client {reply.client}: loss {reply.update.loss:.4f}, {reply.seconds:.1f} s of work{start}")
+
+    def round(
+        self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
+    ) -> None:
+        say(f"{name} round {round}: loss {loss:.4f}, validation accuracy {val_accuracy:.4f}, {bytes_sent:,} bytes")
+
+    def note(self, text: str) -> None:
+        say(text)
+
+
+# -------------------------------------------------------------------------------------------------- pieces
+
+
+def checked(config: RunConfig) -> RunConfig:
+    """``config`` resolved, if it can be run over sites; else ConfigError."""
+    config = resolve(config)
+    if config.oracle is not None:
+        raise ConfigError(
+            f"task '{config.task}' asks a black box, whose budget is one process's: run it with --engine local or ray"
+        )
+    if config.data == OWN_DATA:
+        from promptfed.deployment.site_task import options_of
+
+        options_of(config)
+        if config.clients is None:
+            raise ConfigError("sites bring their own data, so say how many there are: --clients N")
+    return config
+
+
+def _folder(path: Path, config: RunConfig) -> RunDirectory:
+    """The run directory, new or to go on with. Raises RunError if it belongs to a run with other options."""
+    if not is_run(path):
+        return RunDirectory.create(path, config, label="")
+    folder = RunDirectory.open(path)
+    before, now = folder.config.model_dump(), config.model_dump()
+    changed = [name for name in before if before[name] != now[name] and name not in FREE]
+    if changed:
+        raise RunError(
+            f"run directory '{path}' belongs to a run with another {', '.join(changed)}: choose another run-dir, or go "
+            f"back to {', '.join(f'{name}={before[name]}' for name in changed)}"
+        )
+    if any(before[name] != now[name] for name in FREE):
+        folder.reconfigure(config)
+    return folder
+
+
+def _classes(agreement: Agreement | None, options: ServerOptions) -> tuple[str, ...] | None:
+    return options.agreed if agreement is None else (*agreement.base_classes, *agreement.new_classes)
+
+
+def _too_few(sites: Sites, needed: int, seconds: float) -> str:
+    why = "; ".join(sorted(set(sites.problems.values()))) or "no other node answered"
+    return f"{len(sites.connected)} sites fit after {seconds:.0f} s, and {needed} are needed (min-sites): {why}"
+
+
+def _agree(
+    hello: Hello, config: RunConfig, sites: Sites, dealt: FederatedTask | None, options: ServerOptions
+) -> Agreement:
+    """From the first answers to what all keep to."""
+    if dealt is not None:
+        base, new, templates = dealt.base_classes, dealt.new_classes, dealt.templates
+        members = [Site(name=data.name, domain=data.domain) for data in dealt.clients]
+    else:
+        names = sorted(sites.connected)
+        held: dict[str, list[str]] = {}
+        for name in names:
+            for label in sites.answers[name].classes:
+                held.setdefault(label, []).append(name)
+        if options.agreed is None:
+            for label, owners in sorted(held.items()):
+                if len(owners) == 1 < len(names):
+                    say(f"note: only {owners[0]} has class '{label}' (is it spelt as elsewhere?)")
+        base, new, templates = agreed_task(config, options.agreed or tuple(sorted(held)))
+        if len(base) < 2:
+            raise DeploymentError(f"the sites have one class only ('{base[0]}'): at least two are needed")
+        members = [sites.answers[name].site for name in names]
+    say(f"agreed: {len(members)} sites ({', '.join(site.name for site in members)}), {len(base)} classes")
+    return Agreement(
+        run=hello.run,
+        simulated=dealt is not None,
+        config=hello.config,
+        base_classes=base,
+        new_classes=new,
+        templates=templates,
+        sites=tuple(members),
+        fingerprint=hello.fingerprint,
+    )
+
+
+def _answers(known: Mapping[str, Any], agreement: Agreement, sites: Sites) -> list[HelloAnswer]:
+    """What each site said about its data: of a run that goes on, what it said at first."""
+    if known.get("answers"):
+        return [HelloAnswer.model_validate(answer) for answer in known["answers"]]
+    if agreement.simulated:
+        return []
+    return [sites.answers[site.name] for site in agreement.sites]
+
+
+def _without_data(task: FederatedTask) -> FederatedTask:
+    """``task`` with labels alone, which the tables count: the server sees no image, not even a simulated one."""
+
+    def labels(split: Any) -> Any:
+        return replace(split, items=())
+
+    clients = tuple(
+        replace(data, train=labels(data.train), val=labels(data.val), test=labels(data.test)) for data in task.clients
+    )
+    tests = dict.fromkeys(task.domain_tests, NOTHING)
+    return replace(task, clients=clients, base_test=NOTHING, new_test=NOTHING, domain_tests=tests)
+
+
+def _prepare(sites: Sites, agreement: Agreement, seconds: float) -> None:
+    """Every site encodes its images once, so that no round has to wait for the image tower."""
+    questions = {k: codec.pack(Prepare(agreement=agreement, client=k)) for k in range(len(agreement.sites))}
+    for client, answer in sorted(sites.ask(questions, group="prepare", seconds=seconds).items()):
+        name = agreement.sites[client].name
+        try:
+            if answer.content is None:
+                raise DeploymentError(answer.failure)
+            parcel = codec.unpack(answer.content, PrepareAnswer)
+            started = f"; its process took {parcel.started:.1f} s to start" if parcel.started is not None else ""
+            say(f"{name}: {parcel.words.images} images encoded in {parcel.words.seconds:.1f} s{started}")
+        except DeploymentError as error:
+            say(f"{name} could not prepare: {error}")

@@ -1,0 +1,270 @@
+"""A site: answers the server's questions from its own data, in a process that may be new for each of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptfed.backbones.features import FeatureStore
+from promptfed.backbones.remembered import load_remembered
+from promptfed.config import RunConfig, build_config, validate
+from promptfed.deployment import codec, messages
+from promptfed.deployment.messages import Agreement
+from promptfed.deployment.site_store import SiteStore
+from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
+from promptfed.deployment.take_home import write_site_bundle
+from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
+from promptfed.evaluation import accuracy, local_accuracy, mean_accuracies
+from promptfed.experiment import Experiment, resolve
+from promptfed.methods.base import Method
+from promptfed.prompts import PromptState
+from promptfed.tasks import TASKS
+from promptfed.types import Broadcast, ClientPrompt, FederatedTask, Job, Split
+
+log = logging.getLogger(__name__)
+
+
+class SiteOptions(BaseModel):
+    """What the operator of a node says about it: Flower's ``--node-config``.
+
+    With ``data`` the site has images of its own and a name, ``site``; with ``partition-id`` it plays one client of a
+    task that all nodes deal out alike. The server sees none of these options.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    state_dir: Path = Field(alias="state-dir")
+    site: str = ""
+    domain: str = ""
+    data: str = ""
+    partition_id: int | None = Field(None, alias="partition-id", ge=0)
+    backbone: str = Field("", description="where this site has the agreed backbone, if its path differs")
+    device: str = ""
+    lost_state: Literal["stop", "restart"] = Field("stop", alias="lost-state")
+
+    @classmethod
+    def of(cls, node_config: Mapping[str, Any]) -> SiteOptions:
+        """Raises ConfigError naming what is missing or wrong."""
+        options = validate(cls, node_config, "node-config option")
+        if not options.data and options.partition_id is None:
+            raise ConfigError(
+                'this node\'s --node-config has neither data="folder:PATH" with site="NAME" (a site with images of '
+                "its own) nor partition-id=K (one client of a task that all deal out alike)"
+            )
+        if options.data and not options.site:
+            raise ConfigError(f'this node\'s --node-config has data="{options.data}" and no site="NAME"')
+        return options
+
+
+class Site:
+    """``answer`` is all that the server can ask for. ``began``: when this process started (``time.monotonic``)."""
+
+    def __init__(self, options: SiteOptions, began: float | None = None) -> None:
+        self.options, self._began = options, began
+        self._experiments: dict[str, Experiment] = {}
+        self._methods: dict[tuple[str, str], Method] = {}
+
+    def answer(self, content: Any) -> Any:
+        """The answer to a packed question; a ``Problem`` if there is none."""
+        began, self._began = self._began or time.monotonic(), None
+        try:
+            kind = codec.kind_of(content)
+            if kind not in self._able:
+                raise DeploymentError(f"the server sent a {kind!r} message, which this version does not know")
+            return self._able[kind](content, began)
+        except PromptFedError as error:
+            log.warning("%s: %s", self.options.site or f"client {self.options.partition_id}", error)
+            return codec.pack(messages.Problem(why=str(error)))
+
+    @property
+    def _able(self) -> dict[str, Callable[[Any, float], Any]]:
+        return {
+            "Hello": self._hello,
+            "Prepare": self._prepare,
+            "Train": self._train,
+            "Evaluate": self._evaluate,
+            "Finish": self._finish,
+        }
+
+    # ---------------------------------------------------------------------------------------- first messages
+
+    def _hello(self, content: Any, began: float) -> Any:
+        asked = codec.unpack(content, messages.Hello).words
+        options, config = self.options, self._config(asked.config, asked.simulated)
+        own, theirs = version("promptfed"), asked.promptfed
+        if own != theirs:
+            raise DeploymentError(f"promptfed {own} is installed here, the server has {theirs}: install the same")
+        found: messages.HelloAnswer
+        if asked.simulated:
+            task = TASKS[config.task].build(config)
+            client = self._client(len(task.clients))
+            found = simulated_answer(client, task, own)
+        else:
+            data = read_site(options.site, options.data, config)
+            if asked.classes is not None:
+                check_classes(data, asked.classes)
+            domain = options.domain or (options.site if config.task == "clip-domains" else "")
+            found = own_answer(messages.Site(name=options.site, domain=domain), data, own)
+        if (fingerprint := self._features(config).backbone.fingerprint) != asked.fingerprint:
+            raise DeploymentError(
+                f"backbone '{config.backbone}' here has fingerprint {fingerprint[:12]}, the server's "
+                f"{asked.fingerprint[:12]}: bring the same weights, device and precision"
+            )
+        return codec.pack(found, self._since(began))
+
+    def _prepare(self, content: Any, began: float) -> Any:
+        asked = codec.unpack(content, messages.Prepare).words
+        experiment = self._experiment(asked.agreement)
+        started, before, clock = self._since(began), experiment.setup.usage(), time.perf_counter()
+        experiment.fill_features()
+        images = (experiment.setup.usage() - before).image_encoder_calls
+        return codec.pack(messages.PrepareAnswer(images=images, seconds=time.perf_counter() - clock), started)
+
+    # -------------------------------------------------------------------------------------------------- work
+
+    def _train(self, content: Any, began: float) -> Any:
+        parcel = codec.unpack(content, messages.Train)
+        work, shared = parcel.words, parcel.part("shared")
+        experiment, method, store = self._begin(work, shared)
+        personal = self._personal(store, method, work)
+        worker = experiment.worker(method, work.stage)
+        started = self._since(began)
+        [reply] = worker([Job(work.client, Broadcast(work.round, shared), personal, work.stage)])
+        kept = 0
+        if not reply.failure and (len(reply.personal) or len(personal)):
+            if not reply.personal.is_finite():
+                raise TrainingError("the personal prompt has numbers that are not finite")
+            store.keep(work, reply.personal)
+            kept = work.round
+        update = reply.update
+        words = messages.TrainAnswer(
+            client=reply.client,
+            round=reply.round,
+            samples=update.samples,
+            loss=update.loss,
+            accuracy=update.accuracy,
+            seconds=reply.seconds,
+            usage=reply.usage.recorded(),
+            kept=kept,
+            failure=reply.failure,
+        )
+        return codec.pack(words, started, shared=update.shared)
+
+    def _evaluate(self, content: Any, began: float) -> Any:
+        parcel = codec.unpack(content, messages.Evaluate)
+        work, shared = parcel.words, parcel.part("shared")
+        experiment, method, store = self._begin(work, shared, keep=False)
+        prompt, task = ClientPrompt(shared, self._personal(store, method, work)), experiment.task
+        started, data = self._since(began), task.clients[work.client]
+        split = data.val if work.part == "val" else data.test
+        local = base = new = None
+        domains: dict[str, messages.Right] = {}
+        if len(split):
+            local = _right(local_accuracy(method, prompt, task, data, work.part), split)
+        if work.whole:
+            if len(task.base_test):
+                tests = {"": task.base_test, **task.domain_tests}
+                found = mean_accuracies(method, [prompt], task.base_classes, tests)
+                base = _right(found.pop(""), task.base_test)
+                domains = {name: _right(value, tests[name]) for name, value in found.items()}
+            if len(task.new_test):
+                new = _right(accuracy(method, prompt, task.new_classes, task.new_test), task.new_test)
+        words = messages.EvaluateAnswer(client=work.client, local=local, base=base, new=new, domains=domains)
+        return codec.pack(words, started)
+
+    def _finish(self, content: Any, began: float) -> Any:
+        parcel = codec.unpack(content, messages.Finish)
+        work, shared = parcel.words, parcel.part("shared")
+        experiment, method, store = self._begin(work, shared)
+        started = self._since(began)
+        folder = write_site_bundle(
+            experiment.config, method, work, shared, self._personal(store, method, work), store.bundle
+        )
+        experiment.setup.verify_frozen()
+        return codec.pack(messages.FinishAnswer(client=work.client, bundle=str(folder)), started)
+
+    # ------------------------------------------------------------------------------------------------ pieces
+
+    def _config(self, options: Mapping[str, Any], simulated: bool) -> RunConfig:
+        """The run's options with those that are this site's own affair."""
+        if simulated == bool(self.options.data):
+            raise DeploymentError(
+                "the run simulates its clients, and this site shows only data of its own"
+                if simulated
+                else 'the run asks for sites with data of their own: give this node data="folder:PATH"'
+            )
+        own = {"device": self.options.device, "backbone": self.options.backbone}
+        config = resolve(build_config(options, {name: value for name, value in own.items() if value}))
+        if config.oracle is not None:
+            raise DeploymentError(f"task '{config.task}' asks a black box, which sites do not")
+        return config
+
+    def _client(self, clients: int) -> int:
+        number = self.options.partition_id
+        if number is None or number >= clients:
+            raise DeploymentError(f"partition-id is {number}, and the task has clients 0 to {clients - 1}")
+        return number
+
+    def _features(self, config: RunConfig) -> FeatureStore:
+        for built in self._experiments.values():
+            if (c := built.config).backbone == config.backbone and c.precision == config.precision:
+                return built.setup.features
+        return FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
+
+    def _experiment(self, agreement: Agreement) -> Experiment:
+        key = agreement.model_dump_json()
+        if key not in self._experiments:
+            config = self._config(agreement.config, agreement.simulated)
+            if config.threads:
+                torch.set_num_threads(config.threads)
+            task: FederatedTask | None = None
+            if not agreement.simulated:
+                task = site_task(read_site(self.options.site, self.options.data, config), agreement, config)
+            built = Experiment.build(config, features=self._features(config), task=task)
+            if built.setup.backbone.fingerprint != agreement.fingerprint:
+                raise DeploymentError(f"backbone '{config.backbone}' here is not the one that was agreed on")
+            self._experiments = {key: built}
+        return self._experiments[key]
+
+    def _begin(
+        self, work: messages.Work, shared: PromptState, keep: bool = True
+    ) -> tuple[Experiment, Method, SiteStore]:
+        experiment = self._experiment(work.agreement)
+        task, config = experiment.task, experiment.config
+        own = self.options.partition_id
+        if not work.agreement.simulated:
+            own = [site.name for site in work.agreement.sites].index(self.options.site)
+        if work.client != own or work.client >= len(task.clients):
+            raise DeploymentError(f"the server asks for client {work.client}, and this is client {own}")
+        if work.stage != config.method and work.stage not in experiment.baselines:
+            raise DeploymentError(f"the server asks for '{work.stage}', which is not part of the run")
+        key = (work.agreement.run, work.stage)
+        if key not in self._methods:
+            self._methods = {key: experiment.method(work.stage)}
+        store = SiteStore(self.options.state_dir, work.agreement.run)
+        if keep:
+            store.sent(work, shared)
+        return experiment, self._methods[key], store
+
+    def _personal(self, store: SiteStore, method: Method, work: messages.Work) -> PromptState:
+        try:
+            return store.personal(method, work)
+        except DeploymentError:
+            if self.options.lost_state != "restart":
+                raise
+            log.warning("the personal prompt of round %d is lost: beginning anew", work.start)
+            return method.init_personal(work.client)
+
+    def _since(self, began: float) -> float:
+        return time.monotonic() - began
+
+
+def _right(share: float, split: Split) -> messages.Right:
+    return messages.Right(right=round(share * len(split)), of=len(split), accuracy=share)

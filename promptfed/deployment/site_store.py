@@ -1,0 +1,117 @@
+"""What a site keeps on its own disk: its personal prompts, the last shared prompt that it was sent, the agreement.
+
+<state-dir>/<run>/agreement.json
+<state-dir>/<run>/<stage>/client-00012/round-0007.safetensors   what it had after its work in round 7
+<state-dir>/<run>/<stage>/sent.safetensors                      the last shared prompt, and what it goes with
+<state-dir>/<run>/prompt/                                       the bundle that the site deploys, after the last round
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from promptfed.deployment.messages import Agreement, Train, Work
+from promptfed.errors import DeploymentError, RunError
+from promptfed.methods.base import METHODS, Method
+from promptfed.prompts import PromptState
+from promptfed.runs.atomic import write_bytes
+from promptfed.runs.personal_store import PersonalStore
+
+KEPT_BEHIND = 8
+"""Versions kept beyond those that a newer round may start from: a server may go back to an older checkpoint."""
+AGREEMENT, SENT, BUNDLE = "agreement.json", "sent.safetensors", "prompt"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The last shared prompt that ``client`` was sent, merged ``after`` that round; ``start`` is the round of the
+    personal prompt that it goes with."""
+
+    shared: PromptState
+    client: int
+    after: int
+    start: int
+
+
+class SiteStore:
+    """The part of a site's state directory that belongs to one run. Raises RunError if the disk refuses."""
+
+    def __init__(self, state_dir: Path, run: str) -> None:
+        self.state_dir, self.folder = state_dir, state_dir / run
+
+    def personal(self, method: Method, work: Work) -> PromptState:
+        """The personal prompt that ``work`` starts from.
+
+        Raises DeploymentError if that version is not there: the directory was lost, or is another one.
+        """
+        if work.start == 0:
+            return method.init_personal(work.client)
+        try:
+            return self._prompts(work.stage).read(work.client, work.start)
+        except RunError as error:
+            raise DeploymentError(
+                f"the personal prompt of round {work.start} is not in {self.folder / work.stage}: bring the state-dir "
+                'back from a backup, or start the node with lost-state="restart" to begin anew'
+            ) from error
+
+    def keep(self, work: Work, personal: PromptState) -> None:
+        """Write down what came out of ``work``, and forget what no checkpoint can ask for any more."""
+        store = self._prompts(work.stage)
+        store.write(work.client, work.round, personal)
+        behind = [round for round in store.rounds(work.client) if round < work.start]
+        if len(behind) > KEPT_BEHIND:
+            store.forget(work.client, behind[-KEPT_BEHIND])
+
+    def sent(self, work: Work, shared: PromptState) -> None:
+        """Keep ``shared``: with it the site can deploy its prompt when the server is gone."""
+        tensors = {f"shared/{name}": tensor for name, tensor in shared.items()}
+        after = work.round - 1 if isinstance(work, Train) else work.round
+        numbers = {"client": work.client, "after": after, "start": work.start}
+        state = PromptState({**tensors, **{name: torch.tensor(n) for name, n in numbers.items()}})
+        self._write(self.folder / work.stage / SENT, state.to_bytes())
+        text = work.agreement.model_dump_json(indent=1)
+        if not (path := self.folder / AGREEMENT).exists() or path.read_text() != text:
+            self._write(path, text.encode())
+
+    def last_sent(self, stage: str) -> Sent:
+        """Raises DeploymentError if nothing was ever sent for ``stage``."""
+        path = self.folder / stage / SENT
+        if not path.exists():
+            raise DeploymentError(f"no prompt of {stage} was sent to this site in run {self.folder.name}")
+        state = PromptState.load(path)
+        tensors = {name.removeprefix("shared/"): t for name, t in state.items() if name.startswith("shared/")}
+        return Sent(PromptState(tensors), int(state["client"]), int(state["after"]), int(state["start"]))
+
+    def agreement(self) -> Agreement:
+        """Raises DeploymentError if there is none that can be read."""
+        path = self.folder / AGREEMENT
+        try:
+            return Agreement.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise DeploymentError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / BUNDLE
+
+    def _prompts(self, stage: str) -> PersonalStore:
+        METHODS[stage]  # a name that is none must not become a path
+        return PersonalStore(self.folder / stage)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, data)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def kept_runs(state_dir: Path) -> list[str]:
+    """The runs of which ``state_dir`` keeps something, the one that was worked for last at the end."""
+    found = [path for path in state_dir.glob(f"*/{AGREEMENT}") if path.is_file()]
+    newest = {path.parent.name: max(p.stat().st_mtime for p in path.parent.rglob("*")) for path in found}
+    return sorted(newest, key=lambda run: newest[run])

@@ -1,0 +1,200 @@
+"""A site's own data as its part of the common task, and the same task without any data, for the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from promptfed.config import RunConfig, validate
+from promptfed.deployment.messages import Agreement, HelloAnswer, Site
+from promptfed.errors import ConfigError, DataError
+from promptfed.tasks import TASKS, few_shot
+from promptfed.tasks.clip_fewshot import FewShotConfig, as_split, client_data, templates
+from promptfed.tasks.dealt import Holding
+from promptfed.tasks.sources import folder, load_source
+from promptfed.tasks.sources.base import Sample, Source
+from promptfed.types import ClientData, FederatedTask, Split
+
+NOTHING = Split((), torch.empty(0, dtype=torch.int64))
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """What one site holds, dealt out by use; ``source.classes`` are those that it has images of."""
+
+    name: str
+    source: Source
+    pools: few_shot.Pools
+
+    def counts(self, part: Sequence[int]) -> tuple[int, ...]:
+        """Examples of each class in one of the pools."""
+        labels = [self.source.samples[i].label for i in part]
+        return tuple(labels.count(label) for label in range(len(self.source.classes)))
+
+
+def options_of(config: RunConfig) -> FewShotConfig:
+    """The task's options. Raises ConfigError for a task whose data sites cannot bring."""
+    kind = TASKS[config.task].Config
+    if not issubclass(kind, FewShotConfig):
+        able = ", ".join(name for name in TASKS if issubclass(TASKS[name].Config, FewShotConfig))
+        raise ConfigError(f"sites cannot bring data of their own to task '{config.task}': use one of {able}")
+    return validate(kind, config.task_options, "task option")
+
+
+def read_site(name: str, data: str, config: RunConfig) -> SiteData:
+    """The data of site ``name``, split into training, validation and test pools by the run's partition seed.
+
+    Raises DataError for a folder that is missing, holds no images or fits no layout.
+    """
+    options = options_of(config)
+    kind, _, rest = data.partition(":")
+    # A site may hold one class only, which a data set of its own could not: load_source would refuse it.
+    read = partial(folder.source, rest) if kind == "folder" else partial(load_source, data)
+    source = read(strict=config.strict)
+    held = sorted({sample.label for sample in source.samples})
+    if not held:
+        raise DataError(f"data '{data}' has no readable image")
+    # The site is the domain: its draws are then those of the same images as a domain of one big folder.
+    samples = tuple(replace(s, label=held.index(s.label), domain=name) for s in source.samples)
+    source = replace(source, classes=tuple(source.classes[label] for label in held), samples=samples)
+    pools = few_shot.pools(source, options.test_fraction, config.partition_seed)
+    test = few_shot.capped(source, pools.test, options.test_per_class, config.partition_seed)
+    return SiteData(name, source, few_shot.Pools(pools.train, pools.val, test))
+
+
+def check_classes(data: SiteData, agreed: Sequence[str]) -> None:
+    """Raises DataError naming the first class of the site that is not among those ``agreed``."""
+    strange = [name for name in data.source.classes if name not in agreed]
+    if strange:
+        raise DataError(
+            f"class '{strange[0]}' of {data.source.name} is not one of the agreed classes: {', '.join(agreed)}; "
+            "rename or remove its folder"
+        )
+
+
+def site_task(data: SiteData, agreement: Agreement, config: RunConfig) -> FederatedTask:
+    """The common task as one site sees it: every client is there, and its own alone has data.
+
+    ``base_test`` is the site's own test images of base classes, ``new_test`` those of new classes.
+    """
+    agreed = (*agreement.base_classes, *agreement.new_classes)
+    check_classes(data, agreed)
+    names = [site.name for site in agreement.sites]
+    if data.name not in names:
+        raise ConfigError(f"site '{data.name}' is not part of this run, whose sites are: {', '.join(names)}")
+    own, base = names.index(data.name), len(agreement.base_classes)
+    source = _relabelled(data.source, agreed)
+
+    def of_base(part: Sequence[int]) -> list[int]:
+        return [i for i in part if source.samples[i].label < base]
+
+    options = options_of(config)
+    drawn = few_shot.draw_at_most(
+        source,
+        of_base(data.pools.train),
+        of_base(data.pools.val),
+        config.shots,
+        options.val_shots,
+        config.partition_seed,
+        data.name,
+    )
+    test = of_base(data.pools.test)
+    site = agreement.sites[own]
+    held = {source.samples[i].label for i in drawn.train}
+    holding = Holding(data.name, drawn, [i for i in test if source.samples[i].label in held], site.domain)
+    base_test = as_split(source, test)
+    return FederatedTask(
+        name=config.task,
+        base_classes=agreement.base_classes,
+        new_classes=agreement.new_classes,
+        clients=tuple(
+            client_data(source, own, holding) if k == own else _elsewhere(k, site)
+            for k, site in enumerate(agreement.sites)
+        ),
+        base_test=base_test,
+        new_test=as_split(source, [i for i in data.pools.test if source.samples[i].label >= base], first_label=base),
+        templates=agreement.templates,
+        notes=tuple(f"skipped unreadable image {name}" for name in source.skipped),
+        domain_tests={site.domain: base_test} if site.domain else {},
+    )
+
+
+def agreed_task(config: RunConfig, classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Base classes, new classes and templates for the agreed ``classes``."""
+    options = options_of(config)
+    count = few_shot.base_count(Source("sites", tuple(classes), ()), options.base_fraction)
+    fitting = templates(config, options, "domain")
+    return tuple(classes[:count]), tuple(classes[count:]), fitting
+
+
+def remote_task(agreement: Agreement, answers: Sequence[HelloAnswer], config: RunConfig) -> FederatedTask:
+    """The task as the server knows it: names and numbers of examples, and no example."""
+    clients = []
+    for client, (site, answer) in enumerate(zip(agreement.sites, answers, strict=True)):
+        train, val, test = (_labels(agreement, answer, part) for part in (answer.train, answer.val, answer.test))
+        held = tuple(sorted(set(train.labels.tolist())))
+        clients.append(ClientData(client, site.name, held, train, val, test, site.domain))
+    return FederatedTask(
+        name=config.task,
+        base_classes=agreement.base_classes,
+        new_classes=agreement.new_classes,
+        clients=tuple(clients),
+        base_test=NOTHING,
+        new_test=NOTHING,
+        templates=agreement.templates,
+        notes=tuple(f"{answer.site.name}: {note}" for answer in answers for note in answer.notes),
+    )
+
+
+def own_answer(site: Site, data: SiteData, version: str) -> HelloAnswer:
+    """What a site with data of its own says about it."""
+    pools = data.pools
+    return HelloAnswer(
+        site=site,
+        client=None,
+        classes=data.source.classes,
+        train=data.counts(pools.train),
+        val=data.counts(pools.val),
+        test=data.counts(pools.test),
+        promptfed=version,
+        notes=tuple(f"skipped unreadable image {name}" for name in data.source.skipped[:5]),
+    )
+
+
+def simulated_answer(client: int, task: FederatedTask, version: str) -> HelloAnswer:
+    """What a node says that plays ``client`` of a task which every node deals out for itself."""
+    count, data = len(task.base_classes), task.clients[client]
+    train, val, test = (
+        tuple(int(n) for n in part.labels.bincount(minlength=count)) for part in (data.train, data.val, data.test)
+    )
+    return HelloAnswer(
+        site=Site(name=data.name, domain=data.domain),
+        client=client,
+        classes=task.base_classes,
+        train=train,
+        val=val,
+        test=test,
+        promptfed=version,
+    )
+
+
+def _relabelled(source: Source, agreed: Sequence[str]) -> Source:
+    label = {name: i for i, name in enumerate(agreed)}
+    samples: tuple[Sample, ...] = tuple(replace(s, label=label[source.classes[s.label]]) for s in source.samples)
+    return replace(source, classes=tuple(agreed), samples=samples)
+
+
+def _elsewhere(client: int, site: Site) -> ClientData:
+    return ClientData(client, site.name, (), NOTHING, NOTHING, NOTHING, site.domain)
+
+
+def _labels(agreement: Agreement, answer: HelloAnswer, counts: Sequence[int]) -> Split:
+    """Labels alone, for tables of who holds what: the images are the site's."""
+    base = agreement.base_classes
+    labels = [
+        base.index(name) for name, n in zip(answer.classes, counts, strict=True) if name in base for _ in range(n)
+    ]
+    return Split((), torch.tensor(sorted(labels), dtype=torch.int64))

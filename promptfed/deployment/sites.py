@@ -1,0 +1,280 @@
+"""The sites as the server sees them: who is connected, and a way to ask them all, whatever comes and goes meanwhile.
+
+Flower's node numbers are new with every start of a node, so a site is known by the name that it gives itself in its
+answer to ``Hello``. A site that goes away while it has a question is asked again when it is back: a process that was
+killed costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from promptfed.deployment import codec  # first: it says how to install what the next two need
+from promptfed.deployment.messages import Hello, HelloAnswer
+from promptfed.engines.base import LATE, ShouldStop, never
+from promptfed.errors import DeploymentError
+
+if TYPE_CHECKING:
+    from flwr.app import Message, RecordDict
+    from flwr.serverapp import Grid
+
+log = logging.getLogger(__name__)
+
+TYPES = {"Hello": "query.promptfed", "Prepare": "query.promptfed", "Train": "train.promptfed",
+         "Evaluate": "evaluate.promptfed", "Finish": "query.promptfed"}  # fmt: skip
+"""Kind of question -> Flower's type of message."""
+GONE = frozenset({3, 4, 5, 8})
+"""Flower's error codes for a node or a process that is not there any more: the question may be asked again."""
+ATTEMPTS = 3
+"""Times that one question is sent to a site that keeps going away without a new start of its node."""
+ABSENT = "absent: not connected"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: ``content``, or ``failure`` in one line. Bytes as Flower serialises them."""
+
+    content: RecordDict | None
+    failure: str
+    bytes_down: int
+    bytes_up: int
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A question under way."""
+
+    client: int
+    node: int
+    attempts: int
+    at: float
+
+
+class Sites:
+    """``hello`` is what a node is asked when it is first seen. ``patience``: seconds that a site which went away is
+    waited for; ``poll``: seconds between looks. ``say`` shows a line to whoever watches the run."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        hello: Hello,
+        *,
+        patience: float = 300.0,
+        poll: float = 1.0,
+        say: Callable[[str], None] = log.info,
+    ) -> None:
+        self.grid, self.hello, self.patience, self.poll, self.say = grid, hello, patience, poll, say
+        self.answers: dict[str, HelloAnswer] = {}
+        self.problems: dict[int, str] = {}
+        self._clients: dict[str, int] = {}
+        self._nodes: dict[str, int] = {}
+        self._greeting: dict[str, int] = {}
+        self._met: set[int] = set()
+        self._given_up: set[int] = set()
+
+    # --------------------------------------------------------------------------------------------- who is there
+
+    def gather(self, wanted: int, seconds: float) -> None:
+        """Wait until ``wanted`` sites said that they fit, or ``seconds`` passed; then see ``answers``, ``problems``."""
+        end, told = time.monotonic() + seconds, -1
+        while True:
+            self._look()
+            for message in self._pull(list(self._greeting)):
+                self._greeted(message)
+            here = len(self.connected)
+            if here != told:
+                self.say(f"{here} of {wanted} sites are here: {', '.join(sorted(self.connected)) or 'none yet'}")
+                told = here
+            if (here >= wanted and not self._greeting) or time.monotonic() >= end:
+                return
+            time.sleep(self.poll)
+
+    @property
+    def connected(self) -> dict[str, int]:
+        """Site -> its node, of those that fit and are here."""
+        return dict(self._nodes)
+
+    def agree(self, names: Sequence[str]) -> None:
+        """From now on client k is the site ``names[k]``, and no other takes part."""
+        self._clients = {name: client for client, name in enumerate(names)}
+        for name in set(self._nodes) - set(names):
+            self.say(f"{name} is not part of this run and is left out")
+            del self._nodes[name]
+
+    def wait_for(self, count: int, seconds: float) -> None:
+        """Raises DeploymentError unless ``count`` sites of the run are here within ``seconds``."""
+        self._look()
+        if len(self._nodes) < count:
+            self.say(f"waiting for {count} sites, for {seconds:.0f} s at most")
+            self.gather(count, seconds)
+        if len(self._nodes) < count:
+            raise DeploymentError(
+                f"only {len(self._nodes)} of the {count} sites that are needed were here after {seconds:.0f} s; "
+                "what is trained is saved: start the run again to go on"
+            )
+
+    # ---------------------------------------------------------------------------------------------- questions
+
+    def ask(
+        self,
+        questions: Mapping[int, RecordDict],
+        *,
+        group: str,
+        seconds: float | None = None,
+        each: float | None = None,
+        on_answer: Callable[[int, Answer], None] | None = None,
+        should_stop: ShouldStop = never,
+    ) -> dict[int, Answer]:
+        """Client -> its answer, all of them unless a stop was asked for. ``on_answer`` hears each as it comes.
+
+        After ``seconds`` whoever has not answered is late, and so is who takes longer than ``each`` from being asked.
+        Bytes down count every time that the question was sent.
+        """
+        found: dict[int, Answer] = {}
+        waiting, sent = dict.fromkeys(questions, 0), dict[str, _Sent]()
+        missed: dict[int, float] = {}
+        sends = dict.fromkeys(questions, 0)
+        sizes = {client: codec.wire_bytes(question) for client, question in questions.items()}
+        began = time.monotonic()
+
+        def end(client: int, content: RecordDict | None, failure: str) -> None:
+            up = codec.wire_bytes(content) if content is not None else 0
+            found[client] = Answer(content, failure, bytes_down=sizes[client] * sends[client], bytes_up=up)
+            if on_answer is not None:
+                on_answer(client, found[client])
+
+        while True:
+            self._look()
+            self._recall(sent, waiting)
+            for client in [] if should_stop() else self._send(questions, waiting, sent, group):
+                sends[client] += 1
+            self._miss(waiting, missed, end)
+            for message in self._pull([*sent, *self._greeting]):
+                identity = message.metadata.reply_to_message_id
+                if identity in self._greeting:
+                    self._greeted(message)
+                elif identity in sent:
+                    was = sent.pop(identity)
+                    if message.has_content():
+                        end(was.client, message.content, "")
+                    elif message.error.code in GONE and was.attempts < ATTEMPTS:
+                        self.say(f"{self._name(was.client)} went away: {_why(message)}")
+                        self._forget(was.client)
+                        waiting[was.client] = was.attempts
+                    else:
+                        end(was.client, None, f"error: {_why(message)}")
+            now = time.monotonic()
+            for identity, was in list(sent.items()):
+                if each is not None and now - was.at > each:
+                    del sent[identity]
+                    end(was.client, None, LATE)
+            if seconds is not None and now - began > seconds:
+                for client in sorted(set(questions) - set(found)):
+                    end(client, None, LATE)
+            if len(found) == len(questions) or should_stop():
+                return found
+            time.sleep(self.poll)
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _look(self) -> None:
+        """Greet nodes that are new, and forget those that are gone."""
+        online = set(self.grid.get_node_ids())
+        for name, node in list(self._nodes.items()):
+            if node not in online:
+                self.say(f"{name} is gone")
+                del self._nodes[name]
+        self._met &= online
+        if new := sorted(online - self._met):
+            identities = self._push(new, codec.pack(self.hello), "Hello", "hello")
+            self._greeting.update({i: node for i, node in zip(identities, new, strict=True) if i is not None})
+            self._met |= set(new)
+
+    def _greeted(self, message: Message) -> None:
+        node = self._greeting.pop(message.metadata.reply_to_message_id)
+        try:
+            if not message.has_content():
+                if message.error.code in GONE:  # it may come back
+                    self._met.discard(node)
+                    return
+                raise DeploymentError(_why(message))
+            answer = codec.unpack(message.content, HelloAnswer).words
+        except DeploymentError as error:
+            self.problems[node] = str(error)
+            self.say(f"node {node} is left out: {error}")
+            return
+        name = answer.site.name
+        if self._clients and name not in self._clients:
+            self.say(f"{name} is not part of this run and is left out")
+            return
+        if name in self._nodes:
+            self.say(f"{name} is here under two nodes: the newer one counts")
+        self.answers[name], self._nodes[name] = answer, node
+        self._given_up.discard(self._clients.get(name, -1))
+
+    def _recall(self, sent: dict[str, _Sent], waiting: dict[int, int]) -> None:
+        """What was sent to a node that is not its site's any more is to be sent again."""
+        for identity, was in list(sent.items()):
+            if self._nodes.get(self._name(was.client)) != was.node:
+                del sent[identity]
+                waiting[was.client] = 0
+
+    def _send(
+        self, questions: Mapping[int, RecordDict], waiting: dict[int, int], sent: dict[str, _Sent], group: str
+    ) -> list[int]:
+        """Ask those whose site is here; returns who was asked."""
+        asked = []
+        for client in sorted(waiting):
+            node = self._nodes.get(self._name(client))
+            if node is None:
+                continue
+            [identity] = self._push([node], questions[client], codec.kind_of(questions[client]), group)
+            if identity is not None:
+                sent[identity] = _Sent(client, node, waiting.pop(client) + 1, time.monotonic())
+                asked.append(client)
+        return asked
+
+    def _miss(
+        self, waiting: dict[int, int], missed: dict[int, float], end: Callable[[int, RecordDict | None, str], None]
+    ) -> None:
+        """Give up on who is away for too long; whoever was given up before is not waited for again."""
+        now = time.monotonic()
+        for client in list(waiting):
+            since = missed.setdefault(client, now)
+            hopeless = client in self._given_up and not self._greeting  # who is being greeted may be this one
+            if hopeless or now - since >= self.patience:
+                if client not in self._given_up:
+                    self.say(f"{self._name(client)} was away for {self.patience:.0f} s: the run goes on without it")
+                self._given_up.add(client)
+                del waiting[client]
+                end(client, None, ABSENT)
+        for client in set(missed) - set(waiting):
+            del missed[client]
+
+    def _push(self, nodes: Sequence[int], content: RecordDict, kind: str, group: str) -> list[str | None]:
+        from flwr.app import Message
+
+        messages = [Message(content, node, TYPES[kind], group_id=group) for node in nodes]
+        return list(self.grid.push_messages(messages))
+
+    def _pull(self, identities: Sequence[str]) -> list[Message]:
+        return list(self.grid.pull_messages(identities)) if identities else []
+
+    def _forget(self, client: int) -> None:
+        """The site's node is to be greeted again before it is asked anything."""
+        node = self._nodes.pop(self._name(client), None)
+        if node is not None:
+            self._met.discard(node)
+
+    def _name(self, client: int) -> str:
+        return next((name for name, number in self._clients.items() if number == client), "")
+
+
+def _why(message: Message) -> str:
+    """The last line that says something: of a traceback, the error itself."""
+    lines = [line.strip() for line in (message.error.reason or "").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else f"Flower's error {message.error.code}"

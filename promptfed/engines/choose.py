@@ -1,0 +1,105 @@
+"""From a run's options to its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from promptfed.config import RunConfig
+from promptfed.engines.base import Engine
+from promptfed.engines.worker import Worker
+from promptfed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptfed.experiment import Experiment
+
+
+def check_engine(config: RunConfig) -> None:
+    """Raises ConfigError for options that do not go with the engine, and for an engine that is not installed."""
+    if config.engine == "local":
+        given = {"--actors": config.actors, "--ray-address": config.ray_address}
+        useless = ", ".join(flag for flag, value in given.items() if value is not None)
+        if useless:
+            raise ConfigError(f"{useless} goes with --engine ray, and the engine is 'local': leave it out")
+        return
+    if config.oracle is not None:
+        raise ConfigError(
+            f"--engine ray does not go with task '{config.task}': a black box's budget, rate limit and concurrency are "
+            "kept by one process. Use --engine local; --set oracle.concurrency=N has requests made side by side"
+        )
+    from promptfed.engines.ray_runtime import require_ray
+
+    require_ray()
+
+
+@dataclass(frozen=True)
+class ExperimentBuilder:
+    """Builds, in whatever process, what the work of a run needs."""
+
+    config: RunConfig
+
+    def __call__(self) -> ExperimentWorkplace:
+        from promptfed.experiment import Experiment
+
+        return ExperimentWorkplace(Experiment.build(self.config))
+
+
+class ExperimentWorkplace:
+    """An experiment as a place of work for clients of all stages."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    def worker(self, stage: str) -> Worker:
+        return self.experiment.worker(self.experiment.method(stage), stage)
+
+    def verify_frozen(self) -> None:
+        self.experiment.setup.verify_frozen()
+
+
+@contextmanager
+def engine_of(config: RunConfig) -> Iterator[Engine | None]:
+    """The engine for all stages of a run of ``config``, closed at the end; None: each stage has a local one of its own.
+
+    Raises ConfigError if it cannot be had.
+    """
+    check_engine(config)
+    with threads_of(config):
+        if config.engine == "local":
+            yield None
+            return
+        engine = _ray_engine(config)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+@contextmanager
+def threads_of(config: RunConfig) -> Iterator[None]:
+    """Torch has as many threads as the run is to have, in this process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _ray_engine(config: RunConfig) -> Engine:
+    import torch
+
+    from promptfed.engines.ray import RayEngine
+
+    return RayEngine(
+        ExperimentBuilder(config),
+        actors=config.actors,
+        address=config.ray_address,
+        client_batch=config.client_batch,
+        client_seconds=config.client_seconds,
+        on_gpu=config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()),
+    )

@@ -1,0 +1,37 @@
+"""A limit on one client's time, where its work runs in this very process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class OutOfTime(KeyboardInterrupt):
+    """A client's time is up. It passes where Ctrl-C passes: through code that catches every Exception, and through
+    what is done for requests that are under way."""
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime inside the block once it has lasted ``seconds``.
+
+    Only Python code can be interrupted, on POSIX, in the main thread. Elsewhere nothing happens, and whoever sets the
+    limit must look at the clock afterwards.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise OutOfTime(f"after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds, max(seconds, 1.0))  # again, should some code have swallowed the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,283 @@
+"""Clients on Ray: actors hold one frozen backbone each, on this machine or a cluster, and are handed clients' work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from promptfed import errors
+from promptfed.engines import ray_runtime
+from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, never
+from promptfed.engines.ray_actor import Answer, ClientActor, Parcel, Refusal, Workplace, packed, unpacked
+from promptfed.errors import PromptFedError, RunError
+from promptfed.types import Job, Reply, failed
+
+LOG = logging.getLogger(__name__)
+POLL_SECONDS = 0.25
+ATTEMPTS = 3
+"""How often a client's work is begun whose actor dies, and how many actors in a row may die while they load."""
+GRACE_SECONDS = 15.0
+"""What an actor that is still at work when the round closes may take before it is replaced."""
+PATIENCE_SECONDS = 60.0
+"""After so long without any actor the log says what is waited for."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Clients whose work is handed out together, and how often it was begun in vain."""
+
+    jobs: tuple[Job, ...]
+    begun: int = 0
+
+    def singly(self) -> list[Task]:
+        return [Task((job,), self.begun) for job in self.jobs]
+
+
+@dataclass(eq=False)
+class Seat:
+    """An actor, what Ray will tell of it (``awaits``), and what it does: load what a stage needs, a ``task``, or,
+    without either, go on with one that came too late. ``until`` is when it must be done."""
+
+    actor: Any
+    awaits: Any = None
+    loads: str | None = None
+    task: Task | None = None
+    until: float | None = None
+    ready_for: set[str] = field(default_factory=set)
+    pid: int = 0
+
+    def rest(self) -> None:
+        self.awaits, self.loads, self.task, self.until = None, None, None, None
+
+
+class RayEngine(Engine):
+    """Runs jobs of all stages in ``actors`` processes, by default as many as ``Share.of`` finds room for.
+
+    ``make`` builds what an actor works with. Each has as many torch ``threads`` as this process, unless told otherwise:
+    another number rounds differently. ``client_batch`` clients are handed out together, as by the local engine, and
+    only to an actor that is free: nothing waits in Ray's queues. An actor that dies is replaced and its clients' work
+    done again; one that hangs past ``client_seconds`` is killed, which costs that client its update. Prompts do not
+    depend on any of this: every draw is named by round and client.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Workplace],
+        *,
+        actors: int | None = None,
+        threads: int | None = None,
+        address: str | None = None,
+        client_batch: int = 1,
+        client_seconds: float | None = None,
+        on_gpu: bool = False,
+    ) -> None:
+        self._began_ray = ray_runtime.begin(address)
+        import ray
+
+        self._ray, self._make = ray, make
+        self.client_batch, self.client_seconds = client_batch, client_seconds
+        self.threads = threads or torch.get_num_threads()
+        self.share = ray_runtime.Share.of(ray_runtime.nodes(), actors, self.threads, on_gpu)
+        self.seats: list[Seat] = []
+        self._deaths_while_loading = 0
+
+    def run_round(
+        self,
+        jobs: Sequence[Job],
+        on_reply: OnReply | None = None,
+        should_stop: ShouldStop = never,
+        seconds: float | None = None,
+    ) -> list[Reply]:
+        """The clock of ``seconds`` starts with the first client's work, not with the loading of models; who is at work
+        when it has run out is late. A stop waits for those at work."""
+        ordered = sorted(jobs, key=lambda job: job.client)
+        batches = range(0, len(ordered), self.client_batch)
+        waiting = deque(Task(tuple(ordered[start : start + self.client_batch])) for start in batches)
+        sent: dict[int, Any] = {}  # each prompt goes to Ray once, for however many clients
+        replies: list[Reply] = []
+        closes, asked = None, time.monotonic()
+
+        def hear(found: Sequence[Reply]) -> None:
+            for reply in found:
+                replies.append(reply)
+                if on_reply is not None:
+                    on_reply(reply)
+
+        try:
+            while waiting or self._working():
+                if should_stop():
+                    waiting.clear()
+                now = time.monotonic()
+                if closes is not None and now > closes:
+                    hear([failed(job, LATE) for task in self._close(waiting) for job in task.jobs])
+                self._fill_seats(len(waiting) + len(self._working()))
+                for seat in self.seats:
+                    if seat.awaits is None and waiting and self._hand(seat, waiting, sent):
+                        if closes is None and seconds is not None:
+                            closes = now + seconds
+                        asked = now
+                if waiting and now - asked > PATIENCE_SECONDS and not self._working():
+                    LOG.warning("still waiting for %d Ray actors of %s", len(self.seats), self.share)
+                    asked = now
+                for seat in self._news(closes):
+                    self._take(seat, waiting, hear)
+                self._end_overdue(waiting, hear)
+        except BaseException:
+            for seat in self._working():  # what they do is of no use any more
+                self._dismiss(seat)
+            raise
+        return sorted(replies, key=lambda reply: reply.client)
+
+    def verify_frozen(self) -> None:
+        asked = [seat.actor.verify_frozen.remote() for seat in self.seats if seat.awaits is None]
+        for found in self._ray.get(asked):
+            _heed(found)
+
+    def close(self) -> None:
+        for seat in list(self.seats):
+            self._dismiss(seat)
+        if self._began_ray:
+            self._ray.shutdown()
+            self._began_ray = False
+
+    # ------------------------------------------------------------------------------------------------- seats
+
+    def _working(self) -> list[Seat]:
+        return [seat for seat in self.seats if seat.task is not None]
+
+    def _fill_seats(self, needed: int) -> None:
+        """As many actors as there is work for, up to the limit."""
+        share = self.share
+        for _ in range(min(needed, share.actors) - len(self.seats)):
+            kind = self._ray.remote(ClientActor).options(
+                num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, scheduling_strategy="SPREAD"
+            )
+            environment = {k: v for k, v in os.environ.items() if k.startswith("PROMPTFED_") or k == "HF_HUB_OFFLINE"}
+            self.seats.append(Seat(kind.remote(self._make, self.threads, environment)))
+
+    def _dismiss(self, seat: Seat) -> None:
+        self._ray.kill(seat.actor, no_restart=True)
+        self.seats.remove(seat)
+
+    # -------------------------------------------------------------------------------------------------- work
+
+    def _hand(self, seat: Seat, waiting: deque[Task], sent: dict[int, Any]) -> bool:
+        """Give a free actor the next task, or first what it must load for it. Returns whether work has begun."""
+        jobs, now = waiting[0].jobs, time.monotonic()
+        stage = jobs[0].stage
+        if stage not in seat.ready_for:
+            seat.loads, seat.awaits = stage, seat.actor.prepare.remote(stage)
+            return False
+        seat.task = waiting.popleft()
+        parcels = [Parcel(job.client, job.broadcast.round, job.stage, packed(job.personal)) for job in jobs]
+        for job in jobs:
+            if id(job.broadcast.shared) not in sent:
+                sent[id(job.broadcast.shared)] = self._ray.put(packed(job.broadcast.shared))
+        seat.awaits = seat.actor.work.remote(parcels, *(sent[id(job.broadcast.shared)] for job in jobs))
+        seat.until = None if self.client_seconds is None else now + self.client_seconds * len(jobs)
+        return True
+
+    def _news(self, closes: float | None) -> list[Seat]:
+        """The seats that Ray has something to tell of, after a short wait at most."""
+        ends = [seat.until for seat in self.seats if seat.until is not None] + ([] if closes is None else [closes])
+        wait = min([POLL_SECONDS, *(max(0.0, end - time.monotonic()) for end in ends)])
+        awaited = {seat.awaits: seat for seat in self.seats if seat.awaits is not None}
+        if not awaited:
+            return []
+        ready, _ = self._ray.wait(list(awaited), num_returns=1, timeout=wait)
+        if ready:  # and who else is ready by now
+            ready, _ = self._ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
+        return [awaited[ref] for ref in ready]
+
+    def _take(self, seat: Seat, waiting: deque[Task], hear: Callable[[Sequence[Reply]], None]) -> None:
+        """Hear what ``seat`` has done, or that its actor is dead."""
+        task, loaded = seat.task, seat.loads
+        try:
+            found = self._ray.get(seat.awaits)
+        except self._ray.exceptions.RayActorError as death:
+            self.seats.remove(seat)
+            self._bury(seat, death, waiting, hear)
+            return
+        except self._ray.exceptions.RayTaskError as error:
+            kind, said = type(error.cause).__name__, " ".join(str(error.cause).split())
+            if task is None:
+                raise RunError(f"a Ray actor cannot load what it needs: {kind}: {said}") from error
+            seat.rest()
+            hear([failed(job, f"error: {kind}: {said}") for job in task.jobs])
+            return
+        seat.rest()
+        if task is not None:
+            _heed(found)
+            hear([_reply(answer) for answer in found])
+        elif loaded is not None:
+            _heed(found)
+            self._deaths_while_loading = 0
+            seat.ready_for.add(loaded)
+            seat.pid = found
+        # else it is what came too late
+
+    def _bury(
+        self, seat: Seat, death: Exception, waiting: deque[Task], hear: Callable[[Sequence[Reply]], None]
+    ) -> None:
+        """An actor is dead: its task waits again, or has cost too many lives."""
+        task = seat.task
+        said = " ".join(str(death).split())[:300]
+        LOG.warning("a Ray actor died: %s", said)
+        if task is None:
+            self._deaths_while_loading += seat.loads is not None
+            if self._deaths_while_loading >= ATTEMPTS:
+                raise RunError(
+                    f"{ATTEMPTS} Ray actors died while they loaded the model ({said}): is there memory for "
+                    f"{self.share.actors} of them? --actors sets their number"
+                )
+        elif task.begun + 1 < ATTEMPTS:
+            again = replace(task, begun=task.begun + 1)
+            waiting.extendleft(reversed(again.singly()))
+        else:
+            hear([failed(job, f"error: {ATTEMPTS} actors died of its work") for job in task.jobs])
+
+    def _end_overdue(self, waiting: deque[Task], hear: Callable[[Sequence[Reply]], None]) -> None:
+        """Kill the actors whose time is up. Clients that were trained together are tried again, each alone."""
+        now = time.monotonic()
+        for seat in [seat for seat in self.seats if seat.until is not None and now > seat.until]:
+            task = seat.task
+            self._dismiss(seat)
+            if task is None:
+                continue
+            if len(task.jobs) > 1:
+                waiting.extendleft(reversed(task.singly()))
+                continue
+            LOG.warning("client %d was stopped, its limit is %g s", task.jobs[0].client, self.client_seconds)
+            hear([failed(task.jobs[0], LATE, self.client_seconds or 0.0)])
+
+    def _close(self, waiting: deque[Task]) -> list[Task]:
+        """The round is over: returns the tasks that are late. Actors at work finish, for nothing, or are replaced."""
+        late = list(waiting)
+        waiting.clear()
+        for seat in self._working():
+            assert seat.task is not None
+            late.append(seat.task)
+            seat.task = None
+            seat.until = time.monotonic() + GRACE_SECONDS
+        return late
+
+
+def _reply(answer: Answer) -> Reply:
+    reply = answer.reply
+    return replace(
+        reply, update=replace(reply.update, shared=unpacked(answer.shared)), personal=unpacked(answer.personal)
+    )
+
+
+def _heed(found: object) -> None:
+    """Raise the error that an actor reports, if it does."""
+    if isinstance(found, Refusal):
+        kind = getattr(errors, found.kind, PromptFedError)
+        raise kind(found.said)

@@ -1,0 +1,63 @@
+"""Clients' data as it was dealt out: positions in the source, made into examples and labels when asked for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from promptfed.tasks.few_shot import Drawn
+from promptfed.types import ClientData
+
+KEPT = 64
+"""Clients whose data is kept once made; of more, those that were not used for longest are made again."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One client before its images are tensors: positions in the source's samples."""
+
+    name: str
+    drawn: Drawn
+    test: list[int]
+    domain: str = ""
+
+
+def _compact(positions: list[int]) -> np.ndarray:
+    return np.array(positions, dtype=np.int32)
+
+
+class DealtClients(Sequence[ClientData]):
+    """``make(number, holding)`` is client ``number``'s data. Thousands of clients take a few hundred bytes each."""
+
+    def __init__(self, holdings: Iterable[Holding], make: Callable[[int, Holding], ClientData]) -> None:
+        self._make = make
+        self._rows = [
+            (h.name, h.domain, _compact(h.drawn.train), _compact(h.drawn.val), _compact(h.test)) for h in holdings
+        ]
+        self._made: OrderedDict[int, ClientData] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> ClientData: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ClientData, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> ClientData | tuple[ClientData, ...]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return tuple(self[number] for number in numbers)
+        if numbers not in self._made:
+            name, domain, train, val, test = self._rows[numbers]
+            holding = Holding(name, Drawn(train.tolist(), val.tolist()), test.tolist(), domain)
+            self._made[numbers] = self._make(numbers, holding)
+            if len(self._made) > KEPT:
+                self._made.popitem(last=False)
+        self._made.move_to_end(numbers)
+        return self._made[numbers]

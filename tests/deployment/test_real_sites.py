@@ -1,0 +1,168 @@
+"""Sites with data of their own, on a grid in this process: what they agree on, and what they cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+pytest.importorskip("flwr")
+
+from promptfed.config import build_config
+from promptfed.deployment.server import ServerOptions, serve
+from promptfed.deployment.site import Site, SiteOptions
+from promptfed.deployment.take_home import export_site
+from promptfed.errors import ConfigError, DeploymentError, RunError
+from promptfed.experiment import Experiment, resolve
+from promptfed.export.bundle import read_bundle
+from promptfed.runs.directory import RunDirectory
+from promptfed.training import Training
+
+OPTIONS = {
+    "task": "clip-domains", "clients": 3, "shots": 1, "rounds": 2, "baselines": [], "method": "fedper",
+    "task_options": {"val_shots": 1}, "method_options": {"n_ctx": 6, "local_epochs": 1},
+}  # fmt: skip
+HELD = {"north": ["ant", "bee", "cat"], "south": ["bee", "cat", "dog"], "west": ["dog", "eel", "ant"]}
+
+
+@pytest.fixture
+def domains(pictures, tmp_path):
+    """One folder with a domain for each site, as one party that had all the data would hold it."""
+    folder = tmp_path / "all"
+    for site, classes in HELD.items():
+        for name in classes:
+            shutil.copytree(pictures / name, folder / site / name)
+    return folder
+
+
+class Hospitals:
+    def __init__(self, folder, domains, grid):
+        self.folder, self.domains, self.grid = folder, domains, grid
+        for number, name in enumerate(HELD):
+            self.start(number, name)
+
+    def start(self, number, name, **config):
+        words = {"site": name, "data": f"folder:{self.domains / name}", "state-dir": str(self.folder / name), **config}
+        self.grid.nodes[number] = Site(SiteOptions.of(words)).answer
+
+    def serve(self, options=OPTIONS, **settings):
+        usual = {"run-dir": str(self.folder / "run"), "wait-seconds": 0.5, "poll-seconds": 0.01, "min-sites": 2}
+        config = build_config({**options, "data": "sites"})
+        return serve(self.grid, ServerOptions.model_validate({**usual, **settings}), config)
+
+
+@pytest.fixture
+def hospitals(tmp_path, domains, grid):
+    return Hospitals(tmp_path, domains, grid)
+
+
+def test_sites_get_the_prompts_of_one_party_that_had_all_their_images(hospitals, domains, tmp_path):
+    done = hospitals.serve()
+    config = resolve(build_config({**OPTIONS, "data": f"folder:{domains}"}))
+    run = RunDirectory.create(tmp_path / "pooled", config, label="")
+    expected = Training(Experiment.build(config), run).execute()
+    assert done.metrics["prompt_sha256"] == expected["prompt_sha256"]
+    assert done.metrics["method"]["local"] == expected["method"]["local"]
+    table = json.loads((tmp_path / "run" / "partition.json").read_text())
+    pooled = json.loads((tmp_path / "pooled" / "partition.json").read_text())
+    assert [row["name"] for row in table["clients"]] == [row["name"] for row in pooled["clients"]] == sorted(HELD)
+    assert table["classes"] == pooled["classes"]
+
+
+def test_no_message_holds_an_image_or_a_personal_prompt(hospitals):
+    hospitals.serve()
+    names = {name for message in hospitals.grid.seen for name in message.content["arrays"]}
+    assert names == {"shared/ctx"}
+    assert not [
+        message for message in hospitals.grid.seen if str(hospitals.domains) in message.content["about"]["json"]
+    ]
+
+
+def test_each_site_has_its_prompt_on_its_own_disk_and_can_export_it_again(hospitals, tmp_path):
+    done = hospitals.serve()
+    for client, name in enumerate(sorted(HELD)):
+        bundle = read_bundle(next((tmp_path / name).glob("*/prompt")))
+        assert done.bundles[client].startswith(str(tmp_path / name))
+        assert bundle.meta.client_name == name
+        again, after = export_site(tmp_path / name, tmp_path / f"take-home-{name}")
+        assert after == 2
+        assert read_bundle(again).personal.to_bytes() == bundle.personal.to_bytes()
+        assert read_bundle(again).shared.to_bytes() == bundle.shared.to_bytes()
+    with pytest.raises(DeploymentError, match="keeps nothing of any run"):
+        export_site(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_site_with_an_unknown_class_is_left_out_with_a_line_on_both_ends(hospitals, capsys, caplog):
+    shutil.copytree(hospitals.domains / "west" / "dog", hospitals.domains / "west" / "doggo")
+    hospitals.serve(**{"classes": "ant, bee, cat, dog, eel"})
+    wanted = "class 'doggo' of folder:"
+    assert wanted in capsys.readouterr().out
+    assert [r for r in caplog.records if wanted in r.message and "\n" not in r.message and r.message.startswith("west")]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda h: shutil.rmtree(h.domains / "west"), "does not exist"),
+        (lambda h: h.start(2, "west", device="warp"), "warp"),
+    ],
+)
+def test_a_site_that_does_not_fit_is_left_out_and_the_others_go_on(hospitals, capsys, change, why):
+    change(hospitals)
+    assert len(hospitals.serve().bundles) == 2
+    assert why in capsys.readouterr().out
+
+
+def test_too_few_sites_end_in_one_line_that_says_why(hospitals):
+    shutil.rmtree(hospitals.domains / "west")
+    with pytest.raises(DeploymentError, match=r"2 sites fit after .* 3 are needed \(min-sites\): data folder .*west"):
+        hospitals.serve(**{"min-sites": 3})
+
+
+def test_a_finished_or_stopped_run_goes_on_where_it_was(hospitals, tmp_path, capsys):
+    first = hospitals.serve()
+    for number, name in enumerate(reversed(HELD)):
+        hospitals.start(100 + number, name)
+        del hospitals.grid.nodes[2 - number]
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "round-0002")
+    again = hospitals.serve()
+    assert again.metrics["prompt_sha256"] == first.metrics["prompt_sha256"]
+    assert "going on with" in capsys.readouterr().out
+    with pytest.raises(RunError, match="another shots"):
+        hospitals.serve({**OPTIONS, "shots": 2})
+
+
+def test_a_newcomer_does_not_disturb_a_run_that_has_begun(hospitals, capsys):
+    first = hospitals.serve()
+    shutil.copytree(hospitals.domains / "west", hospitals.domains / "east")
+    hospitals.start(7, "east")
+    assert hospitals.serve().metrics["prompt_sha256"] == first.metrics["prompt_sha256"]
+    assert "east is not part of this run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"task": "blackbox-text"}, "black box"),
+        ({"clients": None}, "--clients N"),
+    ],
+)
+def test_what_cannot_be_run_over_sites_is_said_at_once(hospitals, options, why):
+    chosen = {"task": "clip-fewshot", "clients": 3, **options}
+    with pytest.raises(ConfigError, match=why):
+        hospitals.serve(chosen)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({}, "state-dir"),
+        ({"state-dir": "/s"}, "neither data"),
+        ({"state-dir": "/s", "data": "folder:/d"}, "no site="),
+        ({"state-dir": "/s", "partition-id": -1}, "partition-id"),
+    ],
+)
+def test_wrong_words_of_a_node_are_named(words, why):
+    with pytest.raises(ConfigError, match=why):
+        SiteOptions.of(words)

@@ -1,0 +1,76 @@
+"""FlowerEngine for the contract: sites on a grid in this process, whose personal prompts the tests can see.
+
+The server has tickets; the engine here shows the test what each site keeps under them, and takes the same back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import torch
+
+from promptfed.deployment import codec
+from promptfed.deployment.messages import TICKET, Agreement, Hello, HelloAnswer
+from promptfed.deployment.messages import Site as Member
+from promptfed.deployment.site import Site, SiteOptions
+from promptfed.deployment.site_store import SiteStore
+from promptfed.deployment.sites import Sites
+from promptfed.engines.base import never
+from promptfed.engines.flower import FlowerEngine
+from promptfed.prompts import PromptState
+from promptfed.runs.personal_store import PersonalStore
+
+RUN = "0" * 32
+NOBODY = {"run": RUN, "simulated": True, "config": {}, "fingerprint": ""}
+
+
+class ToyStore(SiteStore):
+    def _prompts(self, stage):
+        return PersonalStore(self.folder / "prompts")
+
+
+class ToySite(Site):
+    def __init__(self, client, place, folder):
+        super().__init__(SiteOptions.of({"state-dir": str(folder), "partition-id": client}))
+        self.client, self.place = client, place
+
+    def _hello(self, content, began):
+        name = Member(name=f"client {self.client}")
+        return codec.pack(HelloAnswer(site=name, client=None, classes=(), train=(), val=(), test=(), promptfed=""))
+
+    def _begin(self, work, shared, keep=True):
+        method = self.place.method(work.stage)
+        experiment = SimpleNamespace(worker=lambda method, stage: self.place.worker(stage))
+        return experiment, method, ToyStore(self.options.state_dir, RUN)
+
+
+class SeenThrough(FlowerEngine):
+    def __init__(self, place, folder, grid):
+        self.stores = [ToyStore(folder / str(client), RUN)._prompts("") for client in range(3)]
+        for client in range(3):
+            grid.nodes[client + 1] = ToySite(client, place, folder / str(client)).answer
+        sites = Sites(grid, Hello(**NOBODY, classes=None, promptfed=""), poll=0.01, say=lambda line: None)
+        members = tuple(Member(name=f"client {client}") for client in range(3))
+        sites.gather(3, 30)
+        sites.agree([member.name for member in members])
+        super().__init__(sites, Agreement(**NOBODY, base_classes=(), templates=(), sites=members))
+
+    def run_round(self, jobs, on_reply=None, should_stop=never, seconds=None):
+        shown = {job.client: job.personal for job in jobs}
+        asked = [replace(job, personal=self.ticket(job.client, job.personal)) for job in jobs]
+
+        def seen(reply):
+            kept = reply.personal
+            value = self.stores[reply.client].read(reply.client, int(kept[TICKET])) if TICKET in kept else None
+            return replace(reply, personal=shown[reply.client] if reply.failure or value is None else value)
+
+        heard = on_reply and (lambda reply: on_reply(seen(reply)))
+        return [seen(reply) for reply in super().run_round(asked, heard, should_stop, seconds)]
+
+    def ticket(self, client, personal):
+        store = self.stores[client]
+        for round in store.rounds(client):
+            if store.read(client, round) == personal:
+                return PromptState({TICKET: torch.tensor(round)})
+        return personal
