@@ -86,7 +86,9 @@ class FeatureCache:
             if features is None:
                 self._indexes.pop(home, None)
             else:
-                found.update({key: features[row] for key, row in wanted})
+                # Copies of a few rows, or each of them would keep its whole shard in memory.
+                few = len(wanted) < len(features) / 2
+                found.update({key: features[row].clone() if few else features[row] for key, row in wanted})
         return found
 
     def put(self, fingerprint: str, kind: str, features: dict[str, Tensor]) -> None:

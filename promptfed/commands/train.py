@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -168,11 +168,12 @@ def _execute(
     silent = quiet or json
     with folder.lock(), folder.attach_log():
         live = nullcontext(Progress()) if silent else LiveProgress(Console(stderr=True))
-        with live as progress, stop_on_ctrl_c(progress.note) as should_stop:
+        with live as progress, stop_on_ctrl_c(progress.note) as should_stop, ExitStack() as stack:
             _raise_budget(folder, raised)
             _move(folder, moved)
             try:
                 experiment = Experiment.build(folder.config)
+                engine = stack.enter_context(engine_of(folder.config))
             except PromptFedError:
                 if is_new:
                     folder.discard()
@@ -180,8 +181,7 @@ def _execute(
             for note in experiment.task.notes:
                 progress.note(f"note: {note}")
             try:
-                with engine_of(folder.config) as engine:
-                    metrics = Training(experiment, folder, progress, should_stop, engine=engine).execute()
+                metrics = Training(experiment, folder, progress, should_stop, engine=engine).execute()
             except Interrupted as stopped:
                 more = " --max-..." if isinstance(stopped, OutOfBudget) else ""
                 progress.note(

@@ -56,7 +56,8 @@ def begin(address: str | None) -> bool:
                 said = " ".join(str(error).split())[:300]
                 raise ConfigError(
                     f"--ray-address '{address}': no Ray cluster can be joined there ({said}); give auto or HOST:PORT "
-                    "of a cluster begun with `ray start --head`, or leave it out"
+                    "of a cluster begun with `ray start --head`, or leave it out. One that asks for a token needs "
+                    "RAY_AUTH_MODE=token here, and its ~/.ray/auth_token"
                 ) from error
     _silence(ray)
     return True

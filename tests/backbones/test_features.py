@@ -63,6 +63,13 @@ def test_a_shard_is_plain_safetensors_named_by_its_hash(cache: FeatureCache) -> 
     assert [p.name for p in shard.parent.iterdir()] == [shard.name]  # no draft left
 
 
+def test_a_few_features_do_not_keep_their_whole_shard_in_memory(cache: FeatureCache) -> None:
+    cache.put(PRINT, KIND, rows(*range(100)))
+    found = cache.get(PRINT, KIND, [key(7), key(70)])
+    assert [feature.untyped_storage().nbytes() for feature in found.values()] == [16, 16]
+    assert torch.equal(found[key(70)], torch.full((4,), 70.0))
+
+
 def test_the_first_to_store_a_feature_wins(cache: FeatureCache) -> None:
     cache.put(PRINT, KIND, rows(1))
     FeatureCache(cache.folder, 10**9).put(PRINT, KIND, {key(1): torch.zeros(4), key(2): torch.full((4,), 2.0)})

@@ -61,6 +61,7 @@ def test_no_cluster_at_the_address_is_said_in_one_line(promptfed, small, tmp_pat
     )
     assert said.code == 2
     assert "no Ray cluster can be joined there" in " ".join(said.err.split())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
