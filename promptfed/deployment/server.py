@@ -21,6 +21,7 @@ from promptfed.deployment.evaluator import SiteEvaluator, places
 from promptfed.deployment.messages import Agreement, Hello, HelloAnswer, Prepare, PrepareAnswer, Site
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.deployment.sites import Sites
+from promptfed.engines.choose import threads_of
 from promptfed.engines.flower import FlowerEngine
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
@@ -97,7 +98,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         raise ConfigError(f"run-dir is '{options.run_dir}': give an absolute path, so that a restarted run finds it")
     config = checked(config)
     folder = _folder(options.run_dir, config)
-    with folder.lock(), folder.attach_log():
+    with folder.lock(), folder.attach_log(), threads_of(config):
         features = FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
         known = folder.read_json(FILE) or {"run": uuid.uuid4().hex}
         folder.write_json(FILE, known)
@@ -184,7 +185,8 @@ def checked(config: RunConfig) -> RunConfig:
     config = resolve(config)
     if config.oracle is not None:
         raise ConfigError(
-            f"task '{config.task}' asks a black box, whose budget is one process's: run it with --engine local or ray"
+            f"task '{config.task}' asks a black box, whose budget is one process's: run it with promptfed train, on the "
+            "local engine"
         )
     if config.data == OWN_DATA:
         from promptfed.deployment.site_task import options_of

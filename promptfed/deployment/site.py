@@ -240,7 +240,10 @@ class Site:
         task, config = experiment.task, experiment.config
         own = self.options.partition_id
         if not work.agreement.simulated:
-            own = [site.name for site in work.agreement.sites].index(self.options.site)
+            names = [site.name for site in work.agreement.sites]
+            if self.options.site not in names:
+                raise DeploymentError(f"site '{self.options.site}' is none of those that were agreed on: {names}")
+            own = names.index(self.options.site)
         if work.client != own or work.client >= len(task.clients):
             raise DeploymentError(f"the server asks for client {work.client}, and this is client {own}")
         if work.stage != config.method and work.stage not in experiment.baselines:
