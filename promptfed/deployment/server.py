@@ -185,7 +185,7 @@ def checked(config: RunConfig) -> RunConfig:
     config = resolve(config)
     if config.oracle is not None:
         raise ConfigError(
-            f"task '{config.task}' asks a black box, whose budget is one process's: run it with promptfed train, on the "
+            f"task '{config.task}' asks a black box, whose budget is one process's: run it by promptfed train, on the "
             "local engine"
         )
     if config.data == OWN_DATA:
