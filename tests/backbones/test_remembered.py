@@ -70,7 +70,7 @@ def test_neither_the_library_nor_the_image_tower_is_imported():
         "import sys; from promptfed.backbones.remembered import load_remembered; b = load_remembered('tiny'); "
         "b.class_tokens(['cat'], 2); assert 'open_clip' not in sys.modules and 'torchvision' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
 @pytest.mark.slow
