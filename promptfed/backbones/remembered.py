@@ -20,18 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from promptfed.backbones import load_backbone
 from promptfed.backbones.base import Backbone, CallCount, PromptedImages, freeze, hash_tensors
+from promptfed.backbones.on_demand import UNFIT, WholeOnDemand, check_same_bits, folder_for
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
 from promptfed.runs.atomic import write_bytes
-from promptfed.tasks.sources.readable import cache_folder
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1
@@ -59,7 +57,7 @@ def load_remembered(name: str, *, device: str = "cpu", precision: str = "float32
         return whole()
     try:
         return RememberedBackbone(folder, whole, device, precision)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except UNFIT as error:
         LOG.debug("nothing remembered in %s: %s", folder, error)
     backbone = whole()
     if isinstance(backbone, OpenClipBackbone):
@@ -67,18 +65,20 @@ def load_remembered(name: str, *, device: str = "cpu", precision: str = "float32
     return backbone
 
 
-class RememberedBackbone(OpenClipBackbone):
+class RememberedBackbone(WholeOnDemand[OpenClipBackbone], OpenClipBackbone):
     """The text side of an open_clip backbone from ``folder``; ``whole`` loads all of it when an image is looked at.
 
-    Raises OSError, ValueError, KeyError, RuntimeError or SafetensorError if the folder does not hold such a thing.
+    Raises one of ``UNFIT`` if the folder does not hold such a thing.
     """
+
+    kind = OpenClipBackbone
 
     def __init__(self, folder: Path, whole: Callable[[], Backbone], device: str, precision: str) -> None:
         about: dict[str, Any] = json.loads((folder / ABOUT).read_bytes())
         blob = (folder / TOWER).read_bytes()
         if about["format"] != FORMAT or hashlib.sha256(blob).hexdigest() != about["tower_sha256"]:
             raise ValueError("another format, or damaged")
-        self._folder, self._load, self._full = folder, whole, None
+        self._folder, self._load = folder, whole
         self.device, self._dtype = pick_device(device), pick_dtype(precision)
         for number in NUMBERS:
             setattr(self, number, about[number])
@@ -92,38 +92,12 @@ class RememberedBackbone(OpenClipBackbone):
         self.calls = CallCount()
         self._loaded_sha256 = self.weights_sha256()
 
-    _full: OpenClipBackbone | None
-
-    def whole(self) -> OpenClipBackbone:
-        """The backbone with its image tower. Raises RuntimeError if it is not the one that was remembered."""
-        if self._full is None:
-            full = self._load()
-            if not isinstance(full, OpenClipBackbone) or full.fingerprint != self.fingerprint:
-                raise RuntimeError(f"backbone '{self.name}' is not the one in {self._folder}: delete that folder")
-            full.calls = self.calls
-            self._full = full
-        return self._full
-
     def weights_sha256(self) -> str:
         """Of what is held here: the text tower."""
         return hash_tensors(sorted(self._tower.state_dict().items()))
 
-    def verify_frozen(self) -> None:
-        super().verify_frozen()
-        if self._full is not None:
-            self._full.verify_frozen()
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return self.whole().preprocess(image)
-
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        return self.whole().encode_images(pixels)
-
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
         return self.whole().encode_prompted_images(pixels, ctx, deep)
-
-    def encode_patches(self, pixels: Tensor) -> Tensor:
-        return self.whole().encode_patches(pixels)
 
     def _ids(self, text: str) -> list[int]:
         """Token ids, remembered too: the tokenizer comes with the library."""
@@ -227,9 +201,7 @@ def _folder(name: str, device: str, precision: str) -> Path | None:
     else:
         return None
     versions = [version(package) for package in ("promptfed", "torch", "open_clip_torch")]
-    described = json.dumps([FORMAT, name, weights, str(pick_device(device)), precision, versions])
-    home: Path = cache_folder()
-    return home / "towers" / hashlib.sha256(described.encode()).hexdigest()[:32]
+    return folder_for([FORMAT, name, weights, str(pick_device(device)), precision, versions])
 
 
 def _remember(
@@ -259,13 +231,8 @@ def _remember(
         write_bytes(folder / TOWER, blob)
         write_bytes(folder / TOKENS, json.dumps(tokens).encode())
         write_bytes(folder / ABOUT, json.dumps(about).encode())
-        again, calls = RememberedBackbone(folder, whole, device, precision), backbone.calls
-        backbone.calls = CallCount()  # what is done to compare is not a run's
-        same = torch.equal(again.encode_text(PROBES), backbone.encode_text(PROBES))
-        backbone.calls = calls
-        if not same:
-            raise ValueError("its features have other bits")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        check_same_bits(RememberedBackbone(folder, whole, device, precision), backbone, PROBES)
+    except UNFIT as error:
         LOG.debug("backbone '%s' is not remembered: %s", backbone.name, error)
         for file in (ABOUT, TOKENS, TOWER):
             (folder / file).unlink(missing_ok=True)

@@ -11,32 +11,30 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
-import torch
-from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from promptfed.backbones.base import Backbone, CallCount, freeze, hash_tensors
 from promptfed.backbones.lit import PACKAGES, LitBackbone
 from promptfed.backbones.minilm import load_minilm, word_ids
+from promptfed.backbones.on_demand import UNFIT, WholeOnDemand, check_same_bits, folder_for
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
 from promptfed.runs.atomic import write_bytes
-from promptfed.tasks.sources.readable import cache_folder
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1
-UNFIT = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 MEAN, ABOUT = "mean.safetensors", "about.json"
 PROBES = ("a photo of a cat", "a lawn mower, and more words.")
 
 
-class RememberedLit(LitBackbone):
+class RememberedLit(WholeOnDemand[LitBackbone], LitBackbone):
     """MiniLM with the mean that ``lit`` takes off; ``whole`` loads all of it when an image is looked at.
 
-    Raises OSError, ValueError, KeyError, RuntimeError or BackboneError if ``folder`` does not hold what is needed.
+    Raises one of ``UNFIT``, or BackboneError, if ``folder`` does not hold what is needed.
     """
+
+    kind = LitBackbone
 
     def __init__(self, folder: Path, whole: Callable[[], Backbone], device: str, precision: str) -> None:
         about, blob = json.loads((folder / ABOUT).read_bytes()), (folder / MEAN).read_bytes()
@@ -56,35 +54,9 @@ class RememberedLit(LitBackbone):
         if self._loaded_sha256 != about["reader_sha256"]:
             raise ValueError("the reader is another one")
 
-    _full: Backbone | None = None
-
-    def whole(self) -> Backbone:
-        """The backbone with its image network. Raises RuntimeError if it is not the one that was remembered."""
-        if self._full is None:
-            full = self._load()
-            if full.fingerprint != self.fingerprint:
-                raise RuntimeError(f"backbone '{self.name}' is not the one in {self._folder}: delete that folder")
-            full.calls = self.calls
-            self._full = full
-        return self._full
-
     def weights_sha256(self) -> str:
         """Of what is held here: the reader."""
         return reader_sha256(self)
-
-    def verify_frozen(self) -> None:
-        super().verify_frozen()
-        if self._full is not None:
-            self._full.verify_frozen()
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return self.whole().preprocess(image)
-
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        return self.whole().encode_images(pixels)
-
-    def encode_patches(self, pixels: Tensor) -> Tensor:
-        return self.whole().encode_patches(pixels)
 
 
 def load_remembered_lit(whole: Callable[[], Backbone], device: str, precision: str) -> Backbone:
@@ -111,9 +83,7 @@ def folder_of(device: str, precision: str) -> Path | None:
         versions = [version(package) for package in ("promptfed", "torch", *sorted(PACKAGES.values()))]
     except PackageNotFoundError:
         return None
-    described = json.dumps([FORMAT, "lit", str(pick_device(device)), precision, versions])
-    home: Path = cache_folder()
-    return home / "towers" / hashlib.sha256(described.encode()).hexdigest()[:32]
+    return folder_for([FORMAT, "lit", str(pick_device(device)), precision, versions])
 
 
 def remember(folder: Path, backbone: LitBackbone, whole: Callable[[], Backbone], device: str, precision: str) -> None:
@@ -128,13 +98,12 @@ def remember(folder: Path, backbone: LitBackbone, whole: Callable[[], Backbone],
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / MEAN, blob)
     write_bytes(folder / ABOUT, json.dumps(about).encode())
-    again, calls = RememberedLit(folder, whole, device, precision), backbone.calls
-    backbone.calls = CallCount()  # what is done to compare is not a run's
-    same = torch.equal(again.encode_text(PROBES), backbone.encode_text(PROBES))
-    backbone.calls = calls
-    if not same:
+    again = RememberedLit(folder, whole, device, precision)
+    try:
+        check_same_bits(again, backbone, PROBES)
+    except ValueError:
         (folder / ABOUT).unlink(missing_ok=True)
-        raise ValueError("its features have other bits")
+        raise
 
 
 def reader_sha256(backbone: LitBackbone) -> str:
