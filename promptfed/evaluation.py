@@ -24,6 +24,23 @@ class Evaluation:
     figures: Figures
     local: dict[int, float]
 
+    @classmethod
+    def of(
+        cls, name: str, local: dict[int, float], base: float, new: float | None, domains: Mapping[str, float]
+    ) -> Evaluation:
+        """From the accuracies to the figures, with the harmonic mean where there are new classes."""
+        parts = [fmean(local.values()), base] + ([] if new is None else [new])
+        figures = Figures(
+            name=name,
+            local=parts[0],
+            local_std=pstdev(local.values()),
+            base=base,
+            new=new,
+            hm=None if new is None else harmonic_mean(parts),
+            domains=domains,
+        )
+        return cls(figures, local)
+
 
 def accuracy(
     method: Method,
@@ -78,17 +95,7 @@ def evaluate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
     new = None
     if len(task.new_test):
         new = fmean(accuracy(method, prompt, task.new_classes, task.new_test) for prompt in different)
-    parts = [fmean(local.values()), base] + ([] if new is None else [new])
-    figures = Figures(
-        name=method.name,
-        local=parts[0],
-        local_std=pstdev(local.values()),
-        base=base,
-        new=new,
-        hm=None if new is None else harmonic_mean(parts),
-        domains=domains,
-    )
-    return Evaluation(figures, local)
+    return Evaluation.of(method.name, local, base, new, domains)
 
 
 class Evaluator(Protocol):

@@ -8,7 +8,7 @@ import socket
 import ssl
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +110,12 @@ def _data(options: SiteOptions, config: RunConfig, classes: Sequence[str]) -> st
     data = read_site(options.site, options.data, resolve(config))
     if classes:
         check_classes(data, classes)
-    counts = {use: len(part) for use, part in zip(("train", "val", "test"), _parts(data.pools), strict=True)}
+    counts = {use: len(part) for use, part in asdict(data.pools).items()}
     if not counts["train"]:
         raise DataError(f"{options.data} has no training image")
     numbers = ", ".join(f"{n} {use}" for use, n in counts.items() if n)
     skipped = f"; {len(data.source.skipped)} unreadable images are left out" if data.source.skipped else ""
     return f"{len(data.source.classes)} classes ({', '.join(data.source.classes)}), images: {numbers}{skipped}"
-
-
-def _parts(pools: Any) -> tuple[list[int], list[int], list[int]]:
-    return pools.train, pools.val, pools.test
 
 
 def _state_dir(folder: Path) -> str:

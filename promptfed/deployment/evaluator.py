@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, harmonic_mean, pstdev
+from statistics import fmean
+from typing import Any, Literal
 
 from promptfed.deployment import codec
 from promptfed.deployment.messages import Agreement, Evaluate, EvaluateAnswer, Finish, FinishAnswer, Right
@@ -12,7 +13,7 @@ from promptfed.engines.flower import start_of
 from promptfed.errors import DeploymentError
 from promptfed.evaluation import Evaluation
 from promptfed.federation import Federation
-from promptfed.types import FederationState, Figures
+from promptfed.types import FederationState
 
 
 class SiteEvaluator:
@@ -37,7 +38,7 @@ class SiteEvaluator:
 
     def evaluate(self, federation: Federation, state: FederationState) -> Evaluation:
         """Raises DeploymentError if no site with test images answered."""
-        sent = {client: prompt.shared for client, prompt in federation.prompts(state).items()}
+        sent = {client: federation.sent(state, client) for client in federation.clients}
         first = federation.clients[0]
         alike = all(sent[c] is sent[first] and not len(state.personal[c]) for c in federation.clients)
         whole = federation.clients[:1] if alike and self.agreement.simulated else federation.clients
@@ -52,39 +53,18 @@ class SiteEvaluator:
             name: self._joint([answers[c].domains.get(name) for c in whole if c in answers]) or 0.0
             for name in sorted({name for answer in answers.values() for name in answer.domains})
         }
-        parts = [fmean(accuracies.values()), base] + ([] if new is None else [new])
-        figures = Figures(
-            name=federation.method.name,
-            local=parts[0],
-            local_std=pstdev(accuracies.values()),
-            base=base,
-            new=new,
-            hm=None if new is None else harmonic_mean(parts),
-            domains=domains,
-        )
-        return Evaluation(figures, accuracies)
+        return Evaluation.of(federation.method.name, accuracies, base, new, domains)
 
     def finish(self, federation: Federation, state: FederationState) -> dict[int, str]:
         """Let every site write down the prompt that it deploys. Client -> where, or why not (in brackets)."""
         questions = {
-            client: codec.pack(
-                Finish(
-                    agreement=self.agreement,
-                    stage=federation.stage,
-                    client=client,
-                    round=state.round,
-                    start=start_of(state.personal[client]),
-                ),
-                shared=federation.prompt(state, client).shared,
-            )
+            client: codec.pack(Finish(**self._work(federation, state, client)), shared=federation.sent(state, client))
             for client in federation.clients
         }
         found = dict.fromkeys(questions, "(no answer)")
         for client, answer in self.sites.ask(questions, group="finish", seconds=self.seconds).items():
             try:
-                if answer.content is None:
-                    raise DeploymentError(answer.failure)
-                found[client] = codec.unpack(answer.content, FinishAnswer).words.bundle
+                found[client] = answer.opened(FinishAnswer).words.bundle
             except DeploymentError as error:
                 found[client] = f"({error})"
         return found
@@ -95,35 +75,35 @@ class SiteEvaluator:
         state: FederationState,
         clients: Sequence[int],
         whole: Sequence[int],
-        part: str = "val",
+        part: Literal["val", "test"] = "val",
     ) -> dict[int, EvaluateAnswer]:
         questions = {
             client: codec.pack(
-                Evaluate(
-                    agreement=self.agreement,
-                    stage=federation.stage,
-                    client=client,
-                    round=state.round,
-                    start=start_of(state.personal[client]),
-                    part="test" if part == "test" else "val",
-                    whole=client in whole,
-                ),
-                shared=federation.prompt(state, client).shared,
+                Evaluate(**self._work(federation, state, client), part=part, whole=client in whole),
+                shared=federation.sent(state, client),
             )
             for client in clients
         }
         answers: dict[int, EvaluateAnswer] = {}
         for client, answer in self.sites.ask(questions, group=f"{part}-{state.round}", seconds=self.seconds).items():
             try:
-                if answer.content is None:
-                    raise DeploymentError(answer.failure)
-                found = codec.unpack(answer.content, EvaluateAnswer).words
+                found = answer.opened(EvaluateAnswer).words
                 if found.client != client:
                     raise DeploymentError(f"it is the answer of client {found.client}")
                 answers[client] = found
             except DeploymentError as error:
                 self.sites.say(f"client {client} is not in the figures: {error}")
         return answers
+
+    def _work(self, federation: Federation, state: FederationState, client: int) -> dict[str, Any]:
+        """What every question about ``client``'s prompt says."""
+        return {
+            "agreement": self.agreement,
+            "stage": federation.stage,
+            "client": client,
+            "round": state.round,
+            "start": start_of(state.personal[client]),
+        }
 
     def _joint(self, found: Sequence[Right | None]) -> float | None:
         """One figure out of several prompts'; None if nobody has test images for it."""

@@ -285,9 +285,7 @@ def _prepare(sites: Sites, agreement: Agreement, seconds: float) -> None:
     for client, answer in sorted(sites.ask(questions, group="prepare", seconds=seconds).items()):
         name = agreement.sites[client].name
         try:
-            if answer.content is None:
-                raise DeploymentError(answer.failure)
-            parcel = codec.unpack(answer.content, PrepareAnswer)
+            parcel = answer.opened(PrepareAnswer)
             started = f"; its process took {parcel.started:.1f} s to start" if parcel.started is not None else ""
             say(f"{name}: {parcel.words.images} images encoded in {parcel.words.seconds:.1f} s{started}")
         except DeploymentError as error:

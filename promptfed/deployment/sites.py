@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from promptfed.deployment import codec  # first: it says how to install what the next two need
+from promptfed.deployment.codec import W
 from promptfed.deployment.messages import Hello, HelloAnswer
 from promptfed.engines.base import LATE, ShouldStop, never
 from promptfed.errors import DeploymentError
@@ -42,6 +43,12 @@ class Answer:
     failure: str
     bytes_down: int
     bytes_up: int
+
+    def opened(self, kind: type[W]) -> codec.Parcel[W]:
+        """Raises DeploymentError if nothing came, a Problem, or not a ``kind`` message."""
+        if self.content is None:
+            raise DeploymentError(self.failure)
+        return codec.unpack(self.content, kind)
 
 
 @dataclass(frozen=True)
