@@ -147,11 +147,9 @@ class Experiment:
         ``features``: a store of the very backbone that ``config`` names, to be used instead; ``oracle_for``: how to
         come by the oracle for a task of that form, instead of loading it. ``task``: the data, already dealt out.
         """
-        if task is not None:
-            pass
-        elif like is not None and _agree(config, like.config, TASK_OPTIONS):
+        if task is None and like is not None and _agree(config, like.config, TASK_OPTIONS):
             task = like.task
-        else:
+        if task is None:
             task = TASKS[config.task].build(config)
             for note in task.notes:
                 log.warning(note)

@@ -188,8 +188,7 @@ def _restore(folder: Path, about_bytes: bytes, blob: bytes) -> tuple[FederationS
         if about["format"] not in (FORMAT, STORED_FORMAT):
             raise RunError(
                 f"checkpoint {folder} has format {about['format']}, this version of promptfed reads {FORMAT} and "
-                f"{STORED_FORMAT}; "
-                "resume the run with the version of promptfed that wrote it"
+                f"{STORED_FORMAT}; resume the run with the version of promptfed that wrote it"
             )
         digest = hashlib.sha256(blob).hexdigest()
         if digest != about["sha256"]:

@@ -14,7 +14,7 @@ from promptfed.engines import ray_runtime
 from promptfed.engines.base import LATE, never
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.ray_runtime import Share
-from promptfed.errors import ConfigError
+from promptfed.errors import BackboneError, ConfigError
 from promptfed.federation import Federation
 
 
@@ -92,9 +92,23 @@ def test_who_is_at_work_when_the_round_closes_is_late_and_its_actor_goes_on_late
     assert [seat.pid for seat in engine.seats] == before
 
 
-def test_actors_say_whether_their_model_is_what_it_was(engine, federation):
+def test_actors_say_whether_their_model_is_what_it_was(engine, federation, ray_session):
     ours = federation("well")
     ours.run_round(ours.start(), should_stop=never)
+
+    def swapped(actor, told):
+        backbone = actor._place.setup().backbone
+        before, backbone._loaded_sha256 = backbone._loaded_sha256, told
+        return before
+
+    engine.verify_frozen()
+    actor = next(seat.actor for seat in engine.seats if seat.awaits is None)  # one at work is not asked
+    true = ray_session.get(actor.__ray_call__.remote(swapped, "another"))
+    try:
+        with pytest.raises(BackboneError, match="its frozen weights are not what was loaded"):
+            engine.verify_frozen()
+    finally:
+        ray_session.get(actor.__ray_call__.remote(swapped, true))
     engine.verify_frozen()
 
 
