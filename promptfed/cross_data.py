@@ -10,7 +10,8 @@ from promptfed.errors import DataError
 from promptfed.evaluation import evaluate
 from promptfed.experiment import Experiment, resolve
 from promptfed.export.finished import FinishedRun
-from promptfed.methods.base import Method, build_method
+from promptfed.methods.base import Method
+from promptfed.methods.build import build_method
 from promptfed.progress import Progress
 
 

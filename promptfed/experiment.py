@@ -25,7 +25,8 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation, round_half_up
-from promptfed.methods.base import METHODS, Method, Setup, build_method, check_model_fits
+from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.build import build_method, check_model_fits
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task
 from promptfed.tasks.form import Form

@@ -33,7 +33,8 @@ from promptfed.backbones import load_backbone
 from promptfed.backbones.base import DeepContext
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.openclip import OpenClipBackbone
-from promptfed.methods.base import METHODS, Method, Setup, build_method
+from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.build import build_method
 from promptfed.methods.local_training import GradientMethod
 from promptfed.types import Broadcast, ClientData
 

@@ -12,7 +12,8 @@ from promptfed.deployment.site_store import SiteStore, kept_runs
 from promptfed.errors import DeploymentError
 from promptfed.experiment import resolve
 from promptfed.export.bundle import make_bundle, write_bundle
-from promptfed.methods.base import Method, Setup, build_method
+from promptfed.methods.base import Method, Setup
+from promptfed.methods.build import build_method
 from promptfed.prompts import PromptState
 from promptfed.types import ClientPrompt
 

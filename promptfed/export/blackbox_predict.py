@@ -14,7 +14,8 @@ from promptfed.blackbox.oracle import Oracle
 from promptfed.errors import ConfigError
 from promptfed.export.blackbox_bundle import BlackBoxBundle
 from promptfed.export.predict import Prediction, checked_classes, ranked, unlabelled
-from promptfed.methods.base import Setup, build_method
+from promptfed.methods.base import Setup
+from promptfed.methods.build import build_method
 from promptfed.tasks.sources.base import FileItem, TextItem
 
 

@@ -18,7 +18,8 @@ from promptfed.errors import RunError
 from promptfed.experiment import oracle_of
 from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
-from promptfed.methods.base import Method, Setup, build_method
+from promptfed.methods.base import Method, Setup
+from promptfed.methods.build import build_method
 from promptfed.personalize.saved import Personalized, load_client, prompt_sha256
 from promptfed.prompts import PromptState
 from promptfed.runs.checkpoint import load_checkpoint

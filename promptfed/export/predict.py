@@ -13,7 +13,8 @@ from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.errors import ConfigError
 from promptfed.export.bundle import Bundle, check_backbone
-from promptfed.methods.base import Setup, build_method, cosine_logits
+from promptfed.methods.base import Setup, cosine_logits
+from promptfed.methods.build import build_method
 from promptfed.tasks.sources.base import FileItem, Item
 from promptfed.types import Split
 

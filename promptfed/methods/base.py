@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import Aggregator
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.config import validate
 from promptfed.errors import ConfigError
 from promptfed.prompts import PromptState
 from promptfed.registry import Registry
@@ -237,26 +236,3 @@ def mixed_features(general: Tensor, own: Tensor, alpha: float) -> Tensor:
 
 
 METHODS: Registry[type[Method]] = Registry("method", "promptfed.methods", "promptfed.blackbox.methods")
-
-
-def check_model_fits(name: str, backbone: Backbone, oracle: Oracle | None = None) -> None:
-    """Raises ConfigError, naming models that would do, if the backbone or oracle lacks what method ``name`` needs."""
-    if oracle is not None:
-        oracle.check_offers(METHODS[name].requires, f"method '{name}'")
-        return
-    lacking = sorted(METHODS[name].requires - backbone.abilities)
-    if lacking:
-        raise ConfigError(
-            f"method '{name}' needs a backbone with {' and '.join(lacking)}, which '{backbone.name}' has not: "
-            "use --backbone tiny or an open_clip ViT such as open_clip:ViT-B-16/openai"
-        )
-
-
-def build_method(name: str, options: Mapping[str, Any], setup: Setup) -> Method:
-    """The method called ``name`` with ``options``.
-
-    Raises ConfigError for a name or an option that there is not, and for a backbone that does not fit.
-    """
-    kind = METHODS[name]
-    check_model_fits(name, setup.backbone, setup.oracle)
-    return kind(validate(kind.Config, options, "method option"), setup)

@@ -13,7 +13,8 @@ from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.finished import FinishedRun
-from promptfed.methods.base import METHODS, Method, Setup, build_method
+from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.build import build_method
 from promptfed.personalize.finetune import FinetuneOptions, finetune
 from promptfed.personalize.interpolate import ALPHAS, Choice, Sweep, choose, natural_space, parse_alphas
 from promptfed.report.tables import percent

@@ -36,7 +36,8 @@ from promptfed.export.blackbox_predict import BlackBoxPredictor
 from promptfed.export.bundle import is_for_black_box, read_bundle
 from promptfed.export.folder import write_bundle
 from promptfed.export.predict import unlabelled
-from promptfed.methods.base import METHODS, Method, Setup, build_method
+from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.build import build_method
 from promptfed.prompts import PromptState
 from promptfed.tasks.form import Form
 from promptfed.tasks.sources.base import FileItem, Item, TextItem

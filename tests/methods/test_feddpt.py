@@ -11,7 +11,8 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.methods.base import build_method, cosine_logits
+from promptfed.methods.base import cosine_logits
+from promptfed.methods.build import build_method
 from promptfed.methods.feddpt import FedDPT, FedDPTConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.methods.visual import visual_features

@@ -13,7 +13,7 @@ from promptfed.errors import ConfigError
 from promptfed.experiment import resolve
 from promptfed.federation import Federation
 from promptfed.methods import fedotp
-from promptfed.methods.base import check_model_fits
+from promptfed.methods.build import check_model_fits
 from promptfed.methods.fedotp import FedOTP, FedOTPConfig
 from promptfed.prompts import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Split

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from promptfed.config import validate
 from promptfed.errors import ConfigError
-from promptfed.methods.base import build_method
+from promptfed.methods.build import build_method
 from promptfed.methods.kgcoop import KgCoOp, KgCoOpConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.types import NO_PROMPT, Broadcast

@@ -12,7 +12,8 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.methods.base import build_method, cosine_logits
+from promptfed.methods.base import cosine_logits
+from promptfed.methods.build import build_method
 from promptfed.methods.pfedpg import PFedPG, PFedPGConfig, descriptor_of, generate, mean_descriptor
 from promptfed.methods.templates import template_features
 from promptfed.prompts import PromptState

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from promptfed.errors import ConfigError
-from promptfed.methods.base import build_method
+from promptfed.methods.build import build_method
 from promptfed.methods.templates import template_features
 
 

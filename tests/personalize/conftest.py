@@ -14,7 +14,8 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.export.finished import FinishedRun
 from promptfed.federation import Federation
-from promptfed.methods.base import METHODS, Setup, build_method
+from promptfed.methods.base import METHODS, Setup
+from promptfed.methods.build import build_method
 from promptfed.runs.directory import RunDirectory
 from promptfed.types import FederatedTask
 

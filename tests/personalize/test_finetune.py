@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from promptfed.errors import ConfigError
-from promptfed.methods.base import build_method
+from promptfed.methods.build import build_method
 from promptfed.methods.local_training import train_together
 from promptfed.personalize.finetune import FinetuneOptions, finetune
 from promptfed.types import Broadcast, ClientPrompt

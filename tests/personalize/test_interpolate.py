@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy, distinct, evaluate, local_accuracy
-from promptfed.methods.base import build_method, cosine_logits
+from promptfed.methods.base import cosine_logits
+from promptfed.methods.build import build_method
 from promptfed.personalize.interpolate import (
     Choice,
     ClientCurve,

@@ -12,7 +12,7 @@ from promptfed.blackbox.search.evolution_path import Distribution
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
-from promptfed.methods.base import build_method
+from promptfed.methods.build import build_method
 from promptfed.tasks.pooled import pooled
 from promptfed.types import NO_PROMPT, Broadcast
 

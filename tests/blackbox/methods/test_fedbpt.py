@@ -14,7 +14,7 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.methods.base import build_method
+from promptfed.methods.build import build_method
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.prompts import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update

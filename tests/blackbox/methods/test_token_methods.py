@@ -13,7 +13,7 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import TrainingError
 from promptfed.federation import Federation
-from promptfed.methods.base import build_method
+from promptfed.methods.build import build_method
 from promptfed.types import NO_PROMPT, Broadcast
 
 NAMES = ("fedbdpl", "fedng", "feddtpt", "pfl_gradfree")
