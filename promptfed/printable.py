@@ -1,0 +1,55 @@
+"""Text from outside (names of classes, files, sites, models' answers) made safe to show.
+
+A terminal obeys escape codes, rich reads ``[markup]`` and matplotlib reads ``$mathtext$``. Text from outside is none
+of these: it is shown as it is, with its control characters escaped.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+LONGEST = 200
+"""Characters of a name or value that a message shows before it is cut."""
+UNSHOWN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories that are escaped: control, format (direction overrides among them), surrogates, line breaks."""
+JOINERS = "\u200c\u200d"
+"""Format characters that are part of ordinary words and of emoji."""
+
+
+def printable(text: object, limit: int | None = None) -> str:
+    """Return ``text`` on one line, control characters escaped (``\\x1b``), cut to ``limit`` characters with an ellipsis.
+
+    Letters of every script stay as they are. Bytes of a file name that are no UTF-8 show as ``\\xe9``.
+    """
+    shown = "".join(map(_escaped, str(text)))
+    if limit is not None and len(shown) > limit:
+        shown = shown[: max(limit - 1, 0)] + "…"
+    return shown
+
+
+def is_printable(text: str) -> bool:
+    """Whether ``printable`` shows ``text`` unchanged."""
+    return printable(text) == text
+
+
+def plain_markup(text: object, limit: int | None = None) -> str:
+    """Return ``text`` for a place where rich reads markup: brackets show as brackets."""
+    from rich.markup import escape
+
+    return escape(printable(text, limit))
+
+
+def figure_text(text: object, limit: int | None = None) -> str:
+    """Return ``text`` for a label of a matplotlib figure: a dollar sign shows as one and begins no formula."""
+    return printable(text, limit).replace("$", r"\$")
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8 (PEP 383)
+        return f"\\x{code - 0xDC00:02x}"
+    if unicodedata.category(character) not in UNSHOWN or character in JOINERS:
+        return character
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
