@@ -15,7 +15,8 @@ class PromptableViT:
     """An image tower whose feature is its class token, read after the last block.
 
     Visual prompt tokens have no position, so their place in the sequence does not matter (a ViT's attention is not
-    causal): here they stand behind the patches. They join before the first normalisation, as in MaPLe and FedTPG.
+    causal): here they stand behind the patches. They join before the first normalisation (``ln_pre``), as in MaPLe. The
+    visual prompts of FedTPG's comparison (its VLP) join after it.
     """
 
     def __init__(self, tower: Any) -> None:

@@ -31,10 +31,14 @@ class DPFPL(ContextMethod):
     Shared: ``ctx`` p_G ``(n_ctx, dim)``. Personal: ``u`` ``(n_ctx, rank)`` with orthonormal columns, ``v``
     ``(rank, dim)``, ``residual`` ``(n_ctx, dim)``. Without a personal part: p_G.
     Factors are what the paper clips and adds noise to, which is the business of privacy and not done here; without
-    noise they only say along which directions the steps are taken. Different: clients send p_G once a round, to be
-    averaged, where the paper averages the gradient of every batch (FedSGD); the random start of the power iteration
-    is drawn once a round and client, so that the factors move smoothly and Adam's moments keep their meaning;
-    p_L starts at zero. That p_G and p_L are added is from memory of the paper.
+    noise they only say along which directions the steps are taken.
+
+    Different from the released code: it orthonormalises v too and holds the residual constant within a step, so its
+    p_L moves by ``(du v + u dv + u u^T du v) / 10`` alone (cosine 0.68 to the negative gradient in one measured step).
+    Here the residual is trained as well, and the rank does not limit the step (cosine 0.95). Clients send p_G once a
+    round, to be averaged, where the paper averages the gradient of every batch (FedSGD). The random start of the power
+    iteration is drawn once a round and client, so that the factors move smoothly and Adam's moments keep their
+    meaning. p_L starts at zero, where the released code draws p_G and p_L from N(0, 0.02).
     """
 
     name: ClassVar[str] = "DP-FPL"

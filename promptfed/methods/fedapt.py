@@ -92,8 +92,9 @@ class FedAPT(GradientMethod):
     def domain_weights(self, shared: PromptState, images: Tensor) -> Tensor:
         """``w`` ``(n, domains)`` of image features ``(n, embed_dim)``, not normalised."""
         scores = images @ shared["query"].to(images.device).T
-        spread = scores.std(-1, correction=0, keepdim=True).clamp(min=1e-6)
-        return ((scores - scores.mean(-1, keepdim=True)) / spread / self.config.tau).softmax(-1)
+        centred = scores - scores.mean(-1, keepdim=True)
+        variance = centred.square().sum(-1, keepdim=True) / max(scores.shape[-1] - 1, 1)  # unbiased, as released
+        return (centred / variance.sqrt().clamp(min=1e-6) / self.config.tau).softmax(-1)
 
     @torch.no_grad()
     def _texts(self, shared: PromptState, classes: Sequence[str]) -> Tensor:

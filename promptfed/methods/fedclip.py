@@ -32,8 +32,9 @@ class FedCLIP(GradientMethod):
     Shared: ``w1``, ``w2`` ``(d, d)`` and ``b1``, ``b2`` ``(d,)``. Personal: nothing.
     The loss is the paper's symmetric contrast of a batch's images with their own classes' sentences, over
     temperature. Different: two samples of one class are no longer each other's negatives, their pairs are left out
-    of the softmax; the sentences are encoded once; the learning rate is larger (see docs/methods.md); the mean
-    is weighted by sample count (``uniform`` is the paper's).
+    of the softmax; the sentences are encoded once; the learning rate is larger and Adam's eps is torch's
+    1e-8, the released code's 1e-6 (see docs/methods.md); the mean is weighted by sample count (``uniform`` is the
+    paper's).
     """
 
     name: ClassVar[str] = "FedCLIP"

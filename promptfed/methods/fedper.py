@@ -34,8 +34,9 @@ class FedPer(PromptFL):
     trained. Both are trained together by PromptFL's loss. Somebody who never took part has the untrained private
     tokens that everybody starts from.
 
-    FedPer keeps a network's last layers private; no paper says which part of a prompt that is, so the split is our
-    own reading: the last tokens, which stand next to the class name.
+    FedPer keeps a network's last layers private. PromptFolio's repository shares the first half of the tokens
+    (``n_private`` of half of ``n_ctx``); here, too, the last tokens are private, but 4 of 16. They stand next to the
+    class name.
     """
 
     name: ClassVar[str] = "PromptFL+FedPer"

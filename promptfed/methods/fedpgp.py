@@ -36,8 +36,9 @@ class FedPGP(GradientMethod):
     Loss: cross-entropy with ctx, plus mu times a contrastive term that holds sigma to the hand-written sentence and
     keeps ctx away from sigma; see ``contrast``.
     Different: one prompt for each class (N = 1); T_0 is the feature of a hand-written sentence, computed once, where
-    the released code encodes a row of X; the optimiser is PromptFL's. The start of U and V is our choice: U noise,
-    the same for everybody, V zero, so that a client's first step starts from sigma. Without a personal part: sigma.
+    the released code encodes a row of X; the optimiser is PromptFL's. The released code draws U, V and
+    sigma all from N(0, 0.02); here U is noise, the same for everybody, and V is zero, so that a client's first step
+    starts from sigma. Without a personal part: sigma.
     """
 
     name: ClassVar[str] = "FedPGP"

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.backbones.base import ClassTokens, PromptedImages, PromptedText
+from promptfed.backbones.base import Backbone, ClassTokens, PromptedImages, PromptedText
 from promptfed.errors import ConfigError
 from promptfed.methods.base import METHODS, Setup, cosine_logits
 from promptfed.methods.context import LabelSpace, training_classes
@@ -32,6 +32,9 @@ class MaPLeConfig(LocalTraining, LabelSpace):
         None, ge=1, description="number of blocks with contexts of their own; none: 9, or all that both towers have"
     )
     init: str = Field("a photo of a", description="the first n_ctx of these words start depth 0; empty: N(0, 0.02)")
+    keep_words: bool = Field(
+        True, description="words of `init` that the context does not replace stay before the class name, as released"
+    )
     coupling_rate: float = Field(1.0, gt=0, le=1, description="learning rate of the coupling, as a share of lr")
 
 
@@ -44,6 +47,8 @@ class MaPLe(GradientMethod):
     ``(depth, vision_dim, text_dim)`` and ``bias`` ``(depth, vision_dim)``. Personal: nothing. The mean of products is
     not the product of means, so clients' visual tokens are not averaged exactly; their couplings are.
     Loss: cross-entropy of scaled cosines. Images are encoded with the prompt in training and in evaluation.
+    The texts are "<ctx> of a {class}." by default: with two tokens of "a photo of a" learned, the released code keeps
+    the other words in the sentence.
 
     Shapes and start follow the published description of MaPLe from memory, unchecked against its code; of the
     federated one only a variant with free visual tokens is known for certain. Different: Adam, no
@@ -74,6 +79,7 @@ class MaPLe(GradientMethod):
                 "that many words, a smaller n_ctx, or an empty init for a random start"
             )
         self._words = words
+        self._kept_words = remaining_words(backbone, config.init, config.n_ctx) if config.keep_words else ""
         self._tokens: dict[tuple[str, ...], ClassTokens] = {}
 
     def init_shared(self) -> PromptState:
@@ -129,11 +135,21 @@ class MaPLe(GradientMethod):
         return visual_features(self.setup, split, ctx, deep)
 
     def _prompted(self, ctx: Tensor, classes: Sequence[str]) -> PromptedText:
-        """The texts "<ctx> {class}." with the deeper contexts of ``ctx`` ``(depth, n_ctx, text_dim)``."""
+        """The texts "<ctx> <kept words> {class}." with the deeper contexts of ``ctx`` ``(depth, n_ctx, text_dim)``."""
         names = tuple(classes)
         if names not in self._tokens:
-            self._tokens[names] = self.setup.backbone.class_tokens(names, self.config.n_ctx)
+            sentences = [f"{self._kept_words} {name}".lstrip() for name in names]
+            self._tokens[names] = self.setup.backbone.class_tokens(sentences, self.config.n_ctx)
         return PromptedText(ctx[0], self._tokens[names], ctx[1:] if len(ctx) > 1 else None)
+
+
+def remaining_words(backbone: Backbone, sentence: str, n_ctx: int) -> str:
+    """Return the words of ``sentence`` behind its first ``n_ctx`` tokens. A word that is cut in two is replaced."""
+    words = sentence.split()
+    for count in range(len(words) + 1):
+        if len(backbone.embed_words(" ".join(words[:count]))) >= n_ctx:
+            return " ".join(words[count:])
+    return ""
 
 
 def visual_tokens(prompt: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:

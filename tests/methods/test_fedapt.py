@@ -62,8 +62,9 @@ def test_domain_weights_are_a_sharp_softmax_of_standardised_scores(setup):
     method = make(setup, tau=0.5)
     shared = PromptState({**method.init_shared(), "query": torch.eye(3)})
     found = method.domain_weights(shared, torch.tensor([[3.0, 0.0, 0.0], [7.0, 1.0, 1.0]]))
-    # mean 1, spread sqrt(2): (2, -1, -1) / sqrt(2) / 0.5; the second image's scores are an affine map of the first's
-    expected = torch.tensor([2.0, -1.0, -1.0]).mul(2 / 2**0.5).softmax(0)
+    # mean 1, unbiased variance (4 + 1 + 1) / 2 = 3: (2, -1, -1) / sqrt(3) / 0.5; the second image's scores are an
+    # affine map of the first's
+    expected = torch.tensor([2.0, -1.0, -1.0]).mul(2 / 3**0.5).softmax(0)
     torch.testing.assert_close(found, expected.expand(2, -1))
 
 

@@ -69,7 +69,7 @@ def test_one_step_is_the_gradient_of_the_cross_entropy_through_both_towers(clip_
     deep_images = torch.stack(tokens[1:]) if depth > 1 else None
     deep_texts = leaf["ctx"][1:] if depth > 1 else None
     images = backbone.encode_prompted_images(clip_setup.features.pixels(data.train), tokens[0], deep_images).features
-    names = backbone.class_tokens(toy_task.base_classes, 2)
+    names = backbone.class_tokens([f"of a {name}" for name in toy_task.base_classes], 2)
     texts = backbone.encode_prompted_text(leaf["ctx"][0], names, deep_texts)
     cosines = F.cosine_similarity(images[:, None], texts[None], dim=-1)
     loss = F.cross_entropy(backbone.logit_scale * cosines, data.train.labels)
@@ -118,6 +118,27 @@ def test_it_predicts_with_both_prompts_for_any_names_in_any_order(clip_setup, to
     torch.testing.assert_close(found, flipped.flip(1), atol=1e-4, rtol=1e-4)
     plain = texts @ F.normalize(clip_setup.features.images(split), dim=-1).T * clip_setup.backbone.logit_scale
     assert (found - plain.T).abs().max() > 1e-2, "images are seen with the prompt"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "of a "),
+        ({"n_ctx": 3}, "a "),
+        ({"n_ctx": 4}, ""),
+        ({"init": "a bad blurry photo of one", "n_ctx": 4}, "of one "),
+        ({"init": ""}, ""),
+        ({"keep_words": False}, ""),
+    ],
+)
+def test_words_that_the_context_does_not_replace_stay_before_the_class_name(clip_setup, options, words):
+    """The released code at n_ctx 2: "a photo" is learned, "of a NAME." follows."""
+    method = make(clip_setup, **options)
+    shared, names = shaken(method.init_shared()), ["pink", "red panda"]
+    backbone = clip_setup.backbone
+    tokens = backbone.class_tokens([words + name for name in names], method.config.n_ctx)
+    texts = backbone.encode_prompted_text(shared["ctx"][0], tokens, shared["ctx"][1:])
+    torch.testing.assert_close(method.class_features(shared, NO_PROMPT, names), F.normalize(texts, dim=-1))
 
 
 def test_images_are_encoded_once_for_several_class_lists(clip_setup, toy_task):
