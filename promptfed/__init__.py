@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from promptfed.threads import wait_passively
+
 if TYPE_CHECKING:
     from promptfed.aggregators.base import Aggregator
     from promptfed.backbones import load_backbone
@@ -37,6 +39,8 @@ __all__ = [
     "load_backbone",
     "read_bundle",
 ]
+
+wait_passively()
 
 # Loading torch takes seconds, so `import promptfed` (and with it every `promptfed --help`) must not.
 _HOMES = {

@@ -45,7 +45,9 @@ class RunConfig(BaseModel):
     engine: Literal["local", "ray"] = Field("local", description="where clients' work runs")
     actors: int | None = Field(None, ge=1, description="processes of engine ray; by default one for each CPU or GPU")
     ray_address: str | None = Field(None, description="a Ray cluster to join; by default Ray is begun on this machine")
-    threads: int | None = Field(None, ge=1, description="of torch, in each process; another number rounds differently")
+    threads: int | None = Field(
+        None, ge=1, description="of torch, in each process, by default one a core; another number rounds differently"
+    )
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     baselines: tuple[Literal["zero_shot", "local_only"], ...] | None = Field(

@@ -100,6 +100,7 @@ def compare(
     from promptfed.progress import ComparisonProgress
     from promptfed.report.comparison import comparison_tables, write_comparison
     from promptfed.report.live_comparison import LiveComparison
+    from promptfed.threads import load_warning
     from promptfed.training import Interrupted
 
     flags = {
@@ -130,6 +131,8 @@ def compare(
         raise RunError(f"cannot write to '{folder}': {error.strerror or error}; choose another --out") from error
     live = nullcontext(ComparisonProgress()) if quiet or json else LiveComparison(Console(stderr=True))
     with lock, live as progress, stop_on_ctrl_c(progress.note) as should_stop:
+        if warning := load_warning(plan.base.threads):
+            progress.note(f"note: {warning}")
         comparison = Comparison(plan, folder, progress, should_stop)
         try:
             found = comparison.execute()

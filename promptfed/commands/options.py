@@ -113,7 +113,8 @@ Actors = Annotated[
     Number, typer.Option("--actors", help="Processes of engine ray [as many as have room].", metavar="N")
 ]
 Threads = Annotated[
-    Number, typer.Option("--threads", help="Torch threads in each process [torch's choice].", metavar="N")
+    Number,
+    typer.Option("--threads", help="Torch threads in each process [one a core].", metavar="N"),
 ]
 RayAddress = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -16,6 +17,8 @@ from promptfed.errors import ConfigError, OracleError, PromptFedError
 
 if TYPE_CHECKING:
     from promptfed.runs.directory import RunDirectory
+
+log = logging.getLogger(__name__)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -163,6 +166,7 @@ def _execute(
     from promptfed.progress import Progress
     from promptfed.report.html import write_report
     from promptfed.report.live import LiveProgress
+    from promptfed.threads import load_warning
     from promptfed.training import Interrupted, OutOfBudget, Training
 
     silent = quiet or json
@@ -178,6 +182,9 @@ def _execute(
                 if is_new:
                     folder.discard()
                 raise
+            if warning := load_warning(folder.config.threads):
+                log.warning(warning)
+                progress.note(f"note: {warning}")
             for note in experiment.task.notes:
                 progress.note(f"note: {note}")
             try:

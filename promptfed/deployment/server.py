@@ -21,7 +21,6 @@ from promptfed.deployment.evaluator import SiteEvaluator, places
 from promptfed.deployment.messages import Agreement, Hello, HelloAnswer, Prepare, PrepareAnswer, Site
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.deployment.sites import Sites
-from promptfed.engines.choose import threads_of
 from promptfed.engines.flower import FlowerEngine
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
@@ -29,6 +28,7 @@ from promptfed.progress import Progress
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.tasks import TASKS
+from promptfed.threads import torch_threads
 from promptfed.training import Training
 from promptfed.types import FederatedTask, Reply
 from promptfed.usage import Usage
@@ -98,7 +98,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         raise ConfigError(f"run-dir is '{options.run_dir}': give an absolute path, so that a restarted run finds it")
     config = checked(config)
     folder = _folder(options.run_dir, config)
-    with folder.lock(), folder.attach_log(), threads_of(config):
+    with folder.lock(), folder.attach_log(), torch_threads(config.threads):
         features = FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
         known = folder.read_json(FILE) or {"run": uuid.uuid4().hex}
         folder.write_json(FILE, known)

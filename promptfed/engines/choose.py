@@ -11,6 +11,7 @@ from promptfed.config import RunConfig
 from promptfed.engines.base import Engine
 from promptfed.engines.worker import Worker
 from promptfed.errors import ConfigError
+from promptfed.threads import torch_threads
 
 if TYPE_CHECKING:
     from promptfed.experiment import Experiment
@@ -66,7 +67,7 @@ def engine_of(config: RunConfig) -> Iterator[Engine | None]:
     Raises ConfigError if it cannot be had.
     """
     check_engine(config)
-    with threads_of(config):
+    with torch_threads(config.threads):
         if config.engine == "local":
             yield None
             return
@@ -75,19 +76,6 @@ def engine_of(config: RunConfig) -> Iterator[Engine | None]:
             yield engine
         finally:
             engine.close()
-
-
-@contextmanager
-def threads_of(config: RunConfig) -> Iterator[None]:
-    """Torch has as many threads as the run is to have, in this process."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _ray_engine(config: RunConfig) -> Engine:
