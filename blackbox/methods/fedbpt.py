@@ -97,8 +97,8 @@ class FedBPT(BlackBoxMethod):
         # What was found is compared with what was received at the end: two prompts are kept back for it.
         while desk.affords((self.config.popsize + 2) * copies) and not local.stop():
             points = local.ask()
+            squares += local.sigma**2  # the step size that this generation was drawn with
             local.tell(points, self._fitness(desk, points, desk.batch(), noisy).tolist())
-            squares += local.sigma**2
         found, received = self._fitness(desk, [local.mean, given.mean], desk.batch(), noisy)
         relative = found / max(abs(received), 1e-9) if self.config.fitness == "relative" else found
         sent = {

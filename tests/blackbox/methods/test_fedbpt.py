@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
+from promptfed.blackbox.search.cma_es import CmaEs
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
@@ -196,3 +198,51 @@ def test_zero_shot_on_a_black_box_takes_the_best_prompt(black_setup, text_task):
     federation = federation_of(method, text_task)
     state, _ = federation.run_round(federation.start())
     assert method.template(state.shared) == "fire"
+
+
+class Drawn(CmaEs):
+    """A search that writes down the step size each generation was drawn with; ``steps``: what it is forced to be."""
+
+    steps: ClassVar[list[float]] = []
+    sigmas: ClassVar[list[float]] = []
+
+    generations = 0
+
+    def ask(self, n=None):
+        self.sigmas.append(self.sigma)
+        return super().ask(n)
+
+    def tell(self, candidates, fitness):
+        super().tell(candidates, fitness)
+        self.generations += 1
+
+    @property
+    def sigma(self):
+        return self.steps[self.generations] if self.steps else super().sigma
+
+
+def spread_of(make, text_task, monkeypatch, steps, queries):
+    monkeypatch.setattr(Drawn, "steps", steps)
+    monkeypatch.setattr(Drawn, "sigmas", [])
+    monkeypatch.setattr("promptfed.blackbox.methods.fedbpt.CmaEs", Drawn)
+    method = make(queries=queries, popsize=5, batch_size=4)
+    update, _ = method.train(Broadcast(1, method.init_shared()), text_task.clients[0], NO_PROMPT)
+    return update.shared["spread"].item() ** 2 * 2, list(Drawn.sigmas)  # two parents of five
+
+
+@pytest.mark.parametrize(
+    ("steps", "squares"),
+    [([1.0, 0.9, 0.8, 0.5], 2.45), ([2.0, 1.0, 0.5, 9.0], 5.25), ([0.5, 0.6, 0.7, 0.0], 1.10)],
+)
+def test_a_generation_counts_by_the_step_size_that_it_was_drawn_with(make, text_task, monkeypatch, steps, squares):
+    """Three generations of five prompts on four texts, and two prompts at the end: the fourth sigma drew nothing."""
+    found, drawn = spread_of(make, text_task, monkeypatch, steps, queries=3 * 20 + 8)
+    assert len(drawn) == 3
+    assert found == pytest.approx(squares, rel=1e-6)
+
+
+def test_the_spread_is_of_the_sigmas_before_each_generation(make, text_task, monkeypatch):
+    found, drawn = spread_of(make, text_task, monkeypatch, [], queries=200)
+    assert len(drawn) == 9
+    assert drawn[0] == 1.0
+    assert found == pytest.approx(sum(sigma**2 for sigma in drawn), rel=1e-5)
