@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import compare, deploy, flower, import_, inspect, personalize, serve, site, train
+from promptfed.commands.help_text import build_command
 from promptfed.errors import BudgetExhausted, PromptFedError
 
 # Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words or bool(os.environ.get("PROMPTFED_DEBUG"))
     words = [word for word in words if word != "--debug"]
     try:
-        code = app(words, prog_name="promptfed", standalone_mode=False)
+        code = build_command(app)(words, prog_name="promptfed", standalone_mode=False)
     except (PromptFedError, UsageError) as error:
         if debug:
             raise

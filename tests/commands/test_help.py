@@ -30,6 +30,32 @@ def test_help_teaches_by_example(promptfed, words):
     assert f"promptfed {' '.join(words)}".strip() in said.out
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["export"], "RUN A run's folder. [required]"),
+        (["predict"], "[EXAMPLE...] Image files, or texts"),
+        (["predict"], "How many classes to name. [default: 3]"),
+        (["flower", "init"], "DIR "),
+        (["list"], "[KIND] One of: methods"),
+        (["import", "fedtpg"], "[required]"),
+    ],
+)
+def test_arguments_say_what_they_are(promptfed, monkeypatch, words, text):
+    """typer 0.20 under a newer click loses these texts and escapes the brackets."""
+    monkeypatch.setenv("COLUMNS", "100")
+    page = promptfed(*words, "--help").out
+    assert text in " ".join(page.split())
+    assert "\\[" not in page
+
+
+@pytest.mark.parametrize("typo", ["tran", "exprt", "predct"])
+def test_the_nearest_command_is_named_once(promptfed, typo):
+    said = promptfed(typo)
+    assert said.code == 2
+    assert said.err.count("Did you mean") == 1
+
+
 def test_no_arguments_show_the_help(promptfed):
     said = promptfed()
     assert said.code == 0
