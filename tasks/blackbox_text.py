@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.tasks import clip_fewshot
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
-from promptfed.tasks.form import Form
+from promptfed.tasks.form import Form, check_each_has, check_labels, named
 from promptfed.tasks.sources import checked
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.bundled_texts import FORMS
@@ -41,6 +41,11 @@ class BlackboxTextConfig(DealtConfig):
     words: dict[str, str] = Field(default_factory=dict, description="class -> label word")
     descriptions: dict[str, str] = Field(default_factory=dict, description="class -> sentence, of embedding models")
     prompts: tuple[str, ...] | None = Field(None, min_length=1, description="hand-written ones, for zero-shot")
+
+    @field_validator("words", "descriptions", mode="before")
+    @classmethod
+    def _have_names(cls, values: Any) -> Any:
+        return named(values)
 
 
 def load_texts(data: str, columns: Columns) -> Source:
@@ -78,6 +83,10 @@ def build(config: RunConfig) -> FederatedTask:
     options = validate(BlackboxTextConfig, config.task_options, "task option")
     form = form_for(config.data, options)
     source = load_texts(config.data, Columns(options.text_column, options.label_column, options.domain_column))
+    check_labels(form, source.classes)
+    if not config.data.startswith("texts:"):  # the bundled texts' own form may leave a class its name
+        check_each_has("words", options.words, source.classes)
+        check_each_has("descriptions", options.descriptions, source.classes)
     return clip_fewshot.deal_out(config, options, source, form.prompts, form)
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
+from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from promptfed.errors import ConfigError
+from promptfed.printable import LONGEST, printable
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
 _MARK = "\x00"
 TEMPLATE = "{{ prompt }} {{ text }}\nCategory:"
+FIELDS = ("prompt", "text", "mask")
+"""What a template may name."""
+LISTED = 10
+"""Class names that a message lists before it says how many more there are."""
 
 
 class Form(BaseModel):
@@ -38,9 +49,18 @@ class Form(BaseModel):
     @classmethod
     def _renders(cls, template: str) -> str:
         try:
-            shown = _ENVIRONMENT.from_string(template).render(prompt="PROMPT", text="TEXT", mask="MASK")
+            names = meta.find_undeclared_variables(_ENVIRONMENT.parse(template)) - set(FIELDS)
+            shown = (
+                "" if names else _ENVIRONMENT.from_string(template).render(prompt="PROMPT", text="TEXT", mask="MASK")
+            )
         except Exception as error:  # a template may divide by zero, too
             raise ValueError(f"template '{template}' is not jinja2 that renders: {error}") from error
+        if names:
+            name = min(names)
+            raise ValueError(
+                f"template '{template}' names '{name}', which is none of its fields: {_nearest(name, FIELDS)}"
+                f"they are {', '.join(FIELDS)}"
+            )
         for name in ("prompt", "text"):
             if shown.count(name.upper()) != 1:
                 raise ValueError(f"template '{template}' must hold {{{{ {name} }}}} once")
@@ -70,6 +90,82 @@ class Form(BaseModel):
     def description(self, name: str) -> str:
         """The sentence that stands for class ``name``."""
         return self.descriptions.get(name, self.word(name))
+
+    @field_validator("words", "descriptions", mode="before")
+    @classmethod
+    def _have_names(cls, values: Any) -> Any:
+        return named(values)
+
+    @field_validator("prompts")
+    @classmethod
+    def _have_no_place(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        for prompt in prompts:
+            if "{}" in prompt or "{{" in prompt:
+                raise ValueError(f"prompt '{prompt}' is sent as it is: the template says where the text goes, not {{}}")
+        return prompts
+
+
+def named(values: Any) -> Any:
+    """``values`` with the keys that YAML made numbers of as text again.
+
+    Raises ValueError for keys that YAML made true or false of (yes, no, on, off): nobody knows what was written.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    for key in values:
+        if isinstance(key, bool) or key is None:
+            raise ValueError(f"YAML reads a name as {key!r}: put it in quotes, such as {{'yes': good, 'no': bad}}")
+    return {str(key) if isinstance(key, int | float) else key: value for key, value in values.items()}
+
+
+def check_labels(form: Form, classes: Sequence[str]) -> None:
+    """Raise ConfigError unless ``form`` tells ``classes`` apart and names no others.
+
+    Words are equal if a reader takes them for the same: case, width and white space do not count.
+    """
+    for option, given in (("words", form.words), ("descriptions", form.descriptions)):
+        for name in given:
+            if name not in classes:
+                raise ConfigError(
+                    f"task option '{option}' names '{printable(name, LONGEST)}', which is no class here: "
+                    f"{_nearest(name, classes)}classes are {_listed(classes)}"
+                )
+    for option, said in (("words", form.word), ("descriptions", form.description)):
+        holders: dict[str, str] = {}
+        for name in classes:
+            if not _key(said(name)):
+                raise ConfigError(f"class '{printable(name, LONGEST)}' has an empty text in task option '{option}'")
+            other = holders.setdefault(_key(said(name)), name)
+            if other != name:
+                raise ConfigError(
+                    f"classes '{printable(other, LONGEST)}' and '{printable(name, LONGEST)}' are both called "
+                    f"'{printable(said(name), LONGEST)}', so no answer tells them apart: "
+                    f"give each its own (--set 'task.{option}={{...}}')"
+                )
+
+
+def check_each_has(option: str, given: Mapping[str, str], classes: Sequence[str]) -> None:
+    """Raise ConfigError if ``given`` names some of ``classes`` and leaves others out."""
+    missing = [name for name in classes if name not in given] if given else []
+    if missing:
+        raise ConfigError(
+            f"task option '{option}' has nothing for class {_listed(missing)}: say one for each of the "
+            f"{len(classes)} classes (its own name will do)"
+        )
+
+
+def _key(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean '{printable(near[0], LONGEST)}'? " if near else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{printable(name, LONGEST)}'" for name in names[:LISTED])
+    return shown + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _tidy(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from promptfed.blackbox.answers import first_word
 from promptfed.blackbox.backends.base import DIGITS
 from promptfed.blackbox.backends.transport import Unusable
 from promptfed.blackbox.candidate import Answer
@@ -120,12 +121,13 @@ def spelled(tokens: Sequence[TokenScores], words: Sequence[str], gap: str) -> di
 
 
 def chosen(text: str, words: Sequence[str]) -> int | None:
-    """Index of the label word that ``text`` names first, whatever its case; the longest of those at the same place."""
+    """Index of the label word that ``text`` names first, whatever its case; the longest of those at the same place.
+    A label counts where it is a word: inside a longer one it does not, in a script without blanks it does."""
     places = []
     for index, word in enumerate(words):
-        match = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)
-        if match:
-            places.append((match.start(), -len(word), index))
+        place = first_word(text, word)
+        if place is not None:
+            places.append((place, -len(word), index))
     return min(places)[2] if places else None
 
 

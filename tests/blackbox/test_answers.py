@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promptfed.blackbox.answers import final_answer, is_right
+from promptfed.blackbox.answers import final_answer, first_word, is_right
 
 GSM8K = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nShe sold 48+24 = <<48+24=72>>72 clips altogether.\n#### 72"
 
@@ -67,3 +67,63 @@ def test_right_is_the_same_final_answer():
     assert not is_right("27", GSM8K)
     assert not is_right("3/4", "1/4")
     assert not is_right("", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("这条评论是正面的", "正面"),
+        ("我认为是负面", "负面"),
+        ("答案是\uff1a正面。", "正面"),
+        ("這是一則負面評論", "負面"),
+        ("このレビューは肯定的です", "肯定的"),
+        ("これはネガティブな感想だ", "ネガティブ"),
+        ("รีวิวนี้เป็นเชิงบวกมาก", "เชิงบวก"),
+        ("ຄຳຕອບແມ່ນບວກ", "ບວກ"),
+        ("នេះជាវិជ្ជមាន។", "វិជ្ជមាន"),
+        ("ဒါကအပြုသဘောပါ", "အပြုသဘော"),
+        ("འདི་བཟང་པོ་རེད", "བཟང"),
+        ("这是positive的评论", "positive"),
+        ("判断为Negative", "negative"),
+        ("ラベルはＰｏｓ", "pos"),
+        ("이 리뷰는 긍정적입니다", "긍정"),
+        ("Es ist GROSSARTIG!", "großartig"),
+        ("C'est tre\u0300s bien", "très"),
+        ("It was good.", "good"),
+        ("good_or_bad? good", "good"),
+    ],
+)
+def test_a_label_is_found_in_a_sentence_of_any_script(said, word):
+    assert first_word(said, word) is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("unhappy", "happy"),
+        ("happyish", "happy"),
+        ("нехороший", "хороший"),
+        ("अच्छा", "अच्छ"),
+        ("비긍정", "긍정"),
+        ("这是好评", "差"),
+        ("good_or_bad", "good"),
+        ("category 12", "1"),
+        ("anything", ""),
+    ],
+)
+def test_a_label_inside_another_word_does_not_count(said, word):
+    assert first_word(said, word) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("答案是42。", "42"),
+        ("一共有18个苹果", "18"),
+        ("合計は1,250円です", "1250"),
+        ("ทั้งหมด7บาท", "7"),
+        ("共-3度", "-3"),
+    ],
+)
+def test_numbers_stand_in_scripts_without_blanks(said, answer):
+    assert final_answer(said) == answer

@@ -103,3 +103,54 @@ def test_what_cannot_be(build_text, data, options, said):
     with pytest.raises(ConfigError) as error:
         build_text(data, task_options=options)
     assert said in str(error.value)
+
+
+def table_of(folder, *classes):
+    rows = [f"text {k} of {classes[k % len(classes)]}\t{classes[k % len(classes)]}" for k in range(40)]
+    (folder / "own.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n", encoding="utf-8")
+    return f"tsv:{folder / 'own.tsv'}"
+
+
+@pytest.mark.parametrize(
+    ("classes", "options", "said"),
+    [
+        (("pos", "neg"), {"words": {"positive": "great", "negative": "bad"}}, "'positive'.*did you mean 'pos'"),
+        (("pos", "neg"), {"descriptions": {"pos": "Fine.", "nge": "Bad."}}, "'nge'.*did you mean 'neg'"),
+        (("refund", "cancel"), {"words": {"refnud": "money", "cancel": "end"}}, "'refnud'.*did you mean 'refund'"),
+        (("猫", "狗"), {"words": {"猫": "喵", "犬": "汪"}}, "'犬', which is no class here.*'狗', '猫'"),
+        (("pos", "neg"), {"words": {"pos": "good", "neg": "good"}}, "'neg' and 'pos' are both called"),
+        (("pos", "neg"), {"words": {"pos": "Good ", "neg": "good"}}, "are both called"),
+        (("one", "two"), {"words": {"one": "\uff21\uff22", "two": "ab"}}, "are both called"),
+        (("one", "two"), {"words": {"one": "two", "two": "Two"}}, "are both called"),
+        (("a_b", "c"), {"descriptions": {"a_b": "Some  text.", "c": "some text."}}, "are both called"),
+        (("pos", "neg"), {"words": {"pos": "good"}}, "nothing for class 'neg'"),
+        (("a", "b", "c"), {"descriptions": {"b": "It is b."}}, "nothing for class 'a', 'c'"),
+        (("pos", "neg"), {"words": {"pos": "good", "neg": " "}}, "'neg' has an empty text"),
+        (("yes", "no"), {"words": {True: "good", False: "bad"}}, "put it in quotes"),
+        (("[red]x", "b"), {"words": {"red x": "good", "b": "bad"}}, "'red x', which is no class"),
+    ],
+)
+def test_words_that_do_not_fit_the_classes_are_refused(build_text, tmp_path, classes, options, said):
+    with pytest.raises(ConfigError, match=said) as error:
+        build_text(table_of(tmp_path, *classes), "iid", clients=2, shots=2, task_options=options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (("pos", "neg"), {"pos": "good", "neg": "bad"}),
+        (("0", "1", "2"), {0: "none", 1: "some", 2: "many"}),
+        (("猫", "狗"), {"猫": "喵", "狗": "汪"}),
+        (("pos", "neg"), {"pos": "good", "neg": "neg"}),
+    ],
+)
+def test_words_that_fit_are_taken(build_text, tmp_path, classes, words):
+    form = build_text(table_of(tmp_path, *classes), "iid", clients=2, shots=2, task_options={"words": words}).form
+    assert [form.word(name) for name in classes] == list(words.values())
+
+
+@pytest.mark.parametrize("data", ["texts:requests", "texts:reviews"])
+def test_words_of_bundled_texts_are_checked_too(build_text, data):
+    with pytest.raises(ConfigError, match="'positiv', which is no class here"):
+        build_text(data, task_options={"words": {"positiv": "x"}})

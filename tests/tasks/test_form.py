@@ -57,3 +57,24 @@ def test_a_bad_template(template, said):
     with pytest.raises(ValidationError) as error:
         Form(template=template)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "near"),
+    [
+        ("{{ prompt }} {{ text }} {{ labels }}", "labels", ""),
+        ("{{ prompt }} {{ text }} {{ promt }}", "promt", "did you mean 'prompt'"),
+        ("{% if txt %}x{% endif %}{{ prompt }} {{ text }}", "txt", "did you mean 'text'"),
+        ("{{ prompt }} {{ text }} {{ item.name }}", "item", ""),
+    ],
+)
+def test_a_template_names_its_fields_only(template, name, near):
+    with pytest.raises(ValidationError, match=f"names '{name}', which is none of its fields") as error:
+        Form(template=template)
+    assert near in str(error.value)
+
+
+@pytest.mark.parametrize("prompt", ["a photo of a {}.", "Read {{ text }}", "Sort: {{text}}"])
+def test_a_prompt_that_looks_like_a_template_is_refused(prompt):
+    with pytest.raises(ValidationError, match="sent as it is"):
+        Form(prompts=("", prompt))
