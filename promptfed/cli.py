@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from promptfed.commands import compare, deploy, flower, import_, inspect, personalize, serve, site, train
+from promptfed.commands import compare, deploy, flower, import_, inspect, listing, personalize, serve, site, train
 from promptfed.commands.help_text import build_command
 from promptfed.errors import BudgetExhausted, PromptFedError
 
@@ -26,6 +26,7 @@ compare.add_to(app)
 deploy.add_to(app)
 personalize.add_to(app)
 import_.add_to(app)
+listing.add_to(app)
 inspect.add_to(app)
 serve.add_to(app)
 flower.add_to(app)

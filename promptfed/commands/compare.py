@@ -92,13 +92,13 @@ def compare(
     import json as as_json
 
     from filelock import FileLock, Timeout
-    from rich.console import Console
 
     from promptfed.comparison.execute import Comparison
     from promptfed.comparison.plan import Plan, parse_grid
     from promptfed.errors import RunError
     from promptfed.progress import ComparisonProgress
     from promptfed.report.comparison import comparison_tables, write_comparison
+    from promptfed.report.consoles import messages, output
     from promptfed.report.live_comparison import LiveComparison
     from promptfed.threads import load_warning
     from promptfed.training import Interrupted
@@ -129,7 +129,7 @@ def compare(
         raise RunError(f"comparison '{folder}' is in use by another process; wait until it ends") from error
     except OSError as error:
         raise RunError(f"cannot write to '{folder}': {error.strerror or error}; choose another --out") from error
-    live = nullcontext(ComparisonProgress()) if quiet or json else LiveComparison(Console(stderr=True))
+    live = nullcontext(ComparisonProgress()) if quiet or json else LiveComparison(messages())
     with lock, live as progress, stop_on_ctrl_c(progress.note) as should_stop:
         if warning := load_warning(plan.base.threads):
             progress.note(f"note: {warning}")
@@ -146,7 +146,7 @@ def compare(
     elif quiet:
         typer.echo(folder)
     else:
-        console = Console()
+        console = output()
         for table in comparison_tables(found):
             console.print(table)
         for path in written:

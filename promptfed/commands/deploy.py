@@ -43,23 +43,22 @@ def eval_(
     """
     import json as as_json
 
-    from rich.console import Console
-
     from promptfed.cross_data import score
     from promptfed.export.finished import FinishedRun
     from promptfed.progress import Progress
+    from promptfed.report.consoles import messages, output
     from promptfed.report.live import LiveProgress
     from promptfed.report.tables import cross_data_table, domains_table, results_table
     from promptfed.runs.directory import RunDirectory
 
     finished = FinishedRun.load(RunDirectory.open(run))
     changed = options.given({"data_root": data_root, "partition": partition})
-    with nullcontext(Progress()) if json else LiveProgress(Console(stderr=True)) as progress:
+    with nullcontext(Progress()) if json else LiveProgress(messages()) as progress:
         rows = score(finished, data or (), changed, progress)
     if json:
         typer.echo(as_json.dumps(rows, indent=2))
         return
-    console = Console()
+    console = output()
     if len(rows) > 1:
         console.print(cross_data_table(rows))
     for name, figures in rows.items():

@@ -15,7 +15,7 @@ def names(registry: str) -> Callable[[str], list[str]]:
     """Shell completion from a registry, imported only when a shell asks."""
 
     def complete(incomplete: str) -> list[str]:
-        from promptfed.commands.inspect import known
+        from promptfed.commands.listing import known
 
         return [name for name in known(registry) if name.startswith(incomplete)]
 

@@ -73,14 +73,13 @@ def personalize(
     """
     import json as as_json
 
-    from rich.console import Console
-
     from promptfed.config import validate
     from promptfed.experiment import Experiment
     from promptfed.export.finished import FinishedRun
     from promptfed.personalize.interpolate import parse_alphas
     from promptfed.personalize.saved import FOLDER
     from promptfed.personalize.whole_run import PersonalizeOptions, personalize_run
+    from promptfed.report.consoles import messages, output
     from promptfed.report.html import write_report
     from promptfed.report.interpolation import curve_table
     from promptfed.runs.directory import RunDirectory
@@ -94,7 +93,7 @@ def personalize(
         chosen.decided(finished)
         setup = finished.method.setup
         experiment = Experiment.build(folder.config, features=setup.features, oracle_for=finished.oracle_for)
-        console = Console(stderr=True)
+        console = messages()
         with _features(console, json) as on_features:
             experiment.fill_features(on_features)
         with _clients(console, json) as on_client, _account(folder, setup.oracle):
@@ -104,7 +103,7 @@ def personalize(
     if json:
         typer.echo(as_json.dumps(curve, indent=2))
         return
-    out = Console()
+    out = output()
     out.print(curve_table(curve))
     for client in curve["clients"]:
         out.print(f"{client['name']}: alpha {client['alpha']:g} ({client['why']})", highlight=False)
@@ -145,14 +144,13 @@ def onboard(
     """
     import json as as_json
 
-    from rich.console import Console
-
     from promptfed.config import validate
     from promptfed.export.bundle import write_bundle
     from promptfed.export.finished import FinishedRun
     from promptfed.personalize.interpolate import parse_alphas
     from promptfed.personalize.onboard import OnboardOptions
     from promptfed.personalize.onboard import onboard as take_in
+    from promptfed.report.consoles import messages, output
     from promptfed.runs.directory import RunDirectory
     from promptfed.tasks.sources import load_source
 
@@ -169,7 +167,7 @@ def onboard(
     source = load_source(data)
     called = name or Path(data.partition(":")[2] or data).name or "newcomer"
     finished = FinishedRun.load(folder)
-    console = Console(stderr=True)
+    console = messages()
     with _features(console, json) as on_features:
         found = take_in(finished, source, called, chosen, on_features)
     target = out or folder.path / "bundles" / (re.sub(r"[^A-Za-z0-9._-]+", "-", called).strip("-.") or "newcomer")
@@ -177,7 +175,7 @@ def onboard(
     if json:
         typer.echo(as_json.dumps({**found.figures(), "bundle": str(written)}, indent=2))
         return
-    said = Console()
+    said = output()
     for note in source.skipped:
         said.print(f"note: skipped unreadable image {note}", highlight=False)
     said.print(found.table())

@@ -159,11 +159,11 @@ def _move(folder: RunDirectory, moved: dict[str, Any]) -> None:
 def _execute(
     folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, Any], moved: dict[str, Any], is_new: bool
 ) -> None:
-    from rich.console import Console
 
     from promptfed.engines.choose import engine_of
     from promptfed.experiment import Experiment
     from promptfed.progress import Progress
+    from promptfed.report.consoles import messages
     from promptfed.report.html import write_report
     from promptfed.report.live import LiveProgress
     from promptfed.threads import load_warning
@@ -171,7 +171,7 @@ def _execute(
 
     silent = quiet or json
     with folder.lock(), folder.attach_log():
-        live = nullcontext(Progress()) if silent else LiveProgress(Console(stderr=True))
+        live = nullcontext(Progress()) if silent else LiveProgress(messages())
         with live as progress, stop_on_ctrl_c(progress.note) as should_stop, ExitStack() as stack:
             _raise_budget(folder, raised)
             _move(folder, moved)
@@ -206,8 +206,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     """What a finished run prints last."""
     import json as as_json
 
-    from rich.console import Console
-
+    from promptfed.report.consoles import output
     from promptfed.report.oracle_usage import asked_words, usage_of
     from promptfed.report.tables import domains_table, results_table
 
@@ -216,7 +215,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     elif quiet:
         typer.echo(folder.path)
     else:
-        console = Console()
+        console = output()
         console.print(results_table(metrics))
         if metrics["method"].get("domains"):
             console.print(domains_table(metrics))

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 from promptfed.progress import Progress
 from promptfed.report.oracle_usage import asked_words
@@ -23,12 +24,14 @@ class LiveProgress(Progress):
         self.console = console
         self._bars = RichProgress(
             TextColumn("{task.description:<12}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[said]}"),
+            BarColumn(bar_width=max(6, min(24, console.width - 70))),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            # Last, and cut where the terminal ends: the times before it are always whole.
+            TextColumn("{task.fields[said]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=console,
+            expand=True,
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
@@ -77,11 +80,11 @@ class LiveProgress(Progress):
             self._line(f"{name}: {self._said}")
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _number(value: float, digits: int) -> str:

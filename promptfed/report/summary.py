@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ FIGURES = ("local", "base", "new", "hm")
 
 
 def run_summary(path: Path) -> dict[str, Any]:
-    """name, method, data, model, round (reached), state, and once finished the method's local, base, new and hm.
+    """name, method, data, model, round (reached) of rounds, state, and once finished the method's local, base, new, hm.
 
-    ``model`` is the backbone or the oracle. ``state`` is "finished", "unfinished" or "damaged: why": one bad run must
-    not hide the others of a list.
+    ``model`` is the backbone or the oracle. ``updated``: when something was last written, in seconds since 1970.
+    ``state`` is "finished", "unfinished" or "damaged: why": one bad run must not hide the others of a list.
     """
-    about: dict[str, Any] = dict.fromkeys(("method", "data", "model", "round", "state", *FIGURES))
+    about: dict[str, Any] = dict.fromkeys(("method", "data", "model", "round", "rounds", "state", "updated", *FIGURES))
+    about["updated"] = _last_change(path)
     try:
         run = RunDirectory.open(path)
         about |= {"method": run.config.method, "data": run.config.data}
         about["model"] = run.config.oracle or run.config.backbone
+        about["rounds"] = run.config.rounds
         about["round"] = newest_round(run.stage_folder(run.config.method, is_baseline=False))
         metrics = run.read_metrics()
         figures = (metrics or {}).get("method") or {}
@@ -31,3 +34,12 @@ def run_summary(path: Path) -> dict[str, Any]:
     except PromptFedError as error:
         about["state"] = f"damaged: {error}"
     return {"name": path.resolve().name, **about}
+
+
+def _last_change(path: Path) -> float | None:
+    """When the newest of the files that a run writes was changed; None if there is none."""
+    times = []
+    for name in ("config.yaml", "events.jsonl", "metrics.json"):
+        with suppress(OSError):
+            times.append((path / name).stat().st_mtime)
+    return max(times, default=None)

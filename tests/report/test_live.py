@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import pytest
 from rich.console import Console
@@ -17,10 +18,14 @@ def console() -> Console:
     return Console(file=io.StringIO(), width=160)
 
 
-def said(console: Console) -> list[str]:
+def text(console: Console) -> str:
     file = console.file
     assert isinstance(file, io.StringIO)
-    return file.getvalue().splitlines()
+    return file.getvalue()
+
+
+def said(console: Console) -> list[str]:
+    return text(console).splitlines()
 
 
 def good(client: int) -> Reply:
@@ -67,3 +72,26 @@ def test_a_line_for_every_fifth(console: Console) -> None:
         for round in range(1, 21):
             progress.round("m", round, 1.0, 0.5, 10)
     assert [line.split("/")[0] for line in said(console)] == [f"m: round {r}" for r in (4, 8, 12, 16, 20)]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_times_are_whole_on_any_terminal(width: int) -> None:
+    """What is said about a round comes last and is cut where the terminal ends; the times before it never are."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, legacy_windows=False)
+    with LiveProgress(console) as progress:
+        progress.stage("PromptFL+FedAMP", rounds=20, clients_a_round=2, finished=0)
+        progress.round("PromptFL+FedAMP", 12, 0.5, 0.25, 1_234_567, Usage(oracle_calls=123_456, oracle_cache_hits=30))
+    frames = [
+        line for line in re.split(r"\r|\n", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text(console))) if "Fed" in line
+    ]
+    assert frames
+    for frame in frames:
+        assert len(frame) <= width
+        assert re.search(r" \d:\d\d:\d\d left (\d|-):", frame), frame
+    assert "round 12/20" in frames[-1] or width == 60
+
+
+def test_a_note_is_no_markup_and_is_not_wrapped_in_a_pipe(console: Console) -> None:
+    note = "note: class '[red]x[/b]' " + "word " * 60
+    LiveProgress(console).note(note)
+    assert said(console) == [note]

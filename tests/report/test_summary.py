@@ -9,13 +9,17 @@ MakeRun = Callable[..., RunDirectory]
 
 
 def test_finished_run(make_run: MakeRun) -> None:
-    assert run_summary(make_run(rounds=3).path) == {
+    run = make_run(rounds=3)
+    written = max((run.path / name).stat().st_mtime for name in ("config.yaml", "events.jsonl", "metrics.json"))
+    assert run_summary(run.path) == {
         "name": "my-run",
         "method": "promptfl",
         "data": "folder:<photos>",
         "model": "tiny",
         "round": 3,
+        "rounds": run.config.rounds,
         "state": "finished",
+        "updated": written,
         "local": 0.7,
         "base": 0.6,
         "new": None,

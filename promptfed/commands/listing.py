@@ -1,0 +1,317 @@
+"""`promptfed list`: methods, backbones, oracles, tasks, aggregators, one line each, and runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from inspect import getdoc
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptfed.commands import options
+from promptfed.errors import ConfigError, unknown_name
+from promptfed.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from promptfed.methods.base import Method
+
+KINDS = ("methods", "backbones", "oracles", "tasks", "aggregators", "runs")
+FIGURES = ("local", "base", "new", "hm")
+WIDE = 110
+"""Columns of a terminal from which on runs show their method, model and data too."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("list")(list_)
+
+
+def known(kind: str) -> dict[str, dict[str, Any]]:
+    """Name -> what is worth knowing, of one of ``KINDS`` but runs."""
+    if kind == "methods":
+        from promptfed.methods.base import METHODS
+
+        return {name: _method(METHODS[name]) for name in METHODS}
+    if kind == "aggregators":
+        from promptfed.aggregators.base import AGGREGATORS
+
+        return {name: {"about": _about(AGGREGATORS[name]), "options": _fields(AGGREGATORS[name].Config)}
+                for name in AGGREGATORS}  # fmt: skip
+    if kind == "tasks":
+        from promptfed.tasks import TASKS
+
+        return {name: {"about": _about(TASKS[name]), "options": _fields(TASKS[name].Config)} for name in TASKS}
+    if kind == "backbones":
+        from promptfed.backbones import BACKBONES
+
+        return {name: {"about": about} for name, about in BACKBONES.items()}
+    if kind == "oracles":
+        from promptfed.blackbox.backends import ORACLES
+
+        return {name: {"about": about} for name, about in ORACLES.items()}
+    raise unknown_name("kind", kind, KINDS)
+
+
+def _method(kind: type[Method]) -> dict[str, Any]:
+    from promptfed.experiment import DEFAULT_AGGREGATORS
+
+    return {
+        "name": kind.name,
+        "paper": kind.paper,
+        "about": _about(kind),
+        "trains": kind.trains,
+        "keeps": kind.keeps,
+        "access": kind.access,
+        "requires": sorted(kind.requires),
+        "aggregator": (kind.aggregators or DEFAULT_AGGREGATORS)[0],
+        "aggregators": list(kind.aggregators) or "any",
+        "options": _fields(kind.Config),
+    }
+
+
+def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Bytes that a client of each ``wanted`` method is sent and sends in a round, or why the method does not fit.
+
+    White-box methods are counted on ``task`` if it has a backbone, black-box methods if it has an oracle, others on the
+    usual task of theirs.
+    """
+    from promptfed.config import RunConfig, build_config
+    from promptfed.errors import PromptFedError
+    from promptfed.experiment import Experiment, resolve
+    from promptfed.methods.base import METHODS
+    from promptfed.tasks import TASKS
+    from promptfed.traffic import first_round, sizes_only
+
+    def build(name: str, like: Experiment | None = None) -> Experiment:
+        config = resolve(build_config(given, {"method": name}))
+        return Experiment.build(config, like=like, oracle_for=sizes_only if config.oracle is not None else None)
+
+    chosen = task or RunConfig.model_fields["task"].default
+    is_black = TASKS[chosen].oracle is not None
+    found: dict[str, dict[str, Any]] = {}
+    for usual, asks in ((chosen, is_black), ("clip-fewshot" if is_black else "blackbox-text", not is_black)):
+        names = [name for name in wanted if (METHODS[name].access == "black box") == asks]
+        if not names:
+            continue
+        given = options.given({"task": usual, "backbone": None if asks else backbone})
+        plain = build("zero_shot")
+        for name in names:
+            try:
+                sent = first_round(build(name, plain))
+                found[name] = {"bytes_down": sent.down, "bytes_up": sent.up}
+            except PromptFedError as error:
+                found[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
+    return found
+
+
+def _about(thing: Any) -> str:
+    """First sentence of a docstring, its own or inherited."""
+    return (getdoc(thing) or "").partition("\n")[0].replace("``", "")
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    """Option -> default value."""
+    return {name: field.get_default(call_default_factory=True) for name, field in config.model_fields.items()}
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.", metavar="KIND")] = "methods",
+    name: Annotated[str | None, typer.Argument(help="Show all about this one.", metavar="NAME")] = None,
+    folder: Annotated[Path, typer.Option("--runs", help="Where runs are kept.", metavar="DIR")] = Path("runs"),
+    bytes_: Annotated[
+        bool, typer.Option("--bytes/--no-bytes", help="Of methods: count what is sent, which loads the backbone.")
+    ] = True,
+    task: options.Task = None,
+    backbone: options.Backbone = None,
+    json: options.Json = False,
+) -> None:
+    """List methods, backbones, oracles, tasks, aggregators or runs, one line each; with NAME, all about one of them.
+
+    Of a method the line says which model it needs (a white box, a backbone; a black box, an oracle), what a client
+    sends and is sent in a round of the task, and the default aggregator. Runs come newest first, accuracies in percent.
+
+    \b
+    Examples:
+      promptfed list methods
+      promptfed list methods fedtpg                  paper, what is trained, sent and kept, options
+      promptfed list methods --task clip-domains --backbone lit
+      promptfed list aggregators trimmed_mean
+      promptfed list runs --runs experiments
+      promptfed list methods --json
+    """
+    import json as as_json
+
+    from promptfed.report.consoles import output
+
+    rows = _runs(folder) if kind == "runs" else known(kind)
+    if name is not None:
+        if kind == "runs":
+            raise ConfigError(f"'{name}': promptfed report RUN shows all about a run; list runs takes no name")
+        if name not in rows:
+            raise unknown_name(kind.removesuffix("s"), name, rows)
+        rows = {name: rows[name]}
+    if kind == "methods" and bytes_:
+        traffic = _traffic(task, backbone, rows)
+        rows = {method: {**row, **traffic[method]} for method, row in rows.items()}
+    if json:
+        typer.echo(as_json.dumps(rows, indent=2, default=str))
+        return
+    console = output()
+    if kind == "runs":
+        _print_runs(console, rows, folder)
+    elif name is not None:
+        _print_details(console, kind, name, rows[name])
+    elif kind == "methods":
+        _print_methods(console, rows, bytes_)
+    else:
+        _print_descriptions(console, kind, rows)
+
+
+def _print_descriptions(console: Console, kind: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.text import Text
+
+    table = _plain_table()
+    table.add_column(kind.removesuffix("s"), no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name, row in rows.items():
+        table.add_row(name, Text(row["about"]))  # Text, not markup: square brackets are meant
+    console.print(table)
+
+
+def _print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with_bytes: bool) -> None:
+    table = _plain_table()
+    table.add_column("method", no_wrap=True)
+    table.add_column("title", no_wrap=True, overflow="ellipsis")
+    table.add_column("needs", no_wrap=True)
+    if with_bytes:
+        table.add_column("up", no_wrap=True, justify="right")
+        table.add_column("down", no_wrap=True, justify="right")
+    table.add_column("aggregator", no_wrap=True)
+    for method, row in rows.items():
+        access = "any model" if row["access"] == "any" else row["access"]
+        table.add_row(method, row["name"], access, *(_traffic_cells(row) if with_bytes else ()), row["aggregator"])
+    console.print(table)
+    sizes = "up, down: bytes that a client sends and is sent in a round. " if with_bytes else ""
+    console.print(f"{sizes}promptfed list methods NAME shows all about one.", highlight=False)
+
+
+def _traffic_cells(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what is sent up and down in readable units, dashes where the method does not fit."""
+    from promptfed.report.html import readable_bytes
+
+    up, down = row["bytes_up"], row["bytes_down"]
+    return ("-", "-") if up is None else (readable_bytes(up), readable_bytes(down))
+
+
+def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any]) -> None:
+    """Print every field of one entry, and its options with their defaults and what they mean."""
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = {key: value for key, value in row.items() if key not in ("options", "bytes_up", "bytes_down")}
+    if "bytes_up" in row:
+        facts["a round"] = " up, ".join(_traffic_cells(row)) + " down, of a client"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(kind.removesuffix("s"), name)
+    for key, value in facts.items():
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        table.add_row(key, Text(text or "-"))
+    console.print(table)
+    if "options" in row:
+        section = kind.removesuffix("s")
+        console.print(f"options (--set {section}.NAME=VALUE):" if row["options"] else "no options", highlight=False)
+        choices = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        choices.add_column(no_wrap=True)
+        choices.add_column(overflow="fold")
+        for option, (default, meaning) in _explained_options(kind, name).items():
+            choices.add_row(Text(f"{option}={_cell(default)}"), Text(meaning))
+        console.print(choices)
+
+
+def _explained_options(kind: str, name: str) -> dict[str, tuple[Any, str]]:
+    """Return option -> (default, description) of a method, an aggregator or a task."""
+    from promptfed.aggregators.base import AGGREGATORS
+    from promptfed.methods.base import METHODS
+    from promptfed.tasks import TASKS
+
+    registries: dict[str, Any] = {"methods": METHODS, "aggregators": AGGREGATORS, "tasks": TASKS}
+    fields = registries[kind][name].Config.model_fields
+    return {
+        option: (field.get_default(call_default_factory=True), field.description or "")
+        for option, field in fields.items()
+    }
+
+
+def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Print runs newest first: state, accuracies in percent, age; method, model and data where there is room."""
+    from rich.text import Text
+
+    from promptfed.report.tables import percent
+
+    if not rows:
+        console.print(f"no runs in {printable(folder)}/", highlight=False, markup=False)
+        return
+    wide = console.width >= WIDE
+    table = _plain_table()
+    table.add_column("run", overflow="fold", min_width=12)
+    for column in ("state", *(("local", "base", "new", "HM")), "age"):
+        table.add_column(column, no_wrap=True, justify="left" if column == "state" else "right")
+    for column in ("method", "model", "data") if wide else ():
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    for row in rows.values():
+        state = row["state"].partition(":")[0]
+        if state == "unfinished":
+            state = f"at {row['round']}/{row['rounds']}"
+        cells = [state, *(percent(row[figure]) for figure in FIGURES), _age(row["updated"])]
+        extra = [printable(row[key], 40) for key in ("method", "model", "data")] if wide else []
+        table.add_row(Text(printable(row["name"])), *cells, *map(Text, extra))
+    console.print(table)
+    console.print(
+        f"in {printable(folder)}/, newest first; test accuracy in %; at 3/20: stopped after round 3 of 20",
+        highlight=False,
+        markup=False,
+    )
+    for row in rows.values():
+        if row["state"].startswith("damaged"):
+            console.print(f"{printable(row['name'])} is {printable(row['state'])}", highlight=False, markup=False)
+
+
+def _plain_table() -> Table:
+    """A table without lines, for one row an entry."""
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, header_style="bold")
+
+
+def _age(moment: float | None) -> str:
+    """Return how long ago ``moment`` (seconds since 1970) was: ``45 s``, ``12 min``, ``5 h``, ``9 d``."""
+    if moment is None:
+        return "-"
+    seconds = max(0.0, time.time() - moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def _cell(value: Any) -> str:
+    """Return an option's default as a user would type it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "none" if value is None else str(value)
+
+
+def _runs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return path -> summary of the runs in ``folder``, newest first."""
+    from promptfed.report.summary import run_summary
+
+    summaries = {str(path.parent): run_summary(path.parent) for path in folder.glob("*/config.yaml")}
+    return dict(sorted(summaries.items(), key=lambda item: (-(item[1]["updated"] or 0.0), item[0])))

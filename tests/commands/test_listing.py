@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+
+def test_list_methods_shows_options_and_papers(promptfed):
+    said = promptfed("list", "methods", "--json")
+    rows = json.loads(said.out)
+    assert {"promptfl", "local_only", "zero_shot"} <= set(rows)
+    assert rows["promptfl"]["options"]["n_ctx"] == 16
+    assert "2208.11625" in rows["promptfl"]["paper"]
+
+
+@pytest.mark.parametrize("kind", ["methods", "backbones", "tasks", "aggregators"])
+def test_every_list_prints_a_table(promptfed, kind):
+    from promptfed.commands.listing import known
+
+    said = promptfed("list", kind)
+    assert said.code == 0
+    for name in known(kind):
+        assert name.split(":")[0] in said.out
+
+
+def test_methods_say_what_is_trained_sent_kept_and_needed(promptfed):
+    said = promptfed("list", "methods", "--json")
+    rows = json.loads(said.out)
+    promptfl, local_only = rows["promptfl"], rows["local_only"]
+    assert promptfl["bytes_up"] == promptfl["bytes_down"] > 16 * 128 * 4
+    assert (local_only["bytes_up"], local_only["bytes_down"]) == (0, 0)
+    assert "context" in promptfl["trains"]
+    assert "images" in promptfl["keeps"]
+    assert promptfl["requires"] == []
+    assert promptfl["aggregator"] == "mean"
+    quick = json.loads(promptfed("list", "methods", "--no-bytes", "--json").out)
+    assert "bytes_up" not in quick["promptfl"]
+
+
+def test_a_method_that_does_not_fit_the_backbone_is_listed_with_the_reason(promptfed, monkeypatch):
+    from promptfed.methods.base import METHODS
+
+    monkeypatch.setattr(METHODS["promptfl"], "requires", frozenset({"mind reading"}))
+    rows = json.loads(promptfed("list", "methods", "--json").out)
+    assert rows["promptfl"]["bytes_up"] is None
+    assert "mind reading" in rows["promptfl"]["unfit"]
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_each_method_has_one_line_that_is_never_cut(promptfed, monkeypatch, columns):
+    from promptfed.methods.base import METHODS
+
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = promptfed("list", "methods", "--no-bytes").out.splitlines()
+    for name in METHODS:
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1, name
+    assert len(lines) == len(list(METHODS)) + 2
+    assert max(map(len, lines)) <= int(columns)
+    assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("methods", "fedprox", ["arXiv 1812.06127", "mu=0.5", "--set method.NAME=VALUE", "context (n_ctx, dim)"]),
+        ("aggregators", "trimmed_mean", ["trim=", "--set aggregator.NAME=VALUE"]),
+        ("tasks", "clip-domains", ["held_out=none", "--set task.NAME=VALUE"]),
+        ("backbones", "tiny", ["tiny"]),
+    ],
+)
+def test_a_name_shows_all_about_one(promptfed, monkeypatch, kind, name, words):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = promptfed("list", kind, name, "--no-bytes")
+    assert said.code == 0, said.err
+    for text in words:
+        assert text in " ".join(said.out.split()), text
+    assert max(map(len, said.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("kind", "name", "near"), [("methods", "fedtgp", "fedtpg"), ("aggregators", "krom", "krum")])
+def test_an_unknown_name_is_refused_with_the_nearest(promptfed, kind, name, near):
+    said = promptfed("list", kind, name)
+    assert said.code == 2
+    assert f"Did you mean '{near}'?" in said.err
+
+
+def test_brackets_are_shown(promptfed):
+    assert "promptfed[lit]" in "".join(promptfed("list", "backbones").out.replace("│", "").split())
+
+
+def test_list_runs_reads_their_figures(promptfed, finished):
+    said = promptfed("list", "runs", "--runs", finished.parent, "--json")
+    row = json.loads(said.out)[str(finished)]
+    assert row["base"] == json.loads((finished / "metrics.json").read_text())["method"]["base"]
+
+
+def test_runs_fit_80_columns_newest_first_in_percent(promptfed, finished, tmp_path, monkeypatch):
+    """Copies of one run: a day old, an hour old and unfinished, damaged, with a long name and one that is markup."""
+    names = {"20261128-091500-clip-fewshot-promptfl": 90000, "[bold]run": 60, "un": 7200, "broken": 10}
+    now = time.time()
+    for name, age in names.items():
+        shutil.copytree(finished, tmp_path / name)
+        if name == "un":
+            (tmp_path / name / "metrics.json").unlink()
+        if name == "broken":
+            (tmp_path / name / "config.yaml").write_text("rounds: -3\n")
+        for path in (tmp_path / name).iterdir():
+            os.utime(path, (now - age, now - age))
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = promptfed("list", "runs", "--runs", tmp_path).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[1:5]] == ["broken", "[bold]run", "un", next(iter(names))]
+    base = json.loads((finished / "metrics.json").read_text())["method"]["base"]
+    assert f" {100 * base:.1f} " in lines[2]
+    assert lines[2].split()[1:2] == ["finished"]
+    assert lines[2].rstrip().endswith("1 min")
+    assert " at 2/2 " in lines[3]
+    assert lines[3].rstrip().endswith("2 h")
+    assert lines[4].rstrip().endswith("1 d")
+    assert any("broken is damaged" in line and "rounds" in line for line in lines[5:])
+
+
+def test_runs_show_method_and_data_where_there_is_room(promptfed, finished, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    out = promptfed("list", "runs", "--runs", finished.parent).out
+    assert "promptfl" in out
+    assert "folder:" in out
