@@ -27,6 +27,7 @@ from promptfed.errors import ConfigError
 from promptfed.federation import Federation, round_half_up
 from promptfed.methods.base import METHODS, Method, Setup
 from promptfed.methods.build import build_method, check_model_fits
+from promptfed.methods.initial_words import check_initial_words
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task
 from promptfed.tasks.form import Form
@@ -70,6 +71,7 @@ def resolve(config: RunConfig) -> RunConfig:
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
     }
+    check_initial_words(str(sections["method_options"].get("init") or ""))
     if config.oracle is not None:
         check_oracle(config.oracle)
         oracle_options = validate(OracleOptions, config.oracle_options, "oracle option")
