@@ -194,15 +194,17 @@ def _drop(shard: Path, reason: Exception) -> None:
         LOG.debug("cannot delete %s", shard)
 
 
-def default_cache() -> FeatureCache:
+def default_cache(*, read_only: bool = False) -> FeatureCache:
     """The cache in PROMPTFED_CACHE (else the user's cache folder), bounded by PROMPTFED_CACHE_GB (else 5).
+
+    ``read_only``: what it holds is used, and nothing is added to it.
 
     Raises ConfigError if PROMPTFED_CACHE_GB is not a number of gigabytes.
     """
     size = os.environ.get("PROMPTFED_CACHE_GB", str(DEFAULT_LIMIT_GB))
     if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", size):
         raise ConfigError(f"PROMPTFED_CACHE_GB is '{size}': give a number of gigabytes such as 5, or 0 for no cache")
-    return FeatureCache(cache_folder() / "features", int(float(size) * 1e9))
+    return FeatureCache(cache_folder() / "features", 0 if read_only else int(float(size) * 1e9))
 
 
 class FeatureStore:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from promptfed.commands import options
 from promptfed.errors import ConfigError
+from promptfed.printable import printable
+
+if TYPE_CHECKING:
+    from promptfed.export.predict import Prediction
 
 
 def add_to(app: typer.Typer) -> None:
@@ -141,28 +146,34 @@ def predict(
     max_calls: options.MaxCalls = None,
     max_usd: options.MaxUsd = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "cpu",
+    keep_features: Annotated[
+        bool, typer.Option("--keep-features", help="Keep the images' features in the cache, for other runs on them.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Classify image files or texts with an exported prompt.
 
-    A bundle for a black box asks its oracle; answers that it gave before are not asked for, or paid for, again.
+    Of a folder, every image in it is taken. Files that cannot be read are named at the end, and the exit code is 2.
+    Nothing about the images is kept on disk unless --keep-features is given. A bundle for a black box asks its oracle;
+    answers that it gave before are not asked for, or paid for, again.
 
     \b
     Examples:
       promptfed predict bundle photo.jpg
+      promptfed predict bundle folder-of-photos
       promptfed predict bundle *.jpg --classes "cat,dog,red panda" --json
       promptfed predict bundle "Where is my parcel?" "I want my money back."
       promptfed predict bundle --file texts.txt --top 1
     """
-    import json as as_json
-
     from promptfed.export.bundle import is_for_black_box
+    from promptfed.export.image_files import ImageFiles, find_image_files
 
     wanted = [*(examples or []), *_lines(file)]
     if not wanted:
         raise ConfigError("nothing to classify: give image files or texts, or --file FILE with one a line")
     names = [name.strip() for name in classes.split(",")] if classes is not None else None
     kind = "path"
+    files: ImageFiles | None
     changed = {"base_url": base_url, "api_key_env": api_key_env, "max_calls": max_calls, "max_usd": max_usd}
     changed = {name: value for name, value in changed.items() if value is not None}
     if is_for_black_box(bundle):
@@ -174,12 +185,15 @@ def predict(
         sealed = read_blackbox_bundle(bundle)
         kind = {"texts": "text", "questions": "question"}.get(sealed.meta.examples, kind)
         asked = load_bundles_oracle(sealed, oracle, device, **changed)
+        files = find_image_files(wanted) if kind == "path" else None
         try:
-            found = BlackBoxPredictor(sealed, asked).predict(wanted, names, top)
+            readable = wanted if files is None else [str(path) for path in files.readable]
+            found = BlackBoxPredictor(sealed, asked).predict(readable, names, top)
         finally:
             asked.close()
     else:
         from promptfed.backbones import load_backbone
+        from promptfed.backbones.features import FeatureStore
         from promptfed.export.bundle import read_bundle
         from promptfed.export.predict import Predictor
 
@@ -189,14 +203,34 @@ def predict(
         model = load_backbone(
             backbone or read.meta.backbone.name, device=device, precision=read.meta.backbone.precision
         )
-        found = Predictor(read, model).predict([Path(example) for example in wanted], names, top)
+        files = find_image_files(wanted)
+        features = FeatureStore(model) if keep_features else None
+        found = Predictor(read, model, features).predict(files.readable, names, top)
+    if files is None:
+        files = ImageFiles(())
+    for note in files.notes:
+        typer.echo(f"note: {note}", err=True)
+    _print_predictions(found, kind, files.problems, json)
+    for problem in files.problems.values():
+        typer.echo(f"error: {printable(problem)}", err=True)
+    if files.problems:
+        raise typer.Exit(2)
+
+
+def _print_predictions(predictions: Sequence[Prediction], kind: str, problems: Mapping[Path, str], json: bool) -> None:
+    """Print one line, or one JSON object, for each example; ``kind`` says what an example is called in JSON."""
+    import json as as_json
+
     if json:
-        rows = [{kind: str(p.example), "ranked": [{"class": c, "probability": v} for c, v in p.ranked]} for p in found]
+        rows: list[dict[str, Any]] = [
+            {kind: str(p.example), "ranked": [{"class": c, "probability": v} for c, v in p.ranked]} for p in predictions
+        ]
+        rows += [{kind: str(path), "error": problem} for path, problem in problems.items()]
         typer.echo(as_json.dumps(rows, indent=2))
         return
-    for prediction in found:
-        shares = (name if kind == "question" else f"{name} {100 * share:.1f} %" for name, share in prediction.ranked)
-        typer.echo(f"{prediction.example}: {'  '.join(shares)}")
+    for prediction in predictions:
+        shares = (c if kind == "question" else f"{printable(c)} {100 * v:.1f} %" for c, v in prediction.ranked)
+        typer.echo(f"{printable(prediction.example)}: {'  '.join(shares)}")
 
 
 def _lines(file: Path | None) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from promptfed.backbones.base import Backbone
-from promptfed.backbones.features import FeatureStore
+from promptfed.backbones.features import FeatureStore, default_cache
 from promptfed.errors import ConfigError
 from promptfed.export.bundle import Bundle, check_backbone
 from promptfed.methods.base import Setup, cosine_logits
@@ -28,7 +28,8 @@ class Prediction:
 
 
 class Predictor:
-    """A bundle joined with its backbone again. ``features`` lets several predictors share a cache of image features.
+    """A bundle joined with its backbone again. Features that the cache holds are used, and none is added to it, unless
+    ``features`` is a store that does; several predictors may share one.
 
     Raises BundleError if the bundle was made for another backbone, ConfigError if its method is not installed.
     """
@@ -36,7 +37,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, backbone: Backbone, features: FeatureStore | None = None) -> None:
         check_backbone(bundle, backbone)
         meta = bundle.meta
-        store = FeatureStore(backbone) if features is None else features
+        store = FeatureStore(backbone, default_cache(read_only=True)) if features is None else features
         setup = Setup(backbone, store, meta.classes, meta.templates, meta.rounds, meta.seed, meta.domains)
         self.bundle = bundle
         self.method = build_method(meta.method, meta.method_options, setup)

@@ -66,6 +66,62 @@ def test_predict_takes_classes_never_seen_in_training(bundle, small, promptfed):
     assert all(sum(r["probability"] for r in row["ranked"]) == pytest.approx(1) for row in rows)
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_bad_file_costs_its_own_answer_only(bundle, small, promptfed, tmp_path, as_json):
+    good = first_picture(small, "dog")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[:-30])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.gif").write_text("no picture")
+    bad = [tmp_path / "empty.jpg", cut, tmp_path / "text.gif", tmp_path / "absent.png"]
+    said = promptfed("predict", bundle, bad[0], good, *bad[1:], *(["--json"] if as_json else []))
+    assert said.code == 2
+    for path in bad:
+        assert sum(str(path) in line for line in said.err.splitlines()) == 1
+    if as_json:
+        rows = json.loads(said.out)
+        assert [row["path"] for row in rows] == [str(path) for path in (good, *bad)]
+        assert ["ranked" in row for row in rows] == [True, False, False, False, False]
+    else:
+        assert [line.partition(": ")[0] for line in said.out.splitlines()] == [str(good)]
+
+
+def test_of_a_folder_every_image_is_taken_and_that_is_said(bundle, small, promptfed, tmp_path):
+    import shutil
+
+    inside = [tmp_path / "photos" / name for name in ("a.png", "b.PNG", "deeper/c.png")]
+    for path in inside:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(first_picture(small, "dog"), path)
+    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    (tmp_path / "photos" / ".hidden.png").write_bytes(b"")
+    said = promptfed("predict", bundle, tmp_path / "photos")
+    assert said.code == 0, said.err
+    assert [line.partition(": ")[0] for line in said.out.splitlines()] == [str(path) for path in inside]
+    assert f"note: 3 images in folder {tmp_path / 'photos'}" in said.err
+    (tmp_path / "nothing").mkdir()
+    said = promptfed("predict", bundle, tmp_path / "nothing")
+    assert said.code == 2
+    assert "holds no image file" in said.err
+
+
+def test_predicted_images_leave_nothing_on_disk_unless_asked(bundle, small, promptfed, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "cache"))
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(tmp_path / "mine.png")
+
+    def files_in_cache():
+        return list((tmp_path / "cache").rglob("*.safetensors"))
+
+    first = promptfed("predict", bundle, tmp_path / "mine.png")
+    assert first.code == 0, first.err
+    assert files_in_cache() == []
+    assert promptfed("predict", bundle, tmp_path / "mine.png", "--keep-features").out == first.out
+    assert len(files_in_cache()) == 1
+    assert promptfed("predict", bundle, tmp_path / "mine.png").out == first.out
+
+
 def test_all_clients_get_a_bundle_of_their_own(finished, promptfed, tmp_path):
     said = promptfed("export", finished, "--all", "--out", tmp_path / "all")
     assert said.code == 0, said.err
