@@ -11,6 +11,7 @@ import typer
 from promptfed.commands import compare, deploy, flower, import_, inspect, listing, personalize, serve, site, train
 from promptfed.commands.help_text import build_command
 from promptfed.errors import BudgetExhausted, PromptFedError
+from promptfed.printable import printable
 
 # Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -95,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str) -> None:
-    typer.echo("error: " + " ".join(message.split()), err=True)
+    typer.echo("error: " + printable(" ".join(message.split())), err=True)
 
 
 if __name__ == "__main__":

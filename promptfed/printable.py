@@ -7,6 +7,10 @@ of these: it is shown as it is, with its control characters escaped.
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 LONGEST = 200
 """Characters of a name or value that a message shows before it is cut."""
@@ -21,10 +25,17 @@ def printable(text: object, limit: int | None = None) -> str:
 
     Letters of every script stay as they are. Bytes of a file name that are no UTF-8 show as ``\\xe9``.
     """
-    shown = "".join(map(_escaped, str(text)))
+    shown = str(text)
+    if not shown.isprintable():
+        shown = "".join(map(_escaped, shown))
     if limit is not None and len(shown) > limit:
         shown = shown[: max(limit - 1, 0)] + "…"
     return shown
+
+
+def printable_lines(text: object) -> str:
+    """Return ``text`` as ``printable`` does, with its own line breaks kept."""
+    return "\n".join(map(printable, str(text).split("\n")))
 
 
 def is_printable(text: str) -> bool:
@@ -37,6 +48,18 @@ def plain_markup(text: object, limit: int | None = None) -> str:
     from rich.markup import escape
 
     return escape(printable(text, limit))
+
+
+def plain_text(text: object, style: str = "", limit: int | None = None) -> Text:
+    """Return ``text`` as rich text in one style: no markup is read, control characters are escaped."""
+    from rich.text import Text
+
+    return Text("\n".join(printable(line, limit) for line in str(text).split("\n")), style=style)
+
+
+def markdown_cell(text: object, limit: int | None = None) -> str:
+    """Return ``text`` for a cell of a Markdown table."""
+    return printable(text, limit).replace("|", "\\|")
 
 
 def figure_text(text: object, limit: int | None = None) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptfed.printable import figure_text
 from promptfed.tasks.sources.base import QuestionItem, TextItem
 from promptfed.types import FederatedTask, Split
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_TICKS = 60
 """Names written along an axis; beyond that every second, third ... one."""
+LONGEST_TICK = 40
+"""Characters of a name along an axis."""
 
 
 def partition_table(task: FederatedTask) -> dict[str, Any]:
@@ -86,7 +89,9 @@ def plot_partition(table: dict[str, Any]) -> Figure:
     cells.tick_params(axis="y", labelsize=7)
     cells.set_xlabel(f"{len(names)} base classes")
     cells.set_ylabel(f"{len(clients)} clients")
-    figure.colorbar(shade, ax=cells, label=f"training {examples}", ticks=MaxNLocator(integer=True), pad=0.01)
+    figure.colorbar(
+        shade, ax=cells, label=f"training {figure_text(examples)}", ticks=MaxNLocator(integer=True), pad=0.01
+    )
 
     rows, start = range(len(clients)), [0] * len(clients)
     for part, colour in (("train", "tab:blue"), ("val", "tab:orange")):
@@ -94,11 +99,11 @@ def plot_partition(table: dict[str, Any]) -> Figure:
         bars.barh(rows, totals, left=start, color=colour, label=part)
         start = [a + b for a, b in zip(start, totals, strict=True)]
     bars.tick_params(axis="y", labelleft=False)
-    bars.set_xlabel(examples)
+    bars.set_xlabel(figure_text(examples))
     figure.legend(*bars.get_legend_handles_labels(), fontsize=7, ncols=2, loc="outside upper right")
     return figure
 
 
 def _name_ticks(axis: Any, names: Sequence[str]) -> None:
     step = max(1, math.ceil(len(names) / MOST_TICKS))
-    axis.set_ticks(range(0, len(names), step), labels=list(names[::step]))
+    axis.set_ticks(range(0, len(names), step), labels=[figure_text(name, LONGEST_TICK) for name in names[::step]])

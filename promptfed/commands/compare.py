@@ -11,6 +11,7 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.train import stop_on_ctrl_c
+from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -144,7 +145,7 @@ def compare(
     if json:
         typer.echo(as_json.dumps({**found, "out": str(folder)}, indent=2))
     elif quiet:
-        typer.echo(folder)
+        typer.echo(printable(folder))
     else:
         console = output()
         for table in comparison_tables(found):

@@ -119,7 +119,7 @@ def export(
         typer.echo(as_json.dumps(written, indent=2))
         return
     for path in written.values():
-        typer.echo(path)
+        typer.echo(printable(path))
 
 
 def predict(
@@ -209,7 +209,7 @@ def predict(
     if files is None:
         files = ImageFiles(())
     for note in files.notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(printable(f"note: {note}"), err=True)
     _print_predictions(found, kind, files.problems, json)
     for problem in files.problems.values():
         typer.echo(f"error: {printable(problem)}", err=True)
@@ -229,7 +229,9 @@ def _print_predictions(predictions: Sequence[Prediction], kind: str, problems: M
         typer.echo(as_json.dumps(rows, indent=2))
         return
     for prediction in predictions:
-        shares = (c if kind == "question" else f"{printable(c)} {100 * v:.1f} %" for c, v in prediction.ranked)
+        shares = (
+            printable(c) if kind == "question" else f"{printable(c)} {100 * v:.1f} %" for c, v in prediction.ranked
+        )
         typer.echo(f"{printable(prediction.example)}: {'  '.join(shares)}")
 
 

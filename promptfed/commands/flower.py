@@ -9,6 +9,7 @@ import typer
 
 from promptfed.commands import options
 from promptfed.errors import ConfigError
+from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -99,4 +100,6 @@ def init(
         raise ConfigError(f"--min-sites {min_sites} is more than the {resolved.clients} sites that there are")
     place = (run_dir or folder.with_name(f"{folder.name}-run")).expanduser().resolve()
     write_app(folder, resolved, run_dir=place, classes=classes, min_sites=min_sites, publisher=publisher)
-    typer.echo(f"wrote the app to {folder}; {folder / 'README.md'} has the commands for the server and each site")
+    typer.echo(
+        printable(f"wrote the app to {folder}; {folder / 'README.md'} has the commands for the server and each site")
+    )

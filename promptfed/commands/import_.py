@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,4 +70,4 @@ def fedtpg(
     decided = {"method": "fedtpg", "method_options": released.options(depth, wished.method_options)}
     chosen = resolve(wished.model_copy(update=decided))
     folder = import_run(chosen, released.state, checkpoint, released.check, run)
-    typer.echo(folder.path)
+    typer.echo(printable(folder.path))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +28,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
     from promptfed.report.html import write_report
     from promptfed.runs.directory import RunDirectory
 
-    typer.echo(write_report(RunDirectory.open(run)))
+    typer.echo(printable(write_report(RunDirectory.open(run))))
 
 
 def show(
@@ -59,6 +60,7 @@ def show(
 
     from promptfed.experiment import resolve
     from promptfed.report.consoles import output
+    from promptfed.report.figures import save
     from promptfed.tasks import TASKS
     from promptfed.tasks.show import partition_table, plot_partition
 
@@ -70,7 +72,7 @@ def show(
     built = TASKS[chosen.task].build(chosen)
     table = partition_table(built)
     if plot is not None:
-        plot_partition(table).savefig(plot, bbox_inches="tight")
+        save(plot_partition(table), plot, bbox_inches="tight")
     if json:
         typer.echo(as_json.dumps(table, indent=2))
         return

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,7 +61,7 @@ def check(
         insecure=insecure,
         classes=tuple(name.strip() for name in classes.split(",") if name.strip()),
     ):
-        typer.echo(f"{'ok  ' if done.fine else 'FAIL'} {done.what}: {done.said}")
+        typer.echo(printable(f"{'ok  ' if done.fine else 'FAIL'} {done.what}: {done.said}"))
         failures += not done.fine
     if failures:
         raise DeploymentError(f"{failures} of the checks failed: this site would not take part")
@@ -87,4 +88,4 @@ def export(
     from promptfed.deployment.take_home import export_site
 
     folder, round = export_site(state_dir, out, run=run, backbone=backbone, overwrite=overwrite)
-    typer.echo(f"the prompt after round {round} is in {folder}")
+    typer.echo(printable(f"the prompt after round {round} is in {folder}"))

@@ -14,6 +14,7 @@ import typer
 
 from promptfed.commands import options
 from promptfed.errors import ConfigError, OracleError, PromptFedError
+from promptfed.printable import printable
 
 if TYPE_CHECKING:
     from promptfed.runs.directory import RunDirectory
@@ -213,7 +214,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     if json:
         typer.echo(as_json.dumps({**metrics, "run": str(folder.path)}, indent=2))
     elif quiet:
-        typer.echo(folder.path)
+        typer.echo(printable(folder.path))
     else:
         console = output()
         console.print(results_table(metrics))

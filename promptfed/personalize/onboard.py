@@ -17,6 +17,7 @@ from promptfed.methods.base import METHODS, Method, Setup
 from promptfed.methods.build import build_method
 from promptfed.personalize.finetune import FinetuneOptions, finetune
 from promptfed.personalize.interpolate import ALPHAS, Choice, Sweep, choose, natural_space, parse_alphas
+from promptfed.printable import plain_text
 from promptfed.report.tables import percent
 from promptfed.tasks import few_shot
 from promptfed.tasks.clip_fewshot import as_split, of_same_classes
@@ -81,7 +82,7 @@ class Onboarded:
         data = self.data
         caption = f"{len(data.classes)} classes; {len(data.train)} images to train, {len(data.val)} to validate, "
         table = Table("", caption=f"Accuracy in %. {caption}{len(data.test)} to test.", caption_justify="left")
-        table.add_column(f"{data.name}, test", justify="right")
+        table.add_column(plain_text(f"{data.name}, test"), justify="right")
         rows = (("zero-shot", self.zero_shot), ("shared prompt", self.shared), ("its own prompt", self.deployed))
         for label, value in rows:
             table.add_row(label, percent(value))

@@ -165,10 +165,11 @@ def _curve(finished: FinishedRun, options: PersonalizeOptions, clients: list[Sav
 
 
 def _write_curve(finished: FinishedRun, curve: dict[str, Any]) -> None:
+    from promptfed.report.figures import save
     from promptfed.report.interpolation import curve_figure, curve_markdown
 
     picture = io.BytesIO()
-    curve_figure(curve).savefig(picture, format="png", dpi=160, metadata={"Software": None})
+    save(curve_figure(curve), picture, format="png", dpi=160, metadata={"Software": None})
     try:
         write_text(finished.run.path / CURVE_TABLE, curve_markdown(curve))
         write_bytes(finished.run.path / CURVE_PLOT, picture.getvalue())

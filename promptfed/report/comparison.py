@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptfed.printable import markdown_cell, plain_text, printable_lines
 from promptfed.report.html import Picture, readable_bytes, render
 from promptfed.report.tables import best_cells, percent, without_empty
 from promptfed.runs import strict_json
@@ -54,7 +55,7 @@ def write_comparison(summary: Summary, folder: Path) -> list[Path]:
     """Write comparison.json, .md, .png and .html into ``folder``, and queries.png if a black box was asked; returns
     their paths."""
     from promptfed.report.comparison_plot import accuracy_by_queries, trade_off
-    from promptfed.report.figures import data_uri
+    from promptfed.report.figures import data_uri, save
 
     paths = [folder / "comparison.json", folder / "comparison.md"]
     write_text(paths[0], strict_json.dumps(dict(summary), indent=2) + "\n")
@@ -65,7 +66,7 @@ def write_comparison(summary: Summary, folder: Path) -> list[Path]:
         ("queries", "Accuracy against queries", accuracy_by_queries(summary), QUERIES_NOTE),
     ):
         if figure is not None:
-            figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+            save(figure, folder / f"{name}.png", dpi=160, metadata={"Software": None})
             paths.append(folder / f"{name}.png")
             pictures.append((heading, Picture(data_uri(figure), heading), note))
     columns, seeds = seed_rows(summary)
@@ -207,31 +208,32 @@ def seed_rows(summary: Summary) -> tuple[list[str], list[tuple[str, int, tuple[s
 def comparison_tables(summary: Summary) -> list[Table | Text]:
     """For the terminal: tables that keep whole names at 100 columns, each with its caption, then what is left out."""
     from rich.table import Table
-    from rich.text import Text
 
     shown: list[Table | Text] = []
     for section in sections(summary):
         table = Table(title=section["title"], title_justify="left")
         table.add_column("method", no_wrap=True)
         for column in section["columns"]:
-            table.add_column(Text(column), justify="right", no_wrap=len(section["columns"]) <= len(ORACLE_COSTS))
+            table.add_column(plain_text(column), justify="right", no_wrap=len(section["columns"]) <= len(ORACLE_COSTS))
         for name, _, cells, best in section["rows"]:
-            table.add_row(name, *(Text(c, style="bold" if b else "") for c, b in zip(cells, best, strict=True)))
-        shown += [table, Text(section["caption"] + "\n", style="dim")]  # a caption of the table would be as narrow
-    return [*shown, *(Text(f"left out: {said}") for said in left_out(summary))]
+            table.add_row(
+                plain_text(name), *(plain_text(c, "bold" if b else "") for c, b in zip(cells, best, strict=True))
+            )
+        shown += [table, plain_text(section["caption"] + "\n", "dim")]  # a caption of the table would be as narrow
+    return [*shown, *(plain_text(f"left out: {said}") for said in left_out(summary))]
 
 
 def comparison_markdown(summary: Summary) -> str:
     """All tables as Markdown, best figures bold."""
     lines = [f"# {title(summary)}", "", about(summary), ""]
     for section in sections(summary):
-        lines += [f"## {section['title']}", "", f"| | {' | '.join(section['columns'])} |"]
+        lines += [f"## {section['title']}", "", f"| | {' | '.join(map(markdown_cell, section['columns']))} |"]
         lines.append(f"|---|{'---:|' * len(section['columns'])}")
         for name, _, cells, best in section["rows"]:
             shown = (f"**{c}**" if b else c for c, b in zip(cells, best, strict=True))
-            lines.append(f"| `{name}` | {' | '.join(shown)} |")
+            lines.append(f"| `{markdown_cell(name)}` | {' | '.join(shown)} |")
         lines += ["", section["caption"], ""]
     if asks_oracle(summary) and any(m.get("query_curve") for m in finished(summary).values()):
         lines += ["![Accuracy against queries](queries.png)", "", QUERIES_NOTE, ""]
     lines += [f"Left out: {said}" for said in left_out(summary)]
-    return "\n".join(lines).rstrip() + "\n"
+    return printable_lines("\n".join(lines).rstrip()) + "\n"

@@ -15,10 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from promptfed.printable import figure_text
+from promptfed.report.figures import any_script
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7f7f7f")
 MARKERS = "os^DvP*Xhp<>"
 BASELINE = "zero_shot"
 GREY = "#7f7f7f"
+LONGEST_NAME = 40  # characters
 DISTANCES = (8, 20, 34, 50, 66)  # points between a marker and its name
 DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))  # off the error bars first
 
@@ -55,7 +59,8 @@ def trade_off(summary: Mapping[str, Any]) -> Figure | None:
     axes.set_xlabel("local accuracy (%): each client on its own classes")
     what = "new classes, which no client saw" if other == "new" else "all base classes together"
     axes.set_ylabel(f"{other} accuracy (%): {what}")
-    label_points(figure, axes, [(name, x, y, colour) for name, (x, y, colour) in points.items()])
+    with any_script():
+        label_points(figure, axes, [(name, x, y, colour) for name, (x, y, colour) in points.items()])
     return figure
 
 
@@ -73,11 +78,11 @@ def accuracy_by_queries(summary: Mapping[str, Any]) -> Figure | None:
     for number, (name, found) in enumerate(methods.items()):
         asked, accuracy = zip(*found["query_curve"], strict=True)
         if name == BASELINE:
-            axes.axhline(100 * accuracy[-1], color=GREY, linestyle="--", label=name)
+            axes.axhline(100 * accuracy[-1], color=GREY, linestyle="--", label=figure_text(name, LONGEST_NAME))
             continue
         axes.plot(
             asked, [100 * value for value in accuracy], color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)], markersize=4, linewidth=1.5, label=name,
+            marker=MARKERS[number % len(MARKERS)], markersize=4, linewidth=1.5, label=figure_text(name, LONGEST_NAME),
         )  # fmt: skip
     axes.set_xlim(left=0)
     axes.set_xlabel("queries of training, all clients together")
@@ -95,9 +100,10 @@ def label_points(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, 
     frame = axes.get_window_extent(renderer)
     for name, x, y, colour in points:
         best: tuple[float, Any, Bbox] | None = None
+        shown = figure_text(name, LONGEST_NAME)
         for distance, (dx, dy) in product(DISTANCES, DIRECTIONS):
             text = axes.annotate(
-                name, (x, y), (distance * dx, distance * dy), textcoords="offset points", color=colour, fontsize=9,
+                shown, (x, y), (distance * dx, distance * dy), textcoords="offset points", color=colour, fontsize=9,
                 ha=("right", "center", "left")[dx + 1], va=("top", "center", "bottom")[dy + 1],
                 arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5} if distance > 8 else None,
             )  # fmt: skip

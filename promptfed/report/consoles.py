@@ -1,11 +1,18 @@
-"""Where commands print: the terminal as wide as it is, files and pipes wide enough that no figure is broken."""
+"""Where commands print: the terminal as wide as it is, files and pipes wide enough that no figure is broken.
+
+Names come from outside, so no markup, emoji code or control character in a string is obeyed.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+from promptfed.printable import printable_lines
 
 PIPE_WIDTH = 160
 """Columns where there is no terminal; rich takes 80 there and wraps tables in mid-figure."""
@@ -24,4 +31,11 @@ def messages() -> Console:
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else PIPE_WIDTH
-    return Console(stderr=stderr, width=width)
+    return PlainConsole(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+class PlainConsole(Console):
+    """Strings are shown as they are, in cells of tables too: control characters are escaped."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        return super().render_str(printable_lines(text), **options)

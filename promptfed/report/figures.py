@@ -9,23 +9,28 @@ from __future__ import annotations
 import base64
 import io
 import math
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from promptfed.printable import figure_text
 from promptfed.runs.ledger import query_curve
 
 BASELINE_STYLES = {"zero_shot": ("#7f7f7f", "--", ""), "local_only": ("#E69F00", "-.", "//")}
 METHOD_STYLES = (("#0072B2", "-", ""), ("#009E73", ":", "xx"), ("#CC79A7", "--", ".."), ("#D55E00", "-", "oo"))
 WIDTH = 4.4  # inches, at 72 points
 MOST_BARS = 40
+LONGEST_TICK = 22  # characters of a client's name
 LARGEST_SVG = 300_000  # bytes; beyond, a PNG is smaller and quicker to show
 
 
@@ -37,6 +42,11 @@ class Look:
     colour: str
     line: str
     hatch: str
+
+    @property
+    def title(self) -> str:
+        """The label as matplotlib shows it."""
+        return figure_text(self.label, LONGEST_TICK)
 
 
 def looks(events: Iterable[Mapping[str, Any]]) -> dict[str, Look]:
@@ -70,7 +80,12 @@ def round_curves(events: Sequence[Mapping[str, Any]], field: str, label: str, pe
     for stage, points in series.items():
         look = appearance[stage]
         rounds = sorted(points)
-        style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "label": look.label, "linewidth": 1.8}
+        style: dict[str, Any] = {
+            "color": look.colour,
+            "linestyle": look.line,
+            "label": look.title,
+            "linewidth": 1.8,
+        }
         if rounds_of[stage] == 1 < longest:
             axes.axhline(points[rounds[0]], **style)
         else:
@@ -96,7 +111,12 @@ def query_curves(events: Sequence[Mapping[str, Any]]) -> Figure | None:
     figure, axes = canvas(2.9)
     for stage, points in series.items():
         look = appearance[stage]
-        style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "label": look.label, "linewidth": 1.8}
+        style: dict[str, Any] = {
+            "color": look.colour,
+            "linestyle": look.line,
+            "label": look.title,
+            "linewidth": 1.8,
+        }
         if len(points) == 1:
             axes.axhline(100 * points[0][1], **style)
         else:
@@ -140,8 +160,9 @@ def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
         for stage, found in stages.items():
             heights = [100 * found.get(client, math.nan) for client in clients]
             look = appearance[stage]
-            axes.plot(heights, color=look.colour, linestyle=look.line, label=look.label, linewidth=1.4)
-        axes.set_xlabel(f"{len(clients)} clients, sorted by {appearance[next(reversed(stages))].label}")
+            axes.plot(heights, color=look.colour, linestyle=look.line, label=look.title, linewidth=1.4)
+        last_label = appearance[next(reversed(stages))].title
+        axes.set_xlabel(f"{len(clients)} clients, sorted by {last_label}")
         axes.set_ylabel("local test accuracy (%)")
         axes.set_ylim(0, 100)
         axes.grid(alpha=0.3)
@@ -152,8 +173,16 @@ def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
             look = appearance[stage]
             places = [row + (number - (len(stages) - 1) / 2) * thick for row in range(len(clients))]
             lengths = [100 * found.get(client, math.nan) for client in clients]
-            axes.barh(places, lengths, thick, color=look.colour, hatch=look.hatch, edgecolor="white", label=look.label)
-        axes.set_yticks(range(len(clients)), [_short(client) for client in clients])
+            axes.barh(
+                places,
+                lengths,
+                thick,
+                color=look.colour,
+                hatch=look.hatch,
+                edgecolor="white",
+                label=look.title,
+            )
+        axes.set_yticks(range(len(clients)), [figure_text(client, LONGEST_TICK) for client in clients])
         axes.set_ylim(len(clients) - 0.4, -0.6)  # the first client on top
         axes.set_xlim(0, 100)
         axes.set_xlabel("local test accuracy (%)")
@@ -170,12 +199,26 @@ def data_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     # fixed salt and no date: the same run gives the same file
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "promptfed"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        save(figure, buffer, format="svg", metadata={"Date": None, "Creator": None})
     kind = "svg+xml"
     if buffer.tell() > LARGEST_SVG:
         buffer, kind = io.BytesIO(), "png"
-        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+        save(figure, buffer, format="png", dpi=160, metadata={"Software": None})
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def save(figure: Figure, target: Path | IO[bytes], **options: Any) -> None:
+    """Write ``figure`` with letters of any script."""
+    with any_script():
+        figure.savefig(target, **options)
+
+
+@contextmanager
+def any_script() -> Iterator[None]:
+    """A letter that the font lacks is drawn as a box, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from")
+        yield
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:
@@ -192,7 +235,3 @@ def legend(axes: Axes, columns: int = 3) -> None:
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, fontsize=9, handlelength=2.2
     )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 22 else f"{name[:21]}…"

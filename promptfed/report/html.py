@@ -11,6 +11,7 @@ from typing import Any
 from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import LOST, OracleLedger
 from promptfed.personalize.saved import CURVE
+from promptfed.printable import printable_lines
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
 from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
 from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, percent, result_rows
@@ -45,9 +46,19 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
     loader = PackageLoader("promptfed", "report")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_plain,
     )
     return environment.get_template(template).render(content)
+
+
+def _plain(value: Any) -> Any:
+    """Text without control characters; jinja escapes it afterwards."""
+    return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _content(run: RunDirectory) -> dict[str, Any]:

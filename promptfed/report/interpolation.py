@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from promptfed.printable import markdown_cell, printable_lines
 from promptfed.report.tables import percent, with_spread, without_empty
 
 if TYPE_CHECKING:
@@ -68,8 +69,10 @@ def curve_markdown(curve: Mapping[str, Any]) -> str:
     lines = [f"| alpha | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     lines += [f"| {label} | {' | '.join(cells)} |" for label, cells in rows]
     lines += ["", caption(curve), "", "| client | alpha | why |", "|---|---:|---|"]
-    lines += [f"| {name.replace('|', chr(92) + '|')} | {alpha} | {why} |" for name, (alpha, why) in chosen_cells(curve)]
-    return "\n".join([*lines, ""])
+    lines += [
+        f"| {markdown_cell(name)} | {alpha} | {markdown_cell(why)} |" for name, (alpha, why) in chosen_cells(curve)
+    ]
+    return printable_lines("\n".join([*lines, ""]))
 
 
 def curve_figure(curve: Mapping[str, Any]) -> Figure:

@@ -23,13 +23,15 @@ class LiveProgress(Progress):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bars = RichProgress(
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", markup=False),
             BarColumn(bar_width=max(6, min(24, console.width - 70))),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             # Last, and cut where the terminal ends: the times before it are always whole.
-            TextColumn("{task.fields[said]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            TextColumn(
+                "{task.fields[said]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            ),
             console=console,
             expand=True,
             disable=not console.is_terminal,

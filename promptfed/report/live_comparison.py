@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
+from promptfed.printable import plain_text
 from promptfed.progress import ComparisonProgress
 from promptfed.report.oracle_usage import asked_words
 from promptfed.report.tables import percent
@@ -23,9 +24,9 @@ class LiveComparison(ComparisonProgress):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bars = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[said]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -82,8 +83,7 @@ class LiveComparison(ComparisonProgress):
             self._bars.update(self._one, said=said)
 
     def note(self, text: str) -> None:
-        # "[3/24]" is meant, not markup
-        self._bars.console.print(text, highlight=False, markup=False)
+        self._bars.console.print(plain_text(text))
 
 
 def readable_time(seconds: float) -> str:

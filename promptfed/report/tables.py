@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from promptfed.printable import markdown_cell, plain_text, printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -74,7 +76,7 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         # Text, not markup: a template may hold square brackets
-        label = Text(row.label).append(f" {row.note}" if row.note else "", style="dim")
+        label = plain_text(row.label).append(printable(f" {row.note}" if row.note else ""), style="dim")
         table.add_row(label, *(Text(c, style="bold" if b else "") for c, b in zip(row.cells, row.best, strict=True)))
     return table
 
@@ -84,7 +86,7 @@ def results_markdown(metrics: Mapping[str, Any]) -> str:
     columns, rows = result_rows(metrics)
     lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for row in rows:
-        label = f"{row.label} {row.note}".strip().replace("|", "\\|")
+        label = markdown_cell(f"{row.label} {row.note}".strip())
         lines.append(f"| {label} | {' | '.join(row.cells)} |")
     return "\n".join([*lines, "", caption(columns), ""])
 
@@ -109,17 +111,16 @@ def domains_table(metrics: Mapping[str, Any]) -> Table:
     table = Table(caption=DOMAINS_CAPTION, caption_justify="left")
     table.add_column("", no_wrap=True)
     for domain in domains:
-        table.add_column(Text(domain), justify="right")
+        table.add_column(plain_text(domain), justify="right")
     for row in rows:
         cells = zip(row.cells, row.best, strict=True)
-        table.add_row(row.label, *(Text(cell, style="bold" if best else "") for cell, best in cells))
+        table.add_row(plain_text(row.label), *(Text(cell, style="bold" if best else "") for cell, best in cells))
     return table
 
 
 def cross_data_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row a data set, each figure zero-shot's and then the method's, for the terminal."""
     from rich.table import Table
-    from rich.text import Text
 
     label = next(iter(found.values()))["method"]["name"]
     rows = []
@@ -137,7 +138,7 @@ def cross_data_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for name, cells in zip(found, shown, strict=True):
-        table.add_row(Text(name), *cells)
+        table.add_row(plain_text(name), *cells)
     return table
 
 

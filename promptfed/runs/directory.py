@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from promptfed.config import RunConfig, build_config, read_yaml
 from promptfed.errors import RunError
+from promptfed.printable import printable_lines
 from promptfed.runs import strict_json
 from promptfed.runs.atomic import LEFTOVER_SUFFIX, write_text
 from promptfed.runs.events import EventLog
@@ -131,7 +132,7 @@ class RunDirectory:
         """Copy the messages of logger "promptfed" to run.log until the result is closed (or its ``with`` is left)."""
         logger = logging.getLogger("promptfed")
         handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        handler.setFormatter(PlainFormatter(LOG_FORMAT))
         stack = ExitStack()
         stack.callback(handler.close)
         logger.addHandler(handler)
@@ -139,6 +140,13 @@ class RunDirectory:
         stack.callback(logger.setLevel, logger.level)
         logger.setLevel(min(logger.level, logging.INFO) or logging.INFO)
         return stack
+
+
+class PlainFormatter(logging.Formatter):
+    """Lines of a log whose control characters are escaped: names in it come from outside."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def is_run(path: Path) -> bool:
