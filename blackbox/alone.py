@@ -40,6 +40,9 @@ class Alone(Method):
         shared = self.inner.init_shared()
         return _packed(shared, self.rule.init(shared), self.inner.init_personal(client))
 
+    def check_feasible(self, clients: Sequence[ClientData]) -> None:
+        self.inner.check_feasible(clients)
+
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         shared, server, own = _unpacked(personal)
         sent = Broadcast(broadcast.round, self.rule.broadcast(shared, server, data.client))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from promptfed.blackbox.candidate import Candidate
 from promptfed.blackbox.oracle import Oracle
 from promptfed.errors import ConfigError, TrainingError
 from promptfed.methods.base import Method, MethodConfig, Setup
+from promptfed.printable import LONGEST, printable
 from promptfed.prompts import PromptState
 from promptfed.seeding import numpy_stream
 from promptfed.types import Broadcast, ClientData, Split, Update
@@ -46,12 +48,12 @@ class Desk:
 
     def batch(self, size: int | None = None) -> Tensor:
         """Rows ``(size,)`` of the client's training examples, without repetition; all of them if there are fewer."""
-        wanted = min(size or self.method.config.batch_size, len(self.data.train))
+        wanted = min(size, len(self.data.train)) if size else self.method.batch_of(self.data)
         return torch.from_numpy(self.stream.choice(len(self.data.train), wanted, replace=False))
 
     def affords(self, prompts: int, rows: Tensor | None = None) -> bool:
         """Whether ``prompts`` prompts may still be scored on ``rows`` (a batch, if None)."""
-        examples = min(self.method.config.batch_size, len(self.data.train)) if rows is None else len(rows)
+        examples = self.method.batch_of(self.data) if rows is None else len(rows)
         return prompts * examples <= self.left
 
     def losses(self, candidates: Sequence[Candidate], rows: Tensor, *, split: Split | None = None) -> np.ndarray:
@@ -118,6 +120,35 @@ class BlackBoxMethod(Method):
         """Queries that ``data``'s client may make in a round."""
         return self.config.queries
 
+    @abstractmethod
+    def step_queries(self, data: ClientData) -> int:
+        """The least allowance with which ``data``'s client makes a step in a round: with less, what ``search`` returns
+        is what it was given."""
+
+    def batch_of(self, data: ClientData) -> int:
+        """Examples of a batch that ``data``'s client draws."""
+        return min(self.config.batch_size, len(data.train))
+
+    def check_feasible(self, clients: Sequence[ClientData]) -> None:
+        """Raise ConfigError if a client's allowance, or the run's budget of calls, reaches for no step."""
+        super().check_feasible(clients)
+        steps = [(data, self.step_queries(data)) for data in clients if len(data.train)]
+        hungriest, most = max(steps, key=lambda step: step[1])
+        share = self.allowance(hungriest) // self.config.queries
+        needed = -(-most // share)
+        if self.config.queries < needed:
+            raise ConfigError(
+                f"method option 'queries' is {self.config.queries}, with which {self.name} makes no step: it needs at "
+                f"least {needed} queries a round here (client '{printable(hungriest.name, LONGEST)}' holds "
+                f"{len(hungriest.train)} training examples): --set method.queries={needed}"
+            )
+        least, calls = min(step for _, step in steps), self.oracle.budget.limits.calls
+        if calls and calls < least:
+            raise ConfigError(
+                f"--max-calls {calls} allows no step of {self.name}: one takes {least} queries here, besides what is "
+                f"asked for validation and tests; allow more, or 0 to do with answers that are known already"
+            )
+
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         desk = Desk(self, broadcast.round, data, self.allowance(data))
         with self.oracle.account(round=broadcast.round, client=data.client):
@@ -154,3 +185,8 @@ class BlackBoxMethod(Method):
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         raise ConfigError(f"{self.name} has no text features: a black box gives scores only")
+
+
+def least(queries: int, suffices: Callable[[int], bool]) -> int:
+    """The first number from ``queries`` on that ``suffices``: for methods that keep a part of the allowance back."""
+    return next(number for number in count(queries) if suffices(number))

@@ -11,7 +11,7 @@ from promptfed.blackbox.method import Desk
 from promptfed.blackbox.search.base import Tokens
 from promptfed.blackbox.search.local_search import LocalSearch, Propose
 from promptfed.blackbox.token_prompt import validation_rows
-from promptfed.types import Split
+from promptfed.types import ClientData, Split
 
 Losses = Callable[[Sequence[Tokens], Tensor, Split | None], np.ndarray]
 """Losses ``(prompts,)`` of token lists on rows of a split, paid for at the desk (None: the training split)."""
@@ -38,11 +38,11 @@ def climb(start: Tokens, propose: Propose, losses: Losses, desk: Desk, spare: in
     return local.best()
 
 
-def reserve(desk: Desk, prompts: int, most: int) -> int:
-    """Queries to keep for ``chosen`` to compare ``prompts`` prompts on at most ``most`` examples; at most a quarter
-    of the allowance, so that a search is left."""
-    available = len(desk.data.val) or len(desk.data.train)
-    return prompts * min(most, available, desk.left // (4 * prompts))
+def reserve(queries: int, data: ClientData, prompts: int, most: int) -> int:
+    """Of ``queries``, those to keep for ``no_worse`` to compare ``prompts`` prompts on at most ``most`` examples of
+    ``data``; at most a quarter, so that a search is left."""
+    available = len(data.val) or len(data.train)
+    return prompts * min(most, available, queries // (4 * prompts))
 
 
 def no_worse(prompts: Sequence[Tokens], losses: Losses, desk: Desk, queries: int) -> list[bool]:

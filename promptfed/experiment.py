@@ -200,6 +200,14 @@ class Experiment:
         """The domains with tests that no client holds."""
         return [domain for domain in self.task.domain_tests if domain not in self.task.domains]
 
+    def check_feasible(self) -> None:
+        """Raise ConfigError if options, data or budget allow the method no step, with the least value that does.
+
+        Nothing is asked of a model.
+        """
+        method = self.method()
+        method.check_feasible((pooled(self.task) if method.pools_data else self.task).clients)
+
     def fill_features(self, on_progress: OnFeatures | None = None) -> None:
         """Encode every image of the task that the cache does not hold yet; nothing for a black box."""
         if self.setup.oracle is not None:

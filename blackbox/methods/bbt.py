@@ -77,6 +77,9 @@ class BBT(BlackBoxMethod):
     def allowance(self, data: ClientData) -> int:
         return self.config.queries * (max(1, len(self.setup.domains)) if self.config.pooled else 1)
 
+    def step_queries(self, data: ClientData) -> int:
+        return self.config.popsize * self.batch_of(data)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:

@@ -47,6 +47,9 @@ class FedAvgBBT(BlackBoxMethod):
     def init_personal(self, client: int) -> PromptState:
         return PromptState({"sigma": torch.tensor([self.config.sigma]), "deviations": torch.ones(self.config.dim)})
 
+    def step_queries(self, data: ClientData) -> int:
+        return self.config.popsize * self.batch_of(data)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:

@@ -67,6 +67,9 @@ class FedBBPT(PerExampleMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
+    def step_queries(self, data: ClientData) -> int:
+        return 2 * self.config.probes * self.batch_of(data)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:

@@ -83,6 +83,9 @@ class FedBDPL(TokenPromptMethod):
         stream = numpy_stream(self.setup.seed, "active clients", round)
         return [int(client) for client in stream.choice(sorted(clients), count, replace=False)]
 
+    def step_queries(self, data: ClientData) -> int:
+        return 2 * self.batch_of(data)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:

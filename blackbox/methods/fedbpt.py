@@ -80,6 +80,11 @@ class FedBPT(BlackBoxMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
+    def step_queries(self, data: ClientData) -> int:
+        """A generation, and the comparison of what was found with what was received."""
+        copies = 2 if self.config.perturb else 1
+        return (self.config.popsize + 2) * copies * self.batch_of(data)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import BlackBoxConfig, BlackBoxMethod, Desk
+from promptfed.blackbox.method import BlackBoxConfig, BlackBoxMethod, Desk, least
 from promptfed.blackbox.search.base import Tokens
 from promptfed.blackbox.text_state import text_of, text_tensor
 from promptfed.blackbox.token_climb import climb, no_worse, reserve
@@ -74,6 +74,11 @@ class FedDTPT(BlackBoxMethod):
         config = self.config
         return TokenClustering(config.n_tokens, config.embedder, config.min_samples, config.temperature)
 
+    def step_queries(self, data: ClientData) -> int:
+        """The words received, a proposal and a changed prompt, beside what is kept back to compare the two."""
+        batch, most = self.batch_of(data), self.config.batch_size
+        return least(2 * batch + 1, lambda queries: queries - reserve(queries, data, 2, most) >= 2 * batch + 1)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:
@@ -93,7 +98,7 @@ class FedDTPT(BlackBoxMethod):
             )
             return lexicon.tokens(["", *filter(None, map(clean, proposed))])
 
-        spare = reserve(desk, 2, self.config.batch_size)
+        spare = reserve(desk.left, data, 2, self.config.batch_size)
         found = climb(start, propose, losses, desk, spare, self.config.neighbours)
         if found != start and not no_worse([start, found], losses, desk, spare)[0]:
             found = start

@@ -75,6 +75,9 @@ class FedKSeedPrompt(BlackBoxMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
+    def step_queries(self, data: ClientData) -> int:
+        return 2 * self.batch_of(data)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:

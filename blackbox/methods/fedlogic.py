@@ -91,6 +91,10 @@ class FedLogic(BlackBoxMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
+    def step_queries(self, data: ClientData) -> int:
+        """All prompts on one example."""
+        return len(self.prompts)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
 from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import Desk
+from promptfed.blackbox.method import Desk, least
 from promptfed.blackbox.search.base import Tokens, ranks
 from promptfed.blackbox.search.nevergrad_search import DEFAULT, NevergradSearch
 from promptfed.blackbox.text_state import index_tensor
@@ -80,6 +80,20 @@ class FedNG(TokenPromptMethod):
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         return CrossRank(self.config.finalists, len(self.vocabulary), self.setup.seed)
+
+    def step_queries(self, data: ClientData) -> int:
+        """In a run of one round, one example for each of the first prompts; else also two prompts on a batch, after the
+        finalists are ranked."""
+        most = self.config.finalists + 1
+        if self.setup.rounds == 1:
+            return most
+        held, batch = len(data.val) or len(data.train), self.batch_of(data)
+
+        def suffices(queries: int) -> bool:
+            ranked = min(held, max(1, int(self.config.ranking * queries) // most))
+            return queries - most * ranked >= 2 * batch
+
+        return least(most + 2 * batch, suffices)
 
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk

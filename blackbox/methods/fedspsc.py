@@ -123,6 +123,10 @@ class FedSPSC(BlackBoxMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
+    def step_queries(self, data: ClientData) -> int:
+        """One question in all its wordings."""
+        return self._cost
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import BlackBoxConfig, BlackBoxMethod, Desk
+from promptfed.blackbox.method import BlackBoxConfig, BlackBoxMethod, Desk, least
 from promptfed.blackbox.text_merge import (
     EVEN_SUMMARY,
     SUMMARY,
@@ -119,6 +119,16 @@ class FedTextGrad(BlackBoxMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
+    def step_queries(self, data: ClientData) -> int:
+        """The prompt on a batch, a critique, a rewriting and the new prompt on the batch, after the pool is ranked."""
+        batch = self.batch_of(data)
+        pool = len(pool_of(self.init_shared())) if self.ranks else 0
+
+        def suffices(queries: int) -> bool:
+            return queries - judged_queries(pool, queries // 2, data) >= 2 * batch + 2
+
+        return least(max(4, 2 * batch + 2), suffices)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:
@@ -188,6 +198,12 @@ class FedTextGrad(BlackBoxMethod):
             return f"Question: {text}\nRight answer: {' '.join(item.answer.split())}"
         word, classes = self.oracle.form.word, self.setup.classes
         return f"Text: {text}\nIt said: {word(classes[said])}. Right is: {word(classes[int(split.labels[row])])}."
+
+
+def judged_queries(pool: int, allowed: int, data: ClientData) -> int:
+    """Queries that it takes to judge ``pool`` texts with ``allowed`` of them, as ``_judged`` does."""
+    some = min(pool, allowed)
+    return some * min(max(1, allowed // some), len(data.val) + len(data.train)) if some else 0
 
 
 def private_texts(data: ClientData) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
 from promptfed.blackbox.analogy import NONE, Code, compose, decompose, nearest
 from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import Desk
+from promptfed.blackbox.method import Desk, least
 from promptfed.blackbox.search.base import Matrix, Tokens, Vector
 from promptfed.blackbox.search.local_search import Propose
 from promptfed.blackbox.text_state import index_tensor
@@ -79,6 +79,16 @@ class PFLGradFree(TokenPromptMethod):
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         return AnalogyMean(self.vocabulary, self.vectors)
 
+    def step_queries(self, data: ClientData) -> int:
+        """The prompt received and a changed one, with the half that is for shared tokens."""
+        batch, most = self.batch_of(data), self.config.batch_size
+
+        def suffices(queries: int) -> bool:
+            available = queries - reserve(queries, data, 3, most)
+            return available - available // 2 >= 2 * batch
+
+        return least(2 * batch, suffices)
+
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
     ) -> tuple[PromptState, PromptState]:
@@ -94,7 +104,7 @@ class PFLGradFree(TokenPromptMethod):
             return climb((*shared, *mine), propose, losses, desk, spare, self.config.neighbours)
 
         n, length = len(sent), len(sent) + len(own)
-        spare = reserve(desk, 3, self.config.batch_size)
+        spare = reserve(desk.left, data, 3, self.config.batch_size)
         shared = climbed(sent, own, range(n), spare + (desk.left - spare) // 2)[:n]
         mine = climbed(shared, own, range(n, length), spare)[n:]
         prompts = [(*sent, *own), (*shared, *mine), (*sent, *mine)]

@@ -178,6 +178,7 @@ def _execute(
             _move(folder, moved)
             try:
                 experiment = Experiment.build(folder.config)
+                experiment.check_feasible()
                 engine = stack.enter_context(engine_of(folder.config))
             except PromptFedError:
                 if is_new:

@@ -150,7 +150,9 @@ class Comparison:
             if note not in self._noted:
                 self.progress.note(f"note: {note}")
         self._noted.update(self._first.task.notes)
-        return Experiment.build(config, like=self._first)
+        experiment = Experiment.build(config, like=self._first)
+        experiment.check_feasible()
+        return experiment
 
     def _seconds_left(self, method: str, runs: int) -> float | None:
         """A guess from the runs so far: ``runs`` are left, the next one is ``method``'s."""

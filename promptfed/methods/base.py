@@ -122,6 +122,14 @@ class Method(ABC):
         """Names and shapes of the tensors that ``client`` must send back; by default those that it was sent."""
         return shapes(sent)
 
+    def check_feasible(self, clients: Sequence[ClientData]) -> None:
+        """Raise ConfigError if these options and the data of ``clients`` allow no step of training; nothing is asked.
+
+        A method that makes no step would return its start as if it had been trained.
+        """
+        if not any(len(data.train) for data in clients):
+            raise ConfigError(f"no client holds a training example, so {self.name} makes no step: raise --shots")
+
     @property
     def pools_data(self) -> bool:
         """Whether it is no federation but trains its first client on the data of all, as an upper bound."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.blackbox.candidate import Candidate
+from promptfed.errors import ConfigError
 from promptfed.methods.base import METHODS, Method
 from promptfed.methods.templates import template_features
 from promptfed.prompts import PromptState
@@ -51,6 +52,11 @@ class ZeroShot(Method):
         best = int(scores.argmax())
         scored = PromptState({"accuracy": scores})
         return Update(data.client, scored, len(judged), loss[best], scores[best].item()), personal
+
+    def check_feasible(self, clients: Sequence[ClientData]) -> None:
+        """Training examples will do where there are none for validation."""
+        if not any(len(data.val) or len(data.train) for data in clients):
+            raise ConfigError("no client holds an example to choose a template by: raise --shots or task.val_shots")
 
     def template(self, shared: PromptState) -> str:
         """The template with the best validation accuracy."""

@@ -220,3 +220,40 @@ def test_tasks_show_counts_texts(promptfed):
     words = ["--task", "blackbox-text", "--clients", 2, "--shots", 2]
     assert "test texts" in promptfed("tasks", "show", *words).out
     assert json.loads(promptfed("tasks", "show", *words, "--json").out)["examples"] == "texts"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "needed"),
+    [
+        ("fedbpt", ["method.queries=40"], 112),
+        ("bbt", ["method.queries=8"], 80),
+        ("fedavg_bbt", ["method.queries=79"], 80),
+        ("fedbdpl", ["method.queries=31"], 32),
+        ("fedkseed_prompt", ["method.queries=3"], 32),
+    ],
+)
+def test_a_search_that_can_make_no_step_is_refused_before_anything_is_asked(
+    no_calls, promptfed, tmp_path, method, settings, needed
+):
+    words = [word for setting in settings for word in ("--set", setting)]
+    said = promptfed("train", *SMALL, "--method", method, *words, "--run", tmp_path / "run")
+    assert said.code == 2
+    assert f"needs at least {needed} queries a round" in said.err.replace("\n", " ")
+    assert not (tmp_path / "run").exists()
+    assert "Traceback" not in said.err
+
+
+def test_a_budget_that_allows_no_step_is_refused_before_anything_is_asked(no_calls, promptfed, tmp_path):
+    said = promptfed("train", *SEARCH, "--max-calls", 7, "--run", tmp_path / "run")
+    assert said.code == 2
+    assert "--max-calls 7 allows no step of FedAvg-BBT" in said.err.replace("\n", " ")
+
+
+def test_compare_names_the_method_that_can_make_no_step(promptfed, tmp_path):
+    small = ["--task", "blackbox-text", "--clients", 2, "--shots", 2, "--set", "task.test_per_class=1", "--rounds", 1]
+    words = ["--methods", "fedbpt,fedkseed_prompt", "--seeds", 1, "--set", "method.queries=40"]
+    said = promptfed("compare", *small, *words, "--out", tmp_path / "out")
+    shown = " ".join(said.out.split() + said.err.split())
+    assert "fedbpt is left out: does not fit: method option 'queries' is 40" in shown
+    assert (tmp_path / "out" / "fedkseed_prompt" / "seed-0" / "metrics.json").exists()
+    assert not (tmp_path / "out" / "fedbpt").exists()
