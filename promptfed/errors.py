@@ -18,6 +18,10 @@ class DataError(PromptFedError, ValueError):
     """The data is missing, unreadable, or does not fit the task."""
 
 
+class FormatError(PromptFedError, ValueError):
+    """A file, a line or a message is not of its format, or more than is read; promptfed/readers/ raises it."""
+
+
 class BackboneError(PromptFedError, RuntimeError):
     """A backbone is missing, damaged, or cannot do what a method asks of it."""
 

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from promptfed.errors import FormatError
+from promptfed.readers import tensors
+from promptfed.readers.tensors import TensorInfo, parse_tensors, read_header, read_tensors
+
+DTYPES = (
+    torch.float64, torch.float32, torch.float16, torch.bfloat16,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
+
+
+def packed(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(dtype="F32", shape=(1,), begin=0, end=4):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_of_every_type_that_promptfed_writes(dtype, tmp_path):
+    given = {"a": torch.arange(6).reshape(2, 3).to(dtype), "one": torch.tensor(1).to(dtype), "none": torch.ones(0, 4)}
+    content = save(given)
+    (tmp_path / "x").write_bytes(content)
+    for found in (parse_tensors(content), read_tensors(tmp_path / "x")):
+        assert set(found) == set(given)
+        for name, tensor in given.items():
+            assert torch.equal(found[name], tensor)
+            assert found[name].dtype == tensor.dtype
+    assert read_header(tmp_path / "x")["none"] == TensorInfo("F32", (0, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])
+def test_other_types_are_refused_by_name(dtype):
+    with pytest.raises(FormatError, match=r"tensor 'a' is of type (F8_E4M3|F8_E5M2|C64); convert it"):
+        parse_tensors(save({"a": torch.zeros(3).to(dtype)}))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "too short"),
+        (b"1234567", "too short"),
+        (b"\xff" * 100, "header would have"),
+        ((10**6).to_bytes(8, "little") + b"{}", "but 2 follow"),
+        (packed(b"[]"), "not a JSON object"),
+        (packed(b'{"a": '), "line 1"),
+        (packed(b"{" + b'"a": {' * 1000), "nested deeper"),
+        (packed(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {}}', b"1234"), "key 'a' twice"),
+        (packed({"a": entry("F4")}, b"1234"), "type F4"),
+        (packed({"a": entry(["F32"])}, b"1234"), "is of type"),
+        (packed({"a": entry(shape=[-1])}, b"1234"), "no usable shape"),
+        (packed({"a": entry(shape=[True])}, b"1234"), "no usable shape"),
+        (packed({"a": entry(shape=[1.0])}, b"1234"), "no usable shape"),
+        (packed({"a": entry(shape=[1] * 99)}, b"1234"), "no usable shape"),
+        (packed({"a": entry(shape=[2**40, 2**40])}, b"1234"), "has 4 bytes"),
+        (packed({"a": entry(begin=4, end=0)}, b"1234"), "no usable data_offsets"),
+        (packed({"a": entry(begin=1, end=5)}, b"12345"), "begins at byte 1"),
+        (packed({"a": entry(), "b": entry()}, b"1234"), "begins at byte 0, not at 4"),
+        (packed({"a": entry()}, b"12345"), "file holds 5"),
+        (packed({"a": entry()}, b"123"), "file holds 3"),
+        (packed({"a": {**entry(), "more": 1}}, b"1234"), "not described by"),
+        (packed({"a": 3}), "not described by"),
+        (packed({"__metadata__": {"a": 1}}), "metadata"),
+        (packed({"__metadata__": 1}), "metadata"),
+        (packed({"x" * 600: entry()}, b"1234"), "600 characters"),
+        (packed(b'{"\\u0000": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"1234"), "NUL"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused_in_one_line(content, reason, tmp_path):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(FormatError, match=reason):
+        parse_tensors(content)
+    for read in (read_tensors, read_header):
+        with pytest.raises(FormatError, match=reason) as caught:
+            read(tmp_path / "x")
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+
+
+def test_too_many_tensors_are_refused(monkeypatch):
+    monkeypatch.setattr(tensors, "MOST_TENSORS", 100)
+    assert len(parse_tensors(packed({f"t{i}": entry("U8", [0], 0, 0) for i in range(100)}))) == 100
+    with pytest.raises(FormatError, match="it holds 101 tensors; at most 100"):
+        parse_tensors(packed({f"t{i}": entry("U8", [0], 0, 0) for i in range(101)}))
+
+
+def test_half_a_million_tensors_are_refused_by_the_length_of_their_header():
+    content = packed(
+        b"{" + b", ".join([b'"t": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}'] * 500_000) + b"}"
+    )
+    with pytest.raises(FormatError, match="at most 8,000,000"):
+        parse_tensors(content)
