@@ -104,6 +104,7 @@ def export(
 
     from promptfed.export.bundle import write_bundle
     from promptfed.export.finished import FinishedRun
+    from promptfed.export.origin import same_prompts
     from promptfed.runs.directory import RunDirectory
 
     if all_ == (client is not None):
@@ -120,6 +121,8 @@ def export(
         return
     for path in written.values():
         typer.echo(printable(path))
+    for note in same_prompts({number: bundle.meta.origin for number, bundle in bundles.items()}):
+        typer.echo(f"note: {note}", err=True)
 
 
 def predict(

@@ -46,6 +46,7 @@ from promptfed.export.folder import (
     unpacked,
     verified,
 )
+from promptfed.export.origin import Origin
 from promptfed.methods.base import Method
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.prompts import PromptState
@@ -138,13 +139,17 @@ def make_blackbox_bundle(
     client_name: str,
     examples: str,
     chosen: str = "",
+    origin: Origin | None = None,
 ) -> BlackBoxBundle:
-    """What ``client`` of a run takes home; the oracle is not asked anything. ``chosen`` says how alpha was chosen."""
+    """What ``client`` of a run takes home; the oracle is not asked anything.
+
+    ``chosen`` says how alpha was chosen, ``origin`` what its run was.
+    """
     oracle = method.setup.oracle
     assert oracle is not None, "not a black-box run"
     candidate = candidate_of(method, prompt)
     meta = BlackBoxMeta(
-        **agreed(method, config.method, prompt, client, client_name, chosen),
+        **agreed(method, config.method, prompt, client, client_name, chosen, origin),
         oracle=OracleMeta(
             name=config.oracle or "",
             fingerprint=oracle.fingerprint,

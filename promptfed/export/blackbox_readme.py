@@ -6,6 +6,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from promptfed.export.folder import PIXELS, SOFT, TEXT
+from promptfed.export.origin import provenance, whose_prompt
 
 if TYPE_CHECKING:
     from promptfed.export.blackbox_bundle import BlackBoxBundle
@@ -16,9 +17,9 @@ QUESTION = "This stands for the question."
 PAGE = Template("""\
 # A prompt bundle for a black box
 
-The prompt of client $client ($client_name), learned by federated prompt learning with method `$method`
+$whose, learned by federated prompt learning with method `$method`
 ($rounds rounds, seed $seed) for the oracle `$oracle`, and exported by promptfed $version.
-$knows$own
+$knows$own$origin
 
 | file | content |
 |---|---|
@@ -75,8 +76,8 @@ def readme(bundle: BlackBoxBundle) -> str:
     own = f"\n{meta.alpha:.0%} of it is the client's own prompt (alpha): {meta.chosen}." if meta.chosen else ""
     answers = meta.examples == "questions"
     return PAGE.substitute(
-        client=meta.client,
-        client_name=meta.client_name,
+        whose=whose_prompt(meta.origin, meta.client, meta.client_name),
+        origin=provenance(meta.origin),
         method=meta.method,
         rounds=meta.rounds,
         seed=meta.seed,

@@ -39,6 +39,7 @@ from promptfed.export.folder import (
     verified,
 )
 from promptfed.export.folder import write_bundle as write_bundle
+from promptfed.export.origin import Origin
 from promptfed.export.readme import readme
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
@@ -100,15 +101,21 @@ class Bundle(PromptFolder):
 
 
 def make_bundle(
-    config: RunConfig, method: Method, prompt: ClientPrompt, client: int, client_name: str, chosen: str = ""
+    config: RunConfig,
+    method: Method,
+    prompt: ClientPrompt,
+    client: int,
+    client_name: str,
+    chosen: str = "",
+    origin: Origin | None = None,
 ) -> Bundle:
     """What ``client`` of a run takes home: its prompts, and what ``method`` makes of the base classes' names.
 
-    ``chosen`` says in words how ``prompt.alpha`` was chosen.
+    ``chosen`` says in words how ``prompt.alpha`` was chosen, ``origin`` what its run was.
     """
     setup, backbone = method.setup, method.setup.backbone
     meta = BundleMeta(
-        **agreed(method, config.method, prompt, client, client_name, chosen),
+        **agreed(method, config.method, prompt, client, client_name, chosen, origin),
         backbone=BackboneMeta(
             name=backbone.name,
             fingerprint=backbone.fingerprint,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from promptfed.aggregators.base import Aggregator, build_aggregator
@@ -18,6 +19,7 @@ from promptfed.errors import RunError
 from promptfed.experiment import oracle_of
 from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
+from promptfed.export.origin import origin_of
 from promptfed.methods.base import Method, Setup
 from promptfed.methods.build import build_method
 from promptfed.personalize.saved import Personalized, load_client, prompt_sha256
@@ -142,9 +144,23 @@ class FinishedRun:
             if found := self.personalized(client):
                 prompt, chosen = found.deployed(prompt), found.about.why
         name, config = self.names[client], self.run.config
+        origin = origin_of(self.run, client, shared=shared_only, alike=() if chosen else self._alike(client, prompt))
         if config.oracle is not None:
-            return make_blackbox_bundle(config, self.method, prompt, client, name, self.examples, chosen)
-        return make_bundle(config, self.method, prompt, client, name, chosen)
+            return make_blackbox_bundle(config, self.method, prompt, client, name, self.examples, chosen, origin)
+        return make_bundle(config, self.method, prompt, client, name, chosen, origin)
+
+    def _alike(self, client: int, prompt: ClientPrompt) -> tuple[int, ...]:
+        """The other clients that have the very prompt of ``client`` after training."""
+        own = prompt.shared.sha256(), prompt.personal.sha256()
+        return tuple(number for number, digests in self._digests.items() if number != client and digests == own)
+
+    @cached_property
+    def _digests(self) -> dict[int, tuple[str, str]]:
+        """Of each client, the SHA-256 of what it is sent and of what is its own; a value sent to all is read once."""
+        sent = {number: self._sent(number) for number in sorted(self.names)}
+        once = {id(shared): shared for shared in sent.values()}
+        digests = {key: shared.sha256() for key, shared in once.items()}
+        return {number: (digests[id(shared)], self.state.personal[number].sha256()) for number, shared in sent.items()}
 
 
 def _oracle(run: RunDirectory, config: RunConfig, table: Mapping[str, Any]) -> Oracle:

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfed.errors import BundleError
+from promptfed.export.origin import Origin
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
 from promptfed.runs.atomic import write_synced
@@ -50,6 +51,7 @@ class Meta(BaseModel):
     alpha: float = Field(1.0, ge=0, le=1, description="how much of the client's own prompt is deployed")
     space: Literal["prompt", "features"] = "features"
     chosen: str = Field("", description="how alpha was chosen")
+    origin: Origin | None = Field(None, description="the run that it comes from")
     sha256: dict[str, str] = Field(default_factory=dict)
 
 
@@ -92,7 +94,15 @@ class PromptFolder(ABC):
             raise BundleError(f"the prompt of client {self.about.client} holds numbers that are not finite")
 
 
-def agreed(method: Method, name: str, prompt: ClientPrompt, client: int, client_name: str, chosen: str) -> Any:
+def agreed(
+    method: Method,
+    name: str,
+    prompt: ClientPrompt,
+    client: int,
+    client_name: str,
+    chosen: str,
+    origin: Origin | None,
+) -> Any:
     """What ``Meta`` asks for, of ``client``'s ``prompt`` in a run with ``method`` (called ``name``)."""
     setup = method.setup
     return {
@@ -109,6 +119,7 @@ def agreed(method: Method, name: str, prompt: ClientPrompt, client: int, client_
         "alpha": prompt.alpha,
         "space": prompt.space,
         "chosen": chosen,
+        "origin": origin,
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from string import Template
 from typing import TYPE_CHECKING
 
+from promptfed.export.origin import provenance, whose_prompt
+
 if TYPE_CHECKING:
     from promptfed.export.bundle import Bundle
 
@@ -13,9 +15,9 @@ OPEN_CLIP = "open_clip:"
 PAGE = Template("""\
 # A prompt bundle
 
-The prompt of client $client ($client_name), learned by federated prompt learning with method `$method`
+$whose, learned by federated prompt learning with method `$method`
 ($rounds rounds, seed $seed) on the frozen backbone `$backbone` ($precision), and exported by
-promptfed $version. It knows $count classes: $classes.$own
+promptfed $version. It knows $count classes: $classes.$own$origin
 
 | file | content |
 |---|---|
@@ -86,8 +88,8 @@ def readme(bundle: Bundle) -> str:
     else:
         without, code = WITH_NUMPY.substitute(backbone=name, dim=dim), NUMPY_CODE
     return PAGE.substitute(
-        client=meta.client,
-        client_name=meta.client_name,
+        whose=whose_prompt(meta.origin, meta.client, meta.client_name),
+        origin=provenance(meta.origin),
         method=meta.method,
         rounds=meta.rounds,
         seed=meta.seed,

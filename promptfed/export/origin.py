@@ -1,0 +1,99 @@
+"""Where an exported prompt comes from: whose it is, on which data it was trained, when, and how good it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptfed.printable import printable
+from promptfed.runs.directory import RunDirectory
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Origin(BaseModel):
+    """What a bundle says of its run. Accuracies are in 0..1, on test examples; those that the run has not are left out.
+
+    ``whose``: the client's own prompt, or the one that all clients share. ``alike``: the other clients that have the
+    very same prompt. ``data`` names the source without the folder that it lies in. ``date``: of the last event.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    whose: Literal["client", "shared"]
+    alike: tuple[int, ...] = ()
+    data: str = ""
+    date: str = ""
+    accuracy: dict[str, Share] = Field(default_factory=dict)
+
+
+def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int, ...]) -> Origin:
+    """Return where the prompt that ``client`` takes home from ``run`` comes from.
+
+    The accuracies are those of the run's last evaluation: ``local`` of this client, ``base`` and ``new``. They were
+    measured with each client's own prompt, so a shared prompt that differs from these has none.
+    """
+    events = run.events.read()
+    kind, _, path = run.config.data.partition(":")
+    place = path.rstrip("/").rpartition("/")[2]
+    accuracy: dict[str, float] = {}
+    evaluations = [e for e in events if e["event"] == "evaluation" and e["stage"] == run.config.method]
+    if evaluations and not (shared and not alike):
+        local = {row["client"]: row["accuracy"] for row in evaluations[-1]["local"]}
+        values = {"local": local.get(client), "base": evaluations[-1]["base"], "new": evaluations[-1]["new"]}
+        accuracy = {name: value for name, value in values.items() if value is not None}
+    return Origin(
+        whose="shared" if shared else "client",
+        alike=alike,
+        data=f"{kind}:{place}" if place else kind,
+        date=str(events[-1]["time"])[:10] if events else "",
+        accuracy=accuracy,
+    )
+
+
+def whose_prompt(origin: Origin | None, client: int, client_name: str) -> str:
+    """Return the first words of a README: ``The prompt of client 3 (hospital c)``."""
+    name = f"client {client}"
+    if client_name != name:
+        name += f" ({printable(client_name)})"
+    if origin is not None and origin.whose == "shared":
+        return f"The prompt that all clients share, exported for {name}"
+    return f"The prompt of {name}"
+
+
+def provenance(origin: Origin | None) -> str:
+    """Return the sentences of a README on data, date, accuracy and clients with the same prompt; empty if unknown."""
+    if origin is None:
+        return ""
+    sentences = []
+    if origin.data:
+        until = f" until {origin.date}" if origin.date else ""
+        sentences.append(f"It was trained on `{printable(origin.data)}`{until}.")
+    if origin.accuracy:
+        figures = ", ".join(f"{name} {100 * value:.1f} %" for name, value in origin.accuracy.items())
+        sentences.append(f"Test accuracy in its run: {figures}.")
+    if origin.alike:
+        sentences.append(f"{alike_words(origin.alike)} the very same prompt.")
+    return "\n\n" + " ".join(sentences) if sentences else ""
+
+
+def alike_words(alike: tuple[int, ...]) -> str:
+    """Return ``Client 2 has``, ``Clients 1, 2 and 5 have`` or, of many, ``109 other clients have``."""
+    if len(alike) == 1:
+        return f"Client {alike[0]} has"
+    if len(alike) > 12:
+        return f"{len(alike)} other clients have"
+    return f"Clients {', '.join(map(str, alike[:-1]))} and {alike[-1]} have"
+
+
+def same_prompts(origins: Mapping[int, Origin | None]) -> list[str]:
+    """Return a line for each group of clients with one and the same prompt that ``origins`` (by client) tell of."""
+    groups = {tuple(sorted((client, *origin.alike))) for client, origin in origins.items() if origin and origin.alike}
+    return [
+        f"one prompt for {len(group)} clients: nothing in it is a client's own"
+        if len(group) > 12
+        else f"clients {', '.join(map(str, group[:-1]))} and {group[-1]} have one and the same prompt"
+        for group in sorted(groups)
+    ]
