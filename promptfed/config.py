@@ -39,6 +39,9 @@ class RunConfig(BaseModel):
     aggregator: str | None = Field(None, description="how updates are merged; by default the method's own way")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the clients' work that is lost (simulated)")
     quorum: float = Field(0.5, ge=0, le=1, description="share of a round's clients whose updates a merge needs")
+    max_weight_share: float = Field(
+        0.5, gt=0, le=1, description="largest weight of a client in a round, or twice an even share if that is more"
+    )
     round_seconds: float | None = Field(None, gt=0, description="a round closes after so long, without the rest")
     client_batch: int = Field(1, ge=1, description="clients trained side by side, their texts encoded together")
     client_seconds: float | None = Field(None, gt=0, description="a client that takes longer is stopped, and late")

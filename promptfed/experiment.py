@@ -232,6 +232,12 @@ class Experiment:
     def aggregator(self) -> Aggregator:
         return build_aggregator(self.config.aggregator or DEFAULT_AGGREGATORS[0], self.config.aggregator_options)
 
+    def samples(self, method: Method) -> dict[int, int]:
+        """Client -> the most examples that its update can stand for: those that it holds, or that its site announced
+        in its first message. Zero-shot counts validation examples."""
+        held = {data.client: max(len(data.train.labels), len(data.val.labels)) for data in self.task.clients}
+        return dict.fromkeys(held, sum(held.values())) if method.pools_data else held
+
     def worker(self, method: Method, stage: str) -> ClientWorker:
         """What does the clients' work of ``stage``, whose method is ``method``."""
         task = pooled(self.task) if method.pools_data else self.task
@@ -255,6 +261,8 @@ class Experiment:
             config.quorum,
             config.round_seconds if own else None,
             stage,
+            self.samples(method),
+            config.max_weight_share,
         )
 
 

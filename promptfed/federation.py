@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import TrainingError
-from promptfed.methods.base import Method, Shape
+from promptfed.merging import merge
+from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
 from promptfed.runs.personal_store import renewed
+from promptfed.screening import Expected, judged, limited, outliers, refused
 from promptfed.seeding import numpy_stream
-from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Job, Reply
+from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Incident, Job, Reply
+
+OnIncident = Callable[[Incident], None]
 
 
 class Federation:
@@ -22,6 +26,9 @@ class Federation:
     A round in which fewer than ``quorum`` (a share of those asked) gave a usable update leaves the shared prompt as
     it was; those who did train keep their personal prompts. A round is closed after ``round_seconds``. ``stage`` is
     what its jobs are marked with.
+
+    What clients say is not believed: promptfed.screening refuses replies, lowers counts of samples to what ``samples``
+    (client -> the most examples that it has) allows, and weights to ``max_weight_share`` of a round.
     """
 
     def __init__(
@@ -34,11 +41,14 @@ class Federation:
         quorum: float = 0.0,
         round_seconds: float | None = None,
         stage: str = "",
+        samples: Mapping[int, int] | None = None,
+        max_weight_share: float = 0.5,
     ) -> None:
         self.method, self.engine = method, engine
         self.server = method.server_side(aggregator)
         self.clients, self.participation, self.quorum = sorted(clients), participation, quorum
         self.round_seconds, self.stage = round_seconds, stage
+        self.samples, self.max_weight_share = samples or {}, max_weight_share
 
     def start(self) -> FederationState:
         """The state before round 1: the initial shared prompt, and every client's own personal prompt."""
@@ -56,41 +66,80 @@ class Federation:
         return sorted(self.method.participants(round, drawn, self.clients))
 
     def run_round(
-        self, state: FederationState, on_reply: OnReply | None = None, should_stop: ShouldStop = never
+        self,
+        state: FederationState,
+        on_reply: OnReply | None = None,
+        should_stop: ShouldStop = never,
+        on_incident: OnIncident | None = None,
     ) -> tuple[FederationState, tuple[Reply, ...]]:
         """One round: sample, broadcast, train, merge. Returns the next state and the round's replies.
 
         If ``should_stop`` cut the round short, the returned state has the same ``round`` and holds the replies so
         far as ``pending``; running it again finishes the round with the same result as if it had never stopped.
-        Raises TrainingError if every client failed with an error.
+        Raises TrainingError if every client of the federation failed with an error.
         """
         round = state.round + 1
         chosen = self.participants(round)
         finished = {reply.client for reply in state.pending}
+        sent = {client: self.sent(state, client) for client in chosen}
         jobs = [
-            Job(client, Broadcast(round, self.sent(state, client)), state.personal[client], self.stage)
+            Job(client, Broadcast(round, sent[client]), state.personal[client], self.stage)
             for client in chosen
             if client not in finished
         ]
-        sent = {job.client: job.broadcast.shared for job in jobs}
 
         def judge(reply: Reply) -> Reply:
-            return judged(reply, self.method.uploads(reply.client, sent[reply.client]))
+            return judged(reply, self.expected(reply.client, sent[reply.client]))
 
         heard = on_reply and (lambda reply: on_reply(judge(reply)))
         fresh = self.engine.run_round(jobs, heard, should_stop, self.round_seconds)
         replies = tuple(sorted((*state.pending, *map(judge, fresh)), key=lambda reply: reply.client))
         if len(replies) < len(chosen):
             return replace(state, pending=replies), replies
-        if all(reply.failure.startswith(("error", "refused")) for reply in replies):
+        after, replies, incidents = self._close(state, replies, sent)
+        if len(replies) == len(self.clients) and all(r.failure.startswith(("error", "refused")) for r in replies):
             raise TrainingError(replies[0].failure.partition(": ")[2])
-        good = [reply for reply in replies if not reply.failure]
-        shared, server = state.shared, state.server
-        needed = math.ceil(self.quorum * len(chosen) - 1e-9)  # 0.07 * 100 is a little more than 7
+        for incident in incidents if on_incident else ():
+            on_incident(incident)
+        return after, replies
+
+    def expected(self, client: int, sent: PromptState) -> Expected:
+        """What a reply of ``client`` must look like, who was sent ``sent``."""
+        uploads, measures = self.method.uploads(client, sent), self.method.access != "black box"
+        return Expected(uploads, sent, self.samples.get(client), measures)
+
+    def _close(
+        self, state: FederationState, replies: tuple[Reply, ...], sent: Mapping[int, PromptState]
+    ) -> tuple[FederationState, tuple[Reply, ...], list[Incident]]:
+        """Merge the good ones of all of a round's ``replies``; those that do not go with the others are refused."""
+        round = state.round + 1
+        updates = {reply.client: reply.update for reply in replies if not reply.failure}
+        bad = outliers(list(updates.values()), sent) if updates else {}
+        good = [update for client, update in updates.items() if client not in bad]
+        incidents, shared, server = [], state.shared, state.server
+        needed = math.ceil(self.quorum * len(replies) - 1e-9)  # 0.07 * 100 is a little more than 7
         if len(good) >= max(1, needed):
-            shared, server = self.server.apply(shared, [reply.update for reply in good], server)
-        personal = renewed(state.personal, {reply.client: reply.personal for reply in good}, round)
-        return FederationState(round, shared, server, personal), replies
+            weighed = limited(good, self.max_weight_share)
+            merged = merge(self.server, shared, weighed, server)
+            shared, server, bad = merged.shared, merged.server, bad | merged.refused
+            incidents += [
+                Incident(
+                    "limited",
+                    round,
+                    old.client,
+                    f"client {old.client} counts with {new.samples} samples of its "
+                    f"{old.samples} in round {round}, lest it outweigh the others (max-weight-share)",
+                )
+                for old, new in zip(good, weighed, strict=True)
+                if new.samples < old.samples
+            ]
+            if merged.problem:
+                why = f"round {round} leaves the shared prompt as it was: {merged.problem}"
+                incidents.append(Incident("unmerged", round, None, why))
+        replies = tuple(refused(reply, bad[reply.client]) if reply.client in bad else reply for reply in replies)
+        incidents += [Incident("refused", round, r.client, r.failure) for r in replies if r.client in bad]
+        personal = renewed(state.personal, {r.client: r.personal for r in replies if not r.failure}, round)
+        return FederationState(round, shared, server, personal), replies, incidents
 
     def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:
         """What ``client`` would deploy now; None asks for a client that never took part."""
@@ -118,29 +167,6 @@ class _Prompts(Mapping[int, ClientPrompt]):
 
     def __len__(self) -> int:
         return len(self._federation.clients)
-
-
-def judged(reply: Reply, expected: Mapping[str, Shape]) -> Reply:
-    """``reply``, marked as refused if its update is not finite or is not what was asked for."""
-    if reply.failure:
-        return reply
-    update = reply.update.shared
-    why = ""
-    if set(update) != set(expected):
-        why = f"names {sorted(update)} instead of {sorted(expected)}"
-    elif wrong := [name for name in update if not _fits(update[name].shape, expected[name])]:
-        why = f"'{wrong[0]}' is {tuple(update[wrong[0]].shape)} instead of {expected[wrong[0]]}"
-    elif not update.is_finite() or not reply.personal.is_finite():
-        why = "numbers that are not finite"
-    elif reply.update.samples < 1:
-        why = f"an update for {reply.update.samples} samples"
-    if not why:
-        return reply
-    return replace(reply, failure=f"refused: client {reply.client} sent {why} in round {reply.round}")
-
-
-def _fits(shape: Sequence[int], wanted: Shape) -> bool:
-    return len(shape) == len(wanted) and all(w is None or s == w for s, w in zip(shape, wanted, strict=True))
 
 
 def round_half_up(value: float) -> int:

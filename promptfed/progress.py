@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from promptfed.types import Reply
+from promptfed.types import Incident, Reply
 from promptfed.usage import Usage
 
 
@@ -20,6 +20,10 @@ class Progress:
 
     def client(self, name: str, reply: Reply) -> None:
         """A client of the stage finished."""
+
+    def incident(self, name: str, incident: Incident) -> None:
+        """Something went wrong with a round whose replies were in; by default a note."""
+        self.note(f"{name}: {incident.why}")
 
     def round(
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None

@@ -14,7 +14,7 @@ from typing import Any
 from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import OracleLedger
 from promptfed.engines.base import Engine, never
-from promptfed.errors import BudgetExhausted, OracleError
+from promptfed.errors import BudgetExhausted, OracleError, TrainingError
 from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
@@ -26,7 +26,7 @@ from promptfed.runs.directory import RunDirectory
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.tasks.show import partition_record
-from promptfed.types import FederationState, Reply
+from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ class Training:
             store = PersonalStore(folder / PERSONAL_FOLDER)
             state = replace(state, personal=StoredPersonal.begin(store, state.personal, state.round))
         self.progress.stage(method.name, method.rounds, len(federation.participants(1)), state.round)
+        limited: set[int | None] = set()
         while state.round < method.rounds:
             began, size = time.perf_counter(), self.run.events.size()
             sent = {c: federation.sent(state, c) for c in federation.participants(state.round + 1)}
@@ -147,8 +148,16 @@ class Training:
                 self._record(stage, reply, sizes[reply.client])
                 self.progress.client(method.name, reply)
 
+            def on_incident(incident: Incident) -> None:
+                self.run.events.write("incident", stage=stage, **dataclasses.asdict(incident))
+                if incident.kind != "limited" or incident.client not in limited:  # once a client is enough
+                    log.warning("%s: %s", method.name, incident.why)
+                    self.progress.incident(method.name, incident)
+                if incident.kind == "limited":
+                    limited.add(incident.client)
+
             try:
-                after, replies = federation.run_round(state, on_reply, self.should_stop)
+                after, replies = federation.run_round(state, on_reply, self.should_stop, on_incident)
                 if not after.pending:
                     self._finish_round(stage, federation, after, replies, sizes, time.perf_counter() - began)
             except (BudgetExhausted, OracleError) as stop:
@@ -167,7 +176,16 @@ class Training:
             save_checkpoint(folder, state, events_bytes=self.run.events.size())
             if self.should_stop():
                 raise Interrupted(f"{method.name}, after round {state.round} of {method.rounds}")
+        self._check_somebody_trained(stage)
         return state
+
+    def _check_somebody_trained(self, stage: str) -> None:
+        """Raises TrainingError if no client ever sent an update that could be used, and some failed with an error.
+        A round of all clients that fail ends a run at once; this is for rounds of some of them."""
+        failures = [e["failure"] for e in self.run.events.read() if e["event"] == "client" and e["stage"] == stage]
+        faults = [failure for failure in failures if failure.startswith(("error", "refused"))]
+        if faults and all(failures):
+            raise TrainingError(f"no update of {stage} could be used in any round: {faults[0].partition(': ')[2]}")
 
     def _record(self, stage: str, reply: Reply, sent: int) -> None:
         self.run.events.write(

@@ -155,6 +155,20 @@ class Reply:
     start_seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class Incident:
+    """What went wrong in a round after its replies were in. ``client`` is None for what concerns the whole round.
+
+    ``kind``: "refused", an update that does not go with the others of its round; "limited", a client whose weight was
+    lowered; "unmerged", a round that left the shared prompt as it was, because it would have broken it.
+    """
+
+    kind: Literal["refused", "limited", "unmerged"]
+    round: int
+    client: int | None
+    why: str
+
+
 def failed(job: Job, why: str, seconds: float = 0.0) -> Reply:
     """The reply of a client from which nothing came."""
     nothing = Update(job.client, NO_PROMPT, 0, float("nan"), float("nan"))

@@ -1,11 +1,13 @@
 """Server optimisers: the merged change of a round is a gradient step for the server (Reddi et al. 2021, FedOpt).
 
 ``delta = sum_i (n_i / n) (theta_i - theta)``, weighted by samples, is the pseudo-gradient (of descent, so it is
-added). Tensors that nobody sent stay as they are, and so does the optimiser's memory of them.
+added). Tensors that nobody sent stay as they are, and so does the optimiser's memory of them. So does a tensor whose
+step or memory would leave float32: an infinite second moment would stop it for good.
 """
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -19,6 +21,7 @@ from promptfed.aggregators.mean import weighted_mean
 from promptfed.prompts import PromptState
 from promptfed.types import Update
 
+log = logging.getLogger(__name__)
 MOMENTUM, SECOND = "momentum/", "second/"
 
 
@@ -39,8 +42,12 @@ class ServerOptimizer(Aggregator):
         merged, kept = dict(shared), dict(server)
         for name, delta in deltas.items():
             memory = {key: server[key + name].double() for key in (MOMENTUM, SECOND) if key + name in server}
-            merged[name] = shared[name].double() + self.step(delta.double(), memory)
-            kept |= {key + name: tensor for key, tensor in memory.items()}
+            moved = shared[name].double() + self.step(delta.double(), memory)
+            if all(tensor.float().isfinite().all() for tensor in (moved, *memory.values())):
+                merged[name] = moved
+                kept |= {key + name: tensor for key, tensor in memory.items()}
+            else:
+                log.warning("'%s' is left as it was: its change, up to %.0e, is too large", name, delta.abs().max())
         return PromptState(merged), PromptState(kept)
 
 

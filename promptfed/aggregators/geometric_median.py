@@ -20,13 +20,14 @@ class GeometricMedianConfig(AggregatorConfig):
 
     smoothing: float = Field(1e-6, gt=0, description="distances below it count as it: no division by zero")
     iterations: int = Field(200, ge=1, description="at most so many; the paper makes do with a few")
-    tolerance: float = Field(1e-9, ge=0, description="stop when a step is so short, measured by the mean distance")
+    tolerance: float = Field(1e-9, ge=0, description="stop when a step is so short, measured by the median distance")
 
 
 def weiszfeld_weights(points: Tensor, shares: Tensor, config: GeometricMedianConfig) -> Tensor:
     """``(n, values)``, ``(n,)`` -> weights ``(n,)``, summing to 1, of which the median is the weighted mean.
 
-    Each iteration: ``w_i = shares_i / max(smoothing, |v - p_i|)``, ``v = sum_i w_i p_i / sum_i w_i``.
+    Each iteration: ``w_i = shares_i / max(smoothing, |v - p_i|)``, ``v = sum_i w_i p_i / sum_i w_i``. It stops by the
+    median distance: a mean one is as large as an outlier makes it, and then the first steps would seem short.
     """
     weights = shares / shares.sum()
     middle = weights @ points
@@ -35,7 +36,7 @@ def weiszfeld_weights(points: Tensor, shares: Tensor, config: GeometricMedianCon
         weights = shares / distances.clamp_min(config.smoothing)
         weights = weights / weights.sum()
         before, middle = middle, weights @ points
-        if (middle - before).norm() <= config.tolerance * distances.mean():
+        if (middle - before).norm() <= config.tolerance * distances.median():
             break
     return weights
 

@@ -50,6 +50,7 @@ def init(
     participation: options.Participation = None,
     aggregator: options.Aggregator = None,
     quorum: options.Quorum = None,
+    max_weight_share: options.MaxWeightShare = None,
     round_seconds: options.RoundSeconds = None,
     client_seconds: options.ClientSeconds = None,
     baselines: options.Baselines = None,
@@ -86,7 +87,8 @@ def init(
     flags = {
         "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
         "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
-        "aggregator": aggregator, "quorum": quorum, "round_seconds": round_seconds, "baselines": baselines,
+        "aggregator": aggregator, "quorum": quorum, "max_weight_share": max_weight_share,
+        "round_seconds": round_seconds, "baselines": baselines,
         "client_seconds": client_seconds,
         "threads": threads,
         "seed": seed, "partition_seed": partition_seed, "device": device, "precision": precision, "strict": strict,

@@ -98,6 +98,14 @@ Dropout = Annotated[
 Quorum = Annotated[
     Number, typer.Option("--quorum", help="Share of a round's clients that a merge needs [0.5].", metavar="Q")
 ]
+MaxWeightShare = Annotated[
+    Number,
+    typer.Option(
+        "--max-weight-share",
+        help="Largest weight of one client in a round, or twice an even share if that is more [0.5].",
+        metavar="W",
+    ),
+]
 RoundSeconds = Annotated[
     Number, typer.Option("--round-seconds", help="Close a round after so long [never].", metavar="S")
 ]

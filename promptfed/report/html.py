@@ -165,10 +165,16 @@ def _lost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -
     for stage, label in stages.items():
         failures = [e.get("failure") or "" for e in events if e["event"] == "client" and e["stage"] == stage]
         reasons = Counter(failure.partition(":")[0] for failure in failures if failure)
+        reasons.update(e["kind"] for e in events if is_late_refusal(e) and e["stage"] == stage)
         if reasons:
             why = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
             rows.append((label, [f"{reasons.total()} of {len(failures)}", why]))
     return rows
+
+
+def is_late_refusal(event: Mapping[str, Any]) -> bool:
+    """Whether it tells of an update refused when its round was merged; its ``client`` event shows no failure."""
+    return event["event"] == "incident" and event["kind"] == "refused"
 
 
 def _cost_rows(

@@ -13,7 +13,7 @@ from rich.table import Column
 
 from promptfed.progress import Progress
 from promptfed.report.oracle_usage import asked_words
-from promptfed.types import Reply
+from promptfed.types import Incident, Reply
 from promptfed.usage import Usage
 
 
@@ -67,6 +67,10 @@ class LiveProgress(Progress):
         self._lost += bool(reply.failure)
         if self._task is not None:
             self._bars.update(self._task, completed=self._done)
+
+    def incident(self, name: str, incident: Incident) -> None:
+        self._lost += incident.kind == "refused"
+        super().incident(name, incident)
 
     def round(
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None

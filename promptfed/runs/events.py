@@ -6,6 +6,7 @@
 | features | image_encoder_calls, text_encoder_calls, seconds |
 | client | stage, round, client, failure ("" if none), loss, accuracy, samples, bytes_up, bytes_down, seconds, *_calls |
 | round | stage, round, loss, accuracy, val_accuracy, bytes_up, bytes_down, seconds, clients, failed |
+| incident | stage, round, kind (refused, limited, unmerged), client (null: the whole round), why |
 | validation | stage, round, seconds, *_calls |
 | evaluation | stage, name, local [{client, name, accuracy}], local_mean, local_std, base, new, hm, seconds, *_calls |
 

@@ -1,0 +1,79 @@
+"""One merge that cannot break the shared prompt: it is whole and finite afterwards, or it is what it was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from promptfed.aggregators.base import Aggregator
+from promptfed.errors import BudgetExhausted, OracleError
+from promptfed.printable import printable
+from promptfed.prompts import PromptState
+from promptfed.types import Update
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What a merge came to. ``refused``: client -> what was wrong with its update; ``problem``: why nothing was merged,
+    "" if all went well."""
+
+    shared: PromptState
+    server: PromptState
+    refused: dict[int, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+def merge(rule: Aggregator, shared: PromptState, updates: Sequence[Update], server: PromptState) -> Merge:
+    """Apply ``rule`` to ``updates``, of which there is at least one.
+
+    If the rule fails, or its result is not finite, updates with which it also fails alone are left out and refused, and
+    the rest is tried again; if that fails too, all stays as it was. Raises what the rule raises if it fails with every
+    update (then it is the rule's fault), and BudgetExhausted and OracleError, which are no update's fault.
+    """
+    try:
+        return Merge(*_merged(rule, shared, updates, server))
+    except (BudgetExhausted, OracleError):
+        raise
+    except Exception as error:
+        LOG.warning("a merge of %d updates failed: %s", len(updates), printable(error, 200))
+        refused = {update.client: why for update in updates if (why := _fault(rule, shared, update, server))}
+        rest = [update for update in updates if update.client not in refused]
+        if not rest and len(updates) > 1 and not isinstance(error, NotFinite):
+            raise
+        if refused and rest:
+            again = merge(rule, shared, rest, server)
+            return Merge(again.shared, again.server, refused | again.refused, again.problem)
+        return Merge(shared, server, refused, printable(error, 200))
+
+
+class NotFinite(ArithmeticError):  # noqa: N818 (a state of numbers)
+    """A merge whose result has infinities or NaN in it."""
+
+
+def _merged(
+    rule: Aggregator, shared: PromptState, updates: Sequence[Update], server: PromptState
+) -> tuple[PromptState, PromptState]:
+    """``rule.apply``, also looking at what clients would be sent. Raises NotFinite, and whatever the rule raises."""
+    after, memory = rule.apply(shared, updates, server)
+    if not after.is_finite() or not memory.is_finite():
+        raise NotFinite("the merged prompt would not be finite")
+    for client in (None, *(update.client for update in updates)):
+        prompt = rule.broadcast(after, memory, client)
+        if prompt is not after and not prompt.is_finite():
+            raise NotFinite("what clients would be sent would not be finite")
+    return after, memory
+
+
+def _fault(rule: Aggregator, shared: PromptState, update: Update, server: PromptState) -> str:
+    try:
+        _merged(rule, shared, [update], server)
+    except (BudgetExhausted, OracleError):
+        raise
+    except NotFinite:
+        return "numbers that cannot be merged"
+    except Exception as error:
+        return f"an update that cannot be merged ({type(error).__name__}: {printable(error, 100)})"
+    return ""
