@@ -74,6 +74,9 @@ class Backend(ABC):
     def verify_frozen(self) -> None:  # noqa: B027 (a server is not ours to check)
         """Raises BackboneError if a model held in this process changed since loading."""
 
+    def leave_no_features(self) -> None:  # noqa: B027 (most write none)
+        """From now on write nothing about the examples to disk; what is there already may be used."""
+
     def close(self) -> None:  # noqa: B027 (most hold nothing open)
         """Free connections and threads."""
 

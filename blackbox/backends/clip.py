@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from promptfed.backbones import load_backbone
 from promptfed.backbones.base import JOINT_ROWS, Backbone, ClassTokens, PromptedText
-from promptfed.backbones.features import IMAGE_BATCH, FeatureStore
+from promptfed.backbones.features import IMAGE_BATCH, FeatureStore, default_cache
 from promptfed.blackbox.backends.base import LocalBackend, SoftSpace
 from promptfed.blackbox.budget import Budget
 from promptfed.blackbox.candidate import Answer, Candidate, OracleAbility, Query, ScoreQuery
@@ -60,6 +60,9 @@ class Clip(LocalBackend):
 
     def pixels(self, items: Sequence[Item]) -> Tensor:
         return self.features.pixels(_split_of(items)).cpu()
+
+    def leave_no_features(self) -> None:
+        self.features = FeatureStore(self.backbone, default_cache(read_only=True))
 
     def verify_frozen(self) -> None:
         self.backbone.verify_frozen()

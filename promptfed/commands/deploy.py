@@ -188,6 +188,8 @@ def predict(
         sealed = read_blackbox_bundle(bundle)
         kind = {"texts": "text", "questions": "question"}.get(sealed.meta.examples, kind)
         asked = load_bundles_oracle(sealed, oracle, device, **changed)
+        if not keep_features:
+            asked.backend.leave_no_features()
         files = find_image_files(wanted) if kind == "path" else None
         try:
             readable = wanted if files is None else [str(path) for path in files.readable]

@@ -142,3 +142,14 @@ def test_a_changed_weight_is_noticed(clip):
     next(clip.backbone._model.parameters()).data.view(-1)[0] += 1
     with pytest.raises(BackboneError, match="changed"):
         clip.verify_frozen()
+
+
+@pytest.mark.parametrize(("keeps", "files"), [(True, 1), (False, 0)])
+def test_features_of_predicted_images_stay_off_the_disk(tmp_path, monkeypatch, keeps, files):
+    monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path))
+    clip = Clip(Form(), load_tiny())
+    if not keeps:
+        clip.leave_no_features()
+    oracle = Oracle(clip)
+    oracle.score([Candidate("a photo of a")], ITEMS, CLASSES)
+    assert len(list(tmp_path.rglob("images/*.safetensors"))) == files
