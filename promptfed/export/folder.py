@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,7 +19,7 @@ from promptfed.errors import BundleError
 from promptfed.export.origin import Origin
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
-from promptfed.runs.atomic import write_synced
+from promptfed.runs.atomic_folder import write_folder
 from promptfed.types import ClientPrompt
 
 FORMAT_VERSION = 1
@@ -133,39 +131,23 @@ def write_bundle(folder: Path, bundle: PromptFolder, *, overwrite: bool = False)
     off: a folder with somebody's other files in it is never removed.
     """
     target = folder.resolve()
-    old = _check_target(folder, target, overwrite)
-    aside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    fresh, outgoing = aside.with_suffix(".new"), aside.with_suffix(".old")
+    _check_target(folder, target, overwrite)
     try:
-        fresh.mkdir(parents=True)
-        for name, content in bundle.contents().items():
-            write_synced(fresh / name, content)
-        if old:
-            target.rename(outgoing)
-        try:
-            fresh.rename(target)
-        except OSError:
-            if old:
-                outgoing.rename(target)
-            raise
+        write_folder(target, bundle.contents(), FILES)
     except OSError as error:
         raise BundleError(f"cannot write bundle '{folder}': {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(outgoing, ignore_errors=True)
     return folder
 
 
-def _check_target(folder: Path, target: Path, overwrite: bool) -> bool:
-    """Whether a bundle stands at ``target`` already; BundleError if it must not be replaced."""
+def _check_target(folder: Path, target: Path, overwrite: bool) -> None:
+    """Raise BundleError if what stands at ``target`` must not be replaced."""
     if not target.exists():
-        return False
+        return
     if not target.is_dir():
         raise BundleError(f"cannot write bundle '{folder}': there is a file of that name; choose another folder")
     held = {entry.name for entry in target.iterdir()}
     if not held:
-        target.rmdir()
-        return False
+        return
     if CONFIG not in held or held - FILES:
         strange = min(held - FILES) if held - FILES else f"no {CONFIG}"
         raise BundleError(
@@ -173,7 +155,6 @@ def _check_target(folder: Path, target: Path, overwrite: bool) -> bool:
         )
     if not overwrite:
         raise BundleError(f"folder '{folder}' already holds a bundle; choose another one, or overwrite it (overwrite)")
-    return True
 
 
 def packed(bundle: PromptFolder) -> bytes:
