@@ -81,8 +81,10 @@ def build(config: RunConfig) -> FederatedTask:
     Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
     """
     options = validate(BlackboxTextConfig, config.task_options, "task option")
-    form = form_for(config.data, options)
     source = load_texts(config.data, Columns(options.text_column, options.label_column, options.domain_column))
+    described = {"descriptions": {**source.descriptions, **options.descriptions}}
+    options = options.model_copy(update=described)
+    form = form_for(config.data, options)
     check_labels(form, source.classes)
     if not config.data.startswith("texts:"):  # the bundled texts' own form may leave a class its name
         check_each_has("words", options.words, source.classes)

@@ -148,7 +148,7 @@ def load(config: RunConfig, kind: str, file: str) -> Source:
     if kind == "csv":
         from promptfed.tasks.sources import csv_file
 
-        return checked(csv_file.source(file, strict=config.strict))
+        return checked(csv_file.source(file, strict=config.strict), strict=config.strict)
     root = Path(config.data_root) if config.data_root is not None else None
     return load_source(config.data, data_root=root, strict=config.strict)
 
@@ -282,6 +282,7 @@ def notes(
     said = [f"skipped unreadable image {name}" for name in source.skipped[:LISTED_NOTES]]
     if len(source.skipped) > LISTED_NOTES:
         said.append(f"skipped {len(source.skipped) - LISTED_NOTES} more unreadable images")
+    said += source.notes
     if kind == "csv" and config.data != RunConfig.model_fields["data"].default:
         said.append(f"images come from the CSV of --partition; --data {config.data} is not used")
     if kind != "csv" and base == len(source.classes) and options.base_fraction < 1:

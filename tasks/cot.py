@@ -18,6 +18,7 @@ from promptfed.tasks.clip_fewshot import DealtConfig
 from promptfed.tasks.form import Form
 from promptfed.tasks.sources.base import ANSWER_CLASSES, QuestionItem, Sample, Source
 from promptfed.tasks.sources.bundled_texts import FOLDER
+from promptfed.tasks.sources.duplicates import without_duplicates
 from promptfed.tasks.sources.tables import Row, complete_rows
 from promptfed.types import FederatedTask, Split
 
@@ -112,7 +113,8 @@ def load_questions(data: str, question: str, answer: str, domain: str = "") -> S
         )
         for split, place, row in rows
     ]
-    return Source(data, ANSWER_CLASSES, tuple(samples))
+    source = Source(data, ANSWER_CLASSES, tuple(samples))
+    return without_duplicates(source, [sample.item.content_id() for sample in samples])
 
 
 def build(config: RunConfig) -> FederatedTask:
@@ -144,6 +146,7 @@ def build(config: RunConfig) -> FederatedTask:
         base_test=clip_fewshot.as_split(source, pools.test),
         new_test=Split((), torch.zeros(0, dtype=torch.int64)),
         templates=form.prompts,
+        notes=source.notes,
         domain_tests=clip_fewshot.domain_splits(source, pools.test) if kind == "domain" else {},
         form=form,
     )

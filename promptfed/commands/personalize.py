@@ -176,8 +176,8 @@ def onboard(
         typer.echo(as_json.dumps({**found.figures(), "bundle": str(written)}, indent=2))
         return
     said = output()
-    for note in source.skipped:
-        said.print(f"note: skipped unreadable image {note}", highlight=False)
+    for note in (*(f"skipped unreadable image {name}" for name in source.skipped), *source.notes):
+        said.print(f"note: {note}", highlight=False, markup=False)
     said.print(found.table())
     said.print(f"alpha {found.bundle.meta.alpha:g}: {found.bundle.meta.chosen}", highlight=False)
     said.print(f"bundle: {written}", highlight=False, soft_wrap=True)

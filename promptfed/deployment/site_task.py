@@ -14,7 +14,7 @@ from promptfed.errors import ConfigError, DataError
 from promptfed.tasks import TASKS, few_shot
 from promptfed.tasks.clip_fewshot import FewShotConfig, as_split, client_data, templates
 from promptfed.tasks.dealt import Holding
-from promptfed.tasks.sources import folder, load_source
+from promptfed.tasks.sources import consistent, folder, load_source
 from promptfed.tasks.sources.base import Sample, Source
 from promptfed.types import ClientData, FederatedTask, Split
 
@@ -53,7 +53,7 @@ def read_site(name: str, data: str, config: RunConfig) -> SiteData:
     kind, _, rest = data.partition(":")
     # A site may hold one class only, which a data set of its own could not: load_source would refuse it.
     read = partial(folder.source, rest) if kind == "folder" else partial(load_source, data)
-    source = read(strict=config.strict)
+    source = consistent(read(strict=config.strict), strict=config.strict)
     held = sorted({sample.label for sample in source.samples})
     if not held:
         raise DataError(f"data '{data}' has no readable image")
@@ -117,7 +117,7 @@ def site_task(data: SiteData, agreement: Agreement, config: RunConfig) -> Federa
         base_test=base_test,
         new_test=as_split(source, [i for i in data.pools.test if source.samples[i].label >= base], first_label=base),
         templates=agreement.templates,
-        notes=tuple(f"skipped unreadable image {name}" for name in source.skipped),
+        notes=(*(f"skipped unreadable image {name}" for name in source.skipped), *source.notes),
         domain_tests={site.domain: base_test} if site.domain else {},
     )
 
@@ -160,7 +160,7 @@ def own_answer(site: Site, data: SiteData, version: str) -> HelloAnswer:
         val=data.counts(pools.val),
         test=data.counts(pools.test),
         promptfed=version,
-        notes=tuple(f"skipped unreadable image {name}" for name in data.source.skipped[:5]),
+        notes=(*(f"skipped unreadable image {name}" for name in data.source.skipped[:5]), *data.source.notes[:5]),
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 from promptfed.errors import ConfigError, DataError, unknown_name
-from promptfed.tasks.sources.base import Source
+from promptfed.tasks.sources.base import Source, TextItem
+from promptfed.tasks.sources.class_names import check_names
+from promptfed.tasks.sources.duplicates import without_duplicates
 
 KINDS = {
     "icons": ("icon_source", "icons"),
@@ -33,11 +36,13 @@ def load_source(data: str, *, data_root: Path | None = None, strict: bool = Fals
         raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
     make = importlib.import_module(f"{__name__}.{module}").source
     source: Source = make(rest, data_root=data_root, strict=strict)
-    return checked(source)
+    return checked(source, strict=strict)
 
 
-def checked(source: Source) -> Source:
-    """``source`` itself, if it has two classes or more and a sample of each; otherwise DataError says what is wrong."""
+def checked(source: Source, *, strict: bool = False) -> Source:
+    """``source`` without copies, if it has two classes or more and a sample of each, under names that can be told
+    apart; otherwise DataError says what is wrong. ``strict`` allows no example with two labels."""
+    source = consistent(source, strict=strict)
     if len(source.classes) < 2:
         only = f"one class only ('{source.classes[0]}')" if source.classes else "no classes"
         raise DataError(f"data '{source.name}' has {only}: classification needs at least two")
@@ -53,3 +58,14 @@ def checked(source: Source) -> Source:
             f"class '{empty[0]}' of data '{source.name}' has no readable image{why}: add images or remove it"
         )
     return source
+
+
+def consistent(source: Source, *, strict: bool = False) -> Source:
+    """``source`` without copies of its examples. Raises DataError for names of classes or domains that cannot be told
+    apart or shown, and for examples with two labels (``duplicates.without_duplicates``)."""
+    check_names(source.classes, "class", source.name)
+    check_names([domain for domain in source.domains if domain], "domain", source.name)
+    ids = source.content_ids or [s.item.content_id() for s in source.samples if isinstance(s.item, TextItem)]
+    if len(ids) != len(source.samples):  # pictures that are drawn, or whose data set does not show its files
+        return source
+    return without_duplicates(replace(source, content_ids=()), ids, strict=strict)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from promptfed.errors import DataError
+from promptfed.printable import printable
+from promptfed.tasks.sources import pixels
 
 
 class Item(ABC):
@@ -61,6 +63,20 @@ class ImageItem(Item):
     def load(self) -> Image.Image:
         """The image in mode RGB. Raises DataError naming the image if it cannot be decoded."""
 
+    def examine(self) -> str:
+        """What decoding does to its values that its owner should know; empty for the usual. Raises as ``load``."""
+        self.load()
+        return ""
+
+    def is_large(self) -> bool:
+        """Whether no other should be decoded at the same time. Raises as ``load``."""
+        return False
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others of its source: its name as the machine writes it."""
+        return self.name
+
 
 @dataclass(frozen=True)
 class FileItem(ImageItem):
@@ -70,21 +86,24 @@ class FileItem(ImageItem):
 
     @property
     def name(self) -> str:
+        return printable(self.path)
+
+    @property
+    def key(self) -> str:
         return str(self.path)
 
     def content_id(self) -> str:
-        """SHA-256 of the file's bytes. Raises DataError if the file cannot be read."""
-        try:
-            return hashlib.sha256(self.path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise DataError(f"cannot read image {self.path}: {error.strerror or error}") from error
+        """SHA-256 of the file's bytes, and of the decoder's rules where these matter (``pixels.content_id``)."""
+        return pixels.content_id(self.path, str(self.path))
 
     def load(self) -> Image.Image:
-        try:
-            with Image.open(self.path) as image:
-                return image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"cannot decode image {self.path}: {error}") from error
+        return pixels.decode(self.path, str(self.path))[0]
+
+    def examine(self) -> str:
+        return pixels.examine(self.path, str(self.path))
+
+    def is_large(self) -> bool:
+        return pixels.is_large(self.path, str(self.path))
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,9 @@ class Source:
     """A whole data set: class names as a person would write them, and its samples in a fixed order.
 
     ``base_classes``: where the source itself fixes the base/new halves (CoOp's split files), the number of
-    leading classes that are base; None lets the task decide. ``skipped`` lists images that could not be read.
+    leading classes that are base; None lets the task decide. ``skipped`` lists images that could not be read,
+    ``notes`` says what else was done to the data. ``descriptions``: class -> sentence, as a ``classes.csv`` has them.
+    ``content_ids``: the content id of each sample, where the source has looked at them already.
     """
 
     name: str
@@ -110,6 +131,9 @@ class Source:
     samples: tuple[Sample, ...]
     base_classes: int | None = None
     skipped: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    content_ids: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def domains(self) -> tuple[str, ...]:

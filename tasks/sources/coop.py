@@ -9,6 +9,7 @@ from typing import Any
 
 from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.tasks.sources.base import FileItem, Sample, Source
+from promptfed.tasks.sources.class_names import read_class_table
 from promptfed.tasks.sources.readable import keep_readable
 
 FOLDERS = {
@@ -55,9 +56,17 @@ def source(name: str, *, data_root: Path | None = None, strict: bool = False) ->
             raise DataError(f"{found[0]} calls label {label} both '{names[label]}' and '{said}'")
     order = {label: i for i, label in enumerate(sorted(names))}
     samples = [Sample(FileItem(home / images / path), order[label], split=split) for path, label, _, split in rows]
-    kept, skipped = keep_readable(str(home.resolve()), samples, strict)
-    classes = tuple(names[label].replace("_", " ") for label in sorted(names))
-    return Source(f"coop:{name}", classes, kept, base_classes=math.ceil(len(classes) / 2), skipped=skipped)
+    kept = keep_readable(str(home.resolve()), samples, strict)
+    table, labels = read_class_table(home), [names[label] for label in sorted(names)]
+    return Source(
+        f"coop:{name}",
+        table.in_order(labels),
+        kept.samples,
+        base_classes=math.ceil(len(labels) / 2),
+        skipped=kept.skipped,
+        notes=(*table.notes(labels), *kept.notes),
+        content_ids=kept.content_ids,
+    )
 
 
 def read_split(path: Path) -> list[tuple[str, int, str, str]]:

@@ -6,7 +6,9 @@ import csv
 from pathlib import Path
 
 from promptfed.errors import DataError
+from promptfed.printable import printable
 from promptfed.tasks.sources.base import FileItem, Sample, Source
+from promptfed.tasks.sources.class_names import name_classes, read_class_table
 from promptfed.tasks.sources.readable import keep_readable
 
 COLUMNS = ("path", "label", "client")
@@ -20,25 +22,36 @@ def source(path: str, *, data_root: Path | None = None, strict: bool = False) ->
     splits. An empty client means that nobody holds the image, so it is for test: a class that no client holds is a new
     class, and these come after the base classes. Raises DataError naming the file and the line that is wrong.
     """
-    file = Path(path).expanduser()
+    file, shown = Path(path).expanduser(), printable(path)
     rows = read_rows(file)
-    held = {row["label"] for row in rows if row["client"]}
-    classes = [*sorted(held), *sorted({row["label"] for row in rows} - held)]
+    table = read_class_table(file.parent)
+    naming = name_classes([row["label"] for row in rows], table, "labels")
+    name_of = {label: naming.classes[number] for label, number in naming.number.items()}
+    held = {name_of[row["label"]] for row in rows if row["client"]}
+    classes = (*sorted(held), *sorted(set(naming.classes) - held))
     if not held:
-        raise DataError(f"{file} names no client in any row: its column 'client' is empty")
-    label = {name: i for i, name in enumerate(classes)}
+        raise DataError(f"{shown} names no client in any row: its column 'client' is empty")
+    number = {name: i for i, name in enumerate(classes)}
     samples = [
         Sample(
             FileItem(file.parent / row["path"]),
-            label[row["label"]],
+            number[name_of[row["label"]]],
             domain=row["client"],
             split=row["split"] if row["client"] else "test",
         )
         for row in rows
     ]
-    kept, skipped = keep_readable(str(file.resolve()), samples, strict)
-    names = tuple(name.replace("_", " ") for name in classes)
-    return Source(f"csv:{path}", names, kept, base_classes=len(held), skipped=skipped)
+    kept = keep_readable(str(file.resolve()), samples, strict)
+    return Source(
+        f"csv:{shown}",
+        classes,
+        kept.samples,
+        base_classes=len(held),
+        skipped=kept.skipped,
+        notes=(*naming.notes, *kept.notes),
+        descriptions=table.descriptions(naming.number),
+        content_ids=kept.content_ids,
+    )
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -48,15 +61,22 @@ def read_rows(file: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(stream)
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"{file} lacks column {', '.join(missing)}: its first line must be {','.join(COLUMNS)}")
+                raise DataError(
+                    f"{printable(file)} lacks column {', '.join(missing)}: its first line must be {','.join(COLUMNS)}"
+                )
             rows = [{name: (row.get(name) or "").strip() for name in (*COLUMNS, "split")} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read partition file '{file}': {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(
+            f"cannot read partition file '{printable(file)}': {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not rows:
-        raise DataError(f"{file} lists no images: it holds only its first line")
+        raise DataError(f"{printable(file)} lists no images: it holds only its first line")
     for line, row in enumerate(rows, start=2):
         if not row["path"] or not row["label"]:
-            raise DataError(f"{file} line {line} lacks its {'label' if row['path'] else 'path'}")
+            raise DataError(f"{printable(file)} line {line} lacks its {'label' if row['path'] else 'path'}")
         if row["split"] not in SPLITS:
-            raise DataError(f"{file} line {line}: split '{row['split']}' must be train, val, test or empty")
+            raise DataError(
+                f"{printable(file)} line {line}: split '{printable(row['split'], 40)}' must be train, val, test or "
+                "empty"
+            )
     return rows

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from promptfed.errors import DataError
+from promptfed.printable import printable
 from promptfed.tasks.sources.base import FileItem, Sample, Source
+from promptfed.tasks.sources.class_names import name_classes, read_class_table, spoken
 from promptfed.tasks.sources.readable import keep_readable
+from promptfed.tasks.sources.splits import split_of
 
 LAYOUTS = "expected PATH/<class>/<image>, PATH/<domain>/<class>/<image> or PATH/{train,val,test}/<class>/<image>"
-SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Folder name, or start of file names before an underscore -> split."""
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2"]
+)
+OTHER_IMAGES = frozenset(
+    [".heic", ".heif", ".dcm", ".dicom", ".nii", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".jxl",
+     ".exr", ".npy", ".pdf", ".eps", ".tga", ".mp4", ".mov", ".avi", ".zip", ".tar", ".gz", ""]
+)  # fmt: skip
+"""Names of files that may be meant as images and are not read; ``""``: no suffix at all."""
 
 
 class Found(NamedTuple):
-    """An image file and what its place says about it."""
+    """An image file and what its place says about it; ``label`` is the name of its class folder."""
 
     path: Path
-    name: str
+    label: str
     domain: str
     split: str
 
@@ -27,34 +38,73 @@ class Found(NamedTuple):
 def source(path: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
     """The images beneath ``path``; the layout is seen from its folders. ``data_root`` is not used.
 
-    Class names are folder names with spaces for underscores. Where every file name starts with train_, val_ or
-    test_, and both train and test occur, these are the splits.
+    Class names are folder names with spaces for underscores, or what ``PATH/classes.csv`` calls them. Where every file
+    name starts with train_, val_ or test_, and both train and test occur, these are the splits.
     Raises DataError, with the layouts that are understood, if the folder is missing or holds something else.
     """
-    root = Path(path).expanduser()
+    root, shown = Path(path).expanduser(), printable(path)
     if not root.exists():
-        raise DataError(f"data folder '{root}' does not exist; {LAYOUTS}")
+        raise DataError(f"data folder '{shown}' does not exist; {LAYOUTS}")
     if not root.is_dir():
-        raise DataError(f"data folder '{root}' is a file, not a folder; {LAYOUTS}")
-    found = split_by_prefix(list_images(root))
-    classes = sorted({image.name for image in found})
-    label = {name: i for i, name in enumerate(classes)}
-    samples = [Sample(FileItem(f.path), label[f.name], f.domain, f.split) for f in found]
-    kept, skipped = keep_readable(str(root.resolve()), samples, strict)
-    return Source(f"folder:{path}", tuple(classes), kept, skipped=skipped)
+        raise DataError(f"data folder '{shown}' is a file, not a folder; {LAYOUTS}")
+    try:
+        found, notes = list_images(root)
+        left = left_out(root, {image.path for image in found})
+    except OSError as error:
+        raise DataError(
+            f"cannot read data folder '{printable(error.filename or path)}': {error.strerror or error}"
+        ) from error
+    found, prefix_notes = split_by_prefix(found)
+    table = read_class_table(root)
+    labels = sorted({image.label for image in found})
+    naming = name_classes(labels, table, "folders")
+    samples = [Sample(FileItem(f.path), naming.number[f.label], f.domain, f.split) for f in found]
+    kept = keep_readable(str(root.resolve()), samples, strict)
+    return Source(
+        f"folder:{shown}",
+        naming.classes,
+        kept.samples,
+        skipped=kept.skipped,
+        notes=(*notes, *prefix_notes, *left, *naming.notes, *kept.notes),
+        descriptions=table.descriptions(labels),
+        content_ids=kept.content_ids,
+    )
 
 
-def list_images(root: Path) -> list[Found]:
-    """Every image beneath ``root`` in order of its path. Raises DataError if the folders fit no layout."""
+def list_images(root: Path) -> tuple[list[Found], tuple[str, ...]]:
+    """Every image beneath ``root`` in order of its path, and notes on what was taken for what.
+
+    Raises DataError if the folders fit no layout, or only some look like splits.
+    """
     tops = subfolders(root)
     if not tops:
         what = "holds images but no class folders" if images_in(root) else "is empty"
-        raise DataError(f"data folder '{root}' {what}; {LAYOUTS}")
-    if all(top.name.lower() in SPLITS for top in tops) and not any(images_in(top) for top in tops):
-        return [
-            image._replace(split=SPLITS[top.name.lower()]) for top in tops for image in list_domains_or_classes(top)
-        ]
-    return list_domains_or_classes(root)
+        raise DataError(f"data folder '{printable(root)}' {what}; {LAYOUTS}")
+    splits = [top for top in tops if split_of(top.name)]
+    flat = [top for top in splits if images_in(top)]
+    others = [top for top in tops if top not in splits]
+    if not splits:
+        return list_domains_or_classes(root), ()
+    if len(flat) == len(splits) and others:
+        names = _names(splits)
+        return list_domains_or_classes(root), (f"{names}: taken as class, since images are in it",)
+    if flat:
+        raise DataError(
+            f"'{printable(root)}' has what looks like splits, {_names(flat)}, that hold images but no class folders; "
+            f"{LAYOUTS}"
+        )
+    strange = [top for top in others if holds_images(top)]
+    if strange:
+        raise DataError(
+            f"'{printable(root)}' has what looks like splits, {_names(splits)}, and beside that {_names(strange)}: "
+            f"rename or move {'it' if len(strange) == 1 else 'them'}; {LAYOUTS}"
+        )
+    notes = [f"{_names(others)} of '{printable(root)}' holds no images and is left out"] if others else []
+    if odd := [top for top in splits if top.name not in ("train", "val", "test")]:
+        taken = ", ".join(f"'{printable(top.name)}' as {split_of(top.name)}" for top in odd)
+        notes.append(f"folders are taken as splits: {taken}")
+    found = [image._replace(split=split_of(top.name)) for top in splits for image in list_domains_or_classes(top)]
+    return found, tuple(notes)
 
 
 def list_domains_or_classes(root: Path) -> list[Found]:
@@ -62,36 +112,102 @@ def list_domains_or_classes(root: Path) -> list[Found]:
     if any(images_in(top) for top in tops):
         return list_classes(root, domain="")
     if not any(subfolders(top) for top in tops):
-        raise DataError(f"data folder '{root}' holds no images; {LAYOUTS}")
-    return [image for top in tops for image in list_classes(top, domain=top.name.replace("_", " "))]
+        raise DataError(f"data folder '{printable(root)}' holds no images{_kinds(tops)}; {LAYOUTS}")
+    return [image for top in tops for image in list_classes(top, domain=spoken(top.name))]
 
 
 def list_classes(root: Path, domain: str) -> list[Found]:
     found = []
-    for folder in subfolders(root):
+    folders = subfolders(root)
+    if domain and folders and all(split_of(folder.name) for folder in folders):
+        raise DataError(
+            f"'{printable(root)}' holds {_names(folders)}, which look like splits: these must stand above the classes; "
+            f"{LAYOUTS}"
+        )
+    for folder in folders:
         images = images_in(folder)
         if not images:
-            raise DataError(f"class folder '{folder}' holds no images; {LAYOUTS}")
-        found += [Found(image, folder.name.replace("_", " "), domain, "") for image in images]
+            raise DataError(f"class folder '{printable(folder)}' holds no images{_kinds([folder])}; {LAYOUTS}")
+        found += [Found(image, folder.name, domain, "") for image in images]
     if not found:
-        raise DataError(f"data folder '{root}' holds no class folders; {LAYOUTS}")
+        raise DataError(f"data folder '{printable(root)}' holds no class folders; {LAYOUTS}")
     return found
 
 
-def split_by_prefix(found: list[Found]) -> list[Found]:
-    """Splits from file names like test_0001.jpg, if that is how the whole data set is named."""
-    prefixes = [f.path.name.partition("_")[0].lower() for f in found]
-    splits = [SPLITS.get(prefix, "") for prefix in prefixes]
-    if any(f.split for f in found) or not all(splits) or not {"train", "test"} <= set(splits):
-        return found
-    return [f._replace(split=split) for f, split in zip(found, splits, strict=True)]
+def split_by_prefix(found: list[Found]) -> tuple[list[Found], tuple[str, ...]]:
+    """Splits from file names like test_0001.jpg, if that is how the whole data set is named; notes say so."""
+    splits = [split_of(f.path.name.partition("_")[0]) if "_" in f.path.name else "" for f in found]
+    if any(f.split for f in found) or not {"train", "test"} <= set(splits):
+        return found, ()
+    count = Counter(splits)
+    if count[""]:
+        named = len(found) - count[""]
+        return found, (
+            f"names of {named} of {len(found)} images begin with train_ or test_, others do not: none is a split",
+        )
+    said = ", ".join(f"{number} {split}" for split, number in sorted(count.items()))
+    return [f._replace(split=split) for f, split in zip(found, splits, strict=True)], (
+        f"splits are those that file names begin with (train_, val_, test_): {said}",
+    )
+
+
+def left_out(root: Path, taken: Iterable[Path]) -> tuple[str, ...]:
+    """Notes on files beneath ``root`` that look like images and are none of those ``taken``."""
+    used = {str(path) for path in taken}
+    loose: list[str] = []
+    other: Counter[str] = Counter()
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in sorted(files):
+            path = os.path.join(folder, name)
+            if name.startswith(".") or path in used:
+                continue
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in SUFFIXES:
+                loose.append(path)
+            elif suffix in OTHER_IMAGES:
+                other[suffix] += 1
+    notes = []
+    if loose:
+        notes.append(
+            f"{len(loose)} images stand outside of the class folders and are left out; the first is "
+            f"{printable(loose[0])}"
+        )
+    if other:
+        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(other.items()))
+        notes.append(f"files that are not read as images are left out: {kinds}")
+    return tuple(notes)
 
 
 def subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+    return sorted(p for p in folder.iterdir() if not is_hidden(p.name) and p.is_dir())
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a folder is one of those that tools leave behind."""
+    return name.startswith((".", "__"))
 
 
 def images_in(folder: Path) -> list[Path]:
     """Files that are named like images, directly in ``folder``; a dangling link counts, and is reported later."""
     files = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     return sorted(p for p in files if not p.is_dir())
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether a file named like an image is in ``folder`` or anywhere beneath it."""
+    return any(os.path.splitext(name)[1].lower() in SUFFIXES for _, _, files in os.walk(folder) for name in files)
+
+
+def _names(folders: Sequence[Path]) -> str:
+    shown = ", ".join(f"'{printable(folder.name)}'" for folder in folders[:5])
+    return f"folder{'s' if len(folders) > 1 else ''} {shown}{', ...' if len(folders) > 5 else ''}"
+
+
+def _kinds(folders: Iterable[Path]) -> str:
+    """What files there are where no images are: " (only 12 .dcm files)"."""
+    files = [p for folder in folders for p in folder.iterdir() if not p.name.startswith(".") and p.is_file()]
+    if not files:
+        return ""
+    suffix, count = Counter(p.suffix.lower() for p in files).most_common(1)[0]
+    return f", but {count} {printable(suffix, 20) or 'suffixless'} files, which are not read"

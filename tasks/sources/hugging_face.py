@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,10 @@ from typing import Any
 from PIL import Image
 
 from promptfed.errors import ConfigError, DataError
+from promptfed.printable import printable
+from promptfed.tasks.sources import pixels
 from promptfed.tasks.sources.base import ImageItem, Sample, Source
+from promptfed.tasks.sources.class_names import read_class_table
 from promptfed.tasks.sources.readable import keep_readable
 
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -30,31 +31,34 @@ class RowItem(ImageItem):
     def name(self) -> str:
         return f"{self.part}[{self.row}]"
 
-    def encoded(self) -> bytes:
-        value = self.rows[self.row][self.column]
+    def encoded(self) -> bytes | Path:
+        """The encoded image, or the file that it is in."""
         try:
-            return bytes(value["bytes"]) if value["bytes"] is not None else Path(value["path"]).read_bytes()
-        except (OSError, TypeError, KeyError) as error:
-            raise DataError(f"cannot read image {self.name}: {error}") from error
+            value = self.rows[self.row][self.column]
+            return bytes(value["bytes"]) if value["bytes"] is not None else Path(value["path"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"cannot read image {self.name}: there is none in this row ({error})") from error
 
     def content_id(self) -> str:
-        """SHA-256 of the encoded image."""
-        return hashlib.sha256(self.encoded()).hexdigest()
+        """SHA-256 of the encoded image, and of the decoder's rules where these matter (``pixels.content_id``)."""
+        return pixels.content_id(self.encoded(), self.name)
 
     def load(self) -> Image.Image:
-        data = self.encoded()
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                return image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"cannot decode image {self.name}: {error}") from error
+        return pixels.decode(self.encoded(), self.name)[0]
+
+    def examine(self) -> str:
+        return pixels.examine(self.encoded(), self.name)
+
+    def is_large(self) -> bool:
+        return pixels.is_large(self.encoded(), self.name)
 
 
 def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
     """The splits train, validation and test of ``name``, or the one split that is named (then without a test split).
 
     ``name`` is a data set of the hub, a folder made with ``save_to_disk``, or a local folder that ``load_dataset``
-    understands. ``data_root`` is not used. Raises DataError if it cannot be loaded or holds no images with labels.
+    understands. A ``classes.csv`` in that folder, or in ``data_root``, gives other class names. Raises DataError if it
+    cannot be loaded or holds no images with labels.
     """
     path, wanted = split_name(name)
     tables = load_tables(path)
@@ -63,7 +67,8 @@ def source(name: str, *, data_root: Path | None = None, strict: bool = False) ->
     chosen = {wanted: tables[wanted]} if wanted else {s: t for s, t in tables.items() if s in SPLITS} or tables
     first = next(iter(chosen.values()))
     image, label = image_and_label(path, first)
-    classes = tuple(str(c).replace("_", " ") for c in first.features[label].names)
+    labels = [str(name) for name in first.features[label].names]
+    table_of_names = read_class_table(names_folder(path, data_root))
     samples: list[Sample] = []
     stamps: dict[str, str] = {}
     for split, table in chosen.items():
@@ -79,8 +84,23 @@ def source(name: str, *, data_root: Path | None = None, strict: bool = False) ->
         assert isinstance(item, RowItem)
         return stamps[item.part]
 
-    kept, skipped = keep_readable(f"hf:{path}", samples, strict, stamp)
-    return Source(f"hf:{name}", classes, kept, skipped=skipped)
+    kept = keep_readable(f"hf:{path}", samples, strict, stamp)
+    return Source(
+        f"hf:{printable(name)}",
+        table_of_names.in_order(labels),
+        kept.samples,
+        skipped=kept.skipped,
+        notes=(*table_of_names.notes(labels), *kept.notes),
+        content_ids=kept.content_ids,
+    )
+
+
+def names_folder(path: str, data_root: Path | None) -> Path | None:
+    """Where a ``classes.csv`` may be: the data set's folder, or the data root of one that is not here."""
+    local = Path(path).expanduser()
+    if local.is_dir():
+        return local
+    return data_root.expanduser() if data_root is not None else None
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from promptfed.errors import ConfigError, DataError
 from promptfed.tasks.sources.base import Source
-from promptfed.tasks.sources.hugging_face import SPLITS, load_tables, split_name
+from promptfed.tasks.sources.hugging_face import SPLITS, load_tables, names_folder, split_name
 from promptfed.tasks.sources.jsonl import as_text
 from promptfed.tasks.sources.tables import Columns, Row, text_source
 
@@ -18,7 +18,8 @@ def source(name: str, columns: Columns) -> Source:
     Rows without a label (None, or -1 in a column of class labels), as hidden test sets have them, are left out.
     Raises DataError if it cannot be loaded or has not the columns, ConfigError for a split that there is not.
     """
-    return text_source(f"hf:{name}", parts(name, columns.label), columns)
+    parts_of = parts(name, columns.label)
+    return text_source(f"hf:{name}", parts_of, columns, names_folder(split_name(name)[0], None))
 
 
 def parts(name: str, label: str = "") -> dict[str, Iterator[tuple[str, Row]]]:

@@ -9,13 +9,13 @@ from typing import Any
 
 from promptfed.errors import DataError
 from promptfed.tasks.sources.base import Source
-from promptfed.tasks.sources.tables import Columns, Row, text_source
+from promptfed.tasks.sources.tables import Columns, Row, table_folder, text_source
 from promptfed.tasks.sources.tsv import split_files
 
 
 def source(path: str, columns: Columns) -> Source:
     """Raises DataError if there is no such file, a line is no JSON object, or it has not the columns."""
-    return text_source(path, parts(path), columns)
+    return text_source(path, parts(path), columns, table_folder(path))
 
 
 def parts(path: str) -> dict[str, Iterator[tuple[str, Row]]]:

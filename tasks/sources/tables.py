@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from promptfed.errors import DataError
 from promptfed.tasks.sources.base import Sample, Source, TextItem
+from promptfed.tasks.sources.class_names import name_classes, read_class_table
 
 
 @dataclass(frozen=True)
@@ -21,25 +23,35 @@ class Columns:
 Row = Mapping[str, str | None]
 
 
-def text_source(name: str, parts: Mapping[str, Iterable[tuple[str, Row]]], columns: Columns) -> Source:
-    """The samples of ``parts``: split (train, val, test or "") -> (where the row stands, row). Classes are sorted.
+def text_source(
+    name: str, parts: Mapping[str, Iterable[tuple[str, Row]]], columns: Columns, folder: Path | None = None
+) -> Source:
+    """The samples of ``parts``: split (train, val, test or "") -> (where the row stands, row). Classes are sorted; a
+    ``classes.csv`` in ``folder`` may name labels anew.
 
     Raises DataError naming the row if a column or a value is missing.
     """
     needed = {"text_column": columns.text, "label_column": columns.label}
     rows = complete_rows(parts, {**needed, "domain_column": columns.domain} if columns.domain else needed)
-    classes = sorted({str(row[columns.label]).strip() for _, _, row in rows})
-    number = {label: k for k, label in enumerate(classes)}
+    labels = sorted({str(row[columns.label]).strip() for _, _, row in rows})
+    table = read_class_table(folder)
+    naming = name_classes(labels, table, "labels", spoken=str)
     samples = [
         Sample(
             TextItem(str(row[columns.text]).strip(), place),
-            number[str(row[columns.label]).strip()],
+            naming.number[str(row[columns.label]).strip()],
             str(row[columns.domain]).strip() if columns.domain else "",
             split,
         )
         for split, place, row in rows
     ]
-    return Source(name, tuple(classes), tuple(samples))
+    return Source(name, naming.classes, tuple(samples), notes=naming.notes, descriptions=table.descriptions(labels))
+
+
+def table_folder(path: str) -> Path:
+    """Where a ``classes.csv`` for the table or folder of tables ``path`` is."""
+    place = Path(path).expanduser()
+    return place if place.is_dir() else place.parent
 
 
 def complete_rows(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from promptfed.errors import DataError, unknown_name
+from promptfed.tasks.sources import pixels
 from promptfed.tasks.sources.base import ImageItem, Sample, Source
+from promptfed.tasks.sources.class_names import read_class_table
 from promptfed.tasks.sources.readable import cache_folder
 
 SPLIT_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
@@ -39,8 +43,10 @@ class TorchvisionItem(ImageItem):
     def load(self) -> Image.Image:
         try:
             image: Image.Image = self.data[self.row][0]
-            return image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return pixels.as_rgb(image)[0]
+        except DataError:
+            raise
+        except Exception as error:  # whatever the data set's own reader raises
             raise DataError(f"cannot decode image {self.name}: {error}") from error
 
 
@@ -62,13 +68,20 @@ def source(name: str, *, data_root: Path | None = None, strict: bool = False) ->
     root = data_root.expanduser() if data_root else cache_folder() / "torchvision"
     parts = load_parts(name, known[name], root)
     first = next(iter(parts.values()))
-    classes = class_names(name, first)
+    labels = class_names(name, first)
+    table = read_class_table(root)
     samples = [
         Sample(TorchvisionItem(data, row, f"torchvision:{name}:{split or 'all'}"), label, split=split)
         for split, data in parts.items()
         for row, label in enumerate(labels_of(data))
     ]
-    return Source(f"torchvision:{name}", classes, tuple(samples))
+    return Source(
+        f"torchvision:{name}",
+        table.in_order(labels),
+        tuple(samples),
+        notes=table.notes(labels),
+        content_ids=raw_ids(list(parts.values())),
+    )
 
 
 def load_parts(name: str, kind: Any, root: Path) -> dict[str, Any]:
@@ -96,6 +109,8 @@ def load_parts(name: str, kind: Any, root: Path) -> dict[str, Any]:
 
 def opened(name: str, kind: Any, root: Path, **options: Any) -> Any:
     """The data set from disk, else downloaded. Raises DataError if neither works, ValueError for a bad option."""
+    if "loader" in inspect.signature(kind.__init__).parameters:
+        options["loader"] = decoded
     try:
         return kind(str(root), **options)
     except (RuntimeError, OSError) as missing:
@@ -110,12 +125,63 @@ def opened(name: str, kind: Any, root: Path, **options: Any) -> Any:
         ) from error
 
 
+def decoded(path: str) -> Image.Image:
+    """The image file ``path``, for data sets that let others read their files."""
+    return pixels.decode(Path(path), path)[0]
+
+
 def class_names(name: str, data: Any) -> tuple[str, ...]:
     found: Sequence[Any] | None = getattr(data, "classes", None) or getattr(data, "categories", None)
     if not found:
         raise DataError(f"torchvision:{name} names no classes, so nothing can be prompted: use folder:PATH instead")
     # ImageNet gives every class a tuple of synonyms, the commonest first.
-    return tuple(str(c if isinstance(c, str) else c[0]).replace("_", " ") for c in found)
+    return tuple(str(c if isinstance(c, str) else c[0]) for c in found)
+
+
+FILE_LISTS = ("_image_files", "_images", "samples", "_samples", "imgs", "images")
+"""Attributes in which data sets keep the paths of their images."""
+FIRST_BYTES = 4096
+
+
+def raw_ids(parts: Sequence[Any]) -> tuple[str, ...]:
+    """An id of each picture's stored content, the same for the same content; nothing is decoded.
+
+    Of files only those are read whole that agree in size and beginning. Empty for data sets that show neither their
+    arrays nor their files.
+    """
+    found: list[str] = []
+    files: list[Path] = []
+    for data in parts:
+        values = getattr(data, "data", None)
+        paths = next((p for n in FILE_LISTS if (p := _paths(getattr(data, n, None), len(data)))), None)
+        if values is not None and hasattr(values, "shape") and len(values) == len(data):
+            found += [hashlib.sha256(np.ascontiguousarray(values[i]).tobytes()).hexdigest() for i in range(len(data))]
+        elif paths:
+            files += paths
+        else:
+            return ()
+    return (*found, *_file_ids(files)) if not (found and files) else ()
+
+
+def _paths(values: Any, count: int) -> list[Path]:
+    if not isinstance(values, Sequence) or len(values) != count:
+        return []
+    firsts = [value[0] if isinstance(value, tuple | list) and value else value for value in values]
+    return [Path(first) for first in firsts] if all(isinstance(first, str | Path) for first in firsts) else []
+
+
+def _file_ids(paths: Sequence[Path]) -> list[str]:
+    try:
+        starts = [_start(path) for path in paths]
+        often = Counter(starts)
+        return [pixels.content_id(p, str(p)) if often[s] > 1 else s for p, s in zip(paths, starts, strict=True)]
+    except (OSError, DataError):  # a file that is missing is named when it is loaded
+        return [f"{number}" for number in range(len(paths))]
+
+
+def _start(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.sha256(f"{path.stat().st_size}|".encode() + file.read(FIRST_BYTES)).hexdigest()
 
 
 def labels_of(data: Any) -> list[int]:

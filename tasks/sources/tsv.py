@@ -8,14 +8,14 @@ from pathlib import Path
 
 from promptfed.errors import DataError
 from promptfed.tasks.sources.base import Source
-from promptfed.tasks.sources.tables import Columns, Row, text_source
+from promptfed.tasks.sources.tables import Columns, Row, table_folder, text_source
 
 SPLITS = {"train": "train", "dev": "val", "val": "val", "validation": "val", "test": "test"}
 
 
 def source(path: str, columns: Columns) -> Source:
     """Raises DataError if there is no such file, or it has not the columns."""
-    return text_source(path, parts(path), columns)
+    return text_source(path, parts(path), columns, table_folder(path))
 
 
 def parts(path: str) -> dict[str, Iterator[tuple[str, Row]]]:
