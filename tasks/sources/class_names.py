@@ -50,7 +50,7 @@ class ClassTable:
             )
         found = [f"class names come from {printable(self.path)}"]
         if unknown:
-            found.append(f"{printable(self.path)} has no row for {_listed(unknown)}, which keep their own names")
+            found.append(f"{printable(self.path)} has no row for {_listed(unknown)}: own names are kept")
         return tuple(found)
 
 
@@ -140,13 +140,14 @@ def check_names(names: Sequence[str], what: str, data: str) -> None:
             raise DataError(f"a {what} of data '{data}' has no name: rename '{shown}', or name it in {FILE}")
         if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name):
             raise DataError(f"{what} '{shown}' of data '{data}' holds control characters: rename it, or use {FILE}")
-        earlier = seen.setdefault(folded(name), name)
-        if earlier is not name:
+        if (key := folded(name)) in seen:
+            earlier = seen[key]
             how = "are the same" if earlier == name else "differ in case, blanks or hidden characters only"
             raise DataError(
                 f"{what} names '{printable(earlier, SHOWN_LIMIT)}' and '{shown}' of data '{data}' {how}: "
                 f"rename one, or tell them apart (or make them one) in {FILE}"
             )
+        seen[key] = name
 
 
 def folded(name: str) -> str:

@@ -41,7 +41,7 @@ def without_duplicates(source: Source, content_ids: Sequence[str], *, strict: bo
         if strict or len(gone) > TOLERATED * len(samples):
             more = f" ({len(torn)} contents have two labels)" if len(torn) > 1 else ""
             raise DataError(f"{said}{more}: one example has one label; remove one of the two")
-        notes.append(f"{len(gone)} examples whose content has two labels are left out: {said}")
+        notes.append(f"left out, since their content has two labels: {len(gone)}; {said}")
     has_test = any(sample.split == "test" for sample in samples)
     copies: list[tuple[int, int]] = []
     leaks: list[tuple[int, int]] = []
@@ -53,9 +53,9 @@ def without_duplicates(source: Source, content_ids: Sequence[str], *, strict: bo
             (leaks if crosses else copies).append((copy, original))
     gone |= {copy for copy, _ in (*copies, *leaks)}
     if leaks:
-        notes.append(_note(samples, leaks, "stand in the test or validation split too: they are not trained on"))
+        notes.append(_note(samples, leaks, "not trained on, since they stand in the test or validation split too"))
     if copies:
-        notes.append(_note(samples, copies, "are copies of others and left out"))
+        notes.append(_note(samples, copies, "left out as copies of others"))
     return replace(source, samples=tuple(s for i, s in enumerate(samples) if i not in gone), notes=tuple(notes))
 
 
@@ -82,7 +82,7 @@ def _use(sample: Sample, has_test: bool) -> str:
 def _note(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]], what: str) -> str:
     copy, original = pairs[0]
     first = f"the first is {_name(samples[copy])}, the same as {_name(samples[original])}"
-    return f"{len(pairs)} examples {what}; {first}"
+    return f"{what}: {len(pairs)}; {first}"
 
 
 def _name(sample: Sample) -> str:

@@ -170,7 +170,7 @@ def left_out(root: Path, taken: Iterable[Path]) -> tuple[str, ...]:
     notes = []
     if loose:
         notes.append(
-            f"{len(loose)} images stand outside of the class folders and are left out; the first is "
+            f"left out, since they stand outside of the class folders: {len(loose)} images; the first is "
             f"{printable(loose[0])}"
         )
     if other:
