@@ -35,7 +35,8 @@ def test_a_content_in_training_and_test_stays_in_test_alone() -> None:
     rows, notes = left(made(("a", 0, "", "train"), ("a", 0, "", "test"), ("b", 1, "", "train"), ("b", 1, "", "val")))
     assert rows == ["row 1", "row 3"]
     assert notes == (
-        "not trained on, since they stand in the test or validation split too: 2; the first is row 0, the same as row 1",
+        "not trained on, since they stand in the test or validation split too: 2; the first is row 0, the same "
+        "as row 1",
     )
     rows, _ = left(made(("a", 0, "x", "train"), ("a", 0, "y", "test"), ("a", 0, "x", "test"), ("a", 0, "y", "train")))
     assert rows == ["row 1", "row 2"]
@@ -82,7 +83,7 @@ def test_folders(tmp_path: Path) -> None:
     assert "leak.png, the same as" in source.notes[-1]
     assert load_source(f"folder:{tmp_path}") == source  # from what is remembered
     colours(tmp_path, {"test/dog/torn.png": (0, 0, 0)})
-    with pytest.raises(DataError, match=r"0\.png is 'cat', and the same content in .*torn\.png is 'dog'"):
+    with pytest.raises(DataError, match=r"torn\.png is 'dog', and the same content in .*0\.png is 'cat'"):
         load_source(f"folder:{tmp_path}")
 
 
