@@ -101,6 +101,8 @@ Query = ScoreQuery | TextQuery | ProposalQuery
 class Answer:
     """``scores``: one a class, higher fits better (log-probabilities where the black box has them); or ``text``; or
     ``tokens``, best first. ``floored``: classes whose score was not among what came back and was set to a floor.
+    ``unanswered``: why it says nothing that can be used, empty for an answer; ``left_out``: the black box will not
+    have this example at all (a filter, a limit on length).
     """
 
     scores: tuple[float, ...] = ()
@@ -109,6 +111,13 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     floored: int = 0
+    unanswered: str = ""
+    left_out: bool = False
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether nothing can be made of it: no answer, or scores of which none was reported."""
+        return bool(self.unanswered) or 0 < len(self.scores) <= self.floored
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -19,6 +19,7 @@ from promptfed.errors import ConfigError, TrainingError
 from promptfed.methods.base import Method, MethodConfig, Setup
 from promptfed.printable import LONGEST, printable
 from promptfed.prompts import PromptState
+from promptfed.scores import as_if_uniform, predicted
 from promptfed.seeding import numpy_stream
 from promptfed.types import Broadcast, ClientData, Split, Update
 
@@ -67,13 +68,14 @@ class Desk:
         losses: np.ndarray = each.double().mean(1).numpy()
         best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
         self.loss = float(losses[best])
-        self.accuracy = (scores[best].argmax(-1) == labels).double().mean().item()
+        self.accuracy = (predicted(scores[best]) == labels).double().mean().item()
         return losses
 
     def scores(
         self, candidates: Sequence[Candidate], rows: Tensor, *, split: Split | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Scores ``(candidates, rows, classes)`` over the task's classes, and the labels ``(rows,)``."""
+        """Scores ``(candidates, rows, classes)`` over the task's classes, NaN without an answer, and the labels
+        ``(rows,)``."""
         chosen = split or self.data.train
         self.spend(len(candidates) * len(rows))
         items = [chosen.items[i] for i in rows.tolist()]
@@ -156,12 +158,14 @@ class BlackBoxMethod(Method):
         return Update(data.client, sent, len(data.train), desk.loss, desk.accuracy), kept
 
     def sample_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Loss ``(n,)`` of each of ``scores`` ``(n, classes)``, as the options say; accuracy counts errors."""
+        """Loss ``(n,)`` of each of ``scores`` ``(n, classes)``, as the options say; accuracy counts errors. Without an
+        answer it is that of knowing nothing, the same whatever the prompt."""
+        if self.config.loss == "accuracy":
+            return (predicted(scores) != labels).float()
+        known = as_if_uniform(scores)
         if self.config.loss == "cross_entropy":
-            return F.cross_entropy(scores, labels, reduction="none")
-        if self.config.loss == "hinge":
-            return F.multi_margin_loss(scores, labels, margin=self.config.margin, reduction="none")
-        return (scores.argmax(-1) != labels).float()
+            return F.cross_entropy(known, labels, reduction="none")
+        return F.multi_margin_loss(known, labels, margin=self.config.margin, reduction="none")
 
     # ------------------------------------------------------------------------------------------- prediction
 

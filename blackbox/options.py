@@ -50,6 +50,15 @@ class OracleOptions(BaseModel):
     )
     side: Literal["label", "text"] = Field("label", description="of minilm: what a prompt stands before")
     rows: int = Field(32, ge=1, description="of local models: queries in one batch")
+    choice_tokens: int | None = Field(
+        None, ge=1, description="most tokens of an answer that names a label; models that think first need hundreds"
+    )
+    most_unanswered: float = Field(
+        0.1, ge=0, le=1, description="share of answers that may say nothing of use before the run ends"
+    )
+    most_left_out: float = Field(
+        0.25, ge=0, le=1, description="share of examples that the black box may refuse before the run ends"
+    )
     cache: bool = Field(
         True, description="keep answers on disk, so that no question is paid for twice, by a resumed run neither"
     )

@@ -24,6 +24,7 @@ from promptfed.blackbox.candidate import (
     key_of,
 )
 from promptfed.blackbox.ledger import Account, OracleLedger
+from promptfed.blackbox.tally import Tally
 from promptfed.errors import ConfigError
 from promptfed.tasks.form import Form
 from promptfed.tasks.sources.base import Item, QuestionItem
@@ -43,11 +44,13 @@ class Oracle:
         cache: AnswerCache | None = None,
         budget: Budget | None = None,
         ledger: OracleLedger | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.backend = backend
         self.cache = AnswerCache(None) if cache is None else cache
         self.budget = Budget() if budget is None else budget
         self.ledger = OracleLedger() if ledger is None else ledger
+        self.tally = Tally() if tally is None else tally
         self.usage = Usage()
         """All that was used since loading, in this process."""
         self._account = Account()
@@ -89,7 +92,8 @@ class Oracle:
     # ------------------------------------------------------------------------------------------------- asking
 
     def score(self, candidates: Sequence[Candidate], items: Sequence[Item], classes: Sequence[str]) -> Tensor:
-        """Scores ``(candidates, items, classes)`` float32: how well each class fits each example under each prompt.
+        """Scores ``(candidates, items, classes)`` float32: how well each class fits each example under each prompt; NaN
+        where there was no answer (``promptfed.scores``).
 
         Questions with free answers are answered instead, and scored 1 for the class "right" or 1 for "wrong".
         """
@@ -106,7 +110,8 @@ class Oracle:
                 described = shared if prompt is candidate else prompt.described()
                 queries.append(ScoreQuery(prompt, item, names, described))
         answers = self.ask(queries)
-        values = [answer.scores for answer in answers]
+        nothing = (float("nan"),) * len(names)
+        values = [nothing if answer.says_nothing else answer.scores for answer in answers]
         return torch.tensor(values, dtype=torch.float32).reshape(len(candidates), len(items), len(names))
 
     def generate(
@@ -130,10 +135,12 @@ class Oracle:
         return list(answer.tokens)
 
     def ask(self, queries: Sequence[Query]) -> list[Answer]:
-        """The answers in order. Raises BudgetExhausted or OracleError; what came back until then is kept."""
+        """The answers in order. Raises BudgetExhausted or OracleError, also when too many say nothing of use; what came
+        back until then is kept."""
         self.backend.prepare(queries, self.cache, self.budget)
         keys = [key_of(self.backend.fingerprint_of(query), query) for query in queries]
-        known = self.cache.get(keys)
+        known = {key: answer for key, answer in self.cache.get(keys).items() if not answer.says_nothing}
+        known |= self.tally.known(keys)
         missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in known}
         self._note(Usage(oracle_queries=len(keys), oracle_cache_hits=len(keys) - len(missing)))
         if missing:
@@ -145,7 +152,11 @@ class Oracle:
         names, fresh = list(missing), dict[str, Answer]()
 
         def keep(position: int, answer: Answer) -> None:
-            fresh[names[position]] = known[names[position]] = answer
+            known[names[position]] = answer
+            self._note(Usage(oracle_unanswered=int(answer.says_nothing)))
+            if not answer.says_nothing:
+                fresh[names[position]] = answer
+            self.tally.add(names[position], missing[names[position]], answer)
             if len(fresh) >= (1 if self.backend.paid else 64):
                 self._keep(fresh)
 
@@ -161,6 +172,7 @@ class Oracle:
                     keep(*found)
             raise
         finally:
+            answers.close()  # requests under way are over before anybody looks at what they cost
             self._keep(fresh)
 
     def _keep(self, fresh: dict[str, Answer]) -> None:
@@ -178,6 +190,7 @@ class Oracle:
                 raise ConfigError("questions with free answers take text prompts only: use a method that finds those")
         texts = [self.form.render(candidate.text, item.text) for candidate in candidates for item in items]
         said = self.generate(texts, max_tokens=self.form.answer_tokens, stop=self.form.stop)
+        # A question without an answer counts as a wrong one.
         right = [is_right(answer, item.answer) for answer, item in zip(said, [*items] * len(candidates), strict=True)]
         hit = torch.tensor(right, dtype=torch.float32).reshape(len(candidates), len(items))
         return torch.stack([hit if name == "right" else 1 - hit for name in classes], -1)

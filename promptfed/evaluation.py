@@ -13,6 +13,7 @@ from torch import Tensor
 from promptfed.errors import DataError
 from promptfed.federation import Federation
 from promptfed.methods.base import Method
+from promptfed.scores import NO_CLASS, predicted
 from promptfed.tasks.sources.base import Item
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, FederationState, Figures, Split
 
@@ -56,8 +57,10 @@ def accuracy(
 
 
 def share_right(logits: Tensor, candidates: Tensor, split: Split) -> float:
-    """Fraction of ``split`` for which the best of ``logits`` ``(n, candidates)`` is the image's own label."""
-    return (candidates[logits.argmax(-1).cpu()] == split.labels).double().mean().item()
+    """Fraction of ``split`` for which the best of ``logits`` ``(n, candidates)`` is the image's own label; an example
+    without an answer is not right."""
+    best = predicted(logits).cpu()
+    return ((candidates[best] == split.labels) & (best != NO_CLASS)).double().mean().item()
 
 
 def local_accuracy(
@@ -155,7 +158,7 @@ def mean_accuracies(
     """
     everything, rows = joined(list(splits.values()))
     right = [
-        (method.client_logits(prompt, classes, everything).argmax(-1).cpu() == everything.labels).double()
+        (predicted(method.client_logits(prompt, classes, everything)).cpu() == everything.labels).double()
         for prompt in prompts
     ]
     return {name: fmean(one[own].mean().item() for one in right) for name, own in zip(splits, rows, strict=True)}

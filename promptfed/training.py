@@ -77,6 +77,9 @@ class Training:
         for stage, found in trained.items():
             with self._account(stage), _stopping(f"{found[0].method.name}, in its tests"):
                 evaluations[stage] = self._evaluate(stage, *found)
+        oracle = self.experiment.setup.oracle
+        if oracle is not None:
+            oracle.tally.check()
         self.experiment.setup.verify_frozen()
         if self.engine is not None:
             self.engine.verify_frozen()
@@ -291,6 +294,8 @@ class Training:
             # The ledger also knows what was asked for in vain: work that was lost with a killed process.
             asked = self.experiment.setup.oracle.ledger.total()
             cost |= {name: value for name, value in dataclasses.asdict(asked).items() if value}
+            if silent := self.experiment.setup.oracle.tally.recorded():
+                metrics["not_answered"] = silent
         metrics["cost"] = cost
         for federation, state in trained.values():
             if isinstance(federation.method, ZeroShot):

@@ -15,7 +15,8 @@ class Usage:
     ``oracle_queries``: answers that were asked for (a candidate prompt on an example, a text to be generated);
     ``oracle_calls``: requests that really went to the black box; ``oracle_cache_hits``: answers that were already
     known; ``oracle_retries``: calls that failed and were made again; ``labels_floored``: scores of labels that the
-    black box did not report and that were set to a floor; tokens as the black box counts them, ``usd`` US dollars at
+    black box did not report and that were set to a floor; ``oracle_unanswered``: answers that said nothing of use, or
+    were refused; tokens as the black box counts them, ``usd`` US dollars at
     the prices given.
     """
 
@@ -26,6 +27,7 @@ class Usage:
     oracle_cache_hits: int = 0
     oracle_retries: int = 0
     labels_floored: int = 0
+    oracle_unanswered: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0

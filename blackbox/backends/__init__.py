@@ -60,10 +60,12 @@ def load_oracle(
     Raises ConfigError for an unknown name, BackboneError or OracleError if the model cannot be had or reached.
     """
     from promptfed.blackbox.oracle import Oracle
+    from promptfed.blackbox.tally import Tally
 
     check_oracle(name)
     kind, _, rest = name.partition(":")
     backend = importlib.import_module(f"{__name__}.{_MODULES[kind]}").load(form, rest, options, device, precision)
     if cache is None:
         cache = default_cache() if options.cache else AnswerCache(None)
-    return Oracle(backend, cache=cache, budget=Budget(options.limits))
+    tally = Tally(options.most_unanswered, options.most_left_out)
+    return Oracle(backend, cache=cache, budget=Budget(options.limits), tally=tally)

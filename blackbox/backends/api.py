@@ -12,13 +12,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from promptfed.blackbox.backends.credentials import check_address
-from promptfed.blackbox.backends.label_scoring import chosen, counted, first_choice, label_scores, text_of, token_scores
+from promptfed.blackbox.backends.label_scoring import (
+    chosen,
+    counted,
+    first_choice,
+    label_scores,
+    spoken,
+    text_of,
+    thinks,
+    token_scores,
+    why_nothing,
+)
 from promptfed.blackbox.backends.probe import Findings, Probe, Reply, checked_model, gap_after, question, read_echo
 from promptfed.blackbox.backends.remote import RemoteBackend, Words
 from promptfed.blackbox.backends.transport import Asking, Unusable, check_installed
 from promptfed.blackbox.candidate import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.blackbox.options import OracleOptions
 from promptfed.errors import ConfigError, DataError
+from promptfed.printable import printable
 from promptfed.tasks.form import Form
 from promptfed.tasks.sources.base import TextItem
 
@@ -63,6 +74,12 @@ class Api(RemoteBackend):
             if not tokens:
                 raise Unusable("the answer holds no log-probabilities, which the server gave when it was probed")
             scores, floored = label_scores(tokens[0].top, found.first, found.endpoint == "chat")
+            if floored == len(words):
+                likeliest = max(tokens[0].top, key=lambda token: tokens[0].top[token])
+                why = (
+                    f"no label is among the {len(tokens[0].top)} likeliest tokens; it says '{printable(likeliest, 20)}'"
+                )
+                return counted(reply, Answer(unanswered=why))
             return counted(reply, Answer(scores=scores, floored=floored))
 
         answer = await self._post(found, body, read, asking)
@@ -93,17 +110,17 @@ class Api(RemoteBackend):
         )
 
     async def _choice(self, found: Findings, text: str, words: Words, asking: Asking) -> Answer:
-        longest = 4 + max(len(word.encode()) for word in words) // 2
+        longest = self.options.choice_tokens or 4 + max(len(word.encode()) for word in words) // 2
         body = {**question(found, self._model, text, words), **found.rules(longest)}
 
         def read(reply: Reply) -> Answer:
-            index = chosen(text_of(first_choice(reply)), words)
-            scores = tuple(float(k == index) for k in range(len(words)))
-            return counted(reply, Answer(scores=scores, floored=len(words) if index is None else 0))
+            choice = first_choice(reply)
+            index = chosen(spoken(text_of(choice)), words)
+            if index is None:
+                return counted(reply, Answer(unanswered=why_nothing(choice)))
+            return counted(reply, Answer(scores=tuple(float(k == index) for k in range(len(words)))))
 
-        answer = await self._post(found, body, read, asking)
-        self.count_floored(len(words), answer.floored)
-        return answer
+        return await self._post(found, body, read, asking)
 
     def _rendered(self, query: ScoreQuery) -> str:
         if not isinstance(query.item, TextItem):
@@ -121,7 +138,11 @@ class Api(RemoteBackend):
         key = self.transport.key
 
         def read(reply: Reply) -> Answer:
-            return counted(reply, Answer(text=key.kept_out(text_of(first_choice(reply)))))
+            choice = first_choice(reply)
+            said = text_of(choice)
+            said = spoken(said) if thinks(said) else said
+            why = "" if said.strip() else why_nothing(choice)
+            return counted(reply, Answer(text=key.kept_out(said), unanswered=why))
 
         return await self._post(found, body, read, asking)
 
@@ -139,10 +160,11 @@ class Api(RemoteBackend):
             choice = first_choice(reply)
             tokens = token_scores(choice) if found.endpoint == "completions" else []
             top = tokens[0].top if tokens else {}
-            likeliest = sorted(top, key=lambda token: -top[token]) or text_of(choice).split()
+            likeliest = sorted(top, key=lambda token: -top[token]) or spoken(text_of(choice)).split()
             words = dict.fromkeys(word.strip(" \t\n-*.,0123456789") for word in likeliest)
             fitting = [word for word in words if word.isalpha()]
-            return counted(reply, Answer(tokens=tuple(fitting[: query.count])))
+            why = "" if fitting else why_nothing(choice)
+            return counted(reply, Answer(tokens=tuple(fitting[: query.count]), unanswered=why))
 
         return await self._post(found, body, read, asking)
 

@@ -12,11 +12,16 @@ from promptfed.blackbox.answers import first_word
 from promptfed.blackbox.backends.base import DIGITS
 from promptfed.blackbox.backends.transport import Unusable
 from promptfed.blackbox.candidate import Answer
+from promptfed.printable import printable
 
 MARGIN = 1.0
 """A label that is not among the log-probabilities reported gets the least of them minus this (in nats)."""
 UNLIKELIEST = -9000.0
 """At or below it a server says "no idea" (OpenAI sends -9999)."""
+SHOWN = 60
+"""Characters of an answer that a message shows."""
+_THOUGHT_START = re.compile(r"<(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
 SPACES = {"\u0120": " ", "\u2581": " ", "\u010a": "\n"}
 """How some servers spell white space in tokens: the marks of byte-level BPE and of SentencePiece."""
 
@@ -47,6 +52,34 @@ def text_of(choice: Mapping[str, Any]) -> str:
     if not isinstance(text, str):
         raise Unusable("the answer holds no text")
     return text
+
+
+def spoken(text: str) -> str:
+    """``text`` without what a model thought aloud before it (``<think>...</think>``); empty if that has no end."""
+    said = _THOUGHT_END.split(text)[-1]
+    opening = _THOUGHT_START.search(said)
+    return (said[: opening.start()] if opening else said).strip()
+
+
+def thinks(text: str) -> bool:
+    """Whether a model thought aloud in ``text``."""
+    return bool(_THOUGHT_START.search(text) or _THOUGHT_END.search(text))
+
+
+def why_nothing(choice: Mapping[str, Any]) -> str:
+    """What an answer of no use looks like, for people."""
+    text, message = text_of(choice), choice.get("message")
+    more = message if isinstance(message, dict) else {}
+    end = choice.get("finish_reason")
+    if end == "content_filter":
+        return "a filter withheld the answer"
+    if isinstance(more.get("refusal"), str) and more["refusal"]:
+        return f"it refuses: '{printable(more['refusal'], SHOWN)}'"
+    thought = any(more.get(name) for name in ("reasoning_content", "reasoning")) or thinks(text)
+    if not spoken(text):
+        what = "it thought and did not answer" if thought else "the answer is empty"
+        return what + (", its tokens used up" if end == "length" else "")
+    return f"it says '{printable(spoken(text), SHOWN)}'"
 
 
 def token_scores(choice: Mapping[str, Any]) -> list[TokenScores]:

@@ -145,6 +145,8 @@ class PromptEmbeds(RemoteBackend):
                 if not any(name in top for name in names):  # decoded one by one, without the space before
                     names = [name.strip() for name in names]
             scores, floored = label_scores(top, names, is_chat=False)
+            if floored == len(words):
+                return counted(reply, Answer(unanswered=f"no label is among the {len(top)} likeliest tokens"))
             return counted(reply, Answer(scores=scores, floored=floored))
 
         answer = await self._post(vectors, {"logprobs": found["top"], **found["extra"]}, read, asking)

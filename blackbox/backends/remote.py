@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
 import threading
 from abc import abstractmethod
 from collections import deque
@@ -14,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any, ClassVar, TypeVar
 
 from promptfed.blackbox.backends.base import Backend
-from promptfed.blackbox.backends.transport import Asking, Stopped, Transport, Unanswerable
+from promptfed.blackbox.backends.transport import Asking, Refused, Stopped, Transport, Unanswerable
 from promptfed.blackbox.budget import Budget
 from promptfed.blackbox.cache import AnswerCache
 from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
@@ -24,6 +25,7 @@ from promptfed.tasks.form import Form
 T = TypeVar("T")
 Words = tuple[str, ...]
 log = logging.getLogger(__name__)
+_MODERATION = re.compile(r"moderat|content|policy|flagged|safety", re.IGNORECASE)
 MANY = 0.1
 """Share of floored labels from which the log warns."""
 ENOUGH = 50
@@ -69,6 +71,7 @@ class RemoteBackend(Probed):
     def __init__(self, form: Form, options: OracleOptions, described: Sequence[object]) -> None:
         self.form, self.options, self._found = form, options, {}
         said = [self.name, options.base_url, options.model, options.mode, options.scoring, options.top_logprobs]
+        said += [] if options.choice_tokens is None else [options.choice_tokens]
         self.fingerprint = _sha256([*said, form.template, form.preamble, dict(form.words), *described])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
@@ -178,6 +181,12 @@ class RemoteBackend(Probed):
                     answer = await self.ask_one(query, asking)
                 except Stopped:
                     return
+                except Refused as error:
+                    if not is_about_the_text(error):
+                        failures.append(error)
+                        asking.stopping.set()
+                        return
+                    answer = Answer(unanswered=f"refused (status {error.status}): {error.said}", left_out=True)
                 except Exception as error:
                     failures.append(error)
                     asking.stopping.set()  # nobody begins another request; those under way end
@@ -199,6 +208,13 @@ class RemoteBackend(Probed):
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name=f"oracle {self.name}", daemon=True).start()
         return self._loop
+
+
+def is_about_the_text(error: Refused) -> bool:
+    """Whether a server that answers other questions refuses this one for what it says, or for its length."""
+    if error.status == 403:
+        return bool(_MODERATION.search(error.said))
+    return error.status in (400, 413, 422)
 
 
 def _sha256(value: object) -> str:

@@ -16,6 +16,7 @@ from promptfed.blackbox.method import BlackBoxConfig, BlackBoxMethod, Desk
 from promptfed.errors import ConfigError
 from promptfed.methods.base import METHODS, MethodConfig, Setup
 from promptfed.prompts import PromptState
+from promptfed.scores import as_if_uniform, is_answered, predicted
 from promptfed.seeding import numpy_stream
 from promptfed.types import Broadcast, ClientData, Split, Update
 
@@ -111,7 +112,7 @@ class FedLogic(BlackBoxMethod):
             scores, labels = desk.scores(candidates, torch.from_numpy(order[done : done + count]))
             losses = self.sample_losses(scores.flatten(0, 1), labels.repeat(len(alive)))
             loss[alive] += losses.reshape(len(alive), -1).sum(1)
-            right[alive] += (scores.argmax(-1) == labels).float().sum(1)
+            right[alive] += (predicted(scores) == labels).float().sum(1)
             seen[alive] += count
             done += count
         kept = PromptState({"loss": loss, "right": right, "seen": seen})
@@ -150,7 +151,9 @@ class FedLogic(BlackBoxMethod):
         used = (weights > 1e-3).nonzero().flatten()
         prompts = [Candidate(self.prompts[k]) for k in used.tolist()]
         scores = self.scored(prompts, classes, split)
-        return (scores.log_softmax(-1) + weights[used].log()[:, None, None]).logsumexp(0)
+        shares = as_if_uniform(scores).log_softmax(-1)
+        mixed = (shares + weights[used].log()[:, None, None]).logsumexp(0)
+        return mixed.where(is_answered(scores).any(0)[:, None], torch.nan)
 
 
 class PosteriorMerge(Aggregator):

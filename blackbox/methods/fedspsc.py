@@ -23,6 +23,7 @@ from promptfed.blackbox.text_state import text_of, text_tensor
 from promptfed.errors import ConfigError
 from promptfed.methods.base import METHODS, MethodConfig, Setup, Shape
 from promptfed.prompts import PromptState
+from promptfed.scores import predicted
 from promptfed.tasks.sources.base import ANSWER_CLASSES, Item, QuestionItem, TextItem
 from promptfed.types import Broadcast, ClientData, Split
 
@@ -188,11 +189,11 @@ class FedSPSC(BlackBoxMethod):
         return found
 
     def _labels(self, items: Sequence[Item], classes: Sequence[str]) -> list[list[str]]:
-        """The names of the classes that fit ``items`` best, one list for each wording."""
-        names, found = list(classes), []
+        """The names of the classes that fit ``items`` best, one list for each wording; empty without an answer."""
+        names, found = [*classes, ""], []
         for prompt, some in self._worded(items):
             split = Split(tuple(some), torch.zeros(len(some), dtype=torch.int64))
-            found.append([names[k] for k in self.scored([prompt], names, split)[0].argmax(-1).tolist()])
+            found.append([names[k] for k in predicted(self.scored([prompt], classes, split)[0]).tolist()])
         return found
 
     # ------------------------------------------------------------------------------------------- prediction
@@ -214,9 +215,11 @@ class FedSPSC(BlackBoxMethod):
         weights = vote_weights(shared["right"].repeat_interleave(self._samples))
         if not self._answers_freely:
             said = self._labels(split.items, classes)
-            given = torch.tensor([[list(classes).index(answer) for answer in some] for some in said])
-            share = F.one_hot(given, len(classes)).double() * weights[:, None, None]
-            return (share.sum(0) / weights.sum()).float()
+            places = {name: k for k, name in enumerate((*classes, ""))}  # the last one is for no answer
+            given = torch.tensor([[places[answer] for answer in some] for some in said])
+            votes = F.one_hot(given, len(places))[..., :-1].double() * weights[:, None, None]
+            share = votes.sum(0) / weights.sum()
+            return share.where(share.sum(-1, keepdim=True) > 0, torch.nan).float()
         said = [list(map(final_answer, some)) for some in self._full(split.items)]
         winners = [vote([some[i] for some in said], weights.tolist())[0] for i in range(len(split))]
         hit = torch.tensor([self._label(w, item) for w, item in zip(winners, split.items, strict=True)])

@@ -29,6 +29,7 @@ from promptfed.blackbox.text_state import text_of, text_tensor
 from promptfed.blackbox.verbatim import Quotations
 from promptfed.methods.base import METHODS, MethodConfig, Shape
 from promptfed.prompts import PromptState
+from promptfed.scores import NO_CLASS, predicted
 from promptfed.tasks.sources.base import QuestionItem, TextItem
 from promptfed.types import Broadcast, ClientData, Split
 
@@ -165,14 +166,12 @@ class FedTextGrad(BlackBoxMethod):
         """One critique and rewriting; ``text`` itself if nothing came of it."""
         scores, labels = desk.scores([Candidate(text)], rows)
         now = self.sample_losses(scores[0], labels).double().mean().item()
-        desk.loss, desk.accuracy = now, (scores[0].argmax(-1) == labels).double().mean().item()
-        wrong = (scores[0].argmax(-1) != labels).nonzero().flatten().tolist()
+        answers = predicted(scores[0])
+        desk.loss, desk.accuracy = now, (answers == labels).double().mean().item()
+        wrong = ((answers != labels) & (answers != NO_CLASS)).nonzero().flatten().tolist()
         if not wrong:
             return text
-        shown = [
-            self._mistake(data.train, int(rows[k]), int(scores[0][k].argmax()))
-            for k in wrong[: self.config.wrong_examples]
-        ]
+        shown = [self._mistake(data.train, int(rows[k]), int(answers[k])) for k in wrong[: self.config.wrong_examples]]
         told = f"Instruction: {text or 'there is none yet'}"
         critique = self._written("\n".join([CRITIQUE, told, *shown, CRITIQUE_END]), self.config.critique_tokens, desk)
         critique = " ".join(critique.split())

@@ -20,6 +20,7 @@ from promptfed.blackbox.method import Desk
 from promptfed.blackbox.per_example import PerExampleMethod
 from promptfed.methods.base import METHODS, MethodConfig, Setup, Shape, shapes
 from promptfed.prompts import PromptState
+from promptfed.scores import is_answered, predicted
 from promptfed.seeding import torch_stream
 from promptfed.tasks.sources.base import Item
 from promptfed.types import Broadcast, ClientData
@@ -120,7 +121,9 @@ class ZooPFL(PerExampleMethod):
             states = [PromptState({**shared, **shaped(point, trained)}) for point in points]
             scores, labels = desk.scores([self.candidate_on(state, state, items) for state in states], rows)
             found.tell(points, self._losses(desk, scores, labels, remap))
-            answers.append((scores.flatten(0, 1), labels.repeat(len(scores))))
+            rows_of_all, repeated = scores.flatten(0, 1), labels.repeat(len(scores))
+            answered = is_answered(rows_of_all)
+            answers.append((rows_of_all[answered], repeated[answered]))
             remap = self.remapped(remap, torch.cat([s for s, _ in answers]), torch.cat([n for _, n in answers]), data)
         last = shaped(found.best(), trained)
         sent = PromptState({**shared, **{name: t for name, t in last.items() if name in shared}})
@@ -132,7 +135,7 @@ class ZooPFL(PerExampleMethod):
         mapped = [self.adjusted(one, personal) for one in scores]
         losses = [self.sample_losses(one, labels).double().mean().item() for one in mapped]
         best = min(range(len(losses)), key=losses.__getitem__)
-        desk.loss, desk.accuracy = losses[best], (mapped[best].argmax(-1) == labels).double().mean().item()
+        desk.loss, desk.accuracy = losses[best], (predicted(mapped[best]) == labels).double().mean().item()
         return losses
 
     def remapped(self, personal: PromptState, scores: Tensor, labels: Tensor, data: ClientData) -> PromptState:
@@ -141,7 +144,7 @@ class ZooPFL(PerExampleMethod):
         inputs, own = centred(scores), torch.tensor(data.classes)
         pace = self.config.remap_lr / inputs.square().sum(1).mean().clamp(min=1e-6)
         pull = self.config.remap_lr * self.config.remap_decay
-        for _ in range(self.config.remap_steps if self.config.remap_lr else 0):
+        for _ in range(self.config.remap_steps if self.config.remap_lr and len(labels) else 0):
             by_weight, by_bias = remap_gradient(weight, bias, inputs, labels, own)
             weight = weight - pace * by_weight - pull * (weight - torch.eye(len(bias)))
             bias = bias - pace * by_bias - pull * bias

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from promptfed.export.predict import Prediction
 
 
+NOT_ANSWERED = "not answered"
+"""What is shown for an example that a black box refused, or to which it said nothing of use."""
+
+
 def add_to(app: typer.Typer) -> None:
     app.command("eval")(eval_)
     app.command("export")(export)
@@ -218,7 +222,7 @@ def predict(
     _print_predictions(found, kind, files.problems, json)
     for problem in files.problems.values():
         typer.echo(f"error: {printable(problem)}", err=True)
-    if files.problems:
+    if files.problems or not all(prediction.ranked for prediction in found):
         raise typer.Exit(2)
 
 
@@ -228,7 +232,10 @@ def _print_predictions(predictions: Sequence[Prediction], kind: str, problems: M
 
     if json:
         rows: list[dict[str, Any]] = [
-            {kind: str(p.example), "ranked": [{"class": c, "probability": v} for c, v in p.ranked]} for p in predictions
+            {kind: str(p.example), "ranked": [{"class": c, "probability": v} for c, v in p.ranked]}
+            if p.ranked
+            else {kind: str(p.example), "error": NOT_ANSWERED}
+            for p in predictions
         ]
         rows += [{kind: str(path), "error": problem} for path, problem in problems.items()]
         typer.echo(as_json.dumps(rows, indent=2))
@@ -237,7 +244,7 @@ def _print_predictions(predictions: Sequence[Prediction], kind: str, problems: M
         shares = (
             printable(c) if kind == "question" else f"{printable(c)} {100 * v:.1f} %" for c, v in prediction.ranked
         )
-        typer.echo(f"{printable(prediction.example)}: {'  '.join(shares)}")
+        typer.echo(f"{printable(prediction.example)}: {'  '.join(shares) or NOT_ANSWERED}")
 
 
 def _lines(file: Path | None) -> list[str]:

@@ -211,7 +211,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     import json as as_json
 
     from promptfed.report.consoles import output
-    from promptfed.report.oracle_usage import asked_words, usage_of
+    from promptfed.report.oracle_usage import asked_words, not_answered_words, usage_of
     from promptfed.report.tables import domains_table, results_table
 
     if json:
@@ -231,6 +231,8 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
             f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; {asked}",
             highlight=False,
         )
+        if said := not_answered_words(metrics):
+            console.print(said, style="bold", markup=False, highlight=False)
         console.print(f"report: {report}\nrun:    {folder.path}", highlight=False, soft_wrap=True)
 
 

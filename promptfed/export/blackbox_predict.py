@@ -63,4 +63,7 @@ class BlackBoxPredictor:
         texts = [form.render(prompt.text, question) for question in questions]
         said = self.oracle.generate(texts, max_tokens=form.answer_tokens, stop=form.stop)
         found = [final_answer(text) or text.strip() for text in said]
-        return [Prediction(question, ((answer, 1.0),)) for question, answer in zip(questions, found, strict=True)]
+        return [
+            Prediction(question, ((answer, 1.0),) if answer else ())
+            for question, answer in zip(questions, found, strict=True)
+        ]

@@ -15,13 +15,15 @@ from promptfed.errors import ConfigError
 from promptfed.export.bundle import Bundle, check_backbone
 from promptfed.methods.base import Setup, cosine_logits
 from promptfed.methods.build import build_method
+from promptfed.scores import is_answered
 from promptfed.tasks.sources.base import FileItem, Item
 from promptfed.types import Split
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of ``example``, an image's path or a text, best first, as ``(class, probability)``."""
+    """The most probable classes of ``example``, an image's path or a text, best first, as ``(class, probability)``;
+    none if a black box did not answer."""
 
     example: Path | str
     ranked: tuple[tuple[str, float], ...]
@@ -70,11 +72,14 @@ def unlabelled(items: Sequence[Item]) -> Split:
 
 
 def ranked(examples: Sequence[Path | str], logits: Tensor, names: Sequence[str], top: int) -> list[Prediction]:
-    """The ``top`` classes of each example by its scores ``(examples, classes)``."""
+    """The ``top`` classes of each example by its scores ``(examples, classes)``; none without an answer."""
+    answered = is_answered(logits).tolist()
     best = logits.float().softmax(-1).topk(min(top, len(names)), dim=-1)
     return [
-        Prediction(example, tuple((names[i], p) for i, p in zip(rows, shares, strict=True)))
-        for example, rows, shares in zip(examples, best.indices.tolist(), best.values.tolist(), strict=True)
+        Prediction(example, tuple((names[i], p) for i, p in zip(rows, shares, strict=True)) if known else ())
+        for example, known, rows, shares in zip(
+            examples, answered, best.indices.tolist(), best.values.tolist(), strict=True
+        )
     ]
 
 

@@ -15,6 +15,7 @@ from promptfed.errors import ConfigError
 from promptfed.methods.base import METHODS, Method
 from promptfed.methods.templates import template_features
 from promptfed.prompts import PromptState
+from promptfed.scores import as_if_uniform, predicted
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 
@@ -46,8 +47,8 @@ class ZeroShot(Method):
         with nullcontext() if oracle is None else oracle.account(round=broadcast.round, client=data.client):
             for template in self.setup.templates:
                 logits = self._logits(template, self.setup.classes, judged)
-                right.append((logits.argmax(-1).cpu() == judged.labels).float().mean())
-                loss.append(F.cross_entropy(logits.cpu(), judged.labels).item())
+                right.append((predicted(logits).cpu() == judged.labels).float().mean())
+                loss.append(F.cross_entropy(as_if_uniform(logits).cpu(), judged.labels).item())
         scores = torch.stack(right)
         best = int(scores.argmax())
         scored = PromptState({"accuracy": scores})

@@ -8,11 +8,12 @@ from typing import Any
 
 from promptfed.usage import Usage
 
-COLUMNS = ("queries", "calls", "known", "retries", "floored", "tokens in", "tokens out", "USD")
+COLUMNS = ("queries", "calls", "known", "retries", "floored", "not answered", "tokens in", "tokens out", "USD")
 CAPTION = (
     "Queries: answers asked for, a prompt on an example each; calls: requests that really went to the oracle; known: "
-    "answers that were there already and cost nothing; floored: scores of label words that the oracle did not report. "
-    "Work that was lost with an interruption is counted too."
+    "answers that were there already and cost nothing; floored: scores of label words that the oracle did not report; "
+    "not answered: answers that were refused or said nothing of use, which count as wrong. Work that was lost with an "
+    "interruption is counted too."
 )
 TRAINING, OTHER = "training", "validation and test"
 
@@ -22,7 +23,26 @@ def asked_words(usage: Usage) -> str:
     words = f"oracle {usage.oracle_calls:,} calls, {usage.oracle_cache_hits:,} known"
     if usage.oracle_retries:
         words += f", {usage.oracle_retries:,} retries"
+    if usage.oracle_unanswered:
+        words += f", {usage.oracle_unanswered:,} not answered"
     return words + (f", {usage.usd:.4f} USD" if usage.usd else "")
+
+
+def not_answered_words(metrics: Mapping[str, Any]) -> str:
+    """What the ``not_answered`` of a run's metrics says, in one line; empty if all was answered."""
+    found = metrics.get("not_answered") or {}
+    said = []
+    if silent := found.get("unanswered"):
+        said.append(
+            f"{silent['answers']:,} of {silent['of']:,} answers said nothing of use ({next(iter(silent['why']))})"
+        )
+    if left := found.get("left_out"):
+        names = ", ".join(f"'{row['example']}'" for row in left["named"][:3])
+        more = ", ..." if left["examples"] > 3 else ""
+        said.append(
+            f"{left['examples']:,} of {left['of']:,} examples left out, as the oracle refused them: {names}{more}"
+        )
+    return f"not answered, which counts as wrong: {'; '.join(said)}" if said else ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,14 @@ def _table(sums: Mapping[str, Usage]) -> UsageTable | None:
 
 def _values(usage: Usage) -> tuple[float, ...]:
     counts = (usage.oracle_queries, usage.oracle_calls, usage.oracle_cache_hits, usage.oracle_retries)
-    return (*counts, usage.labels_floored, usage.prompt_tokens, usage.completion_tokens, usage.usd)
+    return (
+        *counts,
+        usage.labels_floored,
+        usage.oracle_unanswered,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.usd,
+    )
 
 
 def _cell(value: float) -> str:

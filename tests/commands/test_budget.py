@@ -216,3 +216,30 @@ def test_main_exits_with_3_for_any_used_up_budget(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit) as ended:
         main(["train"])
     assert ended.value.code == 3
+
+
+def test_refused_texts_are_left_out_named_and_counted_and_silence_ends_a_run(
+    promptfed, stub_server, words, texts, tmp_path
+):
+    calm = stub_server(refuses=lambda text: (400, "content filter") if {"12", "13"} & set(text.split()) else None)
+    done = promptfed("train", *words(calm), "--run", tmp_path / "calm")
+    assert done.code == 0, done.err
+    found = metrics_of(tmp_path / "calm")
+    assert found["cost"]["oracle_unanswered"] > 0
+    left = found["not_answered"]["left_out"]
+    assert 0 < left["examples"] <= 2
+    assert "content filter" in left["named"][0]["why"]
+    shown = " ".join(done.out.split())
+    assert f"{left['examples']} of {left['of']} examples left out, as the oracle refused them: '" in shown
+    assert "not answered" in (tmp_path / "calm" / "report.html").read_text()
+
+    silent = {"content": "<think>\nwell, it", "finish_reason": "length"}
+    mute = stub_server(has_completions=False, has_logprobs=False, says=lambda text: silent)
+    said = promptfed("train", *words(mute), "--run", tmp_path / "mute")
+    assert said.code == 2
+    assert "it thought and did not answer" in " ".join(said.err.split())
+    assert "--resume" in said.err
+    assert not (tmp_path / "mute" / "metrics.json").exists()
+    mute.says = lambda text: None
+    assert promptfed("train", "--resume", tmp_path / "mute").code == 0
+    assert "not_answered" not in metrics_of(tmp_path / "mute")

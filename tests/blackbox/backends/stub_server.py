@@ -40,7 +40,9 @@ class Asked:
 
 @dataclass
 class Stub:
-    """``fault(number, body)``: what goes wrong with the request of that number (from 1), "" if nothing."""
+    """``fault(number, body)``: what goes wrong with the request of that number (from 1), "" if nothing.
+    ``refuses(text)``: status and message for a text that is not answered; ``says(text)``: fields of the choice that
+    replace what the model would say, in a chat those of its message."""
 
     fault: Callable[[int, dict[str, Any]], str] = lambda number, body: ""
     model: str = "toy-1"
@@ -55,6 +57,8 @@ class Stub:
     slow: float = 0.0
     drip_seconds: float = 2.0
     on_request: Callable[[int], None] = lambda number: None
+    refuses: Callable[[str], tuple[int, str] | None] = lambda text: None
+    says: Callable[[str], dict[str, Any] | None] = lambda text: None
     asked: list[Asked] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -159,6 +163,9 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             top = (body.get("top_logprobs") or 0) if chat else (body.get("logprobs") or 0)
             if top > stub.most_top and not stub.caps_top:
                 return self._send(400, {"error": {"message": f"logprobs must be at most {stub.most_top}"}})
+            refusal = stub.refuses(_text(chat, body))
+            if refusal is not None:
+                return self._send(refusal[0], {"error": {"message": refusal[1]}})
             reply = _reply(stub, chat, body, min(top, stub.most_top) if stub.has_logprobs else 0, fault)
             data = json.dumps(reply).encode()
             if fault == "truncated":
@@ -199,8 +206,12 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def _text(chat: bool, body: dict[str, Any]) -> str:
+    return "\n".join(m["content"] for m in body["messages"][-1:]) if chat else str(body["prompt"])
+
+
 def _reply(stub: Stub, chat: bool, body: dict[str, Any], top: int, fault: str) -> dict[str, Any]:
-    text = "\n".join(m["content"] for m in body["messages"][-1:]) if chat else body["prompt"]
+    text = _text(chat, body)
     count = body.get("max_tokens") or body.get("max_completion_tokens") or 1
     said, entries = [], []
     for word in stub.continued(text, count):
@@ -220,6 +231,11 @@ def _reply(stub: Stub, chat: bool, body: dict[str, Any], top: int, fault: str) -
         choice["message"] = {"role": "assistant", "content": "".join(said)}
     else:
         choice["text"] = "".join(said)
+    other = stub.says(text)
+    if other is not None:
+        choice["finish_reason"] = other.get("finish_reason", "stop")
+        fields = {name: value for name, value in other.items() if name != "finish_reason"}
+        (choice["message"] if chat else choice).update(fields)
     if top and fault != "no logprobs":
         if fault == "nan logprobs":
             entries = [(token, float("nan"), dict.fromkeys(probs or {}, float("nan"))) for token, _, probs in entries]
