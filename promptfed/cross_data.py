@@ -71,8 +71,8 @@ def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> 
     prompts = {c.client: finished.prompt(c.client) if is_own else newcomer for c in experiment.task.clients}
     zero_shot = evaluate(federation.method, federation.prompts(chosen), experiment.task)
     return {
-        "zero_shot": dataclasses.asdict(zero_shot.figures),
-        "method": dataclasses.asdict(evaluate(method, prompts, experiment.task).figures),
+        "zero_shot": zero_shot.figures.recorded(),
+        "method": evaluate(method, prompts, experiment.task).figures.recorded(),
         "held_out": experiment.held_out,
     }
 

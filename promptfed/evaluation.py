@@ -12,33 +12,61 @@ from torch import Tensor
 
 from promptfed.errors import DataError
 from promptfed.federation import Federation
+from promptfed.intervals import mean_interval, wilson_interval
 from promptfed.methods.base import Method
 from promptfed.scores import NO_CLASS, predicted
 from promptfed.tasks.sources.base import Item
-from promptfed.types import ClientData, ClientPrompt, FederatedTask, FederationState, Figures, Split
+from promptfed.types import (
+    ClientData,
+    ClientPrompt,
+    ClientScore,
+    FederatedTask,
+    FederationState,
+    Figures,
+    Score,
+    Split,
+)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``figures``, and the local accuracy of each client that holds test images."""
+    """``figures``, and the scores of each client that holds test images."""
 
     figures: Figures
-    local: dict[int, float]
+    local: dict[int, ClientScore]
 
     @classmethod
     def of(
-        cls, name: str, local: dict[int, float], base: float, new: float | None, domains: Mapping[str, float]
+        cls, name: str, local: dict[int, ClientScore], base: Score, new: Score | None, domains: Mapping[str, Score]
     ) -> Evaluation:
-        """From the accuracies to the figures, with the harmonic mean where there are new classes."""
-        parts = [fmean(local.values()), base] + ([] if new is None else [new])
+        """From scores to figures with their intervals; the harmonic mean where there are local and new accuracies."""
+        choosing = {client: score.local for client, score in local.items() if score.local is not None}
+        own, everywhere = list(choosing.values()), [score.local_all for score in local.values()]
+        parts = {
+            "local": fmean(own) if own else None,
+            "base": base.accuracy,
+            "new": None if new is None else new.accuracy,
+        }
+        known = [part for part in parts.values() if part is not None]
+        intervals = {"local": mean_interval(own), "local_all": mean_interval(everywhere)}
+        intervals |= {key: wilson_interval(s.accuracy, s.items) for key, s in (("base", base), ("new", new)) if s}
+        items = {"local": sum(local[client].items for client in choosing)}
+        items |= {"local_all": sum(score.items for score in local.values()), "base": base.items}
         figures = Figures(
             name=name,
-            local=parts[0],
-            local_std=pstdev(local.values()),
-            base=base,
-            new=new,
-            hm=None if new is None else harmonic_mean(parts),
-            domains=domains,
+            local=parts["local"],
+            local_std=pstdev(own) if own else None,
+            local_all=fmean(everywhere) if everywhere else None,
+            local_all_std=pstdev(everywhere) if everywhere else None,
+            base=base.accuracy,
+            new=parts["new"],
+            hm=harmonic_mean(known) if len(known) == len(parts) else None,
+            domains={domain: score.accuracy for domain, score in domains.items()},
+            one_class=tuple(client for client in local if client not in choosing),
+            intervals={key: ends for key, ends in intervals.items() if ends is not None},
+            items=items | ({} if new is None else {"new": new.items}),
+            domain_intervals={d: wilson_interval(score.accuracy, score.items) for d, score in domains.items()},
+            domain_items={domain: score.items for domain, score in domains.items()},
         )
         return cls(figures, local)
 
@@ -71,34 +99,53 @@ def local_accuracy(
     return accuracy(method, prompt, task.base_classes, split, data.classes)
 
 
+def has_choice(data: ClientData) -> bool:
+    """Whether ``data`` has two classes or more: of one class every image is right, whatever the prompt says."""
+    return len(data.classes) > 1
+
+
 def mean_local_accuracy(
     method: Method, prompts: Mapping[int, ClientPrompt], task: FederatedTask, part: Literal["val", "test"]
 ) -> float:
-    """Mean over clients that hold images of that part; NaN if none does."""
-    each = [
-        local_accuracy(method, prompts[data.client], task, data, part)
-        for data in task.clients
-        if len(data.val if part == "val" else data.test)
-    ]
+    """Mean over clients that hold images of that part and have two classes or more; NaN if none holds any.
+
+    If all of them have one class each, the choice is among all base classes.
+    """
+    holders = [data for data in task.clients if len(data.val if part == "val" else data.test)]
+    choosing = [data for data in holders if has_choice(data)]
+    if choosing:
+        return fmean(local_accuracy(method, prompts[data.client], task, data, part) for data in choosing)
+    splits = {data.client: data.val if part == "val" else data.test for data in holders}
+    each = [accuracy(method, prompts[client], task.base_classes, split) for client, split in splits.items()]
     return fmean(each) if each else float("nan")
 
 
 def evaluate(method: Method, prompts: Mapping[int, ClientPrompt], task: FederatedTask) -> Evaluation:
     """Test figures of what each client deploys.
 
-    local: each client on its own classes, mean over clients. base: all base classes together. new: classes no client
-    ever saw. domains: base classes in each domain. Where clients deploy different prompts, base, new and domains are
-    means over their prompts; where all deploy the same, they are that one's.
+    local: each client on its own classes, mean over the clients that have two or more. local_all: each client's own
+    test images among all base classes. base: all base classes together. new: classes no client ever saw. domains: base
+    classes in each domain. Where clients deploy different prompts, base, new and domains are means over their prompts;
+    where all deploy the same, they are that one's.
     """
-    local = {d.client: local_accuracy(method, prompts[d.client], task, d, "test") for d in task.clients if len(d.test)}
+    tested = {data.client: data for data in task.clients if len(data.test)}
     different = distinct(prompts)
+    place = {client: number if len(different) > 1 else 0 for number, client in enumerate(prompts)}
 
-    domains = mean_accuracies(method, different, task.base_classes, {"": task.base_test, **task.domain_tests})
-    base = domains.pop("")
+    splits = [task.base_test, *task.domain_tests.values(), *(data.test for data in tested.values())]
+    right, rows = rows_right(method, different, task.base_classes, splits)
+    means = [fmean(one[held].mean().item() for one in right) for held in rows[: 1 + len(task.domain_tests)]]
+    base, *domains = (Score(mean, len(split)) for mean, split in zip(means, splits, strict=False))
+
+    local: dict[int, ClientScore] = {}
+    for (client, data), held in zip(tested.items(), rows[1 + len(task.domain_tests) :], strict=True):
+        own = local_accuracy(method, prompts[client], task, data, "test") if has_choice(data) else None
+        local[client] = ClientScore(own, right[place[client]][held].mean().item(), len(data.test))
     new = None
     if len(task.new_test):
-        new = fmean(accuracy(method, prompt, task.new_classes, task.new_test) for prompt in different)
-    return Evaluation.of(method.name, local, base, new, domains)
+        mean = fmean(accuracy(method, prompt, task.new_classes, task.new_test) for prompt in different)
+        new = Score(mean, len(task.new_test))
+    return Evaluation.of(method.name, local, base, new, dict(zip(task.domain_tests, domains, strict=True)))
 
 
 class Evaluator(Protocol):
@@ -152,16 +199,24 @@ def validate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
 def mean_accuracies(
     method: Method, prompts: Sequence[ClientPrompt], classes: Sequence[str], splits: Mapping[str, Split]
 ) -> dict[str, float]:
-    """Accuracy on each of ``splits``, mean over ``prompts``; splits may overlap.
+    """Accuracy on each of ``splits``, mean over ``prompts``; splits may overlap."""
+    right, rows = rows_right(method, prompts, classes, list(splits.values()))
+    return {name: fmean(one[held].mean().item() for one in right) for name, held in zip(splits, rows, strict=True)}
+
+
+def rows_right(
+    method: Method, prompts: Sequence[ClientPrompt], classes: Sequence[str], splits: Sequence[Split]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """For each prompt, 1.0 or 0.0 for every image of ``splits`` together; and the rows of each split in these.
 
     Every image is scored and every class name encoded once a prompt, whatever the number of splits.
     """
-    everything, rows = joined(list(splits.values()))
+    everything, rows = joined(splits)
     right = [
         (predicted(method.client_logits(prompt, classes, everything)).cpu() == everything.labels).double()
         for prompt in prompts
     ]
-    return {name: fmean(one[own].mean().item() for one in right) for name, own in zip(splits, rows, strict=True)}
+    return right, rows
 
 
 def joined(splits: Sequence[Split]) -> tuple[Split, list[Tensor]]:

@@ -270,9 +270,19 @@ class Training:
             "evaluation",
             stage=stage,
             name=figures.name,
-            local=[{"client": c, "name": names[c], "accuracy": a} for c, a in found.local.items()],
+            local=[
+                {
+                    "client": client,
+                    "name": names[client],
+                    "accuracy": score.local,
+                    "all_classes": score.local_all,
+                    "items": score.items,
+                }
+                for client, score in found.local.items()
+            ],
             local_mean=figures.local,
             local_std=figures.local_std,
+            local_all=figures.local_all,
             base=figures.base,
             new=figures.new,
             hm=figures.hm,
@@ -285,7 +295,7 @@ class Training:
     def _metrics(
         self, evaluations: dict[str, Evaluation], trained: dict[str, tuple[Federation, FederationState]]
     ) -> dict[str, Any]:
-        figures = {stage: dataclasses.asdict(found.figures) for stage, found in evaluations.items()}
+        figures = {stage: found.figures.recorded() for stage, found in evaluations.items()}
         own = self.experiment.config.method
         metrics: dict[str, Any] = {name: figures[name] for name in BASELINES if name in figures}
         metrics["method"] = figures[own]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -176,19 +176,55 @@ def failed(job: Job, why: str, seconds: float = 0.0) -> Reply:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Test accuracies in 0..1. ``local_std`` is over clients; ``new`` and ``hm`` are None without new classes.
+class Score:
+    """An ``accuracy`` in 0..1 over ``items`` test items."""
 
+    accuracy: float
+    items: int
+
+
+@dataclass(frozen=True)
+class ClientScore:
+    """One client's prompt on its own ``items`` test items: ``local`` among its own classes, ``local_all`` among all
+    base classes. ``local`` is None for a client with one class, which has nothing to choose between."""
+
+    local: float | None
+    local_all: float
+    items: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Test accuracies in 0..1; ``new`` and ``hm`` are None without new classes.
+
+    ``local`` is the mean over clients with two classes or more, None if there is none; ``one_class`` lists the clients
+    that it leaves out. ``local_all`` is the mean over all clients; ``local_std``, ``local_all_std`` are over clients.
     ``domains``: domain -> accuracy on its test images, for tasks that have ``domain_tests``.
+    ``intervals``: figure -> ends of its 95 % interval (promptfed.intervals); ``items``: figure -> test items behind it.
+    ``domain_intervals`` and ``domain_items``: the same of ``domains``.
     """
 
     name: str
-    local: float
-    local_std: float
+    local: float | None
+    local_std: float | None
     base: float
     new: float | None
     hm: float | None
     domains: Mapping[str, float] = field(default_factory=dict)
+    local_all: float | None = None
+    local_all_std: float | None = None
+    one_class: tuple[int, ...] = ()
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    items: Mapping[str, int] = field(default_factory=dict)
+    domain_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    domain_items: Mapping[str, int] = field(default_factory=dict)
+
+    def recorded(self) -> dict[str, Any]:
+        """As JSON has it: no tuples, so that it equals what is read back."""
+        found = asdict(self)
+        for name in ("intervals", "domain_intervals"):
+            found[name] = {key: list(ends) for key, ends in found[name].items()}
+        return {**found, "one_class": list(self.one_class)}
 
 
 @dataclass(frozen=True)

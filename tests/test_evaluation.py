@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import fmean, pstdev
+from statistics import fmean, harmonic_mean, pstdev
 
 import pytest
 import torch
 
 from promptfed.errors import DataError
 from promptfed.evaluation import accuracy, evaluate, joined, local_accuracy, validate
+from promptfed.intervals import wilson_interval
 from promptfed.methods.context import ContextConfig
 from promptfed.methods.local_only import LocalOnly
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
@@ -47,17 +48,60 @@ def test_figures_are_the_means_they_say(setup, toy_task):
     method = LocalOnly(ContextConfig(), setup)
     prompts = {c: ClientPrompt(NO_PROMPT, (1 + 2 * (c == 1)) * method.init_personal(c)) for c in range(3)}
     found = evaluate(method, prompts, toy_task)
-    local = [local_accuracy(method, prompts[c.client], toy_task, c, "test") for c in toy_task.clients]
+    each = {c.client: local_accuracy(method, prompts[c.client], toy_task, c, "test") for c in toy_task.clients}
+    everywhere = [accuracy(method, prompts[c.client], toy_task.base_classes, c.test) for c in toy_task.clients]
     base = fmean(accuracy(method, p, toy_task.base_classes, toy_task.base_test) for p in prompts.values())
     figures = found.figures
-    assert list(found.local.values()) == local
-    assert (figures.local, figures.local_std, figures.base) == (fmean(local), pstdev(local), base)
+    assert [score.local for score in found.local.values()] == [None, None, each[2]], "one class cannot be missed"
+    assert [score.local_all for score in found.local.values()] == everywhere
+    assert (figures.local, figures.local_std, figures.base) == (each[2], 0.0, base)
+    assert (figures.local_all, figures.local_all_std) == (fmean(everywhere), pstdev(everywhere))
+    assert figures.one_class == (0, 1)
+
+
+def test_clients_with_one_class_are_left_out_of_local(setup, toy_task, make_split):
+    """However many have one class: the mean is over the others, and absent where there are none."""
+    method = PromptFL(PromptFLConfig(), setup)
+    several = replace(toy_task.clients[0], classes=(0, 1), test=make_split(40, [0, 1, 1]))
+    for clients, choosing in (
+        (toy_task.clients, [2]),
+        ((several, *toy_task.clients[1:]), [0, 2]),
+        (toy_task.clients[:2], []),
+        ((replace(toy_task.clients[2], client=0, classes=(3,)),), []),
+    ):
+        task = replace(toy_task, clients=tuple(clients))
+        prompts = {c.client: ClientPrompt(method.init_shared()) for c in clients}
+        found = evaluate(method, prompts, task)
+        each = [local_accuracy(method, prompts[c], task, task.client(c), "test") for c in choosing]
+        assert found.figures.one_class == tuple(c.client for c in clients if c.client not in choosing)
+        assert found.figures.items["local"] == sum(len(task.client(c).test) for c in choosing)
+        assert found.figures.local_all is not None
+        if choosing:
+            assert found.figures.local == fmean(each)
+        else:
+            assert (found.figures.local, found.figures.local_std, found.figures.hm) == (None, None, None)
+
+
+def test_intervals_stand_beside_the_figures(setup, toy_task, make_split):
+    method = PromptFL(PromptFLConfig(), setup)
+    task = replace(toy_task, domain_tests={"sketch": make_split(7, [0, 1, 2, 3])})
+    figures = evaluate(method, same_for_all(method), task).figures
+    assert figures.intervals["base"] == wilson_interval(figures.base, len(toy_task.base_test))
+    assert figures.intervals["new"] == wilson_interval(figures.new, len(toy_task.new_test))
+    assert figures.domain_intervals == {"sketch": wilson_interval(figures.domains["sketch"], 4)}
+    assert "local" not in figures.intervals, "one client has a choice: there is no spread over clients"
+    low, high = figures.intervals["local_all"]
+    assert low <= figures.local_all <= high
+    assert figures.items == {"local": 10, "local_all": 3 + 4 + 10, "base": 20, "new": 10}
 
 
 def test_hm_is_the_harmonic_mean_of_the_three(setup, toy_task, monkeypatch):
-    said = {id(toy_task.new_test): 1.0}
-    monkeypatch.setattr("promptfed.evaluation.accuracy", lambda m, p, c, split, among=None: said.get(id(split), 0.5))
-    monkeypatch.setattr("promptfed.evaluation.mean_accuracies", lambda m, p, c, splits: dict.fromkeys(splits, 0.25))
+    scores = {id(toy_task.new_test): 1.0}
+    monkeypatch.setattr("promptfed.evaluation.accuracy", lambda m, p, c, split, among=None: scores.get(id(split), 0.5))
+    quarter = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    monkeypatch.setattr(
+        "promptfed.evaluation.rows_right", lambda m, p, c, splits: ([quarter], [torch.arange(4)] * len(splits))
+    )
     method = PromptFL(PromptFLConfig(), setup)
     figures = evaluate(method, same_for_all(method), toy_task).figures
     assert (figures.local, figures.base, figures.new) == (0.5, 0.25, 1.0)
@@ -75,7 +119,7 @@ def test_no_new_classes_leaves_new_and_hm_out(setup, toy_task):
 def test_class_text_is_encoded_once_for_each_prompt_and_class_list(setup, toy_task):
     method = PromptFL(PromptFLConfig(), setup)
     evaluate(method, same_for_all(method), toy_task)
-    own = sum(len(c.classes) for c in toy_task.clients)
+    own = sum(len(c.classes) for c in toy_task.clients if len(c.classes) > 1)
     assert setup.backbone.calls.texts == own + len(toy_task.base_classes) + len(toy_task.new_classes)
 
 
@@ -126,13 +170,13 @@ def test_validation_looks_at_no_test_image(setup, toy_task):
     )
     figures = validate(method, prompts, blind)
     assert figures == validate(method, prompts, toy_task)
-    assert figures.local == fmean(local_accuracy(method, prompts[c.client], blind, c, "val") for c in blind.clients)
+    assert figures.local == local_accuracy(method, prompts[2], blind, blind.clients[2], "val"), "the others: one class"
     everyone, _ = joined([c.val for c in blind.clients])
     assert len(everyone) == sum(len(c.val) for c in blind.clients)
     assert figures.base == pytest.approx(
         fmean(accuracy(method, p, blind.base_classes, everyone) for p in prompts.values())
     )
-    assert figures.hm == pytest.approx(2 / (1 / figures.local + 1 / figures.base))
+    assert figures.hm == harmonic_mean([figures.local, figures.base])
 
 
 def test_validation_needs_validation_images(setup, toy_task):

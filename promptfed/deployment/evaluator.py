@@ -13,16 +13,17 @@ from promptfed.engines.flower import start_of
 from promptfed.errors import DeploymentError
 from promptfed.evaluation import Evaluation
 from promptfed.federation import Federation
-from promptfed.types import FederationState
+from promptfed.types import ClientScore, FederationState, Score
 
 
 class SiteEvaluator:
     """The protocol of promptfed.evaluation, each figure computed where the data is.
 
-    local: every site on its own classes, mean over sites. Where nodes simulate clients of one task, base, new and
-    domains are of the common test images, mean over the clients' prompts, as in one process. Where sites have data of
-    their own there are no common images: base is the share of *all sites' test images* that are classified right among
-    all base classes, each by its own site's prompt; new and domains likewise.
+    local: every site on its own classes, mean over the sites that have two or more; local_all: its own test images
+    among all base classes. Where nodes simulate clients of one task, base, new and domains are of the common test
+    images, mean over the clients' prompts, as in one process. Where sites have data of their own there are no common
+    images: base is the share of *all sites' test images* that are classified right among all base classes, each by its
+    own site's prompt; new and domains likewise.
 
     Sites that do not answer within ``seconds`` (each time) are left out of the figures and named.
     """
@@ -33,8 +34,9 @@ class SiteEvaluator:
     def validate(self, federation: Federation, state: FederationState) -> float:
         """NaN if no site with validation images answered."""
         answers = self._ask(federation, state, federation.clients, ())
-        judged = [answer.local.accuracy for answer in answers.values() if answer.local is not None]
-        return fmean(judged) if judged else float("nan")
+        choosing = [answer.local for answer in answers.values() if answer.local is not None]
+        judged = choosing or [answer.local_all for answer in answers.values() if answer.local_all is not None]
+        return fmean(one.accuracy for one in judged) if judged else float("nan")
 
     def evaluate(self, federation: Federation, state: FederationState) -> Evaluation:
         """Raises DeploymentError if no site with test images answered."""
@@ -43,17 +45,16 @@ class SiteEvaluator:
         alike = all(sent[c] is sent[first] and not len(state.personal[c]) for c in federation.clients)
         whole = federation.clients[:1] if alike and self.agreement.simulated else federation.clients
         answers = self._ask(federation, state, federation.clients, whole, part="test")
-        local = {c: answers[c].local for c in sorted(answers)}
-        accuracies = {c: found.accuracy for c, found in local.items() if found is not None}
+        local = {c: score for c in sorted(answers) if (score := _client_score(answers[c])) is not None}
         base = self._joint([answers[c].base for c in whole if c in answers])
-        if not accuracies or base is None:
+        if not local or base is None:
             raise DeploymentError("no site with test images answered: start the run again to repeat the tests")
         new = self._joint([answers[c].new for c in whole if c in answers])
         domains = {
-            name: self._joint([answers[c].domains.get(name) for c in whole if c in answers]) or 0.0
+            name: self._joint([answers[c].domains.get(name) for c in whole if c in answers]) or Score(0.0, 0)
             for name in sorted({name for answer in answers.values() for name in answer.domains})
         }
-        return Evaluation.of(federation.method.name, accuracies, base, new, domains)
+        return Evaluation.of(federation.method.name, local, base, new, domains)
 
     def finish(self, federation: Federation, state: FederationState) -> dict[int, str]:
         """Let every site write down the prompt that it deploys. Client -> where, or why not (in brackets)."""
@@ -105,14 +106,23 @@ class SiteEvaluator:
             "start": start_of(state.personal[client]),
         }
 
-    def _joint(self, found: Sequence[Right | None]) -> float | None:
-        """One figure out of several prompts'; None if nobody has test images for it."""
+    def _joint(self, found: Sequence[Right | None]) -> Score | None:
+        """One score out of several prompts'; None if nobody has test images for it."""
         known = [one for one in found if one is not None and one.of]
         if not known:
             return None
         if self.agreement.simulated:  # the same images each time
-            return fmean(one.accuracy for one in known)
-        return sum(one.right for one in known) / sum(one.of for one in known)
+            return Score(fmean(one.accuracy for one in known), known[0].of)
+        items = sum(one.of for one in known)
+        return Score(sum(one.right for one in known) / items, items)
+
+
+def _client_score(answer: EvaluateAnswer) -> ClientScore | None:
+    """None for a site without test images."""
+    if answer.local_all is None:
+        return None
+    own = None if answer.local is None else answer.local.accuracy
+    return ClientScore(own, answer.local_all.accuracy, answer.local_all.of)
 
 
 def places(found: Mapping[int, str], agreement: Agreement) -> list[str]:

@@ -154,10 +154,12 @@ class Right(Words):
 
 
 class EvaluateAnswer(Words):
-    """``local``: on the site's own classes. ``base``, ``new``, ``domains``: only if the whole was asked for."""
+    """``local``: on the site's own classes, None where it has one only; ``local_all``: the same images among all base
+    classes. ``base``, ``new``, ``domains``: only if the whole was asked for."""
 
     client: Count
     local: Right | None
+    local_all: Right | None = None
     base: Right | None = None
     new: Right | None = None
     domains: dict[str, Right] = Field(default_factory=dict)

@@ -21,7 +21,7 @@ from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
 from promptfed.deployment.take_home import write_site_bundle
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
-from promptfed.evaluation import accuracy, local_accuracy, mean_accuracies
+from promptfed.evaluation import accuracy, has_choice, local_accuracy, mean_accuracies
 from promptfed.experiment import Experiment, resolve
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
@@ -164,10 +164,12 @@ class Site:
         prompt, task = ClientPrompt(shared, self._personal(store, method, work)), experiment.task
         started, data = self._since(began), task.clients[work.client]
         split = data.val if work.part == "val" else data.test
-        local = base = new = None
+        local = local_all = base = new = None
         domains: dict[str, messages.Right] = {}
         if len(split):
-            local = _right(local_accuracy(method, prompt, task, data, work.part), split)
+            local_all = _right(accuracy(method, prompt, task.base_classes, split), split)
+            if has_choice(data):
+                local = _right(local_accuracy(method, prompt, task, data, work.part), split)
         if work.whole:
             if len(task.base_test):
                 tests = {"": task.base_test, **task.domain_tests}
@@ -176,7 +178,9 @@ class Site:
                 domains = {name: _right(value, tests[name]) for name, value in found.items()}
             if len(task.new_test):
                 new = _right(accuracy(method, prompt, task.new_classes, task.new_test), task.new_test)
-        words = messages.EvaluateAnswer(client=work.client, local=local, base=base, new=new, domains=domains)
+        words = messages.EvaluateAnswer(
+            client=work.client, local=local, local_all=local_all, base=base, new=new, domains=domains
+        )
         return codec.pack(words, started)
 
     def _finish(self, content: Any, began: float) -> Any:

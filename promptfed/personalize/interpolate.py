@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.evaluation import share_right
+from promptfed.evaluation import has_choice, share_right
 from promptfed.methods.base import Method, cosine_logits, mixed_features
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split
 
@@ -128,8 +128,9 @@ def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) ->
 class ClientCurve:
     """One client's accuracies, one for each alpha; empty where it has no such images.
 
-    ``val`` and ``local``: validation and test images of its own classes, among these; ``base`` and ``new``: the test
-    images of all base classes and of the classes nobody trained on.
+    ``val`` and ``local``: validation and test images of its own classes, among these. A client with one class has
+    nothing to choose between: its ``val`` is among all base classes, and its ``local`` is empty. ``base`` and ``new``:
+    the test images of all base classes and of the classes nobody trained on.
     """
 
     val: tuple[float, ...]
@@ -144,10 +145,11 @@ def client_curve(
 ) -> ClientCurve:
     """What ``prompt`` of the client with ``data`` reaches at each alpha, and which alpha its validation images pick."""
     sweep = Sweep(method, prompt, alphas)
-    val = sweep.accuracies(task.base_classes, data.val, data.classes)
+    chooses = has_choice(data)
+    val = sweep.accuracies(task.base_classes, data.val, data.classes if chooses else None)
     return ClientCurve(
         val=val,
-        local=sweep.accuracies(task.base_classes, data.test, data.classes),
+        local=sweep.accuracies(task.base_classes, data.test, data.classes) if chooses else (),
         base=sweep.accuracies(task.base_classes, task.base_test),
         new=sweep.accuracies(task.new_classes, task.new_test),
         choice=choose(alphas, val, len(data.val)),

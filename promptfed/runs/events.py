@@ -8,8 +8,9 @@
 | round | stage, round, loss, accuracy, val_accuracy, bytes_up, bytes_down, seconds, clients, failed |
 | incident | stage, round, kind (refused, limited, unmerged), client (null: the whole round), why |
 | validation | stage, round, seconds, *_calls |
-| evaluation | stage, name, local [{client, name, accuracy}], local_mean, local_std, base, new, hm, seconds, *_calls |
+| evaluation | stage, name, local [{client, accuracy, all_classes, items}], local_mean, base, new, hm, *_calls |
 
+In an evaluation, ``accuracy`` is null for a client with one class.
 A client whose process had to be started for its work (a site) also has start_seconds.
 A stage is one federation inside a run: the method itself, or a baseline (zero_shot, local_only).
 """

@@ -25,7 +25,8 @@ def prompts(folder):
 def test_a_run_leaves_everything_behind(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     for row in ("zero_shot", "local_only", "method"):
-        assert set(metrics[row]) == {"name", "local", "local_std", "base", "new", "hm", "domains"}
+        assert {"name", "local", "local_std", "local_all", "base", "new", "hm", "domains"} <= set(metrics[row])
+        assert metrics[row]["intervals"]["base"][0] <= metrics[row]["base"] <= metrics[row]["intervals"]["base"][1]
         assert 0 <= metrics[row]["base"] <= 1
     assert metrics["cost"]["bytes_up"] > 0
     assert {"image_encoder_calls", "text_encoder_calls", "seconds", "bytes_down"} <= set(metrics["cost"])

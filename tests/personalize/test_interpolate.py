@@ -216,5 +216,17 @@ def test_at_alpha_1_and_0_the_rows_are_the_runs_own_figures(finish, toy_task):
     assert (own["local"], own["local_std"]) == pytest.approx((figures.local, figures.local_std))
     assert (own["base"], own["new"], own["hm"]) == pytest.approx((figures.base, figures.new, figures.hm))
     newcomer = finished.prompt(None)
-    local = [local_accuracy(finished.method, newcomer, toy_task, data, "test") for data in toy_task.clients]
+    choosing = [data for data in toy_task.clients if len(data.classes) > 1]
+    local = [local_accuracy(finished.method, newcomer, toy_task, data, "test") for data in choosing]
     assert shared["local"] == pytest.approx(fmean(local))
+
+
+def test_a_client_with_one_class_chooses_its_alpha_among_all_classes(finish, toy_task):
+    """Of its own class every alpha gets 100 %: that says nothing about which is best."""
+    finished = finish("promptfolio")
+    for data in toy_task.clients:
+        found = client_curve(finished.method, finished.prompt(data.client), (0.0, 0.5, 1.0), toy_task, data)
+        chooses = len(data.classes) > 1
+        sweep = Sweep(finished.method, finished.prompt(data.client), (0.0, 0.5, 1.0))
+        assert found.val == sweep.accuracies(toy_task.base_classes, data.val, data.classes if chooses else None)
+        assert len(found.local) == (3 if chooses else 0)
