@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from promptfed.readers.json_reader import parse_json
 from promptfed.tasks.sources.base import Item
 
 OracleAbility = Literal["soft prompts", "text prompts", "pixel prompts", "generation", "token proposals"]
@@ -124,7 +125,7 @@ class Answer:
 
     @classmethod
     def from_json(cls, text: str) -> Answer:
-        found = json.loads(text)
+        found = parse_json(text, any_strings=True)
         return cls(**{**found, "scores": tuple(found["scores"]), "tokens": tuple(found["tokens"])})
 
 

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
 from promptfed.blackbox.text_state import text_of, text_tensor
+from promptfed.errors import FormatError
 from promptfed.prompts import PromptState
+from promptfed.readers.json_reader import parse_json
 from promptfed.types import Update
 
 DISCLAIMER = "Some examples follow. They were not checked and may be wrong."
@@ -31,8 +33,8 @@ def packed(found: Sequence[Demonstration]) -> str:
 def unpacked(text: str) -> list[Demonstration]:
     """What ``packed`` made; whatever does not look like a demonstration is left out."""
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError):
+        rows = parse_json(text, finite=False, any_strings=True)
+    except FormatError:
         return []
     found = []
     for row in rows if isinstance(rows, list) else []:

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from promptfed.errors import ConfigError
+from promptfed.readers.text import read_text
 from promptfed.tasks.sources.base import TextItem
 from promptfed.tasks.sources.bundled_texts import FOLDER, NAMES
 from promptfed.types import Split
@@ -16,7 +17,7 @@ from promptfed.types import Split
 @cache
 def public_words() -> tuple[str, ...]:
     """The words of the texts that come with promptfed, sorted: replacements that give away nothing of a client's."""
-    text = " ".join((FOLDER / f"{name}.tsv").read_text(encoding="utf-8") for name in NAMES)
+    text = " ".join(read_text(FOLDER / f"{name}.tsv") for name in NAMES)
     return tuple(sorted(set(re.findall(r"[a-z]{2,}", text.lower()))))
 
 

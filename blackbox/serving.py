@@ -17,7 +17,8 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from promptfed.errors import BackboneError, ConfigError, OracleError
+from promptfed.errors import BackboneError, ConfigError, FormatError, OracleError
+from promptfed.readers.files import open_regular
 
 HOST = "127.0.0.1"
 """Nobody else's machine can reach it."""
@@ -49,8 +50,10 @@ def model_file(model: str) -> tuple[Path, str]:
         return packaged_gguf(), "gemma"
     path = Path(model).expanduser()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_gguf = file.read(4) == b"GGUF"
+    except FormatError as error:
+        raise BackboneError(f"cannot read model: {error}; give gemma, or a GGUF file") from error
     except OSError as error:
         raise BackboneError(f"cannot read model '{model}' ({error.strerror}): give gemma, or a GGUF file") from error
     if not is_gguf:

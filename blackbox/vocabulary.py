@@ -18,7 +18,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from promptfed.blackbox.search.base import Tokens
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, FormatError
+from promptfed.readers.text import filled_lines
 from promptfed.tasks.form import Form
 
 BUNDLED = Path(__file__).parent / "words.txt"
@@ -90,10 +91,10 @@ def _listed(vocabulary: str) -> list[str]:
     else:
         raise ConfigError(f"vocabulary '{vocabulary}' must be 'bundled' or 'file:PATH', a text file, one token a line")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = filled_lines(file)
+    except (OSError, FormatError) as error:
         raise ConfigError(f"vocabulary '{vocabulary}' cannot be read: {error}") from error
-    found = [" ".join(line.split()) for line in lines if line.strip()]
+    found = [" ".join(line.split()) for line in lines]
     for token in found:
         if len(token) > LONGEST or not token.isprintable():
             raise ConfigError(

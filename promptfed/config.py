@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, FormatError
+from promptfed.printable import printable
+from promptfed.readers.yaml_reader import parse_yaml, read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
 Options = dict[str, Any]
@@ -70,11 +72,12 @@ class RunConfig(BaseModel):
 def read_yaml(path: Path) -> Options:
     """A config file as a dictionary. Raises ConfigError naming the file if it is missing or not a YAML mapping."""
     try:
-        data = yaml.safe_load(path.read_text())
+        data = read_yaml_file(path)
     except FileNotFoundError as error:
         raise ConfigError(f"config file '{path}' does not exist") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read config file '{path}': {' '.join(str(error).split())}") from error
+    except (OSError, FormatError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read config file '{path}': {said}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"config file '{path}' must hold 'name: value' lines, not a {type(data).__name__}")
     return data
@@ -89,11 +92,10 @@ def parse_settings(settings: Sequence[str]) -> Options:
             raise ConfigError(f"--set '{setting}' must look like key=value, for example --set method.lr=0.01")
         section, dot, name = key.partition(".")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2026-13-45
-            said = " ".join(str(error).split())
-            fix = f"as plain text it is --set {key}='\"{text}\"'"
-            raise ConfigError(f"--set '{setting}': the value is not YAML ({said}); {fix}") from error
+            value = parse_yaml(text)
+        except FormatError as error:
+            fix = f"as plain text it is --set {printable(key, 80)}='\"{printable(text, 80)}\"'"
+            raise ConfigError(f"--set '{printable(setting, 120)}': the value is not YAML ({error}); {fix}") from error
         if dot:
             if f"{section}_options" not in SECTIONS:
                 allowed = ", ".join(s.removesuffix("_options") + ".NAME" for s in SECTIONS)
@@ -121,7 +123,7 @@ def _section(key: str, values: Mapping[str, Any]) -> Options:
     """The options under ``key``, none if it is absent. Raises ConfigError if something else stands there."""
     section = values.get(key, {})
     if not isinstance(section, dict):
-        raise ConfigError(f"option '{key}' is {section!r}: it must hold 'name: value' lines")
+        raise ConfigError(f"option '{key}' is {printable(repr(section), 200)}: it must hold 'name: value' lines")
     return section
 
 
@@ -132,12 +134,12 @@ def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
     except ValidationError as error:
         said = []
         for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"])
+            name = printable(".".join(str(part) for part in problem["loc"]), 100)
             if problem["type"] == "extra_forbidden":
                 known = sorted(model.model_fields)
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 hint = f"did you mean '{near[0]}'? " if near else ""
                 said.append(f"unknown {kind} '{name}': {hint}known are {', '.join(known) or 'none'}")
             else:
-                said.append(f"{kind} '{name}' is {problem['input']!r}: {problem['msg'].lower()}")
+                said.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {problem['msg'].lower()}")
         raise ConfigError("; ".join(said)) from error

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
-from promptfed.errors import RunError
+from promptfed.errors import FormatError, RunError
+from promptfed.readers.files import read_bytes
+from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 
 
 def _kept(tensor: Tensor) -> torch.dtype:
@@ -122,8 +123,8 @@ class PromptState(Mapping[str, Tensor]):
     def from_bytes(cls, data: bytes) -> PromptState:
         """Raises RunError if ``data`` is not a safetensors buffer."""
         try:
-            return cls(load(data))
-        except SafetensorError as error:
+            return cls(parse_tensors(data))
+        except FormatError as error:
             raise RunError(f"not a safetensors prompt: {error}") from error
 
     def save(self, path: Path) -> None:
@@ -133,8 +134,8 @@ class PromptState(Mapping[str, Tensor]):
     def load(cls, path: Path) -> PromptState:
         """Raises RunError naming ``path`` if it is missing or damaged."""
         try:
-            return cls.from_bytes(path.read_bytes())
-        except (OSError, RunError) as error:
+            return cls.from_bytes(read_bytes(path, MOST_BYTES))
+        except (OSError, FormatError, RunError) as error:
             raise RunError(f"cannot read prompt {path}: {error}") from error
 
     def sha256(self) -> str:

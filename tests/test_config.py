@@ -110,7 +110,8 @@ def test_yaml_names_every_option(tmp_path: Path) -> None:
         (b"rounds: [1", "cannot read config file"),
         (b"- 1\n- 2\n", "not a list"),
         (b"", "not a NoneType"),
-        (b"\xff\xfe\x00\x01", "cannot read config file"),
+        (b"\xff\xfe\x00\x01", "not a str"),
+        (b"data: \xe9t\xe9", "cannot read config file.*not UTF-8: byte 0xe9 at place 6"),
         (b"!!python/object/apply:os.getcwd []", "cannot read config file"),
     ],
 )
@@ -148,14 +149,30 @@ def test_a_whole_section_can_be_set_and_merges() -> None:
     assert parse_settings(["method.lr=1", "method_options={n_ctx: 2}"]) == {"method_options": {"lr": 1, "n_ctx": 2}}
 
 
+def test_a_date_is_text() -> None:
+    assert parse_settings(["data=2026-01-31", "task=2026-13-45"]) == {"data": "2026-01-31", "task": "2026-13-45"}
+
+
 @pytest.mark.parametrize(
-    "setting", ["a=[", "a={", "a=: :", "a='", "method.lr=[1", "a=!!python/name:os", "a=2026-13-45"]
+    "setting", ["a=[", "a={", "a=: :", "a='", "method.lr=[1", "a=!!python/name:os", "a=" + "[" * 20]
 )
 def test_a_value_that_is_not_yaml_is_an_error_of_one_line(setting: str) -> None:
     with pytest.raises(ConfigError, match="the value is not YAML") as caught:
         parse_settings([setting])
     assert f"--set '{setting}'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1\0", "[" * 2000 + "]" * 2000, "{a: " * 2000, "9" * 5000, "\udce9", "&a [*a]", "{a: 1, a: 2}", ".inf", '"\\0"'],
+)
+def test_a_value_that_no_option_can_have_is_refused_in_a_line_of_bounded_length(value: str) -> None:
+    for key in ("a", "method.lr", "task.words"):
+        with pytest.raises(ConfigError, match="the value is not YAML") as caught:
+            parse_settings([f"{key}={value}"])
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("setting", ["rounds", "=3", ""])

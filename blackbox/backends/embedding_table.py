@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from torch import Tensor
 from promptfed.backbones.base import hash_tensors
 from promptfed.blackbox.backends.tokens import Tokens
 from promptfed.errors import BackboneError
+from promptfed.readers.json_reader import read_json
+from promptfed.readers.tensors import read_header
 
 NAMES = (
     "embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight",
@@ -60,24 +61,36 @@ class EmbeddingTable:
         return hash_tensors([("embeddings", self.table)])
 
 
+def _files_by_tensor(index: Any) -> dict[str, str]:
+    """Tensor -> file, both plain names: an index leads to no other folder."""
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict) or not all(
+        isinstance(file, str) and Path(file).name == file for file in names.values()
+    ):
+        raise ValueError("its index has no 'weight_map' of files in the same folder")
+    return dict(names)
+
+
 def _table(folder: Path) -> Tensor:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     index = folder / "model.safetensors.index.json"
     names: dict[str, str] = {}
     try:
         if index.is_file():
-            names = json.loads(index.read_text())["weight_map"]
+            names = _files_by_tensor(read_json(index))
         else:
             for file in sorted(folder.glob("*.safetensors")):
-                with safe_open(str(file), framework="pt") as opened:
-                    names |= dict.fromkeys(opened.keys(), file.name)
+                names |= dict.fromkeys(sorted(read_header(file)), file.name)
         found = [name for ending in NAMES for name in names if name.endswith(ending)]
         if not found:
             raise BackboneError(f"{folder} holds no token embeddings in safetensors (sought: {', '.join(NAMES)})")
-        with safe_open(str(folder / names[found[0]]), framework="pt") as opened:
+        file = folder / names[found[0]]
+        if found[0] not in read_header(file):
+            raise BackboneError(f"{file} does not hold '{found[0]}', as its index says")
+        with safe_open(str(file), framework="pt") as opened:
             table: Tensor = opened.get_tensor(found[0])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise BackboneError(f"cannot read the token embeddings in {folder}: {error}") from error
     if table.dim() != 2 or not table.is_floating_point():
         raise BackboneError(f"the token embeddings in {folder} are {tuple(table.shape)} {table.dtype}, not a table")

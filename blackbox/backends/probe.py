@@ -22,6 +22,7 @@ from promptfed.blackbox.backends.label_scoring import (
 )
 from promptfed.blackbox.backends.transport import Asking, Endpoint, Refused, Transport, Unanswerable, Unusable
 from promptfed.errors import OracleError
+from promptfed.readers.json_reader import parse_json
 from promptfed.tasks.form import Form
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class Findings:
 
     @classmethod
     def from_json(cls, text: str) -> Findings:
-        found = json.loads(text)
+        found = parse_json(text)
         return cls(**{**found, "first": tuple(found["first"])})
 
     def rules(self, tokens: int, temperature: float = 0.0) -> dict[str, Any]:

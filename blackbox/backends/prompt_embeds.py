@@ -34,6 +34,7 @@ from promptfed.blackbox.backends.transport import Asking, Refused, Unusable, che
 from promptfed.blackbox.candidate import Answer, Candidate, OracleAbility, Query, ScoreQuery
 from promptfed.blackbox.options import OracleOptions
 from promptfed.errors import ConfigError, DataError, OracleError
+from promptfed.readers.json_reader import parse_json
 from promptfed.tasks.form import Form
 from promptfed.tasks.sources.base import TextItem
 
@@ -131,7 +132,7 @@ class PromptEmbeds(RemoteBackend):
         if not isinstance(query.item, TextItem):
             raise DataError(f"{query.item.name} is not a text, which is what oracle '{self.name}' reads")
         words = self.words(query)
-        found: dict[str, Any] = json.loads(self._found[words])
+        found: dict[str, Any] = parse_json(self._found[words])
         vectors = self.vectors(query.prompt, query.item.text)
         ids = self.first_ids(words)
         decode = self.table.tokens.tokenizer.decode

@@ -23,6 +23,7 @@ from promptfed.blackbox.text_state import text_of, text_tensor
 from promptfed.errors import ConfigError
 from promptfed.methods.base import METHODS, MethodConfig, Setup, Shape
 from promptfed.prompts import PromptState
+from promptfed.readers.json_reader import parse_json
 from promptfed.scores import predicted
 from promptfed.tasks.sources.base import ANSWER_CLASSES, Item, QuestionItem, TextItem
 from promptfed.types import Broadcast, ClientData, Split
@@ -205,7 +206,7 @@ class FedSPSC(BlackBoxMethod):
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         """Of dp, the worked examples; of sp, the one wording that was right most often (predictions take all)."""
         if self._is_sp:
-            return Candidate(json.loads(text_of(shared["phrasings"]))[int(shared["right"].argmax())])
+            return Candidate(parse_json(text_of(shared["phrasings"]))[int(shared["right"].argmax())])
         return Candidate(text_of(shared["demonstrations"]))
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:

@@ -66,22 +66,25 @@ class ClassTokens:
 @dataclass(frozen=True)
 class DeepContext:
     """``vectors`` ``(depth - 1, n_ctx, dim)``, or row by row ``(depth - 1, rows, n_ctx, dim)``, for ``slots``
-    ``(rows, n_ctx)`` at the input of blocks 1, 2, ..."""
+    ``(rows, n_ctx)`` at the input of blocks ``first``, ``first + 1``, ..."""
 
     vectors: Tensor
     slots: Tensor
+    first: int = 1
 
     def select(self, rows: slice) -> DeepContext:
         """The contexts of some rows."""
-        return DeepContext(self.vectors if self.vectors.dim() == 3 else self.vectors[:, rows], self.slots[rows])
+        vectors = self.vectors if self.vectors.dim() == 3 else self.vectors[:, rows]
+        return DeepContext(vectors, self.slots[rows], self.first)
 
     def put(self, hidden: Tensor, block: int) -> Tensor:
         """``hidden`` ``(rows, length, dim)``, the input of ``block``, its slots replaced where it has a context."""
-        if not 1 <= block <= len(self.vectors):
+        number = block - self.first
+        if not 0 <= number < len(self.vectors):
             return hidden
         rows, _, dim = hidden.shape
         index = self.slots[:, :, None].expand(-1, -1, dim)
-        return hidden.scatter(1, index, self.vectors[block - 1].to(hidden.dtype).expand(rows, -1, -1))
+        return hidden.scatter(1, index, self.vectors[number].to(hidden.dtype).expand(rows, -1, -1))
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,14 @@ class PromptedText:
     """Class names with a context ``(n_ctx, dim)`` or ``(classes, n_ctx, dim)``, to be encoded.
 
     ``deep`` ``(depth - 1, n_ctx, dim)``: contexts that replace what stands in the slots at the input of blocks
-    1, 2, ... (counting from 0) of the text tower; for backbones with deep text prompts.
+    ``first``, ``first + 1``, ... (counting from 0) of the text tower; for backbones with deep text prompts. With
+    ``first`` 0 they also replace ``ctx`` and the positions that were added to it.
     """
 
     ctx: Tensor
     tokens: ClassTokens
     deep: Tensor | None = None
+    first: int = 1
 
 
 class Backbone(ABC):
@@ -170,15 +175,15 @@ class Backbone(ABC):
         return self.encode_prompted_texts([PromptedText(ctx, tokens, deep)])[0]
 
     def encode_prompted_texts(self, texts: Sequence[PromptedText]) -> list[Tensor]:
-        """Features ``(classes, embed_dim)`` of each of ``texts``; those with deep contexts of one shape share passes,
-        and so do those without.
+        """Features ``(classes, embed_dim)`` of each of ``texts``; those with deep contexts of one shape and place share
+        passes, and so do those without.
 
         Sharing changes results by rounding only: rows do not see each other, and padding is not seen either.
         """
         found: dict[int, Tensor] = {}
-        waiting: dict[torch.Size | None, list[int]] = {}
+        waiting: dict[tuple[torch.Size, int] | None, list[int]] = {}
         for number, text in enumerate(texts):
-            together = waiting.setdefault(None if text.deep is None else text.deep.shape, [])
+            together = waiting.setdefault(None if text.deep is None else (text.deep.shape, text.first), [])
             if together and sum(len(texts[i].tokens.end) for i in (*together, number)) > JOINT_ROWS:
                 found.update(self._encode_jointly(texts, together))
                 together.clear()
@@ -198,7 +203,9 @@ class Backbone(ABC):
             for text, size in zip(asked, sizes, strict=True)
             if text.deep is not None
         ]
-        context = DeepContext(torch.cat(deep, 1), torch.cat([t.tokens.slots for t in asked])) if deep else None
+        context = None
+        if deep:
+            context = DeepContext(torch.cat(deep, 1), torch.cat([t.tokens.slots for t in asked]), asked[0].first)
         features = self.encode_embeddings(torch.cat(padded), ends, context)
         return dict(zip(chosen, features.split(sizes), strict=True))
 

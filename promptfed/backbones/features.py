@@ -21,11 +21,13 @@ from weakref import WeakKeyDictionary
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.backbones.base import Backbone
 from promptfed.errors import ConfigError, DataError
+from promptfed.readers.files import read_bytes
+from promptfed.readers.tensors import MOST_BYTES, parse_tensors, read_header
 from promptfed.tasks.sources.base import ImageItem, Item
 from promptfed.tasks.sources.readable import cache_folder
 from promptfed.types import Split
@@ -46,6 +48,10 @@ PIXEL_BYTES = 1_000_000_000
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and the number of items to do."""
+
+
+KEY_BYTES = 32
+"""Of an id: a SHA-256."""
 
 
 @dataclass
@@ -155,6 +161,9 @@ def _write_shard(home: Path, features: dict[str, Tensor]) -> None:
 def _read_keys(shard: Path) -> list[str] | None:
     """The ids in ``shard``, in row order; None if it is gone, or damaged (then it is deleted)."""
     try:
+        keys = read_header(shard).get("keys")
+        if keys is None or keys.dtype != "U8" or len(keys.shape) != 2 or keys.shape[1] != KEY_BYTES:
+            raise ValueError("it has no keys")
         with safe_open(shard, "pt") as file:
             return [bytes(row).hex() for row in file.get_tensor("keys").tolist()]
     except FileNotFoundError:
@@ -167,16 +176,16 @@ def _read_keys(shard: Path) -> list[str] | None:
 def _read_shard(shard: Path) -> Tensor | None:
     """All features of ``shard``, marked as used now; None if it is gone, or damaged (then it is deleted)."""
     try:
-        data = shard.read_bytes()
+        data = read_bytes(shard, MOST_BYTES)
         if hashlib.sha256(data).hexdigest() != shard.stem:
             raise ValueError("its bytes do not match its name")
-        tensors = load(data)
+        tensors = parse_tensors(data)
         features: Tensor = tensors["features"]
-        if len(features) != len(tensors["keys"]):
+        if features.dim() < 2 or len(features) != len(tensors["keys"]):
             raise ValueError("it has not one feature for each key")
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         _drop(shard, error)
         return None
     try:

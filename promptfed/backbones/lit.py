@@ -37,6 +37,8 @@ from promptfed.backbones.minilm import load_minilm, loading, package_folder, wor
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
 from promptfed.errors import BackboneError
+from promptfed.readers.tensors import MOST_BYTES
+from promptfed.readers.torch_files import read_torch
 
 TOP_CLASSES = 20
 TEMPERATURE = 2.0
@@ -217,7 +219,7 @@ def _load_vision(weights: Path) -> Any:
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     own = model.state_dict()
     with loading(VISION):
-        given = torch.load(weights, map_location="cpu", weights_only=True)
+        given = read_torch(weights, MOST_BYTES)
         if [t.shape for t in own.values()] != [t.shape for t in given.values()]:
             raise ValueError(f"{weights.name} does not fit timm's tf_efficientnet_lite0")
     model.load_state_dict(dict(zip(own, given.values(), strict=True)))

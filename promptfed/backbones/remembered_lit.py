@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import nn
 
 from promptfed.backbones.base import Backbone, CallCount, freeze, hash_tensors
@@ -20,6 +20,9 @@ from promptfed.backbones.minilm import load_minilm, word_ids
 from promptfed.backbones.on_demand import UNFIT, WholeOnDemand, check_same_bits, folder_for
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
+from promptfed.readers.files import read_bytes
+from promptfed.readers.json_reader import read_json
+from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 from promptfed.runs.atomic import write_bytes
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ class RememberedLit(WholeOnDemand[LitBackbone], LitBackbone):
     kind = LitBackbone
 
     def __init__(self, folder: Path, whole: Callable[[], Backbone], device: str, precision: str) -> None:
-        about, blob = json.loads((folder / ABOUT).read_bytes()), (folder / MEAN).read_bytes()
+        about, blob = read_json(folder / ABOUT), read_bytes(folder / MEAN, MOST_BYTES)
         if about["format"] != FORMAT or hashlib.sha256(blob).hexdigest() != about["mean_sha256"]:
             raise ValueError("another format, or damaged")
         reader, tokenizer = load_minilm()
@@ -46,7 +49,7 @@ class RememberedLit(WholeOnDemand[LitBackbone], LitBackbone):
         start, stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         table: nn.Embedding = reader.get_input_embeddings()
         self._sentences = Sentences(self.name, partial(word_ids, tokenizer), table, start, stop, self.context_length)
-        self._mean = load(blob)["mean"].to(self.device)
+        self._mean = parse_tensors(blob)["mean"].to(self.device)
         self._fingerprint = about["fingerprint"]
         self.calls = CallCount()
         self._folder, self._load = folder, whole

@@ -6,21 +6,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.backbones.placement import pick_device, pick_dtype
-from promptfed.errors import BackboneError
+from promptfed.errors import BackboneError, FormatError
+from promptfed.readers.json_reader import parse_json
+from promptfed.readers.tensors import parse_tensors
 
 REINSTALL = "reinstall the package: pip install --force-reinstall promptfed"
 
@@ -80,7 +79,7 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
     dtype = pick_dtype(precision)
     folder = files("promptfed.backbones.tiny_weights") if folder is None else folder
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        config: dict[str, Any] = parse_json((folder / "config.json").read_bytes())
         weights = (folder / "weights.safetensors").read_bytes()
     except (OSError, ValueError) as error:
         raise BackboneError(f"backbone 'tiny' cannot be read from {folder}: {error}; {REINSTALL}") from error
@@ -98,10 +97,10 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
             model = CLIP(**config["model_cfg"], cast_dtype=cast)
-        model.load_state_dict(load(weights))
+        model.load_state_dict(parse_tensors(weights))
         set_model_preprocess_cfg(model, config["preprocess"])
         tokenizer = SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])
-    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (KeyError, TypeError, RuntimeError, FormatError) as error:
         raise BackboneError(
             f"backbone 'tiny' in {folder} does not fit its config.json: {error}; {REINSTALL}"
         ) from error

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, FormatError
 from promptfed.printable import printable
+from promptfed.readers.text import filled_lines
 
 if TYPE_CHECKING:
     from promptfed.export.predict import Prediction
@@ -252,6 +253,8 @@ def _lines(file: Path | None) -> list[str]:
     if file is None:
         return []
     try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read --file '{file}': {error}") from error
+        return filled_lines(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read --file '{printable(file)}': {error.strerror or error}") from error
+    except FormatError as error:
+        raise ConfigError(f"cannot read --file: {error}") from error

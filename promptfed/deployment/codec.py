@@ -16,8 +16,9 @@ import torch
 from pydantic import ValidationError
 
 from promptfed.deployment.messages import Problem, Words
-from promptfed.errors import ConfigError, DeploymentError
+from promptfed.errors import ConfigError, DeploymentError, FormatError
 from promptfed.prompts import PromptState
+from promptfed.readers.json_reader import parse_json
 
 try:
     from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -92,9 +93,9 @@ def _records(content: RecordDict) -> tuple[dict[str, Any], ArrayRecord]:
     if not isinstance(arrays, ArrayRecord) or not isinstance(about, ConfigRecord) or len(content) != 2:
         raise DeploymentError(f"a message holds the records {sorted(content)}, not '{ABOUT}' and '{ARRAYS}'")
     try:
-        found = json.loads(str(about.get(JSON)))
-    except (ValueError, RecursionError) as error:
-        raise DeploymentError(f"a message is not JSON: {error}") from error
+        found = parse_json(str(about.get(JSON)), finite=False, any_strings=True)
+    except FormatError as error:
+        raise DeploymentError(f"a message is not usable JSON: {error}") from error
     if not isinstance(found, dict):
         raise DeploymentError(f"a message is a JSON {type(found).__name__}, not an object")
     return found, arrays

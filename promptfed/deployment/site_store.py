@@ -15,9 +15,11 @@ import torch
 from pydantic import ValidationError
 
 from promptfed.deployment.messages import Agreement, Train, Work
-from promptfed.errors import DeploymentError, RunError
+from promptfed.errors import DeploymentError, FormatError, RunError
 from promptfed.methods.base import METHODS, Method
 from promptfed.prompts import PromptState
+from promptfed.readers.files import read_bytes
+from promptfed.readers.json_reader import LIMITS, parse_json
 from promptfed.runs.atomic import write_bytes
 from promptfed.runs.personal_store import PersonalStore
 
@@ -74,7 +76,7 @@ class SiteStore:
         state = PromptState({**tensors, **{name: torch.tensor(n) for name, n in numbers.items()}})
         self._write(self.folder / work.stage / SENT, state.to_bytes())
         text = work.agreement.model_dump_json(indent=1)
-        if not (path := self.folder / AGREEMENT).exists() or path.read_text() != text:
+        if not (path := self.folder / AGREEMENT).exists() or path.read_bytes() != text.encode():
             self._write(path, text.encode())
 
     def last_sent(self, stage: str) -> Sent:
@@ -90,8 +92,10 @@ class SiteStore:
         """Raises DeploymentError if there is none that can be read."""
         path = self.folder / AGREEMENT
         try:
-            return Agreement.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            content = read_bytes(path, LIMITS.size)
+            parse_json(content, finite=False)
+            return Agreement.model_validate_json(content)
+        except (OSError, FormatError, ValidationError) as error:
             raise DeploymentError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
 
     @property

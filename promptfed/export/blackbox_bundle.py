@@ -19,8 +19,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.blackbox.candidate import Candidate
@@ -28,7 +27,7 @@ from promptfed.blackbox.method import BlackBoxMethod
 from promptfed.blackbox.options import OracleOptions
 from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig, validate
-from promptfed.errors import BundleError, ConfigError, RunError
+from promptfed.errors import BundleError, ConfigError, FormatError, RunError
 from promptfed.export.folder import (
     CONFIG,
     PIXELS,
@@ -50,6 +49,7 @@ from promptfed.export.origin import Origin
 from promptfed.methods.base import Method
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.prompts import PromptState
+from promptfed.readers.tensors import parse_tensors
 from promptfed.tasks.form import Form
 from promptfed.types import ClientPrompt
 
@@ -171,11 +171,11 @@ def read_blackbox_bundle(folder: Path) -> BlackBoxBundle:
         if PROMPT not in files:
             raise BundleError(f"{PROMPT} is not among its files")
         parts = unpacked(files[PROMPT])
-        soft = load(files[SOFT])["soft"] if SOFT in files else None
-        pixels = load(files[PIXELS])["pixels"] if PIXELS in files else None
+        soft = parse_tensors(files[SOFT])["soft"] if SOFT in files else None
+        pixels = parse_tensors(files[PIXELS])["pixels"] if PIXELS in files else None
         candidate = None if len(files) == 1 else Candidate(files.get(TEXT, b"").decode(), soft, pixels)
         return BlackBoxBundle(parts["shared"], parts["personal"], meta, candidate, parts["tuned"])
-    except (RunError, BundleError, SafetensorError, KeyError, UnicodeDecodeError) as error:
+    except (RunError, BundleError, FormatError, KeyError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
 
 

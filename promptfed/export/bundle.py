@@ -15,13 +15,12 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.backbones.base import Backbone
 from promptfed.config import RunConfig
-from promptfed.errors import BundleError, RunError
+from promptfed.errors import BundleError, FormatError, RunError
 from promptfed.export.folder import (
     CONFIG,
     FEATURES,
@@ -43,6 +42,7 @@ from promptfed.export.origin import Origin
 from promptfed.export.readme import readme
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
+from promptfed.readers.tensors import parse_tensors
 from promptfed.types import ClientPrompt
 
 
@@ -156,9 +156,9 @@ def read_bundle(folder: Path) -> Bundle:
     meta = read_meta(folder, BundleMeta)
     prompt, features = verified(folder, PROMPT, meta), verified(folder, FEATURES, meta)
     try:
-        parts, tensors = unpacked(prompt), load(features)
+        parts, tensors = unpacked(prompt), parse_tensors(features)
         if "features" not in tensors:
             raise BundleError("the class text features are not in their file")
         return Bundle(parts["shared"], parts["personal"], meta, tensors["features"], parts["tuned"])
-    except (RunError, BundleError, SafetensorError) as error:
+    except (RunError, BundleError, FormatError) as error:
         raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error

@@ -6,7 +6,6 @@ Nothing in it is pickled, and nothing in it is run when it is read.
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,10 +14,13 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from promptfed.errors import BundleError
+from promptfed.errors import BundleError, FormatError
 from promptfed.export.origin import Origin
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
+from promptfed.readers.files import read_bytes
+from promptfed.readers.json_reader import parse_json
+from promptfed.readers.tensors import MOST_BYTES
 from promptfed.runs.atomic_folder import write_folder
 from promptfed.types import ClientPrompt
 
@@ -181,8 +183,8 @@ def raw_config(folder: Path) -> Any:
         what = "is a file, not a bundle folder" if folder.exists() else "does not exist"
         raise BundleError(f"bundle '{folder}' {what}; 'promptfed export RUN --client K' makes a bundle")
     try:
-        found = json.loads(_read(folder, CONFIG))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found = parse_json(_read(folder, CONFIG))
+    except FormatError as error:
         raise BundleError(f"bundle '{folder}' is damaged: {CONFIG} is not JSON ({error}); export it again") from error
     given = found.get("format_version") if isinstance(found, dict) else None
     if isinstance(given, int) and given != FORMAT_VERSION:
@@ -223,7 +225,9 @@ def unpacked(content: bytes) -> dict[str, PromptState]:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        return read_bytes(folder / name, MOST_BYTES)
+    except FormatError as error:
+        raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
     except OSError as error:
         why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror or error})"
         raise BundleError(f"bundle '{folder}' is not complete: {name} {why}; export it again") from error

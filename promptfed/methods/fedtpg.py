@@ -33,6 +33,11 @@ class FedTPGConfig(LocalTraining, LabelSpace):
     prompt_depth: int = Field(1, ge=1, description="text blocks that get a generated context at their input")
     model_depth: int = Field(0, ge=0, description="self-attention layers of the generator after its cross-attention")
     heads: int = Field(4, ge=1, description="attention heads of the generator")
+    input_context: Literal["kept", "overwritten"] = Field(
+        "kept",
+        description="with prompt_depth > 1: P[0] is kept, and P[1:] enter at the next blocks; or, as in the released "
+        "code, P[1:] enter from the first block on and overwrite P[0] with its positions",
+    )
     position: Position = Field("end", description="where the class name stands among the context tokens")
 
 
@@ -46,8 +51,8 @@ class FedTPG(GradientMethod):
     Shared: the generator's parameters, with the names of the released checkpoints. Personal: nothing.
     Different from the paper: float32 masters and averages, a fresh optimiser each round, a learning rate that follows
     the round and not the client's own count; class embeddings and image features are computed once. With
-    prompt_depth > 1 the released code loses P[0]; here it is used. That layers other than the queries start as
-    PyTorch's own do is inferred.
+    prompt_depth > 1 the released code loses P[0]; here it is used unless input_context is "overwritten". That layers
+    other than the queries start as PyTorch's own do is inferred.
     """
 
     name: ClassVar[str] = "FedTPG"
@@ -87,7 +92,7 @@ class FedTPG(GradientMethod):
             layers=config.model_depth,
             heads=config.heads,
         )
-        self.label_space = config.label_space
+        self.label_space, self.first_deep = config.label_space, int(config.input_context == "kept")
         context = config.model_dump(include={"n_ctx", "position", "label_space"})
         self.tuner = ContextTuner(ContextConfig.model_validate(context), setup)
 
@@ -125,7 +130,8 @@ class FedTPG(GradientMethod):
 
     def _prompted(self, parameters: Mapping[str, Tensor], embeddings: Tensor, classes: Sequence[str]) -> PromptedText:
         contexts = self.generator(parameters, embeddings)
-        return PromptedText(contexts[0], self.tuner.tokens(classes), contexts[1:] if len(contexts) > 1 else None)
+        deep = contexts[1:] if len(contexts) > 1 else None
+        return PromptedText(contexts[0], self.tuner.tokens(classes), deep, self.first_deep)
 
     def _on_device(self, shared: PromptState) -> dict[str, Tensor]:
         return {name: tensor.to(self.setup.backbone.device) for name, tensor in shared.items()}

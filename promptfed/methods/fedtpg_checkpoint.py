@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from promptfed.errors import ConfigError, RunError
+from promptfed.errors import ConfigError, FormatError, RunError
 from promptfed.methods.base import Method
 from promptfed.methods.prompt_translator import PREFIX
+from promptfed.printable import printable
 from promptfed.prompts import PromptState
+from promptfed.readers.tensors import MOST_BYTES
+from promptfed.readers.torch_files import read_torch
 
+MOST_ROUNDS = 10**6
 QUERIES = f"{PREFIX}soft_prompt"
 LAYER = re.compile(re.escape(PREFIX) + r"transformer\.layers\.(\d+)\.")
 
@@ -42,7 +44,13 @@ class ReleasedGenerator:
                 f"option 'prompt_depth' is {prompt_depth}, which does not divide the {queries} queries of checkpoint "
                 f"'{self.path}'"
             )
-        decided = {"n_ctx": queries // prompt_depth, "model_depth": self.model_depth, "prompt_depth": prompt_depth}
+        decided: dict[str, Any] = {
+            "n_ctx": queries // prompt_depth,
+            "model_depth": self.model_depth,
+            "prompt_depth": prompt_depth,
+        }
+        if prompt_depth > 1:  # what the file was trained as: the released code overwrites the first context
+            decided["input_context"] = "overwritten"
         for name, value in decided.items():
             if given.get(name, value) != value:
                 raise ConfigError(
@@ -86,14 +94,11 @@ def read_released(path: Path) -> ReleasedGenerator:
             f"checkpoint '{path}' does not exist" if not path.exists() else f"checkpoint '{path}' is no file"
         )
     try:
-        with warnings.catch_warnings(action="ignore"):  # about odd pickles, which are refused anyway
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no error of its own: pickle's, zip's, and several built-in ones
-        why = str(error).strip().partition("\n")[0][:160] or type(error).__name__
-        raise RunError(
-            f"checkpoint '{path}' is not a PyTorch file of plain tensors; pickled objects are never opened ({why}); "
-            "save the state dict alone: torch.save({'state_dict': model.state_dict()}, FILE)"
-        ) from error
+        found = read_torch(path, MOST_BYTES)
+    except OSError as error:
+        raise RunError(f"cannot read checkpoint '{path}': {error.strerror or error}") from error
+    except FormatError as error:
+        raise RunError(f"not a PyTorch file of plain tensors, which are all that is opened: {error}") from error
     tensors = found.get("state_dict") if isinstance(found, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise RunError(f"checkpoint '{path}' has no 'state_dict' of named tensors, as FedTPG's released files have")
@@ -101,10 +106,10 @@ def read_released(path: Path) -> ReleasedGenerator:
     if queries is None or queries.dim() != 2 or not len(queries):
         raise RunError(
             f"checkpoint '{path}' has no '{QUERIES}' (n_ctx, width): it is no generator of FedTPG; "
-            f"it holds {', '.join(map(str, list(tensors)[:3])) or 'nothing'}"
+            f"it holds {printable(', '.join(map(str, list(tensors)[:3])) or 'nothing', 200)}"
         )
     state = PromptState({str(name): tensor for name, tensor in tensors.items()})
     if not state.is_finite():
         raise RunError(f"checkpoint '{path}' holds numbers that are not finite")
     epoch = found.get("epoch")
-    return ReleasedGenerator(path, state, epoch if isinstance(epoch, int) and epoch >= 1 else 1)
+    return ReleasedGenerator(path, state, epoch if isinstance(epoch, int) and 1 <= epoch <= MOST_ROUNDS else 1)

@@ -17,9 +17,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from promptfed.errors import RunError
+from promptfed.errors import FormatError, RunError
 from promptfed.personalize.interpolate import Choice, ClientCurve
 from promptfed.prompts import PromptState
+from promptfed.readers.files import read_bytes
+from promptfed.readers.json_reader import LIMITS, parse_json
+from promptfed.readers.tensors import MOST_BYTES
 from promptfed.runs.atomic import write_bytes, write_text
 from promptfed.types import NO_PROMPT, ClientPrompt
 
@@ -112,14 +115,16 @@ def load_client(run: Path, client: int) -> Personalized | None:
     if not sheet.exists():
         return None
     try:
-        about = SavedClient.model_validate_json(sheet.read_bytes())
+        sheet_bytes = read_bytes(sheet, LIMITS.size)
+        parse_json(sheet_bytes)
+        about = SavedClient.model_validate_json(sheet_bytes)
         if not about.tuned_sha256:
             return Personalized(about, NO_PROMPT)
-        content = prompt.read_bytes()
+        content = read_bytes(prompt, MOST_BYTES)
         if hashlib.sha256(content).hexdigest() != about.tuned_sha256:
             raise RunError(f"the SHA-256 of {prompt.name} is not the one it names")
         return Personalized(about, PromptState.from_bytes(content))
-    except (OSError, ValidationError, RunError) as error:
+    except (OSError, ValidationError, FormatError, RunError) as error:
         said = f"{error.error_count()} wrong values" if isinstance(error, ValidationError) else str(error)
         raise RunError(f"{sheet} is damaged ({said}); run promptfed personalize {run} again") from error
 

@@ -39,13 +39,16 @@ class JsonLimits:
 LIMITS = JsonLimits()
 
 
-def parse_json(content: bytes | str, limits: JsonLimits = LIMITS, *, finite: bool = True) -> Any:
+def parse_json(
+    content: bytes | str, limits: JsonLimits = LIMITS, *, finite: bool = True, any_strings: bool = False
+) -> Any:
     """Return what the JSON text says.
 
     Args:
         content: UTF-8 with or without a byte-order mark, or a str.
         limits: what is more than this is refused before it is decoded.
         finite: refuse NaN and infinities. Numbers too large for a float are refused in any case.
+        any_strings: read strings with NUL and halves of surrogate pairs, which a model may well write.
 
     Raises:
         FormatError: it is not JSON, or more than ``limits``; one line that names the place where there is one.
@@ -63,7 +66,7 @@ def parse_json(content: bytes | str, limits: JsonLimits = LIMITS, *, finite: boo
         raise FormatError("it is nested too deep") from error
     except json.JSONDecodeError as error:
         raise FormatError(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
-    if STRANGE_ESCAPE.search(text):
+    if not any_strings and STRANGE_ESCAPE.search(text):
         for string in _strings(value):
             check_string(string)
     return value

@@ -17,12 +17,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
-from promptfed.errors import RunError
+from promptfed.errors import FormatError, RunError
 from promptfed.prompts import PromptState
+from promptfed.readers.files import read_bytes
+from promptfed.readers.json_reader import LIMITS, parse_json
+from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 from promptfed.runs.atomic import sync_folder, write_synced
 from promptfed.runs.personal_store import KEPT_CHECKPOINTS, PersonalStore, StoredPersonal
 from promptfed.types import FederationState, Reply, Update
@@ -78,13 +80,16 @@ def load_checkpoint(folder: Path) -> tuple[FederationState, int] | None:
             return None
         newest = complete[max(complete)]
         try:
-            about, blob = (newest / ABOUT_FILE).read_bytes(), (newest / STATE_FILE).read_bytes()
-            if (newest / ABOUT_FILE).read_bytes() != about:
+            about = read_bytes(newest / ABOUT_FILE, LIMITS.size)
+            blob = read_bytes(newest / STATE_FILE, MOST_BYTES)
+            if read_bytes(newest / ABOUT_FILE, LIMITS.size) != about:
                 continue  # a run that is still going replaced it between the two reads
         except FileNotFoundError:
             continue  # ... or replaced or dropped it just now: look again
         except OSError as error:
             raise RunError(f"cannot read checkpoint {newest}: {error.strerror or error}") from error
+        except FormatError as error:
+            raise RunError(f"checkpoint {newest} is damaged: {error}; {_way_out(newest)}") from error
         return _restore(newest, about, blob)
     raise RunError(f"checkpoint {newest} lacks {ABOUT_FILE} or {STATE_FILE}; {_way_out(newest)}")
 
@@ -184,7 +189,7 @@ def _number(value: float) -> float | str:
 
 def _restore(folder: Path, about_bytes: bytes, blob: bytes) -> tuple[FederationState, int]:
     try:
-        about = json.loads(about_bytes)
+        about = parse_json(about_bytes)
         if about["format"] not in (FORMAT, STORED_FORMAT):
             raise RunError(
                 f"checkpoint {folder} has format {about['format']}, this version of promptfed reads {FORMAT} and "
@@ -196,7 +201,7 @@ def _restore(folder: Path, about_bytes: bytes, blob: bytes) -> tuple[FederationS
                 f"{folder / STATE_FILE} is damaged: its SHA-256 is {digest[:12]}..., "
                 f"{ABOUT_FILE} says {str(about['sha256'])[:12]}...; {_way_out(folder)}"
             )
-        tensors = load(blob)
+        tensors = parse_tensors(blob)
         state = FederationState(
             round=int(about["round"]),
             shared=_part(tensors, "shared", about["shared"]),
@@ -205,7 +210,7 @@ def _restore(folder: Path, about_bytes: bytes, blob: bytes) -> tuple[FederationS
             pending=tuple(_reply(tensors, saved) for saved in about["pending"]),
         )
         return state, int(about["events_bytes"])
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RunError(f"{folder / ABOUT_FILE} is damaged ({error!r}); {_way_out(folder)}") from error
 
 

@@ -11,7 +11,6 @@ report.html, run.log
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -24,8 +23,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from promptfed.config import RunConfig, build_config, read_yaml
-from promptfed.errors import RunError
+from promptfed.errors import FormatError, RunError
 from promptfed.printable import printable_lines
+from promptfed.readers.json_reader import read_json
 from promptfed.runs import strict_json
 from promptfed.runs.atomic import LEFTOVER_SUFFIX, write_text
 from promptfed.runs.events import EventLog
@@ -96,8 +96,8 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+            value = read_json(path)
+        except (OSError, FormatError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
         if not isinstance(value, dict):
             raise RunError(f"cannot read {path}: it must hold a JSON object, not a {type(value).__name__}")

@@ -17,16 +17,19 @@ A stage is one federation inside a run: the method itself, or a baseline (zero_s
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from promptfed.errors import RunError
+from promptfed.errors import FormatError, RunError
+from promptfed.readers.files import MEGABYTE, read_bytes
+from promptfed.readers.json_reader import parse_json
 from promptfed.runs import strict_json
 
 Event = dict[str, Any]
+LONGEST = 2_000 * MEGABYTE
+"""Bytes of a log that is read."""
 
 
 class EventLog:
@@ -65,12 +68,15 @@ class EventLog:
         """All events, oldest first; a torn last line is ignored. Raises RunError naming any other bad line."""
         if not self.path.exists():
             return []
-        *lines, _torn = self.path.read_bytes().split(b"\n")
+        try:
+            *lines, _torn = read_bytes(self.path, LONGEST).split(b"\n")
+        except (OSError, FormatError) as error:
+            raise RunError(f"cannot read {self.path}: {error}") from error
         events: list[Event] = []
         for number, line in enumerate(lines, 1):
             try:
-                event = json.loads(line)
-            except ValueError as error:
+                event = parse_json(line)
+            except FormatError as error:
                 raise RunError(
                     f"line {number} of {self.path} is not JSON: {error}; delete that line to go on"
                 ) from error

@@ -96,7 +96,7 @@ def image_by_hand(model: Any, pixels: Tensor, ctx: Tensor, deep: Tensor | None) 
     return norm(tower.ln_post, x[:, 0]) @ tower.proj
 
 
-def text_by_hand(model: Any, names: list[str], ctx: Tensor, deep: Tensor | None) -> Tensor:
+def text_by_hand(model: Any, names: list[str], ctx: Tensor, deep: Tensor | None, first: int = 1) -> Tensor:
     """Features of "<ctx> {name}." at full length, the deeper contexts put in after each block has been chosen."""
     n, words = len(ctx), SimpleTokenizer(context_length=48)
     ids = words([f"{'x ' * n}{name}." for name in names])
@@ -104,8 +104,8 @@ def text_by_hand(model: Any, names: list[str], ctx: Tensor, deep: Tensor | None)
     x = torch.cat([x[:, :1], ctx.expand(len(names), -1, -1), x[:, 1 + n :]], 1) + model.positional_embedding
     mask = torch.full((48, 48), float("-inf")).triu(1)
     for number, block in enumerate(model.transformer.resblocks):
-        if deep is not None and 1 <= number <= len(deep):
-            x = torch.cat([x[:, :1], deep[number - 1].expand(len(names), -1, -1), x[:, 1 + n :]], 1)
+        if deep is not None and first <= number < first + len(deep):
+            x = torch.cat([x[:, :1], deep[number - first].expand(len(names), -1, -1), x[:, 1 + n :]], 1)
         x = block_by_hand(block, x, mask)
     return norm(model.ln_final, x)[torch.arange(len(names)), ids.argmax(-1)] @ model.text_projection
 
@@ -279,6 +279,22 @@ def test_deep_text_prompts_agree_with_a_transformer_written_out(vit: tuple[OpenC
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
         assert mine.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_deep_text_prompts_from_the_first_block_on_overwrite_the_input_with_its_positions(
+    vit: tuple[OpenClipBackbone, Any], depth: int
+) -> None:
+    backbone, model = vit
+    ctx, deep = noise(2, 32), noise(depth, 2, 32, seed=2)
+    tokens = backbone.class_tokens(NAMES, 2)
+    late = PromptedText(ctx, tokens, deep)
+    with torch.no_grad():
+        found, other = backbone.encode_prompted_texts([PromptedText(ctx, tokens, deep, first=0), late])
+        torch.testing.assert_close(found, text_by_hand(model, NAMES, ctx, deep, first=0), **CLOSE)
+        again = backbone.encode_prompted_texts([PromptedText(10 * ctx, tokens, deep, first=0)])[0]
+    torch.testing.assert_close(again, found, **CLOSE)
+    assert (found - other).abs().max() > 1e-2
 
 
 def test_many_deep_texts_go_in_parts_with_the_same_result_and_gradient(vit: tuple[OpenClipBackbone, Any]) -> None:

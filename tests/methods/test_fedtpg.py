@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import AGGREGATORS, build_aggregator
 from promptfed.backbones import load_backbone
+from promptfed.backbones.base import PromptedText
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
@@ -194,5 +195,10 @@ def test_with_a_deeper_prompt_every_part_of_it_counts(tiny, setup):
         changed[row] = torch.linspace(-1, 1, 128)
         after = method.class_features(PromptState({**shared, "meta_net.soft_prompt": changed}), NO_PROMPT, names)
         assert (after - before).abs().max() > 1e-5, f"query {row} is lost"
+    released = method_on(real, prompt_depth=3, n_ctx=2, input_context="overwritten")
+    deeply = PromptedText(torch.zeros(2, 128), tiny.class_tokens(names, 2), contexts[1:], first=0)
+    theirs = F.normalize(tiny.encode_prompted_texts([deeply])[0], dim=-1)
+    assert torch.allclose(released.class_features(shared, NO_PROMPT, names), theirs, atol=1e-6)
+    assert (theirs - before).abs().max() > 1e-3
     with pytest.raises(ConfigError, match=f"has {tiny.text_layers} blocks"):
         method_on(real, prompt_depth=tiny.text_layers + 1)

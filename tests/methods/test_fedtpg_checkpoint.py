@@ -38,7 +38,10 @@ def test_half_precision_becomes_float32_exactly(saved):
 def test_the_size_is_read_from_the_file(saved):
     released = read_released(saved(Generator(8, 8, n_ctx=6, layers=2), rest={}))
     assert released.options(1, {"lr": 0.1}) == {"lr": 0.1, "n_ctx": 6, "model_depth": 2, "prompt_depth": 1}
-    assert released.options(3, {}) == {"n_ctx": 2, "model_depth": 2, "prompt_depth": 3}
+    overwritten = {"n_ctx": 2, "model_depth": 2, "prompt_depth": 3, "input_context": "overwritten"}
+    assert released.options(3, {}) == overwritten
+    with pytest.raises(ConfigError, match=r"'input_context' is kept, but .* has overwritten"):
+        released.options(3, {"input_context": "kept"})
     assert released.rounds == 1
     with pytest.raises(ConfigError, match=r"'prompt_depth' is 4.*6 queries"):
         released.options(4, {})
@@ -96,6 +99,10 @@ def test_pickled_objects_are_never_opened(tmp_path):
         ({"state_dict": {"ctx": torch.zeros(4, 512)}}, "it holds ctx"),
         ({"state_dict": {"meta_net.soft_prompt": torch.zeros(8)}}, r"no 'meta_net.soft_prompt' \(n_ctx, width\)"),
         ({"state_dict": {"meta_net.soft_prompt": torch.full((4, 8), torch.nan)}}, "not finite"),
+        ({"state_dict": {"meta_net.soft_prompt": torch.zeros(1).expand(4, 10**9)}}, "more values than the 1"),
+        ({"state_dict": {"meta_net.soft_prompt": torch.empty(4, 10**9, device="meta")}}, "no plain tensor"),
+        ({"state_dict": {"meta_net.soft_prompt": torch.eye(4).to_sparse()}}, "no plain tensor"),
+        ({"state_dict": {"meta_net.soft_prompt": torch.ones(4, 8, dtype=torch.complex64)}}, "no plain tensor"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, said):

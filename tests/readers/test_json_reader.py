@@ -63,6 +63,10 @@ def test_infinities_are_read_where_they_are_asked_for_but_not_overflowing_number
         parse_json("1e400", finite=False)
 
 
+def test_any_string_is_read_where_it_is_asked_for():
+    assert parse_json('["\\u0000", "\\ud800"]', any_strings=True) == ["\0", "\ud800"]
+
+
 def test_brackets_and_commas_inside_strings_count_for_nothing():
     value = ["[{," * 100, '\\"' * 100, "\\"]
     assert parse_json(json.dumps(value), JsonLimits(depth=1, values=4)) == value
