@@ -58,13 +58,14 @@ def read_text(path: Path, limit: int = 16 * MEGABYTE) -> str:
 
 
 def filled_lines(path: Path, limit: int = 16 * MEGABYTE) -> list[str]:
-    """Return the lines that are not blank, without their line ends.
+    """Return the lines that are not blank, without their line ends (LF, CRLF or CR).
 
     Raises:
         FormatError: as ``text_lines`` does.
         OSError: the operating system cannot open or read it.
     """
-    return [line.rstrip("\r\n") for line in text_lines(path, limit) if line.strip()]
+    parts = (part for line in text_lines(path, limit) for part in line.rstrip("\r\n").split("\r"))
+    return [part for part in parts if part.strip()]
 
 
 def _decoded(path: Path, line: bytes, place: int) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from promptfed.errors import ConfigError, DataError
+from promptfed.errors import ConfigError, DataError, FormatError
 from promptfed.printable import printable
+from promptfed.readers.text import filled_lines, text_lines
 
 FILE = "classes.csv"
 KEY_COLUMNS = ("folder", "label")
@@ -110,21 +111,18 @@ def read_class_table(folder: Path | None) -> ClassTable:
 
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
-    if not path.is_file() or path.stat().st_size > LARGEST_TABLE:
-        raise DataError(f"{printable(path)} must be a file of at most {LARGEST_TABLE // 1_000_000} MB")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = [(column or "").strip().lower() for column in reader.fieldnames or ()]
-            if "name" not in columns or not set(KEY_COLUMNS) & set(columns):
-                raise DataError(
-                    f"{printable(path)} has columns {_listed(columns)}: its first line must be folder,name or "
-                    "label,name, with a third column description if you like"
-                )
-            reader.fieldnames = columns
-            for row in reader:
-                yield reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(text_lines(path, LARGEST_TABLE))
+        columns = [(column or "").strip().lower() for column in reader.fieldnames or ()]
+        if "name" not in columns or not set(KEY_COLUMNS) & set(columns):
+            raise DataError(
+                f"{printable(path)} has columns {_listed(columns)}: its first line must be folder,name or "
+                "label,name, with a third column description if you like"
+            )
+        reader.fieldnames = columns
+        for row in reader:
+            yield reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+    except (OSError, FormatError, csv.Error) as error:
         raise DataError(f"cannot read {printable(path)}: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -164,7 +162,7 @@ def parse_class_list(text: str) -> tuple[str, ...]:
     if not text.startswith("@"):
         return tuple(name.strip() for name in text.split(","))
     path = Path(text[1:]).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"--classes {printable(text)}: there is no file '{printable(path)}'")
     if path.suffix.lower() == ".csv":
         try:
@@ -173,10 +171,8 @@ def parse_class_list(text: str) -> tuple[str, ...]:
             raise ConfigError(f"--classes {printable(text)}: {error}") from error
     else:
         try:
-            if path.stat().st_size > LARGEST_TABLE:
-                raise ConfigError(f"--classes {printable(text)}: the file has more than {LARGEST_TABLE:,} bytes")
-            found = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
+            found = [line.strip() for line in filled_lines(path, LARGEST_TABLE)]
+        except (OSError, FormatError) as error:
             raise ConfigError(f"--classes {printable(text)}: {getattr(error, 'strerror', None) or error}") from error
     if not found:
         raise ConfigError(f"--classes {printable(text)}: the file holds no class names, one a line")

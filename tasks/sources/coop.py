@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.printable import printable
+from promptfed.readers.json_reader import read_json
 from promptfed.tasks.sources.base import FileItem, Sample, Source
 from promptfed.tasks.sources.class_names import read_class_table
 from promptfed.tasks.sources.readable import keep_readable
@@ -72,14 +73,15 @@ def source(name: str, *, data_root: Path | None = None, strict: bool = False) ->
 def read_split(path: Path) -> list[tuple[str, int, str, str]]:
     """Rows (image, label, class name, split) of a ``split_zhou_*.json``. Raises DataError if it is malformed."""
     try:
-        data: Any = json.loads(path.read_text())
+        data: Any = read_json(path)
         return [
             (str(image), int(label), str(name), split)
             for split in ("train", "val", "test")
             for image, label, name in data[split]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(
-            f'cannot read split file {path} ({type(error).__name__}: {error}): it must hold "train", "val" and "test", '
+            f"cannot read split file {printable(path)} ({type(error).__name__}: {printable(error, 300)}): "
+            'it must hold "train", "val" and "test", '
             "each a list of [image, label, class name]"
         ) from error

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from promptfed.errors import DataError
+from promptfed.errors import DataError, FormatError
 from promptfed.printable import printable
+from promptfed.readers.text import text_lines
 from promptfed.tasks.sources.base import FileItem, Sample, Source
 from promptfed.tasks.sources.class_names import name_classes, read_class_table
 from promptfed.tasks.sources.readable import keep_readable
 
 COLUMNS = ("path", "label", "client")
+LARGEST = 200_000_000
+"""Bytes of a list of images."""
 SPLITS = ("", "train", "val", "test")
 
 
@@ -57,15 +60,14 @@ def source(path: str, *, data_root: Path | None = None, strict: bool = False) ->
 def read_rows(file: Path) -> list[dict[str, str]]:
     """Rows with path, label, client and split, stripped of blanks."""
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(
-                    f"{printable(file)} lacks column {', '.join(missing)}: its first line must be {','.join(COLUMNS)}"
-                )
-            rows = [{name: (row.get(name) or "").strip() for name in (*COLUMNS, "split")} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(text_lines(file, LARGEST))
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(
+                f"{printable(file)} lacks column {', '.join(missing)}: its first line must be {','.join(COLUMNS)}"
+            )
+        rows = [{name: (row.get(name) or "").strip() for name in (*COLUMNS, "split")} for row in reader]
+    except (OSError, FormatError, csv.Error) as error:
         raise DataError(
             f"cannot read partition file '{printable(file)}': {getattr(error, 'strerror', None) or error}"
         ) from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
 from promptfed.errors import DataError
+from promptfed.readers.json_reader import read_json
 from promptfed.tasks.sources.base import ImageItem
 
 RENDERER = "icons-1"
@@ -98,7 +98,7 @@ def glyphs() -> tuple[Glyph, ...]:
             fonts = sorted(folder.glob(f"{stem}*.ttf"))
             if not charmaps or not fonts:
                 raise DataError(f"no font of family '{family}' ({stem}*) in {folder}; pip install 'QtAwesome>=1.4,<2'")
-            table: dict[str, str] = json.loads(charmaps[0].read_text())
+            table: dict[str, str] = read_json(charmaps[0])
             for name in sorted(table):
                 found.append(Glyph(family, name, concept_of(name), fonts[0], int(table[name], 16)))
     return tuple(found)

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from promptfed.errors import DataError
+from promptfed.errors import DataError, FormatError
+from promptfed.printable import printable
+from promptfed.readers.json_reader import parse_json
+from promptfed.readers.text import text_lines
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.tables import Columns, Row, table_folder, text_source
 from promptfed.tasks.sources.tsv import split_files
@@ -26,19 +29,18 @@ def parts(path: str) -> dict[str, Iterator[tuple[str, Row]]]:
 def rows(file: Path) -> Iterator[tuple[str, Row]]:
     """(where it stands, row) of every line that is not blank. Numbers become the texts that they are written as."""
     try:
-        with file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    place = f"{file.name}:{number}"
-                    yield place, _row(place, line)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+        for number, line in enumerate(text_lines(file), 1):
+            if line.strip():
+                place = f"{file.name}:{number}"
+                yield place, _row(printable(place), line)
+    except (OSError, FormatError) as error:
+        raise DataError(f"cannot read {printable(file)}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _row(place: str, line: str) -> Row:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(line)
+    except FormatError as error:
         raise DataError(f"{place} is not JSON ({error}): write one object a line") from error
     if not isinstance(found, dict):
         raise DataError(

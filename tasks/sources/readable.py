@@ -14,9 +14,12 @@ from pathlib import Path
 import platformdirs
 
 from promptfed.errors import DataError
+from promptfed.readers.json_reader import JsonLimits, read_json
 from promptfed.tasks.sources import pixels
 from promptfed.tasks.sources.base import FileItem, ImageItem, Sample
 
+MEMORY = JsonLimits(size=500_000_000, values=8_000_000)
+"""Of the answers of one collection in our own cache: a million images."""
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -125,9 +128,9 @@ def _notes(looks: Sequence[tuple[str, Looked]]) -> tuple[str, ...]:
 def recall(memory: Path) -> dict[str, tuple[str, Looked]]:
     """Image key -> its stamp and what was seen; empty if nothing (or nothing usable) is remembered."""
     try:
-        entries = json.loads(memory.read_text("utf-8"))
+        entries = read_json(memory, MEMORY)
         return {key: (str(stamp), Looked(*map(str, looked))) for key, (stamp, *looked) in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 

@@ -6,7 +6,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from promptfed.errors import DataError
+from promptfed.errors import DataError, FormatError
+from promptfed.printable import printable
+from promptfed.readers.text import text_lines
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.tables import Columns, Row, table_folder, text_source
 
@@ -29,7 +31,7 @@ def split_files(path: str, suffix: str) -> dict[str, Path]:
     Raises DataError if there is none.
     """
     place = Path(path).expanduser()
-    if place.is_file():
+    if place.exists() and not place.is_dir():
         return {"": place}
     if not place.is_dir():
         raise DataError(f"'{path}' does not exist: give a {suffix} file, or a folder with train{suffix}, test{suffix}")
@@ -42,10 +44,10 @@ def split_files(path: str, suffix: str) -> dict[str, Path]:
 def rows(file: Path) -> Iterator[tuple[str, Row]]:
     """(where it stands, row) of every row. Quotes mean nothing: a text may begin with one."""
     try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), 2):
-                if None in row:
-                    raise DataError(f"{file.name}:{number} has more cells than the header")
-                yield f"{file.name}:{number}", row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+        table = csv.DictReader(text_lines(file), delimiter="\t", quoting=csv.QUOTE_NONE)
+        for number, row in enumerate(table, 2):
+            if None in row:
+                raise DataError(f"{printable(file.name)}:{number} has more cells than the header")
+            yield f"{file.name}:{number}", row
+    except (OSError, FormatError, csv.Error) as error:
+        raise DataError(f"cannot read {printable(file)}: {getattr(error, 'strerror', None) or error}") from error

@@ -16,6 +16,11 @@ def test_the_encodings_that_are_read(tmp_path, encoding):
     assert filled_lines(path) == ["première", "二番目", "last 😀"]
 
 
+def test_lines_of_old_macs(tmp_path):
+    (tmp_path / "words.txt").write_bytes(b"one\rtwo\r\rthree")
+    assert filled_lines(tmp_path / "words.txt") == ["one", "two", "three"]
+
+
 def test_only_the_first_mark_is_dropped_and_only_line_ends_end_lines(tmp_path):
     path = tmp_path / "words.txt"
     path.write_bytes("\ufeff\ufeffa\x0bb\u2028c\n\ufeffd".encode())
