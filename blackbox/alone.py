@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator
+from promptfed.kept import kept_of
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
-from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split, Update
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split, Update
 
 PARTS = ("shared", "server", "personal")
 
@@ -50,6 +51,11 @@ class Alone(Method):
         merged, server = self.rule.apply(shared, [update], server)
         nothing = Update(data.client, NO_PROMPT, update.samples, update.loss, update.accuracy)
         return nothing, _packed(merged, server, own)
+
+    def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
+        if kept_of(prompt) is None:
+            return super().client_logits(prompt, classes, split)
+        return self.inner.client_logits(prompt, classes, split)
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         if not len(personal):

@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from promptfed.blackbox.candidate import Candidate
 from promptfed.blackbox.oracle import Oracle
 from promptfed.errors import ConfigError, TrainingError
+from promptfed.kept import kept_of
 from promptfed.methods.base import Method, MethodConfig, Setup
 from promptfed.printable import LONGEST, printable
 from promptfed.prompts import PromptState
 from promptfed.scores import as_if_uniform, predicted
 from promptfed.seeding import numpy_stream
-from promptfed.types import Broadcast, ClientData, Split, Update
+from promptfed.types import Broadcast, ClientData, ClientPrompt, Split, Update
 
 
 class BlackBoxConfig(MethodConfig):
@@ -33,6 +34,9 @@ class BlackBoxConfig(MethodConfig):
     batch_size: int = Field(16, ge=1, description="examples on which prompts are compared, the same ones for all")
     loss: Literal["cross_entropy", "hinge", "accuracy"] = "cross_entropy"
     margin: float = Field(2.0, gt=0, description="of the hinge loss (BBT)")
+    keep_zero_shot: bool = Field(
+        True, description="deploy the zero-shot prompt if it does better on validation data than what was trained"
+    )
 
 
 class Desk:
@@ -174,6 +178,13 @@ class BlackBoxMethod(Method):
         """Whether it predicts with ``candidate`` alone and takes the scores as they come: whoever has that prompt needs
         nothing else. By default so, unless ``logits`` is the method's own."""
         return type(self).logits is BlackBoxMethod.logits
+
+    def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
+        """As every method's; with the zero-shot prompt where validation chose it (``promptfed.kept``)."""
+        kept = kept_of(prompt)
+        if kept is None:
+            return super().client_logits(prompt, classes, split)
+        return self.scored([Candidate(kept)], classes, split)[0]
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         return self.scored([self.candidate(shared, personal)], classes, split)[0]

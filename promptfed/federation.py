@@ -9,6 +9,7 @@ from dataclasses import replace
 from promptfed.aggregators.base import Aggregator
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import TrainingError
+from promptfed.kept import carried
 from promptfed.merging import merge
 from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
@@ -152,7 +153,7 @@ class Federation:
 
     def sent(self, state: FederationState, client: int | None) -> PromptState:
         """What ``client`` is sent in the next round."""
-        return self.server.broadcast(state.shared, state.server, client)
+        return carried(self.server.broadcast(state.shared, state.server, client), state.shared)
 
 
 class _Prompts(Mapping[int, ClientPrompt]):

@@ -13,11 +13,13 @@ from typing import Any
 
 from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import OracleLedger
+from promptfed.blackbox.zero_shot_choice import choose
 from promptfed.engines.base import Engine, never
 from promptfed.errors import BudgetExhausted, OracleError, TrainingError
 from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
+from promptfed.kept import kept_words, unmarked
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.progress import Progress
 from promptfed.prompts import PromptState
@@ -142,6 +144,8 @@ class Training:
             state = replace(state, personal=StoredPersonal.begin(store, state.personal, state.round))
         self.progress.stage(method.name, method.rounds, len(federation.participants(1)), state.round)
         limited: set[int | None] = set()
+        if state.round < method.rounds:
+            state = unmarked(state)
         while state.round < method.rounds:
             began, size = time.perf_counter(), self.run.events.size()
             sent = {c: federation.sent(state, c) for c in federation.participants(state.round + 1)}
@@ -163,6 +167,8 @@ class Training:
                 after, replies = federation.run_round(state, on_reply, self.should_stop, on_incident)
                 if not after.pending:
                     self._finish_round(stage, federation, after, replies, sizes, time.perf_counter() - began)
+                    if after.round == method.rounds:
+                        after = self._chosen(stage, federation, after)
             except (BudgetExhausted, OracleError) as stop:
                 # The round is begun anew later: all the answers until now are in the cache.
                 save_checkpoint(folder, state, events_bytes=size)
@@ -246,6 +252,24 @@ class Training:
         self.progress.round(method.name, state.round, loss, val_accuracy, up + down, asked)
         log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
 
+    def _chosen(self, stage: str, federation: Federation, state: FederationState) -> FederationState:
+        """``state``, marked if validation chose the zero-shot prompt instead of what a black-box method trained."""
+        before, began = self._usage(), time.perf_counter()
+        state, choice = choose(federation, state, self.experiment.task)
+        if choice is not None:
+            self.run.events.write(
+                "selection",
+                stage=stage,
+                round=state.round,
+                seconds=time.perf_counter() - began,
+                **dataclasses.asdict(choice),
+                **(self._usage() - before).recorded(),
+            )
+            if words := kept_words(state):
+                log.info("%s: %s (validation: %.4f, trained %.4f)",
+                         federation.method.name, words, choice.zero_shot, choice.trained)  # fmt: skip
+        return state
+
     def _usage(self) -> Usage:
         return self.experiment.setup.usage()
 
@@ -310,6 +334,9 @@ class Training:
         for federation, state in trained.values():
             if isinstance(federation.method, ZeroShot):
                 metrics["template"] = federation.method.template(state.shared)
+        kept = {"method" if stage == own else stage: kept_words(state) for stage, (_, state) in trained.items()}
+        if any(kept.values()):
+            metrics["kept_zero_shot"] = {stage: words for stage, words in kept.items() if words}
         metrics["held_out"] = self.experiment.held_out
         metrics["prompt_sha256"] = trained[own][1].shared.sha256()
         return metrics

@@ -46,6 +46,7 @@ from promptfed.export.folder import (
     verified,
 )
 from promptfed.export.origin import Origin
+from promptfed.kept import kept_of
 from promptfed.methods.base import Method
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.prompts import PromptState
@@ -115,6 +116,9 @@ def candidate_of(method: Method, prompt: ClientPrompt) -> Candidate | None:
     mixed, each example has a prompt of its own, the method has none)."""
     if not isinstance(method, BlackBoxMethod | ZeroShot):
         return None
+    kept = kept_of(prompt)
+    if kept is not None:
+        return Candidate(kept)
     pair, general = method.ends(prompt)
     if general is not None:
         return None
@@ -126,9 +130,11 @@ def candidate_of(method: Method, prompt: ClientPrompt) -> Candidate | None:
     return found if one_for_all else None
 
 
-def is_complete(method: Method) -> bool:
-    """Whether ``candidate_of`` is all that ``method`` predicts with, if it is anything."""
-    return isinstance(method, ZeroShot) or (isinstance(method, BlackBoxMethod) and method.sends_one_prompt)
+def is_complete(method: Method, prompt: ClientPrompt) -> bool:
+    """Whether ``candidate_of`` is all that ``method`` predicts with for a client with ``prompt``, if it is anything."""
+    if isinstance(method, ZeroShot) or kept_of(prompt) is not None:
+        return True
+    return isinstance(method, BlackBoxMethod) and method.sends_one_prompt
 
 
 def make_blackbox_bundle(
@@ -158,7 +164,7 @@ def make_blackbox_bundle(
         ),
         form=oracle.form,
         examples=examples,  # type: ignore[arg-type]
-        complete=candidate is not None and is_complete(method),
+        complete=candidate is not None and is_complete(method, prompt),
     )
     return BlackBoxBundle(prompt.shared, prompt.personal, meta, candidate, prompt.tuned)
 

@@ -20,6 +20,7 @@ from promptfed.experiment import oracle_of
 from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.origin import origin_of
+from promptfed.kept import carried
 from promptfed.methods.base import Method, Setup
 from promptfed.methods.build import build_method
 from promptfed.personalize.saved import Personalized, load_client, prompt_sha256
@@ -82,9 +83,9 @@ class FinishedRun:
     def _is_own(self, client: int) -> bool:
         """Whether ``client``'s personal part changes what is deployed: of a black-box search it may just be where the
         search stands."""
-        if not is_complete(self.method):
-            return True
         own = self.prompt(client)
+        if not is_complete(self.method, own):
+            return True
         found, general = candidate_of(self.method, own), candidate_of(self.method, ClientPrompt(own.shared))
         return found is None or general is None or found.described() != general.described()
 
@@ -111,7 +112,7 @@ class FinishedRun:
         return ClientPrompt(self._sent(client), personal)
 
     def _sent(self, client: int | None) -> PromptState:
-        return self.server.broadcast(self.state.shared, self.state.server, client)
+        return carried(self.server.broadcast(self.state.shared, self.state.server, client), self.state.shared)
 
     def personalized(self, client: int) -> Personalized | None:
         """What `promptfed personalize` made of it for ``client``; None if it was not asked.

@@ -167,4 +167,6 @@ def with_spread(mean: str, spread: float | None) -> str:
 
 def _template(metrics: Mapping[str, Any], key: str, figures: Mapping[str, Any]) -> str:
     is_zero_shot = key == "zero_shot" or figures.get("name") == "zero-shot"
-    return f'"{metrics["template"]}"' if is_zero_shot and metrics.get("template") else ""
+    if is_zero_shot and metrics.get("template"):
+        return f'"{metrics["template"]}"'
+    return str((metrics.get("kept_zero_shot") or {}).get(key, ""))

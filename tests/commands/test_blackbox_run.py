@@ -257,3 +257,34 @@ def test_compare_names_the_method_that_can_make_no_step(promptfed, tmp_path):
     assert "fedbpt is left out: does not fit: method option 'queries' is 40" in shown
     assert (tmp_path / "out" / "fedkseed_prompt" / "seed-0" / "metrics.json").exists()
     assert not (tmp_path / "out" / "fedbpt").exists()
+
+
+def test_a_kept_zero_shot_prompt_is_said_exported_and_used(promptfed, tmp_path, monkeypatch):
+    from promptfed.blackbox import zero_shot_choice
+
+    monkeypatch.setattr(zero_shot_choice, "_better", lambda counts: zero_shot_choice._template(counts))
+    run = tmp_path / "run"
+    said = promptfed("train", *SEARCH, "--run", run)
+    assert said.code == 0, said.err
+    metrics = json.loads((run / "metrics.json").read_text())
+    template = metrics["template"]
+    assert metrics["kept_zero_shot"]["method"] == f'kept zero-shot: "{template}"'
+    assert metrics["kept_zero_shot"]["local_only"] == "kept zero-shot at 2 of 2 clients"
+    assert "kept zero-shot" in said.out
+    assert metrics["method"]["base"] == metrics["zero_shot"]["base"]
+    assert metrics["method"]["local"] == metrics["zero_shot"]["local"]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert [event["stage"] for event in events if event["event"] == "selection"] == ["local_only", "fedavg_bbt"]
+    assert promptfed("export", run, "--client", 1, "--out", tmp_path / "b").code == 0
+    assert (tmp_path / "b" / "prompt.txt").read_text() == template
+    assert not (tmp_path / "b" / "soft_prompt.safetensors").exists()
+    assert promptfed("predict", tmp_path / "b", "Where is my parcel?").out.startswith("Where is my parcel?: delivery")
+    again = promptfed("train", "--resume", run, "--json")
+    assert json.loads(again.out)["method"] == metrics["method"]
+
+
+def test_keeping_zero_shot_can_be_turned_off(promptfed, tmp_path):
+    off = ["--set", "method.keep_zero_shot=false", "--run", tmp_path / "run", "--baselines", "none", "--json"]
+    said = promptfed("train", *SEARCH, *off)
+    assert "kept_zero_shot" not in json.loads(said.out)
+    assert '"selection"' not in (tmp_path / "run" / "events.jsonl").read_text()
