@@ -235,7 +235,7 @@ class Experiment:
     def samples(self, method: Method) -> dict[int, int]:
         """Client -> the most examples that its update can stand for: those that it holds, or that its site announced
         in its first message. Zero-shot counts validation examples."""
-        held = {data.client: max(len(data.train.labels), len(data.val.labels)) for data in self.task.clients}
+        held = {data.client: max(data.train.total, data.val.total) for data in self.task.clients}
         return dict.fromkeys(held, sum(held.values())) if method.pools_data else held
 
     def worker(self, method: Method, stage: str) -> ClientWorker:

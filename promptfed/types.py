@@ -27,6 +27,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def total(self) -> int:
+        """Examples, also where their numbers are all that is known."""
+        return len(self.labels)
+
+    def counts(self, classes: int) -> list[int]:
+        """Examples of each class."""
+        return [int(n) for n in self.labels.bincount(minlength=classes)]
+
 
 @dataclass(frozen=True, eq=False)
 class ClientData:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptfed.printable import figure_text
 from promptfed.tasks.sources.base import QuestionItem, TextItem
-from promptfed.types import FederatedTask, Split
+from promptfed.types import FederatedTask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +33,9 @@ def partition_table(task: FederatedTask) -> dict[str, Any]:
                 "client": data.client,
                 "name": data.name,
                 "domain": data.domain,
-                "train": _counts(data.train, count),
-                "val": _counts(data.val, count),
-                "test": _counts(data.test, count),
+                "train": data.train.counts(count),
+                "val": data.val.counts(count),
+                "test": data.test.counts(count),
             }
             for data in task.clients
         ],
@@ -59,10 +59,6 @@ def partition_record(task: FederatedTask, oracle: Oracle | None = None) -> dict[
     if oracle is not None:
         agreed["oracle"] = {"name": oracle.name, "fingerprint": oracle.fingerprint}
     return {**partition_table(task), **agreed}
-
-
-def _counts(split: Split, classes: int) -> list[int]:
-    return [int(n) for n in split.labels.bincount(minlength=classes)]
 
 
 def plot_partition(table: dict[str, Any]) -> Figure:

@@ -38,7 +38,7 @@ def answer(message: Message, context: Context) -> Message:
         return Message(site.answer(message.content), reply_to=message)
     except PromptFedError as error:
         print(f"error: {error}", flush=True)
-        return Message(codec.pack(messages.Problem(why=str(error))), reply_to=message)
+        return Message(codec.pack(messages.problem(str(error))), reply_to=message)
 
 
 def began() -> float:

@@ -1,24 +1,28 @@
 """Messages and prompts as Flower's records, and back: arrays in one ArrayRecord, all else as one JSON string.
 
 Nothing is pickled. What arrives is checked before it is used: anything else than a well-formed message of the kind
-that is waited for raises DeploymentError.
+that is waited for raises DeploymentError. Sizes, names and shapes are compared before any array is decoded, and the
+words of a message are checked field by field (promptfed.deployment.fields says what each may be).
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
+from promptfed.deployment.fields import LONGEST_SECONDS
 from promptfed.deployment.messages import Problem, Words
 from promptfed.errors import ConfigError, DeploymentError, FormatError
+from promptfed.printable import is_printable, printable
 from promptfed.prompts import PromptState
-from promptfed.readers.json_reader import parse_json
+from promptfed.readers.json_reader import JsonLimits, parse_json
 
 try:
     from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -32,6 +36,13 @@ ARRAYS, ABOUT, JSON = "arrays", "about", "json"
 STORED_AS = "numpy.ndarray"
 DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8")
 """What a prompt's tensors may be."""
+LIMITS = JsonLimits(size=16_000_000, depth=32)
+"""Of a message's words; 10,000 names of 64 letters are less."""
+MOST_TENSORS, MOST_DIMENSIONS, LONGEST_TENSOR_NAME = 1_000, 8, 200
+LARGEST_PROMPT = 1_000_000_000
+"""Bytes of all tensors of a message together."""
+LONGEST_HEADER = 10_000
+"""Characters of numpy's own header."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +79,12 @@ def unpack(content: RecordDict, kind: type[W]) -> Parcel[W]:
     if given == Problem.__name__:
         raise DeploymentError(_words(Problem, about).why)
     if given != kind.__name__:
-        raise DeploymentError(f"a message is a {given!r}, not the {kind.__name__} that was waited for")
+        raise DeploymentError(f"a message is a {_brief(given)}, not the {kind.__name__} that was waited for")
     started = about.get("started")
-    if started is not None and not isinstance(started, int | float):
-        raise DeploymentError(f"a {kind.__name__} message says it began after {started!r} seconds")
-    return Parcel(_words(kind, about), _parts(about, arrays), started)
+    is_number = isinstance(started, int | float) and not isinstance(started, bool)
+    if started is not None and not (is_number and 0 <= started <= LONGEST_SECONDS):
+        raise DeploymentError(f"a {kind.__name__} message says it began after {_brief(started)} seconds")
+    return Parcel(_words(kind, about), _parts(about, arrays), None if started is None else float(started))
 
 
 def kind_of(content: RecordDict) -> str:
@@ -91,46 +103,82 @@ def wire_bytes(content: Any) -> int:
 def _records(content: RecordDict) -> tuple[dict[str, Any], ArrayRecord]:
     arrays, about = content.get(ARRAYS), content.get(ABOUT)
     if not isinstance(arrays, ArrayRecord) or not isinstance(about, ConfigRecord) or len(content) != 2:
-        raise DeploymentError(f"a message holds the records {sorted(content)}, not '{ABOUT}' and '{ARRAYS}'")
+        raise DeploymentError(f"a message holds the records {_list(content)}, not '{ABOUT}' and '{ARRAYS}'")
+    text = about.get(JSON)
+    if not isinstance(text, str) or len(about) != 1:
+        raise DeploymentError(f"a message's words are no text but {_list(about)}")
     try:
-        found = parse_json(str(about.get(JSON)), finite=False, any_strings=True)
+        found = parse_json(text, LIMITS, any_strings=True)
     except FormatError as error:
-        raise DeploymentError(f"a message is not usable JSON: {error}") from error
+        raise DeploymentError(f"a message's words are refused: {printable(error, 200)}") from error
     if not isinstance(found, dict):
         raise DeploymentError(f"a message is a JSON {type(found).__name__}, not an object")
     return found, arrays
 
 
 def _words(kind: type[W], about: Mapping[str, Any]) -> W:
-    try:
-        return kind.model_validate_json(json.dumps(about.get("words")))
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'all'}: {problem['msg'].lower()}" for problem in error.errors()[:3]
-        )
-        raise DeploymentError(f"a {kind.__name__} message is wrong in {wrong}") from error
+    return kind.read(json.dumps(about.get("words")))
 
 
 def _parts(about: Mapping[str, Any], arrays: ArrayRecord) -> dict[str, PromptState]:
     named = about.get("parts")
     if not isinstance(named, dict) or not all(isinstance(names, list) for names in named.values()):
         raise DeploymentError("a message does not say which prompts it holds")
+    if not all(isinstance(name, str) for names in named.values() for name in names):
+        raise DeploymentError("a message calls an array by what is no name")
+    if (count := max(len(arrays), sum(map(len, named.values())))) > MOST_TENSORS:
+        raise DeploymentError(f"a message holds {count} arrays; {MOST_TENSORS} are the most")
     wanted = [f"{part}/{name}" for part, names in named.items() for name in names]
-    if sorted(wanted) != sorted(arrays):
-        raise DeploymentError(f"a message names the arrays {sorted(wanted)} and holds {sorted(arrays)}")
+    if sorted(wanted) != sorted(arrays) or len(set(wanted)) < len(wanted):
+        raise DeploymentError(f"a message names the arrays {_list(wanted)} and holds {_list(arrays)}")
+    for name, array in arrays.items():
+        _check(name, array)
+    if (size := sum(len(array.data) for array in arrays.values())) > LARGEST_PROMPT:
+        raise DeploymentError(f"a message holds {size} bytes of arrays; {LARGEST_PROMPT} are the most")
     return {
         part: PromptState({name: _tensor(f"{part}/{name}", arrays[f"{part}/{name}"]) for name in names})
         for part, names in named.items()
     }
 
 
-def _tensor(name: str, array: Array) -> torch.Tensor:
+def _check(name: str, array: Array) -> None:
+    """Raises DeploymentError for what is not to be decoded: a name, a kind or a shape that no prompt has."""
+    if not is_printable(name) or len(name) > LONGEST_TENSOR_NAME:
+        raise DeploymentError(
+            f"an array is called {_brief(name)}: {LONGEST_TENSOR_NAME} printable letters are the most"
+        )
     if array.stype != STORED_AS or array.dtype not in DTYPES:
-        raise DeploymentError(f"array '{name}' is {array.stype} of {array.dtype}, not {STORED_AS} of {DTYPES}")
+        kind = f"{_brief(array.stype)} of {_brief(array.dtype)}"
+        raise DeploymentError(f"array '{name}' is {kind}, not {STORED_AS} of {DTYPES}")
+    if len(array.shape) > MOST_DIMENSIONS or any(size < 0 for size in array.shape):
+        raise DeploymentError(f"array '{name}' has the shape {_brief(tuple(array.shape))}")
+
+
+def _tensor(name: str, array: Array) -> torch.Tensor:
+    stream = io.BytesIO(array.data)
     try:
-        values = array.numpy()  # without unpickling
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError(f"format {version}")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=LONGEST_HEADER)
     except Exception as error:  # numpy raises many kinds for bytes that are no array
-        raise DeploymentError(f"array '{name}' cannot be read: {error}") from error
-    if str(values.dtype) != array.dtype or values.shape != tuple(array.shape):
-        raise DeploymentError(f"array '{name}' is {values.dtype} {values.shape}, not what its message says")
-    return torch.from_numpy(np.array(values, copy=True, order="C"))
+        raise DeploymentError(f"array '{name}' cannot be read: {printable(error, 200)}") from error
+    values = array.data[stream.tell() :]
+    if str(dtype) != array.dtype or shape != tuple(array.shape):
+        raise DeploymentError(f"array '{name}' is {_brief(dtype)} {_brief(shape)}, not what its message says")
+    if len(values) != math.prod(shape) * dtype.itemsize:
+        raise DeploymentError(f"array '{name}' has {len(values)} bytes, which are not {_brief(shape)} of {dtype}")
+    order: Any = "F" if is_fortran else "C"
+    return torch.from_numpy(np.array(np.frombuffer(values, dtype).reshape(shape, order=order), copy=True, order="C"))
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    return printable(repr(value), 60)
+
+
+def _list(names: Iterable[object]) -> str:
+    """The first few of ``names``, each cut."""
+    known = sorted(map(_brief, names))
+    return f"[{', '.join(known[:5])}{f' and {len(known) - 5} more' if len(known) > 5 else ''}]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -25,11 +25,24 @@ class SiteEvaluator:
     images: base is the share of *all sites' test images* that are classified right among all base classes, each by its
     own site's prompt; new and domains likewise.
 
+    ``domains``: those of which there may be figures, by default the sites' own; ``examples``: what each site said that
+    it holds, which no figure may exceed.
+
     Sites that do not answer within ``seconds`` (each time) are left out of the figures and named.
     """
 
-    def __init__(self, sites: Sites, agreement: Agreement, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        sites: Sites,
+        agreement: Agreement,
+        seconds: float | None = None,
+        *,
+        domains: Iterable[str] | None = None,
+        examples: Mapping[int, int] | None = None,
+    ) -> None:
         self.sites, self.agreement, self.seconds = sites, agreement, seconds
+        self.domains = set(agreement.domains if domains is None else domains)
+        self.examples = dict(examples or {})
 
     def validate(self, federation: Federation, state: FederationState) -> float:
         """NaN if no site with validation images answered."""
@@ -59,7 +72,9 @@ class SiteEvaluator:
     def finish(self, federation: Federation, state: FederationState) -> dict[int, str]:
         """Let every site write down the prompt that it deploys. Client -> where, or why not (in brackets)."""
         questions = {
-            client: codec.pack(Finish(**self._work(federation, state, client)), shared=federation.sent(state, client))
+            client: codec.pack(
+                Finish.create(**self._work(federation, state, client)), shared=federation.sent(state, client)
+            )
             for client in federation.clients
         }
         found = dict.fromkeys(questions, "(no answer)")
@@ -80,7 +95,7 @@ class SiteEvaluator:
     ) -> dict[int, EvaluateAnswer]:
         questions = {
             client: codec.pack(
-                Evaluate(**self._work(federation, state, client), part=part, whole=client in whole),
+                Evaluate.create(**self._work(federation, state, client), part=part, whole=client in whole),
                 shared=federation.sent(state, client),
             )
             for client in clients
@@ -89,12 +104,22 @@ class SiteEvaluator:
         for client, answer in self.sites.ask(questions, group=f"{part}-{state.round}", seconds=self.seconds).items():
             try:
                 found = answer.opened(EvaluateAnswer).words
-                if found.client != client:
-                    raise DeploymentError(f"it is the answer of client {found.client}")
+                self._check(client, found)
                 answers[client] = found
             except DeploymentError as error:
                 self.sites.say(f"client {client} is not in the figures: {error}")
         return answers
+
+    def _check(self, client: int, found: EvaluateAnswer) -> None:
+        """Raises DeploymentError for figures of somebody else, of domains or of more images than there are."""
+        if found.client != client:
+            raise DeploymentError(f"it is the answer of client {found.client}")
+        if strange := [name for name in found.domains if name not in self.domains]:
+            raise DeploymentError(f"it has a figure of domain '{strange[0]}', which is none of the run's")
+        most = self.examples.get(client)
+        for one in (found.local, found.base, found.new, *found.domains.values()):
+            if most is not None and one is not None and one.of > most:
+                raise DeploymentError(f"it has a figure of {one.of} images, and the site announced {most}")
 
     def _work(self, federation: Federation, state: FederationState, client: int) -> dict[str, Any]:
         """What every question about ``client``'s prompt says."""
@@ -108,7 +133,7 @@ class SiteEvaluator:
 
     def _joint(self, found: Sequence[Right | None]) -> Score | None:
         """One score out of several prompts'; None if nobody has test images for it."""
-        known = [one for one in found if one is not None and one.of]
+        known = [one for one in found if one is not None]
         if not known:
             return None
         if self.agreement.simulated:  # the same images each time

@@ -6,12 +6,36 @@ checked when it arrives: neither side believes the other.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-Count = Annotated[int, Field(ge=0)]
-RunKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+from promptfed.deployment.fields import (
+    LONGEST_TEXT,
+    MOST_CLASSES,
+    MOST_EXAMPLES,
+    MOST_NOTES,
+    MOST_SITES,
+    Calls,
+    Count,
+    Dollars,
+    Domain,
+    Hex32,
+    Loss,
+    Name,
+    Number,
+    Seconds,
+    Share,
+    Text,
+)
+from promptfed.errors import DeploymentError
+from promptfed.printable import printable
+
+ClassNames = Annotated[tuple[Name, ...], Field(max_length=MOST_CLASSES)]
+Counts = Annotated[tuple[Count, ...], Field(max_length=MOST_CLASSES)]
+Notes = Annotated[tuple[Text, ...], Field(max_length=MOST_NOTES)]
+RunKey = Hex32
 """Names a run for good, whatever process serves it; safe as the name of a folder."""
 
 
@@ -20,33 +44,70 @@ TICKET = "kept_in_round"
 
 
 class Words(BaseModel):
-    """Base of all messages: frozen, and unknown names are errors."""
+    """Base of all messages: frozen, strict, and unknown names are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def create(cls, **fields: Any) -> Self:
+        """Make a message of one's own. Raises DeploymentError for what the other side would refuse."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise DeploymentError(f"cannot be sent: {wrong_in(error)}") from error
+
+    @classmethod
+    def read(cls, json: str | bytes) -> Self:
+        """Check what arrived. Raises DeploymentError, in one line that names what is wrong."""
+        try:
+            return cls.model_validate_json(json)
+        except ValidationError as error:
+            raise DeploymentError(f"a {cls.__name__} message is wrong in {wrong_in(error)}") from error
+
+
+def wrong_in(error: ValidationError) -> str:
+    """The first three things that are wrong, with the beginning of each value."""
+    said = []
+    for problem in error.errors(include_url=False, include_context=False)[:3]:
+        place = ".".join(map(str, problem["loc"])) or "all"
+        value = problem["input"]
+        shown = f" (it is {printable(repr(value), 40)})" if isinstance(value, int | float | bool | None) else ""
+        if isinstance(value, str):
+            shown = f" (it is '{printable(value[:41], 40)}', {len(value)} characters)"
+        said.append(f"{printable(place, 80)}: {problem['msg'].lower()}{shown}")
+    return "; ".join(said)
 
 
 class Site(Words):
     """A site as the others know it: a name and the domain of its data."""
 
-    name: str
-    domain: str = ""
+    name: Name
+    domain: Domain = ""
 
 
 class Agreement(Words):
     """What all parties agreed on before round 1; it travels with every question, so that a site needs no memory.
 
     ``sites`` are the clients in the order of their numbers. ``simulated``: every node deals out the same task from
-    ``config`` and plays one client of it; else each has data of its own.
+    ``config`` and plays one client of it; else each has data of its own. ``merged``: class names that differ only in
+    case, blanks or underscores are one class.
     """
 
     run: RunKey
     simulated: bool
     config: dict[str, Any]
-    base_classes: tuple[str, ...]
-    new_classes: tuple[str, ...] = ()
-    templates: tuple[str, ...]
-    sites: tuple[Site, ...]
-    fingerprint: str
+    base_classes: ClassNames
+    new_classes: ClassNames = ()
+    templates: Annotated[tuple[Text, ...], Field(max_length=1_000)]
+    sites: Annotated[tuple[Site, ...], Field(max_length=MOST_SITES)]
+    fingerprint: Name
+    merged: bool = False
+
+    @model_validator(mode="after")
+    def _are_all_different(self) -> Self:
+        _different([*self.base_classes, *self.new_classes], "class")
+        _different([site.name for site in self.sites], "site")
+        return self
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -58,21 +119,23 @@ class Agreement(Words):
 
 
 class Hello(Words):
-    """Who are you, and do you fit? ``classes``: the agreed names, None if the sites' own are to be joined."""
+    """Who are you, and do you fit? ``classes``: the agreed names, None if the sites' own are to be joined; ``merged``
+    as in Agreement."""
 
     run: RunKey
     simulated: bool
     config: dict[str, Any]
-    classes: tuple[str, ...] | None
-    fingerprint: str
-    promptfed: str
+    classes: ClassNames | None
+    fingerprint: Name
+    promptfed: Name
+    merged: bool = False
 
 
 class Prepare(Words):
     """Encode the images, once, before the first round."""
 
     agreement: Agreement
-    client: Count
+    client: Number
 
 
 class Work(Words):
@@ -80,10 +143,10 @@ class Work(Words):
     initial one. The shared prompt comes with it."""
 
     agreement: Agreement
-    stage: str
-    client: Count
-    round: Count
-    start: Count
+    stage: Name
+    client: Number
+    round: Number
+    start: Number
 
 
 class Train(Work):
@@ -107,66 +170,127 @@ class Finish(Work):
 class Problem(Words):
     """In one line, why a site did not do what it was asked."""
 
-    why: str
+    why: Text
+
+
+def problem(why: str) -> Problem:
+    """A Problem whose reason is one printable line, however long it was."""
+    return Problem(why=printable(" ".join(why.split()), LONGEST_TEXT))
 
 
 class HelloAnswer(Words):
-    """``classes`` and the numbers of examples of each, by use; the examples stay where they are."""
+    """``classes`` and the numbers of examples of each, by use; the examples stay where they are.
+
+    ``key`` is the site's own secret for this run: whoever shows it again is the same site.
+    """
 
     site: Site
-    client: Count | None
-    classes: tuple[str, ...]
-    train: tuple[Count, ...]
-    val: tuple[Count, ...]
-    test: tuple[Count, ...]
-    promptfed: str
-    notes: tuple[str, ...] = ()
+    client: Number | None
+    classes: Annotated[ClassNames, Field(min_length=1)]
+    train: Counts
+    val: Counts
+    test: Counts
+    promptfed: Name
+    key: Hex32
+    notes: Notes = ()
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        _different(self.classes, "class")
+        for use in ("train", "val", "test"):
+            if len(counts := getattr(self, use)) != len(self.classes):
+                raise ValueError(f"{use} has {len(counts)} counts for {len(self.classes)} classes")
+        if (total := self.total) > MOST_EXAMPLES:
+            raise ValueError(f"{total} examples are more than {MOST_EXAMPLES}")
+        return self
+
+    @property
+    def total(self) -> int:
+        """All examples of the site."""
+        return sum(self.train) + sum(self.val) + sum(self.test)
 
 
 class PrepareAnswer(Words):
     """How many images really went through the tower, and how long all took."""
 
-    images: Count
-    seconds: float
+    images: Calls
+    seconds: Seconds
+
+
+class UsageWords(Words):
+    """A promptfed.usage.Usage."""
+
+    image_encoder_calls: Calls = 0
+    text_encoder_calls: Calls = 0
+    oracle_queries: Calls = 0
+    oracle_calls: Calls = 0
+    oracle_cache_hits: Calls = 0
+    oracle_retries: Calls = 0
+    labels_floored: Calls = 0
+    prompt_tokens: Calls = 0
+    completion_tokens: Calls = 0
+    usd: Dollars = 0.0
 
 
 class TrainAnswer(Words):
     """``kept`` is the round under which the site keeps its personal prompt, 0 if it has none; ``failure`` as in
-    promptfed.types.Reply."""
+    promptfed.types.Reply: only with one are ``loss`` and ``accuracy`` unknown."""
 
-    client: Count
-    round: Count
-    samples: int
-    loss: float
-    accuracy: float
-    seconds: float
-    usage: dict[str, int | float]
-    kept: Count
-    failure: str = ""
+    client: Number
+    round: Number
+    samples: Count
+    loss: Loss | None
+    accuracy: Share | None
+    seconds: Seconds
+    usage: UsageWords
+    kept: Number
+    failure: Text = ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if not self.failure and (self.loss is None or self.accuracy is None or not self.samples):
+            raise ValueError("an update comes with its samples, its loss and its accuracy")
+        return self
 
 
 class Right(Words):
     """So many of so many examples were classified right, and the accuracy as promptfed.evaluation computes it."""
 
     right: Count
-    of: Count
-    accuracy: float
+    of: Annotated[Count, Field(ge=1)]
+    accuracy: Share
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.right > self.of:
+            raise ValueError(f"{self.right} of {self.of} are right")
+        if abs(self.accuracy - self.right / self.of) > 1e-6:
+            raise ValueError(f"{self.right} of {self.of} are no accuracy of {self.accuracy:g}")
+        return self
 
 
 class EvaluateAnswer(Words):
     """``local``: on the site's own classes, None where it has one only; ``local_all``: the same images among all base
     classes. ``base``, ``new``, ``domains``: only if the whole was asked for."""
 
-    client: Count
+    client: Number
     local: Right | None
     local_all: Right | None = None
     base: Right | None = None
     new: Right | None = None
-    domains: dict[str, Right] = Field(default_factory=dict)
+    domains: Annotated[dict[Name, Right], Field(max_length=MOST_SITES)] = Field(default_factory=dict)
 
 
 class FinishAnswer(Words):
     """Where, on its own disk, the site has put the prompt that it deploys."""
 
-    client: Count
-    bundle: str
+    client: Number
+    bundle: Text
+
+
+def _different(names: Sequence[str], kind: str) -> None:
+    met: set[str] = set()
+    for name in names:
+        if name in met:
+            raise ValueError(f"{kind} '{name}' is named twice")
+        met.add(name)

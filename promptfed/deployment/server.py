@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +16,9 @@ from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.remembered import load_remembered
 from promptfed.config import RunConfig, build_config, read_yaml, validate
 from promptfed.deployment import codec  # first: it says how to install what the next need
+from promptfed.deployment.class_names import joined_classes, lonely_classes, split_names
 from promptfed.deployment.evaluator import SiteEvaluator, places
+from promptfed.deployment.known import Known
 from promptfed.deployment.messages import Agreement, Hello, HelloAnswer, Prepare, PrepareAnswer, Site
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.deployment.sites import Sites
@@ -38,7 +39,6 @@ from flwr.serverapp import Grid, ServerApp  # isort: skip
 
 OWN_DATA = "sites"
 """The ``data`` of a run whose sites have data of their own."""
-FILE = "deployment.json"
 FREE = ("round_seconds", "strict")
 """Options that may be changed when a run goes on."""
 
@@ -57,11 +57,16 @@ class ServerOptions(BaseModel):
     patience_seconds: float = Field(300, alias="patience-seconds", ge=0)
     site_seconds: float = Field(3600, alias="site-seconds", gt=0)
     poll_seconds: float = Field(1.0, alias="poll-seconds", gt=0)
+    merge_classes: bool = Field(
+        False, alias="merge-classes", description="class names that differ in case, blanks or underscores only are one"
+    )
+    forget_sites: str = Field(
+        "", alias="forget-sites", description="names, with commas, that may be given by another node from now on"
+    )
 
     @property
     def agreed(self) -> tuple[str, ...] | None:
-        names = tuple(name.strip() for name in self.classes.split(",") if name.strip())
-        return names or None
+        return split_names(self.classes) or None
 
 
 @dataclass(frozen=True)
@@ -100,25 +105,36 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
     folder = _folder(options.run_dir, config)
     with folder.lock(), folder.attach_log(), torch_threads(config.threads):
         features = FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
-        known = folder.read_json(FILE) or {"run": uuid.uuid4().hex}
-        folder.write_json(FILE, known)
-        simulated = config.data != OWN_DATA
-        agreement = Agreement.model_validate(known["agreement"]) if "agreement" in known else None
-        hello = Hello(
-            run=known["run"],
+        known = Known.load(folder)
+        known.forget(split_names(options.forget_sites))
+        known.save(folder)
+        simulated, agreement = config.data != OWN_DATA, known.agreement
+        hello = Hello.create(
+            run=known.run,
             simulated=simulated,
             config=config.model_dump(mode="json"),
             classes=None if agreement is None and options.agreed is None else _classes(agreement, options),
             fingerprint=features.backbone.fingerprint,
             promptfed=version("promptfed"),
+            merged=options.merge_classes if agreement is None else agreement.merged,
         )
-        sites = Sites(grid, hello, patience=options.patience_seconds, poll=options.poll_seconds, say=say)
+        sites = Sites(
+            grid,
+            hello,
+            patience=options.patience_seconds,
+            poll=options.poll_seconds,
+            say=say,
+            holders=known.holders,
+            on_holders=lambda holders: known.held_by(holders).save(folder),
+        )
         dealt = TASKS[config.task].build(config) if simulated else None
         wanted = len(agreement.sites) if agreement else len(dealt.clients) if dealt else config.clients or 1
         needed = min(options.min_sites, wanted)
         if agreement is not None:
             sites.agree([site.name for site in agreement.sites])
             say(f"going on with {folder.path}")
+        elif dealt is not None:
+            sites.agree([data.name for data in dealt.clients])
         sites.gather(wanted, options.wait_seconds)
         if agreement is None:
             if len(sites.connected) < needed:
@@ -127,14 +143,8 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         sites.agree([site.name for site in agreement.sites])
         answers = _answers(known, agreement, sites)
         task = _without_data(dealt) if dealt else remote_task(agreement, answers, config)
-        folder.write_json(
-            FILE,
-            {
-                "run": known["run"],
-                "agreement": agreement.model_dump(mode="json"),
-                "answers": [answer.model_dump(mode="json") for answer in answers],
-            },
-        )
+        known.agreement, known.answers = agreement, answers
+        known.save(folder)
         experiment = Experiment.build(config, features=features, task=task)
         _prepare(sites, agreement, options.site_seconds)
         engine = FlowerEngine(
@@ -144,7 +154,9 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
             wait_seconds=options.wait_seconds,
             client_seconds=config.client_seconds,
         )
-        evaluator = SiteEvaluator(sites, agreement, options.site_seconds)
+        announced = {client: answer.total for client, answer in enumerate(answers)}
+        domains = [*agreement.domains, *task.domain_tests]
+        evaluator = SiteEvaluator(sites, agreement, options.site_seconds, domains=domains, examples=announced)
         training = Training(experiment, folder, Told(), engine=engine, evaluator=evaluator)
         metrics = training.execute()
         saved = load_checkpoint(folder.stage_folder(config.method, is_baseline=False))
@@ -229,23 +241,20 @@ def _agree(
     """From the first answers to what all keep to."""
     if dealt is not None:
         base, new, templates = dealt.base_classes, dealt.new_classes, dealt.templates
-        members = [Site(name=data.name, domain=data.domain) for data in dealt.clients]
+        members = [Site.create(name=data.name, domain=data.domain) for data in dealt.clients]
     else:
         names = sorted(sites.connected)
-        held: dict[str, list[str]] = {}
-        for name in names:
-            for label in sites.answers[name].classes:
-                held.setdefault(label, []).append(name)
+        held = {name: sites.answers[name].classes for name in names}
+        joined = options.agreed or joined_classes(held, merge=hello.merged)
         if options.agreed is None:
-            for label, owners in sorted(held.items()):
-                if len(owners) == 1 < len(names):
-                    say(f"note: only {owners[0]} has class '{label}' (is it spelt as elsewhere?)")
-        base, new, templates = agreed_task(config, options.agreed or tuple(sorted(held)))
+            for note in lonely_classes(held):
+                say(f"note: {note}")
+        base, new, templates = agreed_task(config, joined)
         if len(base) < 2:
             raise DeploymentError(f"the sites have one class only ('{base[0]}'): at least two are needed")
         members = [sites.answers[name].site for name in names]
     say(f"agreed: {len(members)} sites ({', '.join(site.name for site in members)}), {len(base)} classes")
-    return Agreement(
+    return Agreement.create(
         run=hello.run,
         simulated=dealt is not None,
         config=hello.config,
@@ -254,13 +263,14 @@ def _agree(
         templates=templates,
         sites=tuple(members),
         fingerprint=hello.fingerprint,
+        merged=hello.merged,
     )
 
 
-def _answers(known: Mapping[str, Any], agreement: Agreement, sites: Sites) -> list[HelloAnswer]:
+def _answers(known: Known, agreement: Agreement, sites: Sites) -> list[HelloAnswer]:
     """What each site said about its data: of a run that goes on, what it said at first."""
-    if known.get("answers"):
-        return [HelloAnswer.model_validate(answer) for answer in known["answers"]]
+    if known.answers:
+        return known.answers
     if agreement.simulated:
         return []
     return [sites.answers[site.name] for site in agreement.sites]
@@ -281,7 +291,7 @@ def _without_data(task: FederatedTask) -> FederatedTask:
 
 def _prepare(sites: Sites, agreement: Agreement, seconds: float) -> None:
     """Every site encodes its images once, so that no round has to wait for the image tower."""
-    questions = {k: codec.pack(Prepare(agreement=agreement, client=k)) for k in range(len(agreement.sites))}
+    questions = {k: codec.pack(Prepare.create(agreement=agreement, client=k)) for k in range(len(agreement.sites))}
     for client, answer in sorted(sites.ask(questions, group="prepare", seconds=seconds).items()):
         name = agreement.sites[client].name
         try:

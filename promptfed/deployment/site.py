@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -12,10 +13,12 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from promptfed.aggregators.mean import Mean
 from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.remembered import load_remembered
 from promptfed.config import RunConfig, build_config, validate
 from promptfed.deployment import codec, messages
+from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.messages import Agreement
 from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
@@ -23,7 +26,8 @@ from promptfed.deployment.take_home import write_site_bundle
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
 from promptfed.evaluation import accuracy, has_choice, local_accuracy, mean_accuracies
 from promptfed.experiment import Experiment, resolve
-from promptfed.methods.base import Method
+from promptfed.methods.base import Method, Shape, shapes
+from promptfed.printable import printable
 from promptfed.prompts import PromptState
 from promptfed.tasks import TASKS
 from promptfed.types import Broadcast, ClientPrompt, FederatedTask, Job, Split
@@ -70,6 +74,7 @@ class Site:
         self.options, self._began = options, began
         self._experiments: dict[str, Experiment] = {}
         self._methods: dict[tuple[str, str], Method] = {}
+        self._expected: dict[tuple[str, str], Mapping[str, Shape]] = {}
 
     def answer(self, content: Any) -> Any:
         """The answer to a packed question; a ``Problem`` if there is none."""
@@ -81,7 +86,10 @@ class Site:
             return self._able[kind](content, began)
         except PromptFedError as error:
             log.warning("%s: %s", self.options.site or f"client {self.options.partition_id}", error)
-            return codec.pack(messages.Problem(why=str(error)))
+            return codec.pack(messages.problem(str(error)))
+        except Exception as error:  # a prompt that its method cannot work with, or a fault: it ends no process
+            log.exception("%s", self.options.site or f"client {self.options.partition_id}")
+            return codec.pack(messages.problem(f"{type(error).__name__}: {error} (the site's log has more)"))
 
     @property
     def _able(self) -> dict[str, Callable[[Any, float], Any]]:
@@ -101,17 +109,18 @@ class Site:
         own, theirs = version("promptfed"), asked.promptfed
         if own != theirs:
             raise DeploymentError(f"promptfed {own} is installed here, the server has {theirs}: install the same")
-        found: messages.HelloAnswer
         if asked.simulated:
             task = TASKS[config.task].build(config)
             client = self._client(len(task.clients))
-            found = simulated_answer(client, task, own)
+            key = SiteStore(options.state_dir, asked.run).key()
+            found = simulated_answer(client, task, own, key)
         else:
             data = read_site(options.site, options.data, config)
             if asked.classes is not None:
-                check_classes(data, asked.classes)
+                check_classes(data, asked.classes, merged=asked.merged)
             domain = options.domain or (options.site if config.task == "clip-domains" else "")
-            found = own_answer(messages.Site(name=options.site, domain=domain), data, own)
+            key = SiteStore(options.state_dir, asked.run).key()
+            found = own_answer(messages.Site.create(name=options.site, domain=domain), data, own, key)
         if (fingerprint := self._features(config).backbone.fingerprint) != asked.fingerprint:
             raise DeploymentError(
                 f"backbone '{config.backbone}' here has fingerprint {fingerprint[:12]}, the server's "
@@ -125,7 +134,7 @@ class Site:
         started, before, clock = self._since(began), experiment.setup.usage(), time.perf_counter()
         experiment.fill_features()
         images = (experiment.setup.usage() - before).image_encoder_calls
-        return codec.pack(messages.PrepareAnswer(images=images, seconds=time.perf_counter() - clock), started)
+        return codec.pack(messages.PrepareAnswer.create(images=images, seconds=time.perf_counter() - clock), started)
 
     # -------------------------------------------------------------------------------------------------- work
 
@@ -144,16 +153,16 @@ class Site:
             store.keep(work, reply.personal)
             kept = work.round
         update = reply.update
-        words = messages.TrainAnswer(
+        words = messages.TrainAnswer.create(
             client=reply.client,
             round=reply.round,
             samples=update.samples,
-            loss=update.loss,
-            accuracy=update.accuracy,
+            loss=_known(update.loss),
+            accuracy=_known(update.accuracy),
             seconds=reply.seconds,
-            usage=reply.usage.recorded(),
+            usage=messages.UsageWords.create(**reply.usage.recorded()),
             kept=kept,
-            failure=reply.failure,
+            failure=printable(reply.failure, LONGEST_TEXT),
         )
         return codec.pack(words, started, shared=update.shared)
 
@@ -178,7 +187,7 @@ class Site:
                 domains = {name: _right(value, tests[name]) for name, value in found.items()}
             if len(task.new_test):
                 new = _right(accuracy(method, prompt, task.new_classes, task.new_test), task.new_test)
-        words = messages.EvaluateAnswer(
+        words = messages.EvaluateAnswer.create(
             client=work.client, local=local, local_all=local_all, base=base, new=new, domains=domains
         )
         return codec.pack(words, started)
@@ -192,7 +201,9 @@ class Site:
             experiment.config, method, work, shared, self._personal(store, method, work), store.bundle
         )
         experiment.setup.verify_frozen()
-        return codec.pack(messages.FinishAnswer(client=work.client, bundle=str(folder)), started)
+        return codec.pack(
+            messages.FinishAnswer.create(client=work.client, bundle=printable(folder, LONGEST_TEXT)), started
+        )
 
     # ------------------------------------------------------------------------------------------------ pieces
 
@@ -255,10 +266,27 @@ class Site:
         key = (work.agreement.run, work.stage)
         if key not in self._methods:
             self._methods = {key: experiment.method(work.stage)}
+        self._check(experiment, work, shared)
         store = SiteStore(self.options.state_dir, work.agreement.run)
         if keep:
             store.sent(work, shared)
         return experiment, self._methods[key], store
+
+    def _check(self, experiment: Experiment, work: messages.Work, shared: PromptState) -> None:
+        """Raises DeploymentError for a shared prompt that this method does not start from."""
+        key = (work.agreement.run, work.stage)
+        if key not in self._expected:
+            method, is_own = self._methods[key], work.stage == experiment.config.method
+            server = method.server_side(experiment.aggregator() if is_own else Mean(Mean.Config()))
+            first = method.init_shared()
+            self._expected = {key: shapes(server.broadcast(first, server.init(first), work.client))}
+        for name, shape in self._expected[key].items():
+            if name not in shared:
+                raise DeploymentError(f"the server sent a prompt of {work.stage} without '{name}'")
+            if tuple(shared[name].shape) != tuple(shape):
+                raise DeploymentError(f"the server sent '{name}' of shape {tuple(shared[name].shape)}, not {shape}")
+        if not shared.is_finite():
+            raise DeploymentError(f"the server sent a prompt of {work.stage} with numbers that are not finite")
 
     def _personal(self, store: SiteStore, method: Method, work: messages.Work) -> PromptState:
         try:
@@ -274,4 +302,9 @@ class Site:
 
 
 def _right(share: float, split: Split) -> messages.Right:
-    return messages.Right(right=round(share * len(split)), of=len(split), accuracy=share)
+    return messages.Right.create(right=round(share * len(split)), of=len(split), accuracy=share)
+
+
+def _known(value: float) -> float | None:
+    """A number, or None for one that nobody knows: of a client that failed."""
+    return value if math.isfinite(value) else None

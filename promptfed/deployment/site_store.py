@@ -1,5 +1,6 @@
 """What a site keeps on its own disk: its personal prompts, the last shared prompt that it was sent, the agreement.
 
+<state-dir>/<run>/key                                           by which the server knows the site again
 <state-dir>/<run>/agreement.json
 <state-dir>/<run>/<stage>/client-00012/round-0007.safetensors   what it had after its work in round 7
 <state-dir>/<run>/<stage>/sent.safetensors                      the last shared prompt, and what it goes with
@@ -8,15 +9,16 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from promptfed.deployment.messages import Agreement, Train, Work
 from promptfed.errors import DeploymentError, FormatError, RunError
 from promptfed.methods.base import METHODS, Method
+from promptfed.printable import printable
 from promptfed.prompts import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS, parse_json
@@ -25,7 +27,7 @@ from promptfed.runs.personal_store import PersonalStore
 
 KEPT_BEHIND = 8
 """Versions kept beyond those that a newer round may start from: a server may go back to an older checkpoint."""
-AGREEMENT, SENT, BUNDLE = "agreement.json", "sent.safetensors", "prompt"
+AGREEMENT, SENT, BUNDLE, KEY = "agreement.json", "sent.safetensors", "prompt", "key"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,17 @@ class SiteStore:
                 f"the personal prompt of round {work.start} is not in {self.folder / work.stage}: bring the state-dir "
                 'back from a backup, or start the node with lost-state="restart" to begin anew'
             ) from error
+
+    def key(self) -> str:
+        """The site's own secret for this run, made when it is first asked for: whoever shows it is the same site."""
+        path = self.folder / KEY
+        if not path.exists():
+            self._write(path, secrets.token_hex(16).encode())
+            path.chmod(0o600)
+        try:
+            return path.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DeploymentError(f"cannot read {path}: {printable(error, 200)}") from error
 
     def keep(self, work: Work, personal: PromptState) -> None:
         """Write down what came out of ``work``, and forget what no checkpoint can ask for any more."""
@@ -94,9 +107,9 @@ class SiteStore:
         try:
             content = read_bytes(path, LIMITS.size)
             parse_json(content, finite=False)
-            return Agreement.model_validate_json(content)
-        except (OSError, FormatError, ValidationError) as error:
-            raise DeploymentError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+            return Agreement.read(content)
+        except (OSError, FormatError, DeploymentError) as error:
+            raise DeploymentError(f"cannot read {printable(path)}: {printable(error, 200)}") from error
 
     @property
     def bundle(self) -> Path:

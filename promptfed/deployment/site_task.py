@@ -9,8 +9,11 @@ from functools import partial
 import torch
 
 from promptfed.config import RunConfig, validate
+from promptfed.deployment.class_names import agreed_names
+from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.messages import Agreement, HelloAnswer, Site
 from promptfed.errors import ConfigError, DataError
+from promptfed.printable import printable
 from promptfed.tasks import TASKS, few_shot
 from promptfed.tasks.clip_fewshot import FewShotConfig, as_split, client_data, templates
 from promptfed.tasks.dealt import Holding
@@ -19,6 +22,20 @@ from promptfed.tasks.sources.base import Sample, Source
 from promptfed.types import ClientData, FederatedTask, Split
 
 NOTHING = Split((), torch.empty(0, dtype=torch.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Tally(Split):
+    """A split of which only the numbers of examples are known: ``held`` of each class."""
+
+    held: tuple[int, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return sum(self.held)
+
+    def counts(self, classes: int) -> list[int]:
+        return list(self.held)
 
 
 @dataclass(frozen=True)
@@ -65,13 +82,19 @@ def read_site(name: str, data: str, config: RunConfig) -> SiteData:
     return SiteData(name, source, few_shot.Pools(pools.train, pools.val, test))
 
 
-def check_classes(data: SiteData, agreed: Sequence[str]) -> None:
-    """Raises DataError naming the first class of the site that is not among those ``agreed``."""
-    strange = [name for name in data.source.classes if name not in agreed]
+def check_classes(data: SiteData, agreed: Sequence[str], *, merged: bool = False) -> None:
+    """Raises DataError naming the first class of the site that is not among those ``agreed``.
+
+    ``merged``: a name that differs only in case, blanks, underscores or hyphens is the agreed one.
+    """
+    strange = [name for name, one in agreed_names(data.source.classes, agreed, merged=merged).items() if one is None]
     if strange:
+        near = agreed_names(strange[:1], agreed, merged=True)[strange[0]]
+        hint = f" (it is spelt '{near}' there)" if near else ""
         raise DataError(
-            f"class '{strange[0]}' of {data.source.name} is not one of the agreed classes: {', '.join(agreed)}; "
-            "rename or remove its folder"
+            printable(f"class '{strange[0]}' of {data.source.name} is not one of the agreed classes{hint}: ")
+            + printable(", ".join(agreed), 300)
+            + "; rename or remove its folder, or map it by classes.csv"
         )
 
 
@@ -81,12 +104,12 @@ def site_task(data: SiteData, agreement: Agreement, config: RunConfig) -> Federa
     ``base_test`` is the site's own test images of base classes, ``new_test`` those of new classes.
     """
     agreed = (*agreement.base_classes, *agreement.new_classes)
-    check_classes(data, agreed)
+    check_classes(data, agreed, merged=agreement.merged)
     names = [site.name for site in agreement.sites]
     if data.name not in names:
         raise ConfigError(f"site '{data.name}' is not part of this run, whose sites are: {', '.join(names)}")
     own, base = names.index(data.name), len(agreement.base_classes)
-    source = _relabelled(data.source, agreed)
+    source = _relabelled(data.source, agreed, agreement.merged)
 
     def of_base(part: Sequence[int]) -> list[int]:
         return [i for i in part if source.samples[i].label < base]
@@ -135,7 +158,7 @@ def remote_task(agreement: Agreement, answers: Sequence[HelloAnswer], config: Ru
     clients = []
     for client, (site, answer) in enumerate(zip(agreement.sites, answers, strict=True)):
         train, val, test = (_labels(agreement, answer, part) for part in (answer.train, answer.val, answer.test))
-        held = tuple(sorted(set(train.labels.tolist())))
+        held = tuple(label for label, count in enumerate(train.held) if count)
         clients.append(ClientData(client, site.name, held, train, val, test, site.domain))
     return FederatedTask(
         name=config.task,
@@ -149,10 +172,11 @@ def remote_task(agreement: Agreement, answers: Sequence[HelloAnswer], config: Ru
     )
 
 
-def own_answer(site: Site, data: SiteData, version: str) -> HelloAnswer:
+def own_answer(site: Site, data: SiteData, version: str, key: str) -> HelloAnswer:
     """What a site with data of its own says about it."""
     pools = data.pools
-    return HelloAnswer(
+    notes = (*(f"skipped unreadable image {name}" for name in data.source.skipped[:5]), *data.source.notes[:5])
+    return HelloAnswer.create(
         site=site,
         client=None,
         classes=data.source.classes,
@@ -160,30 +184,33 @@ def own_answer(site: Site, data: SiteData, version: str) -> HelloAnswer:
         val=data.counts(pools.val),
         test=data.counts(pools.test),
         promptfed=version,
-        notes=(*(f"skipped unreadable image {name}" for name in data.source.skipped[:5]), *data.source.notes[:5]),
+        key=key,
+        notes=tuple(printable(note, LONGEST_TEXT) for note in notes),
     )
 
 
-def simulated_answer(client: int, task: FederatedTask, version: str) -> HelloAnswer:
+def simulated_answer(client: int, task: FederatedTask, version: str, key: str) -> HelloAnswer:
     """What a node says that plays ``client`` of a task which every node deals out for itself."""
     count, data = len(task.base_classes), task.clients[client]
     train, val, test = (
         tuple(int(n) for n in part.labels.bincount(minlength=count)) for part in (data.train, data.val, data.test)
     )
-    return HelloAnswer(
-        site=Site(name=data.name, domain=data.domain),
+    return HelloAnswer.create(
+        site=Site.create(name=data.name, domain=data.domain),
         client=client,
         classes=task.base_classes,
         train=train,
         val=val,
         test=test,
         promptfed=version,
+        key=key,
     )
 
 
-def _relabelled(source: Source, agreed: Sequence[str]) -> Source:
-    label = {name: i for i, name in enumerate(agreed)}
-    samples: tuple[Sample, ...] = tuple(replace(s, label=label[source.classes[s.label]]) for s in source.samples)
+def _relabelled(source: Source, agreed: Sequence[str], merged: bool) -> Source:
+    places, names = {name: i for i, name in enumerate(agreed)}, agreed_names(source.classes, agreed, merged=merged)
+    label = [places[names[name] or name] for name in source.classes]
+    samples: tuple[Sample, ...] = tuple(replace(s, label=label[s.label]) for s in source.samples)
     return replace(source, classes=tuple(agreed), samples=samples)
 
 
@@ -191,10 +218,12 @@ def _elsewhere(client: int, site: Site) -> ClientData:
     return ClientData(client, site.name, (), NOTHING, NOTHING, NOTHING, site.domain)
 
 
-def _labels(agreement: Agreement, answer: HelloAnswer, counts: Sequence[int]) -> Split:
-    """Labels alone, for tables of who holds what: the images are the site's."""
+def _labels(agreement: Agreement, answer: HelloAnswer, counts: Sequence[int]) -> Tally:
+    """Counts alone, for tables of who holds what: the images are the site's."""
     base = agreement.base_classes
-    labels = [
-        base.index(name) for name, n in zip(answer.classes, counts, strict=True) if name in base for _ in range(n)
-    ]
-    return Split((), torch.tensor(sorted(labels), dtype=torch.int64))
+    names = agreed_names(answer.classes, base, merged=agreement.merged)
+    held = dict.fromkeys(base, 0)
+    for name, count in zip(answer.classes, counts, strict=True):
+        if (own := names[name]) is not None:
+            held[own] += count
+    return Tally((), NOTHING.labels, tuple(held.values()))

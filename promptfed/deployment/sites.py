@@ -7,6 +7,7 @@ killed costs time and nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from promptfed.deployment import codec  # first: it says how to install what the next two need
+from promptfed.deployment.class_names import agreed_names
 from promptfed.deployment.codec import W
 from promptfed.deployment.messages import Hello, HelloAnswer
 from promptfed.engines.base import LATE, ShouldStop, never
 from promptfed.errors import DeploymentError
+from promptfed.printable import printable
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -61,9 +64,30 @@ class _Sent:
     at: float
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who a site's name belongs to: its node, and the SHA-256 of the key that it keeps in its state-dir.
+
+    A node's number stays the same where Flower authenticates nodes by keys; the site's own key outlives its node.
+    """
+
+    node: int
+    key_sha256: str
+
+    @classmethod
+    def of(cls, node: int, answer: HelloAnswer) -> Holder:
+        return cls(node, _sha256(answer.key))
+
+    def is_shown_by(self, node: int, answer: HelloAnswer) -> bool:
+        """Whether it is the same site again: by its node's number, or by its key."""
+        return node == self.node or _sha256(answer.key) == self.key_sha256
+
+
 class Sites:
     """``hello`` is what a node is asked when it is first seen. ``patience``: seconds that a site which went away is
-    waited for; ``poll``: seconds between looks. ``say`` shows a line to whoever watches the run."""
+    waited for; ``poll``: seconds between looks. ``say`` shows a line to whoever watches the run. ``holders``: whose
+    the names are, from an earlier process of the run; a name belongs to who gave it first. ``on_holders`` is told when
+    that changes."""
 
     def __init__(
         self,
@@ -73,9 +97,12 @@ class Sites:
         patience: float = 300.0,
         poll: float = 1.0,
         say: Callable[[str], None] = log.info,
+        holders: Mapping[str, Holder] | None = None,
+        on_holders: Callable[[Mapping[str, Holder]], None] = lambda holders: None,
     ) -> None:
         self.grid, self.hello, self.patience, self.poll, self.say = grid, hello, patience, poll, say
         self.answers: dict[str, HelloAnswer] = {}
+        self.holders, self.on_holders = dict(holders or {}), on_holders
         self.problems: dict[int, str] = {}
         self._clients: dict[str, int] = {}
         self._nodes: dict[str, int] = {}
@@ -215,13 +242,38 @@ class Sites:
             self.say(f"node {node} is left out: {error}")
             return
         name = answer.site.name
+        if (strange := self._strange_class(answer)) is not None:
+            self.problems[node] = f"{name} has a class '{strange}', which is not one of those that were agreed on"
+            self.say(f"{self.problems[node]}: left out")
+            return
         if self._clients and name not in self._clients:
             self.say(f"{name} is not part of this run and is left out")
+            return
+        holder = self.holders.get(name)
+        if holder is not None and not holder.is_shown_by(node, answer):
+            self.problems[node] = f"node {node} calls itself {name}, which is the site of node {holder.node}"
+            self.say(
+                f"{self.problems[node]}: left out, as it shows neither that node's number nor the key in that site's "
+                f'state-dir (if {name} lost its state-dir: start the run again with forget-sites="{name}")'
+            )
+            return
+        if other := next((known for known, at in self._nodes.items() if at == node and known != name), ""):
+            self.problems[node] = f"node {node} calls itself {name}, and was {other} before"
+            self.say(f"{self.problems[node]}: left out")
             return
         if name in self._nodes:
             self.say(f"{name} is here under two nodes: the newer one counts")
         self.answers[name], self._nodes[name] = answer, node
+        if holder != (shown := Holder.of(node, answer)):
+            self.holders[name] = shown
+            self.on_holders(self.holders)
         self._given_up.discard(self._clients.get(name, -1))
+
+    def _strange_class(self, answer: HelloAnswer) -> str | None:
+        if self.hello.classes is None:
+            return None
+        names = agreed_names(answer.classes, self.hello.classes, merged=self.hello.merged)
+        return next((name for name, one in names.items() if one is None), None)
 
     def _recall(self, sent: dict[str, _Sent], waiting: dict[int, int]) -> None:
         """What was sent to a node that is not its site's any more is to be sent again."""
@@ -281,7 +333,11 @@ class Sites:
         return next((name for name, number in self._clients.items() if number == client), "")
 
 
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
 def _why(message: Message) -> str:
     """The last line that says something: of a traceback, the error itself."""
     lines = [line.strip() for line in (message.error.reason or "").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else f"Flower's error {message.error.code}"
+    return printable(lines[-1], 300) if lines else f"Flower's error {message.error.code}"

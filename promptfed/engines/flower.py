@@ -72,7 +72,7 @@ class FlowerEngine(Engine):
         return sorted(replies, key=lambda reply: reply.client)
 
     def _question(self, job: Job) -> RecordDict:
-        words = Train(
+        words = Train.create(
             agreement=self.agreement,
             stage=job.stage,
             client=job.client,
@@ -99,20 +99,24 @@ def reply_of(job: Job, answer: Answer) -> Reply:
             raise DeploymentError(f"it is client {words.client}'s of round {words.round}")
         if words.kept not in (0, job.broadcast.round):
             raise DeploymentError(f"it kept a personal prompt of round {words.kept}")
-        known: dict[str, Any] = {n: value for n, value in words.usage.items() if n in Usage.__dataclass_fields__}
     except DeploymentError as error:
         return _refused(job, f"error: client {job.client}: {error}", crossed)
     return Reply(
         client=job.client,
         round=job.broadcast.round,
-        update=Update(job.client, shared, words.samples, words.loss, words.accuracy),
+        update=Update(job.client, shared, words.samples, _number(words.loss), _number(words.accuracy)),
         personal=PromptState({TICKET: torch.tensor(words.kept)}) if words.kept else NO_PROMPT,
         seconds=words.seconds,
-        usage=Usage(**known),
+        usage=Usage(**words.usage.model_dump()),
         failure=words.failure,
         start_seconds=parcel.started,
         **crossed,
     )
+
+
+def _number(value: float | None) -> float:
+    """NaN for what nobody knows."""
+    return float("nan") if value is None else value
 
 
 def _refused(job: Job, why: str, crossed: dict[str, Any]) -> Reply:

@@ -37,5 +37,5 @@ def _console(stderr: bool) -> Console:
 class PlainConsole(Console):
     """Strings are shown as they are, in cells of tables too: control characters are escaped."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable_lines(text), **options)

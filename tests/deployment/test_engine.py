@@ -156,7 +156,7 @@ def test_who_does_not_answer_in_time_is_late(simulate):
     simulation = simulate()
     simulation.grid.lost.add(200)
     heard = []
-    replies = simulation.engine.run_round(jobs_of(simulation), heard.append, seconds=0.1)
+    replies = simulation.engine.run_round(jobs_of(simulation), heard.append, seconds=2.0)
     assert [reply.failure for reply in replies] == ["", "late", ""]
     assert sorted(reply.client for reply in heard) == [0, 1, 2]
 

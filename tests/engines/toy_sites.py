@@ -22,7 +22,7 @@ from promptfed.prompts import PromptState
 from promptfed.runs.personal_store import PersonalStore
 
 RUN = "0" * 32
-NOBODY = {"run": RUN, "simulated": True, "config": {}, "fingerprint": ""}
+NOBODY = {"run": RUN, "simulated": True, "config": {}, "fingerprint": "0"}
 
 
 class ToyStore(SiteStore):
@@ -37,7 +37,10 @@ class ToySite(Site):
 
     def _hello(self, content, began):
         name = Member(name=f"client {self.client}")
-        return codec.pack(HelloAnswer(site=name, client=None, classes=(), train=(), val=(), test=(), promptfed=""))
+        key, one = f"{self.client:032x}", (1,)
+        return codec.pack(
+            HelloAnswer(site=name, client=None, classes=("a",), train=one, val=one, test=one, promptfed="0", key=key)
+        )
 
     def _begin(self, work, shared, keep=True):
         method = self.place.method(work.stage)
@@ -50,7 +53,7 @@ class SeenThrough(FlowerEngine):
         self.stores = [ToyStore(folder / str(client), RUN)._prompts("") for client in range(3)]
         for client in range(3):
             grid.nodes[client + 1] = ToySite(client, place, folder / str(client)).answer
-        sites = Sites(grid, Hello(**NOBODY, classes=None, promptfed=""), poll=0.01, say=lambda line: None)
+        sites = Sites(grid, Hello(**NOBODY, classes=None, promptfed="0"), poll=0.01, say=lambda line: None)
         members = tuple(Member(name=f"client {client}") for client in range(3))
         sites.gather(3, 30)
         sites.agree([member.name for member in members])
