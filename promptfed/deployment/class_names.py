@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from promptfed.errors import DeploymentError
 from promptfed.printable import printable
+from promptfed.tasks.sources.class_names import folded
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -14,21 +15,16 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def plain(name: str) -> str:
-    """``name`` without what people spell differently: case, blanks, underscores and hyphens."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
-
-
 def joined_classes(held: Mapping[str, Sequence[str]], *, merge: bool) -> tuple[str, ...]:
     """The classes of all sites, in order. ``held``: site -> its own.
 
-    Names that differ only in case, blanks, underscores or hyphens are one class if ``merge``, called as most sites call
+    Names that differ only in case, blanks or underscores are one class if ``merge``, called as most sites call
     it. Raises DeploymentError for such names otherwise: nobody can know whether they are meant to be one.
     """
     spellings: dict[str, Counter[str]] = {}
     for names in held.values():
         for name in names:
-            spellings.setdefault(plain(name), Counter())[name] += 1
+            spellings.setdefault(folded(name), Counter())[name] += 1
     for alike in spellings.values():
         if len(alike) > 1 and not merge:
             raise DeploymentError(_question(held, sorted(alike)))
@@ -40,7 +36,7 @@ def lonely_classes(held: Mapping[str, Sequence[str]]) -> list[str]:
     owners: dict[str, list[str]] = {}
     for site, names in held.items():
         for name in names:
-            owners.setdefault(plain(name), []).append(f"{site} has class '{name}'")
+            owners.setdefault(folded(name), []).append(f"{site} has class '{name}'")
     lonely = [said for said in owners.values() if len(said) == 1 < len(held)]
     return [printable(f"only {said} (is it spelt as elsewhere?)") for [said] in lonely]
 
@@ -48,10 +44,10 @@ def lonely_classes(held: Mapping[str, Sequence[str]]) -> list[str]:
 def agreed_names(names: Sequence[str], agreed: Sequence[str], *, merged: bool) -> dict[str, str | None]:
     """A site's class -> the one of ``agreed`` that it is, None if it is none of them.
 
-    ``merged``: a name that differs only in case, blanks, underscores or hyphens is the agreed one too.
+    ``merged``: a name that differs only in case, blanks or underscores is the agreed one too.
     """
-    exact, alike = set(agreed), {plain(name): name for name in agreed} if merged else {}
-    return {name: name if name in exact else alike.get(plain(name)) for name in names}
+    exact, alike = set(agreed), {folded(name): name for name in agreed} if merged else {}
+    return {name: name if name in exact else alike.get(folded(name)) for name in names}
 
 
 def _question(held: Mapping[str, Sequence[str]], alike: Sequence[str]) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from promptfed.deployment.sites import Sites
 from promptfed.engines.flower import FlowerEngine
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
+from promptfed.printable import printable_lines
 from promptfed.progress import Progress
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory, is_run
@@ -42,7 +41,10 @@ OWN_DATA = "sites"
 FREE = ("round_seconds", "strict")
 """Options that may be changed when a run goes on."""
 
-say: Callable[[str], None] = partial(print, flush=True)
+
+def say(text: str) -> None:
+    """Show a line to whoever watches the run; names in it come from sites."""
+    print(printable_lines(text), flush=True)
 
 
 class ServerOptions(BaseModel):

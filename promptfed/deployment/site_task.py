@@ -85,7 +85,7 @@ def read_site(name: str, data: str, config: RunConfig) -> SiteData:
 def check_classes(data: SiteData, agreed: Sequence[str], *, merged: bool = False) -> None:
     """Raises DataError naming the first class of the site that is not among those ``agreed``.
 
-    ``merged``: a name that differs only in case, blanks, underscores or hyphens is the agreed one.
+    ``merged``: a name that differs only in case, blanks or underscores is the agreed one.
     """
     strange = [name for name, one in agreed_names(data.source.classes, agreed, merged=merged).items() if one is None]
     if strange:
