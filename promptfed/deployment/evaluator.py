@@ -58,6 +58,11 @@ class SiteEvaluator:
         alike = all(sent[c] is sent[first] and not len(state.personal[c]) for c in federation.clients)
         whole = federation.clients[:1] if alike and self.agreement.simulated else federation.clients
         answers = self._ask(federation, state, federation.clients, whole, part="test")
+        for client in federation.clients if len(whole) == 1 else ():
+            if any(answers[c].base for c in whole if c in answers):
+                break
+            whole = [client]  # the site that was to judge for all did not: another has the same images
+            answers |= self._ask(federation, state, whole, whole, part="test")
         local = {c: score for c in sorted(answers) if (score := _client_score(answers[c])) is not None}
         base = self._joint([answers[c].base for c in whole if c in answers])
         if not local or base is None:
@@ -117,7 +122,7 @@ class SiteEvaluator:
         if strange := [name for name in found.domains if name not in self.domains]:
             raise DeploymentError(f"it has a figure of domain '{strange[0]}', which is none of the run's")
         most = self.examples.get(client)
-        for one in (found.local, found.base, found.new, *found.domains.values()):
+        for one in (found.local, found.local_all, found.base, found.new, *found.domains.values()):
             if most is not None and one is not None and one.of > most:
                 raise DeploymentError(f"it has a figure of {one.of} images, and the site announced {most}")
 

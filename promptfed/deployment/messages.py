@@ -280,6 +280,12 @@ class EvaluateAnswer(Words):
     new: Right | None = None
     domains: Annotated[dict[Name, Right], Field(max_length=MOST_SITES)] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _is_of_the_same_images(self) -> Self:
+        if self.local is not None and (self.local_all is None or self.local_all.of != self.local.of):
+            raise ValueError("local and local_all are of the same images")
+        return self
+
 
 class FinishAnswer(Words):
     """Where, on its own disk, the site has put the prompt that it deploys."""

@@ -23,7 +23,7 @@ TRAIN = {
     "failure": "",
 }  # fmt: skip
 RIGHT = {"right": 3, "of": 4, "accuracy": 0.75}
-EVALUATE = {"client": 0, "local": RIGHT, "base": RIGHT, "new": None, "domains": {"photo": RIGHT}}
+EVALUATE = {"client": 0, "local": RIGHT, "local_all": RIGHT, "base": RIGHT, "new": None, "domains": {"photo": RIGHT}}
 MANY = [f"class {n}" for n in range(2 * MOST_CLASSES)]
 NAMES = {
     "10 MB": "x" * 10_000_000, "nothing": "", "blanks": "   ", "escape code": "\x1b[31mred", "line": "two\nlines",
@@ -83,7 +83,7 @@ def wrong_updates():
 
 
 def wrong_figures():
-    for place in ("local", "base", "new"):
+    for place in ("local", "local_all", "base", "new"):
         for what, count in COUNTS.items():
             yield f"{place} right {what}", {**EVALUATE, place: {**RIGHT, "right": count}}
             yield f"{place} of {what}", {**EVALUATE, place: {**RIGHT, "of": count}}
