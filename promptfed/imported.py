@@ -35,5 +35,11 @@ def import_run(
         run.events.write("run_start", method=config.method, seed=config.seed, imported=str(source.resolve()))
         run.write_json("partition.json", partition_record(experiment.task))
         state = FederationState(config.rounds, shared, server, start.personal)
-        save_checkpoint(run.stage_folder(config.method, is_baseline=False), state, events_bytes=run.events.size())
+        size = run.events.size()
+        save_checkpoint(
+            run.stage_folder(config.method, is_baseline=False),
+            state,
+            events_bytes=size,
+            events_sha256=run.events.sha256(size),
+        )
     return run

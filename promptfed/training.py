@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -25,6 +26,7 @@ from promptfed.progress import Progress
 from promptfed.prompts import PromptState
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.journal import begin_or_continue
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.tasks.show import partition_record
@@ -92,15 +94,11 @@ class Training:
 
     def train(self) -> dict[str, tuple[Federation, FederationState]]:
         """All but the tests: each stage's federation after its last round. Raises Interrupted when asked to stop."""
-        events, stages = self.run.events, self._stages()
-        saved = {stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base)) for stage, base in stages}
-        kept = [checkpoint[1] for checkpoint in saved.values() if checkpoint]
-        if kept:
-            events.truncate(max(kept))
-            events.write("resume")
-        else:
-            events.truncate(0)
-            events.write("run_start", method=self.experiment.config.method, seed=self.experiment.config.seed)
+        stages = self._stages()
+        saved = {
+            stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn) for stage, base in stages
+        }
+        begin_or_continue(self.run.events, self.experiment.config, saved, self._warn)
         self._fill_features()
         self.run.write_json("partition.json", partition_record(self.experiment.task, self.experiment.setup.oracle))
 
@@ -109,9 +107,20 @@ class Training:
             checkpoint = saved[stage]
             with self._account(stage), _stopping(f"{stage}, at its start"):
                 federation = self.experiment.federation(stage, self.engine)
-                state = self._federate(stage, federation, base, checkpoint[0] if checkpoint else None)
+                state = self._federate(stage, federation, base, checkpoint.state if checkpoint else None)
             trained[stage] = federation, state
         return trained
+
+    def _warn(self, line: str) -> None:
+        """Tell whoever watches and whoever reads run.log later."""
+        log.warning(line)
+        self.progress.note(f"note: {line}")
+
+    def _save(self, folder: Path, state: FederationState, size: int | None = None) -> None:
+        """Write a checkpoint that goes with the first ``size`` bytes of the event log, None for all of it."""
+        events = self.run.events
+        size = events.size() if size is None else size
+        save_checkpoint(folder, state, events_bytes=size, events_sha256=events.sha256(size))
 
     def _stages(self) -> list[tuple[str, bool]]:
         """(name, is baseline) in the order in which they run; a method that is itself a baseline runs once."""
@@ -171,18 +180,18 @@ class Training:
                         after = self._chosen(stage, federation, after)
             except (BudgetExhausted, OracleError) as stop:
                 # The round is begun anew later: all the answers until now are in the cache.
-                save_checkpoint(folder, state, events_bytes=size)
+                self._save(folder, state, size)
                 if isinstance(stop, OracleError):
                     raise
                 raise OutOfBudget(f"{method.name}, in round {state.round + 1} of {method.rounds}: {stop}") from stop
             state = after
             if state.pending:
-                save_checkpoint(folder, state, events_bytes=self.run.events.size())
+                self._save(folder, state)
                 raise Interrupted(
                     f"{method.name}, round {state.round + 1} of {method.rounds}, "
                     f"after client {state.pending[-1].client}"
                 )
-            save_checkpoint(folder, state, events_bytes=self.run.events.size())
+            self._save(folder, state)
             if self.should_stop():
                 raise Interrupted(f"{method.name}, after round {state.round} of {method.rounds}")
         self._check_somebody_trained(stage)

@@ -50,7 +50,7 @@ class FinishedRun:
         Raises RunError if no round of the run is finished yet.
         """
         config, table = run.config, run.read_json("partition.json")
-        saved = load_checkpoint(run.stage_folder(config.method, is_baseline=False))
+        saved = load_checkpoint(run.stage_folder(config.method, is_baseline=False), fall_back=False)
         if table is None or saved is None or saved[0].round == 0:
             raise RunError(
                 f"run '{run.path}' has no finished round of {config.method}; promptfed train --resume {run.path}"

@@ -58,6 +58,15 @@ def parse_tensors(content: bytes) -> dict[str, Tensor]:
         raise FormatError(" ".join(str(error).split())) from error
 
 
+def tensor_metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors buffer. Raises FormatError as ``parse_tensors`` does."""
+    length = _header_length(content[:PREFIX], len(content))
+    header = parse_json(content[PREFIX : PREFIX + length], HEADER)
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    _check_metadata(metadata)
+    return dict(metadata or {})
+
+
 def read_tensors(path: Path, limit: int = MOST_BYTES) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file of at most ``limit`` bytes, by name.
 

@@ -9,13 +9,13 @@ report may load while the run goes on.
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import save
 from torch import Tensor
@@ -23,31 +23,45 @@ from torch import Tensor
 from promptfed.errors import FormatError, RunError
 from promptfed.prompts import PromptState
 from promptfed.readers.files import read_bytes
-from promptfed.readers.json_reader import LIMITS, parse_json
+from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 from promptfed.runs.atomic import sync_folder, write_synced
-from promptfed.runs.personal_store import KEPT_CHECKPOINTS, PersonalStore, StoredPersonal
+from promptfed.runs.personal_store import KEPT_CHECKPOINTS, PersonalStore, StoredPersonal, Version
+from promptfed.runs.sealed_json import opened_json, sealed_json
 from promptfed.types import FederationState, Reply, Update
 from promptfed.usage import Usage
 
-FORMAT, STORED_FORMAT = 2, 3
+FORMAT, STORED_FORMAT = 4, 5
 """With the clients' personal prompts inside; with the names of their versions in the folder ``personal``."""
 PERSONAL_FOLDER = "personal"
 DRAFT, REPLACED, DISCARDED = ".draft-", ".replaced-", ".discarded-"
 STATE_FILE, ABOUT_FILE = "state.safetensors", "checkpoint.json"
 READ_ATTEMPTS = 5
 
+log = logging.getLogger(__name__)
 
-def save_checkpoint(folder: Path, state: FederationState, *, events_bytes: int, keep: int = KEPT_CHECKPOINTS) -> Path:
+
+class DamagedCheckpointError(RunError):
+    """A checkpoint is not what was written."""
+
+
+def save_checkpoint(
+    folder: Path,
+    state: FederationState,
+    *,
+    events_bytes: int,
+    events_sha256: str = "",
+    keep: int = KEPT_CHECKPOINTS,
+) -> Path:
     """Write ``state`` as ``folder/round-NNNN`` and keep only the newest ``keep`` (at least 1) checkpoints.
 
-    ``events_bytes`` is the length of the event log at this moment. One process may save at a time: hold the
-    run's lock. Raises RunError if the disk refuses.
+    ``events_bytes`` is the length of the event log at this moment, ``events_sha256`` the SHA-256 of its bytes. One
+    process may save at a time: hold the run's lock. Raises RunError if the disk refuses.
     """
     # Copies, because safetensors refuses one tensor under two names: who dropped out of the round that is under way
     # has the same personal prompt in its reply and in the state.
     blob = save({key: tensor.clone() for key, tensor in _named_tensors(state)})
-    about = json.dumps(_describe(state, blob, events_bytes), indent=1, allow_nan=False)
+    about = sealed_json(_describe(state, blob, events_bytes, events_sha256))
     final = folder / f"round-{state.round:04d}"
     draft = folder / (DRAFT + final.name)
     try:
@@ -55,7 +69,7 @@ def save_checkpoint(folder: Path, state: FederationState, *, events_bytes: int, 
         _tidy(folder)
         draft.mkdir()
         write_synced(draft / STATE_FILE, blob)
-        write_synced(draft / ABOUT_FILE, about.encode())
+        write_synced(draft / ABOUT_FILE, about)
         sync_folder(draft)
         if final.exists():
             final.rename(folder / (REPLACED + final.name))
@@ -69,29 +83,62 @@ def save_checkpoint(folder: Path, state: FederationState, *, events_bytes: int, 
     return final
 
 
-def load_checkpoint(folder: Path) -> tuple[FederationState, int] | None:
-    """The newest complete state and its ``events_bytes``; None if there is none.
+class Checkpoint(NamedTuple):
+    """A saved state, and how long the event log was then, with the SHA-256 of that part of it."""
 
-    Raises RunError, naming the file and the way out, if the newest checkpoint is damaged.
+    state: FederationState
+    events_bytes: int
+    events_sha256: str = ""
+
+
+def load_checkpoint(
+    folder: Path, on_damage: Callable[[str], None] = log.warning, *, fall_back: bool = True
+) -> Checkpoint | None:
+    """Return the newest complete checkpoint; None if there is none.
+
+    Of a damaged one ``on_damage`` is told in a line, and the one before it is taken. Raises RunError, naming the file
+    and the way out, if none is whole, if ``fall_back`` is off, or if another version of promptfed wrote it.
     """
-    for _ in range(READ_ATTEMPTS):
-        complete = _complete(folder)
-        if not complete:
-            return None
-        newest = complete[max(complete)]
+    complete = _complete(folder)
+    newest = max(complete, default=0)
+    problems: list[DamagedCheckpointError] = []
+    for round in sorted(complete, reverse=True):
         try:
-            about = read_bytes(newest / ABOUT_FILE, LIMITS.size)
-            blob = read_bytes(newest / STATE_FILE, MOST_BYTES)
-            if read_bytes(newest / ABOUT_FILE, LIMITS.size) != about:
+            checkpoint = _load_round(folder, round)
+        except DamagedCheckpointError as error:
+            if not fall_back:
+                raise
+            problems.append(error)
+            continue
+        if checkpoint is not None:
+            for problem in problems:
+                on_damage(f"{problem}: going on from round {checkpoint.state.round}")
+            return checkpoint
+    if problems:
+        raise DamagedCheckpointError(f"{problems[0]}; no whole one is left: move {folder} away to train it anew")
+    # All were dropped while we looked: the run goes on, so look again, but not at what is no checkpoint any more.
+    return load_checkpoint(folder, on_damage, fall_back=fall_back) if _complete(folder) and newest else None
+
+
+def _load_round(folder: Path, round: int) -> Checkpoint | None:
+    """The checkpoint of ``round``; None if it was dropped meanwhile. Raises DamagedCheckpointError."""
+    for _ in range(READ_ATTEMPTS):
+        place = _complete(folder).get(round)
+        if place is None:
+            return None
+        try:
+            about = read_bytes(place / ABOUT_FILE, LIMITS.size)
+            blob = read_bytes(place / STATE_FILE, MOST_BYTES)
+            if read_bytes(place / ABOUT_FILE, LIMITS.size) != about:
                 continue  # a run that is still going replaced it between the two reads
         except FileNotFoundError:
             continue  # ... or replaced or dropped it just now: look again
         except OSError as error:
-            raise RunError(f"cannot read checkpoint {newest}: {error.strerror or error}") from error
+            raise DamagedCheckpointError(f"cannot read checkpoint {place}: {error.strerror or error}") from error
         except FormatError as error:
-            raise RunError(f"checkpoint {newest} is damaged: {error}; {_way_out(newest)}") from error
-        return _restore(newest, about, blob)
-    raise RunError(f"checkpoint {newest} lacks {ABOUT_FILE} or {STATE_FILE}; {_way_out(newest)}")
+            raise DamagedCheckpointError(f"checkpoint {place} is damaged: {error}") from error
+        return _restore(place, round, about, blob)
+    raise DamagedCheckpointError(f"checkpoint {place} lacks {ABOUT_FILE} or {STATE_FILE}")
 
 
 def newest_round(folder: Path) -> int:
@@ -145,7 +192,7 @@ def _named_tensors(state: FederationState) -> Iterator[tuple[str, Tensor]]:
             yield f"pending/{reply.client}/personal/{name}", tensor
 
 
-def _describe(state: FederationState, blob: bytes, events_bytes: int) -> dict[str, Any]:
+def _describe(state: FederationState, blob: bytes, events_bytes: int, events_sha256: str) -> dict[str, Any]:
     """What the tensors alone do not say: which parts are empty, who replied, and the replies' numbers."""
     stored = state.personal.versions if isinstance(state.personal, StoredPersonal) else None
     return {
@@ -153,10 +200,15 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int) -> dict[st
         "round": state.round,
         "sha256": hashlib.sha256(blob).hexdigest(),
         "events_bytes": events_bytes,
+        "events_sha256": events_sha256,
         "shared": list(state.shared),
         "server": list(state.server),
         "personal": {str(client): list(personal) for client, personal in _held(state).items()},
-        **({} if stored is None else {"stored": {str(client): version for client, version in stored.items()}}),
+        **(
+            {}
+            if stored is None
+            else {"stored": {str(client): version and list(version) for client, version in stored.items()}}
+        ),
         "pending": [
             {
                 "client": reply.client,
@@ -187,37 +239,53 @@ def _number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _restore(folder: Path, about_bytes: bytes, blob: bytes) -> tuple[FederationState, int]:
+def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Checkpoint:
+    """The checkpoint in ``folder``, which must be of ``round``.
+
+    Raises DamagedCheckpointError, or RunError for a format of another version.
+    """
     try:
-        about = parse_json(about_bytes)
-        if about["format"] not in (FORMAT, STORED_FORMAT):
-            raise RunError(
-                f"checkpoint {folder} has format {about['format']}, this version of promptfed reads {FORMAT} and "
-                f"{STORED_FORMAT}; resume the run with the version of promptfed that wrote it"
-            )
+        about = opened_json(about_bytes, on_other=_check_format)
         digest = hashlib.sha256(blob).hexdigest()
         if digest != about["sha256"]:
-            raise RunError(
+            raise DamagedCheckpointError(
                 f"{folder / STATE_FILE} is damaged: its SHA-256 is {digest[:12]}..., "
-                f"{ABOUT_FILE} says {str(about['sha256'])[:12]}...; {_way_out(folder)}"
+                f"{ABOUT_FILE} says {str(about['sha256'])[:12]}..."
+            )
+        if about["round"] != round:
+            raise DamagedCheckpointError(
+                f"{folder / ABOUT_FILE} is of round {about['round']}, its folder of round {round}"
             )
         tensors = parse_tensors(blob)
         state = FederationState(
-            round=int(about["round"]),
+            round=round,
             shared=_part(tensors, "shared", about["shared"]),
             server=_part(tensors, "server", about["server"]),
             personal=_personal(folder, about, tensors),
             pending=tuple(_reply(tensors, saved) for saved in about["pending"]),
         )
-        return state, int(about["events_bytes"])
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise RunError(f"{folder / ABOUT_FILE} is damaged ({error!r}); {_way_out(folder)}") from error
+        return Checkpoint(state, int(about["events_bytes"]), str(about["events_sha256"]))
+    except (FormatError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        reason = str(error) if isinstance(error, FormatError) else repr(error)
+        raise DamagedCheckpointError(f"{folder / ABOUT_FILE} is damaged ({reason})") from error
+
+
+def _check_format(about: Mapping[str, Any]) -> None:
+    """Raise RunError if ``about`` says that another version of promptfed wrote it."""
+    written = about.get("format")
+    if isinstance(written, int) and written not in (FORMAT, STORED_FORMAT):
+        raise RunError(
+            f"its checkpoints have format {written}, this version of promptfed reads {FORMAT} and {STORED_FORMAT}: "
+            "go on with the version of promptfed that wrote the run"
+        )
 
 
 def _personal(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mapping[int, PromptState]:
     if about["format"] == STORED_FORMAT:
         store = PersonalStore(folder.parent / PERSONAL_FOLDER)
-        return StoredPersonal(store, {int(client): version for client, version in about["stored"].items()})
+        return StoredPersonal(
+            store, {int(client): version and Version(*version) for client, version in about["stored"].items()}
+        )
     return {int(c): _part(tensors, f"personal/{c}", names) for c, names in about["personal"].items()}
 
 
@@ -245,7 +313,3 @@ def _reply(tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> Reply:
         bytes_up=saved.get("bytes_up"),
         bytes_down=saved.get("bytes_down"),
     )
-
-
-def _way_out(folder: Path) -> str:
-    return f"delete the folder {folder} to go on from the checkpoint before it"

@@ -25,14 +25,16 @@ from filelock import FileLock, Timeout
 from promptfed.config import RunConfig, build_config, read_yaml
 from promptfed.errors import FormatError, RunError
 from promptfed.printable import printable_lines
-from promptfed.readers.json_reader import read_json
-from promptfed.runs import strict_json
-from promptfed.runs.atomic import LEFTOVER_SUFFIX, write_text
+from promptfed.readers.files import MEGABYTE, read_bytes
+from promptfed.runs.atomic import LEFTOVER_SUFFIX, write_bytes, write_text
 from promptfed.runs.events import EventLog
+from promptfed.runs.sealed_json import opened_json, sealed_json
 
 RUNS = Path("runs")
 """Where runs without a given folder go, below the current directory."""
 
+MOST_BYTES = 64 * MEGABYTE
+"""Of a JSON file of a run."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -87,21 +89,22 @@ class RunDirectory:
     # ------------------------------------------------------------------------------------------------ files
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Write ``name`` whole or not at all; NaN and infinities become null."""
-        write_text(self.path / name, strict_json.dumps(value, indent=2) + "\n")
+        """Write ``name`` with a checksum, whole or not at all; NaN and infinities become null. Raises RunError if the
+        disk refuses."""
+        try:
+            write_bytes(self.path / name, sealed_json(value))
+        except OSError as error:
+            raise RunError(f"cannot write {self.path / name}: {error.strerror or error}") from error
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """None if the file is absent. Raises RunError naming the file if it is not a JSON object."""
+        """None if the file is absent. Raises RunError naming the file if it is not what was written."""
         path = self.path / name
         if not path.exists():
             return None
         try:
-            value = read_json(path)
+            return opened_json(read_bytes(path, MOST_BYTES))
         except (OSError, FormatError) as error:
-            raise RunError(f"cannot read {path}: {error}") from error
-        if not isinstance(value, dict):
-            raise RunError(f"cannot read {path}: it must hold a JSON object, not a {type(value).__name__}")
-        return value
+            raise RunError(f"cannot use {path}: {error}") from error
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         self.write_json("metrics.json", metrics)

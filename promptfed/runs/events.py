@@ -17,8 +17,11 @@ A stage is one federation inside a run: the method itself, or a baseline (zero_s
 
 from __future__ import annotations
 
+import hashlib
 import os
 from datetime import UTC, datetime
+from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tail_is_whole = False
+        self._hasher, self._hashed = hashlib.sha256(), 0
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one line, with the time (ISO 8601, UTC); the operating system has it when this returns."""
@@ -46,6 +50,32 @@ class EventLog:
         self._drop_torn_tail()
         with self.path.open("ab") as file:
             file.write(line.encode() + b"\n")
+
+    def sha256(self, size: int) -> str:
+        """Return the SHA-256 of the first ``size`` bytes, empty if there are fewer; what was hashed before is not read
+        again."""
+        if size < self._hashed:
+            self._hasher, self._hashed = hashlib.sha256(), 0
+        if size > self._hashed:
+            with self.path.open("rb") if self.path.exists() else BytesIO() as file:
+                file.seek(self._hashed)
+                rest = file.read(size - self._hashed)
+            if len(rest) < size - self._hashed:
+                return ""
+            self._hasher.update(rest)
+            self._hashed = size
+        return self._hasher.hexdigest()
+
+    def set_aside(self) -> Path:
+        """Move the file out of the way, under a name that says so, and begin a new one; return where it is."""
+        for number in count(1):
+            place = self.path.with_name(f"{self.path.stem}.damaged-{number}{self.path.suffix}")
+            if not place.exists():
+                break
+        if self.path.exists():
+            self.path.rename(place)
+        self._hasher, self._hashed, self._tail_is_whole = hashlib.sha256(), 0, False
+        return place
 
     def size(self) -> int:
         """Bytes written so far, once the disk has them: what a checkpoint notes down."""
@@ -62,6 +92,7 @@ class EventLog:
             # os.truncate would fill up a shorter file with zeros
             os.truncate(self.path, min(size, self.path.stat().st_size))
             self._tail_is_whole = False
+            self._hasher, self._hashed = hashlib.sha256(), 0
             self._drop_torn_tail()
 
     def read(self) -> list[Event]:

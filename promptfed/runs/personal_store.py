@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from promptfed.errors import RunError
+from safetensors.torch import save
+
+from promptfed.errors import FormatError, RunError
 from promptfed.prompts import PromptState
+from promptfed.readers.tensors import parse_tensors, tensor_metadata
 from promptfed.runs.atomic import write_bytes
 from promptfed.types import NO_PROMPT
 
+SEAL = "sha256"
+"""In a file's metadata: the SHA-256 of the prompt in it."""
 KEPT_CHECKPOINTS = 3
 """Versions that so many checkpoints may name are not forgotten."""
+
+
+class Version(NamedTuple):
+    """A personal prompt as a file: the round after which it was written, and its SHA-256."""
+
+    round: int
+    sha256: str
 
 
 class PersonalStore:
@@ -24,18 +37,36 @@ class PersonalStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, client: int, round: int, personal: PromptState) -> None:
-        """Raises RunError if the disk refuses."""
-        path = self._path(client, round)
+    def write(self, client: int, round: int, personal: PromptState) -> Version:
+        """Write what ``client`` has after ``round`` and return its version. Raises RunError if the disk refuses."""
+        path, version = self._path(client, round), Version(round, personal.sha256())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, personal.to_bytes())
+            write_bytes(path, save(dict(personal), {SEAL: version.sha256}))
         except OSError as error:
             raise RunError(f"cannot keep the personal prompt {path}: {error.strerror or error}") from error
+        return version
 
-    def read(self, client: int, round: int) -> PromptState:
-        """Raises RunError naming the file if that version is missing or damaged."""
-        return PromptState.load(self._path(client, round))
+    def read(self, client: int, round: int, sha256: str | None = None) -> PromptState:
+        """Return the version of ``round``, which must be the one of ``sha256`` where that is known.
+
+        Raises RunError naming the file if it is missing or is not what was written.
+        """
+        path = self._path(client, round)
+        try:
+            content = path.read_bytes()
+            tensors, seal = parse_tensors(content), tensor_metadata(content).get(SEAL)
+        except FormatError as error:
+            raise RunError(f"the personal prompt {path} is damaged: {error}") from error
+        except OSError as error:
+            raise RunError(f"cannot read the personal prompt {path}: {error.strerror or error}") from error
+        personal = PromptState(tensors)
+        if personal.sha256() != seal or (sha256 or seal) != seal:
+            raise RunError(
+                f"the personal prompt {path} of client {client} is damaged: its SHA-256 is not the one that was "
+                "written; bring the file back from a copy"
+            )
+        return personal
 
     def rounds(self, client: int) -> list[int]:
         """The rounds whose versions are kept, in rising order."""
@@ -54,11 +85,11 @@ class PersonalStore:
 class StoredPersonal(Mapping[int, PromptState]):
     """Clients' personal prompts that stay on disk: each is read when it is asked for, and none is held.
 
-    ``versions``: client -> the round whose version counts; None for the empty prompt, which has no file. A value like
+    ``versions``: client -> the version that counts; None for the empty prompt, which has no file. A value like
     any other: ``renewed`` makes the next one, and this one still reads what it did.
     """
 
-    def __init__(self, store: PersonalStore, versions: Mapping[int, int | None]) -> None:
+    def __init__(self, store: PersonalStore, versions: Mapping[int, Version | None]) -> None:
         self.store, self.versions = store, versions
 
     @classmethod
@@ -69,7 +100,7 @@ class StoredPersonal(Mapping[int, PromptState]):
     def __getitem__(self, client: int) -> PromptState:
         """Raises KeyError for a client that there is not, RunError for a file that is missing or damaged."""
         version = self.versions[client]
-        return NO_PROMPT if version is None else self.store.read(client, version)
+        return NO_PROMPT if version is None else self.store.read(client, *version)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.versions)
@@ -89,9 +120,7 @@ class StoredPersonal(Mapping[int, PromptState]):
     def _with(self, changed: Mapping[int, PromptState], round: int) -> StoredPersonal:
         versions = dict(self.versions)
         for client, personal in changed.items():
-            versions[client] = round if len(personal) else None
-            if len(personal):
-                self.store.write(client, round, personal)
+            versions[client] = self.store.write(client, round, personal) if len(personal) else None
         return StoredPersonal(self.store, versions)
 
 

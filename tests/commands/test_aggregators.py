@@ -59,11 +59,11 @@ def test_memory_of_the_server_survives_a_resume(small, tmp_path, promptfed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_record", press)
         assert promptfed(*words, "--run", tmp_path / "cut").code == 130
-    stopped, _ = load_checkpoint(tmp_path / "cut" / "checkpoints")
+    stopped = load_checkpoint(tmp_path / "cut" / "checkpoints").state
     assert [reply.client for reply in stopped.pending] == [0, 1]
     assert promptfed("train", "--resume", tmp_path / "cut", "--quiet").code == 0
-    whole, _ = load_checkpoint(tmp_path / "whole" / "checkpoints")
-    again, _ = load_checkpoint(tmp_path / "cut" / "checkpoints")
+    whole = load_checkpoint(tmp_path / "whole" / "checkpoints").state
+    again = load_checkpoint(tmp_path / "cut" / "checkpoints").state
     assert again.shared == whole.shared
     assert again.server == whole.server
     assert set(whole.server) == {f"client/{client}/ctx" for client in range(3)}

@@ -30,7 +30,7 @@ NAMES = {
     "one dollar": "price in $",
     "escaped dollar": r"a\$b$\frac{",
     "escape code": "\x1b[31mred\x1b]0;title\x07",
-    "control bytes": "\x9b2J\x00\r\n\t",
+    "control bytes": "\x9b2J\x01\r\n\t",
     "reversed": "\u202egnp.exe",
     "60 words": " ".join(f"word{n}" for n in range(60)),
     "html": "<script>alert(1)</script>&amp;",

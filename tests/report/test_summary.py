@@ -35,7 +35,7 @@ def test_unfinished_run_tells_how_far_it_got(make_run: MakeRun) -> None:
 def test_damaged_run_is_said_to_be_so(make_run: MakeRun) -> None:
     run = make_run(rounds=1)
     (run.path / "metrics.json").write_text("{")
-    assert run_summary(run.path)["state"].startswith("damaged: cannot read")
+    assert run_summary(run.path)["state"].startswith("damaged: cannot use")
     (run.path / "config.yaml").write_text("no_such_option: 1")
     about = run_summary(run.path)
     assert about["state"].startswith("damaged: ")

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -136,40 +137,105 @@ def test_loading_changes_nothing_on_disk(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("position", [0, 40, -1])
-def test_one_flipped_byte_is_found_and_deleting_the_folder_helps(tmp_path: Path, position: int) -> None:
+def flip(path: Path, position: int, bit: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("position", [0, 40, 90, -3])
+def test_of_a_damaged_checkpoint_it_is_said_and_the_one_before_is_taken(
+    tmp_path: Path, file: str, position: int
+) -> None:
     save_checkpoint(tmp_path, simple(1, 1.0), events_bytes=10)
     newest = save_checkpoint(tmp_path, simple(2, 2.0), events_bytes=20)
-    data = bytearray((newest / "state.safetensors").read_bytes())
-    data[position] ^= 1
-    (newest / "state.safetensors").write_bytes(data)
-    with pytest.raises(RunError, match=r"state\.safetensors is damaged") as caught:
-        load_checkpoint(tmp_path)
-    assert f"delete the folder {newest}" in str(caught.value)
-    for file in newest.iterdir():
-        file.unlink()
-    newest.rmdir()
-    found = load_checkpoint(tmp_path)
+    flip(newest / file, position)
+    lines: list[str] = []
+    found = load_checkpoint(tmp_path, lines.append)
     assert found is not None
-    assert (found[0].round, found[1]) == (1, 10)
+    assert (found.state.round, found.events_bytes) == (1, 10)
+    assert len(lines) == 1
+    assert str(newest / file) in lines[0]
+    assert "going on from round 1" in lines[0]
+    with pytest.raises(RunError, match="damaged"):
+        load_checkpoint(tmp_path, fall_back=False)
+    save_checkpoint(tmp_path, simple(2, 2.0), events_bytes=20)
+    again = load_checkpoint(tmp_path, lines.append)
+    assert again is not None
+    assert again.state.shared == simple(2, 2.0).shared
+    assert len(lines) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["round-0001", "round-0002"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2, "round": 2}'])
-def test_damaged_description_is_an_error_with_the_way_out(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"), [("round", 1), ("events_bytes", 21), ("events_sha256", "00"), ("loss", 0.25)]
+)
+def test_every_number_of_the_description_is_covered(tmp_path: Path, field: str, value: object) -> None:
+    """The file stays proper JSON, so only its checksum can tell."""
+    reply = Reply(0, 3, Update(0, simple(2).shared, 8, 0.5, 0.5), PromptState(), 1.0)
+    save_checkpoint(tmp_path, simple(1), events_bytes=10)
+    newest = save_checkpoint(tmp_path, replace(simple(2), pending=(reply,)), events_bytes=20, events_sha256="ff")
+    path = newest / "checkpoint.json"
+    about = json.loads(path.read_text())
+    (about["pending"][0] if field == "loss" else about)[field] = value
+    path.write_text(json.dumps(about))
+    lines: list[str] = []
+    found = load_checkpoint(tmp_path, lines.append)
+    assert found is not None
+    assert found.state.round == 1
+    assert "checksum" in lines[0]
+
+
+def test_a_checkpoint_in_the_folder_of_another_round_is_not_taken_for_it(tmp_path: Path) -> None:
+    newest = save_checkpoint(tmp_path, simple(4), events_bytes=0)
+    newest.rename(tmp_path / "round-0005")
+    with pytest.raises(RunError, match="of round 4, its folder of round 5"):
+        load_checkpoint(tmp_path)
+
+
+def test_every_bit_of_a_checkpoint_is_covered(tmp_path: Path) -> None:
+    """A flip is found, or the file still says the same (a blank turned into another kind of blank)."""
+    save_checkpoint(tmp_path, simple(1, 1.0), events_bytes=10)
+    newest = save_checkpoint(tmp_path, simple(2, 2.0), events_bytes=20, events_sha256="ab" * 32)
+    whole = load_checkpoint(tmp_path)
+    assert whole is not None
+    lines: list[str] = []
+    for file in ("checkpoint.json", "state.safetensors"):
+        content = (newest / file).read_bytes()
+        for place in range(0, 8 * len(content), 7):
+            changed = bytearray(content)
+            changed[place // 8] ^= 1 << place % 8
+            (newest / file).write_bytes(changed)
+            found = load_checkpoint(tmp_path, lines.append)
+            assert found is not None
+            assert found.state.round == 1 or (found.state.shared, *found[1:]) == (whole.state.shared, *whole[1:])
+        (newest / file).write_bytes(content)
+    assert len(lines) > 400
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"round": 2}', '{"round": 2, "round": 2}', "[" * 5000])
+def test_a_damaged_description_without_another_checkpoint_is_an_error(tmp_path: Path, text: str) -> None:
     folder = save_checkpoint(tmp_path, simple(2), events_bytes=0)
     (folder / "checkpoint.json").write_text(text)
-    with pytest.raises(RunError, match=r"checkpoint.json is damaged.*delete the folder"):
+    with pytest.raises(RunError, match=r"checkpoint.json is damaged.*no whole one is left"):
         load_checkpoint(tmp_path)
 
 
-def test_missing_file_and_foreign_format_are_errors(tmp_path: Path) -> None:
+def test_a_missing_file_is_damage(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, simple(2), events_bytes=0)
+    (folder / "state.safetensors").unlink()
+    with pytest.raises(RunError, match=r"lacks .*state.safetensors"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("written", [1, 2, 3, 99])
+def test_checkpoints_of_other_versions_are_refused_in_one_line(tmp_path: Path, written: int) -> None:
+    save_checkpoint(tmp_path, simple(1), events_bytes=0)
     folder = save_checkpoint(tmp_path, simple(2), events_bytes=0)
     about = json.loads((folder / "checkpoint.json").read_text())
-    (folder / "checkpoint.json").write_text(json.dumps({**about, "format": 99}))
-    with pytest.raises(RunError, match="format 99"):
-        load_checkpoint(tmp_path)
-    (folder / "state.safetensors").unlink()
-    with pytest.raises(RunError, match=r"lacks .*state.safetensors; delete the folder"):
+    (folder / "checkpoint.json").write_text(json.dumps({**about, "format": written}))
+    with pytest.raises(RunError, match=f"format {written}.*version of promptfed"):
         load_checkpoint(tmp_path)
 
 

@@ -69,10 +69,22 @@ def test_metrics_round_trip_as_strict_json(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path, CONFIG, label="x")
     assert run.read_metrics() is None
     run.write_metrics({"method": {"local": 0.5, "new": float("nan")}})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"method": {"local": 0.5, "new": None}}
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written.pop("checksum")
+    assert written == {"method": {"local": 0.5, "new": None}}
     assert run.read_metrics() == {"method": {"local": 0.5, "new": None}}
-    (tmp_path / "metrics.json").write_text("[]")
-    with pytest.raises(RunError, match=r"metrics\.json"):
+    for damaged in ("[]", '{"method": {"local": 0.5, "new": null}}', json.dumps({**written, "checksum": "0" * 64})):
+        (tmp_path / "metrics.json").write_text(damaged)
+        with pytest.raises(RunError, match=r"metrics\.json"):
+            run.read_metrics()
+
+
+def test_one_changed_figure_is_seen(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, CONFIG, label="x")
+    run.write_metrics({"method": {"local": 0.5}})
+    text = (tmp_path / "metrics.json").read_text()
+    (tmp_path / "metrics.json").write_text(text.replace("0.5", "0.7"))
+    with pytest.raises(RunError, match="checksum is not that of its content"):
         run.read_metrics()
 
 

@@ -46,7 +46,7 @@ def test_a_plain_mapping_stays_one():
 def test_a_checkpoint_names_versions_and_comes_back_as_the_same_value(stored, tmp_path):
     folder = tmp_path / "checkpoints"
     save_checkpoint(folder, FederationState(0, prompt(5), personal=stored), events_bytes=0)
-    state, _ = load_checkpoint(folder)
+    state = load_checkpoint(folder).state
     assert isinstance(state.personal, StoredPersonal)
     assert dict(state.personal) == dict(stored)
     assert (folder / "round-0000" / "state.safetensors").stat().st_size < 200, "the shared prompt alone"

@@ -1,0 +1,127 @@
+"""How a run begins and how it goes on: what was computed is compared with what the event log says of it.
+
+The first event holds all options and the environment. Each checkpoint holds the SHA-256 of the log until then, so a
+changed option, a changed figure and a deleted log are seen when the run goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from promptfed.config import RunConfig
+from promptfed.environment import environment
+from promptfed.errors import RunError
+from promptfed.printable import LONGEST, printable
+from promptfed.runs.checkpoint import Checkpoint
+from promptfed.runs.events import Event, EventLog
+
+log = logging.getLogger(__name__)
+MAY_CHANGE = frozenset({"engine", "actors", "ray_address", "client_seconds", "rounds", "threads", "device"})
+"""Options with which a run may go on that it was not begun with."""
+ORACLE_MAY_CHANGE = frozenset({"api_key_env", "max_calls", "max_tokens", "max_usd", "base_url"})
+"""Of a black box: its limits, and where it is asked; which model it is, is compared by its fingerprint."""
+
+
+def begin_or_continue(
+    events: EventLog,
+    config: RunConfig,
+    checkpoints: Mapping[str, Checkpoint | None],
+    say: Callable[[str], None],
+) -> None:
+    """Bring ``events`` to where the run stands, and write how it begins or goes on.
+
+    Args:
+        events: The run's log. What was written after the last checkpoint is dropped.
+        config: The options to go on with.
+        checkpoints: Stage -> its newest checkpoint, in the order in which stages run.
+        say: Is told, in a line each, what is not as it was.
+
+    Raises:
+        RunError: ``config`` would train something else than the run has begun.
+    """
+    saved = [checkpoint for checkpoint in checkpoints.values() if checkpoint is not None]
+    if not saved:
+        events.truncate(0)
+        events.write("run_start", **_beginning(config))
+        return
+    last = max(saved, key=lambda checkpoint: checkpoint.events_bytes)
+    if events.sha256(last.events_bytes) == last.events_sha256:
+        _check_same(config, events)
+        events.truncate(last.events_bytes)
+    else:
+        there = events.path.exists()
+        place = events.set_aside()
+        what = f"not what was written (it is kept as {place.name})" if there else "gone"
+        say(
+            f"{events.path.name} is {what}: prompts and accuracies are not affected, but cost and curves of the "
+            "rounds before are lost, and what the run costs in all is higher than will be shown"
+        )
+        events.write("run_start", **_beginning(config), log_lost=True)
+    _say_what_is_trained_again(checkpoints, say)
+    events.write("resume", environment=environment())
+
+
+def stopped(events: EventLog, why: str) -> None:
+    """Write down, in the log and in run.log, why the run stops before its end."""
+    log.info("stopped: %s", why)
+    events.write("stopped", why=why)
+
+
+def was_cut_off(events: EventLog) -> bool:
+    """Whether the process before this one was killed: its last word was neither an end nor a stop."""
+    written = events.read()
+    return bool(written) and written[-1]["event"] not in ("run_end", "stopped")
+
+
+def _beginning(config: RunConfig) -> dict[str, Any]:
+    return {
+        "method": config.method,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "environment": environment(),
+    }
+
+
+def _check_same(config: RunConfig, events: EventLog) -> None:
+    """Raise RunError if the options in ``config`` train something else than those the run was begun with."""
+    began = next((event["config"] for event in events.read() if "config" in event), None)
+    if began is None:
+        return
+    now = config.model_dump(mode="json")
+    differing = [name for name in sorted({*began, *now} - MAY_CHANGE) if _value(began, name) != _value(now, name)]
+    if differing:
+        changes = "; ".join(f"{n} was {_shown(began.get(n))} and is {_shown(now.get(n))}" for n in differing)
+        raise RunError(
+            f"config.yaml of run '{printable(events.path.parent)}' is not the one that the run was begun with: "
+            f"{changes}. Put it back, or train anew: promptfed train --config FILE --run DIR"
+        )
+
+
+def _value(options: Mapping[str, Any], name: str) -> Any:
+    value = options.get(name)
+    if name == "oracle_options" and isinstance(value, dict):
+        return {option: given for option, given in value.items() if option not in ORACLE_MAY_CHANGE}
+    return value
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value), LONGEST)
+
+
+def _say_what_is_trained_again(checkpoints: Mapping[str, Checkpoint | None], say: Callable[[str], None]) -> None:
+    """Stages run one after the other: one without a checkpoint before one that has some has lost it."""
+    waiting: list[str] = []
+    for stage, checkpoint in checkpoints.items():
+        if checkpoint is None:
+            waiting.append(stage)
+        else:
+            for lost in waiting:
+                say(f"the checkpoints of {lost} are gone: it is trained again, and its work counts twice in the cost")
+            waiting = []
+
+
+def environment_of(events: list[Event]) -> dict[str, Any]:
+    """Return the environment that the run was last begun or continued in; empty for a log of an earlier version."""
+    return next((event["environment"] for event in reversed(events) if "environment" in event), {})
