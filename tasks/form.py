@@ -9,18 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from jinja2 import meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from promptfed.errors import ConfigError
 from promptfed.printable import LONGEST, printable
+from promptfed.tasks.template import check_template, compiled, rendered
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
 _MARK = "\x00"
 TEMPLATE = "{{ prompt }} {{ text }}\nCategory:"
-FIELDS = ("prompt", "text", "mask")
-"""What a template may name."""
 LISTED = 10
 """Class names that a message lists before it says how many more there are."""
 
@@ -47,28 +43,13 @@ class Form(BaseModel):
 
     @field_validator("template")
     @classmethod
-    def _renders(cls, template: str) -> str:
-        try:
-            names = meta.find_undeclared_variables(_ENVIRONMENT.parse(template)) - set(FIELDS)
-            shown = (
-                "" if names else _ENVIRONMENT.from_string(template).render(prompt="PROMPT", text="TEXT", mask="MASK")
-            )
-        except Exception as error:  # a template may divide by zero, too
-            raise ValueError(f"template '{template}' is not jinja2 that renders: {error}") from error
-        if names:
-            name = min(names)
-            raise ValueError(
-                f"template '{template}' names '{name}', which is none of its fields: {_nearest(name, FIELDS)}"
-                f"they are {', '.join(FIELDS)}"
-            )
-        for name in ("prompt", "text"):
-            if shown.count(name.upper()) != 1:
-                raise ValueError(f"template '{template}' must hold {{{{ {name} }}}} once")
+    def _is_a_template(cls, template: str) -> str:
+        check_template(template)  # nothing is rendered here: a stranger's file may be what is read
         return template
 
     @cached_property
-    def _compiled(self):  # type: ignore[no-untyped-def] # jinja2.Template
-        return _ENVIRONMENT.from_string(self.template)
+    def _compiled(self) -> Any:
+        return compiled(self.template)
 
     def render(self, prompt: str, text: str, mask: str = "") -> str:
         """The whole text that is sent: an empty prompt leaves no gap, and ``text`` is never read as a template."""
@@ -76,12 +57,13 @@ class Form(BaseModel):
 
     def example(self, text: str, prompt: str = "", mask: str = "") -> str:
         """As ``render``, without the preamble."""
-        return _tidy(self._compiled.render(prompt=prompt, text=text, mask=mask))
+        return _tidy(rendered(self._compiled, prompt, text, mask))
 
     def around(self, text: str, mask: str = "") -> tuple[str, str]:
         """What stands before and after the prompt: where soft prompt vectors go."""
-        before, after = self._compiled.render(prompt=_MARK, text=text.replace(_MARK, ""), mask=mask).split(_MARK)
-        return self.preamble + _tidy(before), _tidy(after)
+        whole = rendered(self._compiled, _MARK, text.replace(_MARK, ""), mask)
+        before, _, after = whole.partition(_MARK)
+        return self.preamble + _tidy(before), _tidy(after.replace(_MARK, ""))
 
     def word(self, name: str) -> str:
         """The label word of class ``name``."""
