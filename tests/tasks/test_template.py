@@ -64,12 +64,10 @@ def test_names_slices_conditions_and_filters_are_allowed(template: str, shown: s
 def test_what_comes_out_is_bounded() -> None:
     with pytest.raises(ValidationError, match="characters; at most"):
         Form(template="{{ prompt }} {{ text }}" + "x" * LONGEST_TEMPLATE)
-    grows = Form(
-        template="{{ prompt }} {{ text | replace('a', '" + "b" * 500 + "') | replace('b', '" + "c" * 500 + "') }}"
-    )
-    assert "c" in grows.render("", "a")[:10]
+    grows = Form(template="{{ prompt }} {{ text | replace('a', '" + "b" * 500 + "') }}")
+    assert len(grows.render("", "a" * 100)) == 50_000
     with pytest.raises(ConfigError, match="characters"):
-        grows.render("", "a" * 100)
+        grows.render("", "a" * 1000)
     assert len(Form().render("", "a" * (2 * MOST_ADDED))) > 2 * MOST_ADDED, "a long text is the user's own affair"
     with pytest.raises(ConfigError, match="does not render"):
         Form(template="{{ prompt }} {{ text | truncate('x') }}").render("", "a" * 500)
