@@ -20,7 +20,7 @@ from promptfed.kept import kept_of
 from promptfed.methods.base import Method, MethodConfig, Setup
 from promptfed.printable import LONGEST, printable
 from promptfed.prompts import PromptState
-from promptfed.scores import as_if_uniform, predicted
+from promptfed.scores import as_if_uniform, is_answered, predicted
 from promptfed.seeding import numpy_stream
 from promptfed.types import Broadcast, ClientData, ClientPrompt, Split, Update
 
@@ -162,14 +162,19 @@ class BlackBoxMethod(Method):
         return Update(data.client, sent, len(data.train), desk.loss, desk.accuracy), kept
 
     def sample_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Loss ``(n,)`` of each of ``scores`` ``(n, classes)``, as the options say; accuracy counts errors. Without an
-        answer it is that of knowing nothing, the same whatever the prompt."""
+        """Loss ``(n,)`` of each of ``scores`` ``(n, classes)``, as the options say; accuracy counts errors.
+
+        Without an answer it is the largest loss among ``scores``: a text that is always refused then decides between
+        no prompts, and a prompt that silences the model gains nothing by it.
+        """
         if self.config.loss == "accuracy":
             return (predicted(scores) != labels).float()
-        known = as_if_uniform(scores)
+        known, answered = as_if_uniform(scores), is_answered(scores)
         if self.config.loss == "cross_entropy":
-            return F.cross_entropy(known, labels, reduction="none")
-        return F.multi_margin_loss(known, labels, margin=self.config.margin, reduction="none")
+            losses = F.cross_entropy(known, labels, reduction="none")
+        else:
+            losses = F.multi_margin_loss(known, labels, margin=self.config.margin, reduction="none")
+        return losses if answered.all() else losses.where(answered, losses.max())
 
     # ------------------------------------------------------------------------------------------- prediction
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -119,4 +120,7 @@ class LocalBackend(Backend):
                 with budget.reserved(calls=len(batch)), torch.no_grad():
                     found_scores = self.scores(filled)[: len(batch)].double().cpu()
                 for (position, _), row in zip(batch, found_scores.tolist(), strict=True):
+                    if any(map(math.isnan, row)):
+                        yield position, Answer(unanswered="its scores are not numbers (NaN)")
+                        continue
                     yield position, Answer(scores=tuple(round(value, DIGITS) for value in row))
