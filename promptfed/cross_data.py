@@ -13,6 +13,8 @@ from promptfed.export.finished import FinishedRun
 from promptfed.methods.base import Method
 from promptfed.methods.build import build_method
 from promptfed.progress import Progress
+from promptfed.tasks.partition_check import check_partition
+from promptfed.tasks.show import partition_record
 
 
 def score(
@@ -35,6 +37,9 @@ def score(
         try:
             changed_config = resolve(config.model_copy(update=update))
             experiment = Experiment.build(changed_config, features=setup.features, oracle_for=finished.oracle_for)
+            if not update:
+                recorded, run = finished.run.read_json("partition.json"), finished.run.path
+                check_partition(recorded, partition_record(experiment.task), run)
         except DataError as error:
             if name != config.data or not data:
                 raise

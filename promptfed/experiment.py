@@ -13,6 +13,7 @@ from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
 from promptfed.aggregators.mean import Mean
 from promptfed.backbones import load_backbone
 from promptfed.backbones.absent import AbsentBackbone
+from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.alone import Alone
 from promptfed.blackbox.backends import check_oracle, check_oracle_options, load_oracle
@@ -27,6 +28,7 @@ from promptfed.errors import ConfigError
 from promptfed.federation import Federation, round_half_up
 from promptfed.methods.base import METHODS, Method, Setup
 from promptfed.methods.build import build_method, check_model_fits
+from promptfed.methods.class_lengths import check_class_lengths
 from promptfed.methods.initial_words import check_initial_words
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task
@@ -184,6 +186,7 @@ class Experiment:
         )
         built = cls(config, task, setup)
         built.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
+        built.check_class_names()
         return built
 
     @property
@@ -207,6 +210,16 @@ class Experiment:
         """
         method = self.method()
         method.check_feasible((pooled(self.task) if method.pools_data else self.task).clients)
+
+    def check_class_names(self) -> None:
+        """Raise BackboneError for a class name, also of a new class, that is too long for the model's text tower."""
+        names, oracle = (*self.task.base_classes, *self.task.new_classes), self.setup.oracle
+        if oracle is None:
+            options = self.config.method_options
+            n_ctx = max(options.get("n_ctx") or 0, 3 * len(str(options.get("init") or "").split()))
+            check_class_lengths(self.setup.backbone, names, self.setup.templates, n_ctx, self.federation)
+        elif isinstance(backbone := getattr(oracle.backend, "backbone", None), Backbone):
+            check_class_lengths(backbone, names, [f"{prompt} {{}}." for prompt in self.setup.templates])
 
     def fill_features(self, on_progress: OnFeatures | None = None) -> None:
         """Encode every image of the task that the cache does not hold yet; nothing for a black box."""

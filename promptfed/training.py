@@ -29,6 +29,7 @@ from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
+from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
@@ -95,12 +96,14 @@ class Training:
     def train(self) -> dict[str, tuple[Federation, FederationState]]:
         """All but the tests: each stage's federation after its last round. Raises Interrupted when asked to stop."""
         stages = self._stages()
+        partition = partition_record(self.experiment.task, self.experiment.setup.oracle)
+        check_partition(self.run.read_json("partition.json"), partition, self.run.path)
         saved = {
             stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn) for stage, base in stages
         }
         begin_or_continue(self.run.events, self.experiment.config, saved, self._warn)
         self._fill_features()
-        self.run.write_json("partition.json", partition_record(self.experiment.task, self.experiment.setup.oracle))
+        self.run.write_json("partition.json", partition)
 
         trained = {}
         for stage, base in stages:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptfed.printable import figure_text
+from promptfed.tasks.partition_check import content_record
 from promptfed.tasks.sources.base import QuestionItem, TextItem
 from promptfed.types import FederatedTask
 
@@ -51,9 +52,14 @@ def examples(task: FederatedTask) -> str:
 
 
 def partition_record(task: FederatedTask, oracle: Oracle | None = None) -> dict[str, Any]:
-    """What a run keeps of its task: the table, ``new_classes`` and ``templates``; where the model is a black box also
-    ``form``, and the fingerprint of the ``oracle`` that examples in that form are put to."""
-    agreed: dict[str, Any] = {"new_classes": list(task.new_classes), "templates": list(task.templates)}
+    """What a run keeps of its task: the table, ``new_classes``, ``templates`` and ``content``, by which
+    ``partition_check`` knows it again; where the model is a black box also ``form``, and the fingerprint of the
+    ``oracle`` that examples in that form are put to."""
+    agreed: dict[str, Any] = {
+        "new_classes": list(task.new_classes),
+        "templates": list(task.templates),
+        "content": content_record(task),
+    }
     if task.form is not None:
         agreed["form"] = task.form.model_dump(mode="json")
     if oracle is not None:

@@ -156,6 +156,10 @@ class Backbone(ABC):
         Raises BackboneError for a text that does not fit the context length.
         """
 
+    def check_text(self, text: str) -> None:
+        """Raise BackboneError if ``text`` does not fit the context length."""
+        self.encode_text([text])
+
     @abstractmethod
     def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
         """Tokenise "<n_ctx slots> {class}." for every class (underscores become spaces).

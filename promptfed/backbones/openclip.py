@@ -137,6 +137,9 @@ class OpenClipBackbone(Backbone):
             parts.append(self._forward(self._tower.token_embedding(ids), end))
         return torch.cat(parts)
 
+    def check_text(self, text: str) -> None:
+        self._sentences.ids([text])
+
     def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
         return self._sentences.class_tokens(classes, n_ctx, position)
 

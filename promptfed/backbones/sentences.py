@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from promptfed.backbones.base import ClassTokens, Position
 from promptfed.errors import BackboneError
+from promptfed.printable import LONGEST, printable
 
 
 @dataclass(frozen=True)
@@ -76,5 +77,6 @@ class Sentences:
         tokens = len(row) + 2
         if tokens > self.limit:
             raise BackboneError(
-                f"{what} takes {tokens} tokens, but backbone '{self.backbone}' reads at most {self.limit}: {advice}"
+                f"{printable(what, LONGEST)} takes {tokens} tokens, but backbone '{self.backbone}' reads at most "
+                f"{self.limit}: {advice}"
             )

@@ -140,7 +140,11 @@ def predict(
     ] = None,
     classes: Annotated[
         str | None,
-        typer.Option("--classes", help="Comma-separated class names, also unseen ones [the bundle's].", metavar="A,B"),
+        typer.Option(
+            "--classes",
+            help="Class names with commas, or @FILE with one a line, also unseen ones [the bundle's].",
+            metavar="A,B|@FILE",
+        ),
     ] = None,
     top: Annotated[int, typer.Option("--top", help="How many classes to name.", metavar="N")] = 3,
     backbone: Annotated[
@@ -175,11 +179,12 @@ def predict(
     """
     from promptfed.export.bundle import is_for_black_box
     from promptfed.export.image_files import ImageFiles, find_image_files
+    from promptfed.tasks.sources.class_names import parse_class_list
 
     wanted = [*(examples or []), *_lines(file)]
     if not wanted:
         raise ConfigError("nothing to classify: give image files or texts, or --file FILE with one a line")
-    names = [name.strip() for name in classes.split(",")] if classes is not None else None
+    names = parse_class_list(classes) if classes is not None else None
     kind = "path"
     files: ImageFiles | None
     changed = {"base_url": base_url, "api_key_env": api_key_env, "max_calls": max_calls, "max_usd": max_usd}

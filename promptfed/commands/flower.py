@@ -63,7 +63,7 @@ def init(
     config: options.ConfigFile = None,
     set_: options.Set = None,
     classes: Annotated[
-        str, typer.Option("--classes", help="Agreed class names, with commas [all that the sites have].")
+        str, typer.Option("--classes", help="Agreed class names, with commas or as @FILE [all that the sites have].")
     ] = "",
     min_sites: Annotated[int, typer.Option("--min-sites", help="Sites that a round needs.", min=1)] = 1,
     run_dir: Annotated[
@@ -83,6 +83,7 @@ def init(
     from promptfed.config import RunConfig, build_config
     from promptfed.deployment.scaffold import write_app
     from promptfed.deployment.server import checked
+    from promptfed.tasks.sources.class_names import plain_class_list
 
     flags = {
         "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
@@ -101,7 +102,8 @@ def init(
     if resolved.clients is not None and min_sites > resolved.clients:
         raise ConfigError(f"--min-sites {min_sites} is more than the {resolved.clients} sites that there are")
     place = (run_dir or folder.with_name(f"{folder.name}-run")).expanduser().resolve()
-    write_app(folder, resolved, run_dir=place, classes=classes, min_sites=min_sites, publisher=publisher)
+    names = ",".join(plain_class_list(classes))
+    write_app(folder, resolved, run_dir=place, classes=names, min_sites=min_sites, publisher=publisher)
     typer.echo(
         printable(f"wrote the app to {folder}; {folder / 'README.md'} has the commands for the server and each site")
     )

@@ -83,6 +83,8 @@ def personalize(
     from promptfed.report.html import write_report
     from promptfed.report.interpolation import curve_table
     from promptfed.runs.directory import RunDirectory
+    from promptfed.tasks.partition_check import check_partition
+    from promptfed.tasks.show import partition_record
 
     folder = RunDirectory.open(run)
     flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space}
@@ -93,6 +95,7 @@ def personalize(
         chosen.decided(finished)
         setup = finished.method.setup
         experiment = Experiment.build(folder.config, features=setup.features, oracle_for=finished.oracle_for)
+        check_partition(folder.read_json("partition.json"), partition_record(experiment.task), folder.path)
         console = messages()
         with _features(console, json) as on_features:
             experiment.fill_features(on_features)

@@ -35,7 +35,7 @@ def check(
     backbone: options.Backbone = None,
     shots: options.Shots = None,
     classes: Annotated[
-        str, typer.Option("--classes", help="The agreed class names, with commas, if they are known.")
+        str, typer.Option("--classes", help="The agreed class names, with commas or as @FILE, if they are known.")
     ] = "",
     set_: options.Set = None,
 ) -> None:
@@ -49,6 +49,7 @@ def check(
     from promptfed.config import build_config, parse_settings
     from promptfed.deployment.check import checks, parse_node_config
     from promptfed.errors import DeploymentError
+    from promptfed.tasks.sources.class_names import parse_class_list
 
     flags = {"task": task, "backbone": backbone, "shots": shots}
     config = build_config(options.given(flags), parse_settings(set_ or []), {"data": "sites", "clients": 1})
@@ -59,7 +60,7 @@ def check(
         superlink=superlink,
         root_certificates=root_certificates,
         insecure=insecure,
-        classes=tuple(name.strip() for name in classes.split(",") if name.strip()),
+        classes=tuple(name for name in parse_class_list(classes) if name),
     ):
         typer.echo(printable(f"{'ok  ' if done.fine else 'FAIL'} {done.what}: {done.said}"))
         failures += not done.fine

@@ -11,6 +11,7 @@ from PIL import Image
 from promptfed.errors import DataError
 from promptfed.printable import printable
 from promptfed.tasks.sources.base import FileItem
+from promptfed.tasks.sources.readable import Looked, grouped_notes
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,15 @@ def find_image_files(names: Sequence[str]) -> ImageFiles:
         else:
             problems[path] = f"folder {printable(path)} holds no image file"
         paths += inside
-    readable = []
+    readable, looks = [], []
     for path in dict.fromkeys(paths):
         try:
-            FileItem(path).load()
+            looks.append((printable(path), Looked(note=FileItem(path).examine())))
         except DataError as error:
             problems[path] = str(error)
         else:
             readable.append(path)
-    return ImageFiles(tuple(readable), problems, tuple(notes))
+    return ImageFiles(tuple(readable), problems, (*notes, *grouped_notes(looks)))
 
 
 def _images_in(folder: Path) -> list[Path]:

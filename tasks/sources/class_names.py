@@ -179,6 +179,18 @@ def parse_class_list(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found)) if path.suffix.lower() == ".csv" else tuple(found)
 
 
+def plain_class_list(text: str) -> tuple[str, ...]:
+    """As ``parse_class_list``, for a place where names are written with commas between them. Raises ConfigError for a
+    name that holds a comma itself."""
+    names = parse_class_list(text)
+    if odd := [name for name in names if "," in name]:
+        raise ConfigError(
+            f"class '{printable(odd[0])}' holds a comma, which a list of agreed classes cannot: leave --classes out, "
+            "and all classes that the sites have are agreed"
+        )
+    return names
+
+
 def _listed(names: Iterable[str]) -> str:
     some = list(names)
     shown = ", ".join(f"'{printable(name, SHOWN_LIMIT)}'" for name in some[:3])

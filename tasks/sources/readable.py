@@ -89,7 +89,7 @@ def keep_readable(
         first = next(iter(bad.values()))
         raise DataError(f"{first}{more}; repair or remove it, or run without --strict to skip it")
     looks = [(s.item.name, known[s.item.key][1]) for s in kept if isinstance(s.item, ImageItem)]
-    return Checked(tuple(kept), tuple(bad), _notes(looks), tuple(looked.content_id for _, looked in looks))
+    return Checked(tuple(kept), tuple(bad), grouped_notes(looks), tuple(looked.content_id for _, looked in looks))
 
 
 def look_at_all(images: Mapping[str, ImageItem]) -> dict[str, Looked]:
@@ -116,7 +116,7 @@ def look_at(item: ImageItem) -> Looked:
         return Looked(fault=" ".join(str(error).split()))
 
 
-def _notes(looks: Sequence[tuple[str, Looked]]) -> tuple[str, ...]:
+def grouped_notes(looks: Sequence[tuple[str, Looked]]) -> tuple[str, ...]:
     """One line for each kind of note, with the number of images and the first of them."""
     names: dict[str, list[str]] = {}
     for name, looked in looks:
