@@ -16,11 +16,11 @@ from promptfed.runs.directory import RunDirectory
 from promptfed.training import Training
 
 
-def paint(folder, names):
+def paint(folder, names, blue=30):
     for k, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for i in range(8):
-            Image.new("RGB", (8, 8), (60 * k % 256, 29 * i, 30 + len(names))).save(folder / name / f"{i}.png")
+            Image.new("RGB", (8, 8), (60 * k % 256, 29 * i, blue + len(names))).save(folder / name / f"{i}.png")
     return f"folder:{folder}"
 
 
@@ -31,7 +31,7 @@ def data(tmp_path_factory):
         "own": paint(root / "own", ["ant", "bee", "cat", "dog", "eel", "fox"]),
         "other": paint(root / "other", ["yak", "emu", "owl", "cod"]),
         "domains": paint(root / "domains" / "photo", ["yak", "emu"])
-        and paint(root / "domains" / "sketch", ["yak", "emu"]).removesuffix("/sketch"),
+        and paint(root / "domains" / "sketch", ["yak", "emu"], blue=90).removesuffix("/sketch"),
     }
 
 

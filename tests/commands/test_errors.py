@@ -12,7 +12,7 @@ def pictures(folder, classes, each):
     for name in classes:
         (folder / name).mkdir(parents=True)
         for i in range(each):
-            Image.new("RGB", (8, 8), (20 * i, 90, 40)).save(folder / name / f"{i}.png")
+            Image.new("RGB", (8, 8), (9 * i, 60 * k, 40)).save(folder / name / f"{i}.png")
     return folder
 
 
