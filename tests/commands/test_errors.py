@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def pictures(folder, classes, each):
-    for name in classes:
+    for k, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for i in range(each):
             Image.new("RGB", (8, 8), (9 * i, 60 * k, 40)).save(folder / name / f"{i}.png")
