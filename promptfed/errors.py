@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from promptfed.printable import printable
+
 
 class PromptFedError(Exception):
     """Base of every error promptfed raises on purpose; the command line prints it as one line and exits with 2."""
@@ -48,6 +50,15 @@ class DeploymentError(PromptFedError, RuntimeError):
 
 class TrainingError(PromptFedError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
+
+
+LONGEST_REASON = 1_000
+
+
+def reason(error: BaseException) -> str:
+    """Return all that ``error`` says on one line: the line that helps is often not the first."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return printable(said, LONGEST_REASON)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from promptfed.backbones.base import freeze
-from promptfed.errors import BackboneError
+from promptfed.errors import BackboneError, reason
 
 
 def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any, bool]:
@@ -111,15 +111,14 @@ def dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
 
 
 def _why(name: str, is_folder: bool, error: Exception) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if is_folder:
         return (
-            f"the folder '{name}' does not load as a language model ({first[:200]}); it needs config.json, "
+            f"the folder '{name}' does not load as a language model ({reason(error)}); it needs config.json, "
             "tokenizer.json and *.safetensors, as save_pretrained writes them"
         )
     offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
     fix = "unset HF_HUB_OFFLINE" if offline else "check the name and the network"
     return (
-        f"language model '{name}' is neither a folder nor to be had from the hub ({first[:200]}); {fix}, or run "
+        f"language model '{name}' is neither a folder nor to be had from the hub ({reason(error)}); {fix}, or run "
         f"`hf download {name}` where there is a network and give local:FOLDER"
     )

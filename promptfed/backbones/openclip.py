@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +28,12 @@ from promptfed.backbones.base import (
     freeze,
     hash_tensors,
 )
+from promptfed.backbones.openclip_weights import create_from_file, split_options, weights_path
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
 from promptfed.backbones.vision_transformer import PromptableViT
-from promptfed.errors import BackboneError, unknown_name
+from promptfed.errors import BackboneError, reason, unknown_name
+from promptfed.printable import printable
 
 if TYPE_CHECKING:
     from open_clip import CLIP, CustomTextCLIP
@@ -222,10 +224,12 @@ def _check_tokenizer(name: str, tokenizer: object) -> None:
 
 
 def load_openclip(name: str, *, device: str = "cpu", precision: str = "float32") -> OpenClipBackbone:
-    """``open_clip:MODEL/WEIGHTS``: WEIGHTS is a tag that open_clip lists for MODEL, or the path of a checkpoint.
+    """``open_clip:MODEL/WEIGHTS``: WEIGHTS is a tag that open_clip lists for MODEL, or the path of a checkpoint or of a
+    folder with one, with ``?mean=0.5&std=0.5&resize=squash&interpolation=bilinear&activation=quick_gelu`` as needed.
 
-    Checkpoints are loaded without unpickling code. Raises ConfigError for unknown names and BackboneError if the
-    weights cannot be had: not cached while offline, missing, of another shape, or not plain tensors.
+    Checkpoints, TorchScript archives too, are loaded without running code. Raises ConfigError for unknown names and
+    BackboneError if the weights cannot be had: not cached while offline, missing, of another shape, or not plain
+    tensors.
     """
     pick_device(device)
     pick_dtype(precision)
@@ -241,18 +245,42 @@ def load_openclip(name: str, *, device: str = "cpu", precision: str = "float32")
             f"backbone '{name}' names no weights: write {PREFIX}{architecture}/WEIGHTS with the path of a checkpoint "
             f"or one of {', '.join(known_tags) or '(open_clip lists none)'}"
         )
-    quick_gelu = False
-    if not os.path.isfile(weights):
-        if os.sep in weights or os.path.splitext(weights)[1] in (".pt", ".pth", ".bin", ".safetensors"):
-            raise BackboneError(f"backbone '{name}': checkpoint file '{weights}' does not exist; check the path")
-        tag = open_clip.get_pretrained_cfg(architecture, weights)
-        if not tag:
-            raise unknown_name(f"open_clip weights for {architecture}", weights, known_tags)
-        _fetch(name, tag)
-        # Plain architecture names with tags trained on QuickGELU give wrong features unless it is switched on.
-        quick_gelu = bool(tag.get("quick_gelu", False))
-    model = _create(name, architecture, weights, quick_gelu, precision)
-    return OpenClipBackbone(name, model, open_clip.get_tokenizer(architecture), device=device, precision=precision)
+    tokenizer = open_clip.get_tokenizer(architecture)
+    path = weights_path(weights)
+    if path is not None:
+        return OpenClipBackbone(
+            name,
+            _from_file(name, architecture, weights, path, precision),
+            tokenizer,
+            device=device,
+            precision=precision,
+        )
+    tag = open_clip.get_pretrained_cfg(architecture, weights)
+    if not tag:
+        raise unknown_name(f"open_clip weights for {architecture}", weights, known_tags)
+    _fetch(name, tag)
+    # Plain architecture names with tags trained on QuickGELU give wrong features unless it is switched on.
+    model = _create(name, architecture, weights, bool(tag.get("quick_gelu", False)), precision)
+    return OpenClipBackbone(name, model, tokenizer, device=device, precision=precision)
+
+
+def _from_file(name: str, architecture: str, weights: str, path: Path, precision: str) -> nn.Module:
+    """The model with the weights in the file or folder ``path``. Raises BackboneError with all that is wrong."""
+    options = split_options(weights)[1]
+    if not path.exists():
+        raise BackboneError(
+            f"backbone '{printable(name, 300)}': checkpoint file '{printable(path, 300)}' does not exist; "
+            "check the path"
+        )
+    try:
+        return create_from_file(architecture, path, options, SHORT[precision])
+    except BackboneError:
+        raise
+    except Exception as error:  # open_clip and torch each raise their own for tensors that do not fit
+        raise BackboneError(
+            f"backbone '{printable(name, 300)}': '{printable(path, 300)}' does not load as weights of {architecture}: "
+            f"{reason(error)}; give a state dict saved by torch.save or safetensors for exactly this architecture"
+        ) from error
 
 
 def _fetch(name: str, tag: dict[str, object]) -> None:
@@ -262,10 +290,9 @@ def _fetch(name: str, tag: dict[str, object]) -> None:
     try:
         download_pretrained(tag)
     except Exception as error:  # the hub raises many kinds, from connection errors to missing files
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BackboneError(
             f"the weights of backbone '{name}' are not cached and could not be downloaded; is this machine offline? "
-            f"({reason.strip()[:160]}) The backbones 'tiny' and 'lit' need no download."
+            f"({reason(error)}) The backbones 'tiny' and 'lit' need no download."
         ) from error
 
 
@@ -283,9 +310,7 @@ def _create(name: str, architecture: str, weights: str, quick_gelu: bool, precis
                 weights_only=True,
             )
     except Exception as error:  # torch, safetensors and pickle each raise their own for a file that does not fit
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BackboneError(
-            f"backbone '{name}': '{weights}' does not load as weights of {architecture} ({reason.strip()[:160]}); "
-            "give a state dict saved by torch.save or safetensors for exactly this architecture"
+            f"backbone '{name}': the weights '{weights}' do not load as those of {architecture}: {reason(error)}"
         ) from error
     return model

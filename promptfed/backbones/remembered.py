@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from promptfed.backbones import load_backbone
 from promptfed.backbones.base import Backbone, CallCount, PromptedImages, freeze, hash_tensors
 from promptfed.backbones.on_demand import UNFIT, WholeOnDemand, check_same_bits, folder_for
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
+from promptfed.backbones.openclip_weights import weights_path
 from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.backbones.sentences import Sentences
 from promptfed.readers.files import read_bytes
@@ -196,11 +196,12 @@ def _folder(name: str, device: str, precision: str) -> Path | None:
         config = parse_json((files("promptfed.backbones.tiny_weights") / "config.json").read_bytes())
         weights: Any = config["sha256"]
     elif name.startswith(PREFIX):
-        path = name.partition("/")[2]
+        path = weights_path(name.partition("/")[2])
         weights = name
-        if os.path.isfile(path):
-            status = os.stat(path)
-            weights = [os.path.realpath(path), status.st_size, status.st_mtime_ns]
+        if path is not None and path.exists():
+            files_here = sorted(path.iterdir()) if path.is_dir() else [path]
+            statuses = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files_here]
+            weights = [name, statuses]
     else:
         return None
     versions = [version(package) for package in ("promptfed", "torch", "open_clip_torch")]

@@ -212,7 +212,7 @@ def test_offline_and_not_cached_names_the_offline_backbones(tmp_path: Path, monk
         raise ConnectionError("no route to host\nand more")
 
     monkeypatch.setattr("open_clip.pretrained.download_pretrained", unreachable)
-    with pytest.raises(BackboneError, match=r"offline\? \(no route to host\).*'tiny' and 'lit'"):
+    with pytest.raises(BackboneError, match=r"offline\? \(no route to host and more\).*'tiny' and 'lit'"):
         load_backbone("open_clip:ViT-B-16/openai")
 
 
@@ -255,7 +255,9 @@ def test_tags_trained_on_quick_gelu_get_it(checkpoint: Checkpoint, monkeypatch: 
     with torch.no_grad():
         expected = model.encode_text(open_clip.get_tokenizer("small-clip")(["a cat."]))
     torch.testing.assert_close(tagged.encode_text(["a cat."]), expected, atol=1e-5, rtol=0)
-    plain = load_backbone(f"open_clip:small-clip/{path}")
+    recognised = load_backbone(f"open_clip:small-clip/{path}")
+    assert recognised.fingerprint == tagged.fingerprint
+    plain = load_backbone(f"open_clip:small-clip/{path}?activation=gelu")
     assert (plain.encode_text(["a cat."]) - expected).abs().max() > 1e-4
     assert plain.weights_sha256() == tagged.weights_sha256()
     assert plain.fingerprint != tagged.fingerprint  # else they would share cached features
