@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from promptfed.errors import ConfigError, DataError
 from promptfed.printable import printable
+from promptfed.tasks.sources.pixel_modes import as_rgb as as_rgb
+from promptfed.tasks.sources.pixel_modes import is_transparent
 
 RULES = "promptfed pixels 2"
 """Part of the content id of every image that is not decoded by ``convert("RGB")`` alone. It changes with the rules, so
@@ -31,8 +32,6 @@ FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "AV
 """Formats that are decoded here. Others of Pillow's stay shut: its EPS reader runs a program."""
 
 PLAIN_MODES = frozenset(["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"])
-ALPHA_MODES = frozenset(["LA", "La", "PA", "RGBA", "RGBa"])
-NUMBER_MODES = frozenset(["I", "F", "I;16", "I;16L", "I;16B", "I;16N"])
 
 DEFAULT_LIMIT_MB = 140
 """Memory that decoding may take."""
@@ -46,12 +45,6 @@ BYTES_PER_PIXEL = {"1": 5, "L": 5, "P": 5, "RGB": 4, "I;16": 6, "I;16L": 6, "I;1
 """What Pillow and the conversion to RGB hold at once; 8 for other modes."""
 FORMAT_BYTES = {"WEBP": 12, "AVIF": 12, "JPEG2000": 16}
 """Formats whose decoders keep copies of their own: at least so many bytes a pixel."""
-
-DEPTHS = (8, 12, 16)
-"""Bits of whole numbers: values are scaled from 0..2**bits - 1 with the fewest of these that hold them all."""
-
-BAND = 500_000
-"""Pixels that are converted at a time where a conversion needs room of its own."""
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the bound here is a stricter one
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged tags: what counts is the pixels
@@ -103,25 +96,6 @@ def content_id(source: Path | bytes, name: str) -> str:
     return _file_id(source, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def as_rgb(image: Image.Image) -> tuple[Image.Image, str]:
-    """A decoded image in mode RGB, and what was done to its values: see docs/data.md for the rule of each mode."""
-    if image.mode in NUMBER_MODES:
-        return _from_numbers(image)
-    if is_transparent(image):
-        return _on_white(image), ""
-    if image.mode == "LAB":
-        return _from_lab(image), ""
-    if image.mode == "RGB":
-        return image, ""
-    return image.convert("RGB"), ""
-
-
-def is_transparent(image: Image.Image) -> bool:
-    """Whether some of its pixels may be transparent."""
-    palette = image.palette if image.mode == "P" else None
-    return image.mode in ALPHA_MODES or "transparency" in image.info or (palette is not None and "A" in palette.mode)
-
-
 # ------------------------------------------------------------------------------------------------------ reading
 
 
@@ -136,7 +110,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
             yield image
     except (DataError, ConfigError):
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DataError(f"cannot decode image {shown}: {_what_it_is(source)}") from error
     except FileNotFoundError as error:
         raise DataError(f"cannot read image {shown}: {error.strerror}") from error
@@ -281,7 +255,7 @@ def _bound(image: Image.Image, name: str) -> int:
     scale = 1
     while _cost(image, (width, height)) > limit and image.format in ("JPEG", "MPO") and scale < 8:
         scale *= 2
-        image.draft(None, (max(1, width // scale), max(1, height // scale)))  # type: ignore[arg-type]
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
     cost = _cost(image, (width, height))
     if cost > limit:
         raise DataError(
@@ -309,94 +283,7 @@ def _coefficients(image: Image.Image, size: tuple[int, int]) -> int:
     return int(2 * size[0] * size[1] * sum(areas) / max(1, *areas))
 
 
-# --------------------------------------------------------------------------------------------------- conversion
-
-
 def _turn(image: Image.Image) -> None:
     """Turn and mirror a loaded image as its EXIF data says."""
     if _orientation(image) != 1:
         ImageOps.exif_transpose(image, in_place=True)
-
-
-def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """First row and last row (exclusive) of one strip after the other."""
-    step = max(1, BAND // size[0])
-    for top in range(0, size[1], step):
-        yield top, min(size[1], top + step)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Composed on white, strip by strip. A 16-bit image with one transparent value goes by ``_from_numbers``."""
-    whole = Image.new("RGB", image.size)
-    for top, bottom in _bands(image.size):
-        strip = image.crop((0, top, image.width, bottom))
-        ground = Image.new("RGBA", strip.size, (255, 255, 255, 255))
-        strip = strip.convert("LA") if strip.mode == "La" else strip  # Pillow makes no RGBA of premultiplied grey
-        ground.alpha_composite(strip.convert("RGBA"))
-        whole.paste(ground.convert("RGB"), (0, top))
-    return whole
-
-
-def _from_lab(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms
-
-    transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-    return ImageCms.applyTransform(image, transform)  # type: ignore[return-value]
-
-
-def _from_numbers(image: Image.Image) -> tuple[Image.Image, str]:
-    """16-bit, 32-bit and float values scaled to 0..255, half up; the value that stands for transparency is white."""
-    low, high, note = _value_range(image)
-    tags = getattr(image, "tag_v2", {})
-    turned = image.format == "TIFF" and tags.get(262) == 0  # the smallest value is white
-    clear = image.info.get("transparency")
-    whole = Image.new("RGB", image.size)
-    for top, bottom in _bands(image.size):
-        strip = _values(image, top, bottom).astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            share = np.nan_to_num((strip - low) / (high - low) if high > low else strip * 0, nan=0, posinf=1, neginf=0)
-        share = np.clip(1 - share if turned else share, 0, 1)
-        if isinstance(clear, int):
-            share[strip == clear] = 1
-        grey = Image.fromarray(np.floor(share * 255 + 0.5).astype(np.uint8))
-        whole.paste(grey.convert("RGB"), (0, top))
-    return whole, note
-
-
-def _values(image: Image.Image, top: int, bottom: int) -> np.ndarray:
-    """The numbers in some rows; 32-bit ones that a TIFF says have no sign, which Pillow reads as if they had."""
-    values = np.asarray(image.crop((0, top, image.width, bottom)))
-    tags = getattr(image, "tag_v2", {})
-    if image.mode == "I" and image.format == "TIFF" and tags.get(339, (1,))[0] == 1 and tags.get(258, (0,))[0] == 32:
-        return values.view(np.uint32)
-    return values
-
-
-def _value_range(image: Image.Image) -> tuple[float, float, str]:
-    """The values that become black and white, and a note where these are not the full range of the mode."""
-    low, high, odd = _finite_extremes(image)
-    width = 16 if "16" in image.mode else 32
-    if image.mode == "F":
-        if low >= 0 and high <= 1:
-            return 0, 1, "values that are no finite numbers are black or white" if odd else ""
-        return low, high, "floats are not within 0..1: the smallest and the greatest become black and white"
-    if low >= 0 and (bits := next((bits for bits in DEPTHS if high < 2**bits), None)):
-        note = f"{width}-bit values fit {bits} bits: 0 becomes black, {2**bits - 1} white" if bits < 16 else ""
-        return 0, 2**bits - 1, note
-    return (
-        low,
-        high,
-        f"{width}-bit values are not within 0..65535: the smallest and the greatest become black and white",
-    )
-
-
-def _finite_extremes(image: Image.Image) -> tuple[float, float, bool]:
-    """Smallest and greatest finite value, and whether some are not finite."""
-    low, high, odd = np.inf, -np.inf, False
-    for top, bottom in _bands(image.size):
-        strip = _values(image, top, bottom)
-        finite = np.isfinite(strip)
-        odd = odd or not finite.all()
-        if finite.any():
-            low, high = min(low, float(strip[finite].min())), max(high, float(strip[finite].max()))
-    return (0.0, 0.0, True) if low > high else (low, high, bool(odd))
