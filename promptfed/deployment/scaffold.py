@@ -6,12 +6,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 from promptfed.config import RunConfig
+from promptfed.deployment import class_names
+from promptfed.deployment.fields import LONGEST_NAME
 from promptfed.deployment.readme import readme
 from promptfed.errors import ConfigError, RunError
+from promptfed.printable import is_printable, printable
 from promptfed.runs.atomic import write_text
 
 PACKAGE = "federation"
 FLOWER = "flwr>=1.41,<1.42"
+LONGEST_APP_NAME = 32
+"""Characters that Flower allows in the name of an app, which is that of its folder."""
 
 PYPROJECT = """\
 [project]
@@ -45,6 +50,10 @@ patience-seconds = 300.0
 site-seconds = 3600.0
 # Between looks for answers.
 poll-seconds = 1.0
+# Class names that differ in case, blanks or underscores only: true makes them one class, false asks.
+merge-classes = false
+# Names of sites, with commas, that may be given by another node from now on: a site that lost its state-dir.
+forget-sites = ""
 """
 SERVER = '''\
 """The server: agrees with the sites, then merges what they send."""
@@ -68,6 +77,19 @@ They are yours to change and to pass on under the same terms: http://www.apache.
 """
 
 
+def app_name(folder: Path) -> str:
+    """The app's name, which is its folder's. Raises ConfigError for one that Flower would refuse to build."""
+    name = folder.expanduser().resolve().name
+    if not (name[:1].isalpha() and all(c.isalnum() or c == "-" for c in name) and len(name) <= LONGEST_APP_NAME):
+        made = "-".join(filter(None, "".join(c if c.isalnum() else "-" for c in name.lower()).split("-")))
+        better = (made if made[:1].isalpha() else f"app-{made}")[:LONGEST_APP_NAME].rstrip("-")
+        raise ConfigError(
+            f"'{printable(name, 80)}' is no name for a Flower app: it must begin with a letter, hold letters, digits "
+            f"and hyphens only, and have at most {LONGEST_APP_NAME} characters; '{better}' would do"
+        )
+    return name
+
+
 def write_app(folder: Path, config: RunConfig, *, run_dir: Path, classes: str, min_sites: int, publisher: str) -> None:
     """Write the app of ``config`` (resolved) into ``folder``, which must be new or empty.
 
@@ -75,13 +97,18 @@ def write_app(folder: Path, config: RunConfig, *, run_dir: Path, classes: str, m
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"'{folder}' is not an empty folder: choose another one for the app")
-    for value in (str(run_dir), classes):
+    for name in class_names.split_names(classes):
+        if len(name) > LONGEST_NAME or not is_printable(name):
+            raise ConfigError(
+                f"class '{printable(name, 80)}' has {len(name)} characters: at most {LONGEST_NAME} printable ones"
+            )
+    for value in (str(run_dir), classes, publisher):
         if '"' in value or "\\" in value or "\n" in value:
             raise ConfigError(f"{value!r} must be free of quotes, backslashes and line ends")
-    name = "-".join(filter(None, "".join(c if c.isalnum() else "-" for c in folder.resolve().name.lower()).split("-")))
+    name = app_name(folder)
     files = {
         "pyproject.toml": PYPROJECT.format(
-            name=name or "federation",
+            name=name,
             version=version("promptfed"),
             flower=FLOWER,
             publisher=publisher,

@@ -45,9 +45,32 @@ def test_init_writes_an_app_that_flower_can_build(promptfed, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name", ["my app", "1app", "app_x", "-app", "a.b", "x" * 33, "app\x1b[31m", "hôpitaux", "A-1", "a", "x" * 32, "9"]
+)
+def test_the_name_of_an_app_is_one_that_flower_builds_or_is_refused_at_once(promptfed, tmp_path, name):
+    from flwr.cli.utils import is_valid_name
+
+    app = tmp_path / name
+    said = promptfed("flower", "init", app, "--clients", 2)
+    if is_valid_name(name)[0]:
+        from flwr.cli.build import build_fab_from_disk
+
+        assert said.code == 0, said.err
+        assert len(build_fab_from_disk(app)) > 100
+    else:
+        assert said.code == 2
+        assert "begin with a letter" in said.err
+        assert "\x1b" not in said.err
+        better = said.err.rpartition("; '")[2].partition("'")[0]
+        assert is_valid_name(better)[0]
+        assert not app.exists()
+
+
+@pytest.mark.parametrize(
     ("words", "why"),
     [
         (["--data", "sites"], "--clients N"),
+        (["--classes", "cat," + "x" * 65], "65 characters"),
         (["--task", "blackbox-text"], "black box"),
         (["--method", "promptfll"], "promptfl"),
         (["--data", "sites", "--clients", "2", "--min-sites", "3"], "more than the 2 sites"),
