@@ -117,8 +117,9 @@ class Sites:
         end, told = time.monotonic() + seconds, -1
         while True:
             self._look()
-            for message in self._pull(list(self._greeting)):
-                self._greeted(message)
+            while messages := self._pull(list(self._greeting)):
+                for message in messages:
+                    self._greeted(message)
             here = len(self.connected)
             if here != told:
                 self.say(f"{here} of {wanted} sites are here: {', '.join(sorted(self.connected)) or 'none yet'}")

@@ -11,6 +11,7 @@ from PIL import Image
 pytest.importorskip("flwr")
 
 from promptfed.config import build_config
+from promptfed.deployment import codec
 from promptfed.deployment.server import ServerOptions, serve
 from promptfed.deployment.site import Site, SiteOptions
 from promptfed.deployment.take_home import export_site
@@ -53,6 +54,7 @@ class Hospitals:
 
     def serve(self, options=OPTIONS, **settings):
         usual = {"run-dir": str(self.folder / "run"), "wait-seconds": 0.5, "poll-seconds": 0.01, "min-sites": 2}
+        usual["patience-seconds"] = 0.2
         config = build_config({**options, "data": "sites"})
         return serve(self.grid, ServerOptions.model_validate({**usual, **settings}), config)
 
@@ -171,3 +173,119 @@ def test_what_cannot_be_run_over_sites_is_said_at_once(hospitals, options, why):
 def test_wrong_words_of_a_node_are_named(words, why):
     with pytest.raises(ConfigError, match=why):
         SiteOptions.of(words)
+
+
+# ------------------------------------------------------------------------- sites that lie, names that clash
+
+
+def lying(well, change):
+    """A site whose first answer is changed: ``change`` is given its words as they go out."""
+
+    def answer(content):
+        packed = well(content)
+        if codec.kind_of(packed) == "HelloAnswer":
+            about = json.loads(packed["about"]["json"])
+            change(about["words"])
+            packed["about"] = codec.ConfigRecord({"json": json.dumps(about)})
+        return packed
+
+    return answer
+
+
+LIES = {
+    "counts of 10**12": lambda words: words.update(train=[10**12] * len(words["train"])),
+    "a count of 10**400": lambda words: words.update(test=[10**400] * len(words["test"])),
+    "too few counts": lambda words: words.update(val=[1]),
+    "20,000 classes": lambda words: words.update(
+        classes=[f"c{n}" for n in range(20_000)], **dict.fromkeys(("train", "val", "test"), [1] * 20_000)
+    ),
+    "a name of 10 MB": lambda words: words["site"].update(name="x" * 10_000_000),
+    "a class of 10 MB": lambda words: words["classes"].__setitem__(0, "x" * 10_000_000),
+    "an escape code": lambda words: words["site"].update(name="\x1b[31mwest"),
+    "the name of another": lambda words: words["site"].update(name="north"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_first_answer_that_lies_costs_that_site_alone(hospitals, capsys, lie):
+    north, south, west = hospitals.grid.nodes.values()
+    hospitals.grid.nodes = {10: north, 11: south, 2: lying(west, LIES[lie])}  # who lies answers last
+    assert sorted(hospitals.serve({**OPTIONS, "rounds": 1}).bundles) == [0, 1]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "node 2" in line and "left out" in line and len(line) < 500]
+    assert "agreed: 2 sites (north, south), 4 classes" in lines
+    assert not [line for line in lines if "\x1b" in line]
+
+
+def test_a_name_belongs_to_its_site_also_after_a_restart_of_the_server(hospitals, capsys):
+    hospitals.serve()
+    north = hospitals.grid.nodes.pop(0)
+    hospitals.grid.nodes[77] = lying(hospitals.grid.nodes[1], LIES["the name of another"])
+    del hospitals.grid.nodes[1]
+    hospitals.start(88, "south")
+    hospitals.serve()
+    said = capsys.readouterr().out
+    assert "node 77 calls itself north, which is the site of node 0: left out" in said
+    hospitals.grid.nodes = {99: north, 88: hospitals.grid.nodes[88], 2: hospitals.grid.nodes[2]}
+    hospitals.serve()
+    said = capsys.readouterr().out
+    assert "north, south, west" in said, "its own state-dir shows that it is the same site, at whatever node"
+    kept = json.loads((hospitals.folder / "run" / "deployment.json").read_text())
+    assert kept["holders"]["north"]["node"] == 99
+    key = (hospitals.folder / "north" / kept["run"] / "key").read_text()
+    assert key not in (hospitals.folder / "run" / "deployment.json").read_text()
+
+
+def test_a_site_that_lost_its_state_dir_is_let_in_again_when_the_server_says_so(hospitals, capsys):
+    hospitals.serve()
+    shutil.rmtree(hospitals.folder / "north")
+    del hospitals.grid.nodes[0]
+    hospitals.start(77, "north", **{"lost-state": "restart"})
+    hospitals.serve()
+    assert 'forget-sites="north"' in capsys.readouterr().out
+    hospitals.serve(**{"forget-sites": "north"})
+    assert "3 of 3 sites are here" in capsys.readouterr().out
+
+
+def renamed(hospitals, site, name, other):
+    (hospitals.domains / site / name).rename(hospitals.domains / site / other)
+
+
+@pytest.mark.parametrize("other", ["Bee", "BEE", "b ee"])
+def test_class_names_that_differ_in_spelling_only_are_asked_about_before_round_1(hospitals, other):
+    renamed(hospitals, "south", "bee", other)
+    with pytest.raises(DeploymentError, match=r"classes\.csv") as asked:
+        hospitals.serve()
+    for part in ("'bee' at north", f"'{other}' at south", "merge-classes=true"):
+        assert part in str(asked.value)
+    assert not list((hospitals.folder / "run" / "checkpoints").glob("*/round-*"))
+
+
+def test_such_names_are_one_class_if_the_server_says_so(hospitals, capsys):
+    renamed(hospitals, "south", "cat", "Cat")
+    renamed(hospitals, "south", "bee", "BEE")
+    renamed(hospitals, "south", "dog", "Dog")
+    served = hospitals.serve(**{"merge-classes": True})
+    assert "3 sites (north, south, west), 5 classes" in capsys.readouterr().out
+    table = RunDirectory.open(hospitals.folder / "run").read_json("partition.json")
+    assert table["classes"] == ["BEE", "Cat", "Dog", "ant", "eel"]
+    assert not [client for client in table["clients"] if not sum(client["train"])]
+    assert len(served.bundles) == 3
+
+
+def test_a_site_maps_its_folders_by_classes_csv(hospitals):
+    renamed(hospitals, "south", "cat", "Felis")
+    (hospitals.domains / "south" / "classes.csv").write_text("folder,name\nFelis,cat\n")
+    hospitals.serve()
+    table = RunDirectory.open(hospitals.folder / "run").read_json("partition.json")
+    assert table["classes"] == ["ant", "bee", "cat", "dog", "eel"]
+
+
+@pytest.mark.parametrize("name", ["[/b]", r"$\bad$", "a|b", "<b>red</b>", " ".join(["word"] * 12)])
+def test_names_of_classes_and_sites_break_no_report(hospitals, name):
+    for site in ("north", "south"):
+        renamed(hospitals, site, "bee", name.replace("/", "-"))
+    hospitals.start(2, "west")
+    hospitals.grid.nodes[2] = lying(hospitals.grid.nodes[2], lambda words: words["site"].update(domain=name))
+    hospitals.serve({**OPTIONS, "rounds": 1})
+    assert (hospitals.folder / "run" / "report.html").stat().st_size > 10_000
