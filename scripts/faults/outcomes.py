@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Result = Literal["no difference", "said", "refused", "silent difference", "traceback", "hang", "lost"]
-GOOD: tuple[Result, ...] = ("no difference", "said", "refused")
-"""Nothing is changed by it; a line says what is; a line refuses to go on."""
-BAD: tuple[Result, ...] = ("silent difference", "traceback", "hang", "lost")
+Result = Literal[
+    "no difference", "said", "refused", "accepted", "silent difference", "traceback", "hang", "memory", "lost"
+]
+GOOD: tuple[Result, ...] = ("no difference", "said", "refused", "accepted")
+"""Nothing is changed by it; a line says what is; a line refuses to go on; it is a value that the format allows."""
+BAD: tuple[Result, ...] = ("silent difference", "traceback", "hang", "memory", "lost")
 
 
 @dataclass(frozen=True)
