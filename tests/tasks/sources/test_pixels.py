@@ -7,6 +7,8 @@ import io
 import os
 import socket
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -334,3 +336,31 @@ def test_bytes_that_make_decoders_stumble_are_one_line() -> None:
             with suppress(DataError):
                 assert pixels.decode(mutant, "x")[0].mode == "RGB"
             assert len(pixels.content_id(mutant, "x")) == 64
+
+
+@pytest.mark.slow
+def test_a_folder_of_large_pngs_takes_little_memory_and_time(tmp_path: Path) -> None:
+    row = b"\0" * (1 + 3 * 5800)
+    whole = png(5800, 5800, 2)
+    pixels_of = zlib.compress(row * 5800, 6)
+    start, end = whole.index(b"IDAT") - 4, whole.rindex(b"IEND") - 4
+    block = b"IDAT" + pixels_of
+    framed = struct.pack(">I", len(pixels_of)) + block + struct.pack(">I", zlib.crc32(block))
+    for k, name in enumerate(("cat", "dog")):
+        for i in range(8):
+            save(tmp_path / name / f"small{i}.png", encoded(Image.new("RGB", (9, 9), (i, k, 0)), "PNG"))
+            save(tmp_path / name / f"bomb{i}.png", png(8165, 8165, 2))
+        save(tmp_path / name / "thin.png", png(1, 89_000_000))
+        save(tmp_path / name / "large.png", whole[:start] + framed + whole[end:] + bytes([k]))
+    script = (
+        "import resource, sys; from promptfed.tasks.sources import load_source, folder\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        f"source = load_source('folder:{tmp_path}')\n"
+        "print(len(source.samples), len(source.skipped), peak() - before)"
+    )
+    environment = {**os.environ, "PROMPTFED_CACHE": str(tmp_path / "own cache")}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=120)
+    kept, skipped, kilobytes = map(int, run.stdout.split())
+    assert (kept, skipped) == (18, 18)
+    assert kilobytes < 200_000
