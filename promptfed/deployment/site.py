@@ -85,7 +85,7 @@ class Site:
                 raise DeploymentError(f"the server sent a {kind!r} message, which this version does not know")
             return self._able[kind](content, began)
         except PromptFedError as error:
-            log.warning("%s: %s", self.options.site or f"client {self.options.partition_id}", error)
+            log.warning("%s: %s", self.options.site or f"client {self.options.partition_id}", printable(error))
             return codec.pack(messages.problem(str(error)))
         except Exception as error:  # a prompt that its method cannot work with, or a fault: it ends no process
             log.exception("%s", self.options.site or f"client {self.options.partition_id}")
