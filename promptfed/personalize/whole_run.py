@@ -11,6 +11,7 @@ from pydantic import Field
 
 from promptfed.errors import ConfigError, RunError
 from promptfed.export.finished import FinishedRun
+from promptfed.kept import kept_words
 from promptfed.personalize.finetune import FinetuneOptions, finetune, local_training, require_trainable
 from promptfed.personalize.interpolate import ALPHAS, client_curve, curve_rows, natural_space, parse_alphas
 from promptfed.personalize.saved import (
@@ -46,6 +47,12 @@ class PersonalizeOptions(FinetuneOptions):
         A method with personal prompts of its own is not fine-tuned: its two prompts are mixed as they are.
         """
         method, keeps = finished.method, finished.keeps_personal_prompts
+        words = kept_words(finished.state)
+        if method.setup.oracle is not None and not keeps and words:
+            raise ConfigError(
+                f"{method.name} {words}, so there is nothing of the clients' own to mix: search for more rounds, or "
+                "train with --set method.keep_zero_shot=false"
+            )
         if method.setup.oracle is not None and not keeps:
             raise ConfigError(
                 f"clients of {method.name} have nothing of their own to mix, and a black box gives no gradients to "

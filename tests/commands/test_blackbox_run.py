@@ -113,7 +113,11 @@ def test_onboard_says_in_one_line_what_to_do_instead(searched, promptfed):
 def test_prompts_of_clients_own_are_mixed_with_the_shared_one(promptfed, tmp_path):
     words = [*SMALL, "--partition", "dirichlet", "--alpha", 0.1, "--method", "fedlogic", "--rounds", 1, "--baselines",
              "none", "--set", "method.queries=64", "--set", "method.deploy=mixture"]  # fmt: skip
-    run = run_in(tmp_path / "own", words)
+    kept = promptfed("personalize", run_in(tmp_path / "kept", words))
+    assert kept.code == 2
+    assert "FedLogic kept zero-shot" in kept.err
+    assert "method.keep_zero_shot=false" in kept.err
+    run = run_in(tmp_path / "own", [*words, "--set", "method.keep_zero_shot=false"])
     said = promptfed("personalize", run, "--interpolate", "0,0.5,1", "--json")
     assert said.code == 0, said.err
     curve = json.loads(said.out)
