@@ -31,8 +31,9 @@ from promptfed.methods.build import build_method, check_model_fits
 from promptfed.methods.class_lengths import check_class_lengths
 from promptfed.methods.initial_words import check_initial_words
 from promptfed.tasks import TASKS
-from promptfed.tasks.base import Task
+from promptfed.tasks.base import Task, is_own_data
 from promptfed.tasks.form import Form
+from promptfed.tasks.partition import AUTO
 from promptfed.tasks.pooled import pooled
 from promptfed.tasks.sources.base import ANSWER_CLASSES
 from promptfed.types import FederatedTask
@@ -46,6 +47,9 @@ TASK_OPTIONS = (
 """The options that a task is built from; two runs that agree in them have the same data."""
 BACKBONE_OPTIONS = ("backbone", "device", "precision")
 ORACLE_OPTIONS = ("oracle", "oracle_options", "device", "precision")
+PHOTO_BACKBONE = "lit"
+"""The backbone of data that are not icons, if nobody names one."""
+ICON_BACKBONE, ICON_ORACLE = "tiny", "clip:tiny"
 ACCESS = {False: "white box", True: "black box"}
 
 
@@ -95,7 +99,32 @@ def _task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
         found["oracle"] = task.oracle
     if task.partitions and "partition" not in config.model_fields_set:
         found["partition"] = task.partitions[0]
+    return {**found, **_own_data_defaults(config.model_copy(update=found), config.model_fields_set, task)}
+
+
+def _own_data_defaults(config: RunConfig, given: set[str], task: type[Task]) -> dict[str, Any]:
+    """What differs from the papers' protocol on a user's own data, unless an option was ``given``.
+
+    All classes are trained, clients are by domain where there are domains, and no model for icons looks at photographs.
+    """
+    found: dict[str, Any] = {}
+    options = config.task_options
+    if config.oracle is None and "backbone" not in given and not _is_icons(config):
+        found["backbone"] = PHOTO_BACKBONE
+    if task.oracle == ICON_ORACLE and config.oracle == ICON_ORACLE and "oracle" not in given and not _is_icons(config):
+        found["oracle"] = f"clip:{PHOTO_BACKBONE}"
+    if not is_own_data(config.data, config.partition):
+        return found
+    if "base_fraction" in task.Config.model_fields and "base_fraction" not in options:
+        found["task_options"] = {**options, "base_fraction": 1.0}
+    if "partition" not in given and (not task.partitions or AUTO in task.partitions):
+        by_classes = options.get("classes_per_client") or options.get("overlap")
+        found["partition"] = "classes" if by_classes else "dirichlet" if "alpha" in given else AUTO
     return found
+
+
+def _is_icons(config: RunConfig) -> bool:
+    return config.data.partition(":")[0] == "icons" and not config.partition.startswith("csv:")
 
 
 def _check_access(config: RunConfig, method: type[Method]) -> None:
@@ -197,6 +226,20 @@ class Experiment:
             return self.config.baselines
         paid = self.setup.oracle is not None and self.setup.oracle.backend.paid
         return ("zero_shot",) if paid else ("zero_shot", "local_only")
+
+    @property
+    def model_notes(self) -> tuple[str, ...]:
+        """What a user should know about the model on these data."""
+        model = self.config.oracle or self.config.backbone
+        if model not in (ICON_BACKBONE, ICON_ORACLE) or _is_icons(self.config):
+            return ()
+        option = f"--oracle clip:{PHOTO_BACKBONE}" if self.config.oracle else f"--backbone {PHOTO_BACKBONE}"
+        return (f"'{model}' was trained on drawn icons and hardly knows photographs: {option} does",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of the data and of the model."""
+        return (*self.task.notes, *self.model_notes)
 
     @property
     def held_out(self) -> list[str]:

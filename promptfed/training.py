@@ -24,6 +24,7 @@ from promptfed.kept import kept_words, unmarked
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.progress import Progress
 from promptfed.prompts import PromptState
+from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue
@@ -31,6 +32,7 @@ from promptfed.runs.ledger import cost_of
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
+from promptfed.tasks.sources.base import ANSWER_CLASSES
 from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
 
@@ -90,6 +92,8 @@ class Training:
             self.engine.verify_frozen()
         self.run.events.write("run_end")
         metrics = self._metrics(evaluations, trained)
+        for note in metrics["notes"]:
+            log.warning(note)
         self.run.write_metrics(metrics)
         return metrics
 
@@ -111,6 +115,9 @@ class Training:
             with self._account(stage), _stopping(f"{stage}, at its start"):
                 federation = self.experiment.federation(stage, self.engine)
                 state = self._federate(stage, federation, base, checkpoint.state if checkpoint else None)
+            if note := self._near_chance(federation, state):
+                log.warning(note)
+                self.progress.note(f"note: {note}")
             trained[stage] = federation, state
         return trained
 
@@ -328,6 +335,14 @@ class Training:
         )
         return found
 
+    def _near_chance(self, federation: Federation, state: FederationState) -> str:
+        """A note if ``federation`` is zero-shot and knows no more than a guesser; free answers have no chance level."""
+        task = self.experiment.task
+        if not isinstance(federation.method, ZeroShot) or task.base_classes == ANSWER_CLASSES:
+            return ""
+        judged = sum(len(data.val.labels) or len(data.train.labels) for data in task.clients)
+        return near_chance_note(state.shared["accuracy"].max().item(), judged, len(task.base_classes))
+
     def _metrics(
         self, evaluations: dict[str, Evaluation], trained: dict[str, tuple[Federation, FederationState]]
     ) -> dict[str, Any]:
@@ -335,6 +350,14 @@ class Training:
         own = self.experiment.config.method
         metrics: dict[str, Any] = {name: figures[name] for name in BASELINES if name in figures}
         metrics["method"] = figures[own]
+        for name in (*BASELINES, "method"):
+            if name in metrics:
+                metrics[name]["below_zero_shot"] = below_zero_shot(metrics[name], metrics.get("zero_shot"))
+        metrics["new_classes"] = list(self.experiment.task.new_classes)
+        near = (self._near_chance(*found) for found in trained.values())
+        notes = [note for note in near if note] + figure_notes(self.experiment.task, evaluations[own].figures)
+        metrics["notes"] = [*self.experiment.model_notes, *notes]
+        metrics["data_notes"] = list(self.experiment.task.notes)
         cost = dataclasses.asdict(cost_of(self.run.events.read()))
         if self.experiment.setup.oracle is not None:
             # The ledger also knows what was asked for in vain: work that was lost with a killed process.

@@ -59,7 +59,8 @@ class FederatedTask:
     """A task dealt out to clients, numbered from 0. ``new_test`` labels index ``new_classes``, which no client saw.
 
     ``domain_tests``: domain -> test images of base classes from it, also of domains that no client holds.
-    ``form``: how an example is put to a black box; None for tasks of white-box methods.
+    ``form``: how an example is put to a black box; None for tasks of white-box methods. ``partition``: by what the
+    examples were dealt out, if the task says so.
     """
 
     name: str
@@ -72,6 +73,7 @@ class FederatedTask:
     notes: tuple[str, ...] = ()
     domain_tests: Mapping[str, Split] = field(default_factory=dict)
     form: Form | None = None
+    partition: str = ""
 
     def client(self, number: int) -> ClientData:
         """The data of client ``number``: at that position, but for a task that holds only some of the clients."""

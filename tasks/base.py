@@ -14,6 +14,15 @@ if TYPE_CHECKING:  # promptfed.types imports this package
     from promptfed.types import FederatedTask
 
 
+PROTOCOL_DATA = ("icons", "coop", "texts")
+"""Kinds of data that are benchmarks: they keep the papers' protocol. All other data are somebody's own."""
+
+
+def is_own_data(data: str, partition: str = "") -> bool:
+    """Whether the examples are the user's own, by ``--data`` or by a CSV that lists them in ``--partition``."""
+    return partition.partition(":")[0] == "csv" or data.partition(":")[0] not in PROTOCOL_DATA
+
+
 class TaskConfig(BaseModel):
     """Base of every task's options: frozen, and unknown names are errors."""
 

@@ -13,6 +13,7 @@ from promptfed.tasks import clip_fewshot
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
 from promptfed.tasks.form import Form, check_each_has, check_labels, named
+from promptfed.tasks.partition import AUTO
 from promptfed.tasks.sources import checked
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.bundled_texts import FORMS
@@ -97,7 +98,7 @@ class BlackboxText(Task):
     """Sort texts into classes with a model that is only asked: a sentence encoder, a language model, an API."""
 
     Config = BlackboxTextConfig
-    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain", "classes")
+    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain", "classes", AUTO)
     data: ClassVar[str] = "texts:requests"
     method: ClassVar[str] = "fedbpt"
     rounds: ClassVar[int] = 10

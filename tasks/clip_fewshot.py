@@ -90,7 +90,7 @@ def deal_out(
     config: RunConfig, options: DealtConfig, source: Source, templates: tuple[str, ...], form: Form | None = None
 ) -> FederatedTask:
     """``source`` dealt out by the partition of ``config``; ``form`` for tasks whose model is a black box."""
-    kind, _ = partition.parse_partition(config.partition)
+    config, kind, why = settled(config, source)
     # A CSV says itself which classes are held; elsewhere the leading share of the classes is.
     csv_base = source.base_classes if kind == "csv" else None
     base = csv_base if csv_base is not None else few_shot.base_count(source, options.base_fraction)
@@ -109,10 +109,25 @@ def deal_out(
         base_test=as_split(source, base_pools.test),
         new_test=as_split(source, new_test, first_label=base),
         templates=templates,
-        notes=notes(config, options, kind, source, clients, base),
+        notes=(*why, *notes(config, options, kind, source, clients, base)),
         domain_tests=domain_splits(source, base_pools.test) if kind == "domain" else {},
         form=form,
+        partition=kind,
     )
+
+
+def settled(config: RunConfig, source: Source) -> tuple[RunConfig, str, tuple[str, ...]]:
+    """``config`` and the kind of its partition, which ``auto`` leaves to the data; and a note about that."""
+    kind, _ = partition.parse_partition(config.partition)
+    if kind != partition.AUTO:
+        return config, kind, ()
+    domains = [domain for domain in source.domains if domain]
+    held = sum(sample.split != "test" for sample in source.samples)
+    kind, clients, why = partition.settle(domains, held, config.clients)
+    if kind == "dirichlet":
+        why += f" ({config.alpha:g})"
+    changed = config.model_copy(update={"partition": kind, "clients": clients})
+    return changed, kind, (f"partition auto: {why}; --partition says otherwise",)
 
 
 def split_pools(config: RunConfig, options: DealtConfig, source: Source, base: int) -> tuple[few_shot.Pools, list[int]]:
@@ -285,7 +300,11 @@ def notes(
     said += source.notes
     if kind == "csv" and config.data != RunConfig.model_fields["data"].default:
         said.append(f"images come from the CSV of --partition; --data {config.data} is not used")
-    if kind != "csv" and base == len(source.classes) and options.base_fraction < 1:
+    if kind == "csv" and options.base_fraction < 1:
+        said.append(
+            "the CSV says which classes no client holds: --hold-out-classes and task.base_fraction are not used"
+        )
+    elif base == len(source.classes) and options.base_fraction < 1:
         said.append(f"{base} classes are too few for halves of two or more: all are base classes, none is new")
     untested = [client.name for client in clients if not len(client.test)]
     if untested:

@@ -12,10 +12,14 @@ from itertools import pairwise
 import numpy as np
 
 from promptfed.errors import ConfigError, unknown_name
+from promptfed.printable import printable
 from promptfed.seeding import derive, numpy_stream
 
-PARTITIONS = ("classes", "dirichlet", "iid", "domain", "csv:FILE")
+AUTO = "auto"
+PARTITIONS = ("classes", "dirichlet", "iid", "domain", "csv:FILE", AUTO)
 DEFAULT_CLIENTS = 8
+EXAMPLES_A_CLIENT = 8
+"""By ``auto`` there are so few clients that this many examples are there for each, and two at least."""
 SMALLEST_SHARE = 2
 """Images that every Dirichlet client must get: one to train on, one to validate on."""
 
@@ -28,6 +32,20 @@ def parse_partition(partition: str) -> tuple[str, str]:
     if kind != "csv" and partition not in PARTITIONS:
         raise unknown_name("partition", partition, PARTITIONS)
     return kind, file
+
+
+def settle(domains: Sequence[str], examples: int, clients: int | None) -> tuple[str, int | None, str]:
+    """What ``auto`` means for data with these ``domains`` and ``examples`` to deal out: (partition, clients, why).
+
+    By domain where there are two or more and no more clients are wanted than domains; else Dirichlet, with fewer
+    clients than usual if there are few examples.
+    """
+    if len(domains) > 1 and (clients is None or clients <= len(domains)):
+        return "domain", clients, f"clients by domain ({', '.join(map(printable, domains))})"
+    why = f"{clients} clients are more than the {len(domains)} domains" if len(domains) > 1 else "no domains"
+    if clients is None:
+        clients = max(2, min(DEFAULT_CLIENTS, examples // EXAMPLES_A_CLIENT))
+    return "dirichlet", clients, f"{why}: {clients} clients with shares of each class drawn from a Dirichlet"
 
 
 def even_blocks(things: int, clients: int) -> list[range]:

@@ -38,6 +38,7 @@ def show(
     clients: options.Clients = None,
     shots: options.Shots = None,
     partition: options.Partition = None,
+    hold_out_classes: options.HoldOutClasses = None,
     alpha: options.Alpha = None,
     partition_seed: options.PartitionSeed = None,
     strict: options.Strict = None,
@@ -66,7 +67,7 @@ def show(
 
     flags = {
         "task": task, "data": data, "data_root": data_root, "clients": clients, "shots": shots, "partition": partition,
-        "alpha": alpha, "partition_seed": partition_seed, "strict": strict,
+        "hold_out_classes": hold_out_classes, "alpha": alpha, "partition_seed": partition_seed, "strict": strict,
     }  # fmt: skip
     chosen = resolve(options.config_from(flags, config, set_))
     built = TASKS[chosen.task].build(chosen)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from promptfed.config import Options, RunConfig, build_config, parse_settings, read_yaml
+from promptfed.errors import ConfigError
 
 
 def names(registry: str) -> Callable[[str], list[str]]:
@@ -77,7 +78,20 @@ Clients = Annotated[Number, typer.Option("--clients", help="Number of clients [8
 Rounds = Annotated[Number, typer.Option("--rounds", help="Rounds of federation [20].", metavar="R")]
 Shots = Annotated[Number, typer.Option("--shots", help="Training images a class and client [8].", metavar="K")]
 Partition = Annotated[
-    str | None, typer.Option("--partition", help="Who holds what [classes]: classes, dirichlet, iid, domain, csv:FILE.")
+    str | None,
+    typer.Option(
+        "--partition",
+        help="Who holds what [classes; own data: auto, by domain, else dirichlet]: classes, dirichlet, iid, domain, "
+        "csv:FILE.",
+    ),
+]
+HoldOutClasses = Annotated[
+    Number,
+    typer.Option(
+        "--hold-out-classes",
+        help="Share of the classes that no client trains on: the new ones [0; icons and coop: 0.5].",
+        metavar="F",
+    ),
 ]
 Alpha = Annotated[Number, typer.Option("--alpha", help="Dirichlet concentration [0.5]; small is uneven.", metavar="A")]
 Participation = Annotated[
@@ -162,10 +176,23 @@ def given(flags: dict[str, Any]) -> Options:
     oracle = {name: found.pop(name) for name in ORACLE_FLAGS if name in found}
     if oracle:
         found["oracle_options"] = oracle
+    if "hold_out_classes" in found:
+        found["task_options"] = {"base_fraction": _trained_share(str(found.pop("hold_out_classes")))}
     if "baselines" in found:
         names = [name.strip() for name in str(found["baselines"]).split(",")]
         found["baselines"] = [name for name in names if name and name != "none"]
     return found
+
+
+def _trained_share(held_out: str) -> float:
+    """The share of the classes that is trained. Raises ConfigError unless ``held_out`` is a share below 1."""
+    try:
+        share = float(held_out)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise ConfigError(f"--hold-out-classes is {held_out!r}: give a share from 0 (none) to below 1, such as 0.5")
+    return round(1 - share, 12)
 
 
 def config_from(flags: dict[str, Any], config: Path | None, settings: list[str] | None) -> RunConfig:

@@ -47,6 +47,7 @@ def train(
     rounds: options.Rounds = None,
     shots: options.Shots = None,
     partition: options.Partition = None,
+    hold_out_classes: options.HoldOutClasses = None,
     alpha: options.Alpha = None,
     participation: options.Participation = None,
     aggregator: options.Aggregator = None,
@@ -95,6 +96,7 @@ def train(
         "oracle": oracle, "base_url": base_url, "model": model, "api_key_env": api_key_env, "max_calls": max_calls,
         "max_tokens": max_tokens, "max_usd": max_usd, "baselines": baselines,
         "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
+        "hold_out_classes": hold_out_classes,
         "aggregator": aggregator, "dropout": dropout, "quorum": quorum, "max_weight_share": max_weight_share,
         "round_seconds": round_seconds,
         "client_batch": client_batch, "client_seconds": client_seconds, "engine": engine, "actors": actors,
@@ -189,7 +191,7 @@ def _execute(
             if warning := load_warning(folder.config.threads):
                 log.warning(warning)
                 progress.note(f"note: {warning}")
-            for note in experiment.task.notes:
+            for note in experiment.notes:
                 progress.note(f"note: {note}")
             try:
                 metrics = Training(experiment, folder, progress, should_stop, engine=engine).execute()

@@ -146,10 +146,10 @@ class Comparison:
             self._first = Experiment.build(plain, like=self._first)
         except PromptFedError as error:  # of the data or the backbone: no method could run
             raise RunError(str(error)) from error
-        for note in self._first.task.notes:
+        for note in self._first.notes:
             if note not in self._noted:
                 self.progress.note(f"note: {note}")
-        self._noted.update(self._first.task.notes)
+        self._noted.update(self._first.notes)
         experiment = Experiment.build(config, like=self._first)
         experiment.check_feasible()
         return experiment

@@ -7,17 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptfed.printable import markdown_cell, plain_text, printable
+from promptfed.result_notes import flag, new_classes_line
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("local", "base", "new", "HM")
+LOCAL_ALL = "local (all classes)"
+COLUMNS = ("local", LOCAL_ALL, "base", "new", "HM")
+KEYS = {"local": "local", LOCAL_ALL: "local_all", "base": "base", "new": "new", "HM": "hm"}
+"""Column -> the figure of metrics.json that stands there."""
 EXPLAINED = {
-    "local": "each client on its own classes (mean ± standard deviation over clients)",
+    "local": "each client on its own classes, if it has two or more (mean ± standard deviation over clients)",
+    LOCAL_ALL: "each client's own test examples among all training classes (likewise)",
     "base": "all training classes together",
     "new": "classes no client ever saw",
     "HM": "harmonic mean of local, base and new, low as soon as one of them is low",
 }
+INTERVALS = "In brackets 95 % intervals: of local by Student's t over clients, else Wilson's over test examples"
 DOMAINS_CAPTION = (
     "Test accuracy in % by domain, all base classes together; with personal prompts, the mean over the clients' "
     "prompts. * no client holds this domain."
@@ -28,12 +34,17 @@ ROWS = (("zero_shot", "zero-shot"), ("local_only", "local-only"), ("method", "me
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One row as text. ``note`` explains the label; ``cells`` stand under the columns; ``best`` marks the top ones."""
+    """One row as text. ``note`` explains the label; ``cells`` stand under the columns; ``best`` marks the top ones.
+
+    ``intervals`` stand below the cells, "" where there is none; ``flag`` says what is below zero-shot.
+    """
 
     label: str
     note: str
     cells: tuple[str, ...]
     best: tuple[bool, ...]
+    intervals: tuple[str, ...] = ()
+    flag: str = ""
 
 
 def percent(fraction: float | None) -> str:
@@ -45,17 +56,39 @@ def result_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]
     """Columns that have a figure in some row, and the rows of those of zero_shot, local_only and method that
     ``metrics`` has."""
     found = _shown_stages(metrics)
-    columns, shown = without_empty(COLUMNS, [[_shown(figures, c) for c in COLUMNS] for _, _, figures in found])
+    every = [[_shown(figures, c) for c in COLUMNS] for _, _, figures in found]
+    if all(row[0] == row[1] for row in every):  # every client has all classes: one column is enough
+        every = [[row[0], "-", *row[2:]] for row in every]
+    columns, shown = without_empty(COLUMNS, every)
     rows = []
     for (key, label, figures), cells, best in zip(found, shown, best_cells(shown), strict=True):
-        spread = [with_spread(cell, figures.get(f"{c}_std")) for c, cell in zip(columns, cells, strict=True)]
-        rows.append(ResultRow(figures.get("name") or label, _template(metrics, key, figures), tuple(spread), best))
+        spread = [with_spread(cell, figures.get(f"{KEYS[c]}_std")) for c, cell in zip(columns, cells, strict=True)]
+        ends = figures.get("intervals") or {}
+        intervals = tuple(interval(ends.get(KEYS[column])) for column in columns)
+        name, below = figures.get("name") or label, flag(figures.get("below_zero_shot") or ())
+        rows.append(ResultRow(name, _template(metrics, key, figures), tuple(spread), best, intervals, below))
     return columns, rows
 
 
-def caption(columns: Sequence[str]) -> str:
-    """What the figures under ``columns`` are."""
-    return f"Test accuracy in %. {'; '.join(f'{column}: {EXPLAINED[column]}' for column in columns)}."
+def interval(ends: Sequence[float] | None) -> str:
+    """``(0.512, 0.634)`` -> ``"[51.2, 63.4]"``; "" for none."""
+    return "" if ends is None else f"[{percent(ends[0])}, {percent(ends[1])}]"
+
+
+def caption(columns: Sequence[str], rows: Sequence[ResultRow] = ()) -> str:
+    """What the figures under ``columns`` are, and the intervals if ``rows`` have any."""
+    meanings = "; ".join(f"{column}: {EXPLAINED[column]}" for column in columns)
+    return f"Test accuracy in %. {meanings}.{f' {INTERVALS}.' if any(map(_has_intervals, rows)) else ''}"
+
+
+def _has_intervals(row: ResultRow) -> bool:
+    return any(row.intervals)
+
+
+def notes_below(metrics: Mapping[str, Any]) -> list[str]:
+    """What stands below the table of results: the classes held out, and the notes of the run."""
+    held_out = new_classes_line(metrics.get("new_classes") or ())
+    return [*([held_out] if held_out else []), *(f"note: {note}" for note in metrics.get("notes") or ())]
 
 
 def without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -70,25 +103,35 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     from rich.text import Text
 
     columns, rows = result_rows(metrics)
-    table = Table(caption=caption(columns), caption_justify="left")
+    table = Table(caption=caption(columns, rows), caption_justify="left")
     table.add_column("")
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column.replace(" (", "\n("), justify="right", no_wrap=True)
     for row in rows:
         # Text, not markup: a template may hold square brackets
         label = plain_text(row.label).append(printable(f" {row.note}" if row.note else ""), style="dim")
-        table.add_row(label, *(Text(c, style="bold" if b else "") for c, b in zip(row.cells, row.best, strict=True)))
+        if row.flag:
+            label.append(f"\n{row.flag}", style="yellow")
+        cells = [Text(c, style="bold" if b else "") for c, b in zip(row.cells, row.best, strict=True)]
+        for cell, ends in zip(cells, row.intervals, strict=False):
+            if ends:
+                cell.append(f"\n{ends}", style="not bold dim")
+        table.add_row(label, *cells)
     return table
 
 
 def results_markdown(metrics: Mapping[str, Any]) -> str:
-    """The same as a Markdown table, with the caption below it."""
+    """The same as a Markdown table, with the caption and the notes below it."""
     columns, rows = result_rows(metrics)
     lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for row in rows:
-        label = markdown_cell(f"{row.label} {row.note}".strip())
-        lines.append(f"| {label} | {' | '.join(row.cells)} |")
-    return "\n".join([*lines, "", caption(columns), ""])
+        label = f"{row.label} {row.note}".strip()
+        label = markdown_cell(f"{label} ({row.flag})" if row.flag else label)
+        ends = row.intervals or [""] * len(columns)
+        cells = [f"{cell} {end}".strip() for cell, end in zip(row.cells, ends, strict=True)]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    below = [line for note in notes_below(metrics) for line in ("", printable(note))]
+    return "\n".join([*lines, "", caption(columns, rows), *below, ""])
 
 
 def domain_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
@@ -128,7 +171,13 @@ def cross_data_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
         pairs = [tuple(_shown(figures[key], column) for key in ("zero_shot", "method")) for column in COLUMNS]
         rows.append(["-" if pair == ("-", "-") else " > ".join(pair) for pair in pairs])
     columns, shown = without_empty(COLUMNS, rows)
-    own = {**EXPLAINED, "local": "classes of one client", "base": "classes that are dealt out", "new": "the others"}
+    own = {
+        **EXPLAINED,
+        "local": "classes of one client",
+        LOCAL_ALL: "a client's own examples among all of them",
+        "base": "classes that are dealt out",
+        "new": "the others",
+    }
     caption = (
         f"Test accuracy in %, zero-shot > {label}. On its own data with the clients' own prompts, elsewhere with the "
         f"shared prompt, as for somebody who never took part. {'; '.join(f'{c}: {own[c]}' for c in columns)}."
@@ -157,7 +206,7 @@ def _shown_stages(metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[st
 
 
 def _shown(figures: Mapping[str, Any], column: str) -> str:
-    return percent(figures.get(column.lower()))
+    return percent(figures.get(KEYS[column]))
 
 
 def with_spread(mean: str, spread: float | None) -> str:

@@ -1,0 +1,95 @@
+"""What a reader must know beside the figures: results that say little, and results below zero-shot.
+
+Notes are values in ``metrics.json``, so that the terminal, the log and the report say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptfed.intervals import guessing_probability
+from promptfed.printable import printable
+from promptfed.types import FederatedTask, Figures
+
+FEWEST_ITEMS = 50
+"""A figure over fewer test items gets a note."""
+LISTED = 8
+COMPARED = ("local", "local_all", "base", "new", "hm")
+SHOWN = {"local_all": "local (all classes)", "hm": "HM"}
+"""Figures whose name in tables is not their key."""
+LUCK, SKILL = 0.05, 0.05
+"""Near chance: a guesser does as well with more than this probability, or so little of the way to perfect is made."""
+
+
+def figure_notes(task: FederatedTask, figures: Figures) -> list[str]:
+    """Return notes on clients that ``local`` leaves out, and on figures over few test items."""
+    notes = []
+    if figures.one_class:
+        names = listed([task.client(client).name for client in figures.one_class])
+        count, tested = len(figures.one_class), sum(len(data.test.labels) > 0 for data in task.clients)
+        notes.append(
+            f"{count} of {tested} clients hold one class each ({names}): with nothing to choose between, "
+            + ("there is no local accuracy" if count == tested else "they are left out of local")
+            + "; local (all classes) has their images among all base classes"
+        )
+    few = [f"{SHOWN.get(name, name)} {items}" for name, items in figures.items.items() if 0 < items < FEWEST_ITEMS]
+    few += [f"{printable(domain)} {items}" for domain, items in figures.domain_items.items() if items < FEWEST_ITEMS]
+    if few:
+        notes.append(f"few test items, so the figures are rough (fewer than {FEWEST_ITEMS}): {listed(few)}")
+    sizes = [len(data.test.labels) for data in task.clients if len(data.test.labels)]
+    if "local" not in " ".join(few) and min(sizes, default=FEWEST_ITEMS) < FEWEST_ITEMS:
+        small = sum(size < FEWEST_ITEMS for size in sizes)
+        notes.append(
+            f"{small} of {len(sizes)} clients have fewer than {FEWEST_ITEMS} test items of their own "
+            f"(from {min(sizes)}): a single client's accuracy is rough"
+        )
+    return notes
+
+
+def near_chance_note(accuracy: float, items: int, classes: int) -> str:
+    """Return a note if zero-shot's validation ``accuracy`` among ``classes`` is about that of guessing, else "".
+
+    It is if a guesser gets as many right with probability above 5 % (one-sided binomial test), or if it makes less
+    than 5 % of the way from guessing to all right.
+    """
+    if not items or classes < 2:
+        return ""
+    chance = 1 / classes
+    is_luck = guessing_probability(round(accuracy * items), items, chance) > LUCK
+    if not is_luck and (accuracy - chance) / (1 - chance) >= SKILL:
+        return ""
+    return (
+        f"zero-shot is near chance on validation data: {100 * accuracy:.1f} % of {items} right among {classes} classes "
+        f"where guessing gives {100 * chance:.1f} %. The model hardly knows such data: try another"
+    )
+
+
+def below_zero_shot(figures: Mapping[str, Any], zero_shot: Mapping[str, Any] | None) -> list[str]:
+    """Return the names of the figures that are below zero-shot's, as they are printed (one decimal of a per cent)."""
+    if zero_shot is None or figures is zero_shot:
+        return []
+    pairs = {name: (figures.get(name), zero_shot.get(name)) for name in COMPARED}
+    return [
+        SHOWN.get(name, name)
+        for name, (value, level) in pairs.items()
+        if value is not None and level is not None and round(100 * value, 1) < round(100 * level, 1)
+    ]
+
+
+def flag(below: Sequence[str]) -> str:
+    """Return what stands beside a row: ``"below zero-shot: base, HM"``; empty if nothing is below."""
+    return f"below zero-shot: {', '.join(below)}" if below else ""
+
+
+def new_classes_line(new_classes: Sequence[str], most: int = LISTED) -> str:
+    """Return the sentence that names the classes held out; empty if there are none."""
+    if not new_classes:
+        return ""
+    return f"new: {len(new_classes)} classes held out, which no client trains on: {listed(new_classes, most)}"
+
+
+def listed(names: Sequence[str], most: int = LISTED) -> str:
+    """Return the first ``most`` of ``names``, and how many more there are."""
+    shown = ", ".join(printable(name, 64) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
