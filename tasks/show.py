@@ -23,17 +23,20 @@ LONGEST_TICK = 40
 
 
 def partition_table(task: FederatedTask) -> dict[str, Any]:
-    """``{"examples": "images", "classes": [name], "clients": [{"client", "name", "domain", "train", "val", "test"}]}``,
-    counts by class."""
+    """``{"examples": "images", "classes": [name], "new_classes": [name], "partition": "domain", "clients": [{"client",
+    "name", "domain", "one_class", "train", "val", "test"}]}``, counts by class."""
     count = len(task.base_classes)
     return {
         "examples": examples(task),
         "classes": list(task.base_classes),
+        "new_classes": list(task.new_classes),
+        "partition": task.partition,
         "clients": [
             {
                 "client": data.client,
                 "name": data.name,
                 "domain": data.domain,
+                "one_class": len(data.classes) == 1,
                 "train": data.train.counts(count),
                 "val": data.val.counts(count),
                 "test": data.test.counts(count),
@@ -56,7 +59,6 @@ def partition_record(task: FederatedTask, oracle: Oracle | None = None) -> dict[
     ``partition_check`` knows it again; where the model is a black box also ``form``, and the fingerprint of the
     ``oracle`` that examples in that form are put to."""
     agreed: dict[str, Any] = {
-        "new_classes": list(task.new_classes),
         "templates": list(task.templates),
         "content": content_record(task),
     }

@@ -62,6 +62,7 @@ def show(
     from promptfed.experiment import resolve
     from promptfed.report.consoles import output
     from promptfed.report.figures import save
+    from promptfed.result_notes import listed, new_classes_line
     from promptfed.tasks import TASKS
     from promptfed.tasks.show import partition_table, plot_partition
 
@@ -81,7 +82,12 @@ def show(
     for client in table["clients"]:
         held = [f"{name} {count}" for name, count in zip(table["classes"], client["train"], strict=True) if count]
         counts = (str(sum(client[part])) for part in ("train", "val", "test"))
-        rows.add_row(str(client["client"]), client["name"], *counts, ", ".join(held))
+        rows.add_row(
+            str(client["client"]),
+            client["name"],
+            *counts,
+            ", ".join(held) + (" (one class)" if client["one_class"] else ""),
+        )
     console = output()
     console.print(rows)
     test = f"test {table['examples']}"
@@ -90,6 +96,11 @@ def show(
         f"{len(built.new_classes)} new classes ({len(built.new_test)} {test})" if built.new_classes else "none is new"
     )
     console.print(said, highlight=False)
+    if built.new_classes:
+        console.print(new_classes_line(built.new_classes, len(built.new_classes)), highlight=False)
+    if alone := [client["name"] for client in table["clients"] if client["one_class"]]:
+        words = f"{len(alone)} clients hold one class each, and are left out of local accuracy: {listed(alone)}"
+        console.print(words, highlight=False)
     for note in built.notes:
         console.print(f"note: {note}", highlight=False)
     if plot is not None:

@@ -214,7 +214,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
 
     from promptfed.report.consoles import output
     from promptfed.report.oracle_usage import asked_words, not_answered_words, usage_of
-    from promptfed.report.tables import domains_table, results_table
+    from promptfed.report.tables import domains_table, notes_below, results_table
 
     if json:
         typer.echo(as_json.dumps({**metrics, "run": str(folder.path)}, indent=2))
@@ -225,6 +225,8 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
         console.print(results_table(metrics))
         if metrics["method"].get("domains"):
             console.print(domains_table(metrics))
+        for line in notes_below(metrics):
+            console.print(line, markup=False, highlight=False)
         cost = metrics["cost"]
         asked = f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts"
         if folder.config.oracle is not None:

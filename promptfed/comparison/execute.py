@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,13 +15,15 @@ from promptfed.comparison.summary import summarise
 from promptfed.config import RunConfig
 from promptfed.engines.base import never
 from promptfed.engines.choose import engine_of
-from promptfed.errors import BackboneError, ConfigError, PromptFedError, RunError, TrainingError
+from promptfed.errors import BackboneError, ConfigError, OracleError, PromptFedError, RunError, TrainingError
 from promptfed.evaluation import validate
 from promptfed.experiment import Experiment
+from promptfed.printable import LONGEST, printable
 from promptfed.progress import ComparisonProgress
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.training import Interrupted, Training
 
+log = logging.getLogger(__name__)
 VALIDATION = "validation.json"
 
 
@@ -60,16 +63,22 @@ class Comparison:
         return summarise(self.plan, self.folder, self.left_out, self.search)
 
     def _guarded(self, method: str, work: Callable[[], None]) -> None:
-        """Leave ``method`` out from here on, if it does not fit or diverges; anything else is for the user to mend."""
+        """Leave ``method`` out from here on if it does not fit or fails. What ends every method is raised: a stop, bad
+        data, a model that does not answer, a disk that refuses."""
         if method in self.left_out:
             self._begun += 1
             return
         try:
             work()
+        except (Interrupted, RunError, OracleError, OSError):
+            raise
         except (ConfigError, BackboneError) as error:
             self._leave_out(method, f"does not fit: {error}")
-        except TrainingError as error:
+        except PromptFedError as error:
             self._leave_out(method, f"failed: {error}")
+        except Exception as error:  # a fault of this method's code must not cost the others their runs
+            log.exception("%s failed", method)
+            self._leave_out(method, f"failed: {type(error).__name__}: {printable(error, LONGEST)}")
 
     def _leave_out(self, method: str, why: str) -> None:
         self.left_out[method] = why

@@ -10,10 +10,11 @@ from typing import Any
 
 from promptfed.comparison.plan import Plan
 from promptfed.methods.base import METHODS
+from promptfed.result_notes import below_zero_shot
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.runs.ledger import Cost, cost_of, query_curve
 
-FIGURES = ("local", "base", "new", "hm")
+FIGURES = ("local", "local_all", "base", "new", "hm")
 ORACLE_COSTS = ("queries_a_round", "oracle_queries", "oracle_calls", "oracle_cache_hits", "usd")
 COSTS = (
     "bytes_up_a_round", "bytes_down_a_round", "bytes", "seconds", "image_encoder_calls", "text_encoder_calls",
@@ -25,7 +26,8 @@ def summarise(
     plan: Plan, folder: Path, left_out: Mapping[str, str], search: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What ``comparison.json`` holds. A method without a finished run has only its label and the reason."""
-    methods, features, held_out = {}, Cost(), []
+    methods: dict[str, Any] = {}
+    features, held_out, new_classes, notes = Cost(), [], [], {}
     for method in plan.methods:
         found = []
         for seed in plan.seeds:
@@ -35,9 +37,13 @@ def summarise(
             if run is not None and metrics is not None:
                 events = run.events.read()
                 features += cost_of(event for event in events if event["event"] == "features")
-                held_out = metrics["held_out"]
+                held_out, new_classes = metrics["held_out"], metrics.get("new_classes") or []
+                notes |= dict.fromkeys(metrics.get("notes") or ()) if seed == plan.seeds[0] else {}
                 found.append({**_row(run, metrics, events, folder), "seed": seed})
         methods[method] = _about(method, found, left_out.get(method, ""), search.get(method, {}))
+    level = _means(methods["zero_shot"]) if "zero_shot" in methods else None
+    for about in methods.values():
+        about["below_zero_shot"] = below_zero_shot(_means(about), level)
     base = plan.config("zero_shot", plan.base.seed)
     return {
         "task": base.task,
@@ -51,6 +57,8 @@ def summarise(
         "search": {"grid": {name: list(values) for name, values in plan.grid.items()}, **dict(search)},
         "features": asdict(features),
         "held_out": held_out,
+        "new_classes": new_classes,
+        "notes": list(notes),
         "methods": methods,
     }
 
@@ -63,7 +71,9 @@ def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping
     work = [event.get("oracle_queries") or 0 for event in events if event["event"] == "client"]
     return {
         "run": str(run.path.relative_to(home)),
-        **{name: metrics["method"][name] for name in (*FIGURES, "domains")},
+        **{name: metrics["method"].get(name) for name in FIGURES},
+        "domains": metrics["method"]["domains"],
+        "intervals": metrics["method"].get("intervals") or {},
         "options": run.config.method_options,
         "aggregator": run.config.aggregator,
         "bytes_up_a_round": cost.bytes_up / rounds,
@@ -88,11 +98,17 @@ def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Map
         **{name: spread([run[name] for run in runs]) for name in FIGURES},
         "domains": {domain: spread([run["domains"][domain] for run in runs]) for domain in domains},
         **{name: fmean(run[name] for run in runs) for name in COSTS},
+        "intervals": runs[0]["intervals"] if len(runs) == 1 else {},
         "options": runs[0]["options"],
         "aggregator": runs[0]["aggregator"],
         "query_curve": mean_curve([run["query_curve"] for run in runs]),
         "runs": list(runs),
     }
+
+
+def _means(about: Mapping[str, Any]) -> dict[str, float | None]:
+    """Figure -> its mean over seeds; None where there is none."""
+    return {name: (about.get(name) or {}).get("mean") for name in FIGURES}
 
 
 def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.printable import printable
+from promptfed.result_notes import SHOWN, below_zero_shot
 from promptfed.runs.directory import RunDirectory
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -16,6 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Origin(BaseModel):
     """What a bundle says of its run. Accuracies are in 0..1, on test examples; those that the run has not are left out.
 
+    ``below_zero_shot``: those of them that are below zero-shot's. ``new_classes``: those that no client trained on.
     ``whose``: the client's own prompt, or the one that all clients share. ``alike``: the other clients that have the
     very same prompt. ``data`` names the source without the folder that it lies in. ``date``: of the last event.
     """
@@ -27,6 +29,8 @@ class Origin(BaseModel):
     data: str = ""
     date: str = ""
     accuracy: dict[str, Share] = Field(default_factory=dict)
+    below_zero_shot: tuple[str, ...] = ()
+    new_classes: tuple[str, ...] = ()
 
 
 def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int, ...]) -> Origin:
@@ -39,18 +43,29 @@ def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int,
     kind, _, path = run.config.data.partition(":")
     place = path.rstrip("/").rpartition("/")[2]
     accuracy: dict[str, float] = {}
-    evaluations = [e for e in events if e["event"] == "evaluation" and e["stage"] == run.config.method]
-    if evaluations and not (shared and not alike):
-        local = {row["client"]: row["accuracy"] for row in evaluations[-1]["local"]}
-        values = {"local": local.get(client), "base": evaluations[-1]["base"], "new": evaluations[-1]["new"]}
-        accuracy = {name: value for name, value in values.items() if value is not None}
+    below: list[str] = []
+    evaluations = {event["stage"]: event for event in events if event["event"] == "evaluation"}
+    if run.config.method in evaluations and not (shared and not alike):
+        accuracy = _accuracies(evaluations[run.config.method], client)
+        if run.config.method != "zero_shot" and "zero_shot" in evaluations:
+            below = below_zero_shot(accuracy, _accuracies(evaluations["zero_shot"], client))
     return Origin(
         whose="shared" if shared else "client",
         alike=alike,
         data=f"{kind}:{place}" if place else kind,
         date=str(events[-1]["time"])[:10] if events else "",
-        accuracy=accuracy,
+        accuracy={SHOWN.get(name, name): value for name, value in accuracy.items()},
+        below_zero_shot=tuple(below),
+        new_classes=tuple((run.read_json("partition.json") or {}).get("new_classes") or ()),
     )
+
+
+def _accuracies(evaluation: Mapping[str, Any], client: int) -> dict[str, float]:
+    """Figure -> what ``evaluation`` says of ``client``, without those that it does not have."""
+    row = next((row for row in evaluation["local"] if row["client"] == client), {})
+    values = {"local": row.get("accuracy"), "local_all": row.get("all_classes")}
+    values |= {"base": evaluation["base"], "new": evaluation["new"]}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def whose_prompt(origin: Origin | None, client: int, client_name: str) -> str:
@@ -74,6 +89,11 @@ def provenance(origin: Origin | None) -> str:
     if origin.accuracy:
         figures = ", ".join(f"{name} {100 * value:.1f} %" for name, value in origin.accuracy.items())
         sentences.append(f"Test accuracy in its run: {figures}.")
+    if origin.below_zero_shot:
+        sentences.append(f"Below zero-shot: {', '.join(origin.below_zero_shot)}.")
+    if origin.new_classes:
+        names = ", ".join(printable(name) for name in origin.new_classes)
+        sentences.append(f"No client trained on these classes of the data, which were held out for tests: {names}.")
     if origin.alike:
         sentences.append(f"{alike_words(origin.alike)} the very same prompt.")
     return "\n\n" + " ".join(sentences) if sentences else ""

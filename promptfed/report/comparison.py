@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from promptfed.printable import markdown_cell, plain_text, printable_lines
+from promptfed.printable import markdown_cell, plain_text, printable, printable_lines
 from promptfed.report.html import Picture, readable_bytes, render
-from promptfed.report.tables import best_cells, percent, without_empty
+from promptfed.report.tables import (
+    LOCAL_ALL,
+    best_cells,
+    interval,
+    notes_below,
+    percent,
+    without_empty,
+    without_repeated,
+)
+from promptfed.result_notes import flag
 from promptfed.runs import strict_json
 from promptfed.runs.atomic import write_text
 
@@ -27,11 +37,13 @@ QUERIES_NOTE = (
     "is zero-shot."
 )
 
-FIGURES = (("local", "local"), ("base", "base"), ("new", "new"), ("hm", "HM"))
+FIGURES = (("local", "local"), ("local_all", LOCAL_ALL), ("base", "base"), ("new", "new"), ("hm", "HM"))
+NOTE_WIDTH, MOST_OF_A_NOTE = 34, 200
 COSTS = ("up", "down", "total", "seconds", "images", "texts")
 ORACLE_COSTS = ("up", "down", "seconds", "queries", "all", "calls", "USD")
 EXPLAINED = {
-    "local": "each client on its own classes, mean over clients",
+    "local": "each client on its own classes, if it has two or more, mean over clients",
+    LOCAL_ALL: "each client's own test examples among all training classes",
     "base": "all training classes together",
     "new": "classes no client ever saw",
     "HM": "harmonic mean of the three, low as soon as one of them is low",
@@ -75,6 +87,7 @@ def write_comparison(summary: Summary, folder: Path) -> list[Path]:
         "about": about(summary),
         "tables": sections(summary),
         "pictures": pictures,
+        "notes": notes_below(summary),
         "left_out": left_out(summary),
         "columns": columns,
         "seeds": seeds,
@@ -122,8 +135,15 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
     if not methods:
         return []
     names, keys = zip(*((name, key) for key, name in FIGURES), strict=True)
-    columns, figures = without_empty(names, [[spread_cell(m[key]) for key in keys] for m in methods.values()])
-    found = [_section("Accuracy", columns, accuracy_caption(columns), methods, figures, mark=True)]
+    every = without_repeated([[figure_cell(m, key) for key in keys] for m in methods.values()])
+    columns, figures = without_empty(names, every)
+    accuracy = _section("Accuracy", columns, accuracy_caption(columns), methods, figures, mark=True)
+    accuracy["notes"] = {name: flag(m.get("below_zero_shot") or ()) for name, m in methods.items()}
+    for name, method in summary["methods"].items():
+        if name not in methods and method["left_out"]:
+            accuracy["rows"].append((name, method["label"], ("-",) * len(columns), (False,) * len(columns)))
+            accuracy["notes"][name] = method["left_out"]
+    found = [accuracy]
     domains = next((list(m["domains"]) for m in methods.values()), [])
     if domains:
         columns = [f"{name} *" if name in summary["held_out"] else name for name in domains]
@@ -144,7 +164,7 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
 
 def accuracy_caption(columns: Sequence[str]) -> str:
     said = "; ".join(f"{column}: {EXPLAINED[column]}" for column in columns)
-    return f"Test accuracy in %, mean ± standard deviation over seeds (n - 1). {said}."
+    return f"Test accuracy in %, mean ± standard deviation over seeds (n - 1), of one seed [95 % interval]. {said}."
 
 
 def asks_oracle(summary: Summary) -> bool:
@@ -172,7 +192,13 @@ def _section(
 ) -> dict[str, Any]:
     best = best_cells(cells) if mark else [tuple(False for _ in row) for row in cells]
     rows = [(name, methods[name]["label"], own, marks) for name, own, marks in zip(methods, cells, best, strict=True)]
-    return {"title": title, "columns": list(columns), "rows": rows, "caption": caption}
+    return {"title": title, "columns": list(columns), "rows": rows, "caption": caption, "notes": {}}
+
+
+def figure_cell(method: Mapping[str, Any], key: str) -> str:
+    """Mean and spread over seeds; of a single run its 95 % interval."""
+    ends = (method.get("intervals") or {}).get(key)
+    return f"{spread_cell(method.get(key))} {interval(ends)}".strip()
 
 
 def spread_cell(found: Mapping[str, float | None] | None) -> str:
@@ -197,7 +223,7 @@ def cost_cells(method: Mapping[str, Any], is_black_box: bool = False) -> tuple[s
 def seed_rows(summary: Summary) -> tuple[list[str], list[tuple[str, int, tuple[str, ...]]]]:
     """Columns with figures, and (method, seed, percents) of every finished run."""
     runs = [(name, run) for name, method in finished(summary).items() for run in method["runs"]]
-    cells = [[percent(run[key]) for key, _ in FIGURES] for _, run in runs]
+    cells = without_repeated([[percent(run.get(key)) for key, _ in FIGURES] for _, run in runs])
     columns, shown = without_empty([name for _, name in FIGURES], cells)
     return columns, [(name, run["seed"], own) for (name, run), own in zip(runs, shown, strict=True)]
 
@@ -216,11 +242,13 @@ def comparison_tables(summary: Summary) -> list[Table | Text]:
         for column in section["columns"]:
             table.add_column(plain_text(column), justify="right", no_wrap=len(section["columns"]) <= len(ORACLE_COSTS))
         for name, _, cells, best in section["rows"]:
-            table.add_row(
-                plain_text(name), *(plain_text(c, "bold" if b else "") for c, b in zip(cells, best, strict=True))
-            )
+            label = plain_text(name)
+            for line in wrap(printable(section["notes"].get(name) or "", MOST_OF_A_NOTE), NOTE_WIDTH):
+                label.append(f"\n{line}", style="yellow")
+            table.add_row(label, *(plain_text(c, "bold" if b else "") for c, b in zip(cells, best, strict=True)))
         shown += [table, plain_text(section["caption"] + "\n", "dim")]  # a caption of the table would be as narrow
-    return [*shown, *(plain_text(f"left out: {said}") for said in left_out(summary))]
+    below = [*notes_below(summary), *(f"left out: {line}" for line in left_out(summary))]
+    return [*shown, *map(plain_text, below)]
 
 
 def comparison_markdown(summary: Summary) -> str:
@@ -231,9 +259,11 @@ def comparison_markdown(summary: Summary) -> str:
         lines.append(f"|---|{'---:|' * len(section['columns'])}")
         for name, _, cells, best in section["rows"]:
             shown = (f"**{c}**" if b else c for c, b in zip(cells, best, strict=True))
-            lines.append(f"| `{markdown_cell(name)}` | {' | '.join(shown)} |")
+            note = markdown_cell(section["notes"].get(name) or "")
+            lines.append(f"| `{markdown_cell(name)}`{f' ({note})' if note else ''} | {' | '.join(shown)} |")
         lines += ["", section["caption"], ""]
     if asks_oracle(summary) and any(m.get("query_curve") for m in finished(summary).values()):
         lines += ["![Accuracy against queries](queries.png)", "", QUERIES_NOTE, ""]
+    lines += [line for note in notes_below(summary) for line in (note, "")]
     lines += [f"Left out: {said}" for said in left_out(summary)]
     return printable_lines("\n".join(lines).rstrip()) + "\n"

@@ -28,7 +28,8 @@ DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -
 
 
 def trade_off(summary: Mapping[str, Any]) -> Figure | None:
-    """x: local, y: new classes (base ones where nothing is new), in %, with bars of one standard deviation.
+    """x: local (among all classes where clients with one class leave none), y: new classes (base ones where nothing is
+    new), in %, with bars of one standard deviation.
 
     Zero-shot's level is drawn across. None if no run has finished.
     """
@@ -36,6 +37,9 @@ def trade_off(summary: Mapping[str, Any]) -> Figure | None:
     if not methods:
         return None
     other = "new" if all(found["new"] for found in methods.values()) else "base"
+    home = "local" if all(found["local"] for found in methods.values()) else "local_all"
+    if not all(found[home] for found in methods.values()):
+        return None
     figure = Figure(figsize=(7.0, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -44,8 +48,8 @@ def trade_off(summary: Mapping[str, Any]) -> Figure | None:
     axes.set_axisbelow(True)
     points = {}
     for number, (name, found) in enumerate(methods.items()):
-        x, y = (100 * found[key]["mean"] for key in ("local", other))
-        spread = [100 * (found[key]["std"] or 0) for key in ("local", other)]
+        x, y = (100 * found[key]["mean"] for key in (home, other))
+        spread = [100 * (found[key]["std"] or 0) for key in (home, other)]
         colour = GREY if name == BASELINE else COLOURS[number % len(COLOURS)]
         axes.errorbar(
             x, y, xerr=spread[0], yerr=spread[1], color=colour, marker=MARKERS[number % len(MARKERS)],
@@ -56,7 +60,8 @@ def trade_off(summary: Mapping[str, Any]) -> Figure | None:
         axes.axvline(points[BASELINE][0], color=GREY, linestyle="--", linewidth=0.8)
         axes.axhline(points[BASELINE][1], color=GREY, linestyle="--", linewidth=0.8)
     axes.margins(0.12)
-    axes.set_xlabel("local accuracy (%): each client on its own classes")
+    among = "own classes" if home == "local" else "own test examples among all classes"
+    axes.set_xlabel(f"local accuracy (%): each client on its {among}")
     what = "new classes, which no client saw" if other == "new" else "all base classes together"
     axes.set_ylabel(f"{other} accuracy (%): {what}")
     with any_script():

@@ -10,11 +10,12 @@ from typing import Any
 
 from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import LOST, OracleLedger
+from promptfed.intervals import wilson_interval
 from promptfed.personalize.saved import CURVE
 from promptfed.printable import printable_lines
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
 from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
-from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, percent, result_rows
+from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, interval, notes_below, percent, result_rows
 from promptfed.runs.atomic import write_text
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
@@ -86,7 +87,9 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "round": newest_round(run.stage_folder(config.method, is_baseline=False)),
         "started": events[0]["time"][:16].replace("T", " ") + " UTC" if events else None,
         "results": results,
-        "caption": caption(results[0]),
+        "caption": caption(*results),
+        "notes": notes_below(metrics),
+        "data_notes": [f"note: {note}" for note in metrics.get("data_notes") or ()],
         "domains": domain_rows(metrics),
         "domains_caption": DOMAINS_CAPTION,
         "curves": [Picture(figures.data_uri(figure), f"{title} by round") for title, figure in curves if figure],
@@ -94,7 +97,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         if bars
         else None,
         "personalized": _personalized(run.read_json(CURVE)),
-        "clients": _client_table(figures.client_accuracies(events), stages),
+        "clients": _client_table(events, stages),
         "partition": _partition(partition) if partition and partition.get("clients") else None,
         "examples": examples,
         "lost": _lost_rows(events, stages),
@@ -151,12 +154,29 @@ def _personalized(curve: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _client_table(
-    found: Mapping[str, Mapping[str, float]], stages: Mapping[str, str]
+    events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]
 ) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Head (stage labels) and rows (client, percent under each stage): the bars as numbers."""
-    clients = dict.fromkeys(client for accuracies in found.values() for client in accuracies)
-    rows = [(client, [percent(accuracies.get(client)) for accuracies in found.values()]) for client in clients]
-    return [stages[stage] for stage in found], rows
+    """Head (test items, and for each stage local and all classes) and rows (client, cells): the bars as numbers."""
+    evaluations = {event["stage"]: event for event in events if event["event"] == "evaluation"}
+    scores = {stage: {row["client"]: row for row in event.get("local") or ()} for stage, event in evaluations.items()}
+    rows = []
+    for client, row in {client: row for rows_of in scores.values() for client, row in rows_of.items()}.items():
+        cells = [str(row.get("items", "-"))]
+        for of_client in scores.values():
+            score = of_client.get(client, {})
+            is_one = score.get("accuracy") is None and score.get("all_classes") is not None
+            own = "one class" if is_one else _with_interval(score.get("accuracy"), score.get("items"))
+            cells += [own, _with_interval(score.get("all_classes"), score.get("items"))]
+        rows.append((str(row.get("name") or client), cells))
+    head = [column for stage in scores for column in (stages[stage], f"{stages[stage]}, all classes")]
+    return ["test items", *head], rows
+
+
+def _with_interval(accuracy: float | None, items: int | None) -> str:
+    """``"75.0 [50.5, 89.8]"``."""
+    if accuracy is None or not items:
+        return percent(accuracy)
+    return f"{percent(accuracy)} {interval(wilson_interval(accuracy, items))}"
 
 
 def _lost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -> list[tuple[str, list[str]]]:

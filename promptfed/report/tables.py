@@ -11,6 +11,7 @@ from promptfed.result_notes import flag, new_classes_line
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 LOCAL_ALL = "local (all classes)"
 COLUMNS = ("local", LOCAL_ALL, "base", "new", "HM")
@@ -26,7 +27,7 @@ EXPLAINED = {
 INTERVALS = "In brackets 95 % intervals: of local by Student's t over clients, else Wilson's over test examples"
 DOMAINS_CAPTION = (
     "Test accuracy in % by domain, all base classes together; with personal prompts, the mean over the clients' "
-    "prompts. * no client holds this domain."
+    "prompts. In brackets 95 % intervals (Wilson). * no client holds this domain."
 )
 ROWS = (("zero_shot", "zero-shot"), ("local_only", "local-only"), ("method", "method"))
 """Keys of metrics.json that are rows, and their labels if the figures have no name."""
@@ -57,9 +58,7 @@ def result_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]
     ``metrics`` has."""
     found = _shown_stages(metrics)
     every = [[_shown(figures, c) for c in COLUMNS] for _, _, figures in found]
-    if all(row[0] == row[1] for row in every):  # every client has all classes: one column is enough
-        every = [[row[0], "-", *row[2:]] for row in every]
-    columns, shown = without_empty(COLUMNS, every)
+    columns, shown = without_empty(COLUMNS, without_repeated(every))
     rows = []
     for (key, label, figures), cells, best in zip(found, shown, best_cells(shown), strict=True):
         spread = [with_spread(cell, figures.get(f"{KEYS[c]}_std")) for c, cell in zip(columns, cells, strict=True)]
@@ -91,6 +90,12 @@ def notes_below(metrics: Mapping[str, Any]) -> list[str]:
     return [*([held_out] if held_out else []), *(f"note: {note}" for note in metrics.get("notes") or ())]
 
 
+def without_repeated(rows: Sequence[list[str]]) -> Sequence[list[str]]:
+    """``rows`` with dashes in their second column, local (all classes), if it repeats the first: then every client has
+    all classes."""
+    return [[row[0], "-", *row[2:]] for row in rows] if all(row[0] == row[1] for row in rows) else rows
+
+
 def without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[tuple[str, ...]]]:
     """``columns`` and ``rows`` without the columns in which every row has a dash."""
     kept = [place for place in range(len(columns)) if any(row[place] != "-" for row in rows)]
@@ -100,7 +105,6 @@ def without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tupl
 def results_table(metrics: Mapping[str, Any]) -> Table:
     """For the terminal; the best figure of each column is bold."""
     from rich.table import Table
-    from rich.text import Text
 
     columns, rows = result_rows(metrics)
     table = Table(caption=caption(columns, rows), caption_justify="left")
@@ -112,11 +116,7 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
         label = plain_text(row.label).append(printable(f" {row.note}" if row.note else ""), style="dim")
         if row.flag:
             label.append(f"\n{row.flag}", style="yellow")
-        cells = [Text(c, style="bold" if b else "") for c, b in zip(row.cells, row.best, strict=True)]
-        for cell, ends in zip(cells, row.intervals, strict=False):
-            if ends:
-                cell.append(f"\n{ends}", style="not bold dim")
-        table.add_row(label, *cells)
+        table.add_row(label, *_styled_cells(row))
     return table
 
 
@@ -140,7 +140,13 @@ def domain_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]
     domains = list((metrics.get("method") or {}).get("domains") or ())
     cells = [tuple(percent((figures.get("domains") or {}).get(name)) for name in domains) for _, _, figures in found]
     return [f"{name} *" if name in held_out else name for name in domains], [
-        ResultRow(figures.get("name") or label, "", own, best)
+        ResultRow(
+            figures.get("name") or label,
+            "",
+            own,
+            best,
+            tuple(interval((figures.get("domain_intervals") or {}).get(name)) for name in domains),
+        )
         for (_, label, figures), own, best in zip(found, cells, best_cells(cells), strict=True)
     ]
 
@@ -148,7 +154,6 @@ def domain_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]
 def domains_table(metrics: Mapping[str, Any]) -> Table:
     """Accuracy in each domain, for the terminal."""
     from rich.table import Table
-    from rich.text import Text
 
     domains, rows = domain_rows(metrics)
     table = Table(caption=DOMAINS_CAPTION, caption_justify="left")
@@ -156,9 +161,19 @@ def domains_table(metrics: Mapping[str, Any]) -> Table:
     for domain in domains:
         table.add_column(plain_text(domain), justify="right")
     for row in rows:
-        cells = zip(row.cells, row.best, strict=True)
-        table.add_row(plain_text(row.label), *(Text(cell, style="bold" if best else "") for cell, best in cells))
+        table.add_row(plain_text(row.label), *_styled_cells(row))
     return table
+
+
+def _styled_cells(row: ResultRow) -> list[Text]:
+    """The cells for the terminal: the best are bold, intervals stand dim below."""
+    from rich.text import Text
+
+    cells = [Text(cell, style="bold" if best else "") for cell, best in zip(row.cells, row.best, strict=True)]
+    for cell, ends in zip(cells, row.intervals, strict=False):
+        if ends:
+            cell.append(f"\n{ends}", style="not bold dim")
+    return cells
 
 
 def cross_data_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
