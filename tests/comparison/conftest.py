@@ -28,7 +28,8 @@ def make_plan(pictures: str) -> Callable[..., Plan]:
 
     def make(methods: list[str], seeds: int, grid: dict | None = None, fix_partition: bool = False, **options) -> Plan:
         small = {
-            "data": pictures, "clients": 2, "shots": 2, "rounds": 2, "task_options": {"val_shots": 2},
+            "data": pictures, "clients": 2, "shots": 2, "rounds": 2, "partition": "classes", "backbone": "tiny",
+            "task_options": {"val_shots": 2, "base_fraction": 0.5},
             "method_options": {"n_ctx": 2, "local_epochs": 1},
         }  # fmt: skip
         return Plan.make(build_config(small, options), methods, seeds, fix_partition=fix_partition, grid=grid)

@@ -13,6 +13,7 @@ from promptfed.errors import DataError, RunError, TrainingError
 from promptfed.experiment import Experiment
 from promptfed.methods.base import METHODS
 from promptfed.progress import ComparisonProgress
+from promptfed.report.comparison import sections
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training
 
@@ -161,7 +162,24 @@ def test_a_method_that_does_not_fit_is_left_out_and_the_rest_goes_on(make_plan, 
     assert "mind reading" in summary["methods"]["promptfl"]["left_out"]
     assert summary["methods"]["promptfl"]["runs"] == []
     assert [len(summary["methods"][name]["runs"]) for name in ("zero_shot", "local_only")] == [2, 2]
-    assert len(heard.notes) == 1
+    assert sum("mind reading" in note for note in heard.notes) == 1
+
+
+@pytest.mark.parametrize("fault", [ValueError("bad [shape]"), KeyError("ctx"), ZeroDivisionError("division by zero")])
+def test_a_method_whose_code_fails_is_a_named_failure_in_its_row(make_plan, tmp_path, monkeypatch, fault):
+    def fail(self, jobs):
+        raise fault
+
+    monkeypatch.setattr(METHODS["promptfl"], "train_many", fail)
+    summary = Comparison(make_plan(["promptfl"], 1), tmp_path).execute()
+    why = summary["methods"]["promptfl"]["left_out"]
+    assert why.startswith("failed: ")
+    assert type(fault).__name__ in why
+    assert [len(summary["methods"][name]["runs"]) for name in ("zero_shot", "local_only")] == [1, 1]
+    accuracy = sections(summary)[0]
+    [row] = [row for row in accuracy["rows"] if row[0] == "promptfl"]
+    assert set(row[2]) == {"-"}
+    assert accuracy["notes"]["promptfl"] == why
 
 
 def test_a_method_that_diverges_is_left_out_and_the_rest_goes_on(make_plan, tmp_path, monkeypatch):

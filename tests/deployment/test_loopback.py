@@ -28,7 +28,8 @@ def command(*words):
 
 @pytest.fixture(scope="module")
 def options(pictures):
-    data = ["--data", f"folder:{pictures}", "--set", "task.val_shots=1"]
+    data = ["--data", f"folder:{pictures}", "--set", "task.val_shots=1", "--set", "task.base_fraction=0.5"]
+    data += ["--partition", "classes", "--set", "backbone=tiny"]
     return [*data, "--clients", 3, "--shots", 1, "--rounds", 3, "--baselines", "none", *METHOD]
 
 

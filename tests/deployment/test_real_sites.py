@@ -23,6 +23,7 @@ from promptfed.training import Training
 
 OPTIONS = {
     "task": "clip-domains", "clients": 3, "shots": 1, "rounds": 2, "baselines": [], "method": "fedper",
+    "backbone": "tiny",
     "task_options": {"val_shots": 1}, "method_options": {"n_ctx": 6, "local_epochs": 1},
 }  # fmt: skip
 HELD = {"north": ["ant", "bee", "cat"], "south": ["bee", "cat", "dog"], "west": ["dog", "eel", "ant"]}

@@ -70,7 +70,7 @@ def test_prompts_of_the_clients_own_differ_and_the_shared_one_says_so(trained, t
     assert capsys.readouterr().err == ""
     own, shared = origin_in(tmp_path / "own"), origin_in(tmp_path / "shared")
     assert (own["whose"], own["alike"]) == ("client", [])
-    assert set(own["accuracy"]) == {"local", "base", "new"}
+    assert set(own["accuracy"]) == {"local", "local (all classes)", "base", "new"}
     assert (shared["whose"], shared["accuracy"]) == ("shared", {}), "nobody measured the shared prompt alone"
     assert (
         "The prompt that all clients share, exported for client 1, learned"
