@@ -13,6 +13,7 @@ from promptfed.export.finished import FinishedRun
 from promptfed.methods.base import Method
 from promptfed.methods.build import build_method
 from promptfed.progress import Progress
+from promptfed.result_notes import below_zero_shot
 from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
 
@@ -75,9 +76,12 @@ def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> 
     newcomer = finished.prompt(None)
     prompts = {c.client: finished.prompt(c.client) if is_own else newcomer for c in experiment.task.clients}
     zero_shot = evaluate(federation.method, federation.prompts(chosen), experiment.task)
+    level = zero_shot.figures.recorded()
+    rows = {"zero_shot": level, "method": evaluate(method, prompts, experiment.task).figures.recorded()}
+    for figures in rows.values():
+        figures["below_zero_shot"] = below_zero_shot(figures, level)
     return {
-        "zero_shot": zero_shot.figures.recorded(),
-        "method": evaluate(method, prompts, experiment.task).figures.recorded(),
+        **rows,
         "held_out": experiment.held_out,
     }
 

@@ -92,7 +92,8 @@ class Training:
             self.engine.verify_frozen()
         self.run.events.write("run_end")
         metrics = self._metrics(evaluations, trained)
-        for note in metrics["notes"]:
+        figures = evaluations[self.experiment.config.method].figures
+        for note in (*self.experiment.model_notes, *figure_notes(self.experiment.task, figures)):
             log.warning(note)
         self.run.write_metrics(metrics)
         return metrics
@@ -116,8 +117,7 @@ class Training:
                 federation = self.experiment.federation(stage, self.engine)
                 state = self._federate(stage, federation, base, checkpoint.state if checkpoint else None)
             if note := self._near_chance(federation, state):
-                log.warning(note)
-                self.progress.note(f"note: {note}")
+                self._warn(note)
             trained[stage] = federation, state
         return trained
 

@@ -39,7 +39,8 @@ def data(tmp_path_factory):
 def finished(data, tmp_path_factory):
     """local-only: everybody's prompt is personal, so that a newcomer's is another one."""
     options = {"data": data["own"], "clients": 3, "shots": 2, "rounds": 1, "method": "local_only",
-               "partition": "classes", "backbone": "tiny", "task_options": {"val_shots": 1, "base_fraction": 0.5}, "method_options": {"lr": 0.5, "n_ctx": 2}}  # fmt: skip
+               "partition": "classes", "backbone": "tiny", "task_options": {"val_shots": 1, "base_fraction": 0.5},
+               "method_options": {"lr": 0.5, "n_ctx": 2}}  # fmt: skip
     config = resolve(build_config(options))
     run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "own", config, label="")
     Training(Experiment.build(config), run).execute()

@@ -27,7 +27,9 @@ def summarise(
 ) -> dict[str, Any]:
     """What ``comparison.json`` holds. A method without a finished run has only its label and the reason."""
     methods: dict[str, Any] = {}
-    features, held_out, new_classes, notes = Cost(), [], [], {}
+    features, held_out = Cost(), []
+    new_classes: list[str] = []
+    notes: dict[str, None] = {}
     for method in plan.methods:
         found = []
         for seed in plan.seeds:

@@ -62,7 +62,8 @@ def small(pictures: Path) -> dict[str, Any]:
     """Options of a run of a second or two."""
     return {
         "data": f"folder:{pictures}", "clients": 3, "shots": 1, "rounds": 3, "baselines": [],
-        "backbone": "tiny", "partition": "classes", "task_options": {"val_shots": 1, "base_fraction": 0.5}, "method_options": {"n_ctx": 2, "local_epochs": 1},
+        "backbone": "tiny", "partition": "classes", "task_options": {"val_shots": 1, "base_fraction": 0.5},
+        "method_options": {"n_ctx": 2, "local_epochs": 1},
     }  # fmt: skip
 
 
