@@ -26,7 +26,7 @@ from promptfed.deployment.take_home import write_site_bundle
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
 from promptfed.evaluation import accuracy, has_choice, local_accuracy, mean_accuracies
 from promptfed.experiment import Experiment, resolve
-from promptfed.methods.base import Method, Shape, shapes
+from promptfed.methods.base import Method
 from promptfed.printable import printable
 from promptfed.prompts import PromptState
 from promptfed.tasks import TASKS
@@ -74,7 +74,7 @@ class Site:
         self.options, self._began = options, began
         self._experiments: dict[str, Experiment] = {}
         self._methods: dict[tuple[str, str], Method] = {}
-        self._expected: dict[tuple[str, str], Mapping[str, Shape]] = {}
+        self._expected: dict[tuple[str, str], PromptState] = {}
 
     def answer(self, content: Any) -> Any:
         """The answer to a packed question; a ``Problem`` if there is none."""
@@ -279,12 +279,13 @@ class Site:
             method, is_own = self._methods[key], work.stage == experiment.config.method
             server = method.server_side(experiment.aggregator() if is_own else Mean(Mean.Config()))
             first = method.init_shared()
-            self._expected = {key: shapes(server.broadcast(first, server.init(first), work.client))}
-        for name, shape in self._expected[key].items():
+            self._expected = {key: server.broadcast(first, server.init(first), work.client)}
+        for name, tensor in self._expected[key].items():
             if name not in shared:
                 raise DeploymentError(f"the server sent a prompt of {work.stage} without '{name}'")
-            if tuple(shared[name].shape) != tuple(shape):
-                raise DeploymentError(f"the server sent '{name}' of shape {tuple(shared[name].shape)}, not {shape}")
+            kinds = [f"{one.dtype} {tuple(one.shape)}" for one in (shared[name], tensor)]
+            if kinds[0] != kinds[1]:
+                raise DeploymentError(f"the server sent '{name}' as {kinds[0]}, not {kinds[1]}")
         if not shared.is_finite():
             raise DeploymentError(f"the server sent a prompt of {work.stage} with numbers that are not finite")
 

@@ -283,3 +283,24 @@ def test_the_server_cannot_ask_for_another_client_or_another_stage(simulate):
         content = codec.pack(words.model_copy(update=change), shared=job.broadcast.shared)
         with pytest.raises(DeploymentError, match="the server asks for"):
             codec.unpack(simulation.grid.nodes[100](content), messages.TrainAnswer)
+
+
+UNFIT = [
+    ({"other": torch.zeros(2, 128)}, "without 'ctx'"),
+    ({}, "without 'ctx'"),
+    ({"ctx": torch.zeros(3, 128)}, "(3, 128), not"),
+    ({"ctx": torch.zeros(2, 128, dtype=torch.int64)}, "int64"),
+    ({"ctx": torch.full((2, 128), float("nan"))}, "not finite"),
+]
+
+
+def test_a_prompt_of_the_server_that_does_not_fit_is_refused_by_the_site(simulate):
+    simulation = simulate()
+    for kind, more in ((messages.Train, {}), (messages.Evaluate, {"part": "test"}), (messages.Finish, {})):
+        for tensors, why in UNFIT:
+            question = kind(agreement=simulation.agreement, stage="promptfl", client=0, round=1, start=0, **more)
+            content = codec.pack(question, shared=PromptState(tensors))
+            with pytest.raises(DeploymentError) as refused:
+                codec.unpack(simulation.grid.nodes[100](content), messages.TrainAnswer)
+            assert why in str(refused.value)
+            assert "the site's log" not in str(refused.value)
