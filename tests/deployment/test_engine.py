@@ -164,7 +164,7 @@ def test_who_does_not_answer_in_time_is_late(simulate):
 def test_who_takes_longer_than_a_client_may_is_late(simulate):
     simulation = simulate()
     simulation.grid.lost.add(200)
-    simulation.engine.client_seconds = 0.1
+    simulation.engine.client_seconds = 2.0
     replies = simulation.engine.run_round(jobs_of(simulation))
     assert [reply.failure for reply in replies] == ["", "late", ""]
     assert replies[1].bytes_down > 1000, "it was asked"
