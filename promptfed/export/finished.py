@@ -24,7 +24,9 @@ from promptfed.kept import carried
 from promptfed.methods.base import Method, Setup
 from promptfed.methods.build import build_method
 from promptfed.personalize.saved import Personalized, load_client, prompt_sha256
+from promptfed.printable import printable
 from promptfed.prompts import PromptState
+from promptfed.readers.content import expected_content
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.tasks.form import Form
@@ -55,6 +57,12 @@ class FinishedRun:
             raise RunError(
                 f"run '{run.path}' has no finished round of {config.method}; promptfed train --resume {run.path}"
             )
+        with expected_content(f"the files of run '{printable(run.path)}'"):
+            clients = [
+                (row["client"], str(row["name"]), str(row.get("domain") or row["name"])) for row in table["clients"]
+            ]
+            classes, templates = (tuple(map(str, table[name])) for name in ("classes", "templates"))
+            examples = str(table.get("examples", "images"))
         if setup is None:
             oracle = None if config.oracle is None else _oracle(run, config, table)
             backbone = AbsentBackbone() if oracle else load_backbone(
@@ -63,17 +71,17 @@ class FinishedRun:
             setup = Setup(
                 backbone,
                 FeatureStore(backbone),
-                classes=tuple(table["classes"]),
-                templates=tuple(table["templates"]),
+                classes=classes,
+                templates=templates,
                 rounds=config.rounds,
                 seed=config.seed,
-                domains=tuple(row.get("domain") or row["name"] for row in table["clients"]),
+                domains=tuple(domain for _, _, domain in clients),
                 oracle=oracle,
             )
         method = build_method(config.method, config.method_options, setup)
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
-        names = {row["client"]: row["name"] for row in table["clients"]}
-        return cls(run, method, server, saved[0], names, table.get("examples", "images"))
+        names = {client: name for client, name, _ in clients}
+        return cls(run, method, server, saved[0], names, examples)
 
     @property
     def keeps_personal_prompts(self) -> bool:

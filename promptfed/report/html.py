@@ -12,7 +12,8 @@ from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import LOST, OracleLedger
 from promptfed.intervals import wilson_interval
 from promptfed.personalize.saved import CURVE
-from promptfed.printable import printable_lines
+from promptfed.printable import printable, printable_lines
+from promptfed.readers.content import expected_content
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
 from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
 from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, interval, notes_below, percent, result_rows
@@ -37,7 +38,9 @@ class Picture:
 def write_report(run: RunDirectory) -> Path:
     """Write ``report.html`` anew from what the run directory holds by now; returns its path."""
     path = run.path / "report.html"
-    write_text(path, render("report.html.j2", _content(run)))
+    with expected_content(f"the files of run '{printable(run.path)}'"):
+        page = render("report.html.j2", _content(run))
+    write_text(path, page)
     return path
 
 

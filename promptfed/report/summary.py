@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.errors import PromptFedError
+from promptfed.readers.content import expected_content
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
 
@@ -28,12 +29,20 @@ def run_summary(path: Path) -> dict[str, Any]:
         about["rounds"] = run.config.rounds
         about["round"] = newest_round(run.stage_folder(run.config.method, is_baseline=False))
         metrics = run.read_metrics()
-        figures = (metrics or {}).get("method") or {}
-        about |= {name: figures.get(name) for name in FIGURES}
+        with expected_content("its metrics"):
+            figures = (metrics or {}).get("method") or {}
+            about |= {name: _figure(figures.get(name)) for name in FIGURES}
         about["state"] = "finished" if metrics else "unfinished"
     except PromptFedError as error:
         about["state"] = f"damaged: {error}"
     return {"name": path.resolve().name, **about}
+
+
+def _figure(value: Any) -> float | None:
+    """``value`` as a figure. Raises TypeError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, float | int | None):
+        raise TypeError(f"a figure is a {type(value).__name__}")
+    return value
 
 
 def _last_change(path: Path) -> float | None:

@@ -18,6 +18,6 @@ def test_no_flip_changes_a_result_silently(tmp_path):
 def test_outcomes_are_counted_by_suite():
     outcomes = [Outcome("a", "1", "said"), Outcome("a", "2", "said"), Outcome("b", "3", "lost")]
     assert table(tally(outcomes)).splitlines()[2:] == [
-        "| a | 2 | 0 | 2 | 0 | 0 | 0 | 0 | 0 |",
-        "| b | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 |",
+        "| a | 2 | 0 | 2 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |",
+        "| b | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1 |",
     ]
