@@ -15,9 +15,12 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 from promptfed.aggregators.base import AGGREGATORS, build_aggregator
@@ -68,22 +71,35 @@ def run_attacks(
 ) -> list[Row]:
     """One row for each rule and attack, by default all of both; ``CLEAN`` is an attack too, and comes first."""
     rows = []
-    for rule in rules or tuple(AGGREGATORS):
-        clean = _attacked(rule, CLEAN, rounds, None)
-        rows.append(clean)
-        rows += [_attacked(rule, attack, rounds, clean.accuracy) for attack in attacks or tuple(ATTACKS)]
+    with torch_threads(1), _quiet():
+        for rule in rules or tuple(AGGREGATORS):
+            clean = _attacked(rule, CLEAN, rounds, None)
+            rows.append(clean)
+            rows += [_attacked(rule, attack, rounds, clean.accuracy) for attack in attacks or tuple(ATTACKS)]
     return rows
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that the refusals are told by."""
+    logger = logging.getLogger("promptfed")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 @cache
-def _experiment() -> Experiment:
-    experiment = Experiment.build(resolve(build_config({"clients": CLIENTS, "rounds": ROUNDS})))
+def _experiment(rounds: int) -> Experiment:
+    experiment = Experiment.build(resolve(build_config({"clients": CLIENTS, "rounds": rounds})))
     experiment.fill_features()
     return experiment
 
 
 def _attacked(rule: str, attack: str, rounds: int, clean: float | None) -> Row:
-    experiment = _experiment()
+    experiment = _experiment(rounds)
     method = experiment.method()
     worker = experiment.worker(method, experiment.config.method)
     if attack != CLEAN:
@@ -139,14 +155,17 @@ def main() -> None:
     parser.add_argument("--rules", default=",".join(AGGREGATORS), help="with commas [all]")
     parser.add_argument("--attacks", default=";".join(ATTACKS), help="with semicolons [all]")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--processes", type=int, default=2, help="rules side by side [2]")
     parser.add_argument("--write", action="store_true", help="put the table into docs/aggregators.md")
     given = parser.parse_args()
-    logging.disable(logging.WARNING)
     rows = []
-    with torch_threads(1):
-        for rule in given.rules.split(","):
-            rows += run_attacks([rule], given.attacks.split(";"), given.rounds)
-            print(table([row for row in rows if row.rule == rule]), flush=True)
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(run_attacks, [rule], given.attacks.split(";"), given.rounds) for rule in given.rules.split(",")
+        ]
+        for job in jobs:
+            rows += job.result()
+            print(table(job.result()), flush=True)
     if given.write:
         write(table(rows))
     fallen = [row for row in rows if row.rule in ROBUST and not row.withstood]

@@ -314,3 +314,59 @@ def test_side_by_side_gives_the_same_prompts_in_the_same_order(federate):
         torch.testing.assert_close(state.shared["ctx"], expected.shared["ctx"], rtol=1e-5, atol=1e-5)
         assert [r.update.loss for r in found] == pytest.approx([r.update.loss for r in replies], rel=1e-4)
         assert [r.update.samples for r in found] == [r.update.samples for r in replies]
+
+
+# ------------------------------------------------------------------------------------- attacks on a whole round
+
+
+HUGE = {
+    "1e38": lambda r: sends(r, filled(r.update.shared, 1e38)),
+    "-1e38": lambda r: sends(r, filled(r.update.shared, -1e38)),
+    "1e12": lambda r: sends(r, filled(r.update.shared, 1e12)),
+    "one number of 1e30": lambda r: sends(
+        r, r.update.shared.map(lambda t: torch.where(torch.arange(t.shape[1]) == 1, 1e30, t))
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HUGE)
+@pytest.mark.parametrize("name", tuple(AGGREGATORS))
+def test_a_huge_update_is_refused_counted_and_costs_nobody_else(federate, name, how):
+    options = {"byzantine": 0} if "krum" in name else {}
+    fed = federate(lambda r: HUGE[how](r) if r.client == 1 else r, server=build_aggregator(name, options))
+    honest = federate(
+        lambda r: replace(r, failure="late") if r.client == 1 else r, server=build_aggregator(name, options)
+    )
+    state, expected, incidents = fed.start(), honest.start(), []
+    for _ in range(2):
+        state, replies = fed.run_round(state, on_incident=incidents.append)
+        expected, _ = honest.run_round(expected)
+        assert replies[1].failure.startswith("refused: client 1 sent a change ")
+    assert state.shared == expected.shared
+    assert state.server == expected.server
+    assert kept(state) == [2, 0, 2]
+    assert [(i.kind, i.client, i.round) for i in incidents] == [("refused", 1, 1), ("refused", 1, 2)]
+
+
+@pytest.mark.parametrize("claim", [10**9, 10**6, 1000])
+def test_a_claim_of_samples_is_bounded_by_what_the_client_has(federate, claim):
+    def lie(reply):
+        return sends(reply, reply.update.shared, samples=claim) if reply.client == 0 else reply
+
+    honest, bounded = federate(), federate(lie, samples={0: 3, 1: 4, 2: 10})
+    assert rounds(bounded, bounded.start(), 1).shared == rounds(honest, honest.start(), 1).shared
+    incidents = []
+    fed = federate(lie)
+    state, replies = fed.run_round(fed.start(), on_incident=incidents.append)
+    if claim > 2 * sum(reply.update.samples for reply in replies[1:]):
+        assert [(i.kind, i.client) for i in incidents] == [("limited", 0)]
+    assert state.shared.is_finite()
+
+
+def test_a_client_that_is_alone_in_its_round_cannot_end_the_run(federate):
+    """With part of the clients a round, one bad reply may be all there is."""
+    fed = federate(lambda r: SPOILED["NaN"][0](r) if r.client == 1 else r, participation=0.34)
+    state = rounds(fed, fed.start(), 12)
+    assert state.round == 12
+    assert kept(state)[1] == 0
+    assert sum(kept(state)) > 0

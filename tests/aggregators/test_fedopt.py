@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from promptfed.aggregators.base import build_aggregator
+from promptfed.prompts import PromptState
+from promptfed.types import Update
 
 
 def run(name, shared, rounds, **options):
@@ -64,3 +66,33 @@ def test_samples_weigh_and_memory_is_kept_by_name(name, state, send, crowd):
     _, later = server.apply(shared, [send(0, prompts[0])], memory)
     assert set(later) == set(memory)
     assert {key.split("/")[1] for key in later} == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["fedadagrad", "fedadam", "fedyogi"])
+@pytest.mark.parametrize("size", [1e22, 1e38, -3.4e38])
+def test_a_change_too_large_to_square_is_left_out_and_training_goes_on(name, size, caplog):
+    """An infinite second moment would stop every later step, without a word."""
+    shared = PromptState({"ctx": torch.zeros(4), "other": torch.zeros(2)})
+    huge = Update(0, PromptState({"ctx": torch.full((4,), size), "other": torch.ones(2)}), 1, 0.0, 0.0)
+    rule = build_aggregator(name, {})
+    server = rule.init(shared)
+    after, memory = rule.apply(shared, [huge], server)
+    assert torch.equal(after["ctx"], shared["ctx"])
+    assert all(torch.equal(memory[key], server[key]) for key in server if key.endswith("/ctx"))
+    assert "'ctx' is left as it was" in caplog.text
+    assert after["other"].min() > 0, "the other tensor moves"
+
+    honest = Update(0, PromptState({"ctx": torch.full((4,), 0.1), "other": torch.ones(2)}), 1, 0.0, 0.0)
+    later, _ = rule.apply(after, [honest], memory)
+    fresh, _ = rule.apply(shared, [honest], server)
+    assert torch.equal(later["ctx"], fresh["ctx"]), "as if the huge one had never been"
+    assert later["ctx"].min() > 0
+
+
+@pytest.mark.parametrize("size", [3e38, -3e38])
+def test_a_step_beyond_float32_is_not_taken(size):
+    shared = PromptState({"ctx": torch.full((4,), size)})
+    rule = build_aggregator("fedavgm", {})
+    after, memory = rule.apply(shared, [Update(0, shared.map(lambda t: -t), 1, 0.0, 0.0)], rule.init(shared))
+    assert after == shared
+    assert memory.is_finite()

@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from promptfed.prompts import PromptState
+
 
 def test_on_a_line_it_is_the_weighted_median(state, merge):
     prompts = [state(0), state(1), state(1e6)]
@@ -38,3 +40,17 @@ def test_four_equal_prompts_outvote_three_far_ones(state, merge):
     far = [state(1e6, 0), state(0, 1e6), state(-1e6, 1e6)]
     found = merge("geometric_median", state(0, 0), [state(1, 1)] * 4 + far)["ctx"]
     np.testing.assert_allclose(found, [1, 1], atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e9, 1e12, 1e18, 1e38])
+@pytest.mark.parametrize("liars", [1, 2, 3])
+def test_how_far_away_an_outlier_is_makes_no_difference(size, liars, merge):
+    """The stopping rule once compared with the mean distance, which the outlier makes: 1e6 already stopped too soon."""
+    draw = torch.Generator().manual_seed(4)
+    shared = PromptState({"ctx": torch.zeros(6, 8)})
+    honest = [PromptState({"ctx": torch.randn(6, 8, generator=draw)}) for _ in range(10 - liars)]
+    near = merge("geometric_median", shared, honest + [PromptState({"ctx": torch.full((6, 8), 1e3)})] * liars)
+    far = merge("geometric_median", shared, honest + [PromptState({"ctx": torch.full((6, 8), size)})] * liars)
+    clean = merge("geometric_median", shared, honest)
+    assert (far - near).norm() < 0.02 * clean.norm() + 0.02
+    assert (far - clean).norm() < 2 * max(p.norm() for p in honest)
