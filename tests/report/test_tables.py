@@ -123,3 +123,38 @@ def test_other_data_have_a_row_each_with_zero_shot_first(metrics: dict[str, Any]
 def test_the_best_is_the_highest_number_and_ties_are_all_best() -> None:
     rows = [("9.5 ± 1.0", "-"), ("10.0 ± 0.1", "-"), ("10.0", "3.0")]
     assert best_cells(rows) == [(False, False), (True, False), (True, True)]
+
+
+def test_intervals_flags_and_notes_stand_beside_the_figures(metrics: dict[str, Any]) -> None:
+    metrics["local_only"] |= {"below_zero_shot": ["base", "HM"], "intervals": {"base": [0.25, 0.355]}}
+    metrics |= {"new_classes": ["pink", "[cyan]"], "notes": ["few test items"]}
+    _, rows = result_rows(metrics)
+    assert [row.flag for row in rows] == ["", "below zero-shot: base, HM", ""]
+    assert rows[1].intervals == ("", "[25.0, 35.5]", "", "")
+    table = results_markdown(metrics)
+    assert "| local-only (below zero-shot: base, HM) | 75.0 ± 3.1 | 30.0 [25.0, 35.5] | 35.0 | 40.0 |" in table
+    assert "new: 2 classes held out, which no client trains on: pink, [cyan]" in table
+    assert "note: few test items" in table
+    console = Console(file=io.StringIO(), width=100)
+    console.print(results_table(metrics))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "below zero-shot: base, HM" in shown
+    assert "[25.0, 35.5]" in shown
+
+
+def test_without_local_accuracy_there_is_a_dash_and_all_classes_have_a_column(metrics: dict[str, Any]) -> None:
+    for key in ("zero_shot", "local_only", "method"):
+        metrics[key] |= {"local": None, "local_std": None, "local_all": 0.25, "local_all_std": 0.05, "hm": None}
+    columns, rows = result_rows(metrics)
+    assert columns == ["local (all classes)", "base", "new"]
+    assert rows[0].cells == ("25.0 ± 5.0", "40.0", "45.0")
+    metrics["method"] |= {"local": 0.5, "local_std": 0.0}
+    columns, rows = result_rows(metrics)
+    assert columns[:2] == ["local", "local (all classes)"]
+    assert [row.cells[0] for row in rows] == ["-", "-", "50.0 ± 0.0"]
+
+
+def test_all_classes_have_no_column_where_they_repeat_local(metrics: dict[str, Any]) -> None:
+    for key in ("zero_shot", "local_only", "method"):
+        metrics[key]["local_all"] = metrics[key]["local"]
+    assert result_rows(metrics)[0] == ["local", "base", "new", "HM"]
