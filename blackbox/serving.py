@@ -17,7 +17,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from promptfed.errors import BackboneError, ConfigError, FormatError, OracleError
+from promptfed.errors import BackboneError, ConfigError, FormatError, OracleError, reason
 from promptfed.readers.files import open_regular
 
 HOST = "127.0.0.1"
@@ -85,7 +85,7 @@ def start_server(model: str, port: int = 0, *, api_key: str | None = None) -> Se
         server = xllamacpp.Server(options)
         address = server.listening_address
     except Exception as error:  # xllamacpp raises what llama.cpp throws
-        shown = " ".join(str(error).split())[:200]
+        shown = reason(error)
         raise OracleError(
             f"the server for '{name}' did not start on port {port} ({shown}); is the port in use? --port takes another"
         ) from error

@@ -22,7 +22,7 @@ from filelock import FileLock
 from promptfed.blackbox.backends import language_model
 from promptfed.blackbox.backends.pretrained import dtype_option, quiet
 from promptfed.blackbox.options import OracleOptions
-from promptfed.errors import BackboneError, ConfigError
+from promptfed.errors import BackboneError, ConfigError, reason
 from promptfed.tasks.form import Form
 from promptfed.tasks.sources.readable import cache_folder
 
@@ -93,7 +93,7 @@ def _made_once(target: Path, make: Callable[[Path], object]) -> Path:
     except BackboneError:
         raise
     except Exception as error:  # the package, transformers and the disk each raise their own
-        shown = " ".join(str(error).split())[:200]
+        shown = reason(error)
         raise BackboneError(
             f"Gemma 3 270M cannot be put into {target.parent} ({shown}); is there room for 1.4 GB? PROMPTFED_CACHE "
             f"names another folder; a damaged package is mended by {EXTRA} --force-reinstall"

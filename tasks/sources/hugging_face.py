@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from promptfed.errors import ConfigError, DataError
+from promptfed.errors import ConfigError, DataError, reason
 from promptfed.printable import printable
 from promptfed.tasks.sources import pixels
 from promptfed.tasks.sources.base import ImageItem, Sample, Source
@@ -123,7 +123,7 @@ def load_tables(path: str) -> dict[str, Any]:
             loaded = datasets.load_dataset(str(local) if local.exists() else path)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise DataError(
-            f"cannot load hf:{path} ({' '.join(str(error).split())[:200]}): check its name and the network; "
+            f"cannot load hf:{path} ({reason(error)}): check its name and the network; "
             "offline, use folder:PATH, or hf:PATH with a folder made by save_to_disk"
         ) from error
     return dict(loaded) if isinstance(loaded, dict) else {"all": loaded}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from promptfed.errors import DataError, unknown_name
+from promptfed.errors import DataError, reason, unknown_name
 from promptfed.tasks.sources import pixels
 from promptfed.tasks.sources.base import ImageItem, Sample, Source
 from promptfed.tasks.sources.class_names import read_class_table
@@ -120,7 +120,7 @@ def opened(name: str, kind: Any, root: Path, **options: Any) -> Any:
         return kind(str(root), download=True, **options)
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"torchvision:{name} is not in {root} and could not be downloaded ({' '.join(str(error).split())[:200]}): "
+            f"torchvision:{name} is not in {root} and could not be downloaded ({reason(error)}): "
             "put its files there, name their folder with --data-root DIR, or use folder:PATH"
         ) from error
 
