@@ -43,7 +43,8 @@ from promptfed.tasks import TASKS
 GRID = Path(__file__).parents[2] / "tests" / "deployment" / "fake_grid.py"
 LIAR, NODE = 1, 200
 KINDS = ("Hello", "Prepare", "Train", "Evaluate", "Finish")
-SLOW = 5.0
+SLOW, HUNG = 5.0, 60.0
+"""Seconds of work, and of the clock: other programs may keep the machine busy."""
 REFUSED, HARMLESS = "refused in one line", "accepted without harm"
 TRACEBACK, HARM = "traceback", "harm to others"
 
@@ -75,7 +76,7 @@ class Stage:
 def run_message_mutants(seed: int = 0, count: int = 800) -> Iterator[Outcome]:
     """Try ``count`` mutants, half of them answers to the server and half questions to a site.
 
-    A mutant that is accepted, since all its fields are what they may be, counts as "no difference" if the others went
+    A mutant that is accepted, since all its fields are what they may be, counts as "accepted" if the others went
     on as before: what a site says of itself within these bounds is its own affair.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -89,16 +90,16 @@ def run_message_mutants(seed: int = 0, count: int = 800) -> Iterator[Outcome]:
 
 
 def _tried(act: Callable[[], str]) -> tuple[Result, str]:
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     try:
         said = act()
     except PromptFedError as error:
         return "lost", f"the server's run ended: {printable(error, 200)}"
     except Exception as error:
         return "traceback", f"{type(error).__name__}: {printable(error, 200)}"
-    if time.monotonic() - began > SLOW:
+    if time.process_time() - worked > SLOW or time.monotonic() - began > HUNG:
         return "hang", said
-    results: dict[str, Result] = {REFUSED: "refused", HARMLESS: "no difference"}
+    results: dict[str, Result] = {REFUSED: "refused", HARMLESS: "accepted"}
     return results.get(said, "traceback" if said.startswith(TRACEBACK) else "lost"), said
 
 
