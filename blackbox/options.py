@@ -18,7 +18,10 @@ class OracleOptions(BaseModel):
     base_url: str | None = Field(None, description="of an OpenAI-compatible server, such as http://127.0.0.1:8080/v1")
     model: str | None = Field(None, description="the model's name on that server")
     api_key_env: str | None = Field(
-        None, description="environment variable that holds the API key; OPENAI_API_KEY if it is set, else no key"
+        None, description="environment variable that holds the API key; by default the usual one of a known provider"
+    )
+    served_model: str | None = Field(
+        None, description="the name that the server answers with, where it is another one than that asked for"
     )
     mode: Literal["auto", "completions", "chat"] = Field(
         "auto", description="endpoint; auto: completions, or chat where there are none (instruction-tuned: say chat)"

@@ -44,7 +44,7 @@ class TokenPromptMethod(BlackBoxMethod):
         """Raises TrainingError if the server's indices mean other tokens than ours."""
         if shared[TAG].tolist() != self.vocabulary.tag.tolist():
             raise TrainingError(
-                f"the server's vocabulary is not the one made here of vocabulary='{self.config.vocabulary}' and "
+                "the server's vocabulary is not the one made here of the options vocabulary and "
                 f"candidates={self.config.candidates}: all parties need the same options, classes and file"
             )
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from promptfed.blackbox.search.base import Tokens
 from promptfed.errors import ConfigError, FormatError
+from promptfed.printable import printable
 from promptfed.readers.text import filled_lines
 from promptfed.tasks.form import Form
 
@@ -32,8 +34,10 @@ BLANK = ""
 class VocabularyConfig(BaseModel):
     """Options that say which tokens there are."""
 
-    vocabulary: str = Field(
-        "bundled", description="candidate tokens: 'bundled', or 'file:PATH' with one a line, the same at all parties"
+    vocabulary: str | tuple[str, ...] = Field(
+        "bundled",
+        description="candidate tokens: 'bundled', 'file:PATH' with one a line (read once, when a run is set up), or a "
+        "list; the same at all parties",
     )
     candidates: int = Field(
         50, ge=2, description="how many of them: the blank, the words of the classes, then the list from its start"
@@ -55,8 +59,8 @@ class Vocabulary:
         if options.candidates > len(every):
             raise ConfigError(
                 f"candidates={options.candidates}, but there are {len(every)}: the blank, the classes' words and "
-                f"vocabulary '{options.vocabulary}'; use --set method.candidates={len(every)} or fewer, or a longer "
-                "list: --set method.vocabulary=file:PATH"
+                f"vocabulary {_named(options.vocabulary)}; use --set method.candidates={len(every)} or fewer, or a "
+                "longer list: --set method.vocabulary=file:PATH"
             )
         return cls(every[: options.candidates])
 
@@ -77,28 +81,55 @@ class Vocabulary:
         return all(0 <= index < len(self.tokens) for index in tokens)
 
 
+def _named(vocabulary: str | Sequence[str]) -> str:
+    return f"'{vocabulary}'" if isinstance(vocabulary, str) else f"of {len(vocabulary)} tokens"
+
+
 def random_tokens(vocabulary: Vocabulary, length: int, stream: torch.Generator) -> Tokens:
     """``length`` tokens but no blanks, drawn independently."""
     return tuple(torch.randint(1, len(vocabulary), (length,), generator=stream).tolist())
 
 
-def _listed(vocabulary: str) -> list[str]:
-    kind, _, path = vocabulary.partition(":")
-    if vocabulary == "bundled":
-        file = BUNDLED
-    elif kind == "file" and path:
-        file = Path(path).expanduser()
-    else:
-        raise ConfigError(f"vocabulary '{vocabulary}' must be 'bundled' or 'file:PATH', a text file, one token a line")
+def read_vocabulary(options: dict[str, Any]) -> dict[str, Any]:
+    """Return method ``options`` in which a vocabulary's file, if one is named, is replaced by its tokens, as many as
+    the method may use. From then on no file is named: runs and bundles carry the tokens.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds something else than tokens.
+    """
+    named = options.get("vocabulary")
+    if not isinstance(named, str) or named == "bundled":
+        return options
+    kind, _, path = named.partition(":")
+    if kind != "file" or not path:
+        raise ConfigError(
+            f"vocabulary '{printable(named, 60)}' must be 'bundled' or 'file:PATH', a text file, one token a line"
+        )
     try:
-        lines = filled_lines(file)
+        lines = filled_lines(Path(path).expanduser())
     except (OSError, FormatError) as error:
-        raise ConfigError(f"vocabulary '{vocabulary}' cannot be read: {error}") from error
-    found = [" ".join(line.split()) for line in lines]
-    for token in found:
+        raise ConfigError(f"vocabulary '{printable(named, 200)}' cannot be read: {error}") from error
+    tokens = tuple(dict.fromkeys(" ".join(line.split()) for line in lines))
+    _check_tokens(tokens[: options["candidates"]])
+    return {**options, "vocabulary": list(tokens[: options["candidates"]])}
+
+
+def _listed(vocabulary: str | Sequence[str]) -> Sequence[str]:
+    if vocabulary == "bundled":
+        return filled_lines(BUNDLED)
+    if isinstance(vocabulary, str):
+        raise ConfigError(
+            f"vocabulary '{printable(vocabulary, 60)}' is no list of tokens: a file is read when a run is set up "
+            "(promptfed train --set method.vocabulary=file:PATH), and never because a run or a bundle names it"
+        )
+    _check_tokens(vocabulary)
+    return vocabulary
+
+
+def _check_tokens(tokens: Sequence[str]) -> None:
+    for token in tokens:
         if len(token) > LONGEST or not token.isprintable():
             raise ConfigError(
-                f"vocabulary '{vocabulary}': '{token[:40]}...' is no token: one a line, of {LONGEST} printable "
+                f"the vocabulary holds '{printable(token, 40)}', which is no token: one a line, of {LONGEST} printable "
                 "characters at most"
             )
-    return found

@@ -19,6 +19,7 @@ from promptfed.blackbox.alone import Alone
 from promptfed.blackbox.backends import check_oracle, check_oracle_options, load_oracle
 from promptfed.blackbox.options import OracleOptions
 from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.vocabulary import read_vocabulary
 from promptfed.config import RunConfig, validate
 from promptfed.engines.base import Engine
 from promptfed.engines.choose import check_engine
@@ -77,6 +78,7 @@ def resolve(config: RunConfig) -> RunConfig:
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
     }
+    sections["method_options"] = read_vocabulary(sections["method_options"])
     check_initial_words(str(sections["method_options"].get("init") or ""))
     if config.oracle is not None:
         check_oracle(config.oracle)

@@ -25,6 +25,7 @@ from promptfed.methods.zero_shot import ZeroShot
 from promptfed.progress import Progress
 from promptfed.prompts import PromptState
 from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
+from promptfed.runs.backbone import check_same_backbone
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue
@@ -101,8 +102,10 @@ class Training:
     def train(self) -> dict[str, tuple[Federation, FederationState]]:
         """All but the tests: each stage's federation after its last round. Raises Interrupted when asked to stop."""
         stages = self._stages()
-        partition = partition_record(self.experiment.task, self.experiment.setup.oracle)
-        check_partition(self.run.read_json("partition.json"), partition, self.run.path)
+        setup, record = self.experiment.setup, self.run.read_json("partition.json")
+        partition = partition_record(self.experiment.task, setup.oracle, setup.backbone)
+        check_partition(record, partition, self.run.path)
+        check_same_backbone(self.run.path, record or {}, setup.backbone)
         saved = {
             stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn) for stage, base in stages
         }

@@ -14,6 +14,7 @@ from promptfed.types import FederatedTask
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from promptfed.backbones.base import Backbone
     from promptfed.blackbox.oracle import Oracle
 
 MOST_TICKS = 60
@@ -54,10 +55,12 @@ def examples(task: FederatedTask) -> str:
     return "texts" if isinstance(first, TextItem) else "images"
 
 
-def partition_record(task: FederatedTask, oracle: Oracle | None = None) -> dict[str, Any]:
+def partition_record(
+    task: FederatedTask, oracle: Oracle | None = None, backbone: Backbone | None = None
+) -> dict[str, Any]:
     """What a run keeps of its task: the table, ``new_classes``, ``templates`` and ``content``, by which
     ``partition_check`` knows it again; where the model is a black box also ``form``, and the fingerprint of the
-    ``oracle`` that examples in that form are put to."""
+    ``oracle`` that examples in that form are put to, else name and fingerprint of the ``backbone``."""
     agreed: dict[str, Any] = {
         "templates": list(task.templates),
         "content": content_record(task),
@@ -66,6 +69,8 @@ def partition_record(task: FederatedTask, oracle: Oracle | None = None) -> dict[
         agreed["form"] = task.form.model_dump(mode="json")
     if oracle is not None:
         agreed["oracle"] = {"name": oracle.name, "fingerprint": oracle.fingerprint}
+    elif backbone is not None:
+        agreed["backbone"] = {"name": backbone.name, "fingerprint": backbone.fingerprint}
     return {**partition_table(task), **agreed}
 
 

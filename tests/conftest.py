@@ -27,8 +27,9 @@ from promptfed.types import ClientData, FederatedTask, Split
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests never read or fill the user's feature cache."""
+    """Tests never read or fill the user's caches, nor the addresses that the user trusts."""
     os.environ["PROMPTFED_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["PROMPTFED_CONFIG"] = str(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,9 @@ class Api(RemoteBackend):
         for word in words:
             end = gap_after(text) + word
             body = {**question(found, self._model, text + end), **found.rules(1), "echo": True, "logprobs": 1}
-            key = hashlib.sha256(json.dumps([self.fingerprint, body], sort_keys=True).encode()).hexdigest()
+            key = hashlib.sha256(
+                json.dumps([self.fingerprint, self.address, body], sort_keys=True).encode()
+            ).hexdigest()
             known = self._cache.get([key]).get(key)  # of a question that was not answered whole
             if known is None:
 
@@ -176,7 +178,7 @@ class Api(RemoteBackend):
 
     async def _post(self, found: Findings, body: Mapping[str, Any], read: Callable[[Reply], T], asking: Asking) -> T:
         def checked(reply: Reply) -> T:
-            checked_model(self._model, reply.get("model"))
+            checked_model(self._model, reply.get("model"), self.options.served_model)
             return read(reply)
 
         return await self.transport.post(found.endpoint, body, checked, asking)

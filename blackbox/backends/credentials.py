@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 from urllib.parse import urlsplit
 
 from promptfed.blackbox.options import OracleOptions
 from promptfed.errors import ConfigError, OracleError
+from promptfed.trust import default_key_variable
 
-USUAL = "OPENAI_API_KEY"
 NO_KEY = "no-key"
 """Sent to servers that want none: the client insists on something."""
 LEAST = 6
 """Shorter "keys" are not cut out of texts: they would take words with them."""
+PART = 12
+"""So many characters of a key, wherever in it, are cut out too."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -32,14 +36,51 @@ class Key:
         return re.sub(r"://[^/\s@'\"]+@", "://[...]@", text)
 
     def kept_out(self, text: str) -> str:
-        """``text`` without the key; for what the model says."""
-        return text.replace(self.value, "[key]") if self.is_secret and len(self.value) >= LEAST else text
+        """``text`` without the key and without any ``PART`` characters of it; for what the model says."""
+        if not self.is_secret or len(self.value) < LEAST:
+            return text
+        text = text.replace(self.value, "[key]")
+        if not any(part in text for part in self._parts):
+            return text
+        hidden = [False] * len(text)
+        for part in self._parts:
+            at = text.find(part)
+            while at >= 0:
+                hidden[at : at + PART] = [True] * PART
+                at = text.find(part, at + 1)
+        shown = []
+        for place, character in enumerate(text):
+            if not hidden[place]:
+                shown.append(character)
+            elif place == 0 or not hidden[place - 1]:
+                shown.append("[key]")
+        return "".join(shown)
+
+    def clean(self, value: Any) -> Any:
+        """JSON ``value`` with ``kept_out`` of every text in it, names included."""
+        if isinstance(value, str):
+            return self.kept_out(value) if len(value) >= LEAST else value
+        if isinstance(value, list):
+            return [self.clean(entry) for entry in value]
+        if isinstance(value, dict):
+            return {self.clean(name): self.clean(entry) for name, entry in value.items()}
+        return value
+
+    @cached_property
+    def _parts(self) -> list[str]:
+        return [self.value[at : at + PART] for at in range(len(self.value) - PART + 1)]
 
 
 def read_key(options: OracleOptions) -> Key:
-    """From the variable ``api_key_env``, else OPENAI_API_KEY, else none. Raises OracleError if it is not set."""
-    value = os.environ.get(options.api_key_env or USUAL, "").strip()
+    """From the variable ``api_key_env``, else the usual one of the address's provider (``promptfed.trust``), else none.
+
+    Raises OracleError if it is not set, or holds what no header can carry.
+    """
+    variable = options.api_key_env or default_key_variable(options.base_url)
+    value = os.environ.get(variable, "").strip() if variable else ""
     if value:
+        if not value.isascii() or not value.isprintable():
+            raise OracleError(f"{_named(str(variable))} holds characters that no key has: copy the key into it again")
         return Key(value, True)
     if options.api_key_env is None:
         return Key(NO_KEY, False)

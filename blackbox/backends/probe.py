@@ -22,6 +22,7 @@ from promptfed.blackbox.backends.label_scoring import (
 )
 from promptfed.blackbox.backends.transport import Asking, Endpoint, Refused, Transport, Unanswerable, Unusable
 from promptfed.errors import OracleError
+from promptfed.printable import printable
 from promptfed.readers.json_reader import parse_json
 from promptfed.tasks.form import Form
 
@@ -84,16 +85,23 @@ def gap_after(text: str) -> str:
     return "" if not text or text[-1].isspace() else " "
 
 
-def checked_model(asked: str, said: object) -> None:
-    """Raises OracleError if an answer comes from another model than was asked for. Dates, folders and endings that
-    servers add to a name or leave out are the same model (gpt-4o: gpt-4o-2024-08-06)."""
+def checked_model(asked: str, said: object, served: str | None = None) -> None:
+    """Raises OracleError if an answer comes from another model than was asked for (or than ``served``, if given).
+    Dates, folders and endings that servers add to a name or leave out are the same model (gpt-4o: gpt-4o-2024)."""
     if not isinstance(said, str) or not said:
+        return
+    if served is not None:
+        if said != served:
+            raise OracleError(
+                f"the server answers with model '{printable(said, 80)}', not with '{printable(served, 80)}', as "
+                "oracle.served_model says"
+            )
         return
     one, other = (name.lower().rsplit("/", 1)[-1].removesuffix(".gguf") for name in (asked, said))
     if not (one.startswith(other) or other.startswith(one)):
         raise OracleError(
-            f"the server answers with model '{said[:80]}', not with '{asked}': use --model with a name that it knows, "
-            "or start it with that model"
+            f"the server answers with model '{printable(said, 80)}', not '{asked}': if you mean that one, "
+            f"say --set oracle.served_model='{printable(said, 80)}'; else use --model with a name that it knows"
         )
 
 
@@ -260,7 +268,7 @@ class Probe:
 
     async def _post(self, endpoint: Endpoint, body: Mapping[str, Any], read: Callable[[Reply], T]) -> T:
         def checked(reply: Reply) -> T:
-            checked_model(self.model, reply.get("model"))
+            checked_model(self.model, reply.get("model"), self.options.served_model)
             return read(reply)
 
         return await self.transport.post(endpoint, body, checked, self.asking, patience=PATIENCE)

@@ -173,7 +173,7 @@ class PromptEmbeds(RemoteBackend):
         }
 
         def checked(reply: Reply) -> T:
-            checked_model(model, reply.get("model"))
+            checked_model(model, reply.get("model"), self.options.served_model)
             return read(reply)
 
         return await self.transport.post("completions", body, checked, asking, patience, size=len(vectors))

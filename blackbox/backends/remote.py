@@ -21,6 +21,7 @@ from promptfed.blackbox.cache import AnswerCache
 from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
 from promptfed.blackbox.options import OracleOptions
 from promptfed.tasks.form import Form
+from promptfed.trust import normal_address
 
 T = TypeVar("T")
 Words = tuple[str, ...]
@@ -37,6 +38,9 @@ class Probed(Backend):
     every answer, so that scores of two kinds never mix."""
 
     _found: dict[Words, str]
+    address: str = ""
+    """Where it is. Who it is says ``fingerprint``: the same model at another address is the same model, whose answers
+    are kept apart all the same."""
 
     @abstractmethod
     def probe(self, words: Words, budget: Budget) -> str:
@@ -53,13 +57,13 @@ class Probed(Backend):
                 self._found[words] = known.text
 
     def fingerprint_of(self, query: Query) -> str:
-        return _sha256([self.fingerprint, self._found[self.words(query)]])
+        return _sha256([self.fingerprint, self.address, self._found[self.words(query)]])
 
     def words(self, query: Query) -> Words:
         return tuple(map(self.form.word, query.classes)) if isinstance(query, ScoreQuery) else ()
 
     def probe_key(self, words: Words) -> str:
-        return _sha256([self.fingerprint, "probe", words])
+        return _sha256([self.fingerprint, self.address, "probe", words])
 
 
 class RemoteBackend(Probed):
@@ -70,7 +74,8 @@ class RemoteBackend(Probed):
 
     def __init__(self, form: Form, options: OracleOptions, described: Sequence[object]) -> None:
         self.form, self.options, self._found = form, options, {}
-        said = [self.name, options.base_url, options.model, options.mode, options.scoring, options.top_logprobs]
+        self.address = normal_address(options.base_url or "")
+        said = [self.name, options.model, options.served_model, options.mode, options.scoring, options.top_logprobs]
         said += [] if options.choice_tokens is None else [options.choice_tokens]
         self.fingerprint = _sha256([*said, form.template, form.preamble, dict(form.words), *described])
         self._loop: asyncio.AbstractEventLoop | None = None

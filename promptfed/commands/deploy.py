@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.opened import open_run
 from promptfed.errors import ConfigError, FormatError
 from promptfed.printable import printable
 from promptfed.readers.text import filled_lines
@@ -36,6 +37,10 @@ def eval_(
     ] = None,
     data_root: options.DataRoot = None,
     partition: options.Partition = None,
+    backbone: options.SameBackbone = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
     """Score a run's prompts on the test images again, and on other data sets'.
@@ -59,9 +64,9 @@ def eval_(
     from promptfed.report.consoles import messages, output
     from promptfed.report.live import LiveProgress
     from promptfed.report.tables import cross_data_table, domains_table, results_table
-    from promptfed.runs.directory import RunDirectory
 
-    finished = FinishedRun.load(RunDirectory.open(run))
+    folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
+    finished = FinishedRun.load(folder)
     changed = options.given({"data_root": data_root, "partition": partition})
     with nullcontext(Progress()) if json else LiveProgress(messages()) as progress:
         rows = score(finished, data or (), changed, progress)
@@ -90,6 +95,10 @@ def export(
         bool, typer.Option("--shared", help="The shared prompt alone, without anything of the client's own.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    backbone: options.SameBackbone = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
     """Write a client's prompt as a self-contained bundle, usable without promptfed too.
@@ -110,11 +119,11 @@ def export(
     from promptfed.export.bundle import write_bundle
     from promptfed.export.finished import FinishedRun
     from promptfed.export.origin import same_prompts
-    from promptfed.runs.directory import RunDirectory
 
     if all_ == (client is not None):
         raise ConfigError("say whose prompt to export: either --client K or --all")
-    finished = FinishedRun.load(RunDirectory.open(run))
+    folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
+    finished = FinishedRun.load(folder)
     if client is not None:
         folders = {client: out or run / "bundles" / f"client-{client}"}
     else:
@@ -161,6 +170,7 @@ def predict(
     keep_features: Annotated[
         bool, typer.Option("--keep-features", help="Keep the images' features in the cache, for other runs on them.")
     ] = False,
+    trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
     """Classify image files or texts with an exported prompt.
@@ -197,7 +207,7 @@ def predict(
             raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
         sealed = read_blackbox_bundle(bundle)
         kind = {"texts": "text", "questions": "question"}.get(sealed.meta.examples, kind)
-        asked = load_bundles_oracle(sealed, oracle, device, **changed)
+        asked = load_bundles_oracle(sealed, oracle, device, trust_address=trust_address, **changed)
         if not keep_features:
             asked.backend.leave_no_features()
         files = find_image_files(wanted) if kind == "path" else None
@@ -209,12 +219,13 @@ def predict(
     else:
         from promptfed.backbones import load_backbone
         from promptfed.backbones.features import FeatureStore
-        from promptfed.export.bundle import read_bundle
+        from promptfed.export.bundle import check_named_backbone, read_bundle
         from promptfed.export.predict import Predictor
 
         if oracle is not None or changed:
             raise ConfigError("this bundle is for a backbone, not for a black box; leave out the options of an oracle")
         read = read_bundle(bundle)
+        check_named_backbone(read, backbone)
         model = load_backbone(
             backbone or read.meta.backbone.name, device=device, precision=read.meta.backbone.precision
         )

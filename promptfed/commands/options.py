@@ -64,6 +64,14 @@ Model = Annotated[str | None, typer.Option("--model", help="The model's name on 
 ApiKeyEnv = Annotated[
     str | None, typer.Option("--api-key-env", help="Environment variable that holds the API key.", metavar="NAME")
 ]
+TrustAddress = Annotated[
+    bool,
+    typer.Option("--trust-address", help="Use the server that the file names, and remember it: its address is shown."),
+]
+SameBackbone = Annotated[
+    str | None,
+    typer.Option("--backbone", help="The same weights in another place, such as open_clip:MODEL/FILE.", metavar="NAME"),
+]
 MaxCalls = Annotated[Number, typer.Option("--max-calls", help="Oracle calls that the run may make.", metavar="N")]
 MaxTokens = Annotated[Number, typer.Option("--max-tokens", help="Oracle tokens that the run may use.", metavar="N")]
 MaxUsd = Annotated[Number, typer.Option("--max-usd", help="US dollars that the run may cost.", metavar="USD")]
@@ -162,9 +170,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON 
 
 ORACLE_FLAGS = ("base_url", "model", "api_key_env", "max_calls", "max_tokens", "max_usd")
 """Flags that are options of the oracle."""
-RAISED = ("api_key_env", "max_calls", "max_tokens", "max_usd")
+RAISED = ("base_url", "api_key_env", "max_calls", "max_tokens", "max_usd")
 """Those of them that a run which goes on may be given anew: they change nothing of what it computes."""
-MOVED = ("engine", "actors", "ray_address", "client_seconds")
+MOVED = ("backbone", "engine", "actors", "ray_address", "client_seconds")
 """Other flags of which the same is true: where the clients' work is done."""
 
 
@@ -197,4 +205,29 @@ def _trained_share(held_out: str) -> float:
 
 def config_from(flags: dict[str, Any], config: Path | None, settings: list[str] | None) -> RunConfig:
     """Defaults < config file < flags < --set. Raises ConfigError."""
-    return build_config(read_yaml(config) if config else {}, given(flags), parse_settings(settings or []))
+    flags = dict(flags)
+    is_confirmed = bool(flags.pop("trust_address", False))
+    file = read_yaml(config) if config else {}
+    typed, settled = given(flags), parse_settings(settings or [])
+    return build_config(_admitted(file, typed, settled, f"config file '{config}'", is_confirmed), typed, settled)
+
+
+def _admitted(file: Options, typed: Options, settled: Options, what: str, is_confirmed: bool) -> Options:
+    """``file`` with the server, key variable and cluster that may be used; those on the command line are remembered."""
+    from promptfed.trust import admitted, check_cluster, trust
+
+    line = {**_section_of(typed), **_section_of(settled)}
+    address, variable = line.get("base_url"), line.get("api_key_env")
+    check_cluster(file.get("ray_address"), what, settled.get("ray_address", typed.get("ray_address")))
+    named = _section_of(file)
+    if named.get("base_url") is None and named.get("api_key_env") is None:
+        if isinstance(address, str):
+            trust(address, variable if isinstance(variable, str) else None)
+        return file
+    used = admitted(named, what, base_url=address, api_key_env=variable, trust_address=is_confirmed)
+    return {**file, "oracle_options": used}
+
+
+def _section_of(options: Options) -> Options:
+    section = options.get("oracle_options")
+    return section if isinstance(section, dict) else {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.opened import open_run
 from promptfed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def personalize(
     l2_to_global: Pull = None,
     interpolate: Interpolate = EVERY_TENTH,
     space: Space = None,
+    backbone: options.SameBackbone = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
     """Fine-tune a run's shared prompt on every client, and mix the two as each client's validation images say.
@@ -82,11 +87,10 @@ def personalize(
     from promptfed.report.consoles import messages, output
     from promptfed.report.html import write_report
     from promptfed.report.interpolation import curve_table
-    from promptfed.runs.directory import RunDirectory
     from promptfed.tasks.partition_check import check_partition
     from promptfed.tasks.show import partition_record
 
-    folder = RunDirectory.open(run)
+    folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
     flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space}
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
     chosen = validate(PersonalizeOptions, values, "personalize option")
@@ -133,6 +137,10 @@ def onboard(
         Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/NAME].", metavar="BUNDLE")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    backbone: options.SameBackbone = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
     """Give a client that never took part a prompt of its own: few shots, no federation.
@@ -154,14 +162,13 @@ def onboard(
     from promptfed.personalize.onboard import OnboardOptions
     from promptfed.personalize.onboard import onboard as take_in
     from promptfed.report.consoles import messages, output
-    from promptfed.runs.directory import RunDirectory
     from promptfed.tasks.sources import load_source
 
     flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space,
              "shots": shots, "val_shots": val_shots}  # fmt: skip
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
     chosen = validate(OnboardOptions, values, "onboard option")
-    folder = RunDirectory.open(run)
+    folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
     if folder.config.oracle is not None:
         raise ConfigError(
             f"onboard tunes by gradients, which the black box of '{run}' has none of: give the newcomer the shared "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.opened import admitted_oracle
 from promptfed.errors import ConfigError, OracleError, PromptFedError
 from promptfed.printable import printable
 
@@ -39,6 +40,7 @@ def train(
     base_url: options.BaseUrl = None,
     model: options.Model = None,
     api_key_env: options.ApiKeyEnv = None,
+    trust_address: options.TrustAddress = False,
     max_calls: options.MaxCalls = None,
     max_tokens: options.MaxTokens = None,
     max_usd: options.MaxUsd = None,
@@ -106,7 +108,7 @@ def train(
     raised: dict[str, Any] = {}
     moved: dict[str, Any] = {}
     if resume is None:
-        folder = _create(flags, run, config, set_)
+        folder = _create({**flags, "trust_address": trust_address}, run, config, set_)
     else:
         refused = [
             f"--{name.replace('_', '-')}"
@@ -116,9 +118,15 @@ def train(
         if refused:
             raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
         from promptfed.runs.directory import RunDirectory
+        from promptfed.trust import check_cluster
 
         folder = RunDirectory.open(resume)
+        check_cluster(folder.config.ray_address, f"run '{resume}'", ray_address)
         raised = options.given({name: flags[name] for name in options.RAISED}).get("oracle_options", {})
+        if folder.config.oracle is not None:
+            named, file = folder.config.oracle_options, f"run '{resume}'"
+            used = admitted_oracle(named, file, base_url, api_key_env, trust_address)
+            raised |= {name: value for name, value in used.items() if value != named.get(name)}
         moved = options.given({name: flags[name] for name in options.MOVED})
     _execute(folder, quiet, json, raised, moved, is_new=resume is None)
 

@@ -8,7 +8,7 @@
     README.md                  what is sent, and how to use it with and without promptfed
 
 A method that deploys more than one prompt (a re-mapping of scores, a vote) has those of the middle files that there
-are; ``complete`` says whether they are all of it. No key is in it, only the name of the variable that holds one.
+are; ``complete`` says whether they are all of it. No key is in it, nor the name of a variable or a local file.
 """
 
 from __future__ import annotations
@@ -49,13 +49,18 @@ from promptfed.export.origin import Origin
 from promptfed.kept import kept_of
 from promptfed.methods.base import Method
 from promptfed.methods.zero_shot import ZeroShot
+from promptfed.printable import LONGEST, printable
 from promptfed.prompts import PromptState
 from promptfed.readers.tensors import parse_tensors
 from promptfed.tasks.form import Form
+from promptfed.trust import admitted, is_local_file
 from promptfed.types import ClientPrompt
 
-ONLY_OF_A_RUN = {"max_calls", "max_tokens", "max_usd"}
-"""Options of an oracle that a bundle leaves to whoever uses it."""
+ABOUT_THE_MODEL = (
+    "base_url", "model", "served_model", "mode", "scoring", "top_logprobs", "choice_tokens", "soft_dim", "soft_std",
+    "side", "usd_per_million_prompt_tokens", "usd_per_million_completion_tokens",
+)  # fmt: skip
+"""Options of an oracle that a bundle says. The others are the user's own: keys, files, budgets, rates."""
 
 
 class OracleMeta(BaseModel):
@@ -160,7 +165,7 @@ def make_blackbox_bundle(
             name=config.oracle or "",
             fingerprint=oracle.fingerprint,
             precision=config.precision,
-            options={name: value for name, value in config.oracle_options.items() if name not in ONLY_OF_A_RUN},
+            options={name: v for name, v in config.oracle_options.items() if name in ABOUT_THE_MODEL},
         ),
         form=oracle.form,
         examples=examples,  # type: ignore[arg-type]
@@ -172,6 +177,12 @@ def make_blackbox_bundle(
 def read_blackbox_bundle(folder: Path) -> BlackBoxBundle:
     """The bundle in ``folder``. Raises BundleError naming what is missing, damaged or of another format."""
     meta = read_meta(folder, BlackBoxMeta)
+    vocabulary = meta.method_options.get("vocabulary")
+    if isinstance(vocabulary, str) and vocabulary != "bundled":
+        raise BundleError(
+            f"bundle '{folder}' names a file for its vocabulary ('{printable(vocabulary, LONGEST)}'), which is not "
+            "read: a bundle holds its tokens itself; export it again with this version of promptfed"
+        )
     files = {name: verified(folder, name, meta) for name in (PROMPT, TEXT, SOFT, PIXELS) if name in meta.sha256}
     try:
         if PROMPT not in files:
@@ -185,15 +196,30 @@ def read_blackbox_bundle(folder: Path) -> BlackBoxBundle:
         raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
 
 
-def load_bundles_oracle(bundle: BlackBoxBundle, name: str | None = None, device: str = "cpu", **changed: Any) -> Oracle:
+def load_bundles_oracle(
+    bundle: BlackBoxBundle, name: str | None = None, device: str = "cpu", *, trust_address: bool = False, **changed: Any
+) -> Oracle:
     """The oracle that ``bundle`` was made for, or the same one under another ``name`` or with ``changed`` options.
 
-    Raises BundleError, naming both, if it is another one.
+    A bundle may be a stranger's: its address is used only if the user named it before or says ``trust_address``, a
+    key's variable and files of this machine only if the user names them.
+
+    Raises BundleError, naming both, if it is another one; ConfigError for what the user has to name.
     """
     from promptfed.blackbox.backends import load_oracle
 
     meta = bundle.meta
-    options = validate(OracleOptions, {**meta.oracle.options, **changed}, "oracle option")
+    told = {option: value for option, value in meta.oracle.options.items() if option in ABOUT_THE_MODEL}
+    kind, _, file = meta.oracle.name.partition(":")
+    if name is None and kind in ("local", "clip") and is_local_file(file):
+        raise ConfigError(
+            f"the bundle was made for a model in a file or folder ('{printable(file, LONGEST)}'), which a bundle "
+            f"cannot choose here: name your copy of it by --oracle {kind}:PATH"
+        )
+    if (name or meta.oracle.name) in ("api", "embeds"):
+        access = {option: changed.pop(option, None) for option in ("base_url", "api_key_env")}
+        told = admitted(told, "the bundle", **access, trust_address=trust_address, strict=False)
+    options = validate(OracleOptions, {**told, **changed}, "oracle option")
     oracle = load_oracle(name or meta.oracle.name, meta.form, options, device=device, precision=meta.oracle.precision)
     if oracle.fingerprint != meta.oracle.fingerprint:
         raise BundleError(

@@ -11,6 +11,7 @@ from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.answers import final_answer
 from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.token_prompt import TokenPromptMethod
 from promptfed.errors import ConfigError
 from promptfed.export.blackbox_bundle import BlackBoxBundle
 from promptfed.export.predict import Prediction, checked_classes, ranked, unlabelled
@@ -37,6 +38,8 @@ class BlackBoxPredictor:
         )
         self.bundle, self.oracle = bundle, oracle
         self.method = build_method(meta.method, meta.method_options, plain)
+        if isinstance(self.method, TokenPromptMethod):
+            self.method.check_agreed(bundle.shared)  # the tokens are those whose digest is in the checked prompt
 
     def predict(self, examples: Sequence[str], classes: Sequence[str] | None = None, top: int = 5) -> list[Prediction]:
         """The ``top`` best classes of every text (of an image bundle: image file); of questions, what is answered.

@@ -177,10 +177,10 @@ def _commands(bundle: BlackBoxBundle) -> str:
         lines = ['promptfed predict . "How many are left?"', "promptfed predict . --file questions.txt"]
     else:
         lines = ['promptfed predict . "Where is it?"', "promptfed predict . --file texts.txt        one text a line"]
-    key = meta.oracle.options.get("api_key_env")
+    key = " Say which variable holds your key by `--api-key-env NAME`." if meta.oracle.options.get("base_url") else ""
     note = "\n\nEvery new text is a request that may cost money; answers are kept and not paid for twice."
     paid = note if meta.oracle.options.get("base_url") else ""
-    return "\n".join(f"    {line}" for line in lines) + paid + (f" The key is read from `{key}`." if key else "")
+    return "\n".join(f"    {line}" for line in lines) + paid + key
 
 
 def _without(bundle: BlackBoxBundle) -> str:

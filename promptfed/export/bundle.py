@@ -20,7 +20,7 @@ from torch import Tensor
 
 from promptfed.backbones.base import Backbone
 from promptfed.config import RunConfig
-from promptfed.errors import BundleError, FormatError, RunError
+from promptfed.errors import BundleError, ConfigError, FormatError, RunError
 from promptfed.export.folder import (
     CONFIG,
     FEATURES,
@@ -41,8 +41,10 @@ from promptfed.export.folder import write_bundle as write_bundle
 from promptfed.export.origin import Origin
 from promptfed.export.readme import readme
 from promptfed.methods.base import Method
+from promptfed.printable import LONGEST, printable
 from promptfed.prompts import PromptState
 from promptfed.readers.tensors import parse_tensors
+from promptfed.trust import is_local_file
 from promptfed.types import ClientPrompt
 
 
@@ -141,6 +143,16 @@ def check_backbone(bundle: Bundle, backbone: Backbone) -> None:
         f"({made_for.precision}, fingerprint {made_for.fingerprint[:12]}) and does not fit backbone '{backbone.name}' "
         f"(fingerprint {backbone.fingerprint[:12]}): {fix}, or export again from a run with '{backbone.name}'"
     )
+
+
+def check_named_backbone(bundle: Bundle, given: str | None) -> None:
+    """Raises ConfigError if the bundle's backbone is a file of the machine it was made on: the user names the copy."""
+    name = bundle.meta.backbone.name
+    if given is None and name.startswith("open_clip:") and is_local_file(name):
+        raise ConfigError(
+            f"the bundle was made for weights in a file ('{printable(name, LONGEST)}'), which a bundle cannot choose "
+            "here: name your copy of it by --backbone open_clip:MODEL/FILE"
+        )
 
 
 def is_for_black_box(folder: Path) -> bool:

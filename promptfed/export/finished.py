@@ -27,6 +27,7 @@ from promptfed.personalize.saved import Personalized, load_client, prompt_sha256
 from promptfed.printable import printable
 from promptfed.prompts import PromptState
 from promptfed.readers.content import expected_content
+from promptfed.runs.backbone import check_same_backbone
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.tasks.form import Form
@@ -68,6 +69,7 @@ class FinishedRun:
             backbone = AbsentBackbone() if oracle else load_backbone(
                 config.backbone, device=config.device, precision=config.precision
             )  # fmt: skip
+            check_same_backbone(run.path, table, backbone)
             setup = Setup(
                 backbone,
                 FeatureStore(backbone),

@@ -25,7 +25,7 @@ from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
 from promptfed.blackbox.method import BlackBoxMethod
 from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig
-from promptfed.errors import BundleError, ConfigError
+from promptfed.errors import BundleError, ConfigError, TrainingError
 from promptfed.export.blackbox_bundle import (
     BlackBoxBundle,
     load_bundles_oracle,
@@ -155,9 +155,9 @@ def test_a_text_bundle_comes_back_as_it_went_out(text: BlackBoxBundle, tmp_path:
         read_bundle(folder)
 
 
-def test_what_a_run_may_spend_stays_with_the_run_and_a_key_is_only_named(text: BlackBoxBundle, tmp_path: Path) -> None:
+def test_what_a_run_may_spend_and_where_its_key_is_stay_with_the_run(text: BlackBoxBundle, tmp_path: Path) -> None:
     config = json.loads((write_bundle(tmp_path / "b", text) / "promptfed_config.json").read_text())
-    assert config["oracle"]["options"] == {"api_key_env": "MY_KEY", "model": "m"}
+    assert config["oracle"]["options"] == {"model": "m"}
     assert config["oracle"]["fingerprint"] == "a" * 64
 
 
@@ -312,3 +312,87 @@ def test_the_page_of_a_sentence_encoder_compares_descriptions(text: BlackBoxBund
     [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.stdout == "hot\n", done.stderr
+
+
+# ------------------------------------------------------------------------------------------- a stranger's bundle
+
+
+def changed_by_a_stranger(folder: Path, change: dict[str, object]) -> Path:
+    """The bundle in ``folder`` with other ``oracle`` options, ``form`` fields or method options in its config."""
+    config = json.loads((folder / "promptfed_config.json").read_text())
+    for path, value in change.items():
+        place = config
+        *parts, last = path.split(".")
+        for part in parts:
+            place = place[part]
+        place[last] = value
+    (folder / "promptfed_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("variable", ["HOME", "PATH", "AWS_SECRET_ACCESS_KEY"])
+def test_a_strangers_bundle_chooses_neither_server_nor_key(
+    text: BlackBoxBundle, tmp_path: Path, stub_server, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("PROMPTFED_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv(variable, "a secret of mine")
+    stub = stub_server()
+    options = {"base_url": stub.base_url, "api_key_env": variable, "model": "toy-1", "embeddings": "/etc", "retries": 0}
+    folder = write_bundle(tmp_path / "b", text)
+    bundle = read_blackbox_bundle(changed_by_a_stranger(folder, {"oracle.name": "api", "oracle.options": options}))
+    with pytest.raises(ConfigError, match=re.escape(f"'{stub.base_url}'") + ".*--trust-address"):
+        load_bundles_oracle(bundle)
+    assert stub.asked == []
+    with pytest.raises(BundleError, match="does not fit") as refused:  # another fingerprint: the address was admitted
+        load_bundles_oracle(bundle, trust_address=True)
+    match = re.search(r"does not fit oracle 'api' \(fingerprint (\w+)", str(refused.value))
+    assert match is not None
+    loaded = []
+    monkeypatch.setattr(
+        "promptfed.blackbox.backends.load_oracle",
+        lambda name, form, options, **_: loaded.append(options) or Oracle(Thermometer(form)),
+    )
+    load_bundles_oracle(bundle)
+    assert (loaded[0].base_url, loaded[0].api_key_env, loaded[0].embeddings) == (stub.base_url, None, None)
+    load_bundles_oracle(bundle, api_key_env="MINE")
+    assert loaded[1].api_key_env == "MINE"
+
+
+@pytest.mark.parametrize("name", ["file:/etc/hostname", "file:~/.ssh/config", "/etc/passwd"])
+def test_a_strangers_bundle_names_no_file_for_its_tokens(text: BlackBoxBundle, tmp_path: Path, name: str) -> None:
+    folder = changed_by_a_stranger(write_bundle(tmp_path / "b", text), {"method_options.vocabulary": name})
+    with pytest.raises(BundleError, match="names a file for its vocabulary"):
+        read_blackbox_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["local:/proc/self", "local:../models/mine", "clip:open_clip:ViT-B-32/~/w.pt"])
+def test_a_strangers_bundle_names_no_model_file(text: BlackBoxBundle, tmp_path: Path, name: str) -> None:
+    folder = changed_by_a_stranger(write_bundle(tmp_path / "b", text), {"oracle.name": name})
+    with pytest.raises(ConfigError, match="name your copy of it by --oracle"):
+        load_bundles_oracle(read_blackbox_bundle(folder))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}{{ prompt }}{{ text }}",
+        "{{ 'a' * 3000000000 }}{{ prompt }}{{ text }}",
+        "{{ prompt }}{{ text }}{{ 'x' | center(10000000000) }}",
+    ],
+)
+def test_a_strangers_template_costs_nothing(text: BlackBoxBundle, tmp_path: Path, template: str) -> None:
+    folder = changed_by_a_stranger(write_bundle(tmp_path / "b", text), {"form.template": template})
+    with pytest.raises(BundleError, match=r"wrong in form\.template"):
+        read_blackbox_bundle(folder)
+
+
+def test_a_bundle_carries_its_own_tokens_under_the_digest_of_its_prompt(setup: Setup, tmp_path: Path) -> None:
+    tokens = ["uno", "due", "tre"]
+    method = build_method("fedbdpl", {"vocabulary": tokens, "candidates": 6}, setup)
+    folder = write_bundle(tmp_path / "b", bundled(method, "fedbdpl", method.init_shared()))
+    back = read_blackbox_bundle(folder)
+    assert back.meta.method_options["vocabulary"] == tokens
+    assert BlackBoxPredictor(back, setup.oracle).predict(["fire"])[0].ranked[0][0] == "hot"
+    other = read_blackbox_bundle(changed_by_a_stranger(folder, {"method_options.vocabulary": ["uno", "due", "my key"]}))
+    with pytest.raises(TrainingError, match="vocabulary is not the one"):
+        BlackBoxPredictor(other, setup.oracle)

@@ -23,7 +23,14 @@ def test_where_a_key_comes_from(monkeypatch):
     assert read_key(OracleOptions()).value == NO_KEY
     assert read_key(OracleOptions(api_key_env="MY_KEY")).value == SECRET
     monkeypatch.setenv("OPENAI_API_KEY", "another-one")
-    assert read_key(OracleOptions()).value == "another-one"
+    assert read_key(OracleOptions(base_url="https://api.openai.com/v1")).value == "another-one"
+    for address in (
+        "http://api.openai.com/v1",
+        "https://api.openai.com.example/v1",
+        "http://127.0.0.1:1/v1",
+        None,
+    ):
+        assert read_key(OracleOptions(base_url=address)).value == NO_KEY
     assert read_key(OracleOptions(api_key_env="MY_KEY")).value == SECRET
     with pytest.raises(OracleError, match="environment variable OTHER_KEY is not set"):
         read_key(OracleOptions(api_key_env="OTHER_KEY"))
