@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sqlite3
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from promptfed.blackbox.candidate import Answer
+from promptfed.blackbox.database import connect, patiently
 from promptfed.tasks.sources.readable import cache_folder
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,9 @@ MOST_NAMES = 500
 """Keys looked up by one statement; SQLite allows 999 parameters everywhere."""
 RECENT = 50_000
 """Answers kept in memory beside the file: some 20 MB of label scores."""
-TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID"
+TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT, checksum TEXT) WITHOUT ROWID"
+
+INSERT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)"
 
 
 class AnswerCache:
@@ -55,14 +59,14 @@ class AnswerCache:
             return
         with self._lock:
             self._remember({key: answer for key, answer in answers.items() if key not in self._memory})
-            rows = [(key, answer.to_json()) for key, answer in answers.items()]
+            rows = [_row(key, answer) for key, answer in answers.items()]
             try:
-                self._write("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+                self._write(INSERT, rows)
             except sqlite3.OperationalError as error:  # disk full, read-only, locked for a minute
                 self._warn(f"cannot keep answers of the oracle in '{self.file}': {error}; they last for this run only")
             except sqlite3.DatabaseError as error:
                 self._replace(error)
-                self._write("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+                self._write(INSERT, rows)
 
     def forget(self, keys: Iterable[str]) -> None:
         """What is known to ``keys`` is known no more."""
@@ -82,7 +86,7 @@ class AnswerCache:
         marks = ",".join("?" * len(keys))
         try:
             rows = self._database.execute(
-                f"SELECT key, answer FROM answers WHERE key IN ({marks})", list(keys)
+                f"SELECT key, answer, checksum FROM answers WHERE key IN ({marks})", list(keys)
             ).fetchall()
         except sqlite3.OperationalError as error:
             self._warn(f"cannot read answers of the oracle from '{self.file}': {error}; asking anew")
@@ -91,8 +95,10 @@ class AnswerCache:
             self._replace(error)
             return {}
         found, bad = {}, []
-        for key, text in rows:
+        for key, text, checksum in rows:
             try:
+                if _checksum(key, text) != checksum:
+                    raise ValueError("another checksum")
                 found[key] = Answer.from_json(text)
             except (ValueError, TypeError, KeyError):
                 bad.append((key,))
@@ -103,7 +109,7 @@ class AnswerCache:
         return found
 
     def _write(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
+        patiently(lambda: self._database.execute("BEGIN IMMEDIATE"), self.file)
         try:
             self._database.executemany(statement, rows)
             self._database.execute("COMMIT")
@@ -122,7 +128,7 @@ class AnswerCache:
     def _opened(self) -> sqlite3.Connection:
         if self.file is not None:
             try:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
+                self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 return self._connected(self.file)
             except (OSError, sqlite3.OperationalError) as error:
                 self._warn(f"cannot open the oracle's cache '{self.file}': {error}; answers last for this run only")
@@ -132,18 +138,21 @@ class AnswerCache:
         return self._connected("")  # SQLite's own temporary file, deleted when it is closed
 
     def _connected(self, file: Path | str) -> sqlite3.Connection:
-        database = sqlite3.connect(file, timeout=60, check_same_thread=False, isolation_level=None)
+        database = connect(file)
         try:
             for attempt in range(100):
                 try:
-                    database.execute("PRAGMA journal_mode=WAL")
+                    patiently(lambda: database.execute("PRAGMA journal_mode=WAL"), file)
                     break
                 except sqlite3.OperationalError:  # SQLite does not wait for those who switch at the same time
                     if attempt == 99:
                         raise
                     time.sleep(0.02)
             database.execute("PRAGMA synchronous=NORMAL")
-            database.execute(TABLE)
+            patiently(lambda: database.execute(TABLE), file)
+            if len(database.execute("PRAGMA table_info(answers)").fetchall()) < 3:  # of an earlier version, unchecked
+                patiently(lambda: database.execute("ALTER TABLE answers ADD COLUMN checksum TEXT"), file)
+                database.execute("DELETE FROM answers")
             database.execute("SELECT key, answer FROM answers LIMIT 1").fetchall()
         except BaseException:
             database.close()
@@ -167,6 +176,15 @@ class AnswerCache:
         if not self._warned:
             log.warning(message)
         self._warned = True
+
+
+def _row(key: str, answer: Answer) -> tuple[str, str, str]:
+    text = answer.to_json()
+    return key, text, _checksum(key, text)
+
+
+def _checksum(key: object, text: object) -> str:
+    return hashlib.sha256(f"{key}\n{text}".encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def default_cache() -> AnswerCache:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.blackbox.budget import Reservation
+from promptfed.blackbox.database import connect, patiently
 from promptfed.errors import RunError
 from promptfed.usage import Usage
 
@@ -42,11 +43,9 @@ class OracleLedger:
         self.file = file
         self._lock = threading.Lock()
         with self._guarded():
-            self._database = sqlite3.connect(
-                ":memory:" if file is None else file, timeout=60, check_same_thread=False, isolation_level=None
-            )
+            self._database = connect(":memory:" if file is None else file)
             columns = ", ".join(f"{name} REAL NOT NULL DEFAULT 0" for name in _COUNTS)
-            self._database.execute("PRAGMA journal_mode=WAL")
+            patiently(lambda: self._database.execute("PRAGMA journal_mode=WAL"), file)
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(
                 f"CREATE TABLE IF NOT EXISTS usage (stage TEXT, round INT, client INT, {columns}, "
@@ -71,7 +70,8 @@ class OracleLedger:
         wanted = reservation.usage
         row = (os.getpid(), reservation.number, wanted.oracle_calls, wanted.prompt_tokens, wanted.usd)
         with self._lock, self._guarded():
-            self._database.execute("INSERT OR REPLACE INTO under_way VALUES (?, ?, ?, ?, ?)", row)
+            statement = "INSERT OR REPLACE INTO under_way VALUES (?, ?, ?, ?, ?)"
+            patiently(lambda: self._database.execute(statement, row), self.file)
 
     def settle(self, account: Account, reservation: Reservation, used: Usage) -> None:
         """It is over and cost ``used``; both are written in one step."""
@@ -125,7 +125,7 @@ class OracleLedger:
 
     @contextmanager
     def _at_once(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
+        patiently(lambda: self._database.execute("BEGIN IMMEDIATE"), self.file)
         try:
             yield
         except BaseException:
@@ -137,7 +137,7 @@ class OracleLedger:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise RunError(
                 f"cannot keep account of the oracle in '{self.file or 'memory'}': {error}; a damaged file can be "
                 "deleted, but then the run's budget begins anew"
