@@ -40,6 +40,10 @@ class OracleError(PromptFedError, RuntimeError):
     """A black-box model cannot be reached, refuses, or answers something that cannot be used."""
 
 
+class OracleHalted(OracleError):  # noqa: N818 (a request that was granted)
+    """The user asked to stop while a black box let requests wait; the run is saved."""
+
+
 class BudgetExhausted(PromptFedError, RuntimeError):  # noqa: N818 (a limit that was set, not a fault)
     """The calls, tokens or money that a run may spend on a black box are used up; the run is saved."""
 

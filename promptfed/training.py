@@ -16,7 +16,7 @@ from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import OracleLedger
 from promptfed.blackbox.zero_shot_choice import choose
 from promptfed.engines.base import Engine, never
-from promptfed.errors import BudgetExhausted, OracleError, TrainingError
+from promptfed.errors import BudgetExhausted, OracleError, OracleHalted, TrainingError
 from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
@@ -76,6 +76,7 @@ class Training:
         self.baselines = experiment.baselines if baselines is None else baselines
         if experiment.setup.oracle is not None:
             experiment.setup.oracle.keep_in(OracleLedger(run.path / ORACLE_LEDGER))
+            experiment.setup.oracle.backend.should_stop = should_stop
         self.progress, self.should_stop = progress or Progress(), should_stop
 
     def execute(self) -> dict[str, Any]:
@@ -194,6 +195,8 @@ class Training:
             except (BudgetExhausted, OracleError) as stop:
                 # The round is begun anew later: all the answers until now are in the cache.
                 self._save(folder, state, size)
+                if isinstance(stop, OracleHalted):
+                    raise Interrupted(f"{method.name}, in round {state.round + 1} of {method.rounds}: {stop}") from stop
                 if isinstance(stop, OracleError):
                     raise
                 raise OutOfBudget(f"{method.name}, in round {state.round + 1} of {method.rounds}: {stop}") from stop
@@ -387,6 +390,8 @@ def _stopping(where: str) -> Iterator[None]:
         yield
     except BudgetExhausted as stop:
         raise OutOfBudget(f"{where}: {stop}") from stop
+    except OracleHalted as stop:
+        raise Interrupted(f"{where}: {stop}") from stop
 
 
 def _bytes_up(reply: Reply) -> int:

@@ -146,7 +146,7 @@ def _shown(node: nodes.Node, name: str) -> set[int]:
     return {0}
 
 
-def _without_empty(test: nodes.Expr, name: str, ways: set[int], has_other: bool) -> set[int]:
+def _without_empty(test: nodes.Node, name: str, ways: set[int], has_other: bool) -> set[int]:
     """``{% if prompt %}{{ prompt }}{% endif %}`` shows a prompt once: without one there is nothing to show."""
     if not has_other and isinstance(test, nodes.Name) and test.name == name:
         return ways - {0}

@@ -102,8 +102,7 @@ class Api(RemoteBackend):
                 def read(reply: Reply, prompt: str = text + end, end: str = end) -> Answer:
                     return counted(reply, Answer(scores=(read_echo(reply, prompt, end),)))
 
-                known = await self._post(found, body, read, asking)
-                self._cache.put({key: known})
+                known = await self._post(found, body, read, self._keeping(key, asking))
             scores.append(known)
         return Answer(
             scores=tuple(answer.scores[0] for answer in scores),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -71,6 +71,9 @@ class Backend(ABC):
         Only where there are pixel prompts.
         """
         raise OracleError(f"oracle '{self.name}' has no pixel prompts, so nothing is added to its images")
+
+    should_stop: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the user asks to stop: looked at where a server lets requests wait."""
 
     def verify_frozen(self) -> None:  # noqa: B027 (a server is not ours to check)
         """Raises BackboneError if a model held in this process changed since loading."""

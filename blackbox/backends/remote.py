@@ -11,15 +11,17 @@ import threading
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 from promptfed.blackbox.backends.base import Backend
 from promptfed.blackbox.backends.transport import Asking, Refused, Stopped, Transport, Unanswerable
 from promptfed.blackbox.budget import Budget
 from promptfed.blackbox.cache import AnswerCache
-from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
+from promptfed.blackbox.candidate import Answer, Query, ScoreQuery, key_of
 from promptfed.blackbox.options import OracleOptions
+from promptfed.errors import OracleError, OracleHalted, PromptFedError
 from promptfed.tasks.form import Form
 from promptfed.trust import normal_address
 
@@ -30,6 +32,9 @@ _MODERATION = re.compile(r"moderat|content|policy|flagged|safety", re.IGNORECASE
 MANY = 0.1
 """Share of floored labels from which the log warns."""
 ENOUGH = 50
+POLL_SECONDS = 0.25
+"""How often it is looked whether the user asks to stop."""
+HALTED = "asked to stop while {} had requests wait; what was answered is kept"
 
 
 class Probed(Backend):
@@ -102,9 +107,20 @@ class RemoteBackend(Probed):
         super().prepare(queries, cache, budget)
 
     def probe(self, words: Words, budget: Budget) -> str:
-        running = self._submit(self.find_out(words, Asking(budget)))
+        asking = Asking(budget)
+        running = self._submit(self.find_out(words, asking))
         try:
+            while not running.done():
+                wait([running], POLL_SECONDS)
+                if self._is_halted():
+                    self._call(asking.stopping.set)
             return running.result()
+        except Stopped:
+            raise OracleHalted(HALTED.format(self.options.base_url)) from None
+        except PromptFedError:
+            raise
+        except Exception as error:
+            raise self._told(error) from None
         except BaseException:
             running.cancel()
             raise
@@ -128,12 +144,15 @@ class RemoteBackend(Probed):
 
         self._call(begin)
         interrupted: KeyboardInterrupt | None = None
-        is_over = False
+        is_over = halted = False
         try:
             while not is_over:
                 try:
-                    news.wait()
+                    news.wait(POLL_SECONDS)
                     news.clear()
+                    if not halted and self._is_halted():
+                        halted = True
+                        self._call(asking.stopping.set)
                     is_over = over.is_set()
                     while arrived:
                         yield arrived[0]
@@ -150,6 +169,8 @@ class RemoteBackend(Probed):
                 over.wait()  # until every reservation is settled
         if interrupted is not None:
             raise interrupted
+        if halted and tasks[0].exception() is None:
+            raise OracleHalted(HALTED.format(self.options.base_url))
         try:
             tasks[0].result()
         except Unanswerable:
@@ -183,7 +204,8 @@ class RemoteBackend(Probed):
                 if asking.stopping.is_set():
                     return
                 try:
-                    answer = await self.ask_one(query, asking)
+                    key = key_of(self.fingerprint_of(query), query)
+                    answer = await self.ask_one(query, self._keeping(key, asking))
                 except Stopped:
                     return
                 except Refused as error:
@@ -193,7 +215,7 @@ class RemoteBackend(Probed):
                         return
                     answer = Answer(unanswered=f"refused (status {error.status}): {error.said}", left_out=True)
                 except Exception as error:
-                    failures.append(error)
+                    failures.append(self._told(error))
                     asking.stopping.set()  # nobody begins another request; those under way end
                     return
                 arrives(position, answer)
@@ -201,6 +223,27 @@ class RemoteBackend(Probed):
         await asyncio.gather(*(work() for _ in range(min(self.options.concurrency, len(queries)))))
         if failures:
             raise failures[0]
+
+    def _keeping(self, key: str, asking: Asking) -> Asking:
+        """``asking``, with each answer written into the cache under ``key`` before it counts."""
+
+        def keep(answer: object) -> None:
+            if isinstance(answer, Answer) and not answer.says_nothing:
+                self._cache.put({key: answer})
+
+        return replace(asking, keep=keep)
+
+    def _told(self, error: Exception) -> Exception:
+        """What goes wrong while a server is asked is no client's fault, and is said without the key."""
+        if isinstance(error, PromptFedError):
+            return error
+        log.debug("unexpected %s", type(error).__name__)
+        said = self.transport.key.scrubbed(f"{type(error).__name__}: {error}")
+        return OracleError(f"{self.options.base_url}: the question or its answer cannot be handled ({said[:300]})")
+
+    def _is_halted(self) -> bool:
+        """Whether the user asks to stop while requests wait for a server's pleasure."""
+        return self._transport is not None and self._transport.pauses > 0 and self.should_stop()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._running())

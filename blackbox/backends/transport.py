@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from promptfed.blackbox.backends.credentials import read_key
+from promptfed.blackbox.backends.guarded_client import Unsafe, guarded_client
 from promptfed.blackbox.budget import Budget
 from promptfed.blackbox.options import OracleOptions
 from promptfed.errors import BudgetExhausted, ConfigError, OracleError
@@ -33,6 +34,8 @@ LONGEST_BACKOFF = 30.0
 BURST_SECONDS = 5.0
 """Requests of so many seconds may be made at once, within the limit of a minute."""
 MILLION = 1e6
+MOST_TOKENS = 10**9
+"""Of one answer; what reports more does not count tokens."""
 
 
 class Unusable(Exception):  # noqa: N818 (becomes an OracleError when it does not heal)
@@ -69,6 +72,8 @@ class Asking:
 
     budget: Budget
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    keep: Callable[[Any], None] = lambda answer: None
+    """Given each answer before it counts as paid: a process that is killed in between asks no question twice."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,15 @@ class Transport:
         self.options, self.key = options, read_key(options)
         self._openai = openai
         self._client = openai.AsyncOpenAI(
-            base_url=options.base_url, api_key=self.key.value, max_retries=0, timeout=options.timeout_seconds
+            base_url=options.base_url,
+            api_key=self.key.value,
+            max_retries=0,
+            timeout=options.timeout_seconds,
+            http_client=guarded_client(openai, options.timeout_seconds),
+            default_headers={"Accept-Encoding": "identity"},
         )
+        self.pauses = 0
+        """Requests that wait for a second or longer before they are made again."""
         self._slots = asyncio.Semaphore(options.concurrency)
         self._requests = _limiter(AsyncLimiter, options.requests_per_minute)
         self._tokens = _limiter(AsyncLimiter, options.tokens_per_minute)
@@ -191,6 +203,8 @@ class Transport:
                     fault, found, cost = self._read(outcome.raw, read, worst)
                     used = cost + again
                     self._frame[endpoint] = max(self._frame[endpoint], cost.prompt_tokens - sent)
+                    if fault is None:
+                        asking.keep(found)
             finally:
                 asking.budget.settle(reservation, used)
                 self._settled.set()
@@ -203,11 +217,17 @@ class Transport:
     ) -> tuple[_Heals | OracleError | None, T | None, Usage]:
         """(fault, what was read, what it cost) of an answer."""
         try:
-            reply = json.loads(raw)
-        except ValueError:
+            reply = self.key.clean(json.loads(raw))
+        except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict):
             return _Heals("the answer is not JSON, or was cut off", unusable=True), None, worst
+        if (excess := _impossible_count(reply)) is not None:
+            return (
+                _Heals(f"the server reports {excess} tokens for one answer, which cannot be", unusable=True),
+                None,
+                worst,
+            )
         used = self._reported(reply, worst)
         try:
             return None, read(reply), used
@@ -234,6 +254,9 @@ class Transport:
             reached = "Connect" not in type(error.__cause__).__name__
             return _Outcome(fault=_Heals(f"no answer within {self.options.timeout_seconds:g} s"), reached=reached)
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, Unsafe):
+                said = self.key.scrubbed(str(error.__cause__))
+                return _Outcome(fault=OracleError(f"{self.options.base_url}: {said}"))
             cause = type(error.__cause__).__name__
             reached = not cause.startswith("Connect") and cause not in ("PoolTimeout", "UnsupportedProtocol")
             what = "the connection was lost" if reached else "the server cannot be reached"
@@ -277,11 +300,14 @@ class Transport:
         return float(max(fault.wait, backoff * self._jitter.uniform(0.75, 1.25)))
 
     async def _sleep(self, seconds: float, asking: Asking) -> None:
+        self.pauses += seconds >= 1
         try:
             async with asyncio.timeout(seconds):
                 await asking.stopping.wait()
         except TimeoutError:
             return
+        finally:
+            self.pauses -= seconds >= 1
         raise Stopped
 
     def _reported(self, reply: Mapping[str, Any], worst: Usage) -> Usage:
@@ -331,6 +357,15 @@ def _text_bytes(body: Body) -> int:
     texts = [prompt] if isinstance(prompt, str) else []
     texts += [str(message["content"]) for message in body.get("messages", ())]
     return sum(len(text.encode()) for text in texts)
+
+
+def _impossible_count(reply: Mapping[str, Any]) -> str | None:
+    """A number of tokens in ``reply`` that no answer has, in words, if there is one."""
+    usage = reply.get("usage")
+    for value in usage.values() if isinstance(usage, dict) else ():
+        if isinstance(value, int | float) and not abs(value) <= MOST_TOKENS:
+            return f"{value:.0e}" if isinstance(value, float) else f"10^{len(str(abs(value))) - 1}"
+    return None
 
 
 def _said_tokens(reply: Mapping[str, Any]) -> int:
