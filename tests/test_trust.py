@@ -56,8 +56,9 @@ def test_an_address_is_used_after_the_user_named_it(own_config: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", ["HOME", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY"])
-def test_a_variable_is_used_only_where_the_user_named_it(variable: str) -> None:
+def test_a_variable_is_used_only_where_the_user_named_it(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     address = "https://example.com/v1"
+    monkeypatch.setenv("MINE", "x")
     trust(address)
     with pytest.raises(ConfigError, match=f"names the environment variable '{variable}'"):
         admitted({"base_url": address, "api_key_env": variable}, "run 'x'")
@@ -73,7 +74,8 @@ def test_only_a_providers_own_address_has_a_usual_variable() -> None:
     assert default_key_variable(None) is default_key_variable("http://[") is None
 
 
-def test_a_config_file_is_no_command_line(tmp_path: Path) -> None:
+def test_a_config_file_is_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B_KEY", "x")
     file = tmp_path / "c.yaml"
     file.write_text("task: blackbox-text\noracle: api\noracle_options: {base_url: 'http://a:1/v1', model: m}\n")
     with pytest.raises(ConfigError, match="names the server 'http://a:1/v1'"):
@@ -120,3 +122,9 @@ def test_files_are_told_from_names(tmp_path: Path) -> None:
         assert is_local_file(name), name
     for name in ("open_clip:ViT-B-32/openai", "google/gemma-3-270m", "tiny", "gpt2"):
         assert not is_local_file(name), name
+
+
+def test_a_key_in_the_place_of_its_variable_is_written_down_nowhere(own_config: Path) -> None:
+    for key in ("sk_4f9ab7c2e1d8", "AKIAIOSFODNN7EXAMPLE", "gsk-12345678"):
+        trust(f"http://me:{key}@127.0.0.1:1/v1", key)
+        assert key not in (own_config / "trusted_addresses.json").read_text()

@@ -97,8 +97,6 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     backbone: options.SameBackbone = None,
     base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
     """Write a client's prompt as a self-contained bundle, usable without promptfed too.
@@ -122,7 +120,7 @@ def export(
 
     if all_ == (client is not None):
         raise ConfigError("say whose prompt to export: either --client K or --all")
-    folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
+    folder = open_run(run, backbone=backbone, base_url=base_url, is_asked=False)
     finished = FinishedRun.load(folder)
     if client is not None:
         folders = {client: out or run / "bundles" / f"client-{client}"}

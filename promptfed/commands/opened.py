@@ -18,8 +18,11 @@ def open_run(
     base_url: str | None = None,
     api_key_env: str | None = None,
     trust_address: bool = False,
+    is_asked: bool = True,
 ) -> RunDirectory:
     """Return the run in ``path``, its config changed in memory to what the command line says.
+
+    ``is_asked``: whether its black box may be reached; an export only writes down where it is.
 
     Raises:
         ConfigError: It names a server or a key's variable that the user never used (``promptfed.trust``), or an option
@@ -35,6 +38,9 @@ def open_run(
             raise ConfigError(f"run '{path}' asks no black box: leave out --base-url and --api-key-env")
         if backbone is not None:
             update["backbone"] = backbone
+    elif not is_asked:
+        named = folder.config.oracle_options
+        update["oracle_options"] = {**named, "base_url": base_url or named.get("base_url"), "api_key_env": None}
     else:
         if backbone is not None:
             raise ConfigError(f"run '{path}' has a black box and no backbone: leave out --backbone")
