@@ -82,7 +82,7 @@ def trust(address: str, key_variable: str | None = None) -> None:
     A folder that cannot be written costs the memory only: the address has to be given again.
     """
     known, name = _known(), normal_address(address)
-    if key_variable not in os.environ:
+    if key_variable is None or key_variable not in os.environ:
         key_variable = None  # it may be a key in the wrong place, which is written down nowhere
     entry = key_variable or known.get(name)
     if name in known and known[name] == entry:
