@@ -32,6 +32,14 @@ class RunError(PromptFedError, RuntimeError):
     """A run directory or one of its checkpoints is missing, in the way, or damaged."""
 
 
+class DiskError(OSError, RunError):
+    """The disk refuses to write: it is full, read-only, broken, or not the user's. Made as OSError is: number, reason
+    and file."""
+
+    def __str__(self) -> str:
+        return f"cannot write {self.filename}: {self.strerror}"
+
+
 class BundleError(PromptFedError, RuntimeError):
     """An exported prompt bundle is damaged or was made for another backbone."""
 

@@ -15,8 +15,8 @@ class Progress:
     def features(self, done: int, total: int) -> None:
         """``done`` of ``total`` missing image features are computed."""
 
-    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int) -> None:
-        """A federation begins, or goes on after ``finished`` rounds."""
+    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int, bytes_sent: int = 0) -> None:
+        """A federation begins, or goes on after ``finished`` rounds in which ``bytes_sent`` went up and down."""
 
     def client(self, name: str, reply: Reply) -> None:
         """A client of the stage finished."""

@@ -30,6 +30,7 @@ from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_che
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue
 from promptfed.runs.ledger import cost_of
+from promptfed.runs.passport import write_passport
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
@@ -98,6 +99,7 @@ class Training:
         for note in (*self.experiment.model_notes, *figure_notes(self.experiment.task, figures)):
             log.warning(note)
         self.run.write_metrics(metrics)
+        write_passport(self.run, self.run.read_json("partition.json") or {}, is_finished=True)
         return metrics
 
     def train(self) -> dict[str, tuple[Federation, FederationState]]:
@@ -111,8 +113,10 @@ class Training:
             stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn) for stage, base in stages
         }
         begin_or_continue(self.run.events, self.experiment.config, saved, self._warn)
+        self.run.remove("metrics.json")
         self._fill_features()
         self.run.write_json("partition.json", partition)
+        write_passport(self.run, partition)
 
         trained = {}
         for stage, base in stages:
@@ -165,7 +169,9 @@ class Training:
         if self.experiment.config.engine != "local" and not isinstance(state.personal, StoredPersonal):
             store = PersonalStore(folder / PERSONAL_FOLDER)
             state = replace(state, personal=StoredPersonal.begin(store, state.personal, state.round))
-        self.progress.stage(method.name, method.rounds, len(federation.participants(1)), state.round)
+        cost = cost_of(self.run.events.read(), stage)
+        clients = len(federation.participants(1))
+        self.progress.stage(method.name, method.rounds, clients, state.round, cost.bytes_up + cost.bytes_down)
         limited: set[int | None] = set()
         if state.round < method.rounds:
             state = unmarked(state)

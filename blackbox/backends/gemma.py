@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from promptfed.blackbox.backends import language_model
 from promptfed.blackbox.backends.pretrained import dtype_option, quiet
 from promptfed.blackbox.options import OracleOptions
 from promptfed.errors import BackboneError, ConfigError, reason
+from promptfed.runs.locks import patient_lock
 from promptfed.tasks.form import Form
 from promptfed.tasks.sources.readable import cache_folder
 
@@ -83,7 +83,7 @@ def _made_once(target: Path, make: Callable[[Path], object]) -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
+        with patient_lock(Path(f"{target}.lock"), "the weights of Gemma 3"):
             if target.exists():
                 return target
             with tempfile.TemporaryDirectory(dir=target.parent, prefix="draft-") as drafts:

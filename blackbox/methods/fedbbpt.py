@@ -48,6 +48,7 @@ class FedBBPT(PerExampleMethod):
     paper: ClassVar[str] = "Lin et al. 2023, arXiv 2310.03123"
     trains: ClassVar[str] = "prompt generator: W1 (hidden, code + trigger), W2 (outputs, hidden)"
     Config: ClassVar[type[MethodConfig]] = FedBBPTConfig
+    paced: ClassVar[bool] = True
     config: FedBBPTConfig
 
     def __init__(self, config: FedBBPTConfig, setup: Setup) -> None:

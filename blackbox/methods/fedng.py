@@ -65,6 +65,7 @@ class FedNG(TokenPromptMethod):
     trains: ClassVar[str] = "token indices (n_tokens,)"
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
     Config: ClassVar[type[MethodConfig]] = FedNGConfig
+    last_round_differs: ClassVar[bool] = True
     config: FedNGConfig
 
     def init_shared(self) -> PromptState:

@@ -87,6 +87,7 @@ class FedTextGrad(BlackBoxMethod):
     requires: ClassVar[frozenset[str]] = frozenset({"text prompts", "generation"})
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
     Config: ClassVar[type[MethodConfig]] = FedTextGradConfig
+    last_round_differs: ClassVar[bool] = True
     config: FedTextGradConfig
 
     @property

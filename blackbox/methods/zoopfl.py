@@ -66,6 +66,7 @@ class ZooPFL(PerExampleMethod):
     trains: ClassVar[str] = "auto-encoder of inputs; client embedding; re-mapping (classes, classes)"
     keeps: ClassVar[str] = "texts or images, client embedding, re-mapping"
     Config: ClassVar[type[MethodConfig]] = ZooPFLConfig
+    paced: ClassVar[bool] = True
     config: ZooPFLConfig
 
     def __init__(self, config: ZooPFLConfig, setup: Setup) -> None:

@@ -19,7 +19,6 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -28,6 +27,8 @@ from promptfed.backbones.base import Backbone
 from promptfed.errors import ConfigError, DataError
 from promptfed.readers.files import read_bytes
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors, read_header
+from promptfed.runs.atomic import PRIVATE, remove_drafts, write_bytes
+from promptfed.runs.locks import patient_lock
 from promptfed.tasks.sources.base import ImageItem, Item
 from promptfed.tasks.sources.readable import cache_folder
 from promptfed.types import Split
@@ -104,7 +105,8 @@ class FeatureCache:
         home = self.folder / fingerprint / kind
         try:
             home.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "lock"):
+            with patient_lock(self.folder / "lock", "the feature cache"):
+                remove_drafts(home)
                 known = self._index(home).rows
                 fresh = {key: feature for key, feature in features.items() if key not in known}
                 if fresh:
@@ -147,15 +149,10 @@ class FeatureCache:
 
 
 def _write_shard(home: Path, features: dict[str, Tensor]) -> None:
-    """Written under a name no reader looks for, then renamed: a shard is there whole or not at all.
-
-    The caller holds the lock, so a draft that is already there was left by a process that died.
-    """
+    """Write a shard whole or not at all, for the owner only: features say much about the images."""
     keys = torch.tensor([list(bytes.fromhex(key)) for key in features], dtype=torch.uint8)
     data = save({"keys": keys, "features": torch.stack(list(features.values())).float().cpu().contiguous()})
-    draft = home / "draft"
-    draft.write_bytes(data)
-    os.replace(draft, home / f"{hashlib.sha256(data).hexdigest()}.safetensors")
+    write_bytes(home / f"{hashlib.sha256(data).hexdigest()}.safetensors", data, PRIVATE)
 
 
 def _read_keys(shard: Path) -> list[str] | None:
@@ -196,6 +193,9 @@ def _read_shard(shard: Path) -> Tensor | None:
 
 
 def _drop(shard: Path, reason: Exception) -> None:
+    if isinstance(reason, PermissionError):  # another user's: not damaged, only of no use here
+        LOG.debug("cannot read %s", shard)
+        return
     LOG.warning("dropped the damaged feature file %s (%s)", shard, reason)
     try:
         shard.unlink(missing_ok=True)

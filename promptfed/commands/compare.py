@@ -103,6 +103,7 @@ def compare(
     from promptfed.report.comparison import comparison_tables, write_comparison
     from promptfed.report.consoles import messages, output
     from promptfed.report.live_comparison import LiveComparison
+    from promptfed.runs.processes import describe_holder
     from promptfed.threads import load_warning
     from promptfed.training import Interrupted
 
@@ -131,7 +132,8 @@ def compare(
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunError(f"comparison '{folder}' is in use by another process; wait until it ends") from error
+        holder = describe_holder(folder / ".lock")
+        raise RunError(f"comparison '{folder}' is in use by {holder}; wait until it ends") from error
     except OSError as error:
         raise RunError(f"cannot write to '{folder}': {error.strerror or error}; choose another --out") from error
     live = nullcontext(ComparisonProgress()) if quiet or json else LiveComparison(messages())

@@ -95,6 +95,7 @@ def personalize(
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
     chosen = validate(PersonalizeOptions, values, "personalize option")
     with folder.lock(), folder.attach_log():
+        folder.tidy()
         finished = FinishedRun.load(folder)
         chosen.decided(finished)
         setup = finished.method.setup

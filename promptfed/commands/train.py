@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.opened import admitted_oracle
-from promptfed.errors import ConfigError, OracleError, PromptFedError
+from promptfed.errors import ConfigError, DiskError, OracleError, PromptFedError
 from promptfed.printable import printable
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def train(
       promptfed train --config runs/NAME/config.yaml --run again         the same run, bit for bit
       promptfed train --resume runs/NAME                                 after Ctrl-C or a crash
       promptfed train --resume runs/NAME --max-calls 5000                after its budget was used up
+      promptfed train --resume runs/NAME --rounds 40                     more rounds for a finished run
       promptfed train --clients 8 --engine ray --threads 1               clients side by side in processes
       promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=4
 
@@ -113,7 +115,7 @@ def train(
         refused = [
             f"--{name.replace('_', '-')}"
             for name, value in {**flags, "run": run, "config": config, "set": set_}.items()
-            if value is not None and name not in (*options.RAISED, *options.MOVED)
+            if value is not None and name not in (*options.RAISED, *options.MOVED, "rounds")
         ]
         if refused:
             raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
@@ -127,7 +129,7 @@ def train(
             named, file = folder.config.oracle_options, f"run '{resume}'"
             used = admitted_oracle(named, file, base_url, api_key_env, trust_address)
             raised |= {name: value for name, value in used.items() if value != named.get(name)}
-        moved = options.given({name: flags[name] for name in options.MOVED})
+        moved = options.given({name: flags[name] for name in (*options.MOVED, "rounds")})
     _execute(folder, quiet, json, raised, moved, is_new=resume is None)
 
 
@@ -169,6 +171,35 @@ def _move(folder: RunDirectory, moved: dict[str, Any]) -> None:
         folder.reconfigure(config)
 
 
+def _resume_command(folder: RunDirectory) -> str:
+    """The command that goes on with the run, as it can be pasted into a shell."""
+    return shlex.join(["promptfed", "train", "--resume", str(folder.path)])
+
+
+def _add_rounds(folder: RunDirectory, rounds: Any, say: Callable[[str], None]) -> None:
+    """Write a larger number of rounds into the run's config.yaml. Raises ConfigError for one that does not fit."""
+    from promptfed.config import build_config
+    from promptfed.methods.base import METHODS
+
+    before, config = folder.config, build_config(folder.config.model_dump(), {"rounds": rounds})
+    if config.rounds <= before.rounds:
+        raise ConfigError(
+            f"--rounds {rounds}: run '{folder.path}' has {before.rounds} rounds already; give a larger number"
+        )
+    method = METHODS[config.method]
+    if method.last_round_differs:
+        raise ConfigError(
+            f"--rounds {rounds}: the last round of {method.name} does other work than those before, so a run cannot be "
+            f"made longer; train anew with --rounds {rounds}"
+        )
+    if method.paced or config.method_options.get("schedule") == "cosine":
+        say(
+            f"note: the rates of {method.name} follow a schedule over all rounds: the first {before.rounds} were "
+            f"trained for {before.rounds}, so the result is not that of a run of {config.rounds} from the start"
+        )
+    folder.reconfigure(config)
+
+
 def _execute(
     folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, Any], moved: dict[str, Any], is_new: bool
 ) -> None:
@@ -179,6 +210,7 @@ def _execute(
     from promptfed.report.consoles import messages
     from promptfed.report.html import write_report
     from promptfed.report.live import LiveProgress
+    from promptfed.runs.journal import note_stop
     from promptfed.threads import load_warning
     from promptfed.training import Interrupted, OutOfBudget, Training
 
@@ -186,9 +218,13 @@ def _execute(
     with folder.lock(), folder.attach_log():
         live = nullcontext(Progress()) if silent else LiveProgress(messages())
         with live as progress, stop_on_ctrl_c(progress.note) as should_stop, ExitStack() as stack:
+            folder.tidy()
+            more = moved.pop("rounds", None)
             _raise_budget(folder, raised)
             _move(folder, moved)
             try:
+                if more is not None:
+                    _add_rounds(folder, more, progress.note)
                 experiment = Experiment.build(folder.config)
                 experiment.check_feasible()
                 engine = stack.enter_context(engine_of(folder.config))
@@ -204,13 +240,17 @@ def _execute(
             try:
                 metrics = Training(experiment, folder, progress, should_stop, engine=engine).execute()
             except Interrupted as stopped:
-                more = " --max-..." if isinstance(stopped, OutOfBudget) else ""
-                progress.note(
-                    f"stopped: {stopped.where}. Saved; go on with: promptfed train --resume {folder.path}{more}"
-                )
+                spent = isinstance(stopped, OutOfBudget)
+                with suppress(DiskError):
+                    note_stop(folder.events, ("its budget is used up: " if spent else "Ctrl-C: ") + stopped.where)
+                allowance = "  (allow more: add --max-calls, --max-tokens or --max-usd)" if spent else ""
+                progress.note(f"stopped: {stopped.where}. Saved; go on with: {_resume_command(folder)}{allowance}")
                 raise typer.Exit(stopped.code) from stopped
-            except OracleError:
-                progress.note(f"stopped. Saved; go on with: promptfed train --resume {folder.path}")
+            except PromptFedError as error:
+                with suppress(DiskError):
+                    note_stop(folder.events, f"{type(error).__name__}: {error}")
+                if isinstance(error, OracleError):
+                    progress.note(f"stopped. Saved; go on with: {_resume_command(folder)}")
                 raise
         report = write_report(folder)
     show(folder, metrics, report, quiet, json)
@@ -223,9 +263,11 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     from promptfed.report.consoles import output
     from promptfed.report.oracle_usage import asked_words, not_answered_words, usage_of
     from promptfed.report.tables import domains_table, notes_below, results_table
+    from promptfed.runs.journal import environment_of
 
     if json:
-        typer.echo(as_json.dumps({**metrics, "run": str(folder.path)}, indent=2))
+        about = environment_of(folder.events.read())
+        typer.echo(as_json.dumps({**metrics, "run": str(folder.path), "environment": about}, indent=2))
     elif quiet:
         typer.echo(printable(folder.path))
     else:

@@ -22,7 +22,7 @@ from promptfed.printable import printable
 from promptfed.prompts import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS, parse_json
-from promptfed.runs.atomic import write_bytes
+from promptfed.runs.atomic import PRIVATE, write_bytes
 from promptfed.runs.personal_store import PersonalStore
 
 KEPT_BEHIND = 8
@@ -67,7 +67,6 @@ class SiteStore:
         path = self.folder / KEY
         if not path.exists():
             self._write(path, secrets.token_hex(16).encode())
-            path.chmod(0o600)
         try:
             return path.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
@@ -122,7 +121,7 @@ class SiteStore:
     def _write(self, path: Path, data: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, data)
+            write_bytes(path, data, PRIVATE)
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -3,6 +3,7 @@ call of a black box that costs money."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,8 +31,11 @@ from promptfed.readers.content import expected_content
 from promptfed.runs.backbone import check_same_backbone
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.passport import check_passport
 from promptfed.tasks.form import Form
 from promptfed.types import NO_PROMPT, ClientPrompt, FederationState
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class FinishedRun:
 
         Raises RunError if no round of the run is finished yet.
         """
+        for line in check_passport(run):
+            log.warning(line)
         config, table = run.config, run.read_json("partition.json")
         saved = load_checkpoint(run.stage_folder(config.method, is_baseline=False), fall_back=False)
         if table is None or saved is None or saved[0].round == 0:

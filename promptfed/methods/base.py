@@ -89,6 +89,8 @@ class Method(ABC):
     aggregators: ClassVar[tuple[str, ...]] = ()
     """The aggregators that fit, the default first; empty: any, and the default is the mean."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    last_round_differs: ClassVar[bool] = False  # from those before; then a finished run cannot have more
+    paced: ClassVar[bool] = False  # each round's work depends on how many there are in all
 
     def __init__(self, config: MethodConfig, setup: Setup) -> None:
         self.config, self.setup = config, setup

@@ -37,6 +37,7 @@ class Finetune(OwnContextFL):
     name: ClassVar[str] = "PromptFL+FT"
     paper: ClassVar[str] = "Collins et al. 2023, arXiv 2310.04627, on PromptFL"
     Config = FinetuneConfig
+    last_round_differs: ClassVar[bool] = True
 
     def __init__(self, config: FinetuneConfig, setup: Setup) -> None:
         super().__init__(config, setup)

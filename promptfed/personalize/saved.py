@@ -11,6 +11,7 @@ A client's two files are written as soon as it is done, the JSON last: it says t
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +22,10 @@ from promptfed.errors import FormatError, RunError
 from promptfed.personalize.interpolate import Choice, ClientCurve
 from promptfed.prompts import PromptState
 from promptfed.readers.files import read_bytes
-from promptfed.readers.json_reader import LIMITS, parse_json
+from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES
-from promptfed.runs.atomic import write_bytes, write_text
+from promptfed.runs.atomic import PRIVATE, naming, write_bytes
+from promptfed.runs.sealed_json import opened_json, sealed_json
 from promptfed.types import NO_PROMPT, ClientPrompt
 
 FOLDER = "personalized"
@@ -101,8 +103,8 @@ def save_client(run: Path, about: SavedClient, tuned: PromptState) -> None:
     try:
         prompt.parent.mkdir(exist_ok=True)
         if has_file:
-            write_bytes(prompt, content)
-        write_text(sheet, known.model_dump_json(indent=2) + "\n")
+            write_bytes(prompt, content, PRIVATE)
+        write_bytes(sheet, sealed_json(known.model_dump(mode="json")))
         if not has_file:
             prompt.unlink(missing_ok=True)
     except OSError as error:
@@ -115,9 +117,7 @@ def load_client(run: Path, client: int) -> Personalized | None:
     if not sheet.exists():
         return None
     try:
-        sheet_bytes = read_bytes(sheet, LIMITS.size)
-        parse_json(sheet_bytes)
-        about = SavedClient.model_validate_json(sheet_bytes)
+        about = SavedClient.model_validate_json(json.dumps(opened_json(read_bytes(sheet, LIMITS.size))))
         if not about.tuned_sha256:
             return Personalized(about, NO_PROMPT)
         content = read_bytes(prompt, MOST_BYTES)
@@ -132,7 +132,8 @@ def load_client(run: Path, client: int) -> Personalized | None:
 def drop_curve(run: Path) -> None:
     """Remove the curve of an earlier personalisation, which the clients' files no longer agree with."""
     for name in (CURVE, CURVE_TABLE, CURVE_PLOT):
-        (run / name).unlink(missing_ok=True)
+        with naming(run / name):
+            (run / name).unlink(missing_ok=True)
 
 
 def _files(run: Path, client: int) -> tuple[Path, Path]:

@@ -177,9 +177,6 @@ def _write_curve(finished: FinishedRun, curve: dict[str, Any]) -> None:
 
     picture = io.BytesIO()
     save(curve_figure(curve), picture, format="png", dpi=160, metadata={"Software": None})
-    try:
-        write_text(finished.run.path / CURVE_TABLE, curve_markdown(curve))
-        write_bytes(finished.run.path / CURVE_PLOT, picture.getvalue())
-        finished.run.write_json(CURVE, curve)
-    except OSError as error:
-        raise RunError(f"cannot write the curve of run '{finished.run.path}': {error.strerror or error}") from error
+    write_text(finished.run.path / CURVE_TABLE, curve_markdown(curve))
+    write_bytes(finished.run.path / CURVE_PLOT, picture.getvalue())
+    finished.run.write_json(CURVE, curve)

@@ -23,7 +23,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from promptfed.errors import ConfigError
 from promptfed.printable import figure_text
+from promptfed.runs.atomic import write_bytes
 from promptfed.runs.ledger import query_curve
 
 BASELINE_STYLES = {"zero_shot": ("#7f7f7f", "--", ""), "local_only": ("#E69F00", "-.", "//")}
@@ -208,7 +210,19 @@ def data_uri(figure: Figure) -> str:
 
 
 def save(figure: Figure, target: Path | IO[bytes], **options: Any) -> None:
-    """Write ``figure`` with letters of any script."""
+    """Write ``figure`` with letters of any script; to a path whole or not at all.
+
+    Raises ConfigError for a path whose ending is no picture's, DiskError if the disk refuses.
+    """
+    if isinstance(target, Path):
+        kinds = figure.canvas.get_supported_filetypes()
+        kind = target.suffix.lower().lstrip(".")
+        if kind not in kinds:
+            raise ConfigError(f"'{target}' is no name of a picture: end it in one of .{', .'.join(sorted(kinds))}")
+        buffer = io.BytesIO()
+        save(figure, buffer, **{"format": kind, **options})
+        write_bytes(target, buffer.getvalue())
+        return
     with any_script():
         figure.savefig(target, **options)
 

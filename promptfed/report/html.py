@@ -20,7 +20,9 @@ from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, inter
 from promptfed.runs.atomic import write_text
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.journal import environment_of
 from promptfed.runs.ledger import Cost, cost_of
+from promptfed.runs.passport import check_passport
 
 PARTITION_PIXELS = 72
 """Pixels an inch of the partition plot is shown at when it must not shrink."""
@@ -69,6 +71,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
     """Everything the template shows, as text and pictures."""
     from promptfed.report import figures
 
+    notes = check_passport(run)
     events, metrics, config = run.events.read(), run.read_metrics() or {}, run.config
     partition = run.read_json("partition.json")
     looks = figures.looks(events)
@@ -86,6 +89,8 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "title": run.path.resolve().name,
         "model": f"backbone {config.backbone}" if config.oracle is None else f"oracle {config.oracle}",
         "config": config.model_dump(),
+        "notes": notes,
+        "environment": environment_of(events),
         "finished": bool(metrics),
         "round": newest_round(run.stage_folder(config.method, is_baseline=False)),
         "started": events[0]["time"][:16].replace("T", " ") + " UTC" if events else None,

@@ -57,8 +57,8 @@ class LiveProgress(Progress):
             self._line(f"features: {total} images encoded")
             self._task = None
 
-    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int) -> None:
-        self._total, self._clients, self._bytes, self._lost = rounds, clients_a_round, 0, 0
+    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int, bytes_sent: int = 0) -> None:
+        self._total, self._clients, self._bytes, self._lost = rounds, clients_a_round, bytes_sent, 0
         self._done, self._said = finished * clients_a_round, "starting"
         self._task = self._bars.add_task(name, total=rounds * clients_a_round, completed=self._done, said=self._said)
 
@@ -76,7 +76,7 @@ class LiveProgress(Progress):
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
     ) -> None:
         self._bytes += bytes_sent
-        figures = f"loss {_number(loss, 3)}  val acc {_number(100 * val_accuracy, 1)} %  {decimal(self._bytes)}"
+        figures = f"loss {_number(loss, 3)}  val acc {_number(100 * val_accuracy, 1)} %  {decimal(self._bytes)} sent"
         lost = f"  {self._lost} lost" if self._lost else ""
         oracle = f"  {asked_words(asked)}" if asked is not None else ""
         self._said = f"round {round}/{self._total}  {figures}{lost}{oracle}"

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 
-from promptfed.runs.atomic import sync_folder, write_synced
+from promptfed.runs.atomic import LONGEST_STEM, sync_folder, write_synced
+from promptfed.runs.processes import is_running
 
 DRAFT, OLD = "draft", "old"
-LONGEST_STEM = 150
-"""Characters of a folder's name that its draft's name repeats: file systems allow 255 bytes in all."""
 
 
 def write_folder(target: Path, files: Mapping[str, bytes], own_names: Set[str]) -> None:
@@ -68,7 +67,7 @@ def _leftovers(target: Path) -> Iterator[Path]:
     )
     for path in target.parent.iterdir():
         match = form.fullmatch(path.name)
-        if match and not _runs(int(match[1])):
+        if match and not is_running(int(match[1])):
             yield path
 
 
@@ -79,17 +78,6 @@ def _remove_leftovers(target: Path, own_names: Set[str]) -> None:
             path.rename(target)
         else:
             _remove(path, own_names)
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of that number runs on this machine."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # it is somebody else's
-        return True
-    return True
 
 
 def _remove(folder: Path, own_names: Set[str]) -> None:

@@ -14,18 +14,19 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors.torch import save
 from torch import Tensor
 
-from promptfed.errors import FormatError, RunError
+from promptfed.errors import DiskError, FormatError, RunError
 from promptfed.prompts import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
-from promptfed.runs.atomic import sync_folder, write_synced
+from promptfed.runs.atomic import PRIVATE, naming, remove_drafts, sync_folder, write_synced
 from promptfed.runs.personal_store import KEPT_CHECKPOINTS, PersonalStore, StoredPersonal, Version
 from promptfed.runs.sealed_json import opened_json, sealed_json
 from promptfed.types import FederationState, Reply, Update
@@ -56,7 +57,7 @@ def save_checkpoint(
     """Write ``state`` as ``folder/round-NNNN`` and keep only the newest ``keep`` (at least 1) checkpoints.
 
     ``events_bytes`` is the length of the event log at this moment, ``events_sha256`` the SHA-256 of its bytes. One
-    process may save at a time: hold the run's lock. Raises RunError if the disk refuses.
+    process may save at a time: hold the run's lock. Raises DiskError if the disk refuses.
     """
     # Copies, because safetensors refuses one tensor under two names: who dropped out of the round that is under way
     # has the same personal prompt in its reply and in the state.
@@ -68,19 +69,38 @@ def save_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         _tidy(folder)
         draft.mkdir()
-        write_synced(draft / STATE_FILE, blob)
+        write_synced(draft / STATE_FILE, blob, PRIVATE)
         write_synced(draft / ABOUT_FILE, about)
         sync_folder(draft)
         if final.exists():
             final.rename(folder / (REPLACED + final.name))
         draft.rename(final)
         sync_folder(folder)
-        for _, old in sorted(_complete(folder).items())[: -max(keep, 1)]:
-            old.rename(folder / (DISCARDED + old.name))
-        _tidy(folder)
+        _keep_newest(folder, keep)
     except OSError as error:
-        raise RunError(f"cannot write checkpoint {final}: {error.strerror or error}") from error
+        with suppress(OSError):
+            _tidy(folder)
+        raise DiskError(error.errno, error.strerror or str(error), f"checkpoint {final}") from error
     return final
+
+
+def tidy_checkpoints(folder: Path, keep: int = KEPT_CHECKPOINTS) -> None:
+    """Bring ``folder`` to what an undisturbed run leaves there: no leftovers, and the newest ``keep`` checkpoints.
+
+    Raises DiskError if the disk refuses.
+    """
+    if folder.is_dir():
+        with naming(folder):
+            _tidy(folder)
+            _keep_newest(folder, keep)
+    for personal in folder.glob(f"{PERSONAL_FOLDER}/client-*"):
+        remove_drafts(personal)
+
+
+def _keep_newest(folder: Path, keep: int) -> None:
+    for _, old in sorted(_complete(folder).items())[: -max(keep, 1)]:
+        old.rename(folder / (DISCARDED + old.name))
+    _tidy(folder)
 
 
 class Checkpoint(NamedTuple):

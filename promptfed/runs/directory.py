@@ -26,10 +26,14 @@ from promptfed.config import RunConfig, build_config, read_yaml
 from promptfed.errors import FormatError, RunError
 from promptfed.printable import printable_lines
 from promptfed.readers.files import MEGABYTE, read_bytes
-from promptfed.runs.atomic import LEFTOVER_SUFFIX, write_bytes, write_text
+from promptfed.runs.atomic import LEFTOVER_SUFFIX, naming, remove_drafts, write_bytes, write_text
+from promptfed.runs.checkpoint import tidy_checkpoints
 from promptfed.runs.events import EventLog
+from promptfed.runs.processes import describe_holder
 from promptfed.runs.sealed_json import opened_json, sealed_json
 
+LOCK = ".lock"
+PERSONALIZED = "personalized"
 RUNS = Path("runs")
 """Where runs without a given folder go, below the current directory."""
 
@@ -51,10 +55,14 @@ class RunDirectory:
 
         Raises RunError if ``path`` is a file or holds anything, or cannot be written.
         """
+        folder = None
         try:
             folder = _fresh_folder(label) if path is None else _given_folder(path)
             write_text(folder / "config.yaml", config.to_yaml())
         except OSError as error:
+            if folder is not None:
+                with suppress(OSError):
+                    folder.rmdir()
             raise RunError(f"cannot create run directory '{path or RUNS}': {error.strerror or error}") from error
         return cls(folder, config)
 
@@ -72,10 +80,17 @@ class RunDirectory:
     def discard(self) -> None:
         """Take back what ``create`` made, for a run that could not even begin; a folder with checkpoints stays."""
         if not list(self.path.glob("**/checkpoints")):
-            for name in ("config.yaml", "run.log", ".lock", "events.jsonl"):
-                (self.path / name).unlink(missing_ok=True)
             with suppress(OSError):
+                for name in ("config.yaml", "run.log", ".lock", "events.jsonl"):
+                    (self.path / name).unlink(missing_ok=True)
                 self.path.rmdir()
+
+    def tidy(self) -> None:
+        """Remove what killed or failed writers left over. Hold the run's lock. Raises DiskError."""
+        for folder in (self.path, self.path / PERSONALIZED):
+            remove_drafts(folder)
+        for folder in (self.path / "checkpoints", *self.path.glob("baselines/*/checkpoints")):
+            tidy_checkpoints(folder)
 
     def reconfigure(self, config: RunConfig) -> None:
         """Go on with other options: for those that change nothing of what is computed."""
@@ -89,12 +104,8 @@ class RunDirectory:
     # ------------------------------------------------------------------------------------------------ files
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Write ``name`` with a checksum, whole or not at all; NaN and infinities become null. Raises RunError if the
-        disk refuses."""
-        try:
-            write_bytes(self.path / name, sealed_json(value))
-        except OSError as error:
-            raise RunError(f"cannot write {self.path / name}: {error.strerror or error}") from error
+        """Write ``name`` with a checksum, whole or not at all; NaN and infinities become null. Raises DiskError."""
+        write_bytes(self.path / name, sealed_json(value))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """None if the file is absent. Raises RunError naming the file if it is not what was written."""
@@ -105,6 +116,11 @@ class RunDirectory:
             return opened_json(read_bytes(path, MOST_BYTES))
         except (OSError, FormatError) as error:
             raise RunError(f"cannot use {path}: {error}") from error
+
+    def remove(self, name: str) -> None:
+        """Delete ``name`` if it is there. Raises DiskError if the disk refuses."""
+        with naming(self.path / name):
+            (self.path / name).unlink(missing_ok=True)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         self.write_json("metrics.json", metrics)
@@ -117,12 +133,13 @@ class RunDirectory:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process. Raises RunError if another one holds it; freed even by kill -9."""
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise RunError(
-                f"run '{self.path}' is in use by another process; wait until it ends, or stop it first"
+                f"run '{self.path}' is in use by {describe_holder(self.path / LOCK)}; wait until it ends, or stop it "
+                "first"
             ) from error
         except OSError as error:
             raise RunError(f"cannot lock run '{self.path}': {error.strerror or error}") from error
@@ -132,9 +149,13 @@ class RunDirectory:
             lock.release()
 
     def attach_log(self) -> ExitStack:
-        """Copy the messages of logger "promptfed" to run.log until the result is closed (or its ``with`` is left)."""
+        """Copy the messages of logger "promptfed" to run.log until the result is closed (or its ``with`` is left).
+
+        Raises DiskError if the file cannot be opened; a line that the disk refuses later is left out.
+        """
         logger = logging.getLogger("promptfed")
-        handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        with naming(self.path / "run.log"):
+            handler = QuietFileHandler(self.path / "run.log", encoding="utf-8")
         handler.setFormatter(PlainFormatter(LOG_FORMAT))
         stack = ExitStack()
         stack.callback(handler.close)
@@ -143,6 +164,18 @@ class RunDirectory:
         stack.callback(logger.setLevel, logger.level)
         logger.setLevel(min(logger.level, logging.INFO) or logging.INFO)
         return stack
+
+
+class QuietFileHandler(logging.FileHandler):
+    """Writes to a file; what the disk refuses is left out, for the run itself will say so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name that logging calls)
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Close the file, whatever the disk says."""
+        with suppress(OSError):
+            super().close()
 
 
 class PlainFormatter(logging.Formatter):

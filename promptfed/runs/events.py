@@ -29,6 +29,7 @@ from promptfed.errors import FormatError, RunError
 from promptfed.readers.files import MEGABYTE, read_bytes
 from promptfed.readers.json_reader import parse_json
 from promptfed.runs import strict_json
+from promptfed.runs.atomic import append_bytes, naming
 
 Event = dict[str, Any]
 LONGEST = 2_000 * MEGABYTE
@@ -44,12 +45,14 @@ class EventLog:
         self._hasher, self._hashed = hashlib.sha256(), 0
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one line, with the time (ISO 8601, UTC); the operating system has it when this returns."""
+        """Append one line, with the time (ISO 8601, UTC); the operating system has it when this returns.
+
+        Raises DiskError if the disk refuses; then no part of the line is there.
+        """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = strict_json.dumps({"event": event, "time": now, **fields})
         self._drop_torn_tail()
-        with self.path.open("ab") as file:
-            file.write(line.encode() + b"\n")
+        append_bytes(self.path, line.encode() + b"\n")
 
     def sha256(self, size: int) -> str:
         """Return the SHA-256 of the first ``size`` bytes, empty if there are fewer; what was hashed before is not read
@@ -73,7 +76,8 @@ class EventLog:
             if not place.exists():
                 break
         if self.path.exists():
-            self.path.rename(place)
+            with naming(self.path):
+                self.path.rename(place)
         self._hasher, self._hashed, self._tail_is_whole = hashlib.sha256(), 0, False
         return place
 
@@ -82,7 +86,7 @@ class EventLog:
         if not self.path.exists():
             return 0
         self._drop_torn_tail()
-        with self.path.open("rb") as file:
+        with naming(self.path), self.path.open("rb") as file:
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
 
@@ -90,7 +94,8 @@ class EventLog:
         """Drop what was written after the first ``size`` bytes; a shorter file loses only a torn last line."""
         if self.path.exists():
             # os.truncate would fill up a shorter file with zeros
-            os.truncate(self.path, min(size, self.path.stat().st_size))
+            with naming(self.path):
+                os.truncate(self.path, min(size, self.path.stat().st_size))
             self._tail_is_whole = False
             self._hasher, self._hashed = hashlib.sha256(), 0
             self._drop_torn_tail()
@@ -122,7 +127,8 @@ class EventLog:
             return
         self._tail_is_whole = True
         if self.path.exists():
-            data = self.path.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            if whole < len(data):
-                os.truncate(self.path, whole)
+            with naming(self.path):
+                data = self.path.read_bytes()
+                whole = data.rfind(b"\n") + 1
+                if whole < len(data):
+                    os.truncate(self.path, whole)

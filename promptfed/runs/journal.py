@@ -46,6 +46,11 @@ def begin_or_continue(
         events.truncate(0)
         events.write("run_start", **_beginning(config))
         return
+    try:
+        written = events.read()
+    except RunError:  # it is compared by its checksum below
+        written = []
+    before, cut_off = environment_of(written), was_cut_off(written)
     last = max(saved, key=lambda checkpoint: checkpoint.events_bytes)
     if events.sha256(last.events_bytes) == last.events_sha256:
         _check_same(config, events)
@@ -60,19 +65,34 @@ def begin_or_continue(
         )
         events.write("run_start", **_beginning(config), log_lost=True)
     _say_what_is_trained_again(checkpoints, say)
-    events.write("resume", environment=environment())
+    now = environment()
+    if change := _changes(before, now):
+        say(f"{change}: figures may differ in their last digits from those of an undisturbed run")
+    if cut_off:
+        log.info("the process before this one was killed; going on from the last checkpoint")
+    events.write("resume", environment=now, killed=cut_off)
 
 
-def stopped(events: EventLog, why: str) -> None:
+def note_stop(events: EventLog, why: str) -> None:
     """Write down, in the log and in run.log, why the run stops before its end."""
     log.info("stopped: %s", why)
     events.write("stopped", why=why)
 
 
-def was_cut_off(events: EventLog) -> bool:
-    """Whether the process before this one was killed: its last word was neither an end nor a stop."""
-    written = events.read()
-    return bool(written) and written[-1]["event"] not in ("run_end", "stopped")
+def was_cut_off(events: list[Event]) -> bool:
+    """Whether the process that wrote ``events`` was killed: its last word was neither an end nor a stop."""
+    return bool(events) and events[-1].get("event") not in ("run_end", "stopped")
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What of two environments may change the bits of a result, in words; empty if nothing does."""
+    names = ("promptfed", "torch", "python", "system", "threads", "accelerator")
+    changes = [
+        f"{name} was {_shown(before[name])} and is {_shown(now[name])}"
+        for name in names
+        if name in before and before[name] != now[name]
+    ]
+    return "; ".join(changes)
 
 
 def _beginning(config: RunConfig) -> dict[str, Any]:
@@ -89,14 +109,17 @@ def _check_same(config: RunConfig, events: EventLog) -> None:
     began = next((event["config"] for event in events.read() if "config" in event), None)
     if began is None:
         return
-    now = config.model_dump(mode="json")
-    differing = [name for name in sorted({*began, *now} - MAY_CHANGE) if _value(began, name) != _value(now, name)]
-    if differing:
-        changes = "; ".join(f"{n} was {_shown(began.get(n))} and is {_shown(now.get(n))}" for n in differing)
+    if changes := differences(began, config.model_dump(mode="json")):
         raise RunError(
             f"config.yaml of run '{printable(events.path.parent)}' is not the one that the run was begun with: "
             f"{changes}. Put it back, or train anew: promptfed train --config FILE --run DIR"
         )
+
+
+def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return which options that a run must keep are not the same, in words; empty if all are."""
+    names = [name for name in sorted({*began, *now} - MAY_CHANGE) if _value(began, name) != _value(now, name)]
+    return "; ".join(f"{n} was {_shown(began.get(n))} and is {_shown(now.get(n))}" for n in names)
 
 
 def _value(options: Mapping[str, Any], name: str) -> Any:

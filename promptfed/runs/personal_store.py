@@ -11,7 +11,7 @@ from safetensors.torch import save
 from promptfed.errors import FormatError, RunError
 from promptfed.prompts import PromptState
 from promptfed.readers.tensors import parse_tensors, tensor_metadata
-from promptfed.runs.atomic import write_bytes
+from promptfed.runs.atomic import PRIVATE, write_bytes
 from promptfed.types import NO_PROMPT
 
 SEAL = "sha256"
@@ -42,7 +42,7 @@ class PersonalStore:
         path, version = self._path(client, round), Version(round, personal.sha256())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, save(dict(personal), {SEAL: version.sha256}))
+            write_bytes(path, save(dict(personal), {SEAL: version.sha256}), PRIVATE)
         except OSError as error:
             raise RunError(f"cannot keep the personal prompt {path}: {error.strerror or error}") from error
         return version

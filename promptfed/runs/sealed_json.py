@@ -18,8 +18,14 @@ SEAL = "checksum"
 def sealed_json(value: Mapping[str, Any]) -> bytes:
     """Return ``value`` as JSON with its checksum; NaN and infinities become null. Raises TypeError for what is not JSON
     (a tensor, a path)."""
-    plain = json.loads(strict_json.dumps(dict(value)))
+    plain = plain_json(value)
     return (strict_json.dumps({**plain, SEAL: checksum(plain)}, indent=2) + "\n").encode()
+
+
+def plain_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``value`` as it is read back from a file of JSON."""
+    plain: dict[str, Any] = json.loads(strict_json.dumps(dict(value)))
+    return plain
 
 
 def opened_json(content: bytes, on_other: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""Locks between processes that say who holds them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from promptfed.printable import printable
+from promptfed.runs.processes import describe_holder
+
+log = logging.getLogger(__name__)
+PATIENCE = 3.0
+"""Seconds of waiting in silence."""
+
+
+@contextmanager
+def patient_lock(path: Path, purpose: str) -> Iterator[None]:
+    """Hold the file ``path`` for this process; whoever waits longer than PATIENCE is told who holds it.
+
+    Args:
+        path: The lock file; its folder exists.
+        purpose: What is waited for, in words ("the feature cache").
+
+    Raises:
+        OSError: The lock file cannot be opened.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        line = f"waiting for {purpose}: {printable(path)} is held by {describe_holder(path)}"
+        log.warning(line)
+        print(f"note: {line}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,82 @@
+"""run.json: what a run was made with, by which its other files are known again.
+
+It holds the options, the environment (versions, machine, threads, command), the SHA-256 of what partition.json holds,
+and once the run is finished that of the event log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from promptfed.environment import environment
+from promptfed.errors import RunError
+from promptfed.printable import printable
+from promptfed.runs.directory import RunDirectory
+from promptfed.runs.journal import differences
+from promptfed.runs.sealed_json import checksum, plain_json
+
+FILE = "run.json"
+FORMAT = 1
+
+
+def write_passport(run: RunDirectory, partition: Mapping[str, Any], *, is_finished: bool = False) -> None:
+    """Write run.json; ``partition`` is what partition.json holds. Raises DiskError if the disk refuses."""
+    log = {}
+    if is_finished:
+        size = run.events.size()
+        log = {"events_bytes": size, "events_sha256": run.events.sha256(size)}
+    about = {
+        "format": FORMAT,
+        "environment": environment(),
+        "data_sha256": checksum(plain_json(partition)),
+        "config": run.config.model_dump(mode="json"),
+        **log,
+    }
+    run.write_json(FILE, about)
+
+
+def read_passport(run: RunDirectory) -> dict[str, Any]:
+    """Return what run.json holds; empty where there is none. Raises RunError if it is damaged or of another format."""
+    about = run.read_json(FILE) or {}
+    if about and about.get("format") != FORMAT:
+        raise RunError(
+            f"{printable(run.path / FILE)} has format {printable(about.get('format'))}, this version of promptfed "
+            f"reads {FORMAT}; use the version that wrote the run"
+        )
+    return about
+
+
+def check_passport(run: RunDirectory) -> list[str]:
+    """Compare the run's files with its run.json, and return in a line each what is not as it was but does no harm.
+
+    A run without one (imported, or of which the file was deleted) is not compared. Raises RunError if options or data
+    are not those that the run was made with.
+    """
+    about = read_passport(run)
+    if not about:
+        return []
+    if changes := differences(about["config"], run.config.model_dump(mode="json")):
+        raise RunError(f"config.yaml of run '{printable(run.path)}' is not the one that it was made with: {changes}")
+    partition = run.read_json("partition.json")
+    if partition is None or checksum(partition) != about["data_sha256"]:
+        what = "gone" if partition is None else "not the one that the run was made with"
+        raise RunError(
+            f"partition.json of run '{printable(run.path)}' is {what}: promptfed train --resume writes it again"
+        )
+    return [line for line in (_log_line(run, about),) if line]
+
+
+def _log_line(run: RunDirectory, about: Mapping[str, Any]) -> str:
+    """What is wrong with the event log of a finished run; empty if nothing is, or the run goes on."""
+    if "events_bytes" not in about or run.read_metrics() is None:
+        return ""
+    path = run.events.path
+    content = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(content[: about["events_bytes"]]).hexdigest() == about["events_sha256"]:
+        return ""
+    return (
+        f"{path.name} is {'not what was written' if content else 'gone'}: curves and costs shown from it are not those "
+        "of the run; its accuracies and prompts are not affected"
+    )
