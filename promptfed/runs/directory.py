@@ -62,6 +62,7 @@ class RunDirectory:
         except OSError as error:
             if folder is not None:
                 with suppress(OSError):
+                    (folder / "config.yaml").unlink(missing_ok=True)
                     folder.rmdir()
             raise RunError(f"cannot create run directory '{path or RUNS}': {error.strerror or error}") from error
         return cls(folder, config)

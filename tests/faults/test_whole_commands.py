@@ -1,0 +1,33 @@
+"""Commands on a disk that refuses, that are killed, or on a finished run with a flipped bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from faults.finished_flips import run_finished_flips
+from faults.kills import run_kills
+from faults.outcomes import BAD
+from faults.write_faults import run_write_faults
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "resume", "report", "personalize", "export"])
+def test_write_faults_lose_nothing(command: str, tmp_path: Path) -> None:
+    outcomes = run_write_faults(tmp_path, every=17, commands=(command,))
+    assert len(outcomes) >= 1
+    assert [outcome for outcome in outcomes if outcome.result in BAD] == []
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing(tmp_path: Path) -> None:
+    outcomes = run_kills(seed=2, count=3, folder=tmp_path)
+    assert len(outcomes) == 6
+    assert [outcome for outcome in outcomes if outcome.result in BAD] == []
+
+
+@pytest.mark.slow
+def test_flips_in_finished_runs_are_never_silent(tmp_path: Path) -> None:
+    outcomes = run_finished_flips(seed=3, count=6, folder=tmp_path)
+    assert len(outcomes) == 18
+    assert [outcome for outcome in outcomes if outcome.result in BAD] == []
