@@ -64,7 +64,7 @@ class LiveComparison(ComparisonProgress):
         if self._one is not None:
             self._bars.update(self._one, completed=done, total=total, said=f"{done}/{total} images encoded")
 
-    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int) -> None:
+    def stage(self, name: str, rounds: int, clients_a_round: int, finished: int, bytes_sent: int = 0) -> None:
         self._rounds = rounds
         if self._one is not None:
             done, total = finished * clients_a_round, rounds * clients_a_round

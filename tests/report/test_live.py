@@ -49,9 +49,9 @@ def test_lost_updates_are_counted_over_a_stage_and_forgotten_with_the_next(conso
         progress.client("other", good(0))
         progress.round("other", 1, 0.25, math.nan, 0)
     assert said(console) == [
-        "PromptFL: round 1/2  loss 0.500  val acc 25.0 %  1.5 kB  1 lost",
-        "PromptFL: round 2/2  loss -  val acc 25.0 %  3.0 kB  3 lost",
-        "other: round 1/1  loss 0.250  val acc - %  0 bytes",
+        "PromptFL: round 1/2  loss 0.500  val acc 25.0 %  1.5 kB sent  1 lost",
+        "PromptFL: round 2/2  loss -  val acc 25.0 %  3.0 kB sent  3 lost",
+        "other: round 1/1  loss 0.250  val acc - %  0 bytes sent",
     ]
 
 
@@ -61,8 +61,8 @@ def test_what_a_black_box_was_asked_is_said_with_its_price(console: Console) -> 
         progress.round("m", 1, 0.5, 0.25, 10, Usage(oracle_calls=1200, oracle_cache_hits=30))
         progress.round("m", 2, 0.5, 0.25, 10, Usage(oracle_calls=1300, oracle_cache_hits=30, oracle_retries=2, usd=0.5))
     assert said(console) == [
-        "m: round 1/2  loss 0.500  val acc 25.0 %  10 bytes  oracle 1,200 calls, 30 known",
-        "m: round 2/2  loss 0.500  val acc 25.0 %  20 bytes  oracle 1,300 calls, 30 known, 2 retries, 0.5000 USD",
+        "m: round 1/2  loss 0.500  val acc 25.0 %  10 bytes sent  oracle 1,200 calls, 30 known",
+        "m: round 2/2  loss 0.500  val acc 25.0 %  20 bytes sent  oracle 1,300 calls, 30 known, 2 retries, 0.5000 USD",
     ]
 
 
@@ -95,3 +95,11 @@ def test_a_note_is_no_markup_and_is_not_wrapped_in_a_pipe(console: Console) -> N
     note = "note: class '[red]x[/b]' " + "word " * 60
     LiveProgress(console).note(note)
     assert said(console) == [note]
+
+
+def test_bytes_go_on_where_the_run_was_stopped() -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    with LiveProgress(console) as progress:
+        progress.stage("m", rounds=4, clients_a_round=1, finished=3, bytes_sent=2000)
+        progress.round("m", 4, 0.5, 0.25, 1000)
+    assert "3.0 kB sent" in console.file.getvalue()  # type: ignore[attr-defined]
