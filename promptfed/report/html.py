@@ -89,7 +89,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "title": run.path.resolve().name,
         "model": f"backbone {config.backbone}" if config.oracle is None else f"oracle {config.oracle}",
         "config": config.model_dump(),
-        "notes": notes,
+        "file_notes": notes,
         "environment": environment_of(events),
         "finished": bool(metrics),
         "round": newest_round(run.stage_folder(config.method, is_baseline=False)),
