@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from promptfed.blackbox.backends.base import LocalBackend
+from promptfed.runs.sealed_json import sealed_json
 
 SMALL = ["--task", "blackbox-text", "--clients", 2, "--shots", 2, "--set", "task.test_per_class=3"]
 SEARCH = [*SMALL, "--rounds", 2, "--method", "fedavg_bbt", "--set", "method.queries=40", "--set", "method.batch_size=8"]
@@ -160,7 +161,8 @@ def test_a_model_that_is_not_the_one_of_the_run_is_refused(searched, promptfed, 
     about = json.loads((run / "partition.json").read_text())
     assert about["form"]["template"].startswith("{{ prompt }}")
     about["oracle"]["fingerprint"] = "f" * 64
-    (run / "partition.json").write_text(json.dumps(about))
+    del about["checksum"]
+    (run / "partition.json").write_bytes(sealed_json(about))
     said = promptfed("export", run, "--client", 0)
     assert said.code == 2
     assert "trained with another oracle than 'minilm' is now" in said.err
@@ -176,8 +178,8 @@ def test_the_bundle_of_a_paid_oracle_is_made_without_reaching_it(chosen, promptf
     config |= {"oracle": "api", "oracle_options": {"base_url": "http://127.0.0.1:9/v1", "model": "m", "max_usd": 1.0}}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     table = json.loads((run / "partition.json").read_text())
-    del table["oracle"]  # it was another one
-    (run / "partition.json").write_text(json.dumps(table))
+    del table["oracle"], table["checksum"]  # it was another one
+    (run / "partition.json").write_bytes(sealed_json(table))
     said = promptfed("export", run, "--client", 0)
     assert said.code == 0, said.err
     bundle = run / "bundles" / "client-0"

@@ -212,7 +212,7 @@ def test_main_exits_with_3_for_any_used_up_budget(monkeypatch: pytest.MonkeyPatc
     def spent(*words: Any, **more: Any) -> None:
         raise BudgetExhausted("the oracle's budget is used up")
 
-    monkeypatch.setattr(cli, "app", spent)
+    monkeypatch.setattr(cli, "build_command", lambda app: spent)
     with pytest.raises(SystemExit) as ended:
         main(["train"])
     assert ended.value.code == 3
