@@ -250,19 +250,23 @@ class Transport:
                 return _Outcome(raw=response.content)
         except openai.APIStatusError as error:
             return self._refusal(error)
+        except Unsafe as error:
+            return self._unsafe(error)
         except (TimeoutError, openai.APITimeoutError) as error:
             reached = "Connect" not in type(error.__cause__).__name__
             return _Outcome(fault=_Heals(f"no answer within {self.options.timeout_seconds:g} s"), reached=reached)
         except openai.APIConnectionError as error:
             if isinstance(error.__cause__, Unsafe):
-                said = self.key.scrubbed(str(error.__cause__))
-                return _Outcome(fault=OracleError(f"{self.options.base_url}: {said}"))
+                return self._unsafe(error.__cause__)
             cause = type(error.__cause__).__name__
             reached = not cause.startswith("Connect") and cause not in ("PoolTimeout", "UnsupportedProtocol")
             what = "the connection was lost" if reached else "the server cannot be reached"
             return _Outcome(fault=_Heals(f"{what} ({cause})"), reached=reached)
         except openai.OpenAIError as error:
             return _Outcome(fault=_Heals(self.key.scrubbed(f"{type(error).__name__}: {error}")[:300], unusable=True))
+
+    def _unsafe(self, error: Unsafe) -> _Outcome:
+        return _Outcome(fault=OracleError(f"{self.options.base_url}: {self.key.scrubbed(str(error))}"))
 
     def _refusal(self, error: Any) -> _Outcome:
         status = int(error.status_code)
