@@ -24,7 +24,7 @@ def guarded_client(openai: Any, timeout: float) -> Any:
     """Return an asynchronous HTTP client for ``openai`` (the module) that raises Unsafe for unsafe responses."""
     library: Any = importlib.import_module("httpx2" if hasattr(openai, "DefaultAsyncHttpx2Client") else "httpx")
 
-    class Bounded(library.AsyncByteStream):  # type: ignore[misc] # of the library that openai uses
+    class Bounded(library.AsyncByteStream):
         """A body that ends with Unsafe at ``LARGEST_BODY`` bytes."""
 
         def __init__(self, stream: Any) -> None:
