@@ -100,8 +100,9 @@ class Federation:
         after, replies, incidents = self._close(state, replies, sent)
         if len(replies) == len(self.clients) and all(r.failure.startswith(("error", "refused")) for r in replies):
             raise TrainingError(replies[0].failure.partition(": ")[2])
-        for incident in incidents if on_incident else ():
-            on_incident(incident)
+        if on_incident is not None:
+            for incident in incidents:
+                on_incident(incident)
         return after, replies
 
     def expected(self, client: int, sent: PromptState) -> Expected:

@@ -43,7 +43,8 @@ def noise(ratio: float) -> Attack:
             stream = numpy_stream(0, "attack", name, reply.round, reply.client)
             drawn = torch.from_numpy(stream.standard_normal(tuple(tensor.shape)))
             length = (tensor.double() - sent[name].double()).norm()
-            return sent[name].double() + drawn * (ratio * length / drawn.norm())
+            noisy_tensor: Tensor = sent[name].double() + drawn * (ratio * length / drawn.norm())
+            return noisy_tensor
 
         return _sends(reply, noisy)
 

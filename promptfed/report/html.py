@@ -202,7 +202,7 @@ def _lost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -
 
 def is_late_refusal(event: Mapping[str, Any]) -> bool:
     """Whether it tells of an update refused when its round was merged; its ``client`` event shows no failure."""
-    return event["event"] == "incident" and event["kind"] == "refused"
+    return bool(event["event"] == "incident" and event["kind"] == "refused")
 
 
 def _cost_rows(
