@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import importlib.util
-import json
 import logging
 import random
 import time
@@ -19,10 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from promptfed.blackbox.backends.credentials import read_key
-from promptfed.blackbox.backends.guarded_client import Unsafe, guarded_client
+from promptfed.blackbox.backends.guarded_client import LARGEST_BODY, Unsafe, guarded_client
 from promptfed.blackbox.budget import Budget
 from promptfed.blackbox.options import OracleOptions
-from promptfed.errors import BudgetExhausted, ConfigError, OracleError
+from promptfed.errors import BudgetExhausted, ConfigError, FormatError, OracleError
+from promptfed.readers.json_reader import JsonLimits, parse_json
 from promptfed.usage import Usage
 
 T = TypeVar("T")
@@ -34,6 +34,8 @@ LONGEST_BACKOFF = 30.0
 BURST_SECONDS = 5.0
 """Requests of so many seconds may be made at once, within the limit of a minute."""
 MILLION = 1e6
+ANSWER_LIMITS = JsonLimits(size=LARGEST_BODY, values=4_000_000)
+"""Of one answer: a token's log-probability comes with a dozen values."""
 MOST_TOKENS = 10**9
 """Of one answer; what reports more does not count tokens."""
 
@@ -217,11 +219,12 @@ class Transport:
     ) -> tuple[_Heals | OracleError | None, T | None, Usage]:
         """(fault, what was read, what it cost) of an answer."""
         try:
-            reply = self.key.clean(json.loads(raw))
-        except (ValueError, RecursionError):
-            reply = None
+            reply = self.key.clean(parse_json(raw, ANSWER_LIMITS, finite=False, any_strings=True))
+        except FormatError as error:
+            why = self.key.scrubbed(str(error))
+            return _Heals(f"the answer is not usable JSON, or was cut off: {why}", unusable=True), None, worst
         if not isinstance(reply, dict):
-            return _Heals("the answer is not JSON, or was cut off", unusable=True), None, worst
+            return _Heals("the answer is not a JSON object", unusable=True), None, worst
         if (excess := _impossible_count(reply)) is not None:
             return (
                 _Heals(f"the server reports {excess} tokens for one answer, which cannot be", unusable=True),

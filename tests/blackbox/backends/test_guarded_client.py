@@ -111,9 +111,14 @@ def test_a_redirect_that_would_lose_the_question_is_refused(serve: Serve, status
         ({"Content-Encoding": "gzip, br"}, b"x", "is compressed"),
         ({f"X-{n}": "1" for n in range(400)}, b"{}", "headers"),
         ({}, None, "larger than 32 MB"),
-        ({}, answer(usage={"prompt_tokens": 10**30}), r"10\^30 tokens"),
+        ({}, answer(usage={"prompt_tokens": 10**30}), r"an integer is beyond 64 bits \(31 digits\)"),
+        ({}, answer(usage={"prompt_tokens": 10**18}), r"10\^18 tokens"),
         ({}, answer(usage={"completion_tokens": 2 * 10**9}), r"10\^9 tokens"),
-        ({}, b"[" * 100_000, "not JSON"),
+        ({}, b"[" * 100_000, "nested deeper than 64 levels"),
+        ({}, b'{"model": "m", "model": "n"}', "the key 'model' twice"),
+        ({}, b'{"model": "m", "choices": [', "not usable JSON, or was cut off: Expecting value"),
+        ({}, b"[1]", "not a JSON object"),
+        ({}, b'{"model": "\xff"}', "not UTF-8"),
     ],
 )
 def test_an_answer_out_of_measure_is_one_line(
