@@ -96,8 +96,7 @@ def check_address(options: OracleOptions) -> None:
             "--api-key-env takes the NAME of an environment variable, not the key: it is not repeated here"
         )
     try:
-        if named is not None:
-            read_key(options)
+        read_key(options)  # also the usual one of the address: what no header can carry is no client's failure later
         parts = urlsplit(options.base_url or "")
         _ = parts.port
     except OracleError as error:

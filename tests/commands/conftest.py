@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
@@ -56,3 +56,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path
         main(["train", *small, "--run", str(folder), "--quiet"])
     assert ended.value.code == 0
     return folder
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    lines = ["text\tlabel"]
+    for k in range(40):
+        warm, cold = ("fire", "lava", "fire lava")[k % 3], ("ice", "snow", "snow ice")[k % 3]
+        lines.append(f"the {warm} {k} {'snow' if k % 5 else ''}\thot" if k % 2 else f"the {cold} {k}\tcold")
+    (tmp_path / "heat.tsv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "heat.tsv"
+
+
+@pytest.fixture
+def words(texts: Path) -> Callable[..., list[str]]:
+    """Options of a run of a second on a stub."""
+
+    def make(stub: Any, method: str = "fedbdpl") -> list[str]:
+        plain = "--model toy-1 --clients 2 --rounds 2 --shots 2 --set task.val_shots=1 --baselines zero_shot"
+        fast = "--set oracle.backoff_seconds=0.002 --set oracle.retries=12"
+        search = [] if method == "zero_shot" else ["--set", "method.queries=24", "--set", "method.batch_size=4"]
+        return ["--task", "blackbox-text", "--data", f"tsv:{texts}", "--oracle", "api", "--base-url", stub.base_url,
+                "--method", method, *plain.split(), *fast.split(), *search]  # fmt: skip
+
+    return make
