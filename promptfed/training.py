@@ -222,8 +222,8 @@ class Training:
     def _check_somebody_trained(self, stage: str) -> None:
         """Raises TrainingError if no client ever sent an update that could be used, and some failed with an error.
         A round of all clients that fail ends a run at once; this is for rounds of some of them."""
-        failures = [e["failure"] for e in self.run.events.read() if e["event"] == "client" and e["stage"] == stage]
-        faults = [failure for failure in failures if failure.startswith(("error", "refused"))]
+        failures = [e.get("failure") for e in self.run.events.read() if e["event"] == "client" and e["stage"] == stage]
+        faults = [failure for failure in failures if failure and failure.startswith(("error", "refused"))]
         if faults and all(failures):
             raise TrainingError(f"no update of {stage} could be used in any round: {faults[0].partition(': ')[2]}")
 

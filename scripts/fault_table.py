@@ -1,6 +1,6 @@
 """Make faults on purpose, thousands of them, and print how many were tried and what came of each.
 
-    python scripts/fault_table.py                     # all suites; some forty minutes on two cores
+    python scripts/fault_table.py                     # all suites; about half an hour on two cores
     python scripts/fault_table.py --share 0.05        # a twentieth of each
     python scripts/fault_table.py --only kills,flips
     python scripts/fault_table.py --write             # also puts the table into docs/reliability.md

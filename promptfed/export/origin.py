@@ -62,9 +62,9 @@ def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int,
 
 def _accuracies(evaluation: Mapping[str, Any], client: int) -> dict[str, float]:
     """Figure -> what ``evaluation`` says of ``client``, without those that it does not have."""
-    row: Mapping[str, Any] = next((row for row in evaluation["local"] if row["client"] == client), {})
+    row: Mapping[str, Any] = next((row for row in evaluation.get("local") or () if row["client"] == client), {})
     values = {"local": row.get("accuracy"), "local_all": row.get("all_classes")}
-    values |= {"base": evaluation["base"], "new": evaluation["new"]}
+    values |= {"base": evaluation.get("base"), "new": evaluation.get("new")}
     return {name: value for name, value in values.items() if value is not None}
 
 

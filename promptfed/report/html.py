@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from promptfed.runs.journal import environment_of
 from promptfed.runs.ledger import Cost, cost_of
 from promptfed.runs.passport import check_passport
 
+log = logging.getLogger(__name__)
 PARTITION_PIXELS = 72
 """Pixels an inch of the partition plot is shown at when it must not shrink."""
 
@@ -72,6 +74,8 @@ def _content(run: RunDirectory) -> dict[str, Any]:
     from promptfed.report import figures
 
     notes = check_passport(run)
+    for note in notes:
+        log.warning(note)
     events, metrics, config = run.events.read(), run.read_metrics() or {}, run.config
     partition = run.read_json("partition.json")
     looks = figures.looks(events)

@@ -18,6 +18,8 @@ from promptfed.runs.atomic import LONGEST_STEM, sync_folder, write_synced
 from promptfed.runs.processes import is_running
 
 DRAFT, OLD = "draft", "old"
+_under_way: set[str] = set()
+"""Names of the drafts that this process is writing now: those of its earlier failures are leftovers like any other."""
 
 
 def write_folder(target: Path, files: Mapping[str, bytes], own_names: Set[str]) -> None:
@@ -36,6 +38,7 @@ def write_folder(target: Path, files: Mapping[str, bytes], own_names: Set[str]) 
     _remove_leftovers(target, own_names)
     draft, old = _names(target)
     moved = False
+    _under_way.update((draft.name, old.name))
     try:
         draft.mkdir()
         for name, content in files.items():
@@ -48,10 +51,13 @@ def write_folder(target: Path, files: Mapping[str, bytes], own_names: Set[str]) 
         moved = False
         sync_folder(target.parent)
     finally:
-        if moved:
-            old.rename(target)
-        for leftover in (old, draft):
-            _remove(leftover, own_names)
+        try:
+            if moved:
+                old.rename(target)
+            for leftover in (old, draft):
+                _remove(leftover, own_names)
+        finally:
+            _under_way.difference_update((draft.name, old.name))
 
 
 def _names(target: Path) -> tuple[Path, Path]:
@@ -61,13 +67,13 @@ def _names(target: Path) -> tuple[Path, Path]:
 
 
 def _leftovers(target: Path) -> Iterator[Path]:
-    """Yield the drafts and replaced folders of ``target`` whose process has ended."""
+    """Yield the drafts and replaced folders of ``target`` that nobody is writing any more."""
     form = re.compile(
         re.escape(f".{target.name[:LONGEST_STEM]}.promptfed-") + rf"(\d+)-[0-9a-f]{{16}}\.({DRAFT}|{OLD})"
     )
     for path in target.parent.iterdir():
         match = form.fullmatch(path.name)
-        if match and not is_running(int(match[1])):
+        if match and path.name not in _under_way and (int(match[1]) == os.getpid() or not is_running(int(match[1]))):
             yield path
 
 

@@ -30,6 +30,7 @@ from promptfed.readers.files import MEGABYTE, read_bytes
 from promptfed.readers.json_reader import parse_json
 from promptfed.runs import strict_json
 from promptfed.runs.atomic import append_bytes, naming
+from promptfed.runs.event_check import event_problem
 
 Event = dict[str, Any]
 LONGEST = 2_000 * MEGABYTE
@@ -116,8 +117,8 @@ class EventLog:
                 raise RunError(
                     f"line {number} of {self.path} is not JSON: {error}; delete that line to go on"
                 ) from error
-            if not isinstance(event, dict):
-                raise RunError(f"line {number} of {self.path} is not an event; delete that line to go on")
+            if problem := event_problem(event):
+                raise RunError(f"line {number} of {self.path} is not an event: it {problem}; delete that line to go on")
             events.append(event)
         return events
 

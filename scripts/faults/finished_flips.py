@@ -9,7 +9,7 @@ from typing import Any
 
 from faults.outcomes import Outcome
 from faults.outcomes import Result as Judgement
-from faults.program import Result, bits_of, figures_of, files_of, run, train
+from faults.program import Result, bits_of, figures_of, files_of, make_data, run, train
 
 SUITE = "bit flips in finished runs"
 NEVER_READ = ("run.log", "report.html", "curve.md", "curve.png")
@@ -21,8 +21,8 @@ def run_finished_flips(seed: int, count: int, folder: Path) -> list[Outcome]:
 
     ``folder`` is empty. Every file that some command reads is drawn with the same chance.
     """
-    whole = folder / "whole"
-    if train(whole).code or run("personalize", str(whole), "--epochs", "1").code:
+    whole, data = folder / "whole", make_data(folder / "data")
+    if train(whole, data).code or run("personalize", str(whole), "--epochs", "1").code:
         raise RuntimeError("the undisturbed run failed")
     draw = random.Random(seed)
     names = [name for name in files_of(whole) if (whole / name).is_file() and Path(name).name not in NEVER_READ]
@@ -30,13 +30,17 @@ def run_finished_flips(seed: int, count: int, folder: Path) -> list[Outcome]:
     for command in ("resume", "report", "export"):
         home = folder / "try"
         shutil.copytree(whole, home)
-        _, wanted = _tried(command, home)
+        _, wanted = _tried(command, home, data)
         for _ in range(count):
             shutil.rmtree(home)
             shutil.copytree(whole, home)
             name = draw.choice(names)
             bit = flip_bit(home / name, draw)
-            result, reached = _tried(command, home)
+            flipped = (home / name).read_bytes()
+            result, reached = _tried(command, home, data)
+            unused = (home / name).exists() and (home / name).read_bytes() == flipped
+            if command == "resume" and reached and unused and name.endswith(".safetensors"):
+                reached[1][name] = wanted[1][name]  # whoever reads it later finds it damaged
             judgement = _judged(result, is_same=reached == wanted)
             outcomes.append(Outcome(SUITE, f"{command}: bit {bit} of {name}", judgement, result.errors.strip()))
         shutil.rmtree(home)
@@ -53,10 +57,10 @@ def flip_bit(path: Path, draw: random.Random) -> int:
     return bit
 
 
-def _tried(command: str, folder: Path) -> tuple[Result, Any]:
+def _tried(command: str, folder: Path, data: Path) -> tuple[Result, Any]:
     """The command's result, and what it reached: figures and bits, without times."""
     if command == "resume":
-        result = train(folder)
+        result = train(folder, data)
         return result, None if result.code else (figures_of(folder), bits_of(folder))
     if command == "report":
         result = run("report", str(folder))

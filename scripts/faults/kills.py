@@ -11,7 +11,7 @@ from pathlib import Path
 
 from faults.operations import count_operations, watched
 from faults.outcomes import Outcome
-from faults.program import Result, differing, run, train
+from faults.program import Result, differing, make_data, run, train
 
 SUITE = "kills"
 
@@ -21,8 +21,8 @@ def run_kills(seed: int, count: int, folder: Path) -> list[Outcome]:
 
     ``folder`` is empty. An outcome is ``no difference`` if files and bits are those of an undisturbed command.
     """
-    finished = folder / "finished"
-    if train(finished).code:
+    finished, data = folder / "finished", make_data(folder / "data")
+    if train(finished, data).code:
         raise RuntimeError("the undisturbed run failed")
     draw = random.Random(seed)
 
@@ -30,7 +30,7 @@ def run_kills(seed: int, count: int, folder: Path) -> list[Outcome]:
         return run("export", str(finished), "--client", "0", "--overwrite", "--out", str(home / "bundle"))
 
     return [
-        *_tries(folder / "train", "train", lambda home: train(home / "run"), count, draw),
+        *_tries(folder / "train", "train", lambda home: train(home / "run", data), count, draw),
         *_tries(folder / "export", "export", export, count, draw),
     ]
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from PIL import Image
+
+from promptfed.backbones import load_backbone
 from promptfed.cli import main
 
-SMALL = ("--rounds", "3", "--shots", "2", "--clients", "2", "--threads", "1", "--baselines", "local_only")
-"""Of a run that takes seconds."""
+SMALL = (
+    *("--backbone", "tiny", "--rounds", "3", "--shots", "1", "--clients", "2", "--threads", "1"),
+    *("--baselines", "local_only", "--set", "task.val_shots=1", "--set", "task.test_per_class=1"),
+)
+"""Of a run that takes a second."""
+CLASSES, IMAGES = 4, 5
 LOCKS = (".lock",)
 
 
@@ -33,9 +43,9 @@ class Result:
 
 
 def run(*words: str) -> Result:
-    """Run ``promptfed`` with ``words``."""
+    """Run ``promptfed`` with ``words``; the backbone is loaded once, and figures are written without being drawn."""
     errors, output, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output), _quickly():
         try:
             main(list(words))
         except SystemExit as end:
@@ -43,11 +53,37 @@ def run(*words: str) -> Result:
     return Result(code, errors.getvalue(), output.getvalue())
 
 
-def train(folder: Path) -> Result:
-    """Train a small run in ``folder``, or go on with the one that is there."""
+@contextlib.contextmanager
+def _quickly() -> Iterator[None]:
+    def write_no_picture(_figure: object, target: io.BytesIO, **_options: object) -> None:
+        target.write(b"a picture")
+
+    with (
+        patch("promptfed.experiment.load_backbone", _loaded_once),
+        patch("promptfed.export.finished.load_backbone", _loaded_once),
+        patch("matplotlib.figure.Figure.savefig", write_no_picture),
+    ):
+        yield
+
+
+_loaded_once = functools.cache(load_backbone)
+
+
+def make_data(folder: Path) -> Path:
+    """Write a few plain pictures of each class into ``folder``, and return it."""
+    for label in range(CLASSES):
+        (folder / f"class{label}").mkdir(parents=True)
+        for number in range(IMAGES):
+            colour = (60 * label, 20 + 30 * number, 90)
+            Image.new("RGB", (16, 16), colour).save(folder / f"class{label}" / f"{number}.png")
+    return folder
+
+
+def train(folder: Path, data: Path) -> Result:
+    """Train a small run on ``data`` in ``folder``, or go on with the one that is there."""
     if (folder / "config.yaml").exists():
         return run("train", "--resume", str(folder))
-    return run("train", *SMALL, "--run", str(folder))
+    return run("train", *SMALL, "--data", f"folder:{data}", "--run", str(folder))
 
 
 def files_of(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from faults.operations import count_operations, failing
 from faults.outcomes import Outcome
 from faults.outcomes import Result as Judgement
-from faults.program import Result, differing, run, train
+from faults.program import Result, differing, make_data, run, train
 
 SUITE = "write faults"
 CODES = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)
@@ -28,12 +28,12 @@ def run_write_faults(folder: Path, *, every: int = 1, commands: tuple[str, ...] 
         One outcome a fault. ``refused``: exit code 2 and one line, and after the second try the files and bits of an
         undisturbed command; ``no difference``: it was done all the same, with those files and bits.
     """
-    finished, stopped = folder / "finished", folder / "stopped"
-    _must(train(finished))
+    finished, stopped, data = folder / "finished", folder / "stopped", make_data(folder / "data")
+    _must(train(finished, data))
     _stop_after_first_round(finished, stopped)
     tried: dict[str, tuple[Path | None, Callable[[Path], Result]]] = {
-        "train": (None, lambda home: train(home / "run")),
-        "resume": (stopped, lambda home: train(home / "run")),
+        "train": (None, lambda home: train(home / "run", data)),
+        "resume": (stopped, lambda home: train(home / "run", data)),
         "report": (finished, lambda home: run("report", str(home / "run"))),
         "personalize": (finished, lambda home: run("personalize", str(home / "run"), "--epochs", "1")),
         "export": (

@@ -12,22 +12,23 @@ from faults.write_faults import run_write_faults
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "resume", "report", "personalize", "export"])
-def test_write_faults_lose_nothing(command: str, tmp_path: Path) -> None:
-    outcomes = run_write_faults(tmp_path, every=17, commands=(command,))
-    assert len(outcomes) >= 1
+def test_write_faults_lose_nothing(tmp_path: Path) -> None:
+    outcomes = run_write_faults(tmp_path, every=17)
+    commands = {outcome.fault.partition(":")[0] for outcome in outcomes}
+    assert commands == {"train", "resume", "report", "personalize", "export"}
     assert [outcome for outcome in outcomes if outcome.result in BAD] == []
+    assert {outcome.result for outcome in outcomes} >= {"refused"}
 
 
 @pytest.mark.slow
 def test_kills_lose_nothing(tmp_path: Path) -> None:
-    outcomes = run_kills(seed=2, count=3, folder=tmp_path)
-    assert len(outcomes) == 6
-    assert [outcome for outcome in outcomes if outcome.result in BAD] == []
+    outcomes = run_kills(seed=2, count=8, folder=tmp_path)
+    assert [outcome.result for outcome in outcomes] == ["no difference"] * 16
 
 
 @pytest.mark.slow
 def test_flips_in_finished_runs_are_never_silent(tmp_path: Path) -> None:
-    outcomes = run_finished_flips(seed=3, count=6, folder=tmp_path)
-    assert len(outcomes) == 18
+    outcomes = run_finished_flips(seed=3, count=12, folder=tmp_path)
+    assert len(outcomes) == 36
     assert [outcome for outcome in outcomes if outcome.result in BAD] == []
+    assert {outcome.result for outcome in outcomes} == {"no difference", "said", "refused"}

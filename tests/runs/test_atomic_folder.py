@@ -140,3 +140,19 @@ def test_long_names_have_a_draft_too(tmp_path: Path) -> None:
     write_folder(target, AFTER, OWN)
     write_folder(target, BEFORE, OWN)
     assert contents(target) == BEFORE
+
+
+def test_a_draft_that_could_not_be_removed_goes_with_the_next_write_of_the_same_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patches:
+        for name in ("rename", "unlink", "rmdir"):
+            patches.setattr(Path, name, refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            write_folder(tmp_path / "c", AFTER, OWN)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".draft"]
+    write_folder(tmp_path / "c", AFTER, OWN)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]

@@ -64,21 +64,21 @@ def test_bad_line_in_the_middle_is_named(log: EventLog) -> None:
 
 def test_truncate_returns_to_a_noted_size(log: EventLog) -> None:
     assert log.size() == 0
-    log.write("round", round=1)
+    log.write("round", stage="promptfl", round=1)
     noted = log.size()
     assert noted == log.path.stat().st_size
     kept = log.path.read_bytes()
-    log.write("client", round=2)
+    log.write("client", stage="promptfl", round=2, client=0)
     log.truncate(noted)
     assert log.path.read_bytes() == kept
-    log.write("round", round=2)
+    log.write("round", stage="promptfl", round=2)
     assert [event["round"] for event in log.read()] == [1, 2]
 
 
 def test_truncate_never_lengthens_and_leaves_whole_lines(log: EventLog) -> None:
     log.truncate(100)
     assert not log.path.exists()
-    log.write("round", round=1)
+    log.write("round", stage="promptfl", round=1)
     size = log.size()
     log.truncate(size + 50)
     assert log.size() == size
@@ -90,3 +90,23 @@ def test_what_is_not_json_is_a_type_error_and_writes_nothing(log: EventLog) -> N
     with pytest.raises(TypeError):
         log.write("client", loss=object())
     assert log.read() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"evens": "client", "time": "t"}', "does not say which event"),
+        ('{"event": "round", "time": "t", "stagd": "promptfl", "round": 1}', "lacks its stage"),
+        ('{"event": "round", "time": "t", "stage": "promptfl", "rounD": 1}', "lacks its round"),
+        ('{"event": "client", "time": "t", "stage": "promptfl", "round": 1, "client": "0"}', "lacks its client"),
+        ('{"event": "validation", "time": "t", "stage": "promptfl", "seconds": "0"}', "seconds that is no number"),
+        ('{"event": "evaluation", "time": "t", "stage": "promptfl", "local": {}}', "no list of clients' scores"),
+        ('{"event": "evaluation", "time": "t", "stage": "promptfl", "local": [{"cliEnt": 0}]}', "score that is none"),
+        ('{"event": "run_end", "tine": "t"}', "lacks its time"),
+    ],
+)
+def test_an_event_that_promptfed_never_writes_is_refused_by_its_line(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"event": "run_start", "time": "t"}\n' + line + "\n")
+    with pytest.raises(RunError, match=f"line 2 of {path} is not an event: it .*{problem}"):
+        EventLog(path).read()
