@@ -25,7 +25,7 @@ from promptfed.methods.zero_shot import ZeroShot
 from promptfed.progress import Progress
 from promptfed.prompts import PromptState
 from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
-from promptfed.runs.backbone import check_same_backbone
+from promptfed.runs.backbone import check_same_backbone, has_fingerprint
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue
@@ -112,7 +112,9 @@ class Training:
         saved = {
             stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn) for stage, base in stages
         }
-        begin_or_continue(self.run.events, self.experiment.config, saved, self._warn)
+        begin_or_continue(
+            self.run.events, self.experiment.config, saved, self._warn, knows_backbone=has_fingerprint(record or {})
+        )
         self.run.remove("metrics.json")
         self._fill_features()
         self.run.write_json("partition.json", partition)

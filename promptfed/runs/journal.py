@@ -29,6 +29,8 @@ def begin_or_continue(
     config: RunConfig,
     checkpoints: Mapping[str, Checkpoint | None],
     say: Callable[[str], None],
+    *,
+    knows_backbone: bool = False,
 ) -> None:
     """Bring ``events`` to where the run stands, and write how it begins or goes on.
 
@@ -37,6 +39,7 @@ def begin_or_continue(
         config: The options to go on with.
         checkpoints: Stage -> its newest checkpoint, in the order in which stages run.
         say: Is told, in a line each, what is not as it was.
+        knows_backbone: The backbone's fingerprint is that of the run, so its weights may lie in another place.
 
     Raises:
         RunError: ``config`` would train something else than the run has begun.
@@ -53,7 +56,7 @@ def begin_or_continue(
     before, cut_off = environment_of(written), was_cut_off(written)
     last = max(saved, key=lambda checkpoint: checkpoint.events_bytes)
     if events.sha256(last.events_bytes) == last.events_sha256:
-        _check_same(config, events)
+        _check_same(config, events, knows_backbone)
         events.truncate(last.events_bytes)
     else:
         there = events.path.exists()
@@ -104,21 +107,25 @@ def _beginning(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _check_same(config: RunConfig, events: EventLog) -> None:
+def _check_same(config: RunConfig, events: EventLog, knows_backbone: bool) -> None:
     """Raise RunError if the options in ``config`` train something else than those the run was begun with."""
     began = next((event["config"] for event in events.read() if "config" in event), None)
     if began is None:
         return
-    if changes := differences(began, config.model_dump(mode="json")):
+    if changes := differences(began, config.model_dump(mode="json"), knows_backbone=knows_backbone):
         raise RunError(
             f"config.yaml of run '{printable(events.path.parent)}' is not the one that the run was begun with: "
             f"{changes}. Put it back, or train anew: promptfed train --config FILE --run DIR"
         )
 
 
-def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return which options that a run must keep are not the same, in words; empty if all are."""
-    names = [name for name in sorted({*began, *now} - MAY_CHANGE) if _value(began, name) != _value(now, name)]
+def differences(began: Mapping[str, Any], now: Mapping[str, Any], *, knows_backbone: bool = False) -> str:
+    """Return which options that a run must keep are not the same, in words; empty if all are.
+
+    The backbone's name is not compared where the run knows it by its fingerprint (``check_same_backbone``).
+    """
+    may_change = MAY_CHANGE | {"backbone"} if knows_backbone else MAY_CHANGE
+    names = [name for name in sorted({*began, *now} - may_change) if _value(began, name) != _value(now, name)]
     return "; ".join(f"{n} was {_shown(began.get(n))} and is {_shown(now.get(n))}" for n in names)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from promptfed.environment import environment
 from promptfed.errors import RunError
 from promptfed.printable import printable
+from promptfed.runs.backbone import has_fingerprint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import differences
 from promptfed.runs.sealed_json import checksum, plain_json
@@ -57,9 +58,10 @@ def check_passport(run: RunDirectory) -> list[str]:
     about = read_passport(run)
     if not about:
         return []
-    if changes := differences(about["config"], run.config.model_dump(mode="json")):
-        raise RunError(f"config.yaml of run '{printable(run.path)}' is not the one that it was made with: {changes}")
     partition = run.read_json("partition.json")
+    knows_backbone = has_fingerprint(partition or {})
+    if changes := differences(about["config"], run.config.model_dump(mode="json"), knows_backbone=knows_backbone):
+        raise RunError(f"config.yaml of run '{printable(run.path)}' is not the one that it was made with: {changes}")
     if partition is None or checksum(partition) != about["data_sha256"]:
         what = "gone" if partition is None else "not the one that the run was made with"
         raise RunError(

@@ -65,7 +65,8 @@ def test_train_refuses(refused, tmp_path, words, parts):
 
 
 def test_resume_takes_no_other_options(refused, finished):
-    assert "--rounds" in refused("train", "--resume", finished, "--rounds", 5)
+    line = refused("train", "--resume", finished, "--shots", 5, "--seed", 7)
+    assert "leave out --shots, --seed" in line
 
 
 def test_a_run_directory_that_exists_is_not_touched(refused, finished):
