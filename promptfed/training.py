@@ -21,10 +21,10 @@ from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.kept import kept_words, unmarked
-from promptfed.methods.zero_shot import ZeroShot
 from promptfed.progress import Progress
 from promptfed.prompts import PromptState
-from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
+from promptfed.result_notes import figure_notes
+from promptfed.run_metrics import near_chance, run_metrics
 from promptfed.runs.backbone import check_same_backbone, has_fingerprint
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
@@ -34,12 +34,10 @@ from promptfed.runs.passport import write_passport
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
-from promptfed.tasks.sources.base import ANSWER_CLASSES
 from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
 
 log = logging.getLogger(__name__)
-BASELINES = ("zero_shot", "local_only")
 
 
 class Interrupted(Exception):  # noqa: N818 (a request that was granted, not an error)
@@ -94,7 +92,7 @@ class Training:
         if self.engine is not None:
             self.engine.verify_frozen()
         self.run.events.write("run_end")
-        metrics = self._metrics(evaluations, trained)
+        metrics = run_metrics(self.experiment, self.run.events.read(), evaluations, trained)
         figures = evaluations[self.experiment.config.method].figures
         for note in (*self.experiment.model_notes, *figure_notes(self.experiment.task, figures)):
             log.warning(note)
@@ -126,7 +124,7 @@ class Training:
             with self._account(stage), _stopping(f"{stage}, at its start"):
                 federation = self.experiment.federation(stage, self.engine)
                 state = self._federate(stage, federation, base, checkpoint.state if checkpoint else None)
-            if note := self._near_chance(federation, state):
+            if note := near_chance(self.experiment.task, federation, state):
                 self._warn(note)
             trained[stage] = federation, state
         return trained
@@ -348,47 +346,6 @@ class Training:
             **(self._usage() - before).recorded(),
         )
         return found
-
-    def _near_chance(self, federation: Federation, state: FederationState) -> str:
-        """A note if ``federation`` is zero-shot and knows no more than a guesser; free answers have no chance level."""
-        task = self.experiment.task
-        if not isinstance(federation.method, ZeroShot) or task.base_classes == ANSWER_CLASSES:
-            return ""
-        judged = sum(len(data.val.labels) or len(data.train.labels) for data in task.clients)
-        return near_chance_note(state.shared["accuracy"].max().item(), judged, len(task.base_classes))
-
-    def _metrics(
-        self, evaluations: dict[str, Evaluation], trained: dict[str, tuple[Federation, FederationState]]
-    ) -> dict[str, Any]:
-        figures = {stage: found.figures.recorded() for stage, found in evaluations.items()}
-        own = self.experiment.config.method
-        metrics: dict[str, Any] = {name: figures[name] for name in BASELINES if name in figures}
-        metrics["method"] = figures[own]
-        for name in (*BASELINES, "method"):
-            if name in metrics:
-                metrics[name]["below_zero_shot"] = below_zero_shot(metrics[name], metrics.get("zero_shot"))
-        metrics["new_classes"] = list(self.experiment.task.new_classes)
-        near = (self._near_chance(*found) for found in trained.values())
-        notes = [note for note in near if note] + figure_notes(self.experiment.task, evaluations[own].figures)
-        metrics["notes"] = [*self.experiment.model_notes, *notes]
-        metrics["data_notes"] = list(self.experiment.task.notes)
-        cost = dataclasses.asdict(cost_of(self.run.events.read()))
-        if self.experiment.setup.oracle is not None:
-            # The ledger also knows what was asked for in vain: work that was lost with a killed process.
-            asked = self.experiment.setup.oracle.ledger.total()
-            cost |= {name: value for name, value in dataclasses.asdict(asked).items() if value}
-            if silent := self.experiment.setup.oracle.tally.recorded():
-                metrics["not_answered"] = silent
-        metrics["cost"] = cost
-        for federation, state in trained.values():
-            if isinstance(federation.method, ZeroShot):
-                metrics["template"] = federation.method.template(state.shared)
-        kept = {"method" if stage == own else stage: kept_words(state) for stage, (_, state) in trained.items()}
-        if any(kept.values()):
-            metrics["kept_zero_shot"] = {stage: words for stage, words in kept.items() if words}
-        metrics["held_out"] = self.experiment.held_out
-        metrics["prompt_sha256"] = trained[own][1].shared.sha256()
-        return metrics
 
 
 @contextmanager

@@ -61,7 +61,7 @@ BAD = {
     "bytes_down": (replace(GOOD, bytes_down=-5), "bytes_down of -5"),
     **{
         f"usage {field.name}": (replace(GOOD, usage=Usage(**{field.name: value})), f"{field.name} of ")
-        for field, value in zip(fields(Usage), [HUGE, -1, NAN, math.inf, 10**30, "2", None, -0.5, True, 1e300],
+        for field, value in zip(fields(Usage), [HUGE, -1, NAN, math.inf, 10**30, "2", None, -0.5, True, 1e300, -1],
                                 strict=True)
     },
     "usage of another kind": (replace(GOOD, usage={"usd": 1}), "something that is no usage"),

@@ -11,8 +11,8 @@ from promptfed.config import Options, RunConfig, parse_settings
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.experiment import ACCESS, resolve
 from promptfed.methods.base import METHODS
+from promptfed.run_metrics import BASELINES
 from promptfed.tasks import TASKS
-from promptfed.training import BASELINES
 
 TUNING_SEED = 1000
 """Seed, and partition seed, of the search: no seed that is compared."""

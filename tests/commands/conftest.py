@@ -44,7 +44,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     # The bits depend on the number of threads, and other tests in this process may have set it.
     options += " --set threads=1"
     # These pictures are as plain as icons: the icons' model and protocol, half of the classes new, are quick.
-    options += " --partition classes --set task.base_fraction=0.5 --set backbone=tiny"
+    options += " --partition classes --set task.base_fraction=0.5 --backbone tiny"
     return ["--task", "clip-fewshot", "--data", f"folder:{folder}", *options.split()]
 
 

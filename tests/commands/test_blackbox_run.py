@@ -163,6 +163,7 @@ def test_a_model_that_is_not_the_one_of_the_run_is_refused(searched, promptfed, 
     about["oracle"]["fingerprint"] = "f" * 64
     del about["checksum"]
     (run / "partition.json").write_bytes(sealed_json(about))
+    (run / "run.json").unlink()
     said = promptfed("export", run, "--client", 0)
     assert said.code == 2
     assert "trained with another oracle than 'minilm' is now" in said.err
@@ -180,6 +181,7 @@ def test_the_bundle_of_a_paid_oracle_is_made_without_reaching_it(chosen, promptf
     table = json.loads((run / "partition.json").read_text())
     del table["oracle"], table["checksum"]  # it was another one
     (run / "partition.json").write_bytes(sealed_json(table))
+    (run / "run.json").unlink()
     said = promptfed("export", run, "--client", 0)
     assert said.code == 0, said.err
     bundle = run / "bundles" / "client-0"

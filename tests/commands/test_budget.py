@@ -72,9 +72,9 @@ def test_a_run_stops_at_its_budget_and_goes_on_when_it_is_raised(promptfed, stub
 def test_resume_takes_budgets_and_nothing_else(promptfed, stub_server, words, tmp_path, finished):
     run = tmp_path / "run"
     assert promptfed("train", *words(stub_server()), "--run", run, "--max-tokens", "200").code == 3
-    said = promptfed("train", "--resume", run, "--max-calls", 5, "--rounds", 4, "--seed", 7)
+    said = promptfed("train", "--resume", run, "--max-calls", 5, "--shots", 4, "--seed", 7)
     assert said.code == 2
-    assert "leave out --rounds, --seed" in said.err
+    assert "leave out --shots, --seed" in said.err
     assert promptfed("train", "--resume", run, "--max-calls", "many").code == 2
     said = promptfed("train", "--resume", run, "--api-key-env", "PROMPTFED_NO_SUCH_KEY")
     assert said.code == 2

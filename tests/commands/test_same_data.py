@@ -20,14 +20,14 @@ def test_changed_data_are_refused_before_anything_is_written(promptfed, tmp_path
     data = paint(tmp_path / "data", ["cat", "dog"])
     options = "--clients 2 --shots 1 --rounds 1 --set task.val_shots=1 --set threads=1 --partition iid --quiet"
     assert promptfed("train", "--data", f"folder:{data}", *options.split(), "--run", "r").code == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.json*")}
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.json")}
     (data / "dog").rename(data / "hund")
     for words in (("train", "--resume", "r"), ("eval", "r"), ("personalize", "r")):
         said = promptfed(*words)
         assert said.code == 2
         assert "no class 'dog' any more, and class 'hund' is new" in said.err
         assert "Traceback" not in said.err
-    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.json*")} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.json")} == before
     (data / "hund").rename(data / "dog")
     assert promptfed("eval", "r").code == 0
 

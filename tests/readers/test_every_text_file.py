@@ -7,11 +7,10 @@ import sys
 
 import pytest
 
-from promptfed.blackbox.vocabulary import Vocabulary, VocabularyConfig
+from promptfed.blackbox.vocabulary import read_vocabulary
 from promptfed.commands.deploy import _lines
 from promptfed.config import read_yaml
 from promptfed.errors import ConfigError, DataError, PromptFedError
-from promptfed.tasks.form import Form
 from promptfed.tasks.sources.class_names import parse_class_list, read_class_table
 from promptfed.tasks.sources.coop import read_split
 from promptfed.tasks.sources.csv_file import read_rows
@@ -40,10 +39,8 @@ TEXT_FILES = {
     "class list": ("thé\ncafé\n", lambda path: parse_class_list(f"@{path}"), ("thé", "café")),
     "vocabulary": (
         "thé\ncafé\n",
-        lambda path: Vocabulary.agreed(
-            VocabularyConfig(vocabulary=f"file:{path}", candidates=5), ("a", "b"), Form()
-        ).tokens[3:],
-        ("thé", "café"),
+        lambda path: read_vocabulary({"vocabulary": f"file:{path}", "candidates": 5})["vocabulary"],
+        ["thé", "café"],
     ),
     "classes.csv": (
         "folder,name\nn01,thé\n",

@@ -19,27 +19,23 @@ from promptfed.types import NO_PROMPT, Broadcast
 NAMES = ("fedbdpl", "fedng", "feddtpt", "pfl_gradfree")
 
 
+WORDS = ["ice", "snow", "fire", "lava", "the", "mild"]
+
+
 @pytest.fixture
-def make(black_setup, words_file):
+def make(black_setup):
     def build(name, setup=black_setup, **options):
-        own = {"queries": 96, "batch_size": 4, "n_tokens": 3, **OWN[name](words_file), **options}
+        own = {"queries": 96, "batch_size": 4, "n_tokens": 3, **OWN[name], **options}
         return build_method(name, own, setup)
 
     return build
 
 
-@pytest.fixture
-def words_file(tmp_path):
-    path = tmp_path / "words.txt"
-    path.write_text("ice\nsnow\nfire\nlava\nthe\nmild\n")
-    return path
-
-
 OWN = {
-    "fedbdpl": lambda file: {"vocabulary": f"file:{file}", "candidates": 9, "samples": 8, "lr": 0.2},
-    "fedng": lambda file: {"vocabulary": f"file:{file}", "candidates": 9, "finalists": 3, "queries": 48},
-    "feddtpt": lambda file: {"proposals": 6, "embedder": "hashing"},
-    "pfl_gradfree": lambda file: {"vocabulary": f"file:{file}", "candidates": 9, "embedder": "hashing"},
+    "fedbdpl": {"vocabulary": WORDS, "candidates": 9, "samples": 8, "lr": 0.2},
+    "fedng": {"vocabulary": WORDS, "candidates": 9, "finalists": 3, "queries": 48},
+    "feddtpt": {"proposals": 6, "embedder": "hashing"},
+    "pfl_gradfree": {"vocabulary": WORDS, "candidates": 9, "embedder": "hashing"},
 }
 
 

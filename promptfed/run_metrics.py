@@ -1,0 +1,73 @@
+"""What metrics.json of a finished run holds: figures, notes, cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from promptfed.evaluation import Evaluation
+from promptfed.experiment import Experiment
+from promptfed.federation import Federation
+from promptfed.kept import kept_words
+from promptfed.methods.zero_shot import ZeroShot
+from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
+from promptfed.runs.events import Event
+from promptfed.runs.ledger import cost_of
+from promptfed.tasks.sources.base import ANSWER_CLASSES
+from promptfed.types import FederatedTask, FederationState
+
+BASELINES = ("zero_shot", "local_only")
+
+
+def run_metrics(
+    experiment: Experiment,
+    events: Iterable[Event],
+    evaluations: Mapping[str, Evaluation],
+    trained: Mapping[str, tuple[Federation, FederationState]],
+) -> dict[str, Any]:
+    """Return what a run ends with.
+
+    Args:
+        experiment: The run's data, model and options.
+        events: All events of the run, for what it cost.
+        evaluations: Stage -> its test figures.
+        trained: Stage -> its federation after the last round.
+    """
+    figures = {stage: found.figures.recorded() for stage, found in evaluations.items()}
+    own = experiment.config.method
+    metrics: dict[str, Any] = {name: figures[name] for name in BASELINES if name in figures}
+    metrics["method"] = figures[own]
+    for name in (*BASELINES, "method"):
+        if name in metrics:
+            metrics[name]["below_zero_shot"] = below_zero_shot(metrics[name], metrics.get("zero_shot"))
+    metrics["new_classes"] = list(experiment.task.new_classes)
+    near = (near_chance(experiment.task, *found) for found in trained.values())
+    notes = [note for note in near if note] + figure_notes(experiment.task, evaluations[own].figures)
+    metrics["notes"] = [*experiment.model_notes, *notes]
+    metrics["data_notes"] = list(experiment.task.notes)
+    cost = dataclasses.asdict(cost_of(events))
+    if experiment.setup.oracle is not None:
+        # The ledger also knows what was asked for in vain: work that was lost with a killed process.
+        asked = experiment.setup.oracle.ledger.total()
+        cost |= {name: value for name, value in dataclasses.asdict(asked).items() if value}
+        if silent := experiment.setup.oracle.tally.recorded():
+            metrics["not_answered"] = silent
+    metrics["cost"] = cost
+    for federation, state in trained.values():
+        if isinstance(federation.method, ZeroShot):
+            metrics["template"] = federation.method.template(state.shared)
+    kept = {"method" if stage == own else stage: kept_words(state) for stage, (_, state) in trained.items()}
+    if any(kept.values()):
+        metrics["kept_zero_shot"] = {stage: words for stage, words in kept.items() if words}
+    metrics["held_out"] = experiment.held_out
+    metrics["prompt_sha256"] = trained[own][1].shared.sha256()
+    return metrics
+
+
+def near_chance(task: FederatedTask, federation: Federation, state: FederationState) -> str:
+    """A note if ``federation`` is zero-shot and knows no more than a guesser; free answers have no chance level."""
+    if not isinstance(federation.method, ZeroShot) or task.base_classes == ANSWER_CLASSES:
+        return ""
+    judged = sum(len(data.val.labels) or len(data.train.labels) for data in task.clients)
+    return near_chance_note(state.shared["accuracy"].max().item(), judged, len(task.base_classes))
