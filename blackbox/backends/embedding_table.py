@@ -12,6 +12,7 @@ from torch import Tensor
 from promptfed.backbones.base import hash_tensors
 from promptfed.blackbox.backends.tokens import Tokens
 from promptfed.errors import BackboneError
+from promptfed.printable import LONGEST, printable
 from promptfed.readers.json_reader import read_json
 from promptfed.readers.tensors import read_header
 
@@ -38,7 +39,10 @@ class EmbeddingTable:
         from transformers import AutoConfig, AutoTokenizer
 
         if not (folder / "config.json").is_file():
-            raise BackboneError(f"--set oracle.embeddings={folder}: that is no folder of a transformers model")
+            raise BackboneError(
+                f"no folder of a transformers model (it has no config.json), for oracle.embeddings or "
+                f"--embeddings: '{printable(folder, LONGEST)}'"
+            )
         try:
             config: Any = AutoConfig.from_pretrained(folder)
             tokenizer: Any = AutoTokenizer.from_pretrained(folder)

@@ -160,6 +160,14 @@ def predict(
     oracle: Annotated[
         str | None, typer.Option("--oracle", help="The same black box under another name, such as local:OTHER-PATH.")
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            "--embeddings",
+            help="Of oracle embeds: a folder of the same model, with its tokenizer and token embeddings.",
+            metavar="DIR",
+        ),
+    ] = None,
     base_url: options.BaseUrl = None,
     api_key_env: options.ApiKeyEnv = None,
     max_calls: options.MaxCalls = None,
@@ -184,6 +192,7 @@ def predict(
       promptfed predict bundle *.jpg --classes "cat,dog,red panda" --json
       promptfed predict bundle "Where is my parcel?" "I want my money back."
       promptfed predict bundle --file texts.txt --top 1
+      promptfed predict bundle "Where is it?" --embeddings gemma-folder     of a run with --oracle embeds
     """
     from promptfed.export.bundle import is_for_black_box
     from promptfed.export.image_files import ImageFiles, find_image_files
@@ -196,6 +205,7 @@ def predict(
     kind = "path"
     files: ImageFiles | None
     changed = {"base_url": base_url, "api_key_env": api_key_env, "max_calls": max_calls, "max_usd": max_usd}
+    changed["embeddings"] = None if embeddings is None else str(embeddings)
     changed = {name: value for name, value in changed.items() if value is not None}
     if is_for_black_box(bundle):
         from promptfed.export.blackbox_bundle import load_bundles_oracle, read_blackbox_bundle

@@ -216,6 +216,17 @@ def load_bundles_oracle(
             f"the bundle was made for a model in a file or folder ('{printable(file, LONGEST)}'), which a bundle "
             f"cannot choose here: name your copy of it by --oracle {kind}:PATH"
         )
+    if (name or meta.oracle.name) == "embeds":
+        if not changed.get("embeddings"):
+            raise ConfigError(
+                "the bundle's vectors go between token embeddings, which a bundle does not hold: name a folder of the "
+                f"same model ('{printable(told.get('model') or '', LONGEST)}') by --embeddings DIR"
+            )
+    elif changed.get("embeddings"):
+        raise ConfigError(
+            f"--embeddings goes with oracle embeds; this bundle is for '{printable(meta.oracle.name, LONGEST)}': "
+            "leave it out"
+        )
     if (name or meta.oracle.name) in ("api", "embeds"):
         access = {option: changed.pop(option, None) for option in ("base_url", "api_key_env")}
         told = admitted(told, "the bundle", **access, trust_address=trust_address, strict=False)

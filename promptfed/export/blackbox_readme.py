@@ -177,6 +177,8 @@ def _commands(bundle: BlackBoxBundle) -> str:
         lines = ['promptfed predict . "How many are left?"', "promptfed predict . --file questions.txt"]
     else:
         lines = ['promptfed predict . "Where is it?"', "promptfed predict . --file texts.txt        one text a line"]
+    if _kind(bundle) == "embeds":  # whose folder of embeddings no bundle names
+        lines = [f"{line.partition('      ')[0]} --embeddings DIR" for line in lines]
     key = " Say which variable holds your key by `--api-key-env NAME`." if meta.oracle.options.get("base_url") else ""
     note = "\n\nEvery new text is a request that may cost money; answers are kept and not paid for twice."
     paid = note if meta.oracle.options.get("base_url") else ""

@@ -20,6 +20,7 @@ from promptfed.blackbox.cache import AnswerCache
 from promptfed.blackbox.candidate import Candidate
 from promptfed.blackbox.options import OracleOptions
 from promptfed.blackbox.oracle import Oracle
+from promptfed.cli import main
 from promptfed.errors import BackboneError, ConfigError, OracleError
 from promptfed.tasks.sources.base import TextItem
 
@@ -209,3 +210,46 @@ def test_labels_that_begin_alike_are_refused(served):
     local, server, folder = served("gpt2")
     with pytest.raises(OracleError, match="tokens of their own"):
         connect(local, server, folder).score([Candidate()], ITEMS, ("good", "good movie"))
+
+
+def command(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return int(ended.value.code or 0)
+
+
+def test_predict_names_the_embeddings_of_a_bundle(served, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "cache"))
+    _, server, folder = served("gpt2")
+    other = served("llama")[2]
+    lines = [f"the {'great' if k % 2 else 'boring'} movie {k}\t{CLASSES[1 - k % 2]}" for k in range(24)]
+    (tmp_path / "films.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    data = ["--task", "blackbox-text", "--data", f"tsv:{tmp_path / 'films.tsv'}", "--clients", 2, "--shots", 2]
+    oracle = ["--oracle", "embeds", "--base-url", server.base_url, "--model", "tiny"]
+    oracle += ["--set", f"oracle.embeddings={folder}", "--set", "oracle.backoff_seconds=0"]
+    search = ["--method", "fedavg_bbt", "--rounds", 1, "--baselines", "none", "--set", "task.val_shots=1"]
+    search += ["--set", "method.queries=80", "--set", "method.batch_size=2", "--set", "method.keep_zero_shot=false"]
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    assert command("train", *data, *oracle, *search, "--run", run, "--quiet") == 0, capsys.readouterr().err
+    assert command("export", run, "--client", 0, "--out", bundle) == 0, capsys.readouterr().err
+    assert str(folder) not in (bundle / "promptfed_config.json").read_text()
+    assert "--embeddings DIR" in (bundle / "README.md").read_text()
+    moved = folder.rename(tmp_path / "elsewhere")
+    capsys.readouterr()
+
+    before = len(server.asked)
+    assert command("predict", bundle, "a great movie") == 2
+    said = capsys.readouterr().err
+    assert "name a folder of the same model ('tiny') by --embeddings DIR" in said
+    assert said.count("\n") == 1
+    for wrong, why in ((tmp_path / "none", "no folder"), (tmp_path, "no folder"), (other, "does not fit oracle")):
+        assert command("predict", bundle, "a great movie", "--embeddings", wrong) == 2
+        said = capsys.readouterr().err
+        assert why in said
+        assert said.count("\n") == 1
+    assert len(server.asked) == before
+
+    assert command("predict", bundle, "a great movie", "--embeddings", moved, "--top", 1) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(("a great movie: good ", "a great movie: bad "))
+    assert len(server.asked) > before
