@@ -45,7 +45,8 @@ class OnboardOptions(FinetuneOptions):
 class Onboarded:
     """A newcomer's bundle, and the accuracies behind it; None where it has no such images.
 
-    ``val`` and ``test`` have one value for each of ``alphas``; ``zero_shot`` is on its test images.
+    ``val`` and ``test`` have one value for each of ``alphas``; ``zero_shot`` is on its test images. ``judged``: the
+    classes that the accuracies are among, the newcomer's own, or with ``one_class`` also those of the run.
     """
 
     bundle: Bundle
@@ -56,6 +57,12 @@ class Onboarded:
     test: tuple[float, ...]
     shared: float | None
     deployed: float | None
+    judged: tuple[str, ...]
+
+    @property
+    def one_class(self) -> bool:
+        """Whether the newcomer has nothing to choose between among its own classes."""
+        return len(self.data.classes) == 1
 
     def figures(self) -> dict[str, Any]:
         """All of it as JSON would have it."""
@@ -65,6 +72,8 @@ class Onboarded:
             "client": meta.client,
             "name": meta.client_name,
             "classes": list(meta.classes),
+            "one_class": self.one_class,
+            "judged_among": list(self.judged),
             "images": counts,
             "alpha": meta.alpha,
             "space": meta.space,
@@ -80,8 +89,12 @@ class Onboarded:
         from rich.table import Table
 
         data = self.data
-        caption = f"{len(data.classes)} classes; {len(data.train)} images to train, {len(data.val)} to validate, "
-        table = Table("", caption=f"Accuracy in %. {caption}{len(data.test)} to test.", caption_justify="left")
+        classes = "one class" if self.one_class else f"{len(data.classes)} classes"
+        caption = f"{classes}; {len(data.train)} images to train, {len(data.val)} to validate, "
+        caption = f"Accuracy in %. {caption}{len(data.test)} to test."
+        if self.one_class:
+            caption += f" With nothing to choose between, {_among(self.judged)}."
+        table = Table("", caption=caption, caption_justify="left")
         table.add_column(plain_text(f"{data.name}, test"), justify="right")
         rows = (("zero-shot", self.zero_shot), ("shared prompt", self.shared), ("its own prompt", self.deployed))
         for label, value in rows:
@@ -113,9 +126,13 @@ def onboard(
         with_patches="patch features" in METHODS[finished.run.config.method].requires,
     )
     prompt = _tuned(finished, method, data, options)
-    sweep, among = Sweep(method, prompt, options.alphas), data.classes
-    val = sweep.accuracies(method.setup.classes, data.val, among)
-    test = sweep.accuracies(method.setup.classes, data.test, among)
+    sweep = Sweep(method, prompt, options.alphas)
+    classes, among = method.setup.classes, data.classes
+    if len(among) == 1:  # any prompt is right among one class
+        classes = (*classes, *(name for name in finished.method.setup.classes if name not in classes))
+        among = tuple(range(len(classes)))
+    val = sweep.accuracies(classes, data.val, among)
+    test = sweep.accuracies(classes, data.test, among)
     choice = choose(options.alphas, val, len(data.val))
     if options.method == "none":
         choice = Choice(0.0, 0, "the shared prompt as it is (--method none)")
@@ -123,7 +140,9 @@ def onboard(
     shared = replace(prompt, alpha=0.0)
 
     def on_test(judged: Method, deployed: ClientPrompt) -> float | None:
-        return accuracy(judged, deployed, method.setup.classes, data.test, among) if len(data.test) else None
+        if not len(data.test) or len(among) == 1:
+            return None
+        return accuracy(judged, deployed, classes, data.test, among)
 
     return Onboarded(
         bundle=make_bundle(finished.run.config, method, prompt, number, name, choice.why),
@@ -134,7 +153,14 @@ def onboard(
         test=test,
         shared=on_test(method, shared),
         deployed=on_test(method, prompt),
+        judged=tuple(classes[k] for k in among),
     )
+
+
+def _among(judged: tuple[str, ...]) -> str:
+    if len(judged) == 1:
+        return "there is no accuracy: the run has no other class"
+    return f"it chooses among all {len(judged)} classes, the run's and its own"
 
 
 def method_for(finished: FinishedRun, classes: tuple[str, ...]) -> Method:

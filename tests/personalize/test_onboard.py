@@ -137,3 +137,33 @@ def test_pfedpg_fits_a_descriptor_and_leaves_the_hyper_network_alone(finish, sou
     offset = found.bundle.tuned["ctx"] - phi["base"]
     torch.testing.assert_close(offset[0], offset[1], msg="what the generator can make: one offset for all tokens")
     assert found.bundle.tuned != finished.prompt(None).shared
+
+
+@pytest.mark.parametrize(("name", "colour"), [("teal", 5), ("plum", 4), ("green", 1)])
+def test_a_newcomer_with_one_class_is_judged_among_all_classes(finish, source, name, colour):
+    finished = finish()
+    found = onboard(finished, source([name], [colour]), "z", QUICK)
+    known = finished.method.setup.classes
+    assert found.judged == (name, *(other for other in known if other != name))
+    classes = list(found.judged)
+    assert found.shared == accuracy(finished.method, finished.prompt(None), classes, found.data.test)
+    assert found.deployed == accuracy(finished.method, found.bundle.prompt, classes, found.data.test)
+    figures = found.figures()
+    assert (figures["one_class"], figures["judged_among"]) == (True, classes)
+    assert figures["curve"]["test"][0] == figures["shared"]
+    assert "one class;" in str(found.table().caption)
+    assert f"among all {len(classes)} classes, the run's and its own" in str(found.table().caption)
+    assert found.bundle.meta.classes == (name,), "it takes home what it has"
+
+
+def test_one_class_of_a_method_with_a_prompt_for_each_is_judged_among_those(finish, source, toy_task):
+    found = onboard(finish(class_specific=True), source(["green"], [1]), "z", QUICK)
+    assert found.judged == toy_task.base_classes
+    assert found.one_class
+
+
+def test_two_classes_are_judged_among_themselves(finish, source):
+    found = onboard(finish(), source(["teal", "plum"], [5, 4]), "z", QUICK)
+    assert (found.one_class, found.judged) == (False, ("plum", "teal"))
+    assert "nothing to choose" not in str(found.table().caption)
+    assert found.figures()["one_class"] is False
