@@ -6,10 +6,12 @@ written down before they are made: what a killed process left open counts as spe
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,13 +19,14 @@ from typing import Any
 
 from promptfed.blackbox.budget import Reservation
 from promptfed.blackbox.database import connect, patiently
-from promptfed.errors import RunError
+from promptfed.errors import FormatError, RunError
 from promptfed.usage import Usage
 
 FILE = "oracle.sqlite"
 LOST = "lost"
 """The stage of requests that were under way when a process was killed."""
 _COUNTS = [f.name for f in fields(Usage)]
+_OPEN = ("process", "number", "calls", "tokens", "usd")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Account:
 
 class OracleLedger:
     """Usage by account, in ``file`` (None: in memory only). Safe for threads; one process writes at a time (the run's
-    lock sees to that). Raises RunError for a file that is damaged or cannot be written."""
+    lock sees to that). Each row carries a checksum. Raises RunError for a file that is damaged or cannot be written."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
@@ -48,21 +51,19 @@ class OracleLedger:
             patiently(lambda: self._database.execute("PRAGMA journal_mode=WAL"), file)
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(
-                f"CREATE TABLE IF NOT EXISTS usage (stage TEXT, round INT, client INT, {columns}, "
+                f"CREATE TABLE IF NOT EXISTS usage (stage TEXT, round INT, client INT, {columns}, checksum TEXT, "
                 "PRIMARY KEY (stage, round, client))"
             )
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS under_way (process INT, number INT, calls INT, tokens INT, usd REAL, "
-                "PRIMARY KEY (process, number))"
+                "checksum TEXT, PRIMARY KEY (process, number))"
             )
-            there = {row[1] for row in self._database.execute("PRAGMA table_info(usage)")}
-            for name in _COUNTS:  # a file of an earlier version counts less
-                if name not in there:
-                    self._database.execute(f"ALTER TABLE usage ADD COLUMN {name} REAL NOT NULL DEFAULT 0")
+            self._extend("usage", {**dict.fromkeys(_COUNTS, "REAL NOT NULL DEFAULT 0"), "checksum": "TEXT"})
+            self._extend("under_way", {"checksum": "TEXT"})
 
     def add(self, account: Account, usage: Usage) -> None:
         """Add ``usage`` to what ``account`` has."""
-        with self._lock, self._guarded():
+        with self._lock, self._guarded(), self._at_once():
             self._add(account, usage)
 
     def open(self, reservation: Reservation) -> None:
@@ -70,8 +71,8 @@ class OracleLedger:
         wanted = reservation.usage
         row = (os.getpid(), reservation.number, wanted.oracle_calls, wanted.prompt_tokens, wanted.usd)
         with self._lock, self._guarded():
-            statement = "INSERT OR REPLACE INTO under_way VALUES (?, ?, ?, ?, ?)"
-            patiently(lambda: self._database.execute(statement, row), self.file)
+            statement = f"INSERT OR REPLACE INTO under_way ({', '.join(_OPEN)}, checksum) VALUES (?, ?, ?, ?, ?, ?)"
+            patiently(lambda: self._database.execute(statement, (*row, _checksum(row))), self.file)
 
     def settle(self, account: Account, reservation: Reservation, used: Usage) -> None:
         """It is over and cost ``used``; both are written in one step."""
@@ -84,9 +85,10 @@ class OracleLedger:
     def reclaim(self) -> Usage:
         """Count what a killed process left under way as spent, under the stage ``lost``; returns it."""
         with self._lock, self._guarded(), self._at_once():
-            sums = "SELECT TOTAL(calls), TOTAL(tokens), TOTAL(usd) FROM under_way"
-            calls, tokens, usd = self._database.execute(sums).fetchone()
-            lost = Usage(oracle_calls=int(calls), prompt_tokens=int(tokens), usd=usd)
+            lost = Usage()
+            for *row, seal in self._database.execute(f"SELECT {', '.join(_OPEN)}, checksum FROM under_way"):
+                _check(row, seal)
+                lost += Usage(oracle_calls=row[2], prompt_tokens=row[3], usd=row[4])
             self._database.execute("DELETE FROM under_way")
             self._add(Account(LOST), lost)
         return lost
@@ -103,8 +105,12 @@ class OracleLedger:
         """One dictionary an account, sorted."""
         names = ["stage", "round", "client", *_COUNTS]
         with self._lock, self._guarded():
-            found = self._database.execute(f"SELECT {', '.join(names)} FROM usage ORDER BY stage, round, client")
-            rows = [dict(zip(names, row, strict=True)) for row in found]
+            table = self._database.execute(
+                f"SELECT {', '.join(names)}, checksum FROM usage ORDER BY stage, round, client"
+            ).fetchall()
+            for *row, seal in table:
+                _check(row, seal)
+        rows = [dict(zip(names, row, strict=True)) for *row, _ in table]
         return [{n: v if n in ("stage", "usd") else int(v) for n, v in row.items()} for row in rows]
 
     def close(self) -> None:
@@ -113,15 +119,27 @@ class OracleLedger:
     def _add(self, account: Account, usage: Usage) -> None:
         if usage == Usage():
             return
-        values = asdict(usage)
-        names = ", ".join(values)
-        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in values)
-        marks = ", ".join("?" * (3 + len(values)))
+        key = (account.stage, account.round, account.client)
+        columns = ", ".join(_COUNTS)
+        before = self._database.execute(
+            f"SELECT {columns}, checksum FROM usage WHERE stage = ? AND round = ? AND client = ?", key
+        ).fetchone()
+        added = [float(value) for value in asdict(usage).values()]
+        if before is not None:
+            _check((*key, *before[:-1]), before[-1])
+            added = [one + other for one, other in zip(before[:-1], added, strict=True)]
+        marks = ", ".join("?" * (len(key) + len(added) + 1))
         self._database.execute(
-            f"INSERT INTO usage (stage, round, client, {names}) VALUES ({marks}) "
-            f"ON CONFLICT (stage, round, client) DO UPDATE SET {sums}",
-            (account.stage, account.round, account.client, *values.values()),
+            f"INSERT OR REPLACE INTO usage (stage, round, client, {columns}, checksum) VALUES ({marks})",
+            (*key, *added, _checksum((*key, *added))),
         )
+
+    def _extend(self, table: str, columns: Mapping[str, str]) -> None:
+        """Add the columns that a file of an earlier version lacks: it counts less, and its rows have no checksum."""
+        there = {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}
+        for name, kind in columns.items():
+            if name not in there:
+                self._database.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
     @contextmanager
     def _at_once(self) -> Iterator[None]:
@@ -137,8 +155,20 @@ class OracleLedger:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, FormatError, ValueError, TypeError, OverflowError) as error:
             raise RunError(
                 f"cannot keep account of the oracle in '{self.file or 'memory'}': {error}; a damaged file can be "
-                "deleted, but then the run's budget begins anew"
+                "deleted: what events.jsonl says was spent still counts against the budget"
             ) from error
+
+
+def _checksum(row: Sequence[Any]) -> str:
+    """Return the hex SHA-256 of a row's other columns; whole numbers are hashed as SQLite gives them back."""
+    plain = [value if isinstance(value, str) else float(value) for value in row]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def _check(row: Sequence[Any], seal: str | None) -> None:
+    """Raise FormatError if ``row`` is not what was written; one of an earlier version has no checksum."""
+    if seal is not None and _checksum(row) != seal:
+        raise FormatError(f"the row of {row[0]!r} is not what was written")

@@ -14,6 +14,7 @@ from typing import Any
 
 from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import OracleLedger
+from promptfed.blackbox.spent import note_spent, recover_spent
 from promptfed.blackbox.zero_shot_choice import choose
 from promptfed.engines.base import Engine, never
 from promptfed.errors import BudgetExhausted, OracleError, OracleHalted, TrainingError
@@ -28,7 +29,7 @@ from promptfed.run_metrics import near_chance, run_metrics
 from promptfed.runs.backbone import check_same_backbone, has_fingerprint
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.journal import begin_or_continue
+from promptfed.runs.journal import begin_or_continue, whole_log
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.passport import write_passport
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
@@ -91,6 +92,7 @@ class Training:
         self.experiment.setup.verify_frozen()
         if self.engine is not None:
             self.engine.verify_frozen()
+        note_spent(oracle, self.run.events.write)
         self.run.events.write("run_end")
         metrics = run_metrics(self.experiment, self.run.events.read(), evaluations, trained)
         figures = evaluations[self.experiment.config.method].figures
@@ -110,9 +112,13 @@ class Training:
         saved = {
             stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn) for stage, base in stages
         }
+        if setup.oracle is not None:
+            log_before = whole_log(self.run.events, saved.values())
+            recover_spent(setup.oracle, log_before, has_checkpoints=any(saved.values()), say=self._warn)
         begin_or_continue(
             self.run.events, self.experiment.config, saved, self._warn, knows_backbone=has_fingerprint(record or {})
         )
+        note_spent(setup.oracle, self.run.events.write)
         self.run.remove("metrics.json")
         self._fill_features()
         self.run.write_json("partition.json", partition)
@@ -137,6 +143,7 @@ class Training:
     def _save(self, folder: Path, state: FederationState, size: int | None = None) -> None:
         """Write a checkpoint that goes with the first ``size`` bytes of the event log, None for all of it."""
         events = self.run.events
+        note_spent(self.experiment.setup.oracle, events.write)
         size = events.size() if size is None else size
         save_checkpoint(folder, state, events_bytes=size, events_sha256=events.sha256(size))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from promptfed.blackbox.oracle import Oracle
     from promptfed.runs.directory import RunDirectory
 
+log = logging.getLogger(__name__)
 Way = Annotated[
     str | None,
     typer.Option(
@@ -197,10 +199,12 @@ def onboard(
 def _account(folder: RunDirectory, oracle: Oracle | None) -> AbstractContextManager[None]:
     """What a black box is asked inside is written down in the run's ledger, and counts against its budget."""
     from promptfed.blackbox.ledger import FILE, OracleLedger
+    from promptfed.blackbox.spent import recover_spent
 
     if oracle is None:
         return nullcontext()
     oracle.keep_in(OracleLedger(folder.path / FILE))
+    recover_spent(oracle, folder.events.read(), has_checkpoints=True, say=log.warning)
     return oracle.account(stage="personalize")
 
 

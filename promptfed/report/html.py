@@ -11,6 +11,7 @@ from typing import Any
 
 from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import LOST, OracleLedger
+from promptfed.blackbox.spent import RECOVERED
 from promptfed.intervals import wilson_interval
 from promptfed.personalize.saved import CURVE
 from promptfed.printable import printable, printable_lines
@@ -132,7 +133,8 @@ def _oracle_tables(
         rows = ledger.rows()
     finally:
         ledger.close()
-    by_stage = usage_table(rows, {**stages, "personalize": "personalize", LOST: "lost when it was killed"})
+    others = {"personalize": "personalize", LOST: "lost when it was killed", RECOVERED: "the ledger had lost it"}
+    by_stage = usage_table(rows, {**stages, **others})
     names = {row["client"]: row["name"] for row in (partition or {}).get("clients", ())}
     return None if by_stage is None else (by_stage, client_table(rows, run.config.method, names))
 

@@ -7,7 +7,7 @@ changed option, a changed figure and a deleted log are seen when the run goes on
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from promptfed.config import RunConfig
@@ -74,6 +74,18 @@ def begin_or_continue(
     if cut_off:
         log.info("the process before this one was killed; going on from the last checkpoint")
     events.write("resume", environment=now, killed=cut_off)
+
+
+def whole_log(events: EventLog, checkpoints: Iterable[Checkpoint | None]) -> list[Event] | None:
+    """Return all events; None if the log is not what it was when the newest of ``checkpoints`` was saved."""
+    saved = [checkpoint for checkpoint in checkpoints if checkpoint is not None]
+    last = max(saved, key=lambda checkpoint: checkpoint.events_bytes, default=None)
+    if last is not None and events.sha256(last.events_bytes) != last.events_sha256:
+        return None
+    try:
+        return events.read()
+    except RunError:  # a line after the last checkpoint: the run drops it
+        return None if last is not None else []
 
 
 def note_stop(events: EventLog, why: str) -> None:

@@ -97,8 +97,37 @@ def test_a_ledger_of_an_earlier_version_is_gone_on_with(tmp_path):
 def test_a_damaged_ledger_is_not_begun_anew_in_silence(tmp_path):
     file = tmp_path / "oracle.sqlite"
     file.write_bytes(b"not a database at all, " * 100)
-    with pytest.raises(RunError, match=r"oracle.sqlite.*not a database.*budget begins anew"):
+    with pytest.raises(RunError, match=r"oracle.sqlite.*not a database.*can be deleted: what events.jsonl says"):
         OracleLedger(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE usage SET oracle_calls = oracle_calls - 1 WHERE client = 1",
+        "UPDATE usage SET usd = usd + 0.0000001 WHERE client = 0",
+        "UPDATE usage SET client = 7 WHERE client = 1",
+        "UPDATE usage SET stage = 'r' WHERE client = 0",
+        "UPDATE usage SET prompt_tokens = 'many'",
+        "UPDATE under_way SET calls = 0",
+    ],
+)
+def test_a_changed_row_is_refused_in_one_line(tmp_path, change):
+    file = tmp_path / "oracle.sqlite"
+    ledger = OracleLedger(file)
+    ledger.add(Account("s", 1, 0), ONE)
+    ledger.add(Account("s", 1, 1), ONE)
+    budget = Budget(Limits(calls=9))
+    budget.on_reserved = ledger.open
+    budget.reserve(tokens=30)
+    ledger.close()
+    with sqlite3.connect(file) as database:
+        database.execute(change)
+    again = OracleLedger(file)
+    read = again.reclaim if "under_way" in change else again.rows
+    with pytest.raises(RunError, match=r"oracle.sqlite.*is not what was written") as refused:
+        read()
+    assert "\n" not in str(refused.value)
 
 
 def _write(file: str, client: int) -> None:
