@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from pydantic import ValidationError
 
 from promptfed.cli import main
-from promptfed.export.origin import Origin, alike_words, provenance, same_prompts, whose_prompt
+from promptfed.export.origin import Origin, alike_words, origin_of, provenance, same_prompts, whose_prompt
+from promptfed.runs.directory import RunDirectory
 
 
 def call(*words):
@@ -106,3 +108,44 @@ def test_names_from_outside_are_shown_and_bundles_without_an_origin_still_say_wh
 def test_an_accuracy_is_a_share(accuracy):
     with pytest.raises(ValidationError):
         Origin(whose="client", accuracy={"local": accuracy})
+
+
+def test_the_readme_says_what_the_run_knows_and_no_more():
+    said = provenance(
+        Origin(
+            whose="client",
+            alike=(4,),
+            data="folder:photos",
+            date="2025-01-31",
+            accuracy={"local": 0.75, "local (all classes)": 0.5, "base": 0.625},
+            below_zero_shot=("local", "base"),
+            new_classes=("koi", "red\x1b[31m"),
+        )
+    )
+    assert said.strip() == (
+        "It was trained on `folder:photos` until 2025-01-31. Test accuracy in its run: local 75.0 %, "
+        "local (all classes) 50.0 %, base 62.5 %. Below zero-shot: local, base. No client trained on these classes of "
+        "the data, which were held out for tests: koi, red\\x1b[31m. Client 4 has the very same prompt."
+    )
+    assert provenance(Origin(whose="client")) == ""
+    assert provenance(Origin(whose="client", data="icons")).strip() == "It was trained on `icons`."
+
+
+@pytest.mark.parametrize("below", [(), ("base",), ("local", "HM")])
+def test_the_readme_flags_what_is_below_zero_shot(below):
+    said = provenance(Origin(whose="client", accuracy={"base": 0.5}, below_zero_shot=below))
+    assert ("Below zero-shot" in said) == bool(below)
+    assert all(name in said for name in below)
+
+
+@pytest.mark.parametrize("client", [0, 1, 2])
+def test_a_client_with_one_class_takes_home_no_local_accuracy(trained, tmp_path, client):
+    run = RunDirectory.open(shutil.copytree(trained["promptfl"], tmp_path / "run"))
+    [last] = [event for event in run.events.read() if event["event"] == "evaluation" and event["stage"] == "promptfl"]
+    rows = [{**row, "accuracy": None if row["client"] == client else row["accuracy"]} for row in last["local"]]
+    run.events.write("evaluation", **{**{k: v for k, v in last.items() if k not in ("event", "time")}, "local": rows})
+    for each in range(3):
+        origin = origin_of(run, each, shared=False, alike=())
+        assert ("local" in origin.accuracy) == (each != client)
+        assert ("local " in provenance(origin).replace("local (all", "")) == (each != client)
+        assert f"local (all classes) {100 * rows[each]['all_classes']:.1f} %" in provenance(origin)

@@ -121,3 +121,48 @@ def test_bytes_are_readable() -> None:
         "2.5 MB",
         "10.0 TB",
     ]
+
+
+def evaluated(run: RunDirectory, scores: list[tuple[float | None, float, int]]) -> RunDirectory:
+    """``run`` with another last evaluation: of each client (local, all classes, test items)."""
+    rows = [
+        {"client": k, "name": f"site {k}", "accuracy": own, "all_classes": everywhere, "items": items}
+        for k, (own, everywhere, items) in enumerate(scores)
+    ]
+    run.events.write(
+        "evaluation", stage="promptfl", name="PromptFL", local_mean=None, local_std=None, base=0.4, new=None, hm=None,
+        local=rows, seconds=0.5, image_encoder_calls=0, text_encoder_calls=20,
+    )  # fmt: skip
+    return run
+
+
+@pytest.mark.parametrize("alone", [(0,), (1,), (0, 2), (0, 1, 2)])
+def test_clients_with_one_class_are_marked_in_the_table_of_clients(make_run: MakeRun, alone: tuple[int, ...]) -> None:
+    scores = [(None if k in alone else 0.75, 0.5, 40) for k in range(3)]
+    run = evaluated(make_run(clients=3), scores)
+    page_of(run)
+    source = (run.path / "report.html").read_text()
+    for k in range(3):
+        [row] = re.findall(rf"<tr[^>]*>\s*<th>site {k}</th>(.*?)</tr>", source, re.DOTALL)
+        cells = re.findall(r"<td[^>]*>([^<]*)</td>", row)
+        assert cells[0] == "40"
+        own, everywhere = cells[-2:]
+        assert own == "one class" if k in alone else own.startswith("75.0 [")
+        assert everywhere.startswith("50.0 [")
+
+
+def test_notes_and_classes_held_out_stand_on_the_page(make_run: MakeRun, metrics: dict[str, object]) -> None:
+    run = make_run()
+    notes = [
+        "2 of 3 clients hold one class each (<a>, b): with nothing to choose between, they are left out of local",
+        "few test items, so the figures are rough (fewer than 50): local 12",
+        "zero-shot is near chance on validation data",
+    ]
+    metrics |= {"notes": notes, "new_classes": ["koi <x>", "lynx"]}
+    run.write_metrics(metrics)
+    page = page_of(run)
+    for line in notes:
+        assert f"note: {line}" in page.text
+    assert "koi <x>, lynx" in page.text
+    for markup in ("<a>, b", "<x>, lynx"):
+        assert markup not in (run.path / "report.html").read_text()
