@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 
 from promptfed.deployment.messages import Agreement, Train, Work
 from promptfed.errors import DeploymentError, FormatError, RunError
@@ -21,12 +23,15 @@ from promptfed.methods.base import METHODS, Method
 from promptfed.printable import printable
 from promptfed.prompts import PromptState
 from promptfed.readers.files import read_bytes
-from promptfed.readers.json_reader import LIMITS, parse_json
+from promptfed.readers.json_reader import LIMITS
+from promptfed.readers.tensors import MOST_BYTES, parse_tensors, tensor_metadata
 from promptfed.runs.atomic import PRIVATE, write_bytes
-from promptfed.runs.personal_store import PersonalStore
+from promptfed.runs.personal_store import SEAL, PersonalStore
+from promptfed.runs.sealed_json import opened_json, sealed_json
 
 KEPT_BEHIND = 8
 """Versions kept beyond those that a newer round may start from: a server may go back to an older checkpoint."""
+AGAIN = "bring it back from a backup, or wait for the run's next round, which writes it again"
 AGREEMENT, SENT, BUNDLE, KEY = "agreement.json", "sent.safetensors", "prompt", "key"
 
 
@@ -86,17 +91,23 @@ class SiteStore:
         after = work.round - 1 if isinstance(work, Train) else work.round
         numbers = {"client": work.client, "after": after, "start": work.start}
         state = PromptState({**tensors, **{name: torch.tensor(n) for name, n in numbers.items()}})
-        self._write(self.folder / work.stage / SENT, state.to_bytes())
-        text = work.agreement.model_dump_json(indent=1)
-        if not (path := self.folder / AGREEMENT).exists() or path.read_bytes() != text.encode():
-            self._write(path, text.encode())
+        self._write(self.folder / work.stage / SENT, save(dict(state), {SEAL: state.sha256()}))
+        content = sealed_json(work.agreement.model_dump(mode="json"))
+        if not (path := self.folder / AGREEMENT).exists() or path.read_bytes() != content:
+            self._write(path, content)
 
     def last_sent(self, stage: str) -> Sent:
-        """Raises DeploymentError if nothing was ever sent for ``stage``."""
+        """Raises DeploymentError if nothing was ever sent for ``stage``, or if it is not what was written."""
         path = self.folder / stage / SENT
         if not path.exists():
             raise DeploymentError(f"no prompt of {stage} was sent to this site in run {self.folder.name}")
-        state = PromptState.load(path)
+        try:
+            content = read_bytes(path, MOST_BYTES)
+            state, seal = PromptState(parse_tensors(content)), tensor_metadata(content).get(SEAL)
+        except (OSError, FormatError) as error:
+            raise DeploymentError(f"cannot read {printable(path)}: {printable(error, 200)}; {AGAIN}") from error
+        if state.sha256() != seal:
+            raise DeploymentError(f"{printable(path)} is damaged: its SHA-256 is not the one that was written; {AGAIN}")
         tensors = {name.removeprefix("shared/"): t for name, t in state.items() if name.startswith("shared/")}
         return Sent(PromptState(tensors), int(state["client"]), int(state["after"]), int(state["start"]))
 
@@ -104,11 +115,9 @@ class SiteStore:
         """Raises DeploymentError if there is none that can be read."""
         path = self.folder / AGREEMENT
         try:
-            content = read_bytes(path, LIMITS.size)
-            parse_json(content, finite=False)
-            return Agreement.read(content)
+            return Agreement.read(json.dumps(opened_json(read_bytes(path, LIMITS.size))))
         except (OSError, FormatError, DeploymentError) as error:
-            raise DeploymentError(f"cannot read {printable(path)}: {printable(error, 200)}") from error
+            raise DeploymentError(f"cannot read {printable(path)}: {printable(error, 200)}; {AGAIN}") from error
 
     @property
     def bundle(self) -> Path:

@@ -89,7 +89,8 @@ def test_a_whole_ledger_is_left_alone(stopped, promptfed) -> None:
     said = promptfed("train", "--resume", run)
     assert "is gone or lacks" not in said.err
     assert OracleLedger(run / "oracle.sqlite").total("recovered").oracle_calls == 0
-    assert [event["oracle_calls"] for event in EventLog(run / "events.jsonl").read() if event["event"] == "spent"]
+    spent = [event for event in EventLog(run / "events.jsonl").read() if event["event"] == "spent"]
+    assert spent[-1]["oracle_calls"] == 60
 
 
 def test_a_changed_row_stops_resume_and_report_in_one_line(stopped, promptfed) -> None:
