@@ -14,6 +14,7 @@ from torch import Tensor
 from promptfed.errors import FormatError, RunError
 from promptfed.readers.files import read_bytes
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
+from promptfed.runs.atomic import write_bytes
 
 
 def _kept(tensor: Tensor) -> torch.dtype:
@@ -128,7 +129,8 @@ class PromptState(Mapping[str, Tensor]):
             raise RunError(f"not a safetensors prompt: {error}") from error
 
     def save(self, path: Path) -> None:
-        path.write_bytes(self.to_bytes())
+        """Write the state whole or not at all. Raises DiskError if the disk refuses."""
+        write_bytes(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path) -> PromptState:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from promptfed.errors import ConfigError, DeploymentError
+from promptfed.runs.atomic import naming, write_text
 
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
 CONNECTION = "loop"
@@ -33,13 +34,13 @@ class Loopback:
         if shutil.which("flower-superlink", path=_path()) is None:
             raise ConfigError("flower-superlink is not installed here: pip install 'promptfed[flower]'")
         self.folder, self.keys, self.port = folder, keys, free_port()
-        folder.mkdir(parents=True, exist_ok=True)
         home = folder / "flwr-home"
-        home.mkdir(exist_ok=True)
+        with naming(home):
+            home.mkdir(parents=True, exist_ok=True)
         self.environment = {**os.environ, **QUIET, **(environment or {}), "FLWR_HOME": str(home), "PATH": _path()}
         trust = "insecure = true" if keys is None else f'root-certificates = "{keys / "ca.crt"}"'
         text = f'[superlink.{CONNECTION}]\naddress = "{self.address}"\n{trust}\n'
-        (home / "config.toml").write_text(text)
+        write_text(home / "config.toml", text)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -163,8 +164,9 @@ class Loopback:
 def make_keys(folder: Path, nodes: Sequence[str]) -> None:
     """A certificate authority, a server certificate for this machine, and a key pair for each node, by openssl and
     ssh-keygen. Raises DeploymentError if they fail."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "san.txt").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "san.txt", "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
     request = "openssl req -newkey rsa:2048 -nodes -days 2 -subj"
     sign = "openssl x509 -req -days 2 -extfile san.txt -CA ca.crt -CAkey ca.key -CAcreateserial"
     lines = [

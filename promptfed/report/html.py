@@ -19,7 +19,7 @@ from promptfed.readers.content import expected_content
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
 from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
 from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, interval, notes_below, percent, result_rows
-from promptfed.runs.atomic import write_text
+from promptfed.runs.atomic import remove_drafts, write_text
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import environment_of
@@ -45,6 +45,7 @@ def write_report(run: RunDirectory) -> Path:
     path = run.path / "report.html"
     with expected_content(f"the files of run '{printable(run.path)}'"):
         page = render("report.html.j2", _content(run))
+    remove_drafts(path.parent)
     write_text(path, page)
     return path
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import platformdirs
 
 from promptfed.errors import DataError
 from promptfed.readers.json_reader import JsonLimits, read_json
+from promptfed.runs.atomic import PRIVATE, write_bytes
 from promptfed.tasks.sources import pixels
 from promptfed.tasks.sources.base import FileItem, ImageItem, Sample
 
@@ -139,8 +139,6 @@ def remember(memory: Path, known: Mapping[str, tuple[str, Looked]]) -> None:
     entries = {key: [stamp, looked.fault, looked.note, looked.content_id] for key, (stamp, looked) in known.items()}
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, suffix=".part", delete=False) as part:
-            json.dump(entries, part)
-        os.replace(part.name, memory)
+        write_bytes(memory, json.dumps(entries).encode(), PRIVATE)
     except OSError:
         return

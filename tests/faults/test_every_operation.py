@@ -20,6 +20,7 @@ from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint, tidy_che
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.events import EventLog
 from promptfed.runs.personal_store import PersonalStore
+from promptfed.tasks.sources.readable import Looked, remember
 from promptfed.types import FederationState
 
 PROMPT = PromptState({"ctx": torch.ones(2, 3)})
@@ -33,6 +34,7 @@ def _four_checkpoints(folder: Path) -> None:
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "file": lambda folder: write_bytes(folder / "metrics.json", b"{}"),
+    "prompt": lambda folder: PROMPT.save(folder / "prompt.safetensors"),
     "events": lambda folder: EventLog(folder / "events.jsonl").write("round", loss=0.5),
     "checkpoints": _four_checkpoints,
     "personal prompt": lambda folder: PersonalStore(folder).write(3, 1, PROMPT),
@@ -80,6 +82,20 @@ def test_a_refused_operation_is_said_and_mended(writer: str, stays: bool, tmp_pa
             assert found.state.round == 4
         if writer != "events" and not stays:
             assert _names(folder) == _names(wanted), number
+
+
+def test_notes_on_pictures_that_cannot_be_kept_cost_nothing_but_time(tmp_path: Path) -> None:
+    looked = {f"{number}.png": ("stamp", Looked("", "", "id")) for number in range(3)}
+    wanted = tmp_path / "wanted" / "notes.json"
+    operations = count_operations(wanted.parent, lambda: remember(wanted, looked))
+    assert operations >= 5
+    for number in range(1, operations + 1):
+        folder = tmp_path / str(number)
+        with failing(folder, number, CODES[number % len(CODES)]):
+            remember(folder / "notes.json", looked)
+        remember(folder / "notes.json", looked)
+        assert (folder / "notes.json").read_bytes() == wanted.read_bytes()
+        assert _names(folder) == ["notes.json"]
 
 
 def test_a_cache_that_cannot_be_filled_costs_nothing_but_time(tmp_path: Path) -> None:
