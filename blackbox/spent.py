@@ -47,7 +47,7 @@ def recover_spent(
                 "known: bring one of the two back from a copy, or train anew in another --run DIR"
             )
         return
-    last = next((event for event in reversed(list(events)) if event.get("event") == EVENT), {})
+    last: Mapping[str, Any] = next((event for event in reversed(list(events)) if event.get("event") == EVENT), {})
     lacking = {name: max(0, (last.get(name) or 0) - getattr(total, name)) for name in FIELDS}
     if lacking["usd"] <= 1e-9 * total.usd:  # sums of the same prices in another order
         lacking["usd"] = 0

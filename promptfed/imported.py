@@ -11,6 +11,7 @@ from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
 from promptfed.runs.checkpoint import save_checkpoint
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.passport import write_passport
 from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState
 
@@ -33,7 +34,9 @@ def import_run(
     run = RunDirectory.create(folder, config, label=f"{config.task}-{config.method}-imported")
     with run.lock():
         run.events.write("run_start", method=config.method, seed=config.seed, imported=str(source.resolve()))
-        run.write_json("partition.json", partition_record(experiment.task))
+        partition = partition_record(experiment.task)
+        run.write_json("partition.json", partition)
+        write_passport(run, partition)
         state = FederationState(config.rounds, shared, server, start.personal)
         size = run.events.size()
         save_checkpoint(

@@ -20,6 +20,10 @@ from promptfed.runs.sealed_json import checksum, plain_json
 
 FILE = "run.json"
 FORMAT = 1
+GONE = (
+    f"{FILE} is gone: options, data and event log are not compared with those that the run was made with; "
+    "promptfed train --resume writes it again"
+)
 
 
 def write_passport(run: RunDirectory, partition: Mapping[str, Any], *, is_finished: bool = False) -> None:
@@ -52,12 +56,12 @@ def read_passport(run: RunDirectory) -> dict[str, Any]:
 def check_passport(run: RunDirectory) -> list[str]:
     """Compare the run's files with its run.json, and return in a line each what is not as it was but does no harm.
 
-    A run without one (imported, or of which the file was deleted) is not compared. Raises RunError if options or data
+    A run without one cannot be compared, which is said once it has data. Raises RunError if options or data
     are not those that the run was made with.
     """
     about = read_passport(run)
     if not about:
-        return []
+        return [GONE] if (run.path / "partition.json").exists() else []
     partition = run.read_json("partition.json")
     knows_backbone = has_fingerprint(partition or {})
     if changes := differences(about["config"], run.config.model_dump(mode="json"), knows_backbone=knows_backbone):
