@@ -269,7 +269,7 @@ def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder:
         if state == "unfinished":
             state = f"at {row['round']}/{row['rounds']}"
         cells = [state, *(percent(row[figure]) for figure in FIGURES), _age(row["updated"])]
-        extra = [printable(row[key], 40) for key in ("method", "model", "data")] if wide else []
+        extra = [printable(row[key] or "-", 40) for key in ("method", "model", "data")] if wide else []
         table.add_row(Text(printable(row["name"])), *cells, *map(Text, extra))
     console.print(table)
     console.print(
