@@ -156,7 +156,9 @@ def _check_target(folder: Path, target: Path, overwrite: bool) -> None:
             f"folder '{folder}' is not empty and no bundle (it holds {strange}); choose a new or an empty folder"
         )
     if not overwrite:
-        raise BundleError(f"folder '{folder}' already holds a bundle; choose another one, or overwrite it (--overwrite)")
+        raise BundleError(
+            f"folder '{folder}' already holds a bundle; choose another one, or overwrite it (--overwrite)"
+        )
 
 
 def packed(bundle: PromptFolder) -> bytes:
