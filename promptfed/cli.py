@@ -12,6 +12,7 @@ from promptfed.commands import compare, deploy, flower, import_, inspect, listin
 from promptfed.commands.help_text import build_command
 from promptfed.errors import BudgetExhausted, PromptFedError
 from promptfed.printable import printable
+from promptfed.stderr_log import warnings_on_stderr
 
 # Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -76,7 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words or bool(os.environ.get("PROMPTFED_DEBUG"))
     words = [word for word in words if word != "--debug"]
     try:
-        code = build_command(app)(words, prog_name="promptfed", standalone_mode=False)
+        with warnings_on_stderr():
+            code = build_command(app)(words, prog_name="promptfed", standalone_mode=False)
     except (PromptFedError, UsageError) as error:
         if debug:
             raise

@@ -31,6 +31,7 @@ from promptfed.methods.base import METHODS, Method, Setup
 from promptfed.methods.build import build_method, check_model_fits
 from promptfed.methods.class_lengths import check_class_lengths
 from promptfed.methods.initial_words import check_initial_words
+from promptfed.stderr_log import TOLD
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task, is_own_data
 from promptfed.tasks.form import Form
@@ -188,7 +189,7 @@ class Experiment:
         if task is None:
             task = TASKS[config.task].build(config)
             for note in task.notes:
-                log.warning(note)
+                log.warning(note, extra=TOLD)
         oracle = None
         if config.oracle is not None:
             assert task.form is not None, "a black-box task says how its examples are put"

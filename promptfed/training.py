@@ -33,6 +33,7 @@ from promptfed.runs.journal import begin_or_continue, whole_log
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.passport import write_passport
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
+from promptfed.stderr_log import TOLD
 from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState, Incident, Reply
@@ -97,7 +98,7 @@ class Training:
         metrics = run_metrics(self.experiment, self.run.events.read(), evaluations, trained)
         figures = evaluations[self.experiment.config.method].figures
         for note in (*self.experiment.model_notes, *figure_notes(self.experiment.task, figures)):
-            log.warning(note)
+            log.warning(note, extra=TOLD)
         self.run.write_metrics(metrics)
         write_passport(self.run, self.run.read_json("partition.json") or {}, is_finished=True)
         return metrics
@@ -137,7 +138,7 @@ class Training:
 
     def _warn(self, line: str) -> None:
         """Tell whoever watches and whoever reads run.log later."""
-        log.warning(line)
+        log.warning(line, extra=TOLD)
         self.progress.note(f"note: {line}")
 
     def _save(self, folder: Path, state: FederationState, size: int | None = None) -> None:
@@ -194,7 +195,7 @@ class Training:
             def on_incident(incident: Incident) -> None:
                 self.run.events.write("incident", stage=stage, **dataclasses.asdict(incident))
                 if incident.kind != "limited" or incident.client not in limited:  # once a client is enough
-                    log.warning("%s: %s", method.name, incident.why)
+                    log.warning("%s: %s", method.name, incident.why, extra=TOLD)
                     self.progress.incident(method.name, incident)
                 if incident.kind == "limited":
                     limited.add(incident.client)

@@ -164,7 +164,7 @@ Set = Annotated[
     typer.Option("--set", help="Any option by name: method.lr=0.01, task.val_shots=8, rounds=5.", metavar="KEY=VALUE"),
 ]
 Strict = Annotated[bool | None, typer.Option("--strict", help="Stop at an unreadable image instead of skipping it.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the run's folder and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the run's folder only (and warnings, on stderr).")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
 
 

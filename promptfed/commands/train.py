@@ -17,6 +17,7 @@ from promptfed.commands import options
 from promptfed.commands.opened import admitted_oracle
 from promptfed.errors import ConfigError, DiskError, OracleError, PromptFedError
 from promptfed.printable import printable
+from promptfed.stderr_log import TOLD
 
 if TYPE_CHECKING:
     from promptfed.runs.directory import RunDirectory
@@ -233,7 +234,7 @@ def _execute(
                     folder.discard()
                 raise
             if warning := load_warning(folder.config.threads):
-                log.warning(warning)
+                log.warning(warning, extra=TOLD)
                 progress.note(f"note: {warning}")
             for note in experiment.notes:
                 progress.note(f"note: {note}")

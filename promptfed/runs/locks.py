@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,9 +32,7 @@ def patient_lock(path: Path, purpose: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
-        line = f"waiting for {purpose}: {printable(path)} is held by {describe_holder(path)}"
-        log.warning(line)
-        print(f"note: {line}", file=sys.stderr, flush=True)
+        log.warning("waiting for %s: %s is held by %s", purpose, printable(path), describe_holder(path))
         lock.acquire()
     try:
         yield

@@ -10,6 +10,7 @@ import pytest
 
 from promptfed.runs import locks
 from promptfed.runs.processes import describe_holder, is_running
+from promptfed.stderr_log import warnings_on_stderr
 
 HOLD = "import sys, time, filelock; l = filelock.FileLock(sys.argv[1]); l.acquire(); print('held', flush=True); {}"
 
@@ -24,7 +25,7 @@ def test_the_holder_of_a_lock_is_named(
         assert holder.stdout.readline() == b"held\n"
         if sys.platform == "linux":
             assert str(holder.pid) in describe_holder(tmp_path / "lock")
-        with locks.patient_lock(tmp_path / "lock", "the feature cache"):
+        with warnings_on_stderr(), locks.patient_lock(tmp_path / "lock", "the feature cache"):
             assert "waiting for the feature cache" in capsys.readouterr().err
     assert not is_running(holder.pid)
 

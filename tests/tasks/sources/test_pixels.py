@@ -360,7 +360,9 @@ def test_a_folder_of_large_pngs_takes_little_memory_and_time(tmp_path: Path) -> 
         "print(len(source.samples), len(source.skipped), peak() - before)"
     )
     environment = {**os.environ, "PROMPTFED_CACHE": str(tmp_path / "own cache")}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=120)
+    command = [sys.executable, "-P", "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert run.returncode == 0, run.stderr
     kept, skipped, kilobytes = map(int, run.stdout.split())
     assert (kept, skipped) == (18, 18)
     assert kilobytes < 200_000
