@@ -64,7 +64,8 @@ def consistent(source: Source, *, strict: bool = False) -> Source:
     """``source`` without copies of its examples. Raises DataError for names of classes or domains that cannot be told
     apart or shown, and for examples with two labels (``duplicates.without_duplicates``)."""
     check_names(source.classes, "class", source.name)
-    check_names([domain for domain in source.domains if domain], "domain", source.name)
+    holder = "client" if source.name.startswith("csv:") else "domain"
+    check_names([domain for domain in source.domains if domain], holder, source.name)
     ids = source.content_ids or [s.item.content_id() for s in source.samples if isinstance(s.item, TextItem)]
     if len(ids) != len(source.samples):  # pictures that are drawn, or whose data set does not show its files
         return source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from promptfed.errors import ConfigError, DataError, FormatError
 from promptfed.printable import printable
-from promptfed.readers.text import filled_lines, text_lines
+from promptfed.readers.csv_table import read_table
+from promptfed.readers.text import filled_lines
 
 FILE = "classes.csv"
 KEY_COLUMNS = ("folder", "label")
@@ -38,12 +39,17 @@ class ClassTable:
         """Class name -> description, of those ``labels`` that have one."""
         return {self.names[label]: self.sentences[label] for label in labels if label in self.sentences}
 
-    def notes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Which of ``labels`` the table renames, and which it does not know. Raises DataError if it knows none."""
+    def notes(self, labels: Sequence[str], *, numbered: bool = True) -> tuple[str, ...]:
+        """Which of ``labels`` the table renames, and which it does not know; ``numbered`` as in ``in_order``, where it
+        may call them by their numbers. Raises DataError if it knows none."""
         if self.path is None:
             return ()
-        numbers = {str(i) for i in range(len(labels))}
-        unknown = [label for i, label in enumerate(labels) if label not in self.names and str(i) not in self.names]
+        numbers = {str(i) for i in range(len(labels))} if numbered else set()
+        unknown = [
+            label
+            for i, label in enumerate(labels)
+            if label not in self.names and not (numbered and str(i) in self.names)
+        ]
         if not (set(labels) | numbers) & set(self.names):
             raise DataError(
                 f"{printable(self.path)} names none of the classes: it has {_listed(self.names)}, "
@@ -71,11 +77,17 @@ def spoken(label: str) -> str:
 
 def name_classes(labels: Iterable[str], table: ClassTable, kind: str, spoken: Callable[[str], str] = spoken) -> Naming:
     """Number the classes of ``labels``, which are called as the table says, else ``spoken``. Labels with one name are
-    one class, which a note says; ``kind`` is what it calls them ("folders")."""
+    one class, which a note says; ``kind`` is what it calls them ("folders").
+
+    Raises DataError for a label that nothing is left of, and a table that names none of them.
+    """
     ordered = sorted(set(labels))
     by_name: dict[str, list[str]] = {}
     for label in ordered:
-        by_name.setdefault(table.names.get(label) or spoken(label), []).append(label)
+        name = table.names.get(label) or spoken(label)
+        if not is_visible(name):
+            raise DataError(f"of the {kind} one, {label!a}, has no name to show: rename it, or name it in {FILE}")
+        by_name.setdefault(name, []).append(label)
     classes = tuple(sorted(by_name))
     merged = tuple(
         f"{kind} {', '.join(repr(printable(label)) for label in some)} are one class, '{printable(name)}'"
@@ -83,7 +95,7 @@ def name_classes(labels: Iterable[str], table: ClassTable, kind: str, spoken: Ca
         if len(some) > 1
     )
     number = {label: classes.index(name) for name, some in by_name.items() for label in some}
-    return Naming(classes, number, (*table.notes(ordered), *merged))
+    return Naming(classes, number, (*table.notes(ordered, numbered=False), *merged))
 
 
 def read_class_table(folder: Path | None) -> ClassTable:
@@ -91,13 +103,22 @@ def read_class_table(folder: Path | None) -> ClassTable:
     if folder is None:
         return ClassTable()
     path = folder / FILE
-    if not path.exists():
+    try:
+        names_there = os.listdir(folder)
+    except OSError:  # whoever reads the data says so
+        return ClassTable()
+    if FILE not in names_there:
+        if other := sorted(name for name in names_there if name.lower() == FILE):
+            raise DataError(f"{printable(folder / other[0])} is not read under this name: call it {FILE}, or remove it")
         return ClassTable()
     rows = list(_rows(path))
     names: dict[str, str] = {}
     sentences: dict[str, str] = {}
     for line, row in rows:
-        key = next((row[column] for column in KEY_COLUMNS if row.get(column)), "")
+        keys = [row[column] for column in KEY_COLUMNS if row.get(column)]
+        if len(set(keys)) > 1:
+            raise DataError(f"{printable(path)} line {line} names a folder and a label: give one of them")
+        key = next(iter(keys), "")
         if not key or not row["name"]:
             raise DataError(f"{printable(path)} line {line} lacks its {'name' if key else ' or '.join(KEY_COLUMNS)}")
         if names.setdefault(key, row["name"]) != row["name"]:
@@ -105,47 +126,55 @@ def read_class_table(folder: Path | None) -> ClassTable:
                 f"{printable(path)} line {line} calls '{printable(key)}' '{printable(row['name'])}', "
                 f"and an earlier line '{printable(names[key])}': keep one"
             )
-        if row.get("description"):
-            sentences[key] = row["description"]
+        sentence = row.get("description")
+        if sentence and sentences.setdefault(key, sentence) != sentence:
+            raise DataError(f"{printable(path)} line {line} describes '{printable(key)}' anew: keep one description")
     return ClassTable(path, names, sentences)
 
 
-def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
+def _rows(path: Path, *, keys_needed: bool = True) -> list[tuple[int, dict[str, str]]]:
     try:
-        reader = csv.DictReader(text_lines(path, LARGEST_TABLE))
-        columns = [(column or "").strip().lower() for column in reader.fieldnames or ()]
-        if "name" not in columns or not set(KEY_COLUMNS) & set(columns):
-            raise DataError(
-                f"{printable(path)} has columns {_listed(columns)}: its first line must be folder,name or "
-                "label,name, with a third column description if you like"
-            )
-        reader.fieldnames = columns
-        for row in reader:
-            yield reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
-    except (OSError, FormatError, csv.Error) as error:
+        columns, rows = read_table(path, LARGEST_TABLE)
+    except (OSError, FormatError) as error:
         raise DataError(f"cannot read {printable(path)}: {getattr(error, 'strerror', None) or error}") from error
+    if "name" not in columns or (keys_needed and not set(KEY_COLUMNS) & set(columns)):
+        raise DataError(
+            f"{printable(path)} has columns {_listed(columns)}: its first line must be folder,name or "
+            f"label,name, with a third column description if you like{'' if keys_needed else ', or name alone'}"
+        )
+    return rows
 
 
 def check_names(names: Sequence[str], what: str, data: str) -> None:
-    """Raises DataError for a class or domain name (``what``) that cannot be shown, and for two that differ in case or
-    blanks only, or not at all."""
+    """Raises DataError for a name of a class, domain or client (``what``) that cannot be shown, and for two that differ
+    in case, blanks, hidden characters or their Unicode form only, or not at all."""
     seen: dict[str, str] = {}
+    of_class = what == "class"
     for name in names:
         shown = printable(name, SHOWN_LIMIT)
         if any(0xD800 <= ord(letter) <= 0xDFFF for letter in name):
             raise DataError(f"{what} '{shown}' of data '{data}' is not UTF-8: rename its folder")
-        if not name.strip():
-            raise DataError(f"a {what} of data '{data}' has no name: rename '{shown}', or name it in {FILE}")
+        if not is_visible(name):
+            table = f", or name it in {FILE}" if of_class else ""
+            raise DataError(f"a {what} of data '{data}', {name!a}, has no name to show: rename it{table}")
         if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name):
-            raise DataError(f"{what} '{shown}' of data '{data}' holds control characters: rename it, or use {FILE}")
+            table = f", or use {FILE}" if of_class else ""
+            raise DataError(f"{what} '{shown}' of data '{data}' holds control characters: rename it{table}")
         if (key := folded(name)) in seen:
             earlier = seen[key]
             how = "are the same" if earlier == name else "differ in case, blanks or hidden characters only"
-            raise DataError(
-                f"{what} names '{printable(earlier, SHOWN_LIMIT)}' and '{shown}' of data '{data}' {how}: "
-                f"rename one, or tell them apart (or make them one) in {FILE}"
-            )
+            pair = [printable(earlier, SHOWN_LIMIT), shown]
+            if earlier != name and unicodedata.normalize("NFC", earlier) == unicodedata.normalize("NFC", name):
+                how = "look the same, and differ in how Unicode writes them"
+                pair = [ascii(one)[1:-1][:SHOWN_LIMIT] for one in (earlier, name)]
+            table = f", or tell them apart (or make them one) in {FILE}" if of_class else ""
+            raise DataError(f"{what} names '{pair[0]}' and '{pair[1]}' of data '{data}' {how}: rename one{table}")
         seen[key] = name
+
+
+def is_visible(name: str) -> bool:
+    """Whether ``name`` has a character that is no blank and not hidden."""
+    return any(not letter.isspace() and unicodedata.category(letter) != "Cf" for letter in name)
 
 
 def folded(name: str) -> str:
@@ -162,11 +191,11 @@ def parse_class_list(text: str) -> tuple[str, ...]:
     if not text.startswith("@"):
         return tuple(name.strip() for name in text.split(","))
     path = Path(text[1:]).expanduser()
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ConfigError(f"--classes {printable(text)}: there is no file '{printable(path)}'")
     if path.suffix.lower() == ".csv":
         try:
-            found = [row["name"] for _, row in _rows(path)]
+            found = [row["name"] for _, row in _rows(path, keys_needed=False)]
         except DataError as error:
             raise ConfigError(f"--classes {printable(text)}: {error}") from error
     else:

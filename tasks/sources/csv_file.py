@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from promptfed.errors import DataError, FormatError
 from promptfed.printable import printable
-from promptfed.readers.text import text_lines
+from promptfed.readers.csv_table import read_table
 from promptfed.tasks.sources.base import FileItem, Sample, Source
 from promptfed.tasks.sources.class_names import name_classes, read_class_table
 from promptfed.tasks.sources.readable import keep_readable
@@ -60,20 +59,21 @@ def source(path: str, *, data_root: Path | None = None, strict: bool = False) ->
 def read_rows(file: Path) -> list[dict[str, str]]:
     """Rows with path, label, client and split, stripped of blanks."""
     try:
-        reader = csv.DictReader(text_lines(file, LARGEST))
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{printable(file)} lacks column {', '.join(missing)}: its first line must be {','.join(COLUMNS)}"
-            )
-        rows = [{name: (row.get(name) or "").strip() for name in (*COLUMNS, "split")} for row in reader]
-    except (OSError, FormatError, csv.Error) as error:
+        columns, table = read_table(file, LARGEST)
+    except (OSError, FormatError) as error:
         raise DataError(
             f"cannot read partition file '{printable(file)}': {getattr(error, 'strerror', None) or error}"
         ) from error
-    if not rows:
+    if missing := [column for column in COLUMNS if column not in columns]:
+        first = f" and is '{printable(','.join(columns), 80)}'" if columns else ""
+        raise DataError(
+            f"{printable(file)} lacks column {', '.join(missing)}: its first line must be {','.join(COLUMNS)}{first}"
+        )
+    if not table:
         raise DataError(f"{printable(file)} lists no images: it holds only its first line")
-    for line, row in enumerate(rows, start=2):
+    rows = []
+    for line, values in table:
+        row = {name: values.get(name, "") for name in (*COLUMNS, "split")}
         if not row["path"] or not row["label"]:
             raise DataError(f"{printable(file)} line {line} lacks its {'label' if row['path'] else 'path'}")
         if row["split"] not in SPLITS:
@@ -81,4 +81,5 @@ def read_rows(file: Path) -> list[dict[str, str]]:
                 f"{printable(file)} line {line}: split '{printable(row['split'], 40)}' must be train, val, test or "
                 "empty"
             )
+        rows.append(row)
     return rows

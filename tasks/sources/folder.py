@@ -155,8 +155,10 @@ def left_out(root: Path, taken: Iterable[Path]) -> tuple[str, ...]:
     """Notes on files beneath ``root`` that look like images and are none of those ``taken``."""
     used = {str(path) for path in taken}
     loose: list[str] = []
+    hidden: list[str] = []
     other: Counter[str] = Counter()
     for folder, folders, files in os.walk(root):
+        hidden += [os.path.join(folder, name) for name in sorted(folders) if is_hidden(name)]
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
             path = os.path.join(folder, name)
@@ -172,6 +174,11 @@ def left_out(root: Path, taken: Iterable[Path]) -> tuple[str, ...]:
         notes.append(
             f"left out, since they stand outside of the class folders: {len(loose)} images; the first is "
             f"{printable(loose[0])}"
+        )
+    if full := [path for path in hidden if holds_images(Path(path))]:
+        notes.append(
+            f"left out, since their names begin with . or __: {len(full)} folder{'s' if len(full) > 1 else ''} with "
+            f"images; the first is {printable(full[0])}"
         )
     if other:
         kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(other.items()))
@@ -196,7 +203,11 @@ def images_in(folder: Path) -> list[Path]:
 
 def holds_images(folder: Path) -> bool:
     """Whether a file named like an image is in ``folder`` or anywhere beneath it."""
-    return any(os.path.splitext(name)[1].lower() in SUFFIXES for _, _, files in os.walk(folder) for name in files)
+    return any(
+        os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+        for _, _, files in os.walk(folder)
+        for name in files
+    )
 
 
 def _names(folders: Sequence[Path]) -> str:

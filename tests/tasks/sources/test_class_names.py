@@ -198,3 +198,88 @@ def test_class_lists_that_cannot_be_read_are_one_line(tmp_path: Path, name: str)
     (tmp_path / "bad.csv").write_text("a,b\n")
     with pytest.raises(ConfigError, match=f"--classes @.*{name}"):
         parse_class_list(f"@{tmp_path / name}")
+
+
+def class_folders(root: Path, names: list[str]) -> str:
+    for name, file in zip(names, pictures(root, len(names)), strict=True):
+        (root / "d" / name).mkdir(parents=True)
+        (root / file).rename(root / "d" / name / "0.png")
+    return f"folder:{root / 'd'}"
+
+
+@pytest.mark.parametrize("name", ["_", "\u00a0", "\u200b", "\u2066 \u2069"])
+def test_a_folder_of_whose_name_nothing_is_left_is_named_as_it_is_written(tmp_path: Path, name: str) -> None:
+    data = class_folders(tmp_path, [name, "cat", "dog"])
+    with pytest.raises(DataError) as caught:
+        load_source(data)
+    assert f"of the folders one, {name!a}, has no name to show" in str(caught.value)
+    (tmp_path / "d" / "classes.csv").write_text(f"folder,name\n{name},bird\n")
+    if name.strip():
+        assert load_source(data).classes == ("bird", "cat", "dog")
+
+
+@pytest.mark.parametrize("pair", [("café", "cafe\u0301"), ("ñu", "n\u0303u"), ("Å", "A\u030a")])
+def test_names_that_look_the_same_are_shown_as_they_are_written(tmp_path: Path, pair: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match="look the same, and differ in how Unicode writes them") as caught:
+        load_source(class_folders(tmp_path, [*pair, "dog"]))
+    assert all(ascii(name)[1:-1] in str(caught.value) for name in pair)
+
+
+@pytest.mark.parametrize("kind", ["client", "domain"])
+def test_classes_csv_is_no_way_out_for_names_of_clients(kind: str) -> None:
+    for names in (("a\x1b", "b"), ("a", "A"), ("a", " ")):
+        with pytest.raises(DataError, match=f"{kind}.*rename") as caught:
+            check_names(names, kind, "d")
+        assert "classes.csv" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "label,name\n0,cat\n1,dog\n2,fish\n",  # by number, which folders have none of
+        "label,name\n1,cat\n2,dog\n",
+        "folder,name\nn9,lion\n",
+    ],
+)
+def test_a_table_that_names_no_folder_does_not_claim_to(tmp_path: Path, table: str) -> None:
+    data = class_folders(tmp_path, ["n1", "n2", "n3"])
+    (tmp_path / "d" / "classes.csv").write_text(table)
+    with pytest.raises(DataError, match="names none of the classes"):
+        load_source(data)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("folder,name\nn1,cat, Egyptian\n", "line 2 has 3 values, and its first line names 2 columns"),
+        ("folder,name,name\nn1,cat,dog\n", "has column 'name' twice"),
+        ("folder,label,name\nn1,n2,cat\n", "line 2 names a folder and a label: give one of them"),
+        ("folder,name,description\nn1,cat,a\nn1,cat,b\n", "line 3 describes 'n1' anew"),
+        ('folder,name\nn1,"cat\nn2,dog\n', "a double quote is not closed"),
+    ],
+)
+def test_what_a_table_cannot_mean_is_refused(tmp_path: Path, table: str, message: str) -> None:
+    data = class_folders(tmp_path, ["n1", "n2", "n3"])
+    (tmp_path / "d" / "classes.csv").write_text(table)
+    with pytest.raises(DataError, match=message):
+        load_source(data)
+
+
+@pytest.mark.parametrize("name", ["Classes.csv", "CLASSES.CSV", "classes.CSV"])
+def test_a_table_under_another_spelling_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    data = class_folders(tmp_path, ["n1", "n2"])
+    (tmp_path / "d" / name).write_text("folder,name\nn1,cat\n")
+    with pytest.raises(DataError, match=f"{name} is not read under this name: call it classes.csv"):
+        load_source(data)
+
+
+def test_a_dangling_table_is_not_passed_over(tmp_path: Path) -> None:
+    data = class_folders(tmp_path, ["n1", "n2"])
+    (tmp_path / "d" / "classes.csv").symlink_to("nowhere.csv")
+    with pytest.raises(DataError, match=r"cannot read .*classes.csv: No such file"):
+        load_source(data)
+
+
+def test_a_csv_file_of_class_names_needs_its_names_alone(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text('name\n"cat, Egyptian"\ndog\n')
+    assert parse_class_list(f"@{tmp_path / 'names.csv'}") == ("cat, Egyptian", "dog")

@@ -237,3 +237,15 @@ def test_unknown_kind_and_missing_path(make_folder: MakeFolder) -> None:
         load_source(str(root))
     with pytest.raises(ConfigError, match="lacks its name or path: write folder:PATH"):
         load_source("folder")
+
+
+@pytest.mark.parametrize("name", [".NET", "...", "__init", ".dog"])
+def test_hidden_folders_with_images_are_said(make_folder: MakeFolder, name: str) -> None:
+    root = make_folder({"cat": 2, "dog": 2, name: 1})
+    source = load_source(f"folder:{root}")
+    assert source.classes == ("cat", "dog")
+    assert any(f"begin with . or __: 1 folder with images; the first is {root / name}" in n for n in source.notes)
+    (root / ".git").mkdir()
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "._0.png").write_bytes(b"x")
+    assert load_source(f"folder:{root}").notes == source.notes
