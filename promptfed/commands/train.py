@@ -20,6 +20,7 @@ from promptfed.printable import printable
 from promptfed.stderr_log import TOLD
 
 if TYPE_CHECKING:
+    from promptfed.config import RunConfig
     from promptfed.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -142,34 +143,34 @@ def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settin
     return RunDirectory.create(run, chosen, label=f"{chosen.task}-{chosen.method}")
 
 
-def _raise_budget(folder: RunDirectory, raised: dict[str, Any]) -> None:
-    """Write the oracle options in ``raised`` into the run's config.yaml. Raises ConfigError for what does not fit."""
+def _with_budget(config: RunConfig, raised: dict[str, Any], run: Path) -> RunConfig:
+    """Return ``config`` with the oracle options in ``raised``. Raises ConfigError for what does not fit."""
     from promptfed.blackbox.backends import check_oracle_options
     from promptfed.blackbox.options import OracleOptions
     from promptfed.config import validate
 
     if not raised:
-        return
-    config = folder.config
+        return config
     if config.oracle is None:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in raised)
-        raise ConfigError(f"run '{folder.path}' asks no black box, so there is no budget: leave out {flags}")
+        raise ConfigError(f"run '{run}' asks no black box, so there is no budget: leave out {flags}")
     found = validate(OracleOptions, {**config.oracle_options, **raised}, "oracle option")
     check_oracle_options(config.oracle, found)
-    folder.reconfigure(config.model_copy(update={"oracle_options": found.model_dump()}))
+    return config.model_copy(update={"oracle_options": found.model_dump()})
 
 
-def _move(folder: RunDirectory, moved: dict[str, Any]) -> None:
-    """Write where the run goes on into its config.yaml. Raises ConfigError for what does not fit."""
+def _moved(config: RunConfig, moved: dict[str, Any]) -> RunConfig:
+    """Return ``config`` with the place where the run goes on. Raises ConfigError for what does not fit."""
     from promptfed.config import build_config
     from promptfed.engines.choose import check_engine
 
-    if moved:
-        if moved.get("engine") == "local":
-            moved = {"actors": None, "ray_address": None, **moved}
-        config = build_config(folder.config.model_dump(), moved)
-        check_engine(config)
-        folder.reconfigure(config)
+    if not moved:
+        return config
+    if moved.get("engine") == "local":
+        moved = {"actors": None, "ray_address": None, **moved}
+    config = build_config(config.model_dump(), moved)
+    check_engine(config)
+    return config
 
 
 def _resume_command(folder: RunDirectory) -> str:
@@ -177,16 +178,14 @@ def _resume_command(folder: RunDirectory) -> str:
     return shlex.join(["promptfed", "train", "--resume", str(folder.path)])
 
 
-def _add_rounds(folder: RunDirectory, rounds: Any, say: Callable[[str], None]) -> None:
-    """Write a larger number of rounds into the run's config.yaml. Raises ConfigError for one that does not fit."""
+def _with_rounds(before: RunConfig, rounds: Any, run: Path, say: Callable[[str], None]) -> RunConfig:
+    """Return ``before`` with a larger number of rounds. Raises ConfigError for one that does not fit."""
     from promptfed.config import build_config
     from promptfed.methods.base import METHODS
 
-    before, config = folder.config, build_config(folder.config.model_dump(), {"rounds": rounds})
+    config = build_config(before.model_dump(), {"rounds": rounds})
     if config.rounds <= before.rounds:
-        raise ConfigError(
-            f"--rounds {rounds}: run '{folder.path}' has {before.rounds} rounds already; give a larger number"
-        )
+        raise ConfigError(f"--rounds {rounds}: run '{run}' has {before.rounds} rounds already; give a larger number")
     method = METHODS[config.method]
     if method.last_round_differs:
         raise ConfigError(
@@ -198,7 +197,7 @@ def _add_rounds(folder: RunDirectory, rounds: Any, say: Callable[[str], None]) -
             f"note: the rates of {method.name} follow a schedule over all rounds: the first {before.rounds} were "
             f"trained for {before.rounds}, so the result is not that of a run of {config.rounds} from the start"
         )
-    folder.reconfigure(config)
+    return config
 
 
 def _execute(
@@ -221,18 +220,19 @@ def _execute(
         with live as progress, stop_on_ctrl_c(progress.note) as should_stop, ExitStack() as stack:
             folder.tidy()
             more = moved.pop("rounds", None)
-            _raise_budget(folder, raised)
-            _move(folder, moved)
+            config = _moved(_with_budget(folder.config, raised, folder.path), moved)
             try:
                 if more is not None:
-                    _add_rounds(folder, more, progress.note)
-                experiment = Experiment.build(folder.config)
+                    config = _with_rounds(config, more, folder.path, progress.note)
+                experiment = Experiment.build(config)
                 experiment.check_feasible()
-                engine = stack.enter_context(engine_of(folder.config))
+                engine = stack.enter_context(engine_of(config))
             except PromptFedError:
                 if is_new:
                     folder.discard()
                 raise
+            if config != folder.config:
+                folder.reconfigure(config)
             if warning := load_warning(folder.config.threads):
                 log.warning(warning, extra=TOLD)
                 progress.note(f"note: {warning}")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.methods.base import Method
 from promptfed.seeding import numpy_stream
+from promptfed.stderr_log import TOLD
 from promptfed.types import FederatedTask, Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
@@ -61,7 +62,8 @@ class ClientWorker:
         except PromptFedError as error:
             if len(present) > 1:  # find out whose fault it was
                 return [self([job])[0] for job in jobs]
-            LOG.warning("client %d failed in round %d: %s", present[0].client, present[0].broadcast.round, error)
+            job = present[0]
+            LOG.warning("client %d failed in round %d: %s", job.client, job.broadcast.round, error, extra=TOLD)
             seconds = time.perf_counter() - began
             return [failed(job, f"error: {error}" if job in present else DROPPED, seconds) for job in jobs]
         share = max(1, len(present))

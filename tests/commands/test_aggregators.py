@@ -41,6 +41,7 @@ def test_each_trains(name, small, tmp_path, promptfed):
     assert OPTIONS.get(name, {}).items() <= saved["aggregator_options"].items()
 
 
+@pytest.mark.slow
 def test_memory_of_the_server_survives_a_resume(small, tmp_path, promptfed):
     """Stop FedAMP, whose clients are all sent different prompts, in the middle of round 2; the end is the same."""
     from promptfed.runs.checkpoint import load_checkpoint

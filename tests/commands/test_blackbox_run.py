@@ -111,6 +111,7 @@ def test_onboard_says_in_one_line_what_to_do_instead(searched, promptfed):
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_prompts_of_clients_own_are_mixed_with_the_shared_one(promptfed, tmp_path):
     words = [*SMALL, "--partition", "dirichlet", "--alpha", 0.1, "--method", "fedlogic", "--rounds", 1, "--baselines",
              "none", "--set", "method.queries=64", "--set", "method.deploy=mixture"]  # fmt: skip
@@ -267,6 +268,7 @@ def test_compare_names_the_method_that_can_make_no_step(promptfed, tmp_path):
     assert not (tmp_path / "out" / "fedbpt").exists()
 
 
+@pytest.mark.slow
 def test_a_kept_zero_shot_prompt_is_said_exported_and_used(promptfed, tmp_path, monkeypatch):
     from promptfed.blackbox import zero_shot_choice
 

@@ -98,6 +98,7 @@ FAULTS = ("429", "429 0", "500", "truncated", "no logprobs", "nan logprobs", "re
 
 
 @pytest.mark.parametrize("method", ["zero_shot", "fedbdpl"])
+@pytest.mark.slow
 def test_a_run_on_a_faulty_server_ends_as_on_a_good_one(promptfed, stub_server, words, tmp_path, method, cache):
     calm = stub_server()
     promptfed("train", *words(calm, method), "--run", tmp_path / "calm")
@@ -194,6 +195,7 @@ def test_main_exits_with_3_for_any_used_up_budget(monkeypatch: pytest.MonkeyPatc
     assert ended.value.code == 3
 
 
+@pytest.mark.slow
 def test_refused_texts_are_left_out_named_and_counted_and_silence_ends_a_run(
     promptfed, stub_server, words, texts, tmp_path
 ):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from promptfed.config import build_config
+from promptfed.errors import BackboneError
 from promptfed.experiment import resolve
 from promptfed.runs.directory import RunDirectory
 
@@ -41,9 +42,25 @@ def test_a_number_that_is_none_is_refused(
     assert RunDirectory.open(run).config.rounds == 2
 
 
+def test_a_resume_that_cannot_begin_changes_no_option(
+    finished: Path, tmp_path: Path, promptfed: Promptfed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise BackboneError("the weights are gone")
+
+    monkeypatch.setattr("promptfed.experiment.load_backbone", gone)
+    for _ in range(2):
+        said = promptfed("train", "--resume", run, "--rounds", 4, "--engine", "local")
+        assert said.err.splitlines()[-1] == "error: the weights are gone"
+        assert (run / "config.yaml").read_bytes() == (finished / "config.yaml").read_bytes()
+
+
 @pytest.mark.parametrize(
     "method", ["kgcoop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("promptfl", "fedpgp"))]
 )
+@pytest.mark.slow
 def test_at_a_constant_rate_the_bits_are_those_of_a_longer_run(
     tmp_path: Path, small: list[str], promptfed: Promptfed, method: str
 ) -> None:

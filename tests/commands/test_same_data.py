@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -15,6 +16,7 @@ def paint(folder, names):
     return folder
 
 
+@pytest.mark.slow
 def test_changed_data_are_refused_before_anything_is_written(promptfed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = paint(tmp_path / "data", ["cat", "dog"])

@@ -64,6 +64,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_weights_at_another_path_are_the_same_model(promptfed, small, tmp_path, weights, own_cache):
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     picture = next(Path(small[small.index("--data") + 1].removeprefix("folder:")).rglob("*.png"))

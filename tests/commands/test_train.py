@@ -67,6 +67,7 @@ def test_config_holds_every_option_that_matters(finished):
 
 
 @pytest.mark.parametrize("moment", [2, 10])
+@pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bytes(finished, tmp_path, small, promptfed, moment):
     """SIGKILL once ``moment`` client events are written; then resume in this process."""
     folder = tmp_path / "killed"

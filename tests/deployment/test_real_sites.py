@@ -218,6 +218,7 @@ def test_a_first_answer_that_lies_costs_that_site_alone(hospitals, capsys, lie):
     assert not [line for line in lines if "\x1b" in line]
 
 
+@pytest.mark.slow
 def test_a_name_belongs_to_its_site_also_after_a_restart_of_the_server(hospitals, capsys):
     hospitals.serve()
     north = hospitals.grid.nodes.pop(0)
@@ -237,6 +238,7 @@ def test_a_name_belongs_to_its_site_also_after_a_restart_of_the_server(hospitals
     assert key not in (hospitals.folder / "run" / "deployment.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_site_that_lost_its_state_dir_is_let_in_again_when_the_server_says_so(hospitals, capsys):
     hospitals.serve()
     shutil.rmtree(hospitals.folder / "north")

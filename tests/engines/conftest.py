@@ -147,7 +147,7 @@ def flower(place: ToyPlace, stage: str, find: Callable[[str], Any]) -> Engine:
 ENGINES = {"local": local, "local_batched": local_batched, "ray": ray, "flower": flower}
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name == "ray" else name for name in ENGINES])
 def federation(request, place) -> Callable[..., Federation]:
     """``federation(stage)``: one on the engine of the test, whose clients misbehave as ``stage`` says."""
 

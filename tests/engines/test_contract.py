@@ -78,6 +78,7 @@ def test_a_client_at_fault_costs_its_own_update_and_no_more(federation, referenc
     assert state.personal[2]["rounds"].item() == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_hangs_costs_its_own_update_and_no_more(federation, reference, exact):
     ours, plain = federation("hangs:1"), reference("raises:1")
     began = time.monotonic()

@@ -17,6 +17,8 @@ from promptfed.engines.ray_runtime import Share
 from promptfed.errors import BackboneError, ConfigError
 from promptfed.federation import Federation
 
+pytestmark = pytest.mark.slow  # Ray takes half a minute to begin
+
 
 @pytest.fixture
 def engine(ray_engine, place):

@@ -52,7 +52,8 @@ class SeenThrough(FlowerEngine):
     def __init__(self, place, folder, grid):
         self.stores = [ToyStore(folder / str(client), RUN)._prompts("") for client in range(3)]
         for client in range(3):
-            grid.nodes[client + 1] = ToySite(client, place, folder / str(client)).answer
+            own = replace(place, setups=[])  # a site has its own model, and counts its own calls
+            grid.nodes[client + 1] = ToySite(client, own, folder / str(client)).answer
         sites = Sites(grid, Hello(**NOBODY, classes=None, promptfed="0"), poll=0.01, say=lambda line: None)
         members = tuple(Member(name=f"client {client}") for client in range(3))
         sites.gather(3, 30)

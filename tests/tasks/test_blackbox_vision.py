@@ -57,6 +57,7 @@ def test_it_is_put_to_the_bundled_backbone_if_nobody_says_otherwise():
     assert (other.oracle, other.partition) == ("clip:lit", "iid")
 
 
+@pytest.mark.slow
 def test_prompts_mean_to_the_oracle_what_templates_mean_to_the_backbone(make_folder):
     root = make_folder(dict.fromkeys(("star", "heart", "cat", "dog"), 9))
     options = {"data": f"folder:{root}", "clients": 2, "shots": 2, "task_options": {"val_shots": 1}}

@@ -207,6 +207,7 @@ def test_more_than_the_share_of_refused_texts_ends_the_run_with_one_of_them(stub
     calm.tally.check()
 
 
+@pytest.mark.slow
 def test_a_prompt_gains_nothing_by_texts_that_are_left_out(stub_server, connect, text_split):
     """Many prompts on few texts: refused ones count once as examples, and cost nothing."""
     stub = stub_server(refuses=lambda text: (400, "filtered") if "fire 1" in text else None)
