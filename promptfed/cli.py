@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import compare, deploy, flower, import_, inspect, listing, personalize, serve, site, train
+from promptfed.commands.empty_paths import refuse_empty_paths
 from promptfed.commands.help_text import build_command
 from promptfed.errors import BudgetExhausted, PromptFedError
 from promptfed.printable import printable
@@ -16,6 +17,9 @@ from promptfed.stderr_log import warnings_on_stderr
 
 # Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+LONGEST_PATH = 300
+"""Characters of a path that a message shows."""
 
 app = typer.Typer(
     name="promptfed",
@@ -78,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     try:
         with warnings_on_stderr():
-            code = build_command(app)(words, prog_name="promptfed", standalone_mode=False)
+            code = refuse_empty_paths(build_command(app))(words, prog_name="promptfed", standalone_mode=False)
     except (PromptFedError, UsageError) as error:
         if debug:
             raise
@@ -92,6 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            _fail(f"the system refuses '{os.fsdecode(error.filename)[:LONGEST_PATH]}': {error.strerror}")
+            sys.exit(2)
         _fail(f"unexpected {type(error).__name__}: {error} (a fault of promptfed's; --debug shows where)")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfed.errors import ConfigError, FormatError
 from promptfed.printable import printable
+from promptfed.readers.json_reader import HIGHEST, LOWEST
 from promptfed.readers.yaml_reader import parse_yaml, read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
@@ -51,7 +53,10 @@ class RunConfig(BaseModel):
     actors: int | None = Field(None, ge=1, description="processes of engine ray; by default one for each CPU or GPU")
     ray_address: str | None = Field(None, description="a Ray cluster to join; by default Ray is begun on this machine")
     threads: int | None = Field(
-        None, ge=1, description="of torch, in each process, by default one a core; another number rounds differently"
+        None,
+        ge=1,
+        le=1024,
+        description="of torch, in each process, by default one a core; another number rounds differently",
     )
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -128,9 +133,15 @@ def _section(key: str, values: Mapping[str, Any]) -> Options:
 
 
 def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
-    """``model(**values)``, with pydantic's complaints as one ConfigError line about ``kind``s."""
+    """``model(**values)``, with pydantic's complaints as one ConfigError line about ``kind``s.
+
+    Numbers that the files of a run cannot hold are refused as well: integers beyond 64 bits, infinity and NaN.
+    """
     try:
-        return model.model_validate(dict(values))
+        validated = model.model_validate(dict(values))
+        for name in model.model_fields:
+            _check_numbers(getattr(validated, name), f"{kind} '{name}'")
+        return validated
     except ValidationError as error:
         said = []
         for problem in error.errors():
@@ -143,3 +154,16 @@ def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
             else:
                 said.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {problem['msg'].lower()}")
         raise ConfigError("; ".join(said)) from error
+
+
+def _check_numbers(value: Any, what: str) -> None:
+    if isinstance(value, int) and not LOWEST <= value <= HIGHEST:
+        raise ConfigError(f"{what} is an integer of {value.bit_length()} bits: give one of 63, as it is kept in files")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{what} is {value}: give a finite number")
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            _check_numbers(part, what)
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_numbers(part, f"{what}, '{printable(name, 100)}',")

@@ -31,6 +31,7 @@ from promptfed.methods.base import METHODS, Method, Setup
 from promptfed.methods.build import build_method, check_model_fits
 from promptfed.methods.class_lengths import check_class_lengths
 from promptfed.methods.initial_words import check_initial_words
+from promptfed.printable import printable
 from promptfed.stderr_log import TOLD
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task, is_own_data
@@ -86,6 +87,11 @@ def resolve(config: RunConfig) -> RunConfig:
         oracle_options = validate(OracleOptions, config.oracle_options, "oracle option")
         check_oracle_options(config.oracle, oracle_options)
         sections["oracle_options"] = oracle_options.model_dump()
+    elif given := [name for name, value in config.oracle_options.items() if value is not None]:
+        raise ConfigError(
+            f"oracle option '{printable(given[0], 80)}' is of no use to task '{config.task}', whose model is a white "
+            f"box that nobody asks: leave it out, or use --task {', '.join(n for n in TASKS if TASKS[n].oracle)}"
+        )
     config = config.model_copy(update={"aggregator": name, **sections})
     check_engine(config)
     return config.model_copy(update=_absolute_paths(config))

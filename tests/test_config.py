@@ -75,7 +75,11 @@ def test_a_config_cannot_be_changed() -> None:
 
 options = st.dictionaries(
     st.from_regex(r"[a-z_]{1,8}", fullmatch=True),
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text("aé1:#-'\" \n", max_size=6),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("aé1:#-'\" \n", max_size=6),
     max_size=3,
 )
 

@@ -25,13 +25,18 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         yield
         return
 
+    is_open = True
+
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise OutOfTime(f"after {seconds:g} s")
+        if is_open:
+            raise OutOfTime(f"after {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds, max(seconds, 1.0))  # again, should some code have swallowed the first
     try:
+        # Inside the try: a very short limit ends before the next line, and the timer must not outlive the block.
+        signal.setitimer(signal.ITIMER_REAL, seconds, max(seconds, 1.0))  # again, should code have swallowed the first
         yield
     finally:
+        is_open = False  # first, by an assignment alone: a signal is handled at calls, and would leave the timer on
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

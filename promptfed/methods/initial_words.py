@@ -25,11 +25,13 @@ def check_initial_words(words: str) -> None:
 
 def _kind_of_path(words: str) -> str:
     """Return what ``words`` are if they are no words, else nothing."""
+    if not words.strip():  # the path "" would be the folder one stands in, which may be a run
+        return ""
     try:
         places = [Path(words).expanduser(), Path("runs") / words]
         if any((place / mark).is_file() for place in places for mark in MARKS):
             return "the name of a run or a bundle"
-        if words and places[0].is_file():
+        if places[0].is_file():
             return "the name of a file"
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, no home: no path
         pass

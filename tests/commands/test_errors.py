@@ -18,16 +18,17 @@ def pictures(folder, classes, each):
 
 @pytest.fixture
 def refused(promptfed, tmp_path, monkeypatch):
-    """Run a command that must fail: returns its one line."""
+    """Run a command that must fail: returns its one line. Notes of what happened before may stand above it."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
         said = promptfed(*words)
         assert said.code == 2, said
-        assert said.err.startswith("error: ")
-        assert said.err.count("\n") == 1
+        *notes, line = said.err.splitlines()
+        assert line.startswith("error: ")
+        assert all(note.startswith("note: ") for note in notes), notes
         assert "Traceback" not in said.err
-        return said.err
+        return line
 
     return run
 
@@ -146,3 +147,68 @@ def test_a_fault_of_our_own_is_one_line_and_exit_code_1(promptfed, monkeypatch):
     assert said.code == 1
     assert "--debug" in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--run", ""],
+        ["train", "--config", ""],
+        ["train", "--resume", ""],
+        ["train", "--data-root", ""],
+        ["compare", "--methods", "promptfl", "--out", ""],
+        ["export", "", "--client", 0],
+        ["predict", "", "x.png"],
+        ["report", ""],
+        ["list", "runs", "--runs", ""],
+        ["tasks", "show", "--plot", ""],
+    ],
+)
+def test_an_empty_path_is_refused_instead_of_taken_as_the_folder_one_stands_in(refused, tmp_path, words):
+    assert "it is empty: give a path, or leave it out" in refused(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["seed", "partition-seed", "shots", "rounds", "clients"])
+def test_integers_that_no_file_of_a_run_can_hold_are_refused(refused, option):
+    assert "bits: give one of 63" in refused("train", f"--{option}", 2**64)
+
+
+@pytest.mark.parametrize("option", ["alpha", "round-seconds", "client-seconds"])
+def test_numbers_that_are_not_finite_are_refused(refused, option):
+    assert "give a finite number" in refused("train", f"--{option}", "inf")
+
+
+def test_options_of_sections_are_finite_too(refused):
+    assert "'lr' is inf: give a finite number" in refused("train", "--set", "method.lr=inf")
+    assert "bits" in refused("train", "--shots", "9" * 20, "--set", "method.lr=0.1")
+
+
+@pytest.mark.parametrize("threads", [1025, 10_000, 10**20])
+def test_threads_are_bounded(refused, threads):
+    assert "'threads' is" in refused("tasks", "show", "--set", f"threads={threads}" if threads < 10**9 else "threads=0")
+    assert "less than or equal to 1024" in refused("train", "--threads", threads)
+
+
+@pytest.mark.parametrize("words", [["--max-calls", 5], ["--max-usd", 1], ["--set", "oracle.x=1"], ["--model", "m"]])
+def test_options_of_an_oracle_are_refused_where_none_is_asked(refused, words):
+    assert "is of no use to task 'clip-fewshot'" in refused("train", *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--data", "folder:" + "x" * 300],
+        ["train", "--run", "x" * 300],
+        ["export", "x" * 300, "--client", 0],
+        ["predict", "x" * 300, "a.png"],
+        ["report", "x" * 5000],
+    ],
+)
+def test_names_that_the_system_refuses_are_one_line(refused, words):
+    assert "File name too long" in refused(*words)
+
+
+def test_a_run_can_be_begun_inside_of_a_run(refused, tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    assert "unknown backbone 'none'" in refused("train", "--backbone", "none")

@@ -47,3 +47,21 @@ def test_in_another_thread_a_reply_that_came_too_late_is_thrown_away():
     thread.start()
     thread.join()
     assert [reply.failure for reply in found] == ["", "late", ""]
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1e-6, 1e-5, 1e-4, 1e-3])
+def test_a_very_short_limit_does_not_outlive_its_block(monkeypatch, seconds):
+    settings = []
+    monkeypatch.setattr(
+        signal, "setitimer", lambda *words, whole=signal.setitimer: settings.append(words) or whole(*words)
+    )
+    before = signal.getsignal(signal.SIGALRM)
+    for _ in range(200):
+        try:
+            with interrupted_after(seconds):
+                pass
+        except OutOfTime:
+            pass
+        assert signal.getsignal(signal.SIGALRM) is before
+        assert settings[-1] == (signal.ITIMER_REAL, 0)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -51,3 +51,10 @@ def test_paths_and_runs_are_refused(tmp_path, monkeypatch, words, kind):
 def test_every_method_with_words_to_start_from_is_checked_before_anything_is_loaded(method):
     with pytest.raises(ConfigError, match="it takes words"):
         resolve(RunConfig(method=method, method_options={"init": "runs/NAME"}))
+
+
+@pytest.mark.parametrize("words", ["", " ", "\t"])
+def test_no_words_are_not_the_folder_one_stands_in(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    check_initial_words(words)
