@@ -1,7 +1,8 @@
 """Help pages that read the same under every supported pair of typer and click.
 
 Flower holds typer at 0.20. Together with click 8.4 and newer that version loses the texts of arguments, prints
-``\\[required]`` for ``[required]``, and suggests the nearest command twice.
+``\\[required]`` for ``[required]``, and suggests the nearest command twice. With click 8.5 it lists the
+arguments twice.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def _mend(command: Any) -> None:
         if getattr(parameter, "help", None) is None and parameter.name in texts:
             parameter.help = texts[parameter.name]
         parameter.get_help_record = _without_escapes(parameter.get_help_record)
+    command.format_arguments = lambda *_: None  # what click would write above the section "Arguments" of typer
 
 
 def _argument_texts(callback: Callable[..., Any]) -> dict[str, str]:
