@@ -46,6 +46,7 @@ def init(
     rounds: options.Rounds = None,
     shots: options.Shots = None,
     partition: options.Partition = None,
+    hold_out_classes: options.HoldOutClasses = None,
     alpha: options.Alpha = None,
     participation: options.Participation = None,
     aggregator: options.Aggregator = None,
@@ -88,6 +89,7 @@ def init(
     flags = {
         "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
         "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
+        "hold_out_classes": hold_out_classes,
         "aggregator": aggregator, "quorum": quorum, "max_weight_share": max_weight_share,
         "round_seconds": round_seconds, "baselines": baselines,
         "client_seconds": client_seconds,

@@ -83,6 +83,14 @@ def test_what_cannot_work_is_said_and_nothing_is_written(promptfed, tmp_path, wo
     assert not (tmp_path / "app").exists()
 
 
+@pytest.mark.parametrize(("share", "trained"), [("0.5", 0.5), ("0.25", 0.75), ("0", 1.0)])
+def test_classes_can_be_held_out_from_the_sites(promptfed, tmp_path, share, trained):
+    words = ["--data", "sites", "--clients", 3, "--hold-out-classes", share]
+    assert promptfed("flower", "init", tmp_path / "app", *words).code == 0
+    config = build_config(read_yaml(tmp_path / "app" / "federation" / "config.yaml"))
+    assert config.task_options["base_fraction"] == trained
+
+
 def test_a_folder_with_something_in_it_is_left_alone(promptfed, tmp_path):
     (tmp_path / "mine.txt").write_text("")
     said = promptfed("flower", "init", tmp_path)
