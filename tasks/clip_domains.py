@@ -8,6 +8,7 @@ from pydantic import Field
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.printable import printable
 from promptfed.tasks import clip_fewshot, few_shot
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import FewShotConfig
@@ -52,7 +53,11 @@ def build(config: RunConfig) -> FederatedTask:
     holdings = [holding for domain in trained for holding in deal(config, options, source, pools, domain, count)]
     clients = [clip_fewshot.client_data(source, number, holding) for number, holding in enumerate(holdings)]
     seen = [i for i in pools.test if source.samples[i].domain in trained]
-    clip_fewshot.require_each_class(source, range(base), seen, "test")
+    for label in sorted(set(range(base)) - {source.samples[i].label for i in seen}):
+        raise DataError(
+            f"class '{printable(source.classes[label])}' of data '{source.name}' has no test images in the domains "
+            f"that clients hold ({', '.join(map(printable, trained))}): add some, or hold out other domains"
+        )
     held = [f"no client holds domain '{domain}': it is for tests alone" for domain in options.held]
     return FederatedTask(
         name=config.task,

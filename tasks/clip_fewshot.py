@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError
+from promptfed.printable import printable
 from promptfed.tasks import few_shot, partition
 from promptfed.tasks.base import TASKS, Task, TaskConfig
 from promptfed.tasks.dealt import DealtClients, Holding
@@ -282,7 +284,21 @@ def require_each_class(source: Source, classes: range, images: Iterable[int], us
     found = {source.samples[i].label for i in images}
     for label in classes:
         if label not in found:
-            raise DataError(f"class '{source.classes[label]}' of data '{source.name}' has no {use} images: add some")
+            raise DataError(
+                f"class '{printable(source.classes[label])}' of data '{source.name}' has no {use} images"
+                f"{_why_none(source, label)}: add some"
+            )
+
+
+def _why_none(source: Source, label: int) -> str:
+    """What explains that a class has no images of some use, where the images themselves are there."""
+    own = [sample for sample in source.samples if sample.label == label]
+    lost = [note for note in source.notes if note.startswith(("left out", "not trained on"))]
+    where = Counter((sample.domain, sample.split) for sample in own)
+    if own and not any(split for _, split in where) and max(where.values()) == 1:
+        each = "it has one image" if len(own) == 1 else f"its {len(own)} images are one for each domain or client"
+        lost.insert(0, f"{each}, and it takes two to train and to test")
+    return f" ({'; '.join(lost)})" if lost else ""
 
 
 def notes(
@@ -305,7 +321,15 @@ def notes(
             "the CSV says which classes no client holds: --hold-out-classes and task.base_fraction are not used"
         )
     elif base == len(source.classes) and options.base_fraction < 1:
-        said.append(f"{base} classes are too few for halves of two or more: all are base classes, none is new")
+        said.append(
+            f"a share of {1 - options.base_fraction:g} of {base} classes held out would leave fewer than two new or "
+            f"two base classes: all {base} are base classes, none is new"
+        )
+    if kind in ("domain", "csv"):
+        trained = {sample.domain for sample in source.samples if sample.label < base and sample.split != "test"}
+        if absent := [domain for domain in source.domains if domain and domain not in trained]:
+            listed = ", ".join(map(printable, absent))
+            said.append(f"without a client, since nothing of a base class is there to train on: {listed}")
     untested = [client.name for client in clients if not len(client.test)]
     if untested:
         said.append(f"no test images of their own, so no local accuracy: {', '.join(untested)}")

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from promptfed.errors import DataError
+from promptfed.errors import ConfigError, DataError
 from promptfed.seeding import numpy_stream
 from promptfed.tasks.sources.base import Source
 
@@ -36,12 +36,18 @@ class Drawn:
 def base_count(source: Source, fraction: float) -> int:
     """How many leading classes are base: the source's own halves, else ``ceil(fraction * classes)``.
 
-    All of them where a half would hold fewer than two classes, as one class alone is nothing to tell apart.
+    All of them where a half would hold fewer than two classes, as one class alone is nothing to tell apart. Raises
+    ConfigError if four classes or more would leave fewer than two to train on: that is the opposite of what was asked.
     """
     classes = len(source.classes)
     if source.base_classes is not None and fraction == 0.5:
         return source.base_classes
     base: int = math.ceil(round(classes * fraction, 9))
+    if base < 2 and classes >= 4:
+        raise ConfigError(
+            f"a share of {1 - fraction:g} held out leaves {base} of {classes} classes to train on, and two are needed: "
+            f"use --hold-out-classes {math.floor(100 * (classes - 2) / classes) / 100:g} or less"
+        )
     return base if base >= 2 and classes - base >= 2 else classes
 
 

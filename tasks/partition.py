@@ -6,6 +6,7 @@ All draws come from the partition seed, so nothing else about a run changes a pa
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -20,6 +21,8 @@ PARTITIONS = ("classes", "dirichlet", "iid", "domain", "csv:FILE", AUTO)
 DEFAULT_CLIENTS = 8
 EXAMPLES_A_CLIENT = 8
 """By ``auto`` there are so few clients that this many examples are there for each, and two at least."""
+DRAWS = 100
+"""Dirichlet draws that are tried until every client has its smallest share."""
 SMALLEST_SHARE = 2
 """Images that every Dirichlet client must get: one to train on, one to validate on."""
 
@@ -128,15 +131,30 @@ def iid_shares(images: int, clients: int | None, seed: int) -> list[list[int]]:
 def dirichlet_shares(labels: Sequence[int], clients: int | None, alpha: float, seed: int) -> list[list[int]]:
     """Positions in ``labels`` for each client, every class cut by proportions drawn from Dirichlet(``alpha``).
 
-    Small ``alpha`` is uneven. Raises ConfigError if some client gets next to nothing however often one draws.
+    Small ``alpha`` is uneven. Where some class has fewer images than there are clients, each image is dealt by itself,
+    with these proportions as its chances: cuts are rounded down, so the last client would get an image of every such
+    class, and of a class with one image nobody else any. Raises ConfigError if some client gets next to nothing
+    however often one draws.
     """
+    wanted = enough_images(len(labels), clients)
+    rare = min(Counter(labels).values()) < wanted
+    shares = _dealt_one_by_one(labels, wanted, alpha, seed) if rare else _cut(labels, wanted, alpha, seed)
+    if shares is not None:
+        return shares
+    raise ConfigError(
+        f"alpha {alpha:g} leaves some of {wanted} clients with fewer than {SMALLEST_SHARE} of {len(labels)} images, "
+        f"in each of {DRAWS} draws: use a larger --alpha or fewer --clients"
+    )
+
+
+def _cut(labels: Sequence[int], clients: int, alpha: float, seed: int) -> list[list[int]] | None:
+    """Shares by the partitioner that other federated work uses, or None if no draw gives everybody enough."""
     from flwr_datasets.partitioner import DirichletPartitioner
 
-    wanted = enough_images(len(labels), clients)
     order = numpy_stream(seed, "partition", "order").permutation(len(labels))
-    for attempt in range(10):  # of ten draws each
+    for attempt in range(DRAWS // 10):  # of ten draws each
         partitioner = DirichletPartitioner(
-            num_partitions=wanted,
+            num_partitions=clients,
             partition_by="label",
             alpha=float(alpha),
             min_partition_size=SMALLEST_SHARE,
@@ -145,22 +163,35 @@ def dirichlet_shares(labels: Sequence[int], clients: int | None, alpha: float, s
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # one warning for each draw that left a client empty
-                return _dealt(partitioner, order, [labels[i] for i in order], wanted)
+                return _dealt(partitioner, order, [labels[i] for i in order], clients)
         except ValueError:
             continue
-    raise ConfigError(
-        f"alpha {alpha:g} leaves some of {wanted} clients with fewer than {SMALLEST_SHARE} of {len(labels)} images, "
-        "in each of 100 draws: use a larger --alpha or fewer --clients"
-    )
+    return None
+
+
+def _dealt_one_by_one(labels: Sequence[int], clients: int, alpha: float, seed: int) -> list[list[int]] | None:
+    """Shares of which each image is drawn by itself, or None if no draw gives everybody enough."""
+    stream = numpy_stream(seed, "partition", "dirichlet", "one by one")
+    own = np.asarray(labels)
+    for _ in range(DRAWS):
+        holders = np.empty(len(own), dtype=np.int64)
+        for label in sorted(set(labels)):
+            inside = np.flatnonzero(own == label)
+            chances = stream.dirichlet(np.full(clients, float(alpha)))
+            holders[inside] = stream.choice(clients, size=len(inside), p=chances)
+        if np.bincount(holders, minlength=clients).min() >= SMALLEST_SHARE:
+            return [np.flatnonzero(holders == client).tolist() for client in range(clients)]
+    return None
 
 
 def enough_images(images: int, clients: int | None) -> int:
     """The number of clients, by default 8. Raises ConfigError if there are not two images for each."""
     wanted = DEFAULT_CLIENTS if clients is None else clients
     if images < SMALLEST_SHARE * wanted:
+        most = max(1, images // SMALLEST_SHARE)
         raise ConfigError(
             f"{wanted} clients are too many for {images} training images: "
-            f"each needs {SMALLEST_SHARE}, so use --clients {max(1, images // SMALLEST_SHARE)} or fewer"
+            f"each needs {SMALLEST_SHARE}, so use --clients {most}{' or fewer' if most > 1 else ''}"
         )
     return wanted
 

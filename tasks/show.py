@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptfed.printable import figure_text
+from promptfed.printable import figure_text, printable
 from promptfed.tasks.partition_check import content_record
 from promptfed.tasks.sources.base import QuestionItem, TextItem
 from promptfed.types import FederatedTask
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from promptfed.backbones.base import Backbone
     from promptfed.blackbox.oracle import Oracle
+    from promptfed.config import RunConfig
 
 MOST_TICKS = 60
 """Names written along an axis; beyond that every second, third ... one."""
@@ -45,6 +46,11 @@ def partition_table(task: FederatedTask) -> dict[str, Any]:
             for data in task.clients
         ],
     }
+
+
+def shown_data(config: RunConfig) -> str:
+    """What the examples of a run come from: its ``--data``, or the CSV file of ``--partition`` in their place."""
+    return printable(config.partition if config.partition.startswith("csv:") else config.data)
 
 
 def examples(task: FederatedTask) -> str:

@@ -64,7 +64,7 @@ def show(
     from promptfed.report.figures import save
     from promptfed.result_notes import listed, new_classes_line
     from promptfed.tasks import TASKS
-    from promptfed.tasks.show import partition_table, plot_partition
+    from promptfed.tasks.show import partition_table, plot_partition, shown_data
 
     flags = {
         "task": task, "data": data, "data_root": data_root, "clients": clients, "shots": shots, "partition": partition,
@@ -76,9 +76,9 @@ def show(
     if plot is not None:
         save(plot_partition(table), plot, bbox_inches="tight")
     if json:
-        typer.echo(as_json.dumps(table, indent=2))
+        typer.echo(as_json.dumps({**table, "notes": list(built.notes)}, indent=2))
         return
-    rows = Table("client", "name", "train", "val", "test", "classes", title=f"{built.name}: {chosen.data}")
+    rows = Table("client", "name", "train", "val", "test", "classes", title=f"{built.name}: {shown_data(chosen)}")
     for client in table["clients"]:
         held = [f"{name} {count}" for name, count in zip(table["classes"], client["train"], strict=True) if count]
         counts = (str(sum(client[part])) for part in ("train", "val", "test"))

@@ -46,3 +46,17 @@ def test_tasks_show_marks_clients_with_one_class(promptfed, tmp_path, lone, shar
     assert f"{lone} clients hold one class each, and are left out of local accuracy: alone 0" in text
     table = json.loads(promptfed("tasks", "show", *words, "--json").out)
     assert [c["name"] for c in table["clients"] if c["one_class"]] == [name for name, _ in places[:lone]]
+
+
+def test_tasks_show_prints_its_notes_in_json_and_names_the_csv_file(promptfed, tmp_path):
+    for k, name in enumerate(("cat", "dog")):
+        for i in range(5):
+            Image.new("RGB", (8, 8), (9 * i, 90 * k, 40)).save(tmp_path / f"{name}{i}.png")
+    rows = [f"{name}{i}.png,{name},{i % 2}" for name in ("cat", "dog") for i in range(5)]
+    (tmp_path / "who.csv").write_text("\n".join(["path,label,client", *rows, "gone.png,cat,0"]))
+    said = promptfed("tasks", "show", "--partition", f"csv:{tmp_path / 'who.csv'}", "--json")
+    assert said.code == 0, said.err
+    assert any("gone.png" in note for note in json.loads(said.out)["notes"])
+    shown = promptfed("tasks", "show", "--partition", f"csv:{tmp_path / 'who.csv'}").out
+    assert "who.csv" in shown.replace("\n", "").replace(" ", "")
+    assert "icons" not in shown

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from promptfed.config import build_config
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, DataError
 from promptfed.experiment import resolve
 from promptfed.tasks import TASKS
 from promptfed.tasks.sources import load_source
@@ -138,3 +138,11 @@ def test_clip_fewshot_by_domain_has_domain_tests_too(build: Deal, animals: str) 
     assert task.domains == ("cartoon + photo", "sketch")
     assert {d: domains_of(s) for d, s in task.domain_tests.items()} == {d: {d} for d in ("cartoon", "photo", "sketch")}
     assert build(data=animals, shots=4, task_options={"base_fraction": 1}).domain_tests == {}
+
+
+@pytest.mark.parametrize("held_out", ["photo", "sketch", "cartoon"])
+def test_a_class_of_held_out_domains_alone_is_said_to_be_there(deal: Deal, make_folder, held_out: str) -> None:
+    counts = {f"{d}/{c}": 6 for d in ("photo", "cartoon", "sketch") for c in ("cat", "dog")}
+    data = f"folder:{make_folder({**counts, f'{held_out}/yak': 6})}"
+    with pytest.raises(DataError, match=r"'yak' .* has no test images in the domains .*hold out other"):
+        deal(data=data, shots=2, task_options={"held_out": held_out})

@@ -279,3 +279,41 @@ def test_task_is_registered_with_its_options() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'clip-fewshot'"):
         TASKS["clip-fewshots"]
     assert build_config({}).task == "clip-fewshot"
+
+
+@pytest.mark.parametrize(
+    ("counts", "why"),
+    [
+        ({"cat": 6, "dog": 1}, "it has one image, and it takes two to train and to test"),
+        ({"x/cat": 6, "y/cat": 6, "x/dog": 1, "y/dog": 1}, "its 2 images are one for each domain or client"),
+        ({"x/cat": 6, "y/dog": 1}, "it has one image"),
+    ],
+)
+def test_a_class_of_too_few_images_is_said_to_be_one(build: Build, make_folder, counts: dict, why: str) -> None:
+    with pytest.raises(DataError, match=rf"'dog' .* has no test images \({why}"):
+        build(data=f"folder:{make_folder(counts)}", partition="auto", task_options={"base_fraction": 1})
+
+
+def test_a_class_whose_copies_are_left_out_is_said_to_be_one(build: Build, make_folder) -> None:
+    root = make_folder({"train/cat": 4, "train/dog": 4, "test/cat": 1})
+    (root / "test" / "dog").mkdir()
+    for image in (root / "train" / "dog").iterdir():
+        (root / "test" / "dog" / image.name).write_bytes(image.read_bytes())
+    with pytest.raises(DataError, match=r"'dog' .* no training images \(not trained on, since they stand in the test"):
+        build(data=f"folder:{root}", task_options={"base_fraction": 1})
+
+
+@pytest.mark.parametrize("new", [["dog", "fish"], ["dog", "emu"], ["emu", "fish"]])
+def test_a_domain_without_a_base_class_is_named(build: Build, make_folder, new: list[str]) -> None:
+    counts = {"a/ant": 6, "b/bee": 6, **{f"c/{name}": 6 for name in new}}
+    task = build(data=f"folder:{make_folder(counts)}", partition="domain", task_options={"base_fraction": 0.5})
+    assert [client.name for client in task.clients] == ["a", "b"]
+    assert any(note.startswith("without a client") and note.endswith(": c") for note in task.notes)
+
+
+@pytest.mark.parametrize(("classes", "share"), [(2, 0.5), (3, 0.5), (10, 0.9)])
+def test_a_share_that_holds_out_nothing_is_said(build: Build, make_folder, classes: int, share: float) -> None:
+    data = f"folder:{make_folder({f'c{i}': 8 for i in range(classes)})}"
+    task = build(data=data, partition="iid", clients=2, task_options={"base_fraction": share})
+    assert (len(task.base_classes), task.new_classes) == (classes, ())
+    assert any(f"a share of {1 - share:g} of {classes} classes held out would leave" in note for note in task.notes)

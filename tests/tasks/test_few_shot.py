@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from promptfed.errors import DataError
+from promptfed.errors import ConfigError, DataError
 from promptfed.tasks import few_shot
 from promptfed.tasks.sources.base import FileItem, Sample, Source
 
@@ -92,3 +92,15 @@ def test_test_cap_is_spread_over_domains() -> None:
     assert len([i for i in kept if source.samples[i].label == 0 and source.samples[i].domain == "x"]) == 3
     assert len([i for i in kept if source.samples[i].label == 0 and source.samples[i].domain == "y"]) == 3
     assert len([i for i in kept if source.samples[i].label == 1]) == 6
+
+
+@pytest.mark.parametrize(
+    ("classes", "fraction", "most"), [(100, 0.001, "0.98"), (10, 0.05, "0.8"), (4, 0.1, "0.5"), (7, 0.1, "0.71")]
+)
+def test_holding_out_nearly_all_classes_does_not_train_all(classes: int, fraction: float, most: str) -> None:
+    source = make_source({f"c{i}": 1 for i in range(classes)})
+    with pytest.raises(
+        ConfigError, match=f"leaves 1 of {classes} classes to train on.* use --hold-out-classes {most} or"
+    ):
+        few_shot.base_count(source, fraction)
+    assert few_shot.base_count(source, 1 - float(most)) >= 2

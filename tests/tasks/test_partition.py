@@ -107,3 +107,36 @@ def test_unknown_partition_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="lacks its file"):
         partition.parse_partition("csv")
     assert partition.parse_partition("csv:a:b.csv") == ("csv", "a:b.csv")
+
+
+@pytest.mark.parametrize(("classes", "each", "clients"), [(500, 1, 8), (200, 2, 8), (300, 3, 20), (60, 1, 2)])
+def test_classes_of_fewer_images_than_clients_favour_nobody(classes: int, each: int, clients: int) -> None:
+    labels = [label for label in range(classes) for _ in range(each)]
+    shares = partition.dirichlet_shares(labels, clients, 0.5, seed=1)
+    assert sorted(i for share in shares for i in share) == list(range(len(labels)))
+    assert shares == partition.dirichlet_shares(labels, clients, 0.5, seed=1)
+    assert shares != partition.dirichlet_shares(labels, clients, 0.5, seed=2)
+    even = len(labels) / clients
+    assert all(even / 2 < len(share) < 2 * even for share in shares)
+
+
+def test_small_alpha_keeps_the_images_of_a_rare_class_together() -> None:
+    labels = [label for label in range(200) for _ in range(3)]
+    parts = []
+    for alpha in (0.01, 100):
+        shares = partition.dirichlet_shares(labels, 8, alpha, seed=0)
+        parts.append(sum(len({labels[i] for i in share}) for share in shares) / 200)
+    assert parts[0] < 1.2
+    assert parts[1] > 2.3
+
+
+def test_a_class_with_an_image_for_every_client_is_cut_as_before() -> None:
+    """By the partitioner of flwr_datasets, whose partitions other work and earlier runs have."""
+    labels = [0] * 40 + [1] * 30 + [2] * 8
+    assert [len(share) for share in partition.dirichlet_shares(labels, 8, 0.5, seed=0)] == [2, 6, 7, 27, 2, 12, 13, 9]
+
+
+@pytest.mark.parametrize(("images", "fix"), [(3, "use --clients 1$"), (7, "use --clients 3 or fewer$")])
+def test_the_number_of_clients_that_fits_is_said(images: int, fix: str) -> None:
+    with pytest.raises(ConfigError, match=fix):
+        partition.enough_images(images, 8)
