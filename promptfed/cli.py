@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -78,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 an error to mend, 3 a budget that is used up, 130 interrupted, 1 a
     fault of promptfed's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _escape_what_has_no_letter()
     debug = "--debug" in words or bool(os.environ.get("PROMPTFED_DEBUG"))
     words = [word for word in words if word != "--debug"]
     try:
@@ -102,6 +104,13 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"unexpected {type(error).__name__}: {error} (a fault of promptfed's; --debug shows where)")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _escape_what_has_no_letter() -> None:
+    """Have characters that the terminal's encoding lacks printed as escapes: no result is lost for a "±"."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str) -> None:

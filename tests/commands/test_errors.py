@@ -212,3 +212,19 @@ def test_names_that_the_system_refuses_are_one_line(refused, words):
 def test_a_run_can_be_begun_inside_of_a_run(refused, tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     assert "unknown backbone 'none'" in refused("train", "--backbone", "none")
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "\\xb1"), ("cp437", "±"), ("cp1251", "±"), ("utf-8", "±")])
+def test_a_terminal_without_a_letter_loses_no_result(monkeypatch, encoding, shown):
+    """The table of a run has a "±", which ASCII lacks."""
+    import io
+
+    from promptfed.cli import main
+
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "tasks", "--json"])
+    assert ended.value.code == 0
+    print("2.1 ± 0.3", flush=True)
+    assert f"2.1 {shown} 0.3" in written.getvalue().decode(encoding, "backslashreplace")
