@@ -21,6 +21,8 @@ UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ i
 
 LONGEST_PATH = 300
 """Characters of a path that a message shows."""
+LONGEST_MESSAGE = 4_000
+"""Characters of an error that are shown: what files hold and what is typed may be of any length."""
 
 app = typer.Typer(
     name="promptfed",
@@ -114,7 +116,10 @@ def _escape_what_has_no_letter() -> None:
 
 
 def _fail(message: str) -> None:
-    typer.echo("error: " + printable(" ".join(message.split())), err=True)
+    line = printable(" ".join(message.split()))
+    if len(line) > LONGEST_MESSAGE:  # a name in it is; what is wrong stands before it, the fix behind it
+        line = f"{line[: LONGEST_MESSAGE // 2]} [...] {line[-LONGEST_MESSAGE // 2 :]}"
+    typer.echo(f"error: {line}", err=True)
 
 
 if __name__ == "__main__":

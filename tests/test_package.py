@@ -144,3 +144,21 @@ def test_the_wheel_holds_one_name_all_code_and_the_weights(tmp_path: Path) -> No
     assert expected | weights | others <= set(names)
     assert not [name for name in names if name.endswith((".pyc", ".pt", ".pkl"))]
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.parametrize("words", [["list", "methods"], ["--version"], ["train", "--help"]])
+def test_ctrl_c_while_modules_are_loaded_costs_one_line(words: list[str]) -> None:
+    program = (
+        "import sys, builtins\n"
+        "from promptfed.__main__ import main\n"
+        "real = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    if name.startswith('typer'):\n"
+        "        raise KeyboardInterrupt\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = interrupted\n"
+        f"sys.argv[1:] = {words!r}\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")

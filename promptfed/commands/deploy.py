@@ -12,7 +12,7 @@ import typer
 from promptfed.commands import options
 from promptfed.commands.opened import open_run
 from promptfed.errors import ConfigError, FormatError
-from promptfed.printable import printable
+from promptfed.printable import LONGEST, printable
 from promptfed.readers.text import filled_lines
 
 if TYPE_CHECKING:
@@ -267,7 +267,8 @@ def _print_predictions(predictions: Sequence[Prediction], kind: str, problems: M
         return
     for prediction in predictions:
         shares = (
-            printable(c) if kind == "question" else f"{printable(c)} {100 * v:.1f} %" for c, v in prediction.ranked
+            printable(c) if kind == "question" else f"{printable(c, LONGEST)} {100 * v:.1f} %"
+            for c, v in prediction.ranked
         )
         typer.echo(f"{printable(prediction.example)}: {'  '.join(shares) or NOT_ANSWERED}")
 

@@ -14,6 +14,7 @@ from promptfed.blackbox.oracle import Oracle
 from promptfed.blackbox.token_prompt import TokenPromptMethod
 from promptfed.errors import ConfigError
 from promptfed.export.blackbox_bundle import BlackBoxBundle
+from promptfed.export.folder import fitting
 from promptfed.export.predict import Prediction, checked_classes, ranked, unlabelled
 from promptfed.methods.base import Setup
 from promptfed.methods.build import build_method
@@ -39,7 +40,8 @@ class BlackBoxPredictor:
         self.bundle, self.oracle = bundle, oracle
         self.method = build_method(meta.method, meta.method_options, plain)
         if isinstance(self.method, TokenPromptMethod):
-            self.method.check_agreed(bundle.shared)  # the tokens are those whose digest is in the checked prompt
+            with fitting(bundle):
+                self.method.check_agreed(bundle.shared)  # the tokens are those whose digest is in the checked prompt
 
     def predict(self, examples: Sequence[str], classes: Sequence[str] | None = None, top: int = 5) -> list[Prediction]:
         """The ``top`` best classes of every text (of an image bundle: image file); of questions, what is answered.
@@ -55,7 +57,7 @@ class BlackBoxPredictor:
             return []
         images = meta.examples == "images"
         items = [FileItem(Path(example)) if images else TextItem(example) for example in examples]
-        with torch.no_grad():
+        with torch.no_grad(), fitting(self.bundle):
             logits = self.method.client_logits(self.bundle.prompt, names, unlabelled(items))
         return ranked([Path(example) if images else example for example in examples], logits, names, top)
 

@@ -6,8 +6,10 @@ Nothing in it is pickled, and nothing in it is run when it is read.
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from promptfed.errors import BundleError, FormatError
 from promptfed.export.origin import Origin
 from promptfed.methods.base import Method
+from promptfed.printable import LONGEST, printable
 from promptfed.prompts import PromptState
+from promptfed.readers.content import expected_content
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import parse_json
 from promptfed.readers.tensors import MOST_BYTES
@@ -123,6 +127,20 @@ def agreed(
     }
 
 
+@contextmanager
+def fitting(bundle: PromptFolder) -> Iterator[None]:
+    """Turn what Python and torch raise about tensors that the bundle's method cannot use into a BundleError.
+
+    A file whose checksum is right may be forged all the same: tensors of other names, shapes or types.
+    """
+    about = bundle.about
+    try:
+        with expected_content(f"the tensors of client {about.client} for method '{about.method}'", tensors=True):
+            yield
+    except FormatError as error:
+        raise BundleError(f"the bundle's prompt cannot be used: {error}; export it again") from error
+
+
 # --------------------------------------------------------------------------------------------------- writing
 
 
@@ -132,12 +150,14 @@ def write_bundle(folder: Path, bundle: PromptFolder, *, overwrite: bool = False)
     Raises BundleError if ``folder`` is a file, holds anything but a bundle, or holds a bundle and ``overwrite`` is
     off: a folder with somebody's other files in it is never removed.
     """
-    target = folder.resolve()
-    _check_target(folder, target, overwrite)
     try:
+        target = Path(os.path.realpath(folder))  # resolve() raises RuntimeError for links that go round in a circle
+        _check_target(folder, target, overwrite)
         write_folder(target, bundle.contents(), FILES)
     except OSError as error:
-        raise BundleError(f"cannot write bundle '{folder}': {error.strerror or error}") from error
+        raise BundleError(
+            f"cannot write bundle '{printable(folder, LONGEST)}': {error.strerror or error}; choose another folder"
+        ) from error
     return folder
 
 

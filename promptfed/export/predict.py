@@ -13,6 +13,7 @@ from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore, default_cache
 from promptfed.errors import ConfigError
 from promptfed.export.bundle import Bundle, check_backbone
+from promptfed.export.folder import fitting
 from promptfed.methods.base import Setup, cosine_logits
 from promptfed.methods.build import build_method
 from promptfed.scores import is_answered
@@ -53,7 +54,9 @@ class Predictor:
         names = checked_classes(self.bundle.meta.classes if classes is None else classes, top)
         if not paths:
             return []
-        logits = self._logits(unlabelled([FileItem(path) for path in paths]), names, classes is None)
+        split = unlabelled([FileItem(path) for path in paths])
+        with fitting(self.bundle):
+            logits = self._logits(split, names, classes is None)
         return ranked(paths, logits, names, top)
 
     @torch.no_grad()

@@ -14,18 +14,26 @@ UNEXPECTED = (KeyError, TypeError, AttributeError, IndexError, ValueError, Arith
 
 
 @contextmanager
-def expected_content(what: str) -> Iterator[None]:
+def expected_content(what: str, *, tensors: bool = False) -> Iterator[None]:
     """Turn what Python raises about values of another kind into a FormatError about ``what``.
 
-    For the few places that put many values of one file to use; what promptfed raises on purpose passes.
+    For the few places that put many values of one file to use; what promptfed raises on purpose passes. ``tensors``:
+    torch computes with them, and raises RuntimeError for shapes and types that do not fit; want of memory passes.
     """
     try:
         yield
     except PromptFedError:
         raise
-    except UNEXPECTED as error:
+    except (*UNEXPECTED, RuntimeError) as error:
+        if not isinstance(error, UNEXPECTED) and (not tensors or _is_want_of_memory(error)):
+            raise
         LOG.debug("%s", what, exc_info=True)
         raise FormatError(
             f"{what} do not hold what promptfed writes ({type(error).__name__}: {reason(error)[:200]}): forged, or of "
             "another version"
         ) from error
+
+
+def _is_want_of_memory(error: BaseException) -> bool:
+    """Whether torch found no memory, on a GPU or (of which it says so in words only) on the CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)

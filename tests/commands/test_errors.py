@@ -228,3 +228,12 @@ def test_a_terminal_without_a_letter_loses_no_result(monkeypatch, encoding, show
     assert ended.value.code == 0
     print("2.1 ± 0.3", flush=True)
     assert f"2.1 {shown} 0.3" in written.getvalue().decode(encoding, "backslashreplace")
+
+
+@pytest.mark.parametrize("option", ["--backbone", "--method", "--task"])
+def test_a_name_of_any_length_is_cut_in_the_message(refused, option):
+    said = refused("train", option, "a" * 300_000)
+    assert said.startswith(f"error: unknown {option[2:]} 'aaa")
+    assert " [...] " in said
+    assert "Known: " in said
+    assert len(said) < 4_100

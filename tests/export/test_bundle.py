@@ -207,3 +207,13 @@ def test_another_backbone_is_refused_by_name(bundle: Bundle, backbone: Any, make
     assert "\n" not in str(error.value)
     with pytest.raises(BundleError, match="with the weights and the promptfed version"):
         check_backbone(bundle, make_backbone("b" * 64))
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "x" * 4_000, "file/below", "loop/below"])
+def test_a_folder_that_cannot_be_made_costs_one_line(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(BundleError, match="cannot write bundle") as caught:
+        write_bundle(tmp_path / name, bundle)
+    assert len(str(caught.value)) < 400
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]

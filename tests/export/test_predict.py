@@ -117,3 +117,29 @@ def test_predictions_leave_the_bundle_alone(bundle: Bundle, predictor: Predictor
     before = bundle.class_features.clone()
     predictor.predict(list(photos.values()))
     assert torch.equal(bundle.class_features, before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("ctx"), RuntimeError("mat1 and mat2 shapes cannot be multiplied"), IndexError("dim"), TypeError("float")],
+)
+def test_a_prompt_that_the_method_cannot_use_costs_one_line(
+    predictor: Predictor, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(predictor.method, "client_logits", fail)
+    with pytest.raises(BundleError, match=f"^the bundle's prompt cannot be used: .*{type(error).__name__}"):
+        predictor.predict([photos["red"]], ["red", "blue"])
+
+
+def test_want_of_memory_is_no_fault_of_the_bundle(
+    predictor: Predictor, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(predictor.method, "client_logits", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        predictor.predict([photos["red"]], ["red", "blue"])

@@ -1,0 +1,88 @@
+"""Bundles whose checksums are right and whose tensors are not what their method uses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from promptfed.backbones.absent import AbsentBackbone
+from promptfed.backbones.features import FeatureStore
+from promptfed.blackbox.backends import load_oracle
+from promptfed.blackbox.options import OracleOptions
+from promptfed.config import RunConfig
+from promptfed.errors import BundleError
+from promptfed.export.blackbox_bundle import BlackBoxBundle, make_blackbox_bundle, read_blackbox_bundle
+from promptfed.export.blackbox_predict import BlackBoxPredictor
+from promptfed.export.folder import write_bundle
+from promptfed.methods.base import Setup
+from promptfed.methods.build import build_method
+from promptfed.prompts import PromptState
+from promptfed.tasks.form import Form
+from promptfed.types import ClientPrompt
+
+CLASSES = ("cat", "dog", "bird")
+
+
+@pytest.fixture(scope="module")
+def bundle() -> BlackBoxBundle:
+    """ZOOPFL as it starts: an encoder, a generator of pixels, and a map of scores that is the client's own."""
+    oracle = load_oracle(
+        "clip:tiny",
+        Form(template="{{ prompt }} {{ text }}", prompts=("an icon of a",)),
+        OracleOptions(),
+    )
+    backbone = AbsentBackbone()
+    setup = Setup(backbone, FeatureStore(backbone), CLASSES, ("an icon of a",), rounds=1, seed=0, oracle=oracle)
+    method = build_method("zoopfl", {}, setup)
+    prompt = ClientPrompt(method.init_shared(), method.init_personal(0))
+    config = RunConfig(task="blackbox-vision", method="zoopfl", oracle="clip:tiny")
+    made = make_blackbox_bundle(config, method, prompt, 0, "one", "images")
+    object.__setattr__(made, "oracle_of_tests", oracle)
+    return made
+
+
+def predict(bundle: BlackBoxBundle, folder: Path) -> int:
+    """Write the bundle with checksums that are right, read it, and return how many classes it ranks for an image."""
+    read = read_blackbox_bundle(write_bundle(folder / "b", bundle))
+    Image.new("RGB", (8, 8), "red").save(folder / "image.png")
+    oracle = bundle.oracle_of_tests  # type: ignore[attr-defined]
+    [found] = BlackBoxPredictor(read, oracle).predict([str(folder / "image.png")])
+    return len(found.ranked)
+
+
+def remade(bundle: BlackBoxBundle, shared: dict[str, torch.Tensor]) -> BlackBoxBundle:
+    changed = replace(bundle, shared=PromptState(shared))
+    object.__setattr__(changed, "oracle_of_tests", bundle.oracle_of_tests)  # type: ignore[attr-defined]
+    return changed
+
+
+def test_the_bundle_as_it_is_predicts(bundle: BlackBoxBundle, tmp_path: Path) -> None:
+    assert predict(bundle, tmp_path) == len(CLASSES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {},
+        lambda state: {"strange": torch.ones(2)},
+        lambda state: {name: tensor for name, tensor in state.items() if name != "W1"},
+        lambda state: state | {"W1": torch.zeros(0)},
+        lambda state: state | {"W1": torch.tensor(1.0)},
+        lambda state: state | {"W1": state["W1"][:-1].clone()},
+        lambda state: state | {"W2": state["W2"][None].clone()},
+        lambda state: state | {"b2": state["b2"].repeat(200)},
+        lambda state: state | {"kept_zero_shot": torch.ones(2)},
+        lambda state: state | {"kept_zero_shot": torch.tensor([1.5, -2.0, 1e38])},
+    ],
+)
+def test_tensors_of_other_names_shapes_and_types_cost_one_line(
+    bundle: BlackBoxBundle, tmp_path: Path, change: object
+) -> None:
+    forged = remade(bundle, change(dict(bundle.shared)))  # type: ignore[operator]
+    with pytest.raises(BundleError) as caught:
+        predict(forged, tmp_path)
+    assert "\n" not in str(caught.value)
