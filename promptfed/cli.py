@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -19,6 +20,12 @@ from promptfed.stderr_log import warnings_on_stderr
 # Newer typer carries its own click: take the class of usage errors from typer, whichever it uses.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+MACHINE = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN")
+    if hasattr(errno, name)
+)
+"""Conditions of the machine, also where no file is named: the output goes to a full disk, say."""
 LONGEST_PATH = 300
 """Characters of a path that a message shows."""
 LONGEST_MESSAGE = 4_000
@@ -81,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 an error to mend, 3 a budget that is used up, 130 interrupted, 1 a
     fault of promptfed's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed_streams()
     _escape_what_has_no_letter()
     debug = "--debug" in words or bool(os.environ.get("PROMPTFED_DEBUG"))
     words = [word for word in words if word != "--debug"]
@@ -92,6 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail(error.format_message() if hasattr(error, "format_message") else str(error))
         code = 3 if isinstance(error, BudgetExhausted) else 2
+    except SystemExit as left:  # by 1: click's way out where nobody reads the output any more, as with `| head -1`
+        code = 0 if left.code == 1 else left.code
     except (KeyboardInterrupt, typer.Abort):
         if debug:
             raise
@@ -100,12 +110,22 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.filename is not None and error.strerror:
-            _fail(f"the system refuses '{os.fsdecode(error.filename)[:LONGEST_PATH]}': {error.strerror}")
+        if refusal := _refusal_of_the_machine(error):
+            _fail(refusal)
             sys.exit(2)
         _fail(f"unexpected {type(error).__name__}: {error} (a fault of promptfed's; --debug shows where)")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Have standard streams that were closed (``>&-``) lead nowhere. Otherwise the next file that is opened, one of the
+    run's, takes the number of the stream, and what a library prints is written into it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _escape_what_has_no_letter() -> None:
@@ -113,6 +133,17 @@ def _escape_what_has_no_letter() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def _refusal_of_the_machine(error: Exception) -> str:
+    """What to say of an error that the machine makes rather than promptfed; empty if it is none."""
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory for that ({' '.join(str(error).split()) or 'this machine refuses more'})"
+    if not isinstance(error, OSError) or not error.strerror:
+        return ""
+    if error.filename is not None:
+        return f"the system refuses '{os.fsdecode(error.filename)[:LONGEST_PATH]}': {error.strerror}"
+    return f"the system refuses to read or write: {error.strerror}" if error.errno in MACHINE else ""
 
 
 def _fail(message: str) -> None:

@@ -98,7 +98,7 @@ def compare(
 
     from promptfed.comparison.execute import Comparison
     from promptfed.comparison.plan import Plan, parse_grid
-    from promptfed.errors import RunError
+    from promptfed.errors import ConfigError, RunError
     from promptfed.progress import ComparisonProgress
     from promptfed.report.comparison import comparison_tables, write_comparison
     from promptfed.report.consoles import messages, output
@@ -119,9 +119,12 @@ def compare(
         "ray_address": ray_address, "threads": threads, "seed": seed, "partition_seed": partition_seed,
         "device": device, "precision": precision, "strict": strict,
     }  # fmt: skip
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    if not names:
+        raise ConfigError("--methods names none: give names with commas between them, or all")
     plan = Plan.make(
         options.config_from(flags, config, set_),
-        [name.strip() for name in methods.split(",") if name.strip()],
+        names,
         seeds,
         fix_partition=fix_partition,
         grid=parse_grid(search or []),

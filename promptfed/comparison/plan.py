@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from promptfed.config import Options, RunConfig, parse_settings
+from promptfed.config import Options, RunConfig, parse_settings, validate
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.experiment import ACCESS, resolve
 from promptfed.methods.base import METHODS
@@ -16,6 +16,9 @@ from promptfed.tasks import TASKS
 
 TUNING_SEED = 1000
 """Seed, and partition seed, of the search: no seed that is compared."""
+
+
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class Plan:
         fitting = [name for name in METHODS if METHODS[name].access in ("any", access)]
         wanted = fitting if list(methods) == ["all"] else list(methods)
         names = tuple(dict.fromkeys([*(name for name in BASELINES if name in fitting), *wanted]))
-        if seeds < 1:
-            raise ConfigError(f"seeds is {seeds}: compare on one seed or more")
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise ConfigError(f"seeds is {seeds}: compare on one seed or more, {MOST_SEEDS:,} at most")
+        last = {"seed": base.seed + seeds - 1, "partition_seed": base.partition_seed + seeds - 1}
+        validate(RunConfig, {**base.model_dump(), **last}, "the last of --seeds: option")
         plan = cls(base, names, tuple(range(base.seed, base.seed + seeds)), fix_partition, dict(grid or {}))
         if plan.grid and TUNING_SEED in plan.seeds:
             raise ConfigError(f"seed {TUNING_SEED} is reserved for the search: choose another --seed")
@@ -113,6 +118,8 @@ def parse_grid(searches: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         section, dot, name = key.partition(".")
         if section != "method" or not dot or not name or not values:
             raise ConfigError(f"--search '{search}' must look like method.OPTION=VALUE,VALUE: method.lr=0.003,0.01")
+        if name in grid:
+            raise ConfigError(f"--search {key} is given twice: put all its values into one, --search {key}=VALUE,VALUE")
         read = (parse_settings([f"{key}={value}"])["method_options"][name] for value in values.split(","))
         grid[name] = tuple(read)
     return grid

@@ -79,3 +79,11 @@ def test_a_run_of_a_comparison_is_a_run_like_any_other(compared, promptfed):
     assert said.code == 0, said.err
     metrics = json.loads((compared / "promptfl" / "seed-0" / "metrics.json").read_text())
     assert next(iter(json.loads(said.out).values()))["method"] == metrics["method"]
+
+
+@pytest.mark.parametrize("methods", ["", ",", " , "])
+def test_no_methods_are_refused(promptfed, tmp_path, monkeypatch, methods):
+    monkeypatch.chdir(tmp_path)
+    said = promptfed("compare", "--methods", methods)
+    assert (said.code, said.err) == (2, "error: --methods names none: give names with commas between them, or all\n")
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -85,7 +89,7 @@ def test_folder_problems_are_named(refused, tmp_path):
     pictures(tmp_path / "few", ["cat", "dog", "cow", "pig"], 1)
     line = refused("train", "--data", "folder:few")
     assert "class 'cat'" in line
-    assert "no test images: add some" in line
+    assert "no test images (it has one image, and it takes two to train and to test): add some" in line
 
 
 def test_corrupt_images_are_skipped_or_refused(refused, promptfed, tmp_path):
@@ -237,3 +241,48 @@ def test_a_name_of_any_length_is_cut_in_the_message(refused, option):
     assert " [...] " in said
     assert "Known: " in said
     assert len(said) < 4_100
+
+
+def run_in_shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PROMPTFED": f"{sys.executable} -m promptfed.cli"}
+    return subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("$PROMPTFED list tasks | true; echo ${PIPESTATUS[0]}", "0"),
+        ("$PROMPTFED --help | true; echo ${PIPESTATUS[0]}", "0"),
+        ("$PROMPTFED list tasks >&-; echo $?", "0"),
+        ("$PROMPTFED list nothing 2>&-; echo $?", "2"),
+        ("$PROMPTFED list tasks >&- 2>&- <&-; echo $?", "0"),
+        ("$PROMPTFED list tasks > /dev/full; echo $?", "2"),
+    ],
+)
+def test_output_that_goes_nowhere_is_no_fault(tmp_path, line, code):
+    ended = run_in_shell(line, tmp_path)
+    assert ended.stdout.strip() == code
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr == "" or ended.stderr.startswith("error: the system refuses to read or write: No space left")
+
+
+def test_files_of_a_run_do_not_take_the_place_of_a_closed_stream(tmp_path):
+    made = "import os; open('first', 'w').close(); file = open('second', 'w'); print(file.fileno())"
+    code = f"from promptfed.cli import _open_closed_streams; _open_closed_streams(); {made.replace('print', 'n = ')}"
+    ended = run_in_shell(f"{sys.executable} -c \"{code}; open('number', 'w').write(str(n))\" >&- 2>&- <&-", tmp_path)
+    assert ended.returncode == 0
+    assert int((tmp_path / "number").read_text()) > 2
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), MemoryError("Unable to allocate 3 TiB"), OSError(24, "Too many files")]
+)
+def test_conditions_of_the_machine_are_one_line(refused, monkeypatch, error):
+    def fail(*_words, **_options):
+        raise error
+
+    monkeypatch.setattr("promptfed.experiment.resolve", fail)
+    line = refused("tasks", "show")
+    assert "not enough memory" in line or "the system refuses to read or write: Too many files" in line

@@ -78,3 +78,24 @@ def test_errors_name_value_and_fix(call, said):
     with pytest.raises(ConfigError, match=said) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"), [(10**12, "10,000 at most"), (0, "one seed or more"), (-3, "one seed or more")]
+)
+def test_the_number_of_seeds_is_bounded(seeds, said):
+    with pytest.raises(ConfigError, match=said):
+        Plan.make(build_config(), ["promptfl"], seeds)
+
+
+@pytest.mark.parametrize("option", ["seed", "partition_seed"])
+def test_the_last_seed_fits_into_the_files_of_a_run_too(option):
+    Plan.make(build_config({option: 2**64 - 2}), ["promptfl"], 2)
+    with pytest.raises(ConfigError, match=f"the last of --seeds: option '{option}' is an integer of 65 bits"):
+        Plan.make(build_config({option: 2**64 - 2}), ["promptfl"], 3)
+
+
+@pytest.mark.parametrize("searches", [["method.lr=1,2", "method.lr=3"], ["method.n_ctx=1"] * 2])
+def test_an_option_that_is_searched_twice_is_refused(searches):
+    with pytest.raises(ConfigError, match="is given twice: put all its values into one"):
+        parse_grid(searches)
