@@ -24,8 +24,10 @@ class EditConfig(BlackBoxConfig):
     side: Literal["auto", "text", "pixels"] = Field(
         "auto", description="soft prompt or pixel pattern; auto: pixels where the oracle takes them"
     )
-    n_tokens: int = Field(2, ge=1, description="soft prompt vectors (side text)")
-    rank: int = Field(16, ge=1, description="numbers that a soft prompt vector is made of, by a frozen projection")
+    n_tokens: int = Field(2, ge=1, le=256, description="soft prompt vectors (side text)")
+    rank: int = Field(
+        16, ge=1, le=4096, description="numbers that a soft prompt vector is made of, by a frozen projection"
+    )
     start: Literal["zeros", "words"] = Field(
         "zeros", description="what soft prompt vectors start from: zeros, or embeddings of random common words"
     )

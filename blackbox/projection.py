@@ -18,8 +18,8 @@ from promptfed.seeding import torch_stream
 class SoftPromptConfig(BlackBoxConfig):
     """Options of a soft prompt that is found through a random projection. The paper has n_tokens=50, dim=500."""
 
-    n_tokens: int = Field(5, ge=1, description="soft prompt vectors")
-    dim: int = Field(50, ge=1, description="dimensions of the vector z that is searched (the paper's d)")
+    n_tokens: int = Field(5, ge=1, le=256, description="soft prompt vectors")
+    dim: int = Field(50, ge=1, le=4096, description="dimensions of the vector z that is searched (the paper's d)")
     alpha: float = Field(1.0, gt=0, description="scale of the projection against the model's own embeddings")
     sigma: float = Field(1.0, gt=0, description="initial step size of the search")
 

@@ -11,7 +11,7 @@ from promptfed.methods.base import Method
 from promptfed.prompts import PromptState
 from promptfed.runs.checkpoint import save_checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.passport import write_passport
+from promptfed.runs.passport import identity_of, write_passport
 from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState
 
@@ -36,7 +36,8 @@ def import_run(
         run.events.write("run_start", method=config.method, seed=config.seed, imported=str(source.resolve()))
         partition = partition_record(experiment.task)
         run.write_json("partition.json", partition)
-        write_passport(run, partition)
+        identity = identity_of(run, {})
+        write_passport(run, partition, identity)
         state = FederationState(config.rounds, shared, server, start.personal)
         size = run.events.size()
         save_checkpoint(
@@ -44,5 +45,6 @@ def import_run(
             state,
             events_bytes=size,
             events_sha256=run.events.sha256(size),
+            run=identity,
         )
     return run

@@ -31,7 +31,7 @@ from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_che
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue, whole_log
 from promptfed.runs.ledger import cost_of
-from promptfed.runs.passport import write_passport
+from promptfed.runs.passport import identity_of, write_passport
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.stderr_log import TOLD
 from promptfed.tasks.partition_check import check_partition
@@ -79,6 +79,7 @@ class Training:
             experiment.setup.oracle.keep_in(OracleLedger(run.path / ORACLE_LEDGER))
             experiment.setup.oracle.backend.should_stop = should_stop
         self.progress, self.should_stop = progress or Progress(), should_stop
+        self._identity = ""
 
     def execute(self) -> dict[str, Any]:
         """The whole run; returns what ``metrics.json`` holds. Raises Interrupted when asked to stop."""
@@ -100,7 +101,7 @@ class Training:
         for note in (*self.experiment.model_notes, *figure_notes(self.experiment.task, figures)):
             log.warning(note, extra=TOLD)
         self.run.write_metrics(metrics)
-        write_passport(self.run, self.run.read_json("partition.json") or {}, is_finished=True)
+        write_passport(self.run, self.run.read_json("partition.json") or {}, self._identity, is_finished=True)
         return metrics
 
     def train(self) -> dict[str, tuple[Federation, FederationState]]:
@@ -113,6 +114,7 @@ class Training:
         saved = {
             stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn) for stage, base in stages
         }
+        self._identity = identity_of(self.run, saved)
         if setup.oracle is not None:
             log_before = whole_log(self.run.events, saved.values())
             recover_spent(setup.oracle, log_before, has_checkpoints=any(saved.values()), say=self._warn)
@@ -123,7 +125,7 @@ class Training:
         self.run.remove("metrics.json")
         self._fill_features()
         self.run.write_json("partition.json", partition)
-        write_passport(self.run, partition)
+        write_passport(self.run, partition, self._identity)
 
         trained = {}
         for stage, base in stages:
@@ -146,7 +148,7 @@ class Training:
         events = self.run.events
         note_spent(self.experiment.setup.oracle, events.write)
         size = events.size() if size is None else size
-        save_checkpoint(folder, state, events_bytes=size, events_sha256=events.sha256(size))
+        save_checkpoint(folder, state, events_bytes=size, events_sha256=events.sha256(size), run=self._identity)
 
     def _stages(self) -> list[tuple[str, bool]]:
         """(name, is baseline) in the order in which they run; a method that is itself a baseline runs once."""

@@ -29,7 +29,7 @@ from promptfed.types import Broadcast, ClientData
 class ZooPFLConfig(DescentConfig):
     """ZooPFL's options: the auto-encoder, what is trained how, and the re-mapping of scores."""
 
-    latent: int = Field(8, ge=1, description="numbers that the encoder keeps of an example")
+    latent: int = Field(8, ge=1, le=4096, description="numbers that the encoder keeps of an example")
     embedding: int = Field(4, ge=1, description="numbers of a client's embedding, which conditions the decoder")
     hidden: int = Field(16, ge=1, description="width of the decoder")
     train_encoder: bool = Field(False, description="train the encoder by queries too, after its pre-training")

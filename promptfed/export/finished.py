@@ -31,7 +31,7 @@ from promptfed.readers.content import expected_content
 from promptfed.runs.backbone import check_same_backbone
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.passport import check_passport
+from promptfed.runs.passport import check_passport, identity_of
 from promptfed.tasks.form import Form
 from promptfed.types import NO_PROMPT, ClientPrompt, FederationState
 
@@ -64,6 +64,7 @@ class FinishedRun:
             raise RunError(
                 f"run '{run.path}' has no finished round of {config.method}; promptfed train --resume {run.path}"
             )
+        identity_of(run, {config.method: saved})
         with expected_content(f"the files of run '{printable(run.path)}'"):
             clients = [
                 (row["client"], str(row["name"]), str(row.get("domain") or row["name"])) for row in table["clients"]

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from promptfed.errors import FormatError, RunError
 from promptfed.personalize.interpolate import Choice, ClientCurve
+from promptfed.printable import printable
 from promptfed.prompts import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
@@ -115,9 +116,12 @@ def load_client(run: Path, client: int) -> Personalized | None:
     """What was saved for ``client``; None if nothing was. Raises RunError if it is damaged."""
     prompt, sheet = _files(run, client)
     if not sheet.exists():
+        _check_not_lost(run, client)
         return None
     try:
         about = SavedClient.model_validate_json(json.dumps(opened_json(read_bytes(sheet, LIMITS.size))))
+        if about.client != client:
+            raise RunError(f"it is of client {about.client}")
         if not about.tuned_sha256:
             return Personalized(about, NO_PROMPT)
         content = read_bytes(prompt, MOST_BYTES)
@@ -127,6 +131,18 @@ def load_client(run: Path, client: int) -> Personalized | None:
     except (OSError, ValidationError, FormatError, RunError) as error:
         said = f"{error.error_count()} wrong values" if isinstance(error, ValidationError) else str(error)
         raise RunError(f"{sheet} is damaged ({said}); run promptfed personalize {run} again") from error
+
+
+def _check_not_lost(run: Path, client: int) -> None:
+    """Raise RunError if ``client``, which has no JSON, must have one: its prompt or the curve over all is there."""
+    prompt, sheet = _files(run, client)
+    if sheet.parent.exists() and not sheet.parent.is_dir():
+        raise RunError(f"{printable(sheet.parent)} is not a folder: move it away")
+    if prompt.exists() or (run / CURVE).exists():
+        raise RunError(
+            f"{printable(sheet)} is gone, though the run was personalised: run promptfed personalize {printable(run)} "
+            "again, or export the shared prompt (--shared)"
+        )
 
 
 def drop_curve(run: Path) -> None:

@@ -34,7 +34,9 @@ def open_regular(path: Path) -> BinaryIO:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(21, "Is a directory", str(path))
         if not stat.S_ISREG(mode):
-            raise FormatError(f"'{shown(path)}' is {_kind(mode)}, not a regular file: save its content as a file first")
+            raise FormatError(
+                f"'{shown(path)}' is {kind_of(mode)}, not a regular file: save its content as a file first"
+            )
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -63,8 +65,12 @@ def shown(path: object) -> str:
     return printable(path, SHOWN_PATH)
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """Return what a file of ``mode`` (``os.stat_result.st_mode``) is, in words with an article."""
     for test, name in (
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISLNK, "a link"),
         (stat.S_ISFIFO, "a pipe"),
         (stat.S_ISSOCK, "a socket"),
         (stat.S_ISCHR, "a device"),

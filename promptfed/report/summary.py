@@ -10,6 +10,7 @@ from promptfed.errors import PromptFedError
 from promptfed.readers.content import expected_content
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.passport import check_metrics
 
 FIGURES = ("local", "base", "new", "hm")
 
@@ -28,6 +29,7 @@ def run_summary(path: Path) -> dict[str, Any]:
         about["model"] = run.config.oracle or run.config.backbone
         about["rounds"] = run.config.rounds
         about["round"] = newest_round(run.stage_folder(run.config.method, is_baseline=False))
+        check_metrics(run)
         metrics = run.read_metrics()
         with expected_content("its metrics"):
             figures = (metrics or {}).get("method") or {}

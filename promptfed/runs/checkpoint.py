@@ -52,17 +52,19 @@ def save_checkpoint(
     *,
     events_bytes: int,
     events_sha256: str = "",
+    run: str = "",
     keep: int = KEPT_CHECKPOINTS,
 ) -> Path:
     """Write ``state`` as ``folder/round-NNNN`` and keep only the newest ``keep`` (at least 1) checkpoints.
 
-    ``events_bytes`` is the length of the event log at this moment, ``events_sha256`` the SHA-256 of its bytes. One
+    ``events_bytes`` is the length of the event log at this moment, ``events_sha256`` the SHA-256 of its bytes, ``run``
+    the identity of the run (``promptfed.runs.passport``), by which a checkpoint of another run is known. One
     process may save at a time: hold the run's lock. Raises DiskError if the disk refuses.
     """
     # Copies, because safetensors refuses one tensor under two names: who dropped out of the round that is under way
     # has the same personal prompt in its reply and in the state.
     blob = save({key: tensor.clone() for key, tensor in _named_tensors(state)})
-    about = sealed_json(_describe(state, blob, events_bytes, events_sha256))
+    about = sealed_json(_describe(state, blob, events_bytes, events_sha256) | {"run": run})
     final = folder / f"round-{state.round:04d}"
     draft = folder / (DRAFT + final.name)
     try:
@@ -104,11 +106,12 @@ def _keep_newest(folder: Path, keep: int) -> None:
 
 
 class Checkpoint(NamedTuple):
-    """A saved state, and how long the event log was then, with the SHA-256 of that part of it."""
+    """A saved state, how long the event log was then, with the SHA-256 of that part of it, and the run's identity."""
 
     state: FederationState
     events_bytes: int
     events_sha256: str = ""
+    run: str = ""
 
 
 def load_checkpoint(
@@ -284,7 +287,7 @@ def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Check
             personal=_personal(folder, about, tensors),
             pending=tuple(_reply(tensors, saved) for saved in about["pending"]),
         )
-        return Checkpoint(state, int(about["events_bytes"]), str(about["events_sha256"]))
+        return Checkpoint(state, int(about["events_bytes"]), str(about["events_sha256"]), str(about.get("run", "")))
     except (FormatError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = str(error) if isinstance(error, FormatError) else repr(error)
         raise DamagedCheckpointError(f"{folder / ABOUT_FILE} is damaged ({reason})") from error

@@ -12,7 +12,9 @@ report.html, run.log
 from __future__ import annotations
 
 import logging
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -24,8 +26,8 @@ from filelock import FileLock, Timeout
 
 from promptfed.config import RunConfig, build_config, read_yaml
 from promptfed.errors import FormatError, RunError
-from promptfed.printable import printable_lines
-from promptfed.readers.files import MEGABYTE, read_bytes
+from promptfed.printable import printable, printable_lines
+from promptfed.readers.files import MEGABYTE, kind_of, read_bytes
 from promptfed.runs.atomic import LEFTOVER_SUFFIX, naming, remove_drafts, write_bytes, write_text
 from promptfed.runs.checkpoint import tidy_checkpoints
 from promptfed.runs.events import EventLog
@@ -34,6 +36,12 @@ from promptfed.runs.sealed_json import opened_json, sealed_json
 
 LOCK = ".lock"
 PERSONALIZED = "personalized"
+FILES = (
+    "config.yaml", "metrics.json", "partition.json", "run.json", "deployment.json", "report.html",
+)  # fmt: skip
+"""Files of a run that are read, and written by putting a new one in the place of the old."""
+FILES_WRITTEN_IN_PLACE = ("events.jsonl", "run.log", LOCK, "oracle.sqlite", "oracle.sqlite-wal", "oracle.sqlite-shm")
+"""Files of a run that are lengthened or cut where they are: behind a link that would be somebody's other file."""
 RUNS = Path("runs")
 """Where runs without a given folder go, below the current directory."""
 
@@ -69,13 +77,15 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """An existing run. Raises RunError if there is none at ``path``."""
+        """An existing run. Raises RunError if there is none at ``path``, or if one of its files is a link to another
+        place, a folder, a pipe or a device: it may be a stranger's."""
         if not path.is_dir():
             raise RunError(f"run directory '{path}' does not exist; `promptfed list runs` shows the runs there are")
         if not is_run(path):
             raise RunError(
                 f"'{path}' is not a run directory: it has no config.yaml; `promptfed list runs` shows those that are"
             )
+        _check_files(path)
         return cls(path, build_config(read_yaml(path / "config.yaml")))
 
     def discard(self) -> None:
@@ -189,6 +199,23 @@ class PlainFormatter(logging.Formatter):
 def is_run(path: Path) -> bool:
     """Whether ``path`` is the folder of a run."""
     return (path / "config.yaml").is_file()
+
+
+def _check_files(path: Path) -> None:
+    """Raise RunError if a file of the run in ``path`` is no regular file, or is a link where links do harm."""
+    for name in (*FILES, *FILES_WRITTEN_IN_PLACE):
+        place = path / name
+        try:
+            mode = os.stat(place, follow_symlinks=name not in FILES_WRITTEN_IN_PLACE).st_mode
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RunError(f"cannot read {printable(place)}: {error.strerror or error}") from error
+        if not stat.S_ISREG(mode):
+            raise RunError(
+                f"{printable(place)} is {kind_of(mode)}, not a file of the run's own: remove it, or put the file "
+                "itself in its place"
+            )
 
 
 def _fresh_folder(label: str) -> Path:

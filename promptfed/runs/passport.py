@@ -1,12 +1,14 @@
 """run.json: what a run was made with, by which its other files are known again.
 
-It holds the options, the environment (versions, machine, threads, command), the SHA-256 of what partition.json holds,
-and once the run is finished that of the event log.
+It holds the run's identity (a random number, which its checkpoints repeat), the options, the environment (versions,
+machine, threads, command), the SHA-256 of what partition.json holds, and once the run is finished those of the event
+log and of what metrics.json holds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from promptfed.environment import environment
 from promptfed.errors import RunError
 from promptfed.printable import printable
 from promptfed.runs.backbone import has_fingerprint
+from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import differences
 from promptfed.runs.sealed_json import checksum, plain_json
@@ -26,14 +29,39 @@ GONE = (
 )
 
 
-def write_passport(run: RunDirectory, partition: Mapping[str, Any], *, is_finished: bool = False) -> None:
+def identity_of(run: RunDirectory, checkpoints: Mapping[str, Checkpoint | None]) -> str:
+    """Return the identity of ``run``, whose ``checkpoints`` (stage -> the newest) must all be its own; a new one for a
+    run that has none yet, or that an earlier version began.
+
+    Raises RunError if a checkpoint is of another run.
+    """
+    try:
+        own = str(read_passport(run).get("run", ""))
+    except RunError:  # a damaged run.json is written anew
+        own = ""
+    for stage, checkpoint in checkpoints.items():
+        if checkpoint is not None and checkpoint.run:
+            own = own or checkpoint.run
+            if checkpoint.run != own:
+                raise RunError(
+                    f"the checkpoints of {stage} in run '{printable(run.path)}' are of another run: bring its own "
+                    "back, or move their folder away to train it anew"
+                )
+    return own or uuid.uuid4().hex
+
+
+def write_passport(
+    run: RunDirectory, partition: Mapping[str, Any], identity: str = "", *, is_finished: bool = False
+) -> None:
     """Write run.json; ``partition`` is what partition.json holds. Raises DiskError if the disk refuses."""
-    log = {}
+    log: dict[str, Any] = {}
     if is_finished:
         size = run.events.size()
         log = {"events_bytes": size, "events_sha256": run.events.sha256(size)}
+        log["metrics_sha256"] = checksum(run.read_metrics() or {})
     about = {
         "format": FORMAT,
+        "run": identity,
         "environment": environment(),
         "data_sha256": checksum(plain_json(partition)),
         "config": run.config.model_dump(mode="json"),
@@ -71,7 +99,18 @@ def check_passport(run: RunDirectory) -> list[str]:
         raise RunError(
             f"partition.json of run '{printable(run.path)}' is {what}: promptfed train --resume writes it again"
         )
+    check_metrics(run)
     return [line for line in (_log_line(run, about),) if line]
+
+
+def check_metrics(run: RunDirectory) -> None:
+    """Raise RunError if metrics.json is there and is not what the run was finished with."""
+    expected, metrics = read_passport(run).get("metrics_sha256"), run.read_metrics()
+    if expected is not None and metrics is not None and checksum(metrics) != expected:
+        raise RunError(
+            f"metrics.json of run '{printable(run.path)}' is not the one that the run was finished with: promptfed "
+            "train --resume writes it again"
+        )
 
 
 def _log_line(run: RunDirectory, about: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from shutil import copy
 
 import pytest
 import torch
@@ -66,3 +67,30 @@ def test_damage_is_named(tmp_path, about):
     prompt.unlink()
     with pytest.raises(RunError, match="damaged"):
         load_client(tmp_path, 4)
+
+
+@pytest.mark.parametrize("lost", ["json", "json and prompt", "folder"])
+def test_a_lost_client_is_not_taken_for_one_that_was_not_personalised(tmp_path, about, lost):
+    save_client(tmp_path, about, TUNED)
+    folder = tmp_path / "personalized"
+    (folder / "curve.json").write_text("{}")
+    (folder / "client-4.json").unlink()
+    if lost == "json":
+        (folder / "curve.json").unlink()
+    else:
+        (folder / "client-4.safetensors").unlink()
+    if lost == "folder":
+        (folder / "curve.json").unlink()
+        folder.rmdir()
+        folder.write_text("a file")
+    with pytest.raises(RunError, match="is not a folder" if lost == "folder" else r"client-4\.json is gone"):
+        load_client(tmp_path, 4)
+
+
+@pytest.mark.parametrize("other", [0, 3, 44])
+def test_a_prompt_of_another_client_is_refused(tmp_path, about, other):
+    save_client(tmp_path, about, TUNED)
+    for kind in ("safetensors", "json"):
+        copy(tmp_path / "personalized" / f"client-4.{kind}", tmp_path / "personalized" / f"client-{other}.{kind}")
+    with pytest.raises(RunError, match="it is of client 4"):
+        load_client(tmp_path, other)

@@ -35,7 +35,7 @@ def loaded(folder: Path) -> dict[str, object]:
     found = load_checkpoint(folder)
     if found is None:
         return {"round": None}
-    state, events_bytes, _ = found
+    state, events_bytes = found[:2]
     values = state.shared["ctx"].unique().tolist()
     return {"round": state.round, "values": values, "events_bytes": events_bytes}
 

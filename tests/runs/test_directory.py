@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,34 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
     write_text(target, "new")
     assert target.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "run.log", ".lock", "oracle.sqlite"])
+@pytest.mark.parametrize("target", ["mine.txt", "nowhere", "folder"])
+def test_a_strangers_run_leads_no_writer_to_other_files(tmp_path: Path, name: str, target: str) -> None:
+    run = RunDirectory.create(tmp_path / "run", RunConfig(), label="x")
+    (tmp_path / "mine.txt").write_text("mine, without a line end")
+    (tmp_path / "folder").mkdir()
+    (run.path / name).symlink_to(tmp_path / target)
+    with pytest.raises(RunError, match=f"{name} is a link, not a file of the run's own") as refused:
+        RunDirectory.open(run.path)
+    assert "\n" not in str(refused.value)
+    assert (tmp_path / "mine.txt").read_text() == "mine, without a line end"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "metrics.json", "partition.json", "run.json", "run.log", ".lock"])
+@pytest.mark.parametrize(("make", "kind"), [(Path.mkdir, "folder"), (os.mkfifo, "pipe")])
+def test_pipes_and_folders_in_the_place_of_files_are_refused_at_once(
+    tmp_path: Path, name: str, make: Callable[[Path], None], kind: str
+) -> None:
+    run = RunDirectory.create(tmp_path / "run", RunConfig(), label="x")
+    make(run.path / name)
+    with pytest.raises(RunError, match=f"{name} is a {kind}, not a file"):
+        RunDirectory.open(run.path)
+
+
+def test_a_run_behind_a_link_is_a_run(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", RunConfig(), label="x")
+    (tmp_path / "link").symlink_to(run.path)
+    assert RunDirectory.open(tmp_path / "link").config == run.config

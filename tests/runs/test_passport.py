@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
+from promptfed.prompts import PromptState
+from promptfed.report.summary import run_summary
+from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.passport import FILE, GONE, check_passport, write_passport
+from promptfed.runs.passport import FILE, GONE, check_passport, identity_of, write_passport
+from promptfed.types import FederationState
 
 PARTITION: dict[str, Any] = {"clients": [], "classes": ["a", "b"]}
 
@@ -69,3 +74,39 @@ def test_another_event_log_is_said(run: RunDirectory) -> None:
     assert ["is gone" in line for line in check_passport(run)] == [True]
     run.events.path.write_bytes(content + json.dumps({"event": "later", "time": "t"}).encode() + b"\n")
     assert check_passport(run) == [], "what was written later is not the run's training"
+
+
+def checkpoint(identity: str) -> Checkpoint:
+    return Checkpoint(FederationState(1, PromptState({"ctx": torch.ones(2)})), 0, run=identity)
+
+
+def test_a_run_keeps_its_identity(run: RunDirectory) -> None:
+    identity = identity_of(run, {})
+    assert len(identity) == 32
+    assert identity != identity_of(run, {}), "one that an earlier version began has none yet"
+    write_passport(run, PARTITION, identity)
+    assert identity_of(run, {"promptfl": None}) == identity
+    assert identity_of(run, {"promptfl": checkpoint(identity), "zero_shot": checkpoint("")}) == identity
+    (run.path / FILE).unlink()
+    assert identity_of(run, {"promptfl": checkpoint(identity)}) == identity
+
+
+@pytest.mark.parametrize("stage", ["zero_shot", "local_only", "promptfl"])
+def test_checkpoints_of_another_run_are_refused(run: RunDirectory, stage: str) -> None:
+    write_passport(run, PARTITION, "a" * 32)
+    own = dict.fromkeys(("zero_shot", "local_only", "promptfl"), checkpoint("a" * 32))
+    assert identity_of(run, own) == "a" * 32
+    with pytest.raises(RunError, match=f"checkpoints of {stage} in run .* are of another run: ") as refused:
+        identity_of(run, own | {stage: checkpoint("b" * 32)})
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"method": {"base": 0.9}}, {"method": {}, "zero_shot": {}}])
+def test_figures_of_another_run_are_refused(run: RunDirectory, metrics: dict[str, Any]) -> None:
+    run.write_metrics(metrics)
+    with pytest.raises(RunError, match=r"metrics\.json of run .* is not the one that the run was finished with"):
+        check_passport(run)
+    assert run_summary(run.path)["state"].startswith("damaged: metrics.json")
+    write_passport(run, PARTITION, is_finished=True)
+    assert check_passport(run) == []
+    assert run_summary(run.path)["state"] == ("finished" if metrics else "unfinished")
