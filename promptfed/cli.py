@@ -90,7 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _open_closed_streams()
     _escape_what_has_no_letter()
-    debug = "--debug" in words or bool(os.environ.get("PROMPTFED_DEBUG"))
+    _settle_environment()
+    debug = "--debug" in words or os.environ.get("PROMPTFED_DEBUG", "0").lower() not in ("", "0", "false", "no", "off")
     words = [word for word in words if word != "--debug"]
     try:
         with warnings_on_stderr():
@@ -126,6 +127,14 @@ def _open_closed_streams() -> None:
     os.close(number)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _settle_environment() -> None:
+    """Have matplotlib draw without a window, and write its own date where SOURCE_DATE_EPOCH is no number: it reads
+    these when a run's report is drawn, after all the work, and fails on a value that it does not know."""
+    os.environ["MPLBACKEND"] = "agg"
+    if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdecimal():
+        del os.environ["SOURCE_DATE_EPOCH"]
 
 
 def _escape_what_has_no_letter() -> None:

@@ -13,6 +13,9 @@ from promptfed.printable import printable
 from promptfed.tasks.sources.base import FileItem
 from promptfed.tasks.sources.readable import Looked, grouped_notes
 
+LONGEST_NAME = 300
+"""Characters of a name that a message shows."""
+
 
 @dataclass(frozen=True)
 class ImageFiles:
@@ -33,7 +36,16 @@ def find_image_files(names: Sequence[str]) -> ImageFiles:
     notes = []
     for name in names:
         path = Path(name)
-        if not path.is_dir():
+        try:
+            is_folder = bool(name) and path.is_dir()
+        except (OSError, ValueError) as error:  # a name that is too long, say
+            why = getattr(error, "strerror", None) or error
+            problems[path] = f"cannot read image {printable(path, LONGEST_NAME)}: {why}"
+            continue
+        if not name:  # the path "" is the folder one stands in
+            problems[path] = "cannot read image '': its name is empty"
+            continue
+        if not is_folder:
             paths.append(path)
             continue
         inside = _images_in(path)

@@ -186,8 +186,18 @@ def folded(name: str) -> str:
 def parse_class_list(text: str) -> tuple[str, ...]:
     """``"cat,dog"``, or ``"@file"``: one name a line, or a CSV file with a column ``name``.
 
-    Raises ConfigError for a file that cannot be read or holds nothing.
+    Raises ConfigError for a file that cannot be read or holds nothing, and for names that cannot be told apart.
     """
+    names = _parsed(text)
+    seen: dict[str, str] = {}
+    for name in names:
+        if is_visible(name) and (earlier := seen.setdefault(folded(name), name)) != name:
+            pair = f"'{printable(earlier, SHOWN_LIMIT)}' and '{printable(name, SHOWN_LIMIT)}'"
+            raise ConfigError(f"--classes: {pair} differ in case, blanks or hidden characters only: keep one")
+    return names
+
+
+def _parsed(text: str) -> tuple[str, ...]:
     if not text.startswith("@"):
         return tuple(name.strip() for name in text.split(","))
     path = Path(text[1:]).expanduser()

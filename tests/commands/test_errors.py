@@ -286,3 +286,24 @@ def test_conditions_of_the_machine_are_one_line(refused, monkeypatch, error):
     monkeypatch.setattr("promptfed.experiment.resolve", fail)
     line = refused("tasks", "show")
     assert "not enough memory" in line or "the system refuses to read or write: Too many files" in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MPLBACKEND", "nonsense"),
+        ("SOURCE_DATE_EPOCH", "none"),
+        ("SOURCE_DATE_EPOCH", "1.5"),
+        ("SOURCE_DATE_EPOCH", ""),
+    ],
+)
+def test_what_only_figures_read_of_the_environment_ends_no_run(tmp_path, variable, value):
+    ended = run_in_shell(f"{variable}={value} $PROMPTFED tasks show --clients 2 --plot who.svg", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "who.svg").stat().st_size > 0
+
+
+@pytest.mark.parametrize("value", ["0", "", "false", "off"])
+def test_debug_can_be_off(refused, monkeypatch, value):
+    monkeypatch.setenv("PROMPTFED_DEBUG", value)
+    assert "unknown kind 'nothing'" in refused("list", "nothing")

@@ -283,3 +283,13 @@ def test_a_dangling_table_is_not_passed_over(tmp_path: Path) -> None:
 def test_a_csv_file_of_class_names_needs_its_names_alone(tmp_path: Path) -> None:
     (tmp_path / "names.csv").write_text('name\n"cat, Egyptian"\ndog\n')
     assert parse_class_list(f"@{tmp_path / 'names.csv'}") == ("cat, Egyptian", "dog")
+
+
+@pytest.mark.parametrize(
+    "names", ["cat,Cat", "dog,cat,CAT", "red_panda,red panda", "café,cafe\u0301", "sea lion,sealion"]
+)
+def test_listed_names_that_cannot_be_told_apart_are_refused(tmp_path: Path, names: str) -> None:
+    (tmp_path / "names.txt").write_text(names.replace(",", "\n"), encoding="utf-8")
+    for text in (names, f"@{tmp_path / 'names.txt'}"):
+        with pytest.raises(ConfigError, match="differ in case, blanks or hidden characters only: keep one"):
+            parse_class_list(text)
