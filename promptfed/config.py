@@ -36,7 +36,7 @@ class RunConfig(BaseModel):
     rounds: int = Field(20, ge=1)
     shots: int = Field(8, ge=1, description="training images of each class that a client keeps")
     partition: str = "classes"
-    alpha: float = Field(0.5, gt=0, le=1e100, description="Dirichlet concentration: small is uneven")
+    alpha: float = Field(0.5, gt=0, le=1e9, allow_inf_nan=False, description="Dirichlet concentration: small is uneven")
     participation: float = Field(1.0, gt=0, le=1, description="fraction of the clients that work in a round")
     seed: int = Field(0, ge=0)
     partition_seed: int = Field(0, ge=0)

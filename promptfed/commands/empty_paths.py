@@ -14,7 +14,7 @@ def refuse_empty_paths(command: Any) -> Any:
     """Return ``command``, whose options and arguments that are paths, those of its subcommands too, are not empty."""
     for nested in getattr(command, "commands", {}).values():
         refuse_empty_paths(nested)
-    for parameter in command.params:
+    for parameter in getattr(command, "params", ()):
         if getattr(parameter.type, "name", "") in PATH_TYPES:
             parameter.type_cast_value = _not_empty(parameter, parameter.type_cast_value)
     return command

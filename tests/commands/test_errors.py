@@ -180,7 +180,7 @@ def test_integers_that_no_file_of_a_run_can_hold_are_refused(refused, option):
 
 @pytest.mark.parametrize("option", ["alpha", "round-seconds", "client-seconds"])
 def test_numbers_that_are_not_finite_are_refused(refused, option):
-    assert "give a finite number" in refused("train", f"--{option}", "inf")
+    assert "a finite number" in refused("train", f"--{option}", "inf")
 
 
 def test_options_of_sections_are_finite_too(refused):
