@@ -28,6 +28,8 @@ MACHINE = frozenset(
 """Conditions of the machine, also where no file is named: the output goes to a full disk, say."""
 LONGEST_PATH = 300
 """Characters of a path that a message shows."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 LONGEST_MESSAGE = 4_000
 """Characters of an error that are shown: what files hold and what is typed may be of any length."""
 
@@ -96,6 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with warnings_on_stderr():
             code = refuse_empty_paths(build_command(app))(words, prog_name="promptfed", standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this number, without a word
+            raise KeyboardInterrupt
     except (PromptFedError, UsageError) as error:
         if debug:
             raise
@@ -107,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         _fail("interrupted")
-        code = 130
+        code = INTERRUPTED
     except Exception as error:
         if debug:
             raise

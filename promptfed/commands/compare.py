@@ -149,7 +149,7 @@ def compare(
         except Interrupted as stopped:
             write_comparison(comparison.summary(), folder)
             progress.note(f"stopped: {stopped.where}. Saved; go on with the same command and --out {folder}")
-            raise typer.Exit(stopped.code) from stopped
+            raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
         written = write_comparison(found, folder)
     if json:
         typer.echo(as_json.dumps({**found, "out": str(folder)}, indent=2))

@@ -246,7 +246,7 @@ def _execute(
                     note_stop(folder.events, ("its budget is used up: " if spent else "Ctrl-C: ") + stopped.where)
                 allowance = "  (allow more: add --max-calls, --max-tokens or --max-usd)" if spent else ""
                 progress.note(f"stopped: {stopped.where}. Saved; go on with: {_resume_command(folder)}{allowance}")
-                raise typer.Exit(stopped.code) from stopped
+                raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
             except PromptFedError as error:
                 with suppress(DiskError):
                     note_stop(folder.events, f"{type(error).__name__}: {error}")

@@ -307,3 +307,20 @@ def test_what_only_figures_read_of_the_environment_ends_no_run(tmp_path, variabl
 def test_debug_can_be_off(refused, monkeypatch, value):
     monkeypatch.setenv("PROMPTFED_DEBUG", value)
     assert "unknown kind 'nothing'" in refused("list", "nothing")
+
+
+@pytest.mark.parametrize("kind", ["tasks", "aggregators", "methods"])
+def test_ctrl_c_in_a_command_is_said_in_one_line(promptfed, monkeypatch, kind):
+    import typer
+
+    echo, calls = typer.echo, []
+
+    def interrupted_first(*words, **options):
+        calls.append(words)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        echo(*words, **options)
+
+    monkeypatch.setattr("typer.echo", interrupted_first)
+    said = promptfed("list", kind, "--json")
+    assert (said.code, said.out, said.err) == (130, "", "error: interrupted\n")
