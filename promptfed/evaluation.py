@@ -48,10 +48,11 @@ class Evaluation:
             "new": None if new is None else new.accuracy,
         }
         known = [part for part in parts.values() if part is not None]
-        intervals = {"local": mean_interval(own), "local_all": mean_interval(everywhere)}
-        intervals |= {key: wilson_interval(s.accuracy, s.items) for key, s in (("base", base), ("new", new)) if s}
         items = {"local": sum(local[client].items for client in choosing)}
         items |= {"local_all": sum(score.items for score in local.values()), "base": base.items}
+        means = {"local": own, "local_all": everywhere}
+        intervals = {key: mean_interval(each, items[key]) for key, each in means.items()}
+        intervals |= {key: wilson_interval(s.accuracy, s.items) for key, s in (("base", base), ("new", new)) if s}
         figures = Figures(
             name=name,
             local=parts["local"],

@@ -1,7 +1,8 @@
 """95 % intervals of accuracies, and tests of whether an accuracy says anything. No draw is needed for any of them.
 
 An accuracy over test items gets Wilson's score interval. A mean over clients gets Student's t interval over the
-clients' accuracies, cut to 0..1: it says how far another handful of such clients would lie from these.
+clients' accuracies, cut to 0..1: it says how far another handful of such clients would lie from these. It is never
+narrower than Wilson's over all the clients' items, because a few clients may be alike by chance.
 """
 
 from __future__ import annotations
@@ -32,13 +33,25 @@ def wilson_interval(accuracy: float, items: int) -> Interval:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def mean_interval(accuracies: Sequence[float]) -> Interval | None:
-    """Student's t interval of the mean of clients' ``accuracies``, cut to 0..1; None for fewer than two clients."""
-    if len(accuracies) < 2:
+def mean_interval(accuracies: Sequence[float], items: int) -> Interval | None:
+    """Return the interval of the mean of clients' ``accuracies``, cut to 0..1; None without a client.
+
+    Args:
+        accuracies: One of each client, in 0..1.
+        items: Test items of all these clients together.
+
+    Returns:
+        The smallest interval around Student's t over the clients and Wilson's over the items; the latter alone for a
+        single client.
+    """
+    if not accuracies:
         return None
     middle = fmean(accuracies)
+    low, high = wilson_interval(middle, items)
+    if len(accuracies) == 1:
+        return low, high
     half = t_quantile(len(accuracies) - 1) * stdev(accuracies) / math.sqrt(len(accuracies))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(low, middle - half)), min(1.0, max(high, middle + half))
 
 
 def t_quantile(freedom: int) -> float:

@@ -89,7 +89,7 @@ def test_intervals_stand_beside_the_figures(setup, toy_task, make_split):
     assert figures.intervals["base"] == wilson_interval(figures.base, len(toy_task.base_test))
     assert figures.intervals["new"] == wilson_interval(figures.new, len(toy_task.new_test))
     assert figures.domain_intervals == {"sketch": wilson_interval(figures.domains["sketch"], 4)}
-    assert "local" not in figures.intervals, "one client has a choice: there is no spread over clients"
+    assert figures.intervals["local"] == wilson_interval(figures.local, figures.items["local"]), "of one client"
     low, high = figures.intervals["local_all"]
     assert low <= figures.local_all <= high
     assert figures.items == {"local": 10, "local_all": 3 + 4 + 10, "base": 20, "new": 10}

@@ -32,13 +32,16 @@ def test_quantiles_of_students_t(freedom: int, value: float) -> None:
 
 
 def test_interval_of_a_mean_over_clients() -> None:
-    low, high = mean_interval([0.5, 0.6, 0.7])  # type: ignore[misc]
+    low, high = mean_interval([0.5, 0.6, 0.7], 3000)  # type: ignore[misc]
     half = 4.3027 * 0.1 / math.sqrt(3)
     assert (low, high) == pytest.approx((0.6 - half, 0.6 + half), abs=1e-4)
-    assert mean_interval([0.0, 1.0]) == (0.0, 1.0), "cut to 0..1"
-    assert mean_interval([0.4, 0.4, 0.4]) == pytest.approx((0.4, 0.4))
-    assert mean_interval([0.4]) is None
-    assert mean_interval([]) is None
+    assert mean_interval([0.0, 1.0], 10) == (0.0, 1.0), "cut to 0..1"
+    assert mean_interval([], 0) is None
+
+
+@pytest.mark.parametrize("accuracies", [[0.4], [0.4, 0.4, 0.4], [0.4, 0.4001, 0.3999]])
+def test_clients_that_are_alike_by_chance_are_no_certainty(accuracies: list[float]) -> None:
+    assert mean_interval(accuracies, 30) == pytest.approx(wilson_interval(0.4, 30))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,6 +36,13 @@ FILES = frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS})
 PARTS = ("shared", "personal", "tuned")
 
 
+MOST_CLASSES, LONGEST_NAME = 50_000, 10_000
+"""Class names of a bundle, and letters of one: a stranger's could ask for a day's work."""
+ClassNames = Annotated[
+    tuple[Annotated[str, Field(max_length=LONGEST_NAME)], ...], Field(min_length=1, max_length=MOST_CLASSES)
+]
+
+
 class Meta(BaseModel):
     """``promptfed_config.json``: what all bundles say. ``classes`` are the base classes, in the agreed order."""
 
@@ -45,8 +52,8 @@ class Meta(BaseModel):
     promptfed_version: str
     method: str
     method_options: dict[str, Any]
-    classes: tuple[str, ...]
-    templates: tuple[str, ...]
+    classes: ClassNames
+    templates: tuple[str, ...] = Field(max_length=MOST_CLASSES)
     rounds: int = Field(ge=1)
     seed: int
     client: int

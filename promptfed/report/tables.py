@@ -24,7 +24,7 @@ EXPLAINED = {
     "new": "classes no client ever saw",
     "HM": "harmonic mean of local, base and new, low as soon as one of them is low",
 }
-INTERVALS = "In brackets 95 % intervals: of local by Student's t over clients, else Wilson's over test examples"
+INTERVALS = "In brackets 95 % intervals: Wilson's over test examples, of local also Student's t over clients"
 DOMAINS_CAPTION = (
     "Test accuracy in % by domain, all base classes together; with personal prompts, the mean over the clients' "
     "prompts. In brackets 95 % intervals (Wilson). * no client holds this domain."

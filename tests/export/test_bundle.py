@@ -217,3 +217,13 @@ def test_a_folder_that_cannot_be_made_costs_one_line(bundle: Bundle, tmp_path: P
         write_bundle(tmp_path / name, bundle)
     assert len(str(caught.value)) < 400
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+
+
+@pytest.mark.parametrize(
+    "classes", [["a name"] * 60_000, ["x" * 20_000, "y"], []], ids=["too many", "too long", "none"]
+)
+def test_a_bundle_that_asks_for_a_days_work_is_refused(bundle: Bundle, tmp_path: Path, classes: list[str]) -> None:
+    folder = write_bundle(tmp_path / "b", bundle)
+    change_config(folder, classes=classes)
+    with pytest.raises(BundleError, match="wrong in classes"):
+        read_bundle(folder)
