@@ -47,6 +47,7 @@ def test_training_alone_scores_no_test_image(experiment, tmp_path):
     assert "evaluation" not in {e["event"] for e in run.events.read()}
 
 
+@pytest.mark.slow
 def test_the_baselines_can_be_added_later(experiment, tmp_path):
     """A run of a comparison, taken up again as a run of its own."""
     run = RunDirectory.create(tmp_path / "run", experiment.config, label="")

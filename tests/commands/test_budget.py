@@ -36,6 +36,7 @@ def identities(stub: Any) -> list[str]:
     return [asked.identity for asked in stub.asked]
 
 
+@pytest.mark.slow
 def test_a_run_stops_at_its_budget_and_goes_on_when_it_is_raised(promptfed, stub_server, words, tmp_path):
     calm, stub = stub_server(), stub_server()
     whole = promptfed("train", *words(calm), "--run", tmp_path / "whole", "--json")

@@ -15,6 +15,7 @@ def events_of():
     return lambda folder: [e for e in RunDirectory.open(folder).events.read() if e.get("stage") == "promptfl"]
 
 
+@pytest.mark.slow
 def test_a_run_with_drop_outs_finishes_and_says_who_was_lost(small, tmp_path, promptfed, events_of):
     words = ["train", *small, "--rounds", 4, "--dropout", 0.5, "--quorum", 0]
     said = promptfed(*words, "--run", tmp_path / "r")

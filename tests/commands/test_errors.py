@@ -288,6 +288,7 @@ def test_conditions_of_the_machine_are_one_line(refused, monkeypatch, error):
     assert "not enough memory" in line or "the system refuses to read or write: Too many files" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -23,6 +23,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["http://localhost:{}/v1/", "http://LOCALHOST:{}/v1", "HTTP://127.0.0.1:{}/v1/"])
 def test_a_server_under_another_spelling_is_asked_nothing_twice(
     promptfed, stub_server, words, tmp_path, own_cache, written

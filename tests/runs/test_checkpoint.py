@@ -277,6 +277,7 @@ def test_death_before_any_file_operation_leaves_a_good_checkpoint(tmp_path: Path
         assert len(line["names"]) == 3
 
 
+@pytest.mark.slow
 @needs_fork
 def test_kill_at_random_moments_loses_no_finished_save(tmp_path: Path) -> None:
     lines = killed_writers("random", tmp_path)
