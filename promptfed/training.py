@@ -27,7 +27,7 @@ from promptfed.prompts import PromptState
 from promptfed.result_notes import figure_notes
 from promptfed.run_metrics import near_chance, run_metrics
 from promptfed.runs.backbone import check_same_backbone, has_fingerprint
-from promptfed.runs.checkpoint import PERSONAL_FOLDER, load_checkpoint, save_checkpoint
+from promptfed.runs.checkpoint import PERSONAL_FOLDER, Checkpoint, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue, whole_log
 from promptfed.runs.ledger import cost_of
@@ -80,6 +80,15 @@ class Training:
             experiment.setup.oracle.backend.should_stop = should_stop
         self.progress, self.should_stop = progress or Progress(), should_stop
         self._identity = ""
+        self._opened: tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]] | None = None
+
+    def check_same_run(self) -> None:
+        """Compare what was begun with what is there now, and change nothing in the run: data, backbone, checkpoints.
+
+        Raises:
+            RunError: The run cannot go on with them.
+        """
+        self._opened = self._open()
 
     def execute(self) -> dict[str, Any]:
         """The whole run; returns what ``metrics.json`` holds. Raises Interrupted when asked to stop."""
@@ -106,20 +115,14 @@ class Training:
 
     def train(self) -> dict[str, tuple[Federation, FederationState]]:
         """All but the tests: each stage's federation after its last round. Raises Interrupted when asked to stop."""
-        stages = self._stages()
-        setup, record = self.experiment.setup, self.run.read_json("partition.json")
-        partition = partition_record(self.experiment.task, setup.oracle, setup.backbone)
-        check_partition(record, partition, self.run.path)
-        check_same_backbone(self.run.path, record or {}, setup.backbone)
-        saved = {
-            stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn) for stage, base in stages
-        }
-        self._identity = identity_of(self.run, saved)
+        stages, setup = self._stages(), self.experiment.setup
+        partition, record, saved = self._opened or self._open()
+        self._opened = None
         if setup.oracle is not None:
             log_before = whole_log(self.run.events, saved.values())
             recover_spent(setup.oracle, log_before, has_checkpoints=any(saved.values()), say=self._warn)
         begin_or_continue(
-            self.run.events, self.experiment.config, saved, self._warn, knows_backbone=has_fingerprint(record or {})
+            self.run.events, self.experiment.config, saved, self._warn, knows_backbone=has_fingerprint(record)
         )
         note_spent(setup.oracle, self.run.events.write)
         self.run.remove("metrics.json")
@@ -137,6 +140,19 @@ class Training:
                 self._warn(note)
             trained[stage] = federation, state
         return trained
+
+    def _open(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]]:
+        """Return the partition, what the run keeps of its own, and the newest checkpoint of each stage."""
+        setup, record = self.experiment.setup, self.run.read_json("partition.json")
+        partition = partition_record(self.experiment.task, setup.oracle, setup.backbone)
+        check_partition(record, partition, self.run.path)
+        check_same_backbone(self.run.path, record or {}, setup.backbone)
+        saved = {
+            stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn)
+            for stage, base in self._stages()
+        }
+        self._identity = identity_of(self.run, saved)
+        return partition, record or {}, saved
 
     def _warn(self, line: str) -> None:
         """Tell whoever watches and whoever reads run.log later."""

@@ -231,6 +231,8 @@ def _execute(
                 if is_new:
                     folder.discard()
                 raise
+            training = Training(experiment, folder, progress, should_stop, engine=engine)
+            training.check_same_run()  # a run that cannot go on stays as it is
             if config != folder.config:
                 folder.reconfigure(config)
             if warning := load_warning(folder.config.threads):
@@ -239,7 +241,7 @@ def _execute(
             for note in experiment.notes:
                 progress.note(f"note: {note}")
             try:
-                metrics = Training(experiment, folder, progress, should_stop, engine=engine).execute()
+                metrics = training.execute()
             except Interrupted as stopped:
                 spent = isinstance(stopped, OutOfBudget)
                 with suppress(DiskError):

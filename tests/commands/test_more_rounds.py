@@ -58,6 +58,39 @@ def test_a_resume_that_cannot_begin_changes_no_option(
 
 
 @pytest.mark.parametrize(
+    ("file", "path", "value", "line"),
+    [
+        ("partition.json", ("classes", 0), "a thing", "are not those that it was begun with"),
+        ("partition.json", ("content", "clients", 0), "0" * 64, "are not those that it was begun with"),
+        ("partition.json", ("content", "tests"), "0" * 64, "the test examples are others"),
+        ("partition.json", ("backbone", "fingerprint"), "0" * 64, "is another model"),
+        ("run.json", ("run",), "another", "are of another run"),
+    ],
+)
+def test_a_resume_on_other_data_leaves_the_run_as_it_is(
+    finished: Path,
+    tmp_path: Path,
+    promptfed: Promptfed,
+    file: str,
+    path: tuple[str | int, ...],
+    value: str,
+    line: str,
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    record: Any = RunDirectory.open(run).read_json(file)
+    place = record
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    RunDirectory.open(run).write_json(file, record)
+    said = promptfed("train", "--resume", run, "--rounds", 4)
+    assert said.code == 2
+    assert line in said.err.splitlines()[-1]
+    for name in ("config.yaml", "events.jsonl", "metrics.json"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.parametrize(
     "method", ["kgcoop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("promptfl", "fedpgp"))]
 )
 @pytest.mark.slow
