@@ -188,12 +188,23 @@ def read_blackbox_bundle(folder: Path) -> BlackBoxBundle:
         if PROMPT not in files:
             raise BundleError(f"{PROMPT} is not among its files")
         parts = unpacked(files[PROMPT])
-        soft = parse_tensors(files[SOFT])["soft"] if SOFT in files else None
-        pixels = parse_tensors(files[PIXELS])["pixels"] if PIXELS in files else None
+        soft = _tensor(files[SOFT], SOFT, "soft") if SOFT in files else None
+        pixels = _tensor(files[PIXELS], PIXELS, "pixels") if PIXELS in files else None
         candidate = None if len(files) == 1 else Candidate(files.get(TEXT, b"").decode(), soft, pixels)
         return BlackBoxBundle(parts["shared"], parts["personal"], meta, candidate, parts["tuned"])
     except (RunError, BundleError, FormatError, KeyError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
+
+
+def _tensor(content: bytes, file: str, name: str) -> Tensor:
+    """The tensor ``name`` that ``file`` holds in ``content``. Raises BundleError if there is none that can be read."""
+    try:
+        tensors = parse_tensors(content)
+    except FormatError as error:
+        raise BundleError(f"{file}: {error}") from error
+    if name not in tensors:
+        raise BundleError(f"{file} holds no tensor '{name}'")
+    return tensors[name]
 
 
 def load_bundles_oracle(

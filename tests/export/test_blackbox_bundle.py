@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.aggregators.mean import Mean
@@ -159,6 +160,27 @@ def test_what_a_run_may_spend_and_where_its_key_is_stay_with_the_run(text: Black
     config = json.loads((write_bundle(tmp_path / "b", text) / "promptfed_config.json").read_text())
     assert config["oracle"]["options"] == {"model": "m"}
     assert config["oracle"]["fingerprint"] == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (save({"other": torch.zeros(3, 4)}), "soft_prompt.safetensors holds no tensor 'soft'"),
+        (save({}), "soft_prompt.safetensors holds no tensor 'soft'"),
+        (b"", "soft_prompt.safetensors: it has 0 bytes"),
+        (b"\xff" * 100, "soft_prompt.safetensors: its header would have"),
+    ],
+)
+def test_a_tensor_file_that_cannot_be_used_is_named(
+    soft: BlackBoxBundle, tmp_path: Path, content: bytes, line: str
+) -> None:
+    folder = write_bundle(tmp_path / "b", soft)
+    (folder / "soft_prompt.safetensors").write_bytes(content)
+    config = json.loads((folder / "promptfed_config.json").read_text())
+    config["sha256"]["soft_prompt.safetensors"] = hashlib.sha256(content).hexdigest()
+    (folder / "promptfed_config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=re.escape(f"is damaged: {line}")):
+        read_blackbox_bundle(folder)
 
 
 def test_soft_vectors_are_a_file_of_their_own(soft: BlackBoxBundle, setup: Setup, tmp_path: Path) -> None:
