@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.methods.base import METHODS, Method, MethodConfig, Setup
 from promptfed.prompts import PromptState
 from promptfed.types import Broadcast, ClientData, ClientPrompt, Split, Update
+
+sys.path.append(str(Path(__file__).parent))  # for thermometer.py, which is no test
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0), "yellow": (1.0, 1.0, 0.0)}
 

@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +15,11 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.torch import save
-from torch import Tensor
+from thermometer import CLASSES, FORM, Everything, Remapped, Thermometer, bundled
 
 from promptfed.aggregators.mean import Mean
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.blackbox.backends.base import LocalBackend, SoftSpace
-from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
-from promptfed.blackbox.method import BlackBoxMethod
 from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig
 from promptfed.errors import BundleError, ConfigError, TrainingError
@@ -37,72 +33,11 @@ from promptfed.export.blackbox_predict import BlackBoxPredictor
 from promptfed.export.bundle import is_for_black_box, read_bundle
 from promptfed.export.folder import write_bundle
 from promptfed.export.predict import unlabelled
-from promptfed.methods.base import METHODS, Method, Setup
+from promptfed.methods.base import METHODS, Setup
 from promptfed.methods.build import build_method
 from promptfed.prompts import PromptState
-from promptfed.tasks.form import Form
-from promptfed.tasks.sources.base import FileItem, Item, TextItem
+from promptfed.tasks.sources.base import FileItem, TextItem
 from promptfed.types import ClientPrompt
-
-CLASSES = ("cold", "hot")
-HEAT = {"ice": -1.0, "fire": 1.0, "warm": 0.5}
-FORM = Form(
-    template="{{ prompt }} Weather: {{ text }}\nIt is", words={"hot": "warm"}, prompts=("", "Be ${exact} {now}.")
-)
-
-
-class Thermometer(LocalBackend):
-    """Scores (-heat, heat) for (cold, hot): the heat of a text's words, and the mean of the soft prompt's entries."""
-
-    name, abilities = "thermometer", frozenset({"soft prompts", "text prompts", "generation"})
-
-    def __init__(self, form: Form = FORM, fingerprint: str = "a" * 64) -> None:
-        self.form, self.fingerprint, self.soft = form, fingerprint, SoftSpace(4, 0.5, torch.zeros(0, 4))
-
-    def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
-        heats = [sum(HEAT.get(word, 0.0) for word in q.item.text.split()) for q in queries]
-        soft = [0.0 if q.prompt.soft is None else q.prompt.soft.mean().item() for q in queries]
-        sign = {"cold": -1.0, "hot": 1.0}
-        return torch.tensor(
-            [[sign.get(c, 0.0) * (h + s) for c in q.classes] for q, h, s in zip(queries, heats, soft, strict=True)]
-        )
-
-    def other(self, query: Query) -> Answer:
-        return Answer(text=" It takes 3 + 4 = 7.\n#### 7")
-
-
-class Everything(Thermometer):
-    """A thermometer for images too, on which fire is warm."""
-
-    name = "everything"
-    abilities = frozenset({"soft prompts", "text prompts", "pixel prompts", "generation", "token proposals"})
-    pixel_shape = (3, 8, 8)
-
-    def pixels(self, items: Sequence[Item]) -> Tensor:
-        return torch.arange(192.0).reshape(1, 3, 8, 8).expand(len(items), -1, -1, -1)
-
-    def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
-        return torch.tensor([[float("fire" in q.item.name), len(q.prompt.text) / 100] for q in queries])
-
-
-class Remapped(BlackBoxMethod):
-    """Turns the scores round: more than a prompt, and without one that could be sent."""
-
-    name, paper = "remapped", "none"
-
-    def step_queries(self, data):
-        return 0
-
-    def search(self, broadcast, data, personal, desk):
-        raise AssertionError("nothing is trained here")
-
-    def candidate(self, shared, personal):
-        raise ConfigError("it has no prompt that could be sent")
-
-    def logits(self, shared, personal, classes, split):
-        from promptfed.blackbox.candidate import Candidate
-
-        return -self.scored([Candidate()], classes, split)[0]
 
 
 @pytest.fixture
@@ -114,12 +49,6 @@ def oracle() -> Oracle:
 def setup(oracle: Oracle) -> Setup:
     backbone = AbsentBackbone()
     return Setup(backbone, FeatureStore(backbone), CLASSES, FORM.prompts, rounds=3, seed=5, oracle=oracle)
-
-
-def bundled(method: Method, name: str, shared: PromptState, examples: str = "texts") -> BlackBoxBundle:
-    options = {"api_key_env": "MY_KEY", "max_calls": 7, "model": "m"}
-    config = RunConfig(task="blackbox-text", method=name, oracle="thermometer", oracle_options=options)
-    return make_blackbox_bundle(config, method, ClientPrompt(shared), 2, "house $2", examples)
 
 
 @pytest.fixture
