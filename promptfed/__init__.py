@@ -12,16 +12,16 @@ from promptfed.threads import wait_passively
 
 if TYPE_CHECKING:
     from promptfed.aggregators.base import Aggregator
+    from promptfed.api import compare, load, load_run, train
     from promptfed.backbones import load_backbone
     from promptfed.backbones.base import Backbone
     from promptfed.config import RunConfig
     from promptfed.errors import PromptFedError
     from promptfed.experiment import Experiment
-    from promptfed.export.bundle import read_bundle
-    from promptfed.export.predict import Predictor
     from promptfed.federation import Federation
     from promptfed.methods.base import METHODS, Method
     from promptfed.prompts import PromptState
+    from promptfed.run import Run
 
     __version__: str
 
@@ -32,12 +32,15 @@ __all__ = [
     "Experiment",
     "Federation",
     "Method",
-    "Predictor",
     "PromptFedError",
     "PromptState",
+    "Run",
     "RunConfig",
+    "compare",
+    "load",
     "load_backbone",
-    "read_bundle",
+    "load_run",
+    "train",
 ]
 
 wait_passively()
@@ -50,12 +53,15 @@ _HOMES = {
     "Experiment": "experiment",
     "Federation": "federation",
     "Method": "methods.base",
-    "Predictor": "export.predict",
     "PromptFedError": "errors",
     "PromptState": "prompts",
+    "Run": "run",
     "RunConfig": "config",
+    "compare": "api",
+    "load": "api",
     "load_backbone": "backbones",
-    "read_bundle": "export.bundle",
+    "load_run": "api",
+    "train": "api",
 }
 
 

@@ -70,6 +70,13 @@ class RunConfig(BaseModel):
     task_options: Options = Field(default_factory=dict)
     oracle_options: Options = Field(default_factory=dict)
 
+    def __init__(self, **options: Any) -> None:
+        """Raise ConfigError for what is wrong with ``options``, in the words of the command line."""
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            raise ConfigError(_complaints(error, type(self), "option")) from error
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
 
@@ -112,6 +119,20 @@ def parse_settings(settings: Sequence[str]) -> Options:
     return found
 
 
+def held_out_option(share: Any) -> Options:
+    """Return the task option that holds out the ``share`` of the classes which no client trains on.
+
+    Raises ConfigError unless it is a share from 0 to below 1.
+    """
+    try:
+        held_out = float(share)
+    except (TypeError, ValueError):
+        held_out = -1.0
+    if not 0 <= held_out < 1:
+        raise ConfigError(f"--hold-out-classes is {str(share)!r}: give a share from 0 (none) to below 1, such as 0.5")
+    return {"base_fraction": round(1 - held_out, 12)}
+
+
 def build_config(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge ``layers`` (later ones win; option sections merge key by key) and validate all at once.
 
@@ -137,23 +158,31 @@ def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
 
     Numbers that the files of a run cannot hold are refused as well: integers beyond 64 bits, infinity and NaN.
     """
+    for name in values:
+        if not isinstance(name, str):
+            raise ConfigError(f"unknown {kind} {printable(repr(name), 100)}: names are text")
     try:
         validated = model.model_validate(dict(values))
         for name in model.model_fields:
             _check_numbers(getattr(validated, name), f"{kind} '{name}'")
         return validated
     except ValidationError as error:
-        said = []
-        for problem in error.errors():
-            name = printable(".".join(str(part) for part in problem["loc"]), 100)
-            if problem["type"] == "extra_forbidden":
-                known = sorted(model.model_fields)
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f"did you mean '{near[0]}'? " if near else ""
-                said.append(f"unknown {kind} '{name}': {hint}known are {', '.join(known) or 'none'}")
-            else:
-                said.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {problem['msg'].lower()}")
-        raise ConfigError("; ".join(said)) from error
+        raise ConfigError(_complaints(error, model, kind)) from error
+
+
+def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> str:
+    """Return all that pydantic has to say about ``kind``s of ``model``, in one line."""
+    lines = []
+    for problem in error.errors():
+        name = printable(".".join(str(part) for part in problem["loc"]), 100)
+        if problem["type"] == "extra_forbidden":
+            known = sorted(model.model_fields)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            lines.append(f"unknown {kind} '{name}': {hint}known are {', '.join(known) or 'none'}")
+        else:
+            lines.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {problem['msg'].lower()}")
+    return "; ".join(lines)
 
 
 def _check_numbers(value: Any, what: str) -> None:

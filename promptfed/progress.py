@@ -31,6 +31,9 @@ class Progress:
         """A round finished; ``bytes_sent`` counts up and down over this round, ``asked`` what a black box was asked by
         the whole run so far (None: there is no black box)."""
 
+    def personalized(self, done: int, total: int) -> None:
+        """``done`` of ``total`` clients have a prompt that ``personalize`` made."""
+
     def note(self, text: str) -> None:
         """Something worth a line."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import torch
+from PIL import Image
 
 from promptfed.methods.base import METHODS
 from promptfed.types import NO_PROMPT, Broadcast
@@ -39,8 +41,13 @@ def test_every_file_that_the_docs_name_is_there():
             assert made_up or (ROOT / path).exists(), f"{page.name} names {path}"
 
 
-def test_the_readmes_python_runs(capsys):
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    for block in code:
-        exec(compile(block, "README.md", "exec"), {})
-    assert "ctx (4, 128)" in capsys.readouterr().out
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.radial_gradient("L").convert("RGB").save("photo.jpg")
+    names = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S):
+        exec(compile(block, page, "exec"), names)
+    printed = capsys.readouterr().out
+    assert "'cat'" in printed
+    assert (tmp_path / "bundle" / "promptfed_config.json").is_file()

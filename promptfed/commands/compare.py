@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from promptfed.commands import options
-from promptfed.commands.train import stop_on_ctrl_c
+from promptfed.errors import ConfigError
 from promptfed.printable import printable
 
 
@@ -94,17 +92,12 @@ def compare(
     """
     import json as as_json
 
-    from filelock import FileLock, Timeout
-
-    from promptfed.comparison.execute import Comparison
+    from promptfed.comparison.folder import comparison_folder
     from promptfed.comparison.plan import Plan, parse_grid
-    from promptfed.errors import ConfigError, RunError
-    from promptfed.progress import ComparisonProgress
-    from promptfed.report.comparison import comparison_tables, write_comparison
-    from promptfed.report.consoles import messages, output
-    from promptfed.report.live_comparison import LiveComparison
-    from promptfed.runs.processes import describe_holder
-    from promptfed.threads import load_warning
+    from promptfed.report.comparison import comparison_tables
+    from promptfed.report.consoles import output
+    from promptfed.report.live_comparison import live_comparison
+    from promptfed.runner import carry_out_comparison, stop_on_ctrl_c
     from promptfed.training import Interrupted
 
     flags = {
@@ -129,28 +122,16 @@ def compare(
         fix_partition=fix_partition,
         grid=parse_grid(search or []),
     )
-    folder = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-comparison"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        holder = describe_holder(folder / ".lock")
-        raise RunError(f"comparison '{folder}' is in use by {holder}; wait until it ends") from error
-    except OSError as error:
-        raise RunError(f"cannot write to '{folder}': {error.strerror or error}; choose another --out") from error
-    live = nullcontext(ComparisonProgress()) if quiet or json else LiveComparison(messages())
-    with lock, live as progress, stop_on_ctrl_c(progress.note) as should_stop:
-        if warning := load_warning(plan.base.threads):
-            progress.note(f"note: {warning}")
-        comparison = Comparison(plan, folder, progress, should_stop)
+    with (
+        comparison_folder(out) as folder,
+        live_comparison(not (quiet or json)) as progress,
+        stop_on_ctrl_c(progress.note) as should_stop,
+    ):
         try:
-            found = comparison.execute()
+            found, written = carry_out_comparison(plan, folder, progress, should_stop)
         except Interrupted as stopped:
-            write_comparison(comparison.summary(), folder)
             progress.note(f"stopped: {stopped.where}. Saved; go on with the same command and --out {folder}")
             raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
-        written = write_comparison(found, folder)
     if json:
         typer.echo(as_json.dumps({**found, "out": str(folder)}, indent=2))
     elif quiet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,15 +59,14 @@ def eval_(
 
     from promptfed.cross_data import score
     from promptfed.export.finished import FinishedRun
-    from promptfed.progress import Progress
-    from promptfed.report.consoles import messages, output
-    from promptfed.report.live import LiveProgress
+    from promptfed.report.consoles import output
+    from promptfed.report.live import live_progress
     from promptfed.report.tables import cross_data_table, domains_table, results_table
 
     folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
     finished = FinishedRun.load(folder)
     changed = options.given({"data_root": data_root, "partition": partition})
-    with nullcontext(Progress()) if json else LiveProgress(messages()) as progress:
+    with live_progress(not json) as progress:
         rows = score(finished, data or (), changed, progress)
     if json:
         typer.echo(as_json.dumps(rows, indent=2))
@@ -194,57 +192,31 @@ def predict(
       promptfed predict bundle --file texts.txt --top 1
       promptfed predict bundle "Where is it?" --embeddings gemma-folder     of a run with --oracle embeds
     """
-    from promptfed.export.bundle import is_for_black_box
     from promptfed.export.image_files import ImageFiles, find_image_files
+    from promptfed.export.loaded import load_bundle
     from promptfed.tasks.sources.class_names import parse_class_list
 
     wanted = [*(examples or []), *_lines(file)]
     if not wanted:
         raise ConfigError("nothing to classify: give image files or texts, or --file FILE with one a line")
     names = parse_class_list(classes) if classes is not None else None
-    kind = "path"
-    files: ImageFiles | None
     changed = {"base_url": base_url, "api_key_env": api_key_env, "max_calls": max_calls, "max_usd": max_usd}
     changed["embeddings"] = None if embeddings is None else str(embeddings)
-    changed = {name: value for name, value in changed.items() if value is not None}
-    if is_for_black_box(bundle):
-        from promptfed.export.blackbox_bundle import load_bundles_oracle, read_blackbox_bundle
-        from promptfed.export.blackbox_predict import BlackBoxPredictor
-
-        if backbone is not None:
-            raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
-        sealed = read_blackbox_bundle(bundle)
-        kind = {"texts": "text", "questions": "question"}.get(sealed.meta.examples, kind)
-        asked = load_bundles_oracle(sealed, oracle, device, trust_address=trust_address, **changed)
-        if not keep_features:
-            asked.backend.leave_no_features()
-        files = find_image_files(wanted) if kind == "path" else None
-        try:
-            readable = wanted if files is None else [str(path) for path in files.readable]
-            found = BlackBoxPredictor(sealed, asked).predict(readable, names, top)
-        finally:
-            asked.close()
-    else:
-        from promptfed.backbones import load_backbone
-        from promptfed.backbones.features import FeatureStore
-        from promptfed.export.bundle import check_named_backbone, read_bundle
-        from promptfed.export.predict import Predictor
-
-        if oracle is not None or changed:
-            raise ConfigError("this bundle is for a backbone, not for a black box; leave out the options of an oracle")
-        read = read_bundle(bundle)
-        check_named_backbone(read, backbone)
-        model = load_backbone(
-            backbone or read.meta.backbone.name, device=device, precision=read.meta.backbone.precision
-        )
-        files = find_image_files(wanted)
-        features = FeatureStore(model) if keep_features else None
-        found = Predictor(read, model, features).predict(files.readable, names, top)
-    if files is None:
-        files = ImageFiles(())
+    with load_bundle(
+        bundle,
+        backbone=backbone,
+        oracle=oracle,
+        device=device,
+        keep_features=keep_features,
+        trust_address=trust_address,
+        **changed,
+    ) as loaded:
+        is_image = loaded.example_kind == "path"
+        files = find_image_files(wanted) if is_image else ImageFiles(())
+        found = loaded.predict(files.readable if is_image else wanted, names, top)
     for note in files.notes:
         typer.echo(printable(f"note: {note}"), err=True)
-    _print_predictions(found, kind, files.problems, json)
+    _print_predictions(found, loaded.example_kind, files.problems, json)
     for problem in files.problems.values():
         typer.echo(f"error: {printable(problem)}", err=True)
     if files.problems or not all(prediction.ranked for prediction in found):

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from promptfed.config import Options, RunConfig, build_config, parse_settings, read_yaml
-from promptfed.errors import ConfigError
+from promptfed.config import Options, RunConfig, build_config, held_out_option, parse_settings, read_yaml
 
 
 def names(registry: str) -> Callable[[str], list[str]]:
@@ -185,22 +184,11 @@ def given(flags: dict[str, Any]) -> Options:
     if oracle:
         found["oracle_options"] = oracle
     if "hold_out_classes" in found:
-        found["task_options"] = {"base_fraction": _trained_share(str(found.pop("hold_out_classes")))}
+        found["task_options"] = held_out_option(found.pop("hold_out_classes"))
     if "baselines" in found:
         names = [name.strip() for name in str(found["baselines"]).split(",")]
         found["baselines"] = [name for name in names if name and name != "none"]
     return found
-
-
-def _trained_share(held_out: str) -> float:
-    """The share of the classes that is trained. Raises ConfigError unless ``held_out`` is a share below 1."""
-    try:
-        share = float(held_out)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        raise ConfigError(f"--hold-out-classes is {held_out!r}: give a share from 0 (none) to below 1, such as 0.5")
-    return round(1 - share, 12)
 
 
 def config_from(flags: dict[str, Any], config: Path | None, settings: list[str] | None) -> RunConfig:

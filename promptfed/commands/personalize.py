@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,13 +12,6 @@ from promptfed.commands import options
 from promptfed.commands.opened import open_run
 from promptfed.errors import ConfigError
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from promptfed.blackbox.oracle import Oracle
-    from promptfed.runs.directory import RunDirectory
-
-log = logging.getLogger(__name__)
 Way = Annotated[
     str | None,
     typer.Option(
@@ -80,36 +70,15 @@ def personalize(
     """
     import json as as_json
 
-    from promptfed.config import validate
-    from promptfed.experiment import Experiment
-    from promptfed.export.finished import FinishedRun
-    from promptfed.personalize.interpolate import parse_alphas
     from promptfed.personalize.saved import FOLDER
-    from promptfed.personalize.whole_run import PersonalizeOptions, personalize_run
-    from promptfed.report.consoles import messages, output
-    from promptfed.report.html import write_report
+    from promptfed.report.consoles import output
     from promptfed.report.interpolation import curve_table
-    from promptfed.tasks.partition_check import check_partition
-    from promptfed.tasks.show import partition_record
+    from promptfed.run import Run
 
     folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
     flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space}
-    values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
-    chosen = validate(PersonalizeOptions, values, "personalize option")
-    with folder.lock(), folder.attach_log():
-        folder.tidy()
-        finished = FinishedRun.load(folder)
-        chosen.decided(finished)
-        setup = finished.method.setup
-        experiment = Experiment.build(folder.config, features=setup.features, oracle_for=finished.oracle_for)
-        check_partition(folder.read_json("partition.json"), partition_record(experiment.task), folder.path)
-        console = messages()
-        with _features(console, json) as on_features:
-            experiment.fill_features(on_features)
-        with _clients(console, json) as on_client, _account(folder, setup.oracle):
-            curve = personalize_run(finished, experiment.task, chosen, on_client)
-        setup.verify_frozen()
-        report = write_report(folder)
+    curve = Run(folder).personalize(alphas=interpolate, progress=not json, **options.given(flags))
+    report = folder.path / "report.html"
     if json:
         typer.echo(as_json.dumps(curve, indent=2))
         return
@@ -164,7 +133,8 @@ def onboard(
     from promptfed.personalize.interpolate import parse_alphas
     from promptfed.personalize.onboard import OnboardOptions
     from promptfed.personalize.onboard import onboard as take_in
-    from promptfed.report.consoles import messages, output
+    from promptfed.report.consoles import output
+    from promptfed.report.live import live_progress
     from promptfed.tasks.sources import load_source
 
     flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space,
@@ -180,9 +150,8 @@ def onboard(
     source = load_source(data)
     called = name or Path(data.partition(":")[2] or data).name or "newcomer"
     finished = FinishedRun.load(folder)
-    console = messages()
-    with _features(console, json) as on_features:
-        found = take_in(finished, source, called, chosen, on_features)
+    with live_progress(not json) as progress:
+        found = take_in(finished, source, called, chosen, progress.features)
     target = out or folder.path / "bundles" / (re.sub(r"[^A-Za-z0-9._-]+", "-", called).strip("-.") or "newcomer")
     written = write_bundle(target, found.bundle, overwrite=overwrite)
     if json:
@@ -194,39 +163,3 @@ def onboard(
     said.print(found.table())
     said.print(f"alpha {found.bundle.meta.alpha:g}: {found.bundle.meta.chosen}", highlight=False)
     said.print(f"bundle: {written}", highlight=False, soft_wrap=True)
-
-
-def _account(folder: RunDirectory, oracle: Oracle | None) -> AbstractContextManager[None]:
-    """What a black box is asked inside is written down in the run's ledger, and counts against its budget."""
-    from promptfed.blackbox.ledger import FILE, OracleLedger
-    from promptfed.blackbox.spent import recover_spent
-
-    if oracle is None:
-        return nullcontext()
-    oracle.keep_in(OracleLedger(folder.path / FILE))
-    recover_spent(oracle, folder.events.read(), has_checkpoints=True, say=log.warning)
-    return oracle.account(stage="personalize")
-
-
-@contextmanager
-def _features(console: Console, silent: bool) -> Iterator[Callable[[int, int], None]]:
-    """The bar of the images that are still to be encoded."""
-    from promptfed.progress import Progress
-    from promptfed.report.live import LiveProgress
-
-    with nullcontext(Progress()) if silent else LiveProgress(console) as progress:
-        yield progress.features
-
-
-@contextmanager
-def _clients(console: Console, silent: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar of clients that are done."""
-    from rich.progress import Progress
-
-    with Progress(console=console, disable=silent or not console.is_terminal) as bars:
-        task = bars.add_task("clients", total=None)
-
-        def on_client(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total)
-
-        yield on_client

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import logging
 import shlex
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from promptfed.commands import options
 from promptfed.commands.opened import admitted_oracle
-from promptfed.errors import ConfigError, DiskError, OracleError, PromptFedError
+from promptfed.errors import ConfigError, OracleError
 from promptfed.printable import printable
-from promptfed.stderr_log import TOLD
 
 if TYPE_CHECKING:
     from promptfed.config import RunConfig
@@ -143,120 +138,38 @@ def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settin
     return RunDirectory.create(run, chosen, label=f"{chosen.task}-{chosen.method}")
 
 
-def _with_budget(config: RunConfig, raised: dict[str, Any], run: Path) -> RunConfig:
-    """Return ``config`` with the oracle options in ``raised``. Raises ConfigError for what does not fit."""
-    from promptfed.blackbox.backends import check_oracle_options
-    from promptfed.blackbox.options import OracleOptions
-    from promptfed.config import validate
-
-    if not raised:
-        return config
-    if config.oracle is None:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in raised)
-        raise ConfigError(f"run '{run}' asks no black box, so there is no budget: leave out {flags}")
-    found = validate(OracleOptions, {**config.oracle_options, **raised}, "oracle option")
-    check_oracle_options(config.oracle, found)
-    return config.model_copy(update={"oracle_options": found.model_dump()})
-
-
-def _moved(config: RunConfig, moved: dict[str, Any]) -> RunConfig:
-    """Return ``config`` with the place where the run goes on. Raises ConfigError for what does not fit."""
-    from promptfed.config import build_config
-    from promptfed.engines.choose import check_engine
-
-    if not moved:
-        return config
-    if moved.get("engine") == "local":
-        moved = {"actors": None, "ray_address": None, **moved}
-    config = build_config(config.model_dump(), moved)
-    check_engine(config)
-    return config
-
-
 def _resume_command(folder: RunDirectory) -> str:
     """The command that goes on with the run, as it can be pasted into a shell."""
     return shlex.join(["promptfed", "train", "--resume", str(folder.path)])
 
 
-def _with_rounds(before: RunConfig, rounds: Any, run: Path, say: Callable[[str], None]) -> RunConfig:
-    """Return ``before`` with a larger number of rounds. Raises ConfigError for one that does not fit."""
-    from promptfed.config import build_config
-    from promptfed.methods.base import METHODS
-
-    config = build_config(before.model_dump(), {"rounds": rounds})
-    if config.rounds <= before.rounds:
-        raise ConfigError(f"--rounds {rounds}: run '{run}' has {before.rounds} rounds already; give a larger number")
-    method = METHODS[config.method]
-    if method.last_round_differs:
-        raise ConfigError(
-            f"--rounds {rounds}: the last round of {method.name} does other work than those before, so a run cannot be "
-            f"made longer; train anew with --rounds {rounds}"
-        )
-    if method.paced or config.method_options.get("schedule") == "cosine":
-        say(
-            f"note: the rates of {method.name} follow a schedule over all rounds: the first {before.rounds} were "
-            f"trained for {before.rounds}, so the result is not that of a run of {config.rounds} from the start"
-        )
-    return config
-
-
 def _execute(
     folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, Any], moved: dict[str, Any], is_new: bool
 ) -> None:
+    from promptfed.report.live import live_progress
+    from promptfed.resume_options import with_budget, with_place, with_rounds
+    from promptfed.runner import carry_out, stop_on_ctrl_c
+    from promptfed.training import Interrupted, OutOfBudget
 
-    from promptfed.engines.choose import engine_of
-    from promptfed.experiment import Experiment
-    from promptfed.progress import Progress
-    from promptfed.report.consoles import messages
-    from promptfed.report.html import write_report
-    from promptfed.report.live import LiveProgress
-    from promptfed.runs.journal import note_stop
-    from promptfed.threads import load_warning
-    from promptfed.training import Interrupted, OutOfBudget, Training
+    rounds = moved.pop("rounds", None)
+    with live_progress(not (quiet or json)) as progress, stop_on_ctrl_c(progress.note) as should_stop:
 
-    silent = quiet or json
-    with folder.lock(), folder.attach_log():
-        live = nullcontext(Progress()) if silent else LiveProgress(messages())
-        with live as progress, stop_on_ctrl_c(progress.note) as should_stop, ExitStack() as stack:
-            folder.tidy()
-            more = moved.pop("rounds", None)
-            config = _moved(_with_budget(folder.config, raised, folder.path), moved)
-            try:
-                if more is not None:
-                    config = _with_rounds(config, more, folder.path, progress.note)
-                experiment = Experiment.build(config)
-                experiment.check_feasible()
-                engine = stack.enter_context(engine_of(config))
-            except PromptFedError:
-                if is_new:
-                    folder.discard()
-                raise
-            training = Training(experiment, folder, progress, should_stop, engine=engine)
-            training.check_same_run()  # a run that cannot go on stays as it is
-            if config != folder.config:
-                folder.reconfigure(config)
-            if warning := load_warning(folder.config.threads):
-                log.warning(warning, extra=TOLD)
-                progress.note(f"note: {warning}")
-            for note in experiment.notes:
-                progress.note(f"note: {note}")
-            try:
-                metrics = training.execute()
-            except Interrupted as stopped:
-                spent = isinstance(stopped, OutOfBudget)
-                with suppress(DiskError):
-                    note_stop(folder.events, ("its budget is used up: " if spent else "Ctrl-C: ") + stopped.where)
-                allowance = "  (allow more: add --max-calls, --max-tokens or --max-usd)" if spent else ""
-                progress.note(f"stopped: {stopped.where}. Saved; go on with: {_resume_command(folder)}{allowance}")
-                raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
-            except PromptFedError as error:
-                with suppress(DiskError):
-                    note_stop(folder.events, f"{type(error).__name__}: {error}")
-                if isinstance(error, OracleError):
-                    progress.note(f"stopped. Saved; go on with: {_resume_command(folder)}")
-                raise
-        report = write_report(folder)
-    show(folder, metrics, report, quiet, json)
+        def change(config: RunConfig) -> RunConfig:
+            config = with_place(with_budget(config, raised, folder.path), moved)
+            return config if rounds is None else with_rounds(config, rounds, folder.path, progress.note)
+
+        try:
+            metrics = carry_out(folder, progress, should_stop, change=change, is_new=is_new)
+        except Interrupted as stopped:
+            more = (
+                "  (allow more: add --max-calls, --max-tokens or --max-usd)" if isinstance(stopped, OutOfBudget) else ""
+            )
+            progress.note(f"stopped: {stopped.where}. Saved; go on with: {_resume_command(folder)}{more}")
+            raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
+        except OracleError:
+            progress.note(f"stopped. Saved; go on with: {_resume_command(folder)}")
+            raise
+    show(folder, metrics, folder.path / "report.html", quiet, json)
 
 
 def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: bool, json: bool) -> None:
@@ -291,23 +204,3 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
         if said := not_answered_words(metrics):
             console.print(said, style="bold", markup=False, highlight=False)
         console.print(f"report: {report}\nrun:    {folder.path}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def stop_on_ctrl_c(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) asks for a clean stop after the current client; a second one is immediate."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        say("stopping after the current client (once more: at once, losing this round) ...")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

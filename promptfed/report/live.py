@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 from promptfed.progress import Progress
+from promptfed.report.consoles import messages
 from promptfed.report.oracle_usage import asked_words
 from promptfed.types import Incident, Reply
 from promptfed.usage import Usage
@@ -57,6 +60,11 @@ class LiveProgress(Progress):
             self._line(f"features: {total} images encoded")
             self._task = None
 
+    def personalized(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._bars.add_task("clients", total=total, said="personalized")
+        self._bars.update(self._task, completed=done)
+
     def stage(self, name: str, rounds: int, clients_a_round: int, finished: int, bytes_sent: int = 0) -> None:
         self._total, self._clients, self._bytes, self._lost = rounds, clients_a_round, bytes_sent, 0
         self._done, self._said = finished * clients_a_round, "starting"
@@ -96,3 +104,13 @@ class LiveProgress(Progress):
 def _number(value: float, digits: int) -> str:
     """A dash for what is unknown: the loss of a round from which nothing came."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+@contextmanager
+def live_progress(progress: bool | Progress) -> Iterator[Progress]:
+    """What ``progress`` says a run is told to: an object, bars on stderr (True), or nothing (False)."""
+    if isinstance(progress, Progress):
+        yield progress
+        return
+    with LiveProgress(messages()) if progress else nullcontext(Progress()) as teller:
+        yield teller

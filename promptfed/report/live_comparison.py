@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.progress import Progress as RichProgress
 
 from promptfed.printable import plain_text
 from promptfed.progress import ComparisonProgress
+from promptfed.report.consoles import messages
 from promptfed.report.oracle_usage import asked_words
 from promptfed.report.tables import percent
 from promptfed.types import Reply
@@ -92,3 +94,13 @@ def readable_time(seconds: float) -> str:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+@contextmanager
+def live_comparison(progress: bool | ComparisonProgress) -> Iterator[ComparisonProgress]:
+    """What ``progress`` says a comparison is told to: an object, bars on stderr (True), or nothing (False)."""
+    if isinstance(progress, ComparisonProgress):
+        yield progress
+        return
+    with LiveComparison(messages()) if progress else nullcontext(ComparisonProgress()) as teller:
+        yield teller

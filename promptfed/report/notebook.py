@@ -1,0 +1,37 @@
+"""A run as a notebook shows it: the table of results, and the curves."""
+
+from __future__ import annotations
+
+from html import escape
+
+from promptfed.printable import printable
+from promptfed.report import figures
+from promptfed.report.tables import result_rows
+from promptfed.runs.directory import RunDirectory
+
+
+def run_html(run: RunDirectory, title: str) -> str:
+    """Return HTML with the results of ``run``, as far as there are any, and its curves below ``title``."""
+    parts = [f"<p><strong>{escape(printable(title, 1000))}</strong></p>"]
+    if metrics := run.read_metrics():
+        columns, rows = result_rows(metrics)
+        head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in ("", *columns))
+        body = "".join(
+            f"<tr><th scope='row'>{escape(printable(row.label))}</th>"
+            + "".join(f"<td>{escape(cell)}</td>" for cell in row.cells)
+            + f"<td>{escape(row.flag)}</td></tr>"
+            for row in rows
+        )
+        parts.append(f"<table><thead><tr>{head}<th></th></tr></thead><tbody>{body}</tbody></table>")
+    events = run.events.read()
+    trained = [event for event in events if event.get("stage") != "zero_shot"]
+    curves = {
+        "training loss over rounds": figures.round_curves(trained, "loss", "training loss"),
+        "validation accuracy over rounds": figures.round_curves(
+            events, "val_accuracy", "validation accuracy (%)", percent=True
+        ),
+    }
+    for text, figure in curves.items():
+        if figure is not None:
+            parts.append(f"<img alt='{escape(text)}' style='max-width: 48%' src='{figures.data_uri(figure)}'>")
+    return "\n".join(parts)

@@ -1,0 +1,265 @@
+"""One run, finished or not: its figures and prompts, and all that can be done with it afterwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
+from promptfed.blackbox.ledger import OracleLedger
+from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.spent import recover_spent
+from promptfed.config import RunConfig, validate
+from promptfed.cross_data import score
+from promptfed.errors import BudgetExhausted, ConfigError, RunError
+from promptfed.experiment import Experiment
+from promptfed.export.bundle import write_bundle
+from promptfed.export.finished import FinishedRun
+from promptfed.personalize.interpolate import parse_alphas
+from promptfed.personalize.whole_run import PersonalizeOptions, personalize_run
+from promptfed.progress import Progress
+from promptfed.report.html import write_report
+from promptfed.report.live import live_progress
+from promptfed.report.notebook import run_html
+from promptfed.report.tables import percent
+from promptfed.resume_options import with_budget, with_place, with_rounds
+from promptfed.runner import carry_out, stop_on_ctrl_c
+from promptfed.runs.checkpoint import newest_round
+from promptfed.runs.directory import RunDirectory
+from promptfed.runs.events import Event
+from promptfed.tasks.partition_check import check_partition
+from promptfed.tasks.show import partition_record
+from promptfed.training import Interrupted, OutOfBudget
+from promptfed.types import ClientPrompt
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """A run in its folder. Get one by ``promptfed.train`` (a new run) or ``promptfed.load_run`` (an existing one).
+
+    >>> run = promptfed.load_run("runs/NAME")                           # doctest: +SKIP
+    >>> run.metrics["method"]["base"]                                   # doctest: +SKIP
+    0.538
+    >>> run.export(client=0, path="bundle")                             # doctest: +SKIP
+    PosixPath('bundle')
+    """
+
+    def __init__(self, folder: RunDirectory) -> None:
+        self.folder = folder
+        self._finished: FinishedRun | None = None
+
+    # -------------------------------------------------------------------------------------------- what it is
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def config(self) -> RunConfig:
+        """The options of the run."""
+        return self.folder.config
+
+    @property
+    def round(self) -> int:
+        """The last round of the method that is finished, 0 before the first."""
+        return newest_round(self.folder.stage_folder(self.config.method, is_baseline=False))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds: figures of zero_shot, local_only and method, cost, notes.
+
+        Raises RunError while the run is not finished.
+        """
+        metrics = self.folder.read_metrics()
+        if metrics is None:
+            raise RunError(
+                f"run '{self.path}' is not finished: it has {self.round} of {self.config.rounds} rounds and no "
+                "figures; run.resume() goes on"
+            )
+        return metrics
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all rounds and all tests are done."""
+        return self.folder.read_metrics() is not None
+
+    @property
+    def events(self) -> list[Event]:
+        """All that happened, oldest first (``events.jsonl``)."""
+        return self.folder.events.read()
+
+    def __repr__(self) -> str:
+        base = (self.folder.read_metrics() or {}).get("method", {}).get("base")
+        state = f"round {self.round} of {self.config.rounds}" if base is None else f"base {percent(base)} %"
+        return f"<run {str(self.path)!r}: {self.config.method} on {self.config.data}, {state}>"
+
+    def _repr_html_(self) -> str:
+        """The table of results and the curves, as a notebook shows them."""
+        return run_html(self.folder, repr(self))
+
+    # -------------------------------------------------------------------------------------------- what it learned
+
+    @property
+    def finished(self) -> FinishedRun:
+        """The run's method with its frozen model, loaded when first used, and its prompts after the last round.
+
+        Raises RunError before the first round is finished.
+        """
+        if self._finished is None or self._finished.state.round != self.round:
+            self._finished = FinishedRun.load(self.folder)
+        return self._finished
+
+    def prompt(self, client: int | None = None) -> ClientPrompt:
+        """Return what ``client`` deploys after training; None: what somebody gets who never took part."""
+        self._check_client(client)
+        return self.finished.prompt(client)
+
+    def _check_client(self, client: int | None) -> None:
+        names = self.finished.names
+        if client is not None and client not in names:
+            raise RunError(f"run '{self.path}' has no client {client}; it has {', '.join(map(str, sorted(names)))}")
+
+    # -------------------------------------------------------------------------------------------- what can be done
+
+    def resume(self, rounds: int | None = None, *, progress: bool | Progress = True, **changed: Any) -> Run:
+        """Go on where the run stopped; return it when it is finished.
+
+        Args:
+            rounds: A larger number of rounds than the run has; None: those that are left.
+            progress: Show a progress bar on stderr, or an object that is told what happens.
+            changed: A larger budget (max_calls, max_tokens, max_usd, base_url, api_key_env), or another place to work
+                (engine, actors, ray_address, client_seconds, backbone).
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C. All that was done is saved.
+            BudgetExhausted: What may be spent on a black box is used up. All that was done is saved.
+            PromptFedError: The run cannot go on.
+        """
+        budget = {name: changed.pop(name) for name in BUDGET if name in changed}
+        if unknown := set(changed) - set(PLACE):
+            allowed = ", ".join(("rounds", *PLACE, *BUDGET))
+            raise ConfigError(f"a run cannot go on with another {', '.join(sorted(unknown))}: it may change {allowed}")
+        self._carry_out(progress, rounds=rounds, budget=budget, place=changed)
+        return self
+
+    def _carry_out(
+        self,
+        progress: bool | Progress,
+        *,
+        is_new: bool = False,
+        rounds: int | None = None,
+        budget: Mapping[str, Any] | None = None,
+        place: Mapping[str, Any] | None = None,
+    ) -> None:
+        with live_progress(progress) as teller, stop_on_ctrl_c(teller.note) as should_stop:
+
+            def change(config: RunConfig) -> RunConfig:
+                config = with_place(with_budget(config, budget or {}, self.path), place or {})
+                return config if rounds is None else with_rounds(config, rounds, self.path, teller.note)
+
+            try:
+                carry_out(self.folder, teller, should_stop, change=change, is_new=is_new)
+            except OutOfBudget as stopped:
+                raise BudgetExhausted(
+                    f"{stopped.where}. Saved; run.resume() goes on with a larger max_calls, max_tokens or max_usd"
+                ) from stopped
+            except Interrupted as stopped:
+                raise KeyboardInterrupt(f"stopped: {stopped.where}. Saved; run.resume() goes on") from stopped
+
+    def evaluate(
+        self,
+        data: str | Sequence[str] = (),
+        *,
+        partition: str | None = None,
+        data_root: str | os.PathLike[str] | None = None,
+        progress: bool | Progress = True,
+    ) -> dict[str, dict[str, Any]]:
+        """Score the run's prompts on its own test examples and on those of other ``data``.
+
+        Returns:
+            Data set -> figures of ``zero_shot`` and ``method``. On other data all clients have the shared prompt.
+        """
+        names = [data] if isinstance(data, str) else list(data)
+        changed = {"partition": partition, "data_root": None if data_root is None else os.fspath(data_root)}
+        with live_progress(progress) as teller:
+            return score(self.finished, names, {k: v for k, v in changed.items() if v is not None}, teller)
+
+    def personalize(
+        self,
+        *,
+        alphas: str | Sequence[float] = "0,0.1,...,1",
+        progress: bool | Progress = True,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Fine-tune the shared prompt on every client, and mix the two as its validation examples say.
+
+        Args:
+            alphas: Shares of the client's own prompt to try.
+            progress: Show a progress bar on stderr, or an object that is told what happens.
+            options: method ("finetune" or "none"), lr, epochs, l2_to_global, space ("prompt" or "features").
+
+        Returns:
+            The curve of accuracy over alpha, and each client's choice: what ``personalized/curve.json`` holds.
+        """
+        values = {**options, "alphas": parse_alphas(alphas) if isinstance(alphas, str) else tuple(alphas)}
+        chosen = validate(PersonalizeOptions, values, "personalize option")
+        folder = self.folder
+        with folder.lock(), folder.attach_log(), live_progress(progress) as teller:
+            folder.tidy()
+            finished = self.finished
+            chosen.decided(finished)
+            setup = finished.method.setup
+            experiment = Experiment.build(folder.config, features=setup.features, oracle_for=finished.oracle_for)
+            check_partition(folder.read_json("partition.json"), partition_record(experiment.task), folder.path)
+            experiment.fill_features(teller.features)
+            with self._account(setup.oracle):
+                curve = personalize_run(finished, experiment.task, chosen, teller.personalized)
+            setup.verify_frozen()
+            write_report(folder)
+        return curve
+
+    @contextmanager
+    def _account(self, oracle: Oracle | None) -> Iterator[None]:
+        """Write what a black box is asked inside into the run's ledger, and count it against the budget."""
+        if oracle is None:
+            yield
+            return
+        oracle.keep_in(OracleLedger(self.path / ORACLE_LEDGER))
+        recover_spent(oracle, self.events, has_checkpoints=True, say=log.warning)
+        with oracle.account(stage="personalize"):
+            yield
+
+    def export(
+        self,
+        client: int = 0,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        shared: bool = False,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write ``client``'s prompt as a self-contained bundle, and return its folder.
+
+        Args:
+            client: Whose prompt; its personalised one if there is one.
+            path: The bundle's folder; None: ``bundles/client-K`` in the run's.
+            shared: Leave out all that is the client's own.
+            overwrite: Replace a bundle that is there.
+        """
+        place = self.path / "bundles" / f"client-{client}" if path is None else Path(path)
+        return write_bundle(place, self.finished.bundle(client, shared_only=shared), overwrite=overwrite)
+
+    def report(self) -> Path:
+        """Write ``report.html`` anew, also of an unfinished run, and return its path."""
+        return write_report(self.folder)
+
+
+BUDGET = ("base_url", "api_key_env", "max_calls", "max_tokens", "max_usd")
+"""Options of the oracle that a run may go on with anew: they change nothing of what it computes."""
+PLACE = ("backbone", "engine", "actors", "ray_address", "client_seconds")
+"""Other options of which the same is true: where the clients' work is done."""

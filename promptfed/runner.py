@@ -1,0 +1,145 @@
+"""Carry out a run in its folder: build it, train, test, write the report. The command line and the API both call it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from promptfed.comparison.execute import Comparison
+from promptfed.comparison.plan import Plan
+from promptfed.config import RunConfig
+from promptfed.engines.base import Engine, never
+from promptfed.engines.choose import engine_of
+from promptfed.errors import DiskError, PromptFedError
+from promptfed.experiment import Experiment
+from promptfed.progress import ComparisonProgress, Progress
+from promptfed.report.comparison import write_comparison
+from promptfed.report.html import write_report
+from promptfed.runs.directory import RunDirectory
+from promptfed.runs.journal import note_stop
+from promptfed.stderr_log import TOLD
+from promptfed.threads import load_warning
+from promptfed.training import Interrupted, OutOfBudget, Training
+
+log = logging.getLogger(__name__)
+
+
+def carry_out(
+    folder: RunDirectory,
+    progress: Progress,
+    should_stop: Callable[[], bool] = never,
+    *,
+    change: Callable[[RunConfig], RunConfig] | None = None,
+    is_new: bool = False,
+) -> dict[str, Any]:
+    """Train the run in ``folder`` to its end, from wherever it stands, and write its report.
+
+    Args:
+        folder: The run. It is locked until this returns.
+        progress: Is told what happens.
+        should_stop: Asked after each client; True ends the work, and all that was done is saved.
+        change: Returns the options to go on with. They are kept with the run once it can begin with them.
+        is_new: Remove the folder again if the run cannot begin.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        Interrupted: ``should_stop`` said so, or (OutOfBudget) what may be spent is used up.
+        PromptFedError: The run cannot begin, or cannot go on.
+    """
+    with folder.lock(), folder.attach_log():
+        folder.tidy()
+        config = folder.config if change is None else change(folder.config)
+        with _begun(folder, config, is_new) as (experiment, engine):
+            training = Training(experiment, folder, progress, should_stop, engine=engine)
+            training.check_same_run()  # a run that cannot go on stays as it is
+            if config != folder.config:
+                folder.reconfigure(config)
+            if warning := load_warning(config.threads):
+                log.warning(warning, extra=TOLD)
+                progress.note(f"note: {warning}")
+            for note in experiment.notes:
+                progress.note(f"note: {note}")
+            try:
+                metrics = training.execute()
+            except Interrupted as stopped:
+                why = "its budget is used up: " if isinstance(stopped, OutOfBudget) else "Ctrl-C: "
+                with suppress(DiskError):
+                    note_stop(folder.events, why + stopped.where)
+                raise
+            except PromptFedError as error:
+                with suppress(DiskError):
+                    note_stop(folder.events, f"{type(error).__name__}: {error}")
+                raise
+        write_report(folder)
+    return metrics
+
+
+def carry_out_comparison(
+    plan: Plan, folder: Path, progress: ComparisonProgress, should_stop: Callable[[], bool] = never
+) -> tuple[dict[str, Any], list[Path]]:
+    """Do all runs of ``plan`` in ``folder`` and write its tables, also of what there is when it is asked to stop.
+
+    Returns:
+        What ``comparison.json`` holds, and the files with the tables.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
+    if warning := load_warning(plan.base.threads):
+        progress.note(f"note: {warning}")
+    comparison = Comparison(plan, folder, progress, should_stop)
+    try:
+        summary = comparison.execute()
+    except Interrupted:
+        write_comparison(comparison.summary(), folder)
+        raise
+    return summary, write_comparison(summary, folder)
+
+
+@contextmanager
+def _begun(folder: RunDirectory, config: RunConfig, is_new: bool) -> Iterator[tuple[Experiment, Engine | None]]:
+    """The experiment and the engine of ``config``, until the block is left; a new folder is removed if either fails."""
+    with ExitStack() as stack:
+        try:
+            experiment = Experiment.build(config)
+            experiment.check_feasible()
+            engine = stack.enter_context(engine_of(config))
+        except PromptFedError:
+            if is_new:
+                folder.discard()
+            raise
+        yield experiment, engine
+
+
+@contextmanager
+def stop_on_ctrl_c(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) asks for a clean stop after the current client; a second one is immediate.
+
+    Only the main thread can listen; in another one the result never asks for a stop.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield never
+        return
+    is_asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal is_asked
+        if is_asked:
+            raise KeyboardInterrupt
+        is_asked = True
+        say("stopping after the current client (once more: at once, losing this round) ...")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: is_asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
