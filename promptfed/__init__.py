@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from promptfed.experiment import Experiment
     from promptfed.federation import Federation
     from promptfed.methods.base import METHODS, Method
+    from promptfed.plugins import load_plugin
     from promptfed.prompts import PromptState
     from promptfed.run import Run
 
@@ -39,6 +40,7 @@ __all__ = [
     "compare",
     "load",
     "load_backbone",
+    "load_plugin",
     "load_run",
     "train",
 ]
@@ -60,6 +62,7 @@ _HOMES = {
     "compare": "api",
     "load": "api",
     "load_backbone": "backbones",
+    "load_plugin": "plugins",
     "load_run": "api",
     "train": "api",
 }

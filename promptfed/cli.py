@@ -13,7 +13,7 @@ import typer
 from promptfed.commands import compare, deploy, flower, import_, inspect, listing, personalize, serve, site, train
 from promptfed.commands.empty_paths import refuse_empty_paths
 from promptfed.commands.help_text import build_command
-from promptfed.errors import BudgetExhausted, PromptFedError
+from promptfed.errors import BudgetExhausted, ConfigError, PromptFedError
 from promptfed.printable import printable
 from promptfed.stderr_log import warnings_on_stderr
 
@@ -65,6 +65,15 @@ def start(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the whole traceback of an error (anywhere on the line).")
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin",
+            help="Run this code first: a module or a .py file that adds methods, aggregators, tasks, data or models "
+            "(anywhere on the line, several times).",
+            metavar="MODULE|FILE",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -97,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     try:
         with warnings_on_stderr():
+            words = _without_plugins(words)
             code = refuse_empty_paths(build_command(app))(words, prog_name="promptfed", standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this number, without a word
             raise KeyboardInterrupt
@@ -121,6 +131,29 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"unexpected {type(error).__name__}: {error} (a fault of promptfed's; --debug shows where)")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _without_plugins(words: list[str]) -> list[str]:
+    """Load the plug-ins that ``words`` and the user's own list name, and return the other words.
+
+    Raises ConfigError for one that cannot be loaded.
+    """
+    kept, names, rest = [], [], iter(words)
+    for word in rest:
+        if word == "--plugin":
+            names.append(next(rest, ""))
+        elif word.startswith("--plugin="):
+            names.append(word.removeprefix("--plugin="))
+        else:
+            kept.append(word)
+    if names or os.environ.get("PROMPTFED_PLUGINS"):
+        from promptfed.plugins import load_listed_plugins, load_plugins
+
+        load_listed_plugins()
+        if "" in names:
+            raise ConfigError("--plugin needs a module or a .py file")
+        load_plugins(names)
+    return kept
 
 
 def _open_closed_streams() -> None:

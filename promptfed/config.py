@@ -65,6 +65,9 @@ class RunConfig(BaseModel):
     )
     validate_every: int = Field(1, ge=0, description="rounds between looks at validation data; 0 is never")
     strict: bool = Field(False, description="stop at an unreadable image instead of skipping it")
+    plugins: dict[str, str] = Field(
+        default_factory=dict, description="plug-ins that were loaded, and the SHA-256 of each: compared, never imported"
+    )
     method_options: Options = Field(default_factory=dict)
     aggregator_options: Options = Field(default_factory=dict)
     task_options: Options = Field(default_factory=dict)

@@ -31,6 +31,7 @@ from promptfed.methods.base import METHODS, Method, Setup
 from promptfed.methods.build import build_method, check_model_fits
 from promptfed.methods.class_lengths import check_class_lengths
 from promptfed.methods.initial_words import check_initial_words
+from promptfed.plugins import check_plugins, loaded_plugins
 from promptfed.printable import printable
 from promptfed.stderr_log import TOLD
 from promptfed.tasks import TASKS
@@ -61,6 +62,8 @@ def resolve(config: RunConfig) -> RunConfig:
 
     Raises ConfigError for an unknown task, method or aggregator, and for options they do not have.
     """
+    warn_of_plugins(config)
+    config = config.model_copy(update={"plugins": loaded_plugins()})
     task = TASKS[config.task]
     config = config.model_copy(update=_task_defaults(config, task))
     method = METHODS[config.method]
@@ -95,6 +98,12 @@ def resolve(config: RunConfig) -> RunConfig:
     config = config.model_copy(update={"aggregator": name, **sections})
     check_engine(config)
     return config.model_copy(update=_absolute_paths(config))
+
+
+def warn_of_plugins(config: RunConfig, what: str = "the config") -> None:
+    """Warn of plug-ins that are not what they were. Raises ConfigError for one that is not loaded."""
+    for line in check_plugins(config.plugins, what):
+        log.warning(line)
 
 
 def _task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
@@ -190,6 +199,7 @@ class Experiment:
         ``features``: a store of the very backbone that ``config`` names, to be used instead; ``oracle_for``: how to
         come by the oracle for a task of that form, instead of loading it. ``task``: the data, already dealt out.
         """
+        warn_of_plugins(config, "the run")
         if task is None and like is not None and _agree(config, like.config, TASK_OPTIONS):
             task = like.task
         if task is None:

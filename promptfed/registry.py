@@ -1,46 +1,100 @@
-"""Find things by name: one decorator registers, one lookup finds or names the nearest."""
+"""Find things by name: one decorator registers, one lookup finds or names the nearest.
+
+A registry is filled from promptfed's own modules, from the entry points of installed packages, and from whatever else
+the user imports or names with ``--plugin`` (``promptfed.plugins``).
+"""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from promptfed.errors import unknown_name
+from promptfed.errors import reason, unknown_name
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+FILE_MODULE = "promptfed_plugin_"
+"""How the module of a file begins that was named as a plug-in; its stem and a digest follow."""
 
 
 class Registry(Generic[T]):
-    """Names of one ``kind`` ("method", "aggregator"), filled when the modules of ``packages`` are first imported."""
+    """Names of one ``kind`` ("method", "aggregator"), filled when one is first asked for.
 
-    def __init__(self, kind: str, *packages: str) -> None:
-        self.kind, self.packages = kind, packages
+    Args:
+        kind: What is registered, for messages.
+        packages: Own packages, every module of which is imported.
+        group: Entry-point group by which installed packages add to it; empty: none.
+        required: Attributes that everything registered has.
+    """
+
+    def __init__(self, kind: str, *packages: str, group: str = "", required: tuple[str, ...] = ()) -> None:
+        self.kind, self.packages, self.group, self.required = kind, packages, group, required
+        self.failures: dict[str, str] = {}
+        """Module or entry point -> why it cannot be imported."""
         self._found: dict[str, T] = {}
-        self._scanned = False
+        self._scanned = self._scanning = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator. Raises ValueError if ``name`` is taken: a silent second one would hide the first."""
+        """Decorator. Raises ValueError if ``name`` is taken, because a silent second one would hide the first, or if
+        the thing lacks an attribute."""
 
         def add(thing: T) -> T:
             if name in self._found:
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
+            if missing := [attribute for attribute in self.required if not hasattr(thing, attribute)]:
+                raise ValueError(f"{self.kind} '{name}' lacks {', '.join(missing)}")
             self._found[name] = thing
             return thing
 
         return add
 
+    def origin(self, name: str) -> str:
+        """Return the top-level package, module or file that ``name`` comes from."""
+        module = str(getattr(self[name], "__module__", "")).partition(".")[0]
+        if not module.startswith(FILE_MODULE):
+            return module
+        return module.removeprefix(FILE_MODULE).rpartition("_")[0] + ".py"
+
     def _scan(self) -> None:
-        if not self._scanned:
-            self._scanned = True
+        if self._scanned or self._scanning:
+            return
+        self._scanning = True
+        try:
             for package in self.packages:
                 for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-                    importlib.import_module(f"{package}.{module.name}")
+                    name = f"{package}.{module.name}"
+                    self._guarded(name, lambda name=name: importlib.import_module(name))  # type: ignore[misc]
+            if self.group:
+                for point in entry_points(group=self.group):
+                    self._guarded(f"entry point {point.name} = {point.value}", lambda point=point: self._add(point))  # type: ignore[misc]
+        finally:
+            self._scanning = False
+        self._scanned = True
+
+    def _add(self, point: object) -> None:
+        thing = point.load()  # type: ignore[attr-defined]
+        if thing not in self._found.values():  # loading it may have registered it already
+            self.register(point.name)(thing)  # type: ignore[attr-defined]
+
+    def _guarded(self, name: str, load: Callable[[], object]) -> None:
+        """Call ``load``; if it fails, name it and leave the rest alive."""
+        try:
+            load()
+        except Exception as error:  # whatever a stranger's module raises
+            self.failures[name] = f"{type(error).__name__}: {reason(error)}"
+            log.warning("%s cannot be imported, so its %ss are missing: %s", name, self.kind, self.failures[name])
 
     def __iter__(self) -> Iterator[str]:
         self._scan()
         return iter(sorted(self._found))
+
+    def __contains__(self, name: object) -> bool:
+        self._scan()
+        return name in self._found
 
     def __getitem__(self, name: str) -> T:
         """Raises ConfigError, naming the nearest known name, if ``name`` is not registered."""

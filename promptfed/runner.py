@@ -17,7 +17,8 @@ from promptfed.config import RunConfig
 from promptfed.engines.base import Engine, never
 from promptfed.engines.choose import engine_of
 from promptfed.errors import DiskError, PromptFedError
-from promptfed.experiment import Experiment
+from promptfed.experiment import Experiment, warn_of_plugins
+from promptfed.printable import printable
 from promptfed.progress import ComparisonProgress, Progress
 from promptfed.report.comparison import write_comparison
 from promptfed.report.html import write_report
@@ -56,6 +57,7 @@ def carry_out(
     """
     with folder.lock(), folder.attach_log():
         folder.tidy()
+        warn_of_plugins(folder.config, f"run '{printable(folder.path)}'")
         config = folder.config if change is None else change(folder.config)
         with _begun(folder, config, is_new) as (experiment, engine):
             training = Training(experiment, folder, progress, should_stop, engine=engine)

@@ -52,4 +52,4 @@ class Task(ABC):
         """
 
 
-TASKS: Registry[type[Task]] = Registry("task", "promptfed.tasks")
+TASKS: Registry[type[Task]] = Registry("task", "promptfed.tasks", group="promptfed.tasks")

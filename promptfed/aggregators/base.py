@@ -71,7 +71,7 @@ class Wrapped(Aggregator):
         return self.inner.apply(shared, updates, server)
 
 
-AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator", "promptfed.aggregators")
+AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator", "promptfed.aggregators", group="promptfed.aggregators")
 
 
 def build_aggregator(name: str, options: Mapping[str, Any]) -> Aggregator:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from promptfed.backbones.base import Backbone
 from promptfed.errors import unknown_name
+from promptfed.registry import Registry
 
 BACKBONES = {
     "tiny": "a small CLIP for icons, bundled with promptfed; no network (default)",
@@ -11,6 +14,10 @@ BACKBONES = {
     "open_clip:MODEL/WEIGHTS": "a causal CLIP of open_clip, such as open_clip:ViT-B-16/openai, or a checkpoint's path",
 }
 """Name -> what it is, for ``promptfed list backbones``."""
+LoadBackbone = Callable[..., Backbone]
+"""``load(rest, *, device, precision)``: the backbone that is called ``kind`` or ``kind:rest``."""
+MODELS: Registry[LoadBackbone] = Registry("backbone", group="promptfed.models")
+"""Kinds of other packages, and of plug-ins."""
 
 
 def load_backbone(name: str, *, device: str = "cpu", precision: str = "float32") -> Backbone:
@@ -30,4 +37,7 @@ def load_backbone(name: str, *, device: str = "cpu", precision: str = "float32")
         from promptfed.backbones.openclip import load_openclip
 
         return load_openclip(name, device=device, precision=precision)
-    raise unknown_name("backbone", name, BACKBONES)
+    kind, _, rest = name.partition(":")
+    if kind in MODELS:
+        return MODELS[kind](rest, device=device, precision=precision)
+    raise unknown_name("backbone", name, [*BACKBONES, *MODELS])

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from promptfed.methods.base import Method
+    from promptfed.registry import Registry
 
-KINDS = ("methods", "backbones", "oracles", "tasks", "aggregators", "runs")
+KINDS = ("methods", "backbones", "oracles", "tasks", "sources", "aggregators", "runs")
 FIGURES = ("local", "base", "new", "hm")
+OWN = "promptfed"
 WIDE = 110
 """Columns of a terminal from which on runs show their method, model and data too."""
 
@@ -35,20 +37,28 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
     if kind == "methods":
         from promptfed.methods.base import METHODS
 
-        return {name: _method(METHODS[name]) for name in METHODS}
+        return {name: _method(name, METHODS[name]) for name in METHODS}
     if kind == "aggregators":
         from promptfed.aggregators.base import AGGREGATORS
 
-        return {name: {"about": _about(AGGREGATORS[name]), "options": _fields(AGGREGATORS[name].Config)}
-                for name in AGGREGATORS}  # fmt: skip
+        return {name: _described(AGGREGATORS, name) for name in AGGREGATORS}
     if kind == "tasks":
         from promptfed.tasks import TASKS
 
-        return {name: {"about": _about(TASKS[name]), "options": _fields(TASKS[name].Config)} for name in TASKS}
+        return {name: _described(TASKS, name) for name in TASKS}
     if kind == "backbones":
-        from promptfed.backbones import BACKBONES
+        from promptfed.backbones import BACKBONES, MODELS
 
-        return {name: {"about": about} for name, about in BACKBONES.items()}
+        return {name: {"about": about} for name, about in BACKBONES.items()} | {
+            name: {"about": _about(MODELS[name]), "origin": MODELS.origin(name)} for name in MODELS
+        }
+    if kind == "sources":
+        from promptfed.tasks.sources import KINDS as BUILT_IN
+        from promptfed.tasks.sources import SOURCES, maker_of
+
+        return {form: {"about": _about(maker_of(name))} for name, (_, form) in BUILT_IN.items()} | {
+            name: {"about": _about(SOURCES[name]), "origin": SOURCES.origin(name)} for name in SOURCES
+        }
     if kind == "oracles":
         from promptfed.blackbox.backends import ORACLES
 
@@ -56,10 +66,12 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
     raise unknown_name("kind", kind, KINDS)
 
 
-def _method(kind: type[Method]) -> dict[str, Any]:
+def _method(name: str, kind: type[Method]) -> dict[str, Any]:
     from promptfed.experiment import DEFAULT_AGGREGATORS
+    from promptfed.methods.base import METHODS
 
     return {
+        "origin": METHODS.origin(name),
         "name": kind.name,
         "paper": kind.paper,
         "about": _about(kind),
@@ -106,6 +118,17 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
             except PromptFedError as error:
                 found[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
     return found
+
+
+def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
+    kind = registry[name]
+    return {"about": _about(kind), "origin": registry.origin(name), "options": _fields(kind.Config)}
+
+
+def _labelled(name: str, row: Mapping[str, Any]) -> str:
+    """``name``, with the package that it comes from if that is not promptfed."""
+    origin = row.get("origin", OWN)
+    return name if origin == OWN else f"{name} ({printable(origin)})"
 
 
 def _about(thing: Any) -> str:
@@ -178,7 +201,7 @@ def _print_descriptions(console: Console, kind: str, rows: Mapping[str, Mapping[
     table.add_column(kind.removesuffix("s"), no_wrap=True)
     table.add_column("what it is", overflow="fold")
     for name, row in rows.items():
-        table.add_row(name, Text(row["about"]))  # Text, not markup: square brackets are meant
+        table.add_row(_labelled(name, row), Text(row["about"]))  # Text, not markup: square brackets are meant
     console.print(table)
 
 
@@ -193,7 +216,8 @@ def _print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with
     table.add_column("aggregator", no_wrap=True)
     for method, row in rows.items():
         access = "any model" if row["access"] == "any" else row["access"]
-        table.add_row(method, row["name"], access, *(_traffic_cells(row) if with_bytes else ()), row["aggregator"])
+        traffic = _traffic_cells(row) if with_bytes else ()
+        table.add_row(_labelled(method, row), row["name"], access, *traffic, row["aggregator"])
     console.print(table)
     sizes = "up, down: bytes that a client sends and is sent in a round. " if with_bytes else ""
     console.print(f"{sizes}promptfed list methods NAME shows all about one.", highlight=False)

@@ -190,7 +190,7 @@ def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
 def _what_counts(config: RunConfig) -> dict[str, Any]:
     """The options without what an oracle may be spent on, and without where work runs: one may go on with more, or
     elsewhere."""
-    found = config.model_dump(mode="json", exclude={"engine", "actors", "ray_address"})
+    found = config.model_dump(mode="json", exclude={"engine", "actors", "ray_address", "plugins"})
     limits = ("max_calls", "max_tokens", "max_usd")
     found["oracle_options"] = {name: v for name, v in found["oracle_options"].items() if name not in limits}
     return found

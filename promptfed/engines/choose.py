@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from promptfed.config import RunConfig
 from promptfed.engines.base import Engine
 from promptfed.engines.worker import Worker
 from promptfed.errors import ConfigError
+from promptfed.plugins import load_plugins, loaded_plugins
 from promptfed.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ class ExperimentBuilder:
     """Builds, in whatever process, what the work of a run needs."""
 
     config: RunConfig
+    plugins: tuple[str, ...] = field(default_factory=lambda: tuple(loaded_plugins()))
+    """Those of the process that begins the run: its actors are the same user's."""
 
     def __call__(self) -> ExperimentWorkplace:
         from promptfed.experiment import Experiment
 
+        load_plugins(self.plugins)
         return ExperimentWorkplace(Experiment.build(self.config))
 
 

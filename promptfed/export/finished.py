@@ -17,7 +17,7 @@ from promptfed.blackbox.oracle import Oracle
 from promptfed.config import RunConfig
 from promptfed.deployment.messages import TICKET
 from promptfed.errors import RunError
-from promptfed.experiment import oracle_of
+from promptfed.experiment import oracle_of, warn_of_plugins
 from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.origin import origin_of
@@ -59,6 +59,7 @@ class FinishedRun:
         for line in check_passport(run):
             log.warning(line)
         config, table = run.config, run.read_json("partition.json")
+        warn_of_plugins(config, f"run '{printable(run.path)}'")
         saved = load_checkpoint(run.stage_folder(config.method, is_baseline=False), fall_back=False)
         if table is None or saved is None or saved[0].round == 0:
             raise RunError(

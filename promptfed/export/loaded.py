@@ -13,7 +13,10 @@ from promptfed.errors import ConfigError
 from promptfed.export.blackbox_bundle import load_bundles_oracle, read_blackbox_bundle
 from promptfed.export.blackbox_predict import BlackBoxPredictor
 from promptfed.export.bundle import check_named_backbone, is_for_black_box, read_bundle
+from promptfed.export.folder import raw_config
 from promptfed.export.predict import Prediction, Predictor
+from promptfed.methods.base import METHODS
+from promptfed.printable import printable
 
 EXAMPLE_KINDS = {"texts": "text", "questions": "question"}
 """Of a bundle -> what one example is called; an image is called by its path."""
@@ -97,7 +100,14 @@ def load_bundle(
     """
     folder = Path(path)
     changed = {name: value for name, value in changed.items() if value is not None}
-    if is_for_black_box(folder):
+    is_black_box, config = is_for_black_box(folder), raw_config(folder)
+    method = str(config.get("method")) if isinstance(config, dict) else ""
+    if method and method not in METHODS:
+        raise ConfigError(
+            f"bundle '{printable(folder)}' was made with method '{printable(method)}', which is not installed: "
+            "name the plug-in that has it by --plugin"
+        )
+    if is_black_box:
         if backbone is not None:
             raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
         sealed = read_blackbox_bundle(folder)

@@ -245,4 +245,10 @@ def mixed_features(general: Tensor, own: Tensor, alpha: float) -> Tensor:
     return F.normalize(torch.lerp(general, own, alpha), dim=-1)
 
 
-METHODS: Registry[type[Method]] = Registry("method", "promptfed.methods", "promptfed.blackbox.methods")
+METHODS: Registry[type[Method]] = Registry(
+    "method",
+    "promptfed.methods",
+    "promptfed.blackbox.methods",
+    group="promptfed.methods",
+    required=("name", "paper", "trains"),
+)

@@ -18,7 +18,7 @@ from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.events import Event, EventLog
 
 log = logging.getLogger(__name__)
-MAY_CHANGE = frozenset({"engine", "actors", "ray_address", "client_seconds", "rounds", "threads", "device"})
+MAY_CHANGE = frozenset({"engine", "actors", "ray_address", "client_seconds", "rounds", "threads", "device", "plugins"})
 """Options with which a run may go on that it was not begun with."""
 ORACLE_MAY_CHANGE = frozenset({"api_key_env", "max_calls", "max_tokens", "max_usd", "base_url"})
 """Of a black box: its limits, and where it is asked; which model it is, is compared by its fingerprint."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.registry import Registry
 from promptfed.tasks.sources.base import Source, TextItem
 from promptfed.tasks.sources.class_names import check_names
 from promptfed.tasks.sources.duplicates import without_duplicates
@@ -19,6 +21,10 @@ KINDS = {
     "coop": ("coop", "coop:NAME"),
 }
 """Kind -> the module with its ``source`` function, and how a user writes it."""
+MakeSource = Callable[..., Source]
+"""``make(rest, *, data_root, strict)``: the source of ``kind:rest``."""
+SOURCES: Registry[MakeSource] = Registry("data source", group="promptfed.sources")
+"""Kinds of other packages, and of plug-ins."""
 
 
 def load_source(data: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
@@ -28,15 +34,24 @@ def load_source(data: str, *, data_root: Path | None = None, strict: bool = Fals
     two classes or a class without a readable image, or (with ``strict``) if any image cannot be decoded.
     """
     kind, _, rest = data.partition(":")
+    if kind not in KINDS and kind in SOURCES:
+        return checked(maker_of(kind)(rest, data_root=data_root, strict=strict), strict=strict)
     if kind not in KINDS:
         near = f" If '{data}' is a folder, write folder:{data}." if Path(data).expanduser().is_dir() else ""
-        raise ConfigError(f"{unknown_name('data source', kind, [form for _, form in KINDS.values()])}{near}")
-    module, form = KINDS[kind]
+        forms = [*(form for _, form in KINDS.values()), *SOURCES]
+        raise ConfigError(f"{unknown_name('data source', kind, forms)}{near}")
+    _, form = KINDS[kind]
     if not rest and ":" in form:
         raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
-    make = importlib.import_module(f"{__name__}.{module}").source
-    source: Source = make(rest, data_root=data_root, strict=strict)
-    return checked(source, strict=strict)
+    return checked(maker_of(kind)(rest, data_root=data_root, strict=strict), strict=strict)
+
+
+def maker_of(kind: str) -> MakeSource:
+    """Return the function that makes sources of ``kind``, built in or registered."""
+    if kind not in KINDS:
+        return SOURCES[kind]
+    make: MakeSource = importlib.import_module(f"{__name__}.{KINDS[kind][0]}").source
+    return make
 
 
 def checked(source: Source, *, strict: bool = False) -> Source:

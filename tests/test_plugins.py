@@ -1,0 +1,201 @@
+"""Other people's code: it runs if the user named it, in every process of the run, and never for a file's sake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptfed import plugins
+from promptfed.errors import ConfigError
+
+CODE = '''
+from promptfed.aggregators.base import AGGREGATORS
+from promptfed.aggregators.mean import Mean
+from promptfed.backbones import MODELS, load_backbone
+from promptfed.methods.base import METHODS
+from promptfed.methods.promptfl import PromptFL
+from promptfed.tasks import TASKS
+from promptfed.tasks.clip_fewshot import ClipFewshot
+from promptfed.tasks.sources import SOURCES
+from promptfed.tasks.sources.icon_source import source
+
+
+@METHODS.register("halved")
+class Halved(PromptFL):
+    """Sends half of the way that PromptFL goes."""
+
+    name, paper = "Halved", "none"
+
+    def conclude(self, trained, broadcast, data, personal):
+        sent, kept = super().conclude(trained, broadcast, data, personal)
+        return 0.5 * sent + 0.5 * broadcast.shared, kept
+
+
+@AGGREGATORS.register("again")
+class Again(Mean):
+    """The mean, again."""
+
+
+@TASKS.register("icons-again")
+class IconsAgain(ClipFewshot):
+    """Icons, again."""
+
+
+@SOURCES.register("drawn")
+def drawn(rest, *, data_root=None, strict=False):
+    """Drawn icons."""
+    return source(rest)
+
+
+@MODELS.register("small")
+def small(rest, *, device, precision):
+    """The bundled model, again."""
+    return load_backbone("tiny", device=device, precision=precision)
+'''
+FIVE = (
+    *(
+        "--task",
+        "icons-again",
+        "--method",
+        "halved",
+        "--aggregator",
+        "again",
+        "--data",
+        "drawn:",
+        "--backbone",
+        "small",
+    ),
+    *("--rounds", "1", "--shots", "1", "--clients", "2", "--threads", "1", "--baselines", "none"),
+    *("--partition", "dirichlet", "--set", "task.test_per_class=2", "--set", "task.val_shots=1"),
+)
+
+
+@pytest.fixture(scope="session")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plugin") / "mine.py"
+    path.write_text(CODE)
+    return path
+
+
+def promptfed(*words: object, code: int = 0, **environment: str) -> str:
+    """What the command prints, in a process of its own: a plug-in stays with the process that loaded it."""
+    import os
+
+    command = [sys.executable, "-P", "-m", "promptfed", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def run(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plugged") / "run"
+    promptfed("train", *FIVE, "--run", folder, "--plugin", plugin, "--quiet")
+    return folder
+
+
+def sha256(run: Path) -> str:
+    digest: str = json.loads((run / "metrics.json").read_text())["prompt_sha256"]
+    return digest
+
+
+@pytest.mark.slow
+def test_five_kinds_of_one_file_work_together_and_are_listed(run: Path, plugin: Path) -> None:
+    assert len(sha256(run)) == 64
+    for kind, name in (
+        ("methods", "halved"), ("aggregators", "again"), ("tasks", "icons-again"), ("sources", "drawn"),
+        ("backbones", "small"),
+    ):  # fmt: skip
+        page = promptfed("list", kind, "--plugin", plugin, "--no-bytes")
+        assert f"{name} (mine.py)" in page
+        assert f"{name} (mine.py)" not in promptfed("list", kind, "--no-bytes")
+
+
+@pytest.mark.slow
+def test_code_runs_only_where_the_user_says_so(run: Path, plugin: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    for words in (("export", run, "--client", "0", "--out", bundle), ("train", "--resume", run, "--rounds", "2")):
+        assert f"runs only if you say so: add --plugin {plugin}" in promptfed(*words, code=2)
+    promptfed("export", run, "--client", "0", "--out", bundle, f"--plugin={plugin}")
+    picture = tmp_path / "picture.png"
+    from PIL import Image
+
+    Image.radial_gradient("L").convert("RGB").save(picture)
+    assert "name the plug-in that has it by --plugin" in promptfed("predict", bundle, picture, code=2)
+    assert "%" in promptfed("--plugin", plugin, "predict", bundle, picture)
+
+
+def test_a_stranger_s_config_names_a_plug_in_in_vain(tmp_path: Path) -> None:
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "config.yaml").write_text(json.dumps({"plugins": {str(evil): "0" * 64}, "rounds": 1}))
+    said = promptfed("train", "--config", tmp_path / "config.yaml", "--run", tmp_path / "run", code=2)
+    assert "runs only if you say so" in said
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_other_code_under_the_name_is_said(run: Path, plugin: Path, tmp_path: Path) -> None:
+    before = plugin.read_text()
+    try:
+        plugin.write_text(before + "\n# changed\n")
+        said = promptfed("export", run, "--client", "0", "--out", tmp_path / "bundle", "--plugin", plugin)
+    finally:
+        plugin.write_text(before)
+    assert f"plug-in {plugin} is not the code that run '{run}' was made with" in said
+
+
+@pytest.mark.slow
+def test_the_user_s_own_list(run: Path, plugin: Path, tmp_path: Path) -> None:
+    (tmp_path / "plugins.txt").write_text(f"# mine\n{plugin}\n\n")
+    listed = {"PROMPTFED_PLUGINS": str(tmp_path / "plugins.txt")}
+    assert "halved (mine.py)" in promptfed("list", "methods", "--no-bytes", **listed)
+    missing = {"PROMPTFED_PLUGINS": str(tmp_path / "none.txt")}
+    assert "cannot read PROMPTFED_PLUGINS" in promptfed("list", "tasks", code=2, **missing)
+
+
+@pytest.mark.slow
+def test_ray_s_actors_have_it_too(run: Path, plugin: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    ray = ("--engine", "ray", "--actors", "1")
+    promptfed("train", *FIVE, *ray, "--run", tmp_path / "ray", "--plugin", plugin, "--quiet")
+    assert sha256(tmp_path / "ray") == sha256(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "why"),
+    [
+        ("none.py", None, "is no file"),
+        ("no_such_module_here", None, "no module that Python finds"),
+        ("broken.py", "import no_such_module_here", "cannot be loaded: No module named"),
+        ("wrong.py", "1 / 0", "ZeroDivisionError: division by zero"),
+        ("twice.py", "from promptfed.aggregators.base import AGGREGATORS\nAGGREGATORS['mean']\n"
+                     "AGGREGATORS.register('mean')(int)", "'mean' is registered twice"),
+        ("bare.py", "from promptfed.methods.base import METHODS\nMETHODS.register('bare')(int)", "lacks name, paper"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, name: str, code: str | None, why: str) -> None:
+    if code is not None:
+        (tmp_path / name).write_text(code)
+    before = dict(plugins._loaded)
+    with pytest.raises(ConfigError, match=why) as error:
+        plugins.load_plugin(str(tmp_path / name) if name.endswith(".py") else name)
+    assert "\n" not in str(error.value)
+    assert plugins._loaded == before
+
+
+def test_twice_is_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_loaded", {})
+    (tmp_path / "one.py").write_text("import builtins\nbuiltins.counted = getattr(builtins, 'counted', 0) + 1")
+    import builtins
+
+    for path in (tmp_path / "one.py", str(tmp_path / "." / "one.py")):
+        plugins.load_plugin(path)
+    counted: Any = builtins.counted  # type: ignore[attr-defined]
+    assert counted == 1
+    assert list(plugins.loaded_plugins()) == [str(tmp_path / "one.py")]
