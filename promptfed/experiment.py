@@ -183,6 +183,8 @@ class Experiment:
     config: RunConfig
     task: FederatedTask
     setup: Setup
+    given: tuple[str, ...] = ()
+    """What was handed over as a value (task, features, oracle) and cannot be made anew from ``config``."""
 
     @classmethod
     def build(
@@ -200,6 +202,8 @@ class Experiment:
         come by the oracle for a task of that form, instead of loading it. ``task``: the data, already dealt out.
         """
         warn_of_plugins(config, "the run")
+        values = {"task": task, "features": features, "oracle": oracle_for}
+        given = tuple(name for name, value in values.items() if value is not None)
         if task is None and like is not None and _agree(config, like.config, TASK_OPTIONS):
             task = like.task
         if task is None:
@@ -232,7 +236,7 @@ class Experiment:
             domains=task.domains,
             oracle=oracle,
         )
-        built = cls(config, task, setup)
+        built = cls(config, task, setup, given)
         built.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
         built.check_class_names()
         return built
@@ -323,7 +327,14 @@ class Experiment:
 
         Baselines are merged (zero-shot's template scores) or not at all: the run's aggregator is not theirs, and they
         are what a reliable federation would reach, without simulated drop-outs and time limit.
+
+        Raises ConfigError if ``engine`` would train on other data, or ask another model, than this experiment has.
         """
+        if engine is not None and engine.builds_from_config and self.given:
+            raise ConfigError(
+                f"engine '{self.config.engine}' makes everything anew from the run's options, in processes of its own, "
+                f"and would not have the {' and '.join(self.given)} that was given: use engine 'local'"
+            )
         config, stage = self.config, stage or self.config.method
         own = stage == config.method
         method = self.method(stage)

@@ -21,6 +21,9 @@ def never() -> bool:
 class Engine(ABC):
     """Runs the jobs of one round."""
 
+    builds_from_config: bool = False
+    """Whether its processes make task and model anew from the run's options: what was given by value is not theirs."""
+
     @abstractmethod
     def run_round(
         self,

@@ -87,7 +87,7 @@ def _ray_engine(config: RunConfig) -> Engine:
 
     from promptfed.engines.ray import RayEngine
 
-    return RayEngine(
+    engine = RayEngine(
         ExperimentBuilder(config),
         actors=config.actors,
         address=config.ray_address,
@@ -95,3 +95,5 @@ def _ray_engine(config: RunConfig) -> Engine:
         client_seconds=config.client_seconds,
         on_gpu=config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()),
     )
+    engine.builds_from_config = True
+    return engine
