@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,50 +14,9 @@ import pytest
 from promptfed import plugins
 from promptfed.errors import ConfigError
 
-CODE = '''
-from promptfed.aggregators.base import AGGREGATORS
-from promptfed.aggregators.mean import Mean
-from promptfed.backbones import MODELS, load_backbone
-from promptfed.methods.base import METHODS
-from promptfed.methods.promptfl import PromptFL
-from promptfed.tasks import TASKS
-from promptfed.tasks.clip_fewshot import ClipFewshot
-from promptfed.tasks.sources import SOURCES
-from promptfed.tasks.sources.icon_source import source
-
-
-@METHODS.register("halved")
-class Halved(PromptFL):
-    """Sends half of the way that PromptFL goes."""
-
-    name, paper = "Halved", "none"
-
-    def conclude(self, trained, broadcast, data, personal):
-        sent, kept = super().conclude(trained, broadcast, data, personal)
-        return 0.5 * sent + 0.5 * broadcast.shared, kept
-
-
-@AGGREGATORS.register("again")
-class Again(Mean):
-    """The mean, again."""
-
-
-@TASKS.register("icons-again")
-class IconsAgain(ClipFewshot):
-    """Icons, again."""
-
-
-@SOURCES.register("drawn")
-def drawn(rest, *, data_root=None, strict=False):
-    """Drawn icons."""
-    return source(rest)
-
-
-@MODELS.register("small")
-def small(rest, *, device, precision):
-    """The bundled model, again."""
-    return load_backbone("tiny", device=device, precision=precision)
-'''
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+CODE = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)[0]
+"""Of a file with one plug-in of each kind."""
 FIVE = (
     *(
         "--task",
