@@ -116,7 +116,7 @@ class Federation:
         """Merge the good ones of all of a round's ``replies``; those that do not go with the others are refused."""
         round = state.round + 1
         updates = {reply.client: reply.update for reply in replies if not reply.failure}
-        bad = outliers(list(updates.values()), sent) if updates else {}
+        bad = outliers(list(updates.values()), sent, self.server.config.longest) if updates else {}
         good = [update for client, update in updates.items() if client not in bad]
         incidents, shared, server = [], state.shared, state.server
         needed = math.ceil(self.quorum * len(replies) - 1e-9)  # 0.07 * 100 is a little more than 7

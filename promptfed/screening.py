@@ -30,6 +30,8 @@ MOST_VALUES = 10**6
 LONGEST_FAILURE = 1000
 OUTLIER_RATIO = 1e6
 """An update whose change is so many times the round's median change is refused."""
+FEWEST_TO_FILTER = 3
+"""Updates from which on the median change says what is usual; of two, either may be the odd one."""
 SMALLEST_SCALE = 1e-3
 """A median change, or a prompt, shorter than this counts as this long, so that a round in which most changed nothing
 refuses nobody who did."""
@@ -162,8 +164,13 @@ def _emptied(reply: Reply, failure: str) -> Reply:
 # ------------------------------------------------------------------------------------------------- a round's updates
 
 
-def outliers(updates: Sequence[Update], sent: Mapping[int, PromptState]) -> dict[int, str]:
+def outliers(
+    updates: Sequence[Update], sent: Mapping[int, PromptState], longest: float | None = None
+) -> dict[int, str]:
     """Client -> why its update must not be merged, for those whose change is beyond all measure.
+
+    ``longest``: refuse also a change that is so many times the median change of three updates or more, however short
+    that is (norm filtering).
 
     The measure is the median length of the round's changes (of an even number, the shorter of the two in the middle),
     but at least the length of the prompt that was sent: near convergence changes are short, and a client with something
@@ -174,11 +181,18 @@ def outliers(updates: Sequence[Update], sent: Mapping[int, PromptState]) -> dict
     prompts = [_length({n: t for n, t in sent[u.client].items() if n in u.shared}) for u in updates]
     typical = lower_median(list(lengths.values())) if len(updates) > 1 else 1.0
     scale = max(typical, lower_median(prompts), SMALLEST_SCALE)
-    return {
+    found = {
         client: f"a change {length / scale:.0e} times as long as is usual"
         for client, length in lengths.items()
         if length > OUTLIER_RATIO * scale
     }
+    if longest is None or len(updates) < FEWEST_TO_FILTER or not typical:
+        return found
+    return {
+        client: f"a change {length / typical:.1f} times as long as the round's median, where {longest:g} is allowed"
+        for client, length in lengths.items()
+        if length > longest * typical and client not in found
+    } | found
 
 
 def lower_median(values: Sequence[float]) -> float:

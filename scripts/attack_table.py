@@ -18,10 +18,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 
 from promptfed.aggregators.base import AGGREGATORS, build_aggregator
 from promptfed.attacks.vector import ATTACKS, poisoned
@@ -39,7 +40,8 @@ ROBUST = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "n
 """Rules that are meant to withstand malicious clients."""
 POINTS = 2.0
 """So much less accuracy than without the attack is withstood."""
-CLEAN = "none"
+CLEAN, ABSENT = "none", "absent"
+"""Without an attack; and without the clients that would attack, whose data nobody else has."""
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "aggregators.md"
 BEGIN, END = "<!-- scripts/attack_table.py -->", "<!-- end -->"
 
@@ -67,16 +69,38 @@ class Row:
 
 
 def run_attacks(
-    rules: Iterable[str] | None = None, attacks: Iterable[str] | None = None, rounds: int = ROUNDS
+    rules: Iterable[str] | None = None,
+    attacks: Iterable[str] | None = None,
+    rounds: int = ROUNDS,
+    seeds: int = 1,
 ) -> list[Row]:
-    """One row for each rule and attack, by default all of both; ``CLEAN`` is an attack too, and comes first."""
+    """One row for each rule and attack, by default all of both; ``CLEAN`` is an attack too, and comes first.
+
+    An accuracy is the mean over ``seeds`` seeds, each of which trains and deals out the data anew.
+    """
     rows = []
     with torch_threads(1), _quiet():
         for rule in rules or tuple(AGGREGATORS):
-            clean = _attacked(rule, CLEAN, rounds, None)
+            clean = _mean([_attacked(rule, CLEAN, rounds, seed) for seed in range(seeds)], None)
             rows.append(clean)
-            rows += [_attacked(rule, attack, rounds, clean.accuracy) for attack in attacks or tuple(ATTACKS)]
+            for attack in attacks or tuple(ATTACKS):
+                each = [_attacked(rule, attack, rounds, seed) for seed in range(seeds)]
+                rows.append(_mean(each, clean.accuracy))
     return rows
+
+
+def _mean(rows: Sequence[Row], clean: float | None) -> Row:
+    """The mean of ``rows``, one a seed; ``clean`` is the mean without the attack, None if these are without."""
+    accuracy = fmean(row.accuracy for row in rows)
+    error = next((row.error for row in rows if row.error), "")
+    return replace(
+        rows[0],
+        accuracy=accuracy,
+        clean=accuracy if clean is None else clean,
+        refused=sum(row.refused for row in rows),
+        finite=all(row.finite for row in rows),
+        error=error,
+    )
 
 
 @contextmanager
@@ -92,23 +116,24 @@ def _quiet() -> Iterator[None]:
 
 
 @cache
-def _experiment(rounds: int) -> Experiment:
-    experiment = Experiment.build(resolve(build_config({"clients": CLIENTS, "rounds": rounds})))
+def _experiment(rounds: int, seed: int) -> Experiment:
+    options = {"clients": CLIENTS, "rounds": rounds, "seed": seed, "partition_seed": seed}
+    experiment = Experiment.build(resolve(build_config(options)))
     experiment.fill_features()
     return experiment
 
 
-def _attacked(rule: str, attack: str, rounds: int, clean: float | None) -> Row:
-    experiment = _experiment(rounds)
+def _attacked(rule: str, attack: str, rounds: int, seed: int) -> Row:
+    experiment = _experiment(rounds, seed)
     method = experiment.method()
     worker = experiment.worker(method, experiment.config.method)
-    if attack != CLEAN:
+    if attack in ATTACKS:
         worker = poisoned(worker, ATTACKS[attack], MALICIOUS)
     federation = Federation(
         method,
         build_aggregator(rule, RULE_OPTIONS.get(rule, {})),
         LocalEngine(worker, client_batch=CLIENTS),
-        range(CLIENTS),
+        [client for client in range(CLIENTS) if attack != ABSENT or client not in MALICIOUS],
         quorum=experiment.config.quorum,
         samples=experiment.samples(method),
     )
@@ -123,7 +148,7 @@ def _attacked(rule: str, attack: str, rounds: int, clean: float | None) -> Row:
         refused += sum(bool(reply.failure) for reply in replies)
         finite = finite and state.shared.is_finite() and state.server.is_finite()
     figure = accuracy(method, federation.prompt(state, None), experiment.task.base_classes, experiment.task.base_test)
-    return Row(rule, attack, figure, figure if clean is None else clean, refused, finite, error)
+    return Row(rule, attack, figure, figure, refused, finite, error)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -155,13 +180,15 @@ def main() -> None:
     parser.add_argument("--rules", default=",".join(AGGREGATORS), help="with commas [all]")
     parser.add_argument("--attacks", default=";".join(ATTACKS), help="with semicolons [all]")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seeds", type=int, default=1, help="figures are means over so many [1]")
     parser.add_argument("--processes", type=int, default=2, help="rules side by side [2]")
     parser.add_argument("--write", action="store_true", help="put the table into docs/aggregators.md")
     given = parser.parse_args()
     rows = []
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
         jobs = [
-            pool.submit(run_attacks, [rule], given.attacks.split(";"), given.rounds) for rule in given.rules.split(",")
+            pool.submit(run_attacks, [rule], given.attacks.split(";"), given.rounds, given.seeds)
+            for rule in given.rules.split(",")
         ]
         for job in jobs:
             rows += job.result()

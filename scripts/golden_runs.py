@@ -37,6 +37,8 @@ from promptfed.cli import main as promptfed
 RECORD = Path(__file__).resolve().parents[1] / "tests" / "golden_runs.json"
 TOLERANCE = 0.03
 """Largest difference of an accuracy between two kinds of processor."""
+NOT_COMPARED = ("seconds", "image_encoder_calls", "oracle_calls", "oracle_cache_hits")
+"""Costs that depend on the machine, or on which of the runs came before and filled the caches."""
 STAGES = ("zero_shot", "local_only", "method")
 FIGURES = ("local", "local_all", "base", "new", "hm")
 
@@ -99,7 +101,7 @@ def run(*words: str) -> str:
 def outcome_of(folder: Path) -> dict[str, Any]:
     """The bits of a run's prompts, its accuracies, and what it cost but for time."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    cost = {name: value for name, value in metrics["cost"].items() if name != "seconds"}
+    cost = {name: value for name, value in metrics["cost"].items() if name not in NOT_COMPARED}
     figures = {stage: {name: metrics[stage][name] for name in FIGURES} for stage in STAGES if stage in metrics}
     return {"bits": tensors_sha256(folder / "checkpoints"), "figures": figures, "cost": cost}
 

@@ -170,6 +170,23 @@ def test_from_a_prompt_of_zeros_nobody_is_refused_for_a_change_of_ordinary_lengt
     assert set(outliers(*sending(*values, 1e38, sent=0.0))) == {len(values)}
 
 
+@pytest.mark.parametrize(
+    ("values", "longest", "refused"),
+    [
+        ([1.1, 1.1, 0.9, 2.0], 5.0, {3}),
+        ([1.1, 1.1, 0.9, 0.0], 5.0, {3}),  # the direction does not matter
+        ([1.1, 1.1, 0.9, 1.4], 5.0, set()),
+        ([1.1, 1.1, 0.9, 2.0], None, set()),
+        ([1.001] * 9 + [1.5], 5.0, {9}),  # near convergence too
+        ([1.1, 2.0], 5.0, set()),  # of two, either may be the odd one
+        ([1.0, 1.0, 1.0, 1.5], 5.0, set()),  # nobody else changed anything
+        ([1.1] * 3 + [1e38], 5.0, {3}),
+    ],
+)
+def test_changes_can_be_held_to_a_multiple_of_the_median(values, longest, refused):
+    assert set(outliers(*sending(*values), longest)) == refused
+
+
 def test_numbers_without_a_counterpart_count_with_their_own_length_and_whole_ones_do_not():
     sent = dict.fromkeys(range(3), PromptState({"tag": torch.ones(3)}))
     prompts = [{"fitness": torch.tensor([v]), "seeds": torch.tensor([2**62])} for v in (0.5, 0.7, 1e30)]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.config import validate
 from promptfed.prompts import PromptState
@@ -18,6 +18,18 @@ class AggregatorConfig(BaseModel):
     """Base of every aggregator's options: frozen, and unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    longest: float | None = Field(
+        None, ge=1, description="refuse updates that change more than so many times the round's median change [10^6]"
+    )
+
+
+class RobustConfig(AggregatorConfig):
+    """Options of a rule that is meant to withstand malicious clients: it is told to leave out what is far too long."""
+
+    longest: float | None = Field(
+        5.0, ge=1, description="refuse updates that change more than so many times the round's median change"
+    )
 
 
 class Aggregator(ABC):

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
+from promptfed.aggregators.base import AGGREGATORS, Aggregator, RobustConfig
 from promptfed.errors import ConfigError
 from promptfed.prompts import PromptState
 from promptfed.types import Update
@@ -43,13 +43,15 @@ def most(updates: int) -> int:
 class Median(Aggregator):
     """Median of each number over the clients, all alike; of an even count, the mean of the two in the middle."""
 
+    Config = RobustConfig
+
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trim_all(shared, updates, most), server
 
 
-class TrimmedMeanConfig(AggregatorConfig):
+class TrimmedMeanConfig(RobustConfig):
     """Options of the trimmed mean."""
 
     trim: float = Field(0.2, gt=0, lt=0.5, description="share of the clients that is cut at each end, rounded up")

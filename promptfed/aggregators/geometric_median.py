@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
+from promptfed.aggregators.base import AGGREGATORS, Aggregator, RobustConfig
 from promptfed.aggregators.differences import difference_rows
 from promptfed.aggregators.mean import merged
 from promptfed.prompts import PromptState
 from promptfed.types import Update
 
 
-class GeometricMedianConfig(AggregatorConfig):
+class GeometricMedianConfig(RobustConfig):
     """Options of the geometric median. ``smoothing`` is in the unit of the prompt."""
 
     smoothing: float = Field(1e-6, gt=0, description="distances below it count as it: no division by zero")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from promptfed.aggregators.base import AGGREGATORS, Aggregator
+from promptfed.aggregators.base import AGGREGATORS, Aggregator, RobustConfig
 from promptfed.aggregators.coordinatewise import middle_mean, most
 from promptfed.aggregators.differences import difference, difference_rows
 from promptfed.aggregators.mean import weighted_mean
@@ -18,6 +18,8 @@ class NormClip(Aggregator):
 
     The paper uses a fixed limit; the median needs none and follows the changes as they get shorter.
     """
+
+    Config = RobustConfig
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState

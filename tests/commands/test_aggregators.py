@@ -91,8 +91,8 @@ def test_what_cannot_work_is_said_at_the_start(words, said, small, tmp_path, pro
 def test_the_list_shows_each_with_options_and_defaults(promptfed):
     found = json.loads(promptfed("list", "aggregators", "--json").out)
     assert set(found) == set(AGGREGATORS)
-    assert found["trimmed_mean"]["options"] == {"trim": 0.2}
-    assert found["multi_krum"]["options"] == {"byzantine": 1, "keep": None}
+    assert found["trimmed_mean"]["options"] == {"longest": 5.0, "trim": 0.2}
+    assert found["multi_krum"]["options"] == {"longest": None, "byzantine": 1, "keep": None}
     for name, about in found.items():
         assert about["about"].endswith("."), f"{name}: a whole sentence"
         assert 20 < len(about["about"]) < 130
