@@ -20,7 +20,9 @@ class AggregatorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     longest: float | None = Field(
-        None, ge=1, description="refuse updates that change more than so many times the round's median change [10^6]"
+        default=None,
+        ge=1,
+        description="refuse updates that change more than so many times the round's median change [10^6]",
     )
 
 
@@ -28,7 +30,7 @@ class RobustConfig(AggregatorConfig):
     """Options of a rule that is meant to withstand malicious clients: it is told to leave out what is far too long."""
 
     longest: float | None = Field(
-        5.0, ge=1, description="refuse updates that change more than so many times the round's median change"
+        default=5.0, ge=1, description="refuse updates that change more than so many times the round's median change"
     )
 
 
