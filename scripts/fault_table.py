@@ -85,7 +85,8 @@ def main() -> None:
     if not 0 < given.share <= 1:
         parser.error(f"--share is {given.share}: give a number above 0 and up to 1")
 
-    logging.getLogger("promptfed").setLevel(logging.CRITICAL)  # the refusals are counted, not shown
+    # What is logged outside of a command is not shown; a command shows its warnings, and they count as said.
+    logging.getLogger("promptfed").addHandler(logging.NullHandler())
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PROMPTFED_CACHE"] = f"{folder}/cache"
