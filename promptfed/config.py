@@ -18,6 +18,10 @@ from promptfed.readers.yaml_reader import parse_yaml, read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
 Options = dict[str, Any]
+BUDGET = ("base_url", "api_key_env", "max_calls", "max_tokens", "max_usd")
+"""Options of the oracle that a run may go on with anew: they change nothing of what it computes."""
+PLACE = ("backbone", "engine", "actors", "ray_address", "client_seconds")
+"""Other options of which the same is true: where the clients' work is done."""
 SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options")
 
 

@@ -201,7 +201,7 @@ class Experiment:
         ``features``: a store of the very backbone that ``config`` names, to be used instead; ``oracle_for``: how to
         come by the oracle for a task of that form, instead of loading it. ``task``: the data, already dealt out.
         """
-        warn_of_plugins(config, "the run")
+        check_plugins(config.plugins, "the run")  # of other code, whoever opened the run has warned
         values = {"task": task, "features": features, "oracle": oracle_for}
         given = tuple(name for name, value in values.items() if value is not None)
         if task is None and like is not None and _agree(config, like.config, TASK_OPTIONS):

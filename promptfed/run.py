@@ -13,7 +13,7 @@ from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.ledger import OracleLedger
 from promptfed.blackbox.oracle import Oracle
 from promptfed.blackbox.spent import recover_spent
-from promptfed.config import RunConfig, validate
+from promptfed.config import BUDGET, PLACE, RunConfig, validate
 from promptfed.cross_data import score
 from promptfed.errors import BudgetExhausted, ConfigError, RunError
 from promptfed.experiment import Experiment
@@ -257,9 +257,3 @@ class Run:
     def report(self) -> Path:
         """Write ``report.html`` anew, also of an unfinished run, and return its path."""
         return write_report(self.folder)
-
-
-BUDGET = ("base_url", "api_key_env", "max_calls", "max_tokens", "max_usd")
-"""Options of the oracle that a run may go on with anew: they change nothing of what it computes."""
-PLACE = ("backbone", "engine", "actors", "ray_address", "client_seconds")
-"""Other options of which the same is true: where the clients' work is done."""

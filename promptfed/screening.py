@@ -181,18 +181,17 @@ def outliers(
     prompts = [_length({n: t for n, t in sent[u.client].items() if n in u.shared}) for u in updates]
     typical = lower_median(list(lengths.values())) if len(updates) > 1 else 1.0
     scale = max(typical, lower_median(prompts), SMALLEST_SCALE)
-    found = {
-        client: f"a change {length / scale:.0e} times as long as is usual"
-        for client, length in lengths.items()
-        if length > OUTLIER_RATIO * scale
-    }
-    if longest is None or len(updates) < FEWEST_TO_FILTER or not typical:
-        return found
-    return {
-        client: f"a change {length / typical:.1f} times as long as the round's median, where {longest:g} is allowed"
-        for client, length in lengths.items()
-        if length > longest * typical and client not in found
-    } | found
+    limit = math.inf
+    if longest is not None and len(updates) >= FEWEST_TO_FILTER and typical:
+        limit = longest * typical
+    reasons = {}
+    for client, length in lengths.items():
+        if length > OUTLIER_RATIO * scale:
+            reasons[client] = f"a change {length / scale:.0e} times as long as is usual"
+        elif length > limit:
+            ratio = f"{length / typical:.1f} times as long as the round's median"
+            reasons[client] = f"a change {ratio}, where {longest:g} is allowed"
+    return reasons
 
 
 def lower_median(values: Sequence[float]) -> float:

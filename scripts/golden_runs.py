@@ -69,7 +69,7 @@ AFTERWARDS = ("personalize", "predict")
 
 def golden_runs(names: Sequence[str], folder: Path) -> dict[str, Any]:
     """Do what ``names`` say below ``folder``, and return name -> what came of it."""
-    found: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {}
     for name in (*TRAININGS, *AFTERWARDS):
         if name not in names:
             continue
@@ -77,13 +77,13 @@ def golden_runs(names: Sequence[str], folder: Path) -> dict[str, Any]:
         if name in TRAININGS:
             task = () if "--task" in TRAININGS[name] else ("--task", "clip-fewshot")
             run("train", *task, *TRAININGS[name], "--run", str(folder / name))
-            found[name] = outcome_of(folder / name)
+            outcomes[name] = outcome_of(folder / name)
         elif name == "personalize":
             run("personalize", str(folder / "default"), "--epochs", "2")
-            found[name] = {"bits": tensors_sha256(folder / "default" / "personalized")}
+            outcomes[name] = {"bits": tensors_sha256(folder / "default" / "personalized")}
         else:
-            found[name] = predicted(folder)
-    return found
+            outcomes[name] = predicted(folder)
+    return outcomes
 
 
 def run(*words: str) -> str:
@@ -147,9 +147,9 @@ def machine() -> str:
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.partition('+')[0]}"
 
 
-def differences(found: dict[str, Any], recorded: dict[str, Any], *, same_machine: bool) -> Iterator[str]:
+def differences(outcomes: dict[str, Any], recorded: dict[str, Any], *, same_machine: bool) -> Iterator[str]:
     """Say in a line each what is not as recorded."""
-    for name, outcome in found.items():
+    for name, outcome in outcomes.items():
         wanted = recorded.get(name)
         if wanted is None:
             yield f"{name}: nothing is on record"
@@ -178,16 +178,16 @@ def main() -> None:
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {"machine": "", "runs": {}}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PROMPTFED_CACHE"] = f"{folder}/cache"  # an empty one, so that calls are counted alike
-        found = golden_runs(names, Path(folder))
+        outcomes = golden_runs(names, Path(folder))
     if options.record:
         kept = recorded["runs"] if recorded["machine"] == machine() else {}
-        record = {"machine": machine(), "runs": {**kept, **found}}
+        record = {"machine": machine(), "runs": {**kept, **outcomes}}
         RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        print(f"recorded {len(found)} runs in {RECORD}")
+        print(f"recorded {len(outcomes)} runs in {RECORD}")
         return
     same = recorded["machine"] == machine()
-    lines = list(differences(found, recorded["runs"], same_machine=same))
-    print("\n".join(lines) or f"{len(found)} runs are as recorded" + ("" if same else ", within the tolerance"))
+    lines = list(differences(outcomes, recorded["runs"], same_machine=same))
+    print("\n".join(lines) or f"{len(outcomes)} runs are as recorded" + ("" if same else ", within the tolerance"))
     sys.exit(1 if lines else 0)
 
 

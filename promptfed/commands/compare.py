@@ -128,17 +128,17 @@ def compare(
         stop_on_ctrl_c(progress.note) as should_stop,
     ):
         try:
-            found, written = carry_out_comparison(plan, folder, progress, should_stop)
+            summary, pages = carry_out_comparison(plan, folder, progress, should_stop)
         except Interrupted as stopped:
             progress.note(f"stopped: {stopped.where}. Saved; go on with the same command and --out {folder}")
             raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
     if json:
-        typer.echo(as_json.dumps({**found, "out": str(folder)}, indent=2))
+        typer.echo(as_json.dumps({**summary, "out": str(folder)}, indent=2))
     elif quiet:
         typer.echo(printable(folder))
     else:
         console = output()
-        for table in comparison_tables(found):
+        for table in comparison_tables(summary):
             console.print(table)
-        for path in written:
+        for path in pages:
             console.print(str(path), highlight=False, soft_wrap=True)

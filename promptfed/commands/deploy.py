@@ -213,13 +213,13 @@ def predict(
     ) as loaded:
         is_image = loaded.example_kind == "path"
         files = find_image_files(wanted) if is_image else ImageFiles(())
-        found = loaded.predict(files.readable if is_image else wanted, names, top)
+        predictions = loaded.predict(files.readable if is_image else wanted, names, top)
     for note in files.notes:
         typer.echo(printable(f"note: {note}"), err=True)
-    _print_predictions(found, loaded.example_kind, files.problems, json)
+    _print_predictions(predictions, loaded.example_kind, files.problems, json)
     for problem in files.problems.values():
         typer.echo(f"error: {printable(problem)}", err=True)
-    if files.problems or not all(prediction.ranked for prediction in found):
+    if files.problems or not all(prediction.ranked for prediction in predictions):
         raise typer.Exit(2)
 
 

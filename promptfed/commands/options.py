@@ -169,10 +169,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON 
 
 ORACLE_FLAGS = ("base_url", "model", "api_key_env", "max_calls", "max_tokens", "max_usd")
 """Flags that are options of the oracle."""
-RAISED = ("base_url", "api_key_env", "max_calls", "max_tokens", "max_usd")
-"""Those of them that a run which goes on may be given anew: they change nothing of what it computes."""
-MOVED = ("backbone", "engine", "actors", "ray_address", "client_seconds")
-"""Other flags of which the same is true: where the clients' work is done."""
 
 
 def given(flags: dict[str, Any]) -> Options:

@@ -11,6 +11,7 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.opened import admitted_oracle
+from promptfed.config import BUDGET, PLACE
 from promptfed.errors import ConfigError, OracleError
 from promptfed.printable import printable
 
@@ -112,7 +113,7 @@ def train(
         refused = [
             f"--{name.replace('_', '-')}"
             for name, value in {**flags, "run": run, "config": config, "set": set_}.items()
-            if value is not None and name not in (*options.RAISED, *options.MOVED, "rounds")
+            if value is not None and name not in (*BUDGET, *PLACE, "rounds")
         ]
         if refused:
             raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
@@ -121,12 +122,12 @@ def train(
 
         folder = RunDirectory.open(resume)
         check_cluster(folder.config.ray_address, f"run '{resume}'", ray_address)
-        raised = options.given({name: flags[name] for name in options.RAISED}).get("oracle_options", {})
+        raised = options.given({name: flags[name] for name in BUDGET}).get("oracle_options", {})
         if folder.config.oracle is not None:
             named, file = folder.config.oracle_options, f"run '{resume}'"
             used = admitted_oracle(named, file, base_url, api_key_env, trust_address)
             raised |= {name: value for name, value in used.items() if value != named.get(name)}
-        moved = options.given({name: flags[name] for name in (*options.MOVED, "rounds")})
+        moved = options.given({name: flags[name] for name in (*PLACE, "rounds")})
     _execute(folder, quiet, json, raised, moved, is_new=resume is None)
 
 

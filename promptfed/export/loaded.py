@@ -13,7 +13,6 @@ from promptfed.errors import ConfigError
 from promptfed.export.blackbox_bundle import load_bundles_oracle, read_blackbox_bundle
 from promptfed.export.blackbox_predict import BlackBoxPredictor
 from promptfed.export.bundle import check_named_backbone, is_for_black_box, read_bundle
-from promptfed.export.folder import raw_config
 from promptfed.export.predict import Prediction, Predictor
 from promptfed.methods.base import METHODS
 from promptfed.printable import printable
@@ -100,17 +99,11 @@ def load_bundle(
     """
     folder = Path(path)
     changed = {name: value for name, value in changed.items() if value is not None}
-    is_black_box, config = is_for_black_box(folder), raw_config(folder)
-    method = str(config.get("method")) if isinstance(config, dict) else ""
-    if method and method not in METHODS:
-        raise ConfigError(
-            f"bundle '{printable(folder)}' was made with method '{printable(method)}', which is not installed: "
-            "name the plug-in that has it by --plugin"
-        )
-    if is_black_box:
+    if is_for_black_box(folder):
         if backbone is not None:
             raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
         sealed = read_blackbox_bundle(folder)
+        _check_method(sealed.meta.method, folder)
         asked = load_bundles_oracle(sealed, oracle, device, trust_address=trust_address, **changed)
         if not keep_features:
             asked.backend.leave_no_features()
@@ -118,7 +111,17 @@ def load_bundle(
     if oracle is not None or changed:
         raise ConfigError("this bundle is for a backbone, not for a black box; leave out the options of an oracle")
     bundle = read_bundle(folder)
+    _check_method(bundle.meta.method, folder)
     check_named_backbone(bundle, backbone)
     made_with = bundle.meta.backbone
     model = load_backbone(backbone or made_with.name, device=device, precision=made_with.precision)
     return LoadedBundle(folder, Predictor(bundle, model, FeatureStore(model) if keep_features else None))
+
+
+def _check_method(method: str, folder: Path) -> None:
+    """Raise ConfigError for a method that nobody here has: it may be a plug-in's, which the user has to name."""
+    if method not in METHODS:
+        raise ConfigError(
+            f"bundle '{printable(folder)}' was made with method '{printable(method)}', which is not installed: "
+            "name the plug-in that has it by --plugin"
+        )

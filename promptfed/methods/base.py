@@ -246,9 +246,6 @@ def mixed_features(general: Tensor, own: Tensor, alpha: float) -> Tensor:
 
 
 METHODS: Registry[type[Method]] = Registry(
-    "method",
-    "promptfed.methods",
-    "promptfed.blackbox.methods",
-    group="promptfed.methods",
-    required=("name", "paper", "trains"),
-)
+    "method", "promptfed.methods", "promptfed.blackbox.methods",
+    group="promptfed.methods", required=("name", "paper", "trains"),
+)  # fmt: skip

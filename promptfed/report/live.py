@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -18,6 +19,8 @@ from promptfed.report.consoles import messages
 from promptfed.report.oracle_usage import asked_words
 from promptfed.types import Incident, Reply
 from promptfed.usage import Usage
+
+P = TypeVar("P", bound=Progress)
 
 
 class LiveProgress(Progress):
@@ -106,11 +109,15 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
-@contextmanager
-def live_progress(progress: bool | Progress) -> Iterator[Progress]:
-    """What ``progress`` says a run is told to: an object, bars on stderr (True), or nothing (False)."""
-    if isinstance(progress, Progress):
-        yield progress
-        return
-    with LiveProgress(messages()) if progress else nullcontext(Progress()) as teller:
-        yield teller
+def live_progress(progress: bool | Progress) -> AbstractContextManager[Progress]:
+    """Return what a run is told to: an object, bars on stderr (True), or nothing (False)."""
+    return chosen_progress(progress, Progress, LiveProgress)
+
+
+def chosen_progress(
+    progress: bool | P, silent: type[P], drawn: Callable[[Console], AbstractContextManager[P]]
+) -> AbstractContextManager[P]:
+    """Return ``progress`` itself if it is an object, else a ``drawn`` one on stderr (True) or a ``silent`` one."""
+    if isinstance(progress, silent):
+        return nullcontext(progress)
+    return drawn(messages()) if progress else nullcontext(silent())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.progress import Progress as RichProgress
 
 from promptfed.printable import plain_text
 from promptfed.progress import ComparisonProgress
-from promptfed.report.consoles import messages
+from promptfed.report.live import chosen_progress
 from promptfed.report.oracle_usage import asked_words
 from promptfed.report.tables import percent
 from promptfed.types import Reply
@@ -96,11 +96,6 @@ def readable_time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-@contextmanager
-def live_comparison(progress: bool | ComparisonProgress) -> Iterator[ComparisonProgress]:
-    """What ``progress`` says a comparison is told to: an object, bars on stderr (True), or nothing (False)."""
-    if isinstance(progress, ComparisonProgress):
-        yield progress
-        return
-    with LiveComparison(messages()) if progress else nullcontext(ComparisonProgress()) as teller:
-        yield teller
+def live_comparison(progress: bool | ComparisonProgress) -> AbstractContextManager[ComparisonProgress]:
+    """Return what a comparison is told to: an object, bars on stderr (True), or nothing (False)."""
+    return chosen_progress(progress, ComparisonProgress, LiveComparison)
