@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from promptfed.errors import PromptFedError
     from promptfed.experiment import Experiment
     from promptfed.federation import Federation
-    from promptfed.methods.base import METHODS, Method
+    from promptfed.method import METHODS, Method
     from promptfed.plugins import load_plugin
-    from promptfed.prompts import PromptState
+    from promptfed.prompt_state import PromptState
     from promptfed.run import Run
 
     __version__: str

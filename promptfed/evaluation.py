@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import DataError
+from promptfed.examples.base import Item
 from promptfed.federation import Federation
 from promptfed.intervals import mean_interval, wilson_interval
-from promptfed.methods.base import Method
+from promptfed.method import Method
 from promptfed.scores import NO_CLASS, predicted
-from promptfed.tasks.sources.base import Item
 from promptfed.types import (
     ClientData,
     ClientPrompt,

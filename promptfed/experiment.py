@@ -15,31 +15,32 @@ from promptfed.backbones import load_backbone
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.blackbox.alone import Alone
-from promptfed.blackbox.backends import check_oracle, check_oracle_options, load_oracle
-from promptfed.blackbox.options import OracleOptions
-from promptfed.blackbox.oracle import Oracle
-from promptfed.blackbox.vocabulary import read_vocabulary
+from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options, load_oracle
+from promptfed.blackbox.oracles.config import OracleOptions
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.tokens.vocabulary import read_vocabulary
+from promptfed.build_method import build_method, check_model_fits
+from promptfed.class_lengths import check_class_lengths
 from promptfed.config import RunConfig, validate
 from promptfed.engines.base import Engine
-from promptfed.engines.choose import check_engine
 from promptfed.engines.local import LocalEngine
+from promptfed.engines.registry import check_engine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
+from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.federation import Federation, round_half_up
-from promptfed.methods.base import METHODS, Method, Setup
-from promptfed.methods.build import build_method, check_model_fits
-from promptfed.methods.class_lengths import check_class_lengths
-from promptfed.methods.initial_words import check_initial_words
+from promptfed.method import METHODS, Method
 from promptfed.plugins import check_plugins, loaded_plugins
 from promptfed.printable import printable
+from promptfed.prompt_template import Form
+from promptfed.prompts.initial_words import check_initial_words
+from promptfed.setup import Setup
 from promptfed.stderr_log import TOLD
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task, is_own_data
-from promptfed.tasks.form import Form
-from promptfed.tasks.partition import AUTO
-from promptfed.tasks.pooled import pooled
-from promptfed.tasks.sources.base import ANSWER_CLASSES
+from promptfed.tasks.centralized import pooled
+from promptfed.tasks.partitioning import AUTO
 from promptfed.types import FederatedTask
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from dataclasses import replace
 from promptfed.aggregators.base import Aggregator
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import TrainingError
-from promptfed.kept import carried
+from promptfed.kept_text import carried
 from promptfed.merging import merge
-from promptfed.methods.base import Method
-from promptfed.prompts import PromptState
+from promptfed.method import Method
+from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import renewed
 from promptfed.screening import Expected, judged, limited, outliers, refused
 from promptfed.seeding import numpy_stream

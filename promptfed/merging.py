@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from promptfed.aggregators.base import Aggregator
 from promptfed.errors import BudgetExhausted, OracleError
 from promptfed.printable import printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 LOG = logging.getLogger(__name__)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from promptfed.blackbox.backends import check_oracle_options
-from promptfed.blackbox.options import OracleOptions
+from promptfed.blackbox.oracle_factory import check_oracle_options
+from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.config import RunConfig, build_config, validate
-from promptfed.engines.choose import check_engine
+from promptfed.engines.registry import check_engine
 from promptfed.errors import ConfigError
-from promptfed.methods.base import METHODS
+from promptfed.method import METHODS
 
 
 def with_budget(config: RunConfig, raised: Mapping[str, Any], run: Path) -> RunConfig:

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
-from promptfed.blackbox.ledger import OracleLedger
-from promptfed.blackbox.oracle import Oracle
-from promptfed.blackbox.spent import recover_spent
+from promptfed.blackbox.oracles.ledger import FILE as ORACLE_LEDGER
+from promptfed.blackbox.oracles.ledger import OracleLedger
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.spent import recover_spent
 from promptfed.config import BUDGET, PLACE, RunConfig, validate
-from promptfed.cross_data import score
+from promptfed.cross_dataset import score
 from promptfed.errors import BudgetExhausted, ConfigError, RunError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.personalize.every_client import PersonalizeOptions, personalize_run
 from promptfed.personalize.interpolate import parse_alphas
-from promptfed.personalize.whole_run import PersonalizeOptions, personalize_run
 from promptfed.progress import Progress
 from promptfed.report.html import write_report
 from promptfed.report.live import live_progress

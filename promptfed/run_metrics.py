@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from promptfed.evaluation import Evaluation
+from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
-from promptfed.kept import kept_words
+from promptfed.kept_text import kept_words
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
 from promptfed.runs.events import Event
 from promptfed.runs.ledger import cost_of
-from promptfed.tasks.sources.base import ANSWER_CLASSES
 from promptfed.types import FederatedTask, FederationState
 
 BASELINES = ("zero_shot", "local_only")

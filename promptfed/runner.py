@@ -14,8 +14,8 @@ from typing import Any
 from promptfed.comparison.execute import Comparison
 from promptfed.comparison.plan import Plan
 from promptfed.config import RunConfig
+from promptfed.engine_choice import engine_of
 from promptfed.engines.base import Engine, never
-from promptfed.engines.choose import engine_of
 from promptfed.errors import DiskError, PromptFedError
 from promptfed.experiment import Experiment, warn_of_plugins
 from promptfed.printable import printable

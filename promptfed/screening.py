@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
-from promptfed.methods.base import Shape
+from promptfed.method import Shape
 from promptfed.printable import printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Reply, Update
 from promptfed.usage import Usage
 

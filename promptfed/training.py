@@ -12,18 +12,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
-from promptfed.blackbox.ledger import OracleLedger
-from promptfed.blackbox.spent import note_spent, recover_spent
-from promptfed.blackbox.zero_shot_choice import choose
+from promptfed.blackbox.oracles.ledger import FILE as ORACLE_LEDGER
+from promptfed.blackbox.oracles.ledger import OracleLedger
+from promptfed.blackbox.oracles.spent import note_spent, recover_spent
 from promptfed.engines.base import Engine, never
 from promptfed.errors import BudgetExhausted, OracleError, OracleHalted, TrainingError
 from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
-from promptfed.kept import kept_words, unmarked
+from promptfed.kept_text import kept_words, unmarked
 from promptfed.progress import Progress
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.result_notes import figure_notes
 from promptfed.run_metrics import near_chance, run_metrics
 from promptfed.runs.backbone import check_same_backbone, has_fingerprint
@@ -38,6 +37,7 @@ from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
+from promptfed.zero_shot_choice import choose
 
 log = logging.getLogger(__name__)
 

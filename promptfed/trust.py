@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from promptfed.errors import ConfigError, FormatError
+from promptfed.files import strict_json
 from promptfed.printable import LONGEST, printable
 from promptfed.readers.json_reader import read_json
-from promptfed.runs import strict_json
 
 FILE = "trusted_addresses.json"
 PROVIDERS = {

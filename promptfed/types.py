@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from promptfed.prompts import PromptState
-from promptfed.tasks.form import Form
-from promptfed.tasks.sources.base import Item
+from promptfed.examples.base import Item
+from promptfed.prompt_state import PromptState
+from promptfed.prompt_template import Form
 from promptfed.usage import Usage
 
 NO_PROMPT = PromptState()

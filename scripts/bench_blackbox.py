@@ -31,21 +31,21 @@ from typing import Any
 import cma
 import torch
 
-from promptfed.blackbox.backends import load_oracle
-from promptfed.blackbox.backends.base import LocalBackend
-from promptfed.blackbox.backends.gemma import PACKAGE
-from promptfed.blackbox.cache import AnswerCache
-from promptfed.blackbox.candidate import Candidate, ScoreQuery
-from promptfed.blackbox.options import OracleOptions
-from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.oracle_factory import load_oracle
+from promptfed.blackbox.oracles.base import LocalBackend
+from promptfed.blackbox.oracles.cache import AnswerCache
+from promptfed.blackbox.oracles.config import OracleOptions
+from promptfed.blackbox.oracles.local.gemma import PACKAGE
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.query import Candidate, ScoreQuery
+from promptfed.communication import first_round, sizes_only
 from promptfed.config import build_config
+from promptfed.examples.base import Item, TextItem
 from promptfed.experiment import Experiment, resolve
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
-from promptfed.tasks.sources.base import Item, TextItem
 from promptfed.tasks.sources.bundled_texts import FORMS, source
 from promptfed.tasks.sources.tables import Columns
-from promptfed.traffic import first_round, sizes_only
 
 DATA = "reviews"
 TOLERANCE = 1e-4

@@ -33,9 +33,10 @@ from promptfed.backbones import load_backbone
 from promptfed.backbones.base import DeepContext
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.openclip import OpenClipBackbone
-from promptfed.methods.base import METHODS, Method, Setup
-from promptfed.methods.build import build_method
-from promptfed.methods.local_training import GradientMethod
+from promptfed.build_method import build_method
+from promptfed.local_training import GradientMethod
+from promptfed.method import METHODS, Method
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
 BASELINES = {"zero_shot", "local_only"}

@@ -37,8 +37,9 @@ from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.config import validate
 from promptfed.evaluation import accuracy
-from promptfed.methods.base import METHODS, Method, Setup
-from promptfed.tasks.sources.base import ImageItem
+from promptfed.examples.base import ImageItem
+from promptfed.method import METHODS, Method
+from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split
 
 ARCHITECTURE, WORDS, RATE, EVALUATION_BATCH = "ViT-B-16", "a photo of a", 0.002, 100

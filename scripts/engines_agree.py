@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint
 
 ENGINES = ("local", "ray", "flower")
@@ -99,7 +99,7 @@ QUIET = ("--baselines", "none", "--set", "validate_every=0")
 
 def over_flower(folder: Path, place: Path, options: list[str]) -> None:
     """A SuperLink and one node a client, all on this machine."""
-    from promptfed.deployment.loopback import loopback
+    from promptfed.deployment.local_deployment import loopback
 
     app, clients = folder / "app", int(options[1])
     promptfed("flower", "init", str(app), *options, *QUIET, "--run", str(place), "--min-sites", str(clients))

@@ -9,11 +9,11 @@ from pydantic import Field, field_validator
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, unknown_name
+from promptfed.prompt_template import Form, check_each_has, check_labels, named
 from promptfed.tasks import clip_fewshot
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
-from promptfed.tasks.form import Form, check_each_has, check_labels, named
-from promptfed.tasks.partition import AUTO
+from promptfed.tasks.partitioning import AUTO
 from promptfed.tasks.sources import checked
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.bundled_texts import FORMS

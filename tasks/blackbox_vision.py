@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError
-from promptfed.tasks import clip_fewshot, partition
+from promptfed.prompt_template import Form
+from promptfed.tasks import clip_fewshot
+from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import ClipFewshotConfig
-from promptfed.tasks.form import Form
 from promptfed.types import FederatedTask
 
 

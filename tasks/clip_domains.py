@@ -11,8 +11,8 @@ from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.printable import printable
 from promptfed.tasks import clip_fewshot, few_shot
 from promptfed.tasks.base import TASKS, Task
+from promptfed.tasks.client_datasets import Holding
 from promptfed.tasks.clip_fewshot import FewShotConfig
-from promptfed.tasks.dealt import Holding
 from promptfed.tasks.sources.base import Source
 from promptfed.types import FederatedTask
 

@@ -12,10 +12,11 @@ from pydantic import Field, field_validator
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError
 from promptfed.printable import printable
-from promptfed.tasks import few_shot, partition
+from promptfed.prompt_template import Form
+from promptfed.tasks import few_shot
+from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task, TaskConfig
-from promptfed.tasks.dealt import DealtClients, Holding
-from promptfed.tasks.form import Form
+from promptfed.tasks.client_datasets import DealtClients, Holding
 from promptfed.tasks.sources import checked, load_source
 from promptfed.tasks.sources.base import Source
 from promptfed.types import ClientData, FederatedTask, Split

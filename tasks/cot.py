@@ -12,11 +12,13 @@ from pydantic import Field
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError, unknown_name
-from promptfed.tasks import clip_fewshot, few_shot, partition
+from promptfed.examples.base import ANSWER_CLASSES, QuestionItem, Sample
+from promptfed.prompt_template import Form
+from promptfed.tasks import clip_fewshot, few_shot
+from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
-from promptfed.tasks.form import Form
-from promptfed.tasks.sources.base import ANSWER_CLASSES, QuestionItem, Sample, Source
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.bundled_texts import FOLDER
 from promptfed.tasks.sources.duplicates import without_duplicates
 from promptfed.tasks.sources.tables import Row, complete_rows

@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptfed.examples.base import QuestionItem, TextItem
 from promptfed.printable import figure_text, printable
 from promptfed.tasks.partition_check import content_record
-from promptfed.tasks.sources.base import QuestionItem, TextItem
 from promptfed.types import FederatedTask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from promptfed.backbones.base import Backbone
-    from promptfed.blackbox.oracle import Oracle
+    from promptfed.blackbox.oracles.oracle import Oracle
     from promptfed.config import RunConfig
 
 MOST_TICKS = 60

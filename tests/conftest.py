@@ -23,8 +23,8 @@ from torch import Tensor
 
 from promptfed.backbones.base import Backbone, CallCount, ClassTokens, DeepContext, Position, hash_tensors
 from promptfed.backbones.features import FeatureCache, FeatureStore
-from promptfed.methods.base import Setup
-from promptfed.tasks.sources.base import ImageItem
+from promptfed.examples.base import ImageItem
+from promptfed.setup import Setup
 from promptfed.types import ClientData, FederatedTask, Split
 
 

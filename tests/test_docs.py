@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from promptfed.methods.base import METHODS
+from promptfed.method import METHODS
 from promptfed.types import NO_PROMPT, Broadcast
 
 ROOT = Path(__file__).parent.parent

@@ -9,9 +9,9 @@ import torch
 from promptfed.errors import DataError
 from promptfed.evaluation import accuracy, evaluate, joined, local_accuracy, validate
 from promptfed.intervals import wilson_interval
-from promptfed.methods.context import ContextConfig
 from promptfed.methods.local_only import LocalOnly
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
+from promptfed.prompts.text_context import ContextConfig
 from promptfed.types import NO_PROMPT, ClientPrompt, Split
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from promptfed import engine_choice as choose
 from promptfed.config import build_config
-from promptfed.engines import choose
 from promptfed.errors import ConfigError
 from promptfed.experiment import Experiment, resolve
 

@@ -14,7 +14,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.errors import TrainingError
 from promptfed.federation import Federation
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -66,8 +66,8 @@ def test_results_do_not_depend_on_the_order_in_which_clients_finish(method, toy_
 
 
 def test_clients_that_sit_out_keep_their_personal_state(setup, toy_task):
-    from promptfed.methods.context import ContextConfig
     from promptfed.methods.local_only import LocalOnly
+    from promptfed.prompts.text_context import ContextConfig
 
     method = LocalOnly(ContextConfig(), setup)
     fed = Federation(

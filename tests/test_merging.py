@@ -9,7 +9,7 @@ from promptfed.aggregators.base import Aggregator, AggregatorConfig
 from promptfed.aggregators.mean import Mean
 from promptfed.errors import BudgetExhausted, OracleError
 from promptfed.merging import merge
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Update
 
 SHARED, SERVER = PromptState({"x": torch.zeros(2)}), PromptState({"memory": torch.ones(2)})

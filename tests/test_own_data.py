@@ -13,7 +13,7 @@ from promptfed.config import RunConfig, build_config
 from promptfed.errors import ConfigError
 from promptfed.experiment import Experiment, resolve
 from promptfed.tasks import TASKS
-from promptfed.tasks.partition import settle
+from promptfed.tasks.partitioning import settle
 
 OWN = ("folder:photos", "hf:someone/photos", "torchvision:CIFAR10", "folder:/a/b")
 

@@ -32,15 +32,6 @@ def run_python(code: str, *options: str) -> str:
     return done.stdout
 
 
-def test_every_folder_with_code_is_a_package() -> None:
-    found = set()
-    for top, package in MAPPED.items():
-        for path in (ROOT / top).rglob("*.py"):
-            inner = path.parent.relative_to(ROOT / top).parts
-            found.add(".".join([package, *inner]))
-    assert set(settings()["tool"]["setuptools"]["packages"]) == found
-
-
 def test_every_package_says_so_with_an_init_file() -> None:
     for top in MAPPED:
         for folder in {path.parent for path in (ROOT / top).rglob("*.py")}:
@@ -90,7 +81,7 @@ def test_every_public_name_is_there_and_few_are_enough() -> None:
     for name in promptfed.__all__:
         assert getattr(promptfed, name) is not None
     assert set(dir(promptfed)) == {*promptfed.__all__, "__version__"}
-    assert promptfed.PromptState.__module__ == "promptfed.prompts"
+    assert promptfed.PromptState.__module__ == "promptfed.prompt_state"
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:
@@ -125,7 +116,7 @@ def test_the_wheel_holds_one_name_all_code_and_the_weights(tmp_path: Path) -> No
     source = tmp_path / "source"
     for folder in MAPPED:
         copytree(ROOT / folder, source / folder, ignore=ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         copy(ROOT / name, source)
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
     done = subprocess.run(build, cwd=source, capture_output=True, text=True)

@@ -136,7 +136,7 @@ def test_ray_s_actors_have_it_too(run: Path, plugin: Path, tmp_path: Path) -> No
         ("wrong.py", "1 / 0", "ZeroDivisionError: division by zero"),
         ("twice.py", "from promptfed.aggregators.base import AGGREGATORS\nAGGREGATORS['mean']\n"
                      "AGGREGATORS.register('mean')(int)", "'mean' is registered twice"),
-        ("bare.py", "from promptfed.methods.base import METHODS\nMETHODS.register('bare')(int)", "lacks name, paper"),
+        ("bare.py", "from promptfed.method import METHODS\nMETHODS.register('bare')(int)", "lacks name, paper"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, name: str, code: str | None, why: str) -> None:

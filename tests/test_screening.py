@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.screening import Expected, judged, limited, lower_median, outliers
 from promptfed.types import NO_PROMPT, Reply, Update
 from promptfed.usage import Usage

@@ -12,7 +12,7 @@ import torch
 
 from promptfed import threads
 from promptfed.config import RunConfig
-from promptfed.engines.choose import engine_of
+from promptfed.engine_choice import engine_of
 
 SHOW = "import os, promptfed; print(os.environ.get('OMP_WAIT_POLICY'))"
 

@@ -14,7 +14,7 @@ from promptfed.engines.local import LocalEngine
 from promptfed.errors import TrainingError
 from promptfed.experiment import Experiment, resolve
 from promptfed.progress import Progress
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Training
 from promptfed.types import Update

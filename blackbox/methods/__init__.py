@@ -1,1 +1,1 @@
-"""Methods that need only a model's scores, one file each; found by ``promptfed.methods.base.METHODS``."""
+"""Methods that need only a model's scores, one file each; found by ``promptfed.method.METHODS``."""

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import BlackBoxMethod, Desk
-from promptfed.blackbox.projection import Projection, SoftPromptConfig, vector
+from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.base import Vector
-from promptfed.blackbox.search.evolution_path import Distribution, update, weights_by_rank
-from promptfed.methods.base import METHODS, MethodConfig, Setup
-from promptfed.prompts import PromptState
+from promptfed.blackbox.search.cma_update import Distribution, update, weights_by_rank
+from promptfed.blackbox.soft.projection import Projection, SoftPromptConfig, vector
+from promptfed.method import METHODS, MethodConfig
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, Broadcast, ClientData
 
 FULL_UP_TO = 200

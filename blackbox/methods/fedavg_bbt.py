@@ -7,12 +7,13 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import BlackBoxMethod, Desk
-from promptfed.blackbox.projection import Projection, SoftPromptConfig, vector
+from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.cma_es import CmaEs
-from promptfed.methods.base import METHODS, MethodConfig, Setup
-from promptfed.prompts import PromptState
+from promptfed.blackbox.soft.projection import Projection, SoftPromptConfig, vector
+from promptfed.method import METHODS, MethodConfig
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
 

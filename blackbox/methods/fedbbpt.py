@@ -9,17 +9,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.descent import DescentConfig, descent
-from promptfed.blackbox.edits import PixelEdit, edit_for
-from promptfed.blackbox.generator import Generator, flat, shaped
-from promptfed.blackbox.local_view import LocalView
-from promptfed.blackbox.method import BlackBoxMethod, Desk
-from promptfed.blackbox.per_example import PerExampleMethod
-from promptfed.methods.base import METHODS, MethodConfig, Setup
-from promptfed.prompts import PromptState
+from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.oracles.query import Candidate
+from promptfed.blackbox.soft.input_edit import PixelEdit, edit_for
+from promptfed.blackbox.soft.input_features import LocalView
+from promptfed.blackbox.soft.per_example import PerExampleMethod
+from promptfed.blackbox.soft.prompt_generator import Generator, flat, shaped
+from promptfed.blackbox.soft.spsa_steps import DescentConfig, descent
+from promptfed.examples.base import Item
+from promptfed.method import METHODS, MethodConfig
+from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
-from promptfed.tasks.sources.base import Item
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import Desk
+from promptfed.blackbox.base import Desk
+from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.policy_gradient import PolicyGradient, Step, Variant, uniform_table
-from promptfed.blackbox.token_prompt import TAG, TokenPromptConfig, TokenPromptMethod
-from promptfed.methods.base import METHODS, MethodConfig, Shape, shapes
-from promptfed.prompts import PromptState
+from promptfed.blackbox.tokens.base import TAG, TokenPromptConfig, TokenPromptMethod
+from promptfed.method import METHODS, MethodConfig, Shape, shapes
+from promptfed.prompt_state import PromptState
 from promptfed.seeding import numpy_stream
 from promptfed.types import Broadcast, ClientData
 

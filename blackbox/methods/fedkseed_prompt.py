@@ -13,11 +13,12 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator, Wrapped
-from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import BlackBoxMethod, Desk
-from promptfed.blackbox.projection import Projection, SoftPromptConfig
-from promptfed.methods.base import METHODS, MethodConfig, Setup, Shape
-from promptfed.prompts import PromptState
+from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.oracles.query import Candidate
+from promptfed.blackbox.soft.projection import Projection, SoftPromptConfig
+from promptfed.method import METHODS, MethodConfig, Shape
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Update
 
 Floats = npt.NDArray[np.float32]

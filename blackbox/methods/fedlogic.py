@@ -10,14 +10,15 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.instructions import bundled
-from promptfed.blackbox.method import BlackBoxConfig, BlackBoxMethod, Desk
+from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, Desk
+from promptfed.blackbox.oracles.query import Candidate
+from promptfed.blackbox.text.instructions import bundled
 from promptfed.errors import ConfigError
-from promptfed.methods.base import METHODS, MethodConfig, Setup
-from promptfed.prompts import PromptState
+from promptfed.method import METHODS, MethodConfig
+from promptfed.prompt_state import PromptState
 from promptfed.scores import as_if_uniform, is_answered, predicted
 from promptfed.seeding import numpy_stream
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 SMALLEST = 1e-12

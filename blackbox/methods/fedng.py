@@ -11,21 +11,15 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
-from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import Desk, least
+from promptfed.blackbox.base import Desk, least
+from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.base import Tokens, ranks
 from promptfed.blackbox.search.nevergrad_search import DEFAULT, NevergradSearch
-from promptfed.blackbox.text_state import index_tensor
-from promptfed.blackbox.token_prompt import (
-    TAG,
-    TokenPromptConfig,
-    TokenPromptMethod,
-    indices,
-    validation_rows,
-)
-from promptfed.blackbox.vocabulary import random_tokens
-from promptfed.methods.base import METHODS, MethodConfig, Shape
-from promptfed.prompts import PromptState
+from promptfed.blackbox.text.tensors import index_tensor
+from promptfed.blackbox.tokens.base import TAG, TokenPromptConfig, TokenPromptMethod, indices, validation_rows
+from promptfed.blackbox.tokens.vocabulary import random_tokens
+from promptfed.method import METHODS, MethodConfig, Shape
+from promptfed.prompt_state import PromptState
 from promptfed.seeding import numpy_stream, torch_stream
 from promptfed.types import Broadcast, ClientData, Update
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.config import validate
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.registry import Registry
 from promptfed.types import NO_PROMPT, Update
 

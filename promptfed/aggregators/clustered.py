@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
-from promptfed.aggregators.differences import difference_rows
+from promptfed.aggregators.deltas import difference_rows
 from promptfed.aggregators.mean import mean_by_samples
 from promptfed.errors import ConfigError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 ROUNDS, MEMBERS, DIRECTIONS, CLUSTER = "rounds", "members", "directions", "cluster/"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, RobustConfig
 from promptfed.errors import ConfigError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
 from promptfed.aggregators.mean import mean_by_samples
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 CLIENT = "client/"

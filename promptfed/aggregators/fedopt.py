@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
-from promptfed.aggregators.differences import difference
+from promptfed.aggregators.deltas import difference
 from promptfed.aggregators.mean import weighted_mean
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, RobustConfig
-from promptfed.aggregators.differences import difference_rows
+from promptfed.aggregators.deltas import difference_rows
 from promptfed.aggregators.mean import merged
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 

@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
-from promptfed.aggregators.differences import difference_rows, pairwise_distances
+from promptfed.aggregators.deltas import difference_rows, pairwise_distances
 from promptfed.aggregators.mean import merged
 from promptfed.errors import ConfigError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, RobustConfig
 from promptfed.aggregators.coordinatewise import middle_mean, most
-from promptfed.aggregators.differences import difference, difference_rows
+from promptfed.aggregators.deltas import difference, difference_rows
 from promptfed.aggregators.mean import weighted_mean
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 

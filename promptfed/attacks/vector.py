@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from promptfed.engines.worker import Worker
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.seeding import numpy_stream
 from promptfed.types import Job, Reply
 

@@ -24,13 +24,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.backbones.base import Backbone
+from promptfed.cache_dir import cache_folder
 from promptfed.errors import ConfigError, DataError
+from promptfed.examples.base import ImageItem, Item
+from promptfed.files.atomic import PRIVATE, remove_drafts, write_bytes
+from promptfed.files.locks import patient_lock
 from promptfed.readers.files import read_bytes
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors, read_header
-from promptfed.runs.atomic import PRIVATE, remove_drafts, write_bytes
-from promptfed.runs.locks import patient_lock
-from promptfed.tasks.sources.base import ImageItem, Item
-from promptfed.tasks.sources.readable import cache_folder
 from promptfed.types import Split
 
 T = TypeVar("T")

@@ -32,10 +32,10 @@ from promptfed.backbones.base import (
     freeze,
     hash_tensors,
 )
+from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.features import FeatureCache, default_cache
 from promptfed.backbones.minilm import load_minilm, loading, package_folder, word_ids
-from promptfed.backbones.placement import pick_device, pick_dtype
-from promptfed.backbones.sentences import Sentences
+from promptfed.backbones.tokenization import Sentences
 from promptfed.errors import BackboneError
 from promptfed.readers.tensors import MOST_BYTES
 from promptfed.readers.torch_files import read_torch

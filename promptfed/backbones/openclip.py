@@ -28,9 +28,9 @@ from promptfed.backbones.base import (
     freeze,
     hash_tensors,
 )
+from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.openclip_weights import create_from_file, split_options, weights_path
-from promptfed.backbones.placement import pick_device, pick_dtype
-from promptfed.backbones.sentences import Sentences
+from promptfed.backbones.tokenization import Sentences
 from promptfed.backbones.vision_transformer import PromptableViT
 from promptfed.errors import BackboneError, reason, unknown_name
 from promptfed.printable import printable

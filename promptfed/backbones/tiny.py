@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.openclip import OpenClipBackbone
-from promptfed.backbones.placement import pick_device, pick_dtype
 from promptfed.errors import BackboneError, FormatError
 from promptfed.readers.json_reader import parse_json
 from promptfed.readers.tensors import parse_tensors

@@ -57,7 +57,7 @@ def eval_(
     """
     import json as as_json
 
-    from promptfed.cross_data import score
+    from promptfed.cross_dataset import score
     from promptfed.export.finished import FinishedRun
     from promptfed.report.consoles import output
     from promptfed.report.live import live_progress

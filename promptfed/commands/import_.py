@@ -54,9 +54,9 @@ def fedtpg(
     """
     from promptfed.config import build_config, parse_settings, read_yaml, validate
     from promptfed.experiment import resolve
-    from promptfed.imported import import_run
+    from promptfed.import_prompt import import_run
     from promptfed.methods.fedtpg import FedTPGConfig
-    from promptfed.methods.fedtpg_checkpoint import read_released
+    from promptfed.methods.fedtpg.checkpoint import read_released
 
     flags = {
         "backbone": backbone, "task": task, "data": data, "data_root": data_root, "clients": clients, "shots": shots,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from promptfed.methods.base import Method
+    from promptfed.method import Method
     from promptfed.registry import Registry
 
 KINDS = ("methods", "backbones", "oracles", "tasks", "sources", "aggregators", "runs")
@@ -35,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 def known(kind: str) -> dict[str, dict[str, Any]]:
     """Name -> what is worth knowing, of one of ``KINDS`` but runs."""
     if kind == "methods":
-        from promptfed.methods.base import METHODS
+        from promptfed.method import METHODS
 
         return {name: _method(name, METHODS[name]) for name in METHODS}
     if kind == "aggregators":
@@ -60,7 +60,7 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
             name: {"about": _about(SOURCES[name]), "origin": SOURCES.origin(name)} for name in SOURCES
         }
     if kind == "oracles":
-        from promptfed.blackbox.backends import ORACLES
+        from promptfed.blackbox.oracle_factory import ORACLES
 
         return {name: {"about": about} for name, about in ORACLES.items()}
     raise unknown_name("kind", kind, KINDS)
@@ -68,7 +68,7 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
 
 def _method(name: str, kind: type[Method]) -> dict[str, Any]:
     from promptfed.experiment import DEFAULT_AGGREGATORS
-    from promptfed.methods.base import METHODS
+    from promptfed.method import METHODS
 
     return {
         "origin": METHODS.origin(name),
@@ -91,12 +91,12 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
     White-box methods are counted on ``task`` if it has a backbone, black-box methods if it has an oracle, others on the
     usual task of theirs.
     """
+    from promptfed.communication import first_round, sizes_only
     from promptfed.config import RunConfig, build_config
     from promptfed.errors import PromptFedError
     from promptfed.experiment import Experiment, resolve
-    from promptfed.methods.base import METHODS
+    from promptfed.method import METHODS
     from promptfed.tasks import TASKS
-    from promptfed.traffic import first_round, sizes_only
 
     def build(name: str, like: Experiment | None = None) -> Experiment:
         config = resolve(build_config(given, {"method": name}))
@@ -261,7 +261,7 @@ def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any
 def _explained_options(kind: str, name: str) -> dict[str, tuple[Any, str]]:
     """Return option -> (default, description) of a method, an aggregator or a task."""
     from promptfed.aggregators.base import AGGREGATORS
-    from promptfed.methods.base import METHODS
+    from promptfed.method import METHODS
     from promptfed.tasks import TASKS
 
     registries: dict[str, Any] = {"methods": METHODS, "aggregators": AGGREGATORS, "tasks": TASKS}

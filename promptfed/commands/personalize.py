@@ -70,10 +70,10 @@ def personalize(
     """
     import json as as_json
 
-    from promptfed.personalize.saved import FOLDER
     from promptfed.report.consoles import output
     from promptfed.report.interpolation import curve_table
     from promptfed.run import Run
+    from promptfed.runs.personalized import FOLDER
 
     folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
     flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space}

@@ -36,7 +36,7 @@ def serve_oracle(
       promptfed serve-oracle                               Gemma 3 270M at http://127.0.0.1:8080/v1
       promptfed serve-oracle --model my-model.gguf --port 8081
     """
-    from promptfed.blackbox.serving import start_server
+    from promptfed.blackbox.oracles.remote.server import start_server
 
     key = None
     if api_key_env is not None:

@@ -47,7 +47,7 @@ def check(
           --superlink server:8000 --root-certificates ca.crt --backbone lit
     """
     from promptfed.config import build_config, parse_settings
-    from promptfed.deployment.check import checks, parse_node_config
+    from promptfed.deployment.preflight import checks, parse_node_config
     from promptfed.errors import DeploymentError
     from promptfed.tasks.sources.class_names import parse_class_list
 
@@ -86,7 +86,7 @@ def export(
       promptfed site export --state-dir /var/lib/promptfed --out prompt
       promptfed predict prompt photo.jpg
     """
-    from promptfed.deployment.take_home import export_site
+    from promptfed.deployment.site_export import export_site
 
     folder, round = export_site(state_dir, out, run=run, backbone=backbone, overwrite=overwrite)
     typer.echo(printable(f"the prompt after round {round} is in {folder}"))

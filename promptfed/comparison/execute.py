@@ -13,8 +13,8 @@ from typing import Any
 from promptfed.comparison.plan import Plan, words
 from promptfed.comparison.summary import summarise
 from promptfed.config import RunConfig
+from promptfed.engine_choice import engine_of
 from promptfed.engines.base import never
-from promptfed.engines.choose import engine_of
 from promptfed.errors import BackboneError, ConfigError, OracleError, PromptFedError, RunError, TrainingError
 from promptfed.evaluation import validate
 from promptfed.experiment import Experiment

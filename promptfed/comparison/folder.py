@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from promptfed.errors import RunError
-from promptfed.runs.processes import describe_holder
+from promptfed.files.processes import describe_holder
 
 
 @contextmanager

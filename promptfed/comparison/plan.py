@@ -10,7 +10,7 @@ from typing import Any
 from promptfed.config import Options, RunConfig, parse_settings, validate
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.experiment import ACCESS, resolve
-from promptfed.methods.base import METHODS
+from promptfed.method import METHODS
 from promptfed.run_metrics import BASELINES
 from promptfed.tasks import TASKS
 

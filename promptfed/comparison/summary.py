@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from promptfed.comparison.plan import Plan
-from promptfed.methods.base import METHODS
+from promptfed.method import METHODS
 from promptfed.result_notes import below_zero_shot
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.runs.ledger import Cost, cost_of, query_curve

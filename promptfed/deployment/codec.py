@@ -21,7 +21,7 @@ from promptfed.deployment.fields import LONGEST_SECONDS
 from promptfed.deployment.messages import Problem, Words
 from promptfed.errors import ConfigError, DeploymentError, FormatError
 from promptfed.printable import is_printable, printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.readers.json_reader import JsonLimits, parse_json
 
 try:

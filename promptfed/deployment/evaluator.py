@@ -7,9 +7,9 @@ from statistics import fmean
 from typing import Any, Literal
 
 from promptfed.deployment import codec
+from promptfed.deployment.engine import start_of
 from promptfed.deployment.messages import Agreement, Evaluate, EvaluateAnswer, Finish, FinishAnswer, Right
-from promptfed.deployment.sites import Sites
-from promptfed.engines.flower import start_of
+from promptfed.deployment.site_pool import Sites
 from promptfed.errors import DeploymentError
 from promptfed.evaluation import Evaluation
 from promptfed.federation import Federation

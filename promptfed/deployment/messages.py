@@ -39,10 +39,6 @@ RunKey = Hex32
 """Names a run for good, whatever process serves it; safe as the name of a folder."""
 
 
-TICKET = "kept_in_round"
-"""What the server has in the place of a personal prompt: the round after which its site wrote it down."""
-
-
 class Words(BaseModel):
     """Base of all messages: frozen, strict, and unknown names are errors."""
 

@@ -10,8 +10,8 @@ from promptfed.deployment import class_names
 from promptfed.deployment.fields import LONGEST_NAME
 from promptfed.deployment.readme import readme
 from promptfed.errors import ConfigError, RunError
+from promptfed.files.atomic import write_text
 from promptfed.printable import is_printable, printable
-from promptfed.runs.atomic import write_text
 
 PACKAGE = "federation"
 FLOWER = "flwr>=1.41,<1.42"

@@ -11,16 +11,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.remembered import load_remembered
+from promptfed.backbones.text_tower_cache import load_remembered
 from promptfed.config import RunConfig, build_config, read_yaml, validate
 from promptfed.deployment import codec  # first: it says how to install what the next need
 from promptfed.deployment.class_names import joined_classes, lonely_classes, split_names
+from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.evaluator import SiteEvaluator, places
-from promptfed.deployment.known import Known
+from promptfed.deployment.known_sites import Known
 from promptfed.deployment.messages import Agreement, Hello, HelloAnswer, Prepare, PrepareAnswer, Site
+from promptfed.deployment.site_pool import Sites
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
-from promptfed.deployment.sites import Sites
-from promptfed.engines.flower import FlowerEngine
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
 from promptfed.printable import printable_lines

@@ -15,20 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.aggregators.mean import Mean
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.remembered import load_remembered
+from promptfed.backbones.text_tower_cache import load_remembered
 from promptfed.config import RunConfig, build_config, validate
 from promptfed.deployment import codec, messages
 from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.messages import Agreement
+from promptfed.deployment.site_export import write_site_bundle
 from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
-from promptfed.deployment.take_home import write_site_bundle
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
 from promptfed.evaluation import accuracy, has_choice, local_accuracy, mean_accuracies
 from promptfed.experiment import Experiment, resolve
-from promptfed.methods.base import Method
+from promptfed.method import Method
 from promptfed.printable import printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.tasks import TASKS
 from promptfed.types import Broadcast, ClientPrompt, FederatedTask, Job, Split
 

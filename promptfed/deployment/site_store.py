@@ -19,15 +19,15 @@ from safetensors.torch import save
 
 from promptfed.deployment.messages import Agreement, Train, Work
 from promptfed.errors import DeploymentError, FormatError, RunError
-from promptfed.methods.base import METHODS, Method
+from promptfed.files.atomic import PRIVATE, write_bytes
+from promptfed.files.sealed_json import opened_json, sealed_json
+from promptfed.method import METHODS, Method
 from promptfed.printable import printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors, tensor_metadata
-from promptfed.runs.atomic import PRIVATE, write_bytes
 from promptfed.runs.personal_store import SEAL, PersonalStore
-from promptfed.runs.sealed_json import opened_json, sealed_json
 
 KEPT_BEHIND = 8
 """Versions kept beyond those that a newer round may start from: a server may go back to an older checkpoint."""

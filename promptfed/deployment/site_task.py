@@ -13,12 +13,13 @@ from promptfed.deployment.class_names import agreed_names
 from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.messages import Agreement, HelloAnswer, Site
 from promptfed.errors import ConfigError, DataError
+from promptfed.examples.base import Sample
 from promptfed.printable import printable
 from promptfed.tasks import TASKS, few_shot
+from promptfed.tasks.client_datasets import Holding
 from promptfed.tasks.clip_fewshot import FewShotConfig, as_split, client_data, templates
-from promptfed.tasks.dealt import Holding
 from promptfed.tasks.sources import consistent, folder, load_source
-from promptfed.tasks.sources.base import Sample, Source
+from promptfed.tasks.sources.base import Source
 from promptfed.types import ClientData, FederatedTask, Split
 
 NOTHING = Split((), torch.empty(0, dtype=torch.int64))

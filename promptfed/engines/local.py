@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, never
-from promptfed.engines.deadline import OutOfTime, interrupted_after
+from promptfed.engines.timeout import OutOfTime, interrupted_after
 from promptfed.engines.worker import Worker, guarded
 from promptfed.types import Job, Reply, failed
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from promptfed.engines.worker import Worker, guarded
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Job, Reply
 
 

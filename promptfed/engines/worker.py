@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
-from promptfed.methods.base import Method
+from promptfed.method import Method
 from promptfed.seeding import numpy_stream
 from promptfed.stderr_log import TOLD
 from promptfed.types import FederatedTask, Job, Reply, failed

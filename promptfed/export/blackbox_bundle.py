@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save
 from torch import Tensor
 
-from promptfed.blackbox.candidate import Candidate
-from promptfed.blackbox.method import BlackBoxMethod
-from promptfed.blackbox.options import OracleOptions
-from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.base import BlackBoxMethod
+from promptfed.blackbox.oracles.config import OracleOptions
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.query import Candidate
 from promptfed.config import RunConfig, validate
 from promptfed.errors import BundleError, ConfigError, FormatError, RunError
 from promptfed.export.folder import (
@@ -46,13 +46,13 @@ from promptfed.export.folder import (
     verified,
 )
 from promptfed.export.origin import Origin
-from promptfed.kept import kept_of
-from promptfed.methods.base import Method
+from promptfed.kept_text import kept_of
+from promptfed.method import Method
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.printable import LONGEST, printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompt_template import Form
 from promptfed.readers.tensors import parse_tensors
-from promptfed.tasks.form import Form
 from promptfed.trust import admitted, is_local_file
 from promptfed.types import ClientPrompt
 
@@ -217,7 +217,7 @@ def load_bundles_oracle(
 
     Raises BundleError, naming both, if it is another one; ConfigError for what the user has to name.
     """
-    from promptfed.blackbox.backends import load_oracle
+    from promptfed.blackbox.oracle_factory import load_oracle
 
     meta = bundle.meta
     told = {option: value for option, value in meta.oracle.options.items() if option in ABOUT_THE_MODEL}

@@ -9,16 +9,16 @@ import torch
 
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.blackbox.answers import final_answer
-from promptfed.blackbox.oracle import Oracle
-from promptfed.blackbox.token_prompt import TokenPromptMethod
+from promptfed.blackbox.oracles.exact_match import final_answer
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.tokens.base import TokenPromptMethod
+from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
+from promptfed.examples.base import FileItem, TextItem
 from promptfed.export.blackbox_bundle import BlackBoxBundle
 from promptfed.export.folder import fitting
 from promptfed.export.predict import Prediction, checked_classes, ranked, unlabelled
-from promptfed.methods.base import Setup
-from promptfed.methods.build import build_method
-from promptfed.tasks.sources.base import FileItem, TextItem
+from promptfed.setup import Setup
 
 
 class BlackBoxPredictor:

@@ -40,9 +40,9 @@ from promptfed.export.folder import (
 from promptfed.export.folder import write_bundle as write_bundle
 from promptfed.export.origin import Origin
 from promptfed.export.readme import readme
-from promptfed.methods.base import Method
+from promptfed.method import Method
 from promptfed.printable import LONGEST, printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.readers.tensors import parse_tensors
 from promptfed.trust import is_local_file
 from promptfed.types import ClientPrompt

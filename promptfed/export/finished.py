@@ -13,26 +13,27 @@ from promptfed.aggregators.base import Aggregator, build_aggregator
 from promptfed.backbones import load_backbone
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.build_method import build_method
 from promptfed.config import RunConfig
-from promptfed.deployment.messages import TICKET
 from promptfed.errors import RunError
 from promptfed.experiment import oracle_of, warn_of_plugins
 from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.origin import origin_of
-from promptfed.kept import carried
-from promptfed.methods.base import Method, Setup
-from promptfed.methods.build import build_method
-from promptfed.personalize.saved import Personalized, load_client, prompt_sha256
+from promptfed.kept_text import carried
+from promptfed.method import Method
 from promptfed.printable import printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompt_template import Form
 from promptfed.readers.content import expected_content
 from promptfed.runs.backbone import check_same_backbone
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.passport import check_passport, identity_of
-from promptfed.tasks.form import Form
+from promptfed.runs.personal_store import TICKET
+from promptfed.runs.personalized import Personalized, load_client, prompt_sha256
+from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, ClientPrompt, FederationState
 
 log = logging.getLogger(__name__)

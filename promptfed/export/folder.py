@@ -18,14 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfed.errors import BundleError, FormatError
 from promptfed.export.origin import Origin
-from promptfed.methods.base import Method
+from promptfed.files.atomic_folder import write_folder
+from promptfed.method import Method
 from promptfed.printable import LONGEST, printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.readers.content import expected_content
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import parse_json
 from promptfed.readers.tensors import MOST_BYTES
-from promptfed.runs.atomic_folder import write_folder
 from promptfed.types import ClientPrompt
 
 FORMAT_VERSION = 1

@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from promptfed.errors import DataError
+from promptfed.examples.base import FileItem
+from promptfed.examples.image_check import Looked, grouped_notes
 from promptfed.printable import printable
-from promptfed.tasks.sources.base import FileItem
-from promptfed.tasks.sources.readable import Looked, grouped_notes
 
 LONGEST_NAME = 300
 """Characters of a name that a message shows."""

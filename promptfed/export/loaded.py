@@ -14,7 +14,7 @@ from promptfed.export.blackbox_bundle import load_bundles_oracle, read_blackbox_
 from promptfed.export.blackbox_predict import BlackBoxPredictor
 from promptfed.export.bundle import check_named_backbone, is_for_black_box, read_bundle
 from promptfed.export.predict import Prediction, Predictor
-from promptfed.methods.base import METHODS
+from promptfed.method import METHODS
 from promptfed.printable import printable
 
 EXAMPLE_KINDS = {"texts": "text", "questions": "question"}

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore, default_cache
+from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
+from promptfed.examples.base import FileItem, Item
 from promptfed.export.bundle import Bundle, check_backbone
 from promptfed.export.folder import fitting
-from promptfed.methods.base import Setup, cosine_logits
-from promptfed.methods.build import build_method
+from promptfed.method import cosine_logits
 from promptfed.scores import is_answered
-from promptfed.tasks.sources.base import FileItem, Item
+from promptfed.setup import Setup
 from promptfed.types import Split
 
 

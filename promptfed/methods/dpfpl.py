@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.backbones.base import PromptedText
-from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.context import ContextConfig, ContextMethod, training_classes, training_images
-from promptfed.methods.local_training import Parameters, Problem, cross_entropy_on
-from promptfed.prompts import PromptState
+from promptfed.local_training import Parameters, Problem, cross_entropy_on
+from promptfed.method import METHODS, cosine_logits
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
 from promptfed.seeding import torch_stream
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
 

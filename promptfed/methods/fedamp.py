@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from promptfed.methods.base import METHODS, Setup
-from promptfed.methods.local_training import Problem
-from promptfed.methods.own_context import LOCAL, OwnContextFL
+from promptfed.local_training import Problem
+from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFLConfig
-from promptfed.methods.proximal import pulled
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.personal_context import LOCAL, PersonalContextMethod
+from promptfed.prompts.proximal import pulled
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
 
@@ -22,7 +23,7 @@ class FedAMPConfig(PromptFLConfig):
 
 
 @METHODS.register("fedamp")
-class FedAMP(OwnContextFL):
+class FedAMP(PersonalContextMethod):
     """Client k minimises ``CE(w) + lambda / (2 alpha) ||w - u_k||^2``, where the mixture ``u_k`` is what it was sent.
 
     Shared: ``ctx`` ``(n_ctx, dim)``; client k is sent ``u_k``, weighted by how like k's last context the others' are.

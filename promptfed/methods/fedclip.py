@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.local_training import GradientMethod, LocalTraining, Parameters, Problem
-from promptfed.methods.templates import HandTemplate, template_features
-from promptfed.prompts import PromptState
+from promptfed.local_training import GradientMethod, LocalTraining, Parameters, Problem
+from promptfed.method import METHODS, cosine_logits
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.templates import HandTemplate, template_features
 from promptfed.seeding import torch_stream
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 

@@ -10,10 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.methods.base import METHODS, Setup
-from promptfed.methods.local_training import Problem
+from promptfed.local_training import Problem
+from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
 PRIVATE = "private"

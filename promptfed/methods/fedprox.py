@@ -6,11 +6,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from promptfed.methods.base import METHODS, Setup
-from promptfed.methods.local_training import Problem
+from promptfed.local_training import Problem
+from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.methods.proximal import pulled
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.proximal import pulled
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
 

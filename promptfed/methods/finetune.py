@@ -8,12 +8,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from promptfed.aggregators.base import Aggregator, Wrapped
-from promptfed.methods.base import METHODS, Setup, TrainingJob
-from promptfed.methods.local_training import train_together
-from promptfed.methods.own_context import LOCAL, OwnContextFL
+from promptfed.local_training import train_together
+from promptfed.method import METHODS, TrainingJob
 from promptfed.methods.promptfl import PromptFLConfig
-from promptfed.methods.proximal import pulled
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.personal_context import LOCAL, PersonalContextMethod
+from promptfed.prompts.proximal import pulled
+from promptfed.setup import Setup
 from promptfed.types import Update
 
 
@@ -26,7 +27,7 @@ class FinetuneConfig(PromptFLConfig):
 
 
 @METHODS.register("finetune")
-class Finetune(OwnContextFL):
+class Finetune(PersonalContextMethod):
     """All rounds are PromptFL's; in one more, every client trains the final ``ctx`` on its own images and keeps it.
 
     Shared: ``ctx`` ``(n_ctx, dim)``; in the last round clients send it back as they got it, and the server leaves all

@@ -10,12 +10,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.methods.base import METHODS, Setup
-from promptfed.methods.context import training_classes
-from promptfed.methods.local_training import Parameters, Problem
+from promptfed.local_training import Parameters, Problem
+from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.methods.templates import HandTemplate, template_features
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.templates import HandTemplate, template_features
+from promptfed.prompts.text_context import training_classes
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
 

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from promptfed.methods.base import METHODS, Setup
-from promptfed.methods.context import ContextConfig, ContextTuner
-from promptfed.methods.local_training import GradientMethod, Problem
-from promptfed.prompts import PromptState
+from promptfed.local_training import GradientMethod, Problem
+from promptfed.method import METHODS
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import ContextConfig, ContextTuner
+from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, Broadcast, ClientData
 
 

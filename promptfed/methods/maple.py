@@ -13,12 +13,13 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import Backbone, ClassTokens, PromptedImages, PromptedText
 from promptfed.errors import ConfigError
-from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.context import LabelSpace, training_classes
-from promptfed.methods.local_training import GradientMethod, LocalTraining, Parameters, Problem, cross_entropy_on
-from promptfed.methods.visual import prompted_images, visual_features
-from promptfed.prompts import PromptState
+from promptfed.local_training import GradientMethod, LocalTraining, Parameters, Problem, cross_entropy_on
+from promptfed.method import METHODS, cosine_logits
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import LabelSpace, training_classes
+from promptfed.prompts.visual_prompt import prompted_images, visual_features
 from promptfed.seeding import torch_stream
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 PAPERS_DEPTH = 9

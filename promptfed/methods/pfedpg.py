@@ -13,9 +13,7 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
 from promptfed.backbones.base import PromptedText
 from promptfed.errors import ConfigError
-from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.context import ContextConfig, ContextTuner, LabelSpace, training_classes, training_images
-from promptfed.methods.local_training import (
+from promptfed.local_training import (
     GradientMethod,
     LocalTraining,
     Parameters,
@@ -23,10 +21,19 @@ from promptfed.methods.local_training import (
     cross_entropy_on,
     train_together,
 )
-from promptfed.methods.templates import HandTemplate, template_features
-from promptfed.methods.visual import prompted_images, start_visual, visual_features
-from promptfed.prompts import PromptState
+from promptfed.method import METHODS, cosine_logits
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.templates import HandTemplate, template_features
+from promptfed.prompts.text_context import (
+    ContextConfig,
+    ContextTuner,
+    LabelSpace,
+    training_classes,
+    training_images,
+)
+from promptfed.prompts.visual_prompt import prompted_images, start_visual, visual_features
 from promptfed.seeding import torch_stream
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 DESCRIPTOR_RATE = 10.0

@@ -10,10 +10,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.context import ContextConfig, training_images
+from promptfed.method import METHODS, cosine_logits
 from promptfed.methods.promptfl import PromptFL
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import ContextConfig, training_images
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import Tensor
-
-from promptfed.methods.base import METHODS, MethodConfig
-from promptfed.methods.context import ContextConfig, ContextMethod
-from promptfed.methods.local_training import Problem
-from promptfed.prompts import PromptState
-from promptfed.types import Broadcast, ClientData
+from promptfed.method import METHODS, MethodConfig
+from promptfed.prompts.text_context import ContextConfig, ContextMethod
 
 
 class PromptFLConfig(ContextConfig):
@@ -31,14 +25,3 @@ class PromptFL(ContextMethod):
     paper: ClassVar[str] = "Guo et al. 2022, arXiv 2208.11625"
     trains: ClassVar[str] = "text context (n_ctx, dim)"
     Config: ClassVar[type[MethodConfig]] = PromptFLConfig
-
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
-        return self.tuner.problem(broadcast.shared, data)
-
-    def conclude(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        return trained, personal
-
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(shared, classes)

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.methods.base import METHODS, Setup, cosine_logits, mixed_features
-from promptfed.methods.context import ContextConfig, ContextMethod, training_classes, training_images
-from promptfed.methods.local_training import Parameters, Problem, cross_entropy_on
-from promptfed.prompts import PromptState
+from promptfed.local_training import Parameters, Problem, cross_entropy_on
+from promptfed.method import METHODS, cosine_logits, mixed_features
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
 

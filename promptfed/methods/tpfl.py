@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.methods.base import METHODS, Setup, cosine_logits
-from promptfed.methods.context import ContextConfig, ContextTuner, training_classes
-from promptfed.methods.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
-from promptfed.methods.visual import prompted_images, start_visual, visual_features
-from promptfed.prompts import PromptState
+from promptfed.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.method import METHODS, cosine_logits
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import ContextConfig, ContextTuner, training_classes
+from promptfed.prompts.visual_prompt import prompted_images, start_visual, visual_features
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 Penalty = Callable[[Tensor, Tensor], Tensor]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.blackbox.candidate import Candidate
+from promptfed.blackbox.oracles.query import Candidate
 from promptfed.errors import ConfigError
-from promptfed.methods.base import METHODS, Method
-from promptfed.methods.templates import template_features
-from promptfed.prompts import PromptState
+from promptfed.method import METHODS, Method
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.templates import template_features
 from promptfed.scores import as_if_uniform, predicted
 from promptfed.types import Broadcast, ClientData, Split, Update
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.errors import ConfigError
-from promptfed.methods.base import Method
-from promptfed.methods.local_training import GradientMethod, LocalTraining, train_together
-from promptfed.methods.proximal import pulled
-from promptfed.prompts import PromptState
+from promptfed.local_training import GradientMethod, LocalTraining, train_together
+from promptfed.method import Method
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.proximal import pulled
 from promptfed.types import Broadcast, ClientData, ClientPrompt
 
 SLOWER = 0.2

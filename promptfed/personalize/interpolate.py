@@ -7,7 +7,7 @@ of the two prompts. ``a`` is picked on the client's validation images, never on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean, harmonic_mean, pstdev
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from promptfed.errors import ConfigError
 from promptfed.evaluation import has_choice, share_right
-from promptfed.methods.base import Method, cosine_logits, mixed_features
+from promptfed.method import Method, cosine_logits, mixed_features
+from promptfed.runs.personalized import Choice, ClientCurve
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split
 
 ALPHAS = "0,0.1,...,1"
@@ -100,15 +101,6 @@ class Sweep:
         return replace(self.prompt, alpha=alpha)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The alpha a client deploys, its place among those that were tried, and why in words."""
-
-    alpha: float
-    place: int
-    why: str
-
-
 def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) -> Choice:
     """The alpha with the best of the validation ``accuracies`` over ``images`` images.
 
@@ -122,22 +114,6 @@ def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) ->
     if len(equal) > 1:
         why += f"; the smallest of {len(equal)} that reach it"
     return Choice(equal[0], list(alphas).index(equal[0]), why)
-
-
-@dataclass(frozen=True)
-class ClientCurve:
-    """One client's accuracies, one for each alpha; empty where it has no such images.
-
-    ``val`` and ``local``: validation and test images of its own classes, among these. A client with one class has
-    nothing to choose between: its ``val`` is among all base classes, and its ``local`` is empty. ``base`` and ``new``:
-    the test images of all base classes and of the classes nobody trained on.
-    """
-
-    val: tuple[float, ...]
-    local: tuple[float, ...]
-    base: tuple[float, ...]
-    new: tuple[float, ...]
-    choice: Choice
 
 
 def client_curve(

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from pydantic import Field
 
+from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.finished import FinishedRun
-from promptfed.methods.base import METHODS, Method, Setup
-from promptfed.methods.build import build_method
+from promptfed.method import METHODS, Method
 from promptfed.personalize.finetune import FinetuneOptions, finetune
-from promptfed.personalize.interpolate import ALPHAS, Choice, Sweep, choose, natural_space, parse_alphas
+from promptfed.personalize.interpolate import ALPHAS, Sweep, choose, natural_space, parse_alphas
 from promptfed.printable import plain_text
 from promptfed.report.tables import percent
+from promptfed.runs.personalized import Choice
+from promptfed.setup import Setup
 from promptfed.tasks import few_shot
 from promptfed.tasks.clip_fewshot import as_split, of_same_classes
 from promptfed.tasks.sources.base import Source

@@ -7,6 +7,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from promptfed.files import strict_json
+from promptfed.files.atomic import write_text
 from promptfed.printable import markdown_cell, plain_text, printable, printable_lines
 from promptfed.report.html import Picture, readable_bytes, render
 from promptfed.report.tables import (
@@ -19,8 +21,6 @@ from promptfed.report.tables import (
     without_repeated,
 )
 from promptfed.result_notes import flag
-from promptfed.runs import strict_json
-from promptfed.runs.atomic import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from promptfed.errors import ConfigError
+from promptfed.files.atomic import write_bytes
 from promptfed.printable import figure_text
-from promptfed.runs.atomic import write_bytes
 from promptfed.runs.ledger import query_curve
 
 BASELINE_STYLES = {"zero_shot": ("#7f7f7f", "--", ""), "local_only": ("#E69F00", "-.", "//")}

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptfed.blackbox.ledger import FILE as ORACLE_LEDGER
-from promptfed.blackbox.ledger import LOST, OracleLedger
-from promptfed.blackbox.spent import RECOVERED
+from promptfed.blackbox.oracles.ledger import FILE as ORACLE_LEDGER
+from promptfed.blackbox.oracles.ledger import LOST, OracleLedger
+from promptfed.blackbox.oracles.spent import RECOVERED
+from promptfed.files.atomic import remove_drafts, write_text
 from promptfed.intervals import wilson_interval
-from promptfed.personalize.saved import CURVE
 from promptfed.printable import printable, printable_lines
 from promptfed.readers.content import expected_content
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
 from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
 from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, interval, notes_below, percent, result_rows
-from promptfed.runs.atomic import remove_drafts, write_text
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import environment_of
 from promptfed.runs.ledger import Cost, cost_of
 from promptfed.runs.passport import check_passport
+from promptfed.runs.personalized import CURVE
 
 log = logging.getLogger(__name__)
 PARTITION_PIXELS = 72

@@ -22,13 +22,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.errors import DiskError, FormatError, RunError
-from promptfed.prompts import PromptState
+from promptfed.files.atomic import PRIVATE, naming, remove_drafts, sync_folder, write_synced
+from promptfed.files.sealed_json import opened_json, sealed_json
+from promptfed.prompt_state import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
-from promptfed.runs.atomic import PRIVATE, naming, remove_drafts, sync_folder, write_synced
 from promptfed.runs.personal_store import KEPT_CHECKPOINTS, PersonalStore, StoredPersonal, Version
-from promptfed.runs.sealed_json import opened_json, sealed_json
 from promptfed.types import FederationState, Reply, Update
 from promptfed.usage import Usage
 

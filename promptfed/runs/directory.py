@@ -5,7 +5,7 @@ events.jsonl       what happened (promptfed.runs.events)
 metrics.json       final figures and cost
 partition.json     who holds what
 checkpoints/       of the method; those of a baseline are in baselines/<stage>/checkpoints/
-personalized/      what promptfed personalize made for each client (promptfed.personalize.saved)
+personalized/      what promptfed personalize made for each client (promptfed.runs.personalized)
 report.html, run.log
 """
 
@@ -26,13 +26,13 @@ from filelock import FileLock, Timeout
 
 from promptfed.config import RunConfig, build_config, read_yaml
 from promptfed.errors import FormatError, RunError
+from promptfed.files.atomic import LEFTOVER_SUFFIX, naming, remove_drafts, write_bytes, write_text
+from promptfed.files.processes import describe_holder
+from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.printable import printable, printable_lines
 from promptfed.readers.files import MEGABYTE, kind_of, read_bytes
-from promptfed.runs.atomic import LEFTOVER_SUFFIX, naming, remove_drafts, write_bytes, write_text
 from promptfed.runs.checkpoint import tidy_checkpoints
 from promptfed.runs.events import EventLog
-from promptfed.runs.processes import describe_holder
-from promptfed.runs.sealed_json import opened_json, sealed_json
 
 LOCK = ".lock"
 PERSONALIZED = "personalized"

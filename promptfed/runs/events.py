@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.errors import FormatError, RunError
+from promptfed.files import strict_json
+from promptfed.files.atomic import append_bytes, naming
 from promptfed.readers.files import MEGABYTE, read_bytes
 from promptfed.readers.json_reader import parse_json
-from promptfed.runs import strict_json
-from promptfed.runs.atomic import append_bytes, naming
 from promptfed.runs.event_check import event_problem
 
 Event = dict[str, Any]

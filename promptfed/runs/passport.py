@@ -14,12 +14,12 @@ from typing import Any
 
 from promptfed.environment import environment
 from promptfed.errors import RunError
+from promptfed.files.sealed_json import checksum, plain_json
 from promptfed.printable import printable
 from promptfed.runs.backbone import has_fingerprint
 from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import differences
-from promptfed.runs.sealed_json import checksum, plain_json
 
 FILE = "run.json"
 FORMAT = 1

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from safetensors.torch import save
 
 from promptfed.errors import FormatError, RunError
-from promptfed.prompts import PromptState
+from promptfed.files.atomic import PRIVATE, write_bytes
+from promptfed.prompt_state import PromptState
 from promptfed.readers.tensors import parse_tensors, tensor_metadata
-from promptfed.runs.atomic import PRIVATE, write_bytes
 from promptfed.types import NO_PROMPT
 
 SEAL = "sha256"
@@ -131,3 +131,7 @@ def renewed(
     if isinstance(personal, StoredPersonal):
         return personal.renewed(changed, round)
     return {**personal, **changed}
+
+
+TICKET = "kept_in_round"
+"""What the server has in the place of a personal prompt: the round after which its site wrote it down."""

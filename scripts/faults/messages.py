@@ -25,16 +25,16 @@ from PIL import Image
 
 from faults.outcomes import Outcome, Result
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.remembered import load_remembered
+from promptfed.backbones.text_tower_cache import load_remembered
 from promptfed.config import build_config
 from promptfed.deployment import codec, messages
 from promptfed.deployment import site as site_module
+from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.evaluator import SiteEvaluator
 from promptfed.deployment.messages import Hello
 from promptfed.deployment.server import _agree, _prepare, _without_data, checked
 from promptfed.deployment.site import Site, SiteOptions
-from promptfed.deployment.sites import Sites
-from promptfed.engines.flower import FlowerEngine
+from promptfed.deployment.site_pool import Sites
 from promptfed.errors import PromptFedError
 from promptfed.experiment import Experiment
 from promptfed.printable import printable

@@ -29,20 +29,20 @@ from PIL import Image
 from safetensors.torch import save
 
 from faults.outcomes import Outcome
-from promptfed.blackbox.candidate import Answer
+from promptfed.blackbox.oracles.query import Answer
 from promptfed.config import RunConfig, build_config, parse_settings, read_yaml
 from promptfed.errors import PromptFedError
+from promptfed.examples.base import FileItem
 from promptfed.export.blackbox_bundle import read_blackbox_bundle
 from promptfed.export.bundle import read_bundle
-from promptfed.methods.fedtpg_checkpoint import read_released
-from promptfed.methods.prompt_translator import Generator
-from promptfed.personalize.saved import Origin, SavedClient, load_client, save_client
-from promptfed.prompts import PromptState
+from promptfed.files.sealed_json import SEAL, sealed_json
+from promptfed.methods.fedtpg.checkpoint import read_released
+from promptfed.methods.fedtpg.generator import Generator
+from promptfed.prompt_state import PromptState
 from promptfed.report.summary import run_summary
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.sealed_json import SEAL, sealed_json
-from promptfed.tasks.sources.base import FileItem
+from promptfed.runs.personalized import Origin, SavedClient, load_client, save_client
 from promptfed.tasks.sources.class_names import read_class_table
 from promptfed.tasks.sources.coop import read_split
 from promptfed.tasks.sources.csv_file import read_rows

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.examples.base import TextItem
 from promptfed.registry import Registry
-from promptfed.tasks.sources.base import Source, TextItem
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import check_names
 from promptfed.tasks.sources.duplicates import without_duplicates
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from promptfed.errors import unknown_name
-from promptfed.tasks.form import Form
+from promptfed.prompt_template import Form
 from promptfed.tasks.sources import tsv
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.tables import Columns

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.examples.base import FileItem, Sample
+from promptfed.examples.image_check import keep_readable
 from promptfed.printable import printable
 from promptfed.readers.json_reader import read_json
-from promptfed.tasks.sources.base import FileItem, Sample, Source
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import read_class_table
-from promptfed.tasks.sources.readable import keep_readable
 
 FOLDERS = {
     "caltech101": ("caltech-101", "101_ObjectCategories"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from promptfed.errors import DataError, FormatError
+from promptfed.examples.base import FileItem, Sample
+from promptfed.examples.image_check import keep_readable
 from promptfed.printable import printable
 from promptfed.readers.csv_table import read_table
-from promptfed.tasks.sources.base import FileItem, Sample, Source
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import name_classes, read_class_table
-from promptfed.tasks.sources.readable import keep_readable
 
 COLUMNS = ("path", "label", "client")
 LARGEST = 200_000_000

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from promptfed.errors import DataError
+from promptfed.examples.base import Sample
 from promptfed.printable import printable
-from promptfed.tasks.sources.base import Sample, Source
+from promptfed.tasks.sources.base import Source
 
 TOLERATED = 0.01
 """Share of examples with two labels that are left out with a note; more of them are an error."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promptfed.errors import DataError
+from promptfed.examples.base import FileItem, Sample
+from promptfed.examples.image_check import keep_readable
 from promptfed.printable import printable
-from promptfed.tasks.sources.base import FileItem, Sample, Source
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import name_classes, read_class_table, spoken
-from promptfed.tasks.sources.readable import keep_readable
 from promptfed.tasks.sources.splits import split_of
 
 LAYOUTS = "expected PATH/<class>/<image>, PATH/<domain>/<class>/<image> or PATH/{train,val,test}/<class>/<image>"

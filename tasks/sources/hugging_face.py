@@ -9,11 +9,12 @@ from typing import Any
 from PIL import Image
 
 from promptfed.errors import ConfigError, DataError, reason
+from promptfed.examples import pixels
+from promptfed.examples.base import ImageItem, Sample
+from promptfed.examples.image_check import keep_readable
 from promptfed.printable import printable
-from promptfed.tasks.sources import pixels
-from promptfed.tasks.sources.base import ImageItem, Sample, Source
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import read_class_table
-from promptfed.tasks.sources.readable import keep_readable
 
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 

@@ -7,7 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from promptfed.errors import ConfigError, DataError, unknown_name
-from promptfed.tasks.sources.base import Sample, Source
+from promptfed.examples.base import Sample
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.icons import FAMILIES, HELD_OUT_FAMILIES, Glyph, IconItem, glyphs, shared_concepts
 
 TRAIN_RENDERINGS, TEST_RENDERINGS = 60, 12

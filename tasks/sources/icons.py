@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
 from promptfed.errors import DataError
+from promptfed.examples.base import ImageItem
 from promptfed.readers.json_reader import read_json
-from promptfed.tasks.sources.base import ImageItem
 
 RENDERER = "icons-1"
 """Name of the rendering recipe; part of every icon's identity, to be changed with the recipe."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptfed.errors import DataError
-from promptfed.tasks.sources.base import Sample, Source, TextItem
+from promptfed.examples.base import Sample, TextItem
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import name_classes, read_class_table
 
 

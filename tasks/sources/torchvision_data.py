@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from promptfed.cache_dir import cache_folder
 from promptfed.errors import DataError, reason, unknown_name
-from promptfed.tasks.sources import pixels
-from promptfed.tasks.sources.base import ImageItem, Sample, Source
+from promptfed.examples import pixels
+from promptfed.examples.base import ImageItem, Sample
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import read_class_table
-from promptfed.tasks.sources.readable import cache_folder
 
 SPLIT_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 """What torchvision's data sets call our splits, first choice first."""

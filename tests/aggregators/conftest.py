@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from promptfed.aggregators.base import Aggregator, build_aggregator
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 

@@ -7,7 +7,7 @@ import torch
 
 from promptfed.aggregators.base import AGGREGATORS, build_aggregator
 from promptfed.errors import ConfigError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 NAMES = tuple(AGGREGATORS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from promptfed.aggregators.base import build_aggregator
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 

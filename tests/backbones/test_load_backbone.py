@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from promptfed.backbones import BACKBONES, load_backbone
-from promptfed.backbones.placement import pick_device, pick_dtype
+from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.errors import ConfigError
 
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureCache, FeatureStore
-from promptfed.blackbox.backends.base import LocalBackend, SoftSpace
-from promptfed.blackbox.candidate import Answer, ProposalQuery, Query, ScoreQuery, TextQuery
-from promptfed.blackbox.oracle import Oracle
-from promptfed.methods.base import Setup
-from promptfed.tasks.form import Form
-from promptfed.tasks.sources.base import TextItem
+from promptfed.blackbox.oracles.base import LocalBackend, SoftSpace
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.query import Answer, ProposalQuery, Query, ScoreQuery, TextQuery
+from promptfed.examples.base import TextItem
+from promptfed.prompt_template import Form
+from promptfed.setup import Setup
 from promptfed.types import ClientData, FederatedTask, Split
 
 CLASSES = ("cold", "hot")

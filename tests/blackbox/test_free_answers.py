@@ -8,8 +8,8 @@ import re
 import pytest
 import torch
 
-from promptfed.blackbox.candidate import Answer, Candidate
-from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.query import Answer, Candidate
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
 from promptfed.evaluation import evaluate

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from promptfed.blackbox.candidate import Candidate
+from promptfed.blackbox.oracles.query import Candidate
+from promptfed.build_method import build_method
 from promptfed.evaluation import share_right
-from promptfed.methods.build import build_method
 from promptfed.scores import as_if_uniform, is_answered, predicted
 from promptfed.types import Split
 

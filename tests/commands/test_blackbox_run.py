@@ -8,8 +8,8 @@ import re
 import pytest
 from safetensors.numpy import load_file
 
-from promptfed.blackbox.backends.base import LocalBackend
-from promptfed.runs.sealed_json import sealed_json
+from promptfed.blackbox.oracles.base import LocalBackend
+from promptfed.files.sealed_json import sealed_json
 
 SMALL = ["--task", "blackbox-text", "--clients", 2, "--shots", 2, "--set", "task.test_per_class=3"]
 SEARCH = [*SMALL, "--rounds", 2, "--method", "fedavg_bbt", "--set", "method.queries=40", "--set", "method.batch_size=8"]
@@ -270,7 +270,7 @@ def test_compare_names_the_method_that_can_make_no_step(promptfed, tmp_path):
 
 @pytest.mark.slow
 def test_a_kept_zero_shot_prompt_is_said_exported_and_used(promptfed, tmp_path, monkeypatch):
-    from promptfed.blackbox import zero_shot_choice
+    from promptfed import zero_shot_choice
 
     monkeypatch.setattr(zero_shot_choice, "_better", lambda counts: zero_shot_choice._template(counts))
     run = tmp_path / "run"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def test_a_bundle_holds_the_runs_own_prompt(bundle, finished):
 
 def test_numpy_alone_classifies_like_predict(bundle, small, promptfed):
     from promptfed.backbones import load_backbone
-    from promptfed.tasks.sources.base import FileItem
+    from promptfed.examples.base import FileItem
 
     image = first_picture(small, "dog")
     said = promptfed("predict", bundle, image, "--top", 6, "--json")

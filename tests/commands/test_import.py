@@ -8,7 +8,7 @@ import torch
 import yaml
 from safetensors.numpy import load_file
 
-from promptfed.methods.prompt_translator import Generator
+from promptfed.methods.fedtpg.generator import Generator
 
 
 def write_checkpoint(path, width=128, **options):
@@ -67,7 +67,7 @@ def test_eval_export_and_predict_work_on_it(imported, small, promptfed, tmp_path
 def test_its_figures_are_those_of_the_generator_itself(imported, promptfed):
     from promptfed.evaluation import evaluate
     from promptfed.experiment import Experiment
-    from promptfed.prompts import PromptState
+    from promptfed.prompt_state import PromptState
     from promptfed.runs.directory import RunDirectory
     from promptfed.types import ClientPrompt
 

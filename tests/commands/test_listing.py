@@ -41,7 +41,7 @@ def test_methods_say_what_is_trained_sent_kept_and_needed(promptfed):
 
 
 def test_a_method_that_does_not_fit_the_backbone_is_listed_with_the_reason(promptfed, monkeypatch):
-    from promptfed.methods.base import METHODS
+    from promptfed.method import METHODS
 
     monkeypatch.setattr(METHODS["promptfl"], "requires", frozenset({"mind reading"}))
     rows = json.loads(promptfed("list", "methods", "--json").out)
@@ -51,7 +51,7 @@ def test_a_method_that_does_not_fit_the_backbone_is_listed_with_the_reason(promp
 
 @pytest.mark.parametrize("columns", ["80", "100"])
 def test_each_method_has_one_line_that_is_never_cut(promptfed, monkeypatch, columns):
-    from promptfed.methods.base import METHODS
+    from promptfed.method import METHODS
 
     monkeypatch.setenv("COLUMNS", columns)
     lines = promptfed("list", "methods", "--no-bytes").out.splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from promptfed.blackbox.ledger import OracleLedger
+from promptfed.blackbox.oracles.ledger import OracleLedger
 from promptfed.runs.events import EventLog
 
 

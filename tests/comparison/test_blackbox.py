@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from promptfed.blackbox.backends.base import LocalBackend
+from promptfed.blackbox.oracles.base import LocalBackend
 from promptfed.comparison.execute import Comparison
 from promptfed.comparison.plan import Plan
 from promptfed.config import build_config

@@ -11,7 +11,7 @@ import pytest
 from promptfed.comparison.execute import Comparison
 from promptfed.errors import DataError, RunError, TrainingError
 from promptfed.experiment import Experiment
-from promptfed.methods.base import METHODS
+from promptfed.method import METHODS
 from promptfed.progress import ComparisonProgress
 from promptfed.report.comparison import sections
 from promptfed.runs.directory import RunDirectory

@@ -7,7 +7,7 @@ import pytest
 from promptfed.comparison.plan import TUNING_SEED, Plan, parse_grid
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
-from promptfed.methods.base import METHODS
+from promptfed.method import METHODS
 
 
 def test_baselines_come_along_once_and_first():

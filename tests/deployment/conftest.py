@@ -16,13 +16,13 @@ from PIL import Image
 pytest.importorskip("flwr")
 
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.remembered import load_remembered
+from promptfed.backbones.text_tower_cache import load_remembered
 from promptfed.config import build_config
+from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.messages import Agreement, Hello
 from promptfed.deployment.server import _agree, _without_data, checked
 from promptfed.deployment.site import Site, SiteOptions
-from promptfed.deployment.sites import Sites
-from promptfed.engines.flower import FlowerEngine
+from promptfed.deployment.site_pool import Sites
 from promptfed.experiment import Experiment
 from promptfed.tasks import TASKS
 

@@ -17,7 +17,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from promptfed.deployment import codec, messages
 from promptfed.errors import DeploymentError
 from promptfed.printable import is_printable
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=8).filter(is_printable)
 DTYPES = st.sampled_from([np.dtype(name) for name in codec.DTYPES])

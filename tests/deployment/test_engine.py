@@ -9,14 +9,13 @@ pytest.importorskip("flwr")
 
 from promptfed.config import build_config
 from promptfed.deployment import codec, messages
+from promptfed.deployment.engine import start_of
 from promptfed.deployment.evaluator import SiteEvaluator
-from promptfed.deployment.messages import TICKET
-from promptfed.engines.flower import start_of
 from promptfed.errors import DeploymentError
 from promptfed.evaluation import LocalEvaluator
 from promptfed.experiment import Experiment, resolve
-from promptfed.prompts import PromptState
-from promptfed.runs.personal_store import PersonalStore
+from promptfed.prompt_state import PromptState
+from promptfed.runs.personal_store import TICKET, PersonalStore
 from promptfed.types import Broadcast, Job
 
 

@@ -14,7 +14,7 @@ from promptfed.config import build_config
 from promptfed.deployment import codec
 from promptfed.deployment.server import ServerOptions, serve
 from promptfed.deployment.site import Site, SiteOptions
-from promptfed.deployment.take_home import export_site
+from promptfed.deployment.site_export import export_site
 from promptfed.errors import ConfigError, DeploymentError, RunError
 from promptfed.experiment import Experiment, resolve
 from promptfed.export.bundle import read_bundle

@@ -13,7 +13,7 @@ pytest.importorskip("flwr")
 from promptfed.deployment.messages import Agreement, Train
 from promptfed.deployment.site_store import SiteStore
 from promptfed.errors import DeploymentError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 
 RUN = "0" * 32
 SHARED = PromptState({"ctx": torch.arange(12.0).reshape(3, 4), "bias": torch.ones(2)})

@@ -24,9 +24,9 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import BudgetExhausted, TrainingError
 from promptfed.federation import Federation
-from promptfed.methods.base import Setup
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
 from promptfed.types import FederatedTask
 
 

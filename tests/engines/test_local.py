@@ -3,7 +3,7 @@ from __future__ import annotations
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import Broadcast, Job, failed
 
 

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import torch
 
 from promptfed.deployment import codec
-from promptfed.deployment.messages import TICKET, Agreement, Hello, HelloAnswer
+from promptfed.deployment.engine import FlowerEngine
+from promptfed.deployment.messages import Agreement, Hello, HelloAnswer
 from promptfed.deployment.messages import Site as Member
 from promptfed.deployment.site import Site, SiteOptions
+from promptfed.deployment.site_pool import Sites
 from promptfed.deployment.site_store import SiteStore
-from promptfed.deployment.sites import Sites
 from promptfed.engines.base import never
-from promptfed.engines.flower import FlowerEngine
-from promptfed.prompts import PromptState
-from promptfed.runs.personal_store import PersonalStore
+from promptfed.prompt_state import PromptState
+from promptfed.runs.personal_store import TICKET, PersonalStore
 
 RUN = "0" * 32
 NOBODY = {"run": RUN, "simulated": True, "config": {}, "fingerprint": "0"}

@@ -18,8 +18,9 @@ from promptfed.backbones.base import Backbone, CallCount, ClassTokens, DeepConte
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import RunConfig
 from promptfed.export.bundle import Bundle, make_bundle
-from promptfed.methods.base import METHODS, Method, MethodConfig, Setup
-from promptfed.prompts import PromptState
+from promptfed.method import METHODS, Method, MethodConfig
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, ClientPrompt, Split, Update
 
 sys.path.append(str(Path(__file__).parent))  # for thermometer.py, which is no test

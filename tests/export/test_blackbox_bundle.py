@@ -20,9 +20,11 @@ from thermometer import CLASSES, FORM, Everything, Remapped, Thermometer, bundle
 from promptfed.aggregators.mean import Mean
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import BundleError, ConfigError, TrainingError
+from promptfed.examples.base import FileItem, TextItem
 from promptfed.export.blackbox_bundle import (
     BlackBoxBundle,
     load_bundles_oracle,
@@ -33,10 +35,9 @@ from promptfed.export.blackbox_predict import BlackBoxPredictor
 from promptfed.export.bundle import is_for_black_box, read_bundle
 from promptfed.export.folder import write_bundle
 from promptfed.export.predict import unlabelled
-from promptfed.methods.base import METHODS, Setup
-from promptfed.methods.build import build_method
-from promptfed.prompts import PromptState
-from promptfed.tasks.sources.base import FileItem, TextItem
+from promptfed.method import METHODS
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
 from promptfed.types import ClientPrompt
 
 
@@ -192,7 +193,7 @@ def test_another_oracle_is_refused_by_name(text: BlackBoxBundle, monkeypatch: py
         given.append((name, form, options.model, options.base_url))
         return Oracle(Thermometer(form, hashlib.sha256(name.encode()).hexdigest()))
 
-    monkeypatch.setattr("promptfed.blackbox.backends.load_oracle", load)
+    monkeypatch.setattr("promptfed.blackbox.oracle_factory.load_oracle", load)
     mine = text.meta.oracle.model_copy(update={"fingerprint": hashlib.sha256(b"thermometer").hexdigest()})
     fitting = replace(text, meta=text.meta.model_copy(update={"oracle": mine}))
     assert load_bundles_oracle(fitting, base_url="http://127.0.0.1:1/v1").name == "thermometer"
@@ -300,7 +301,7 @@ def test_a_strangers_bundle_chooses_neither_server_nor_key(
     assert match is not None
     loaded = []
     monkeypatch.setattr(
-        "promptfed.blackbox.backends.load_oracle",
+        "promptfed.blackbox.oracle_factory.load_oracle",
         lambda name, form, options, **_: loaded.append(options) or Oracle(Thermometer(form)),
     )
     load_bundles_oracle(bundle)

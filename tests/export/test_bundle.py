@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from promptfed.errors import BundleError
 from promptfed.export.bundle import Bundle, check_backbone, read_bundle, write_bundle
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 
 NAMES = {"prompt.safetensors", "class_text_features.safetensors", "promptfed_config.json", "README.md"}
 

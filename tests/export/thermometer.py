@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from promptfed.blackbox.backends.base import LocalBackend, SoftSpace
-from promptfed.blackbox.candidate import Answer, Query, ScoreQuery
-from promptfed.blackbox.method import BlackBoxMethod
+from promptfed.blackbox.base import BlackBoxMethod
+from promptfed.blackbox.oracles.base import LocalBackend, SoftSpace
+from promptfed.blackbox.oracles.query import Answer, Query, ScoreQuery
 from promptfed.config import RunConfig
 from promptfed.errors import ConfigError
+from promptfed.examples.base import Item
 from promptfed.export.blackbox_bundle import BlackBoxBundle, make_blackbox_bundle
-from promptfed.methods.base import Method
-from promptfed.prompts import PromptState
-from promptfed.tasks.form import Form
-from promptfed.tasks.sources.base import Item
+from promptfed.method import Method
+from promptfed.prompt_state import PromptState
+from promptfed.prompt_template import Form
 from promptfed.types import ClientPrompt
 
 CLASSES = ("cold", "hot")
@@ -75,7 +75,7 @@ class Remapped(BlackBoxMethod):
         raise ConfigError("it has no prompt that could be sent")
 
     def logits(self, shared, personal, classes, split):
-        from promptfed.blackbox.candidate import Candidate
+        from promptfed.blackbox.oracles.query import Candidate
 
         return -self.scored([Candidate()], classes, split)[0]
 

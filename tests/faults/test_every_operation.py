@@ -13,14 +13,14 @@ from faults.operations import count_operations, failing
 from promptfed.backbones.features import FeatureCache
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
-from promptfed.prompts import PromptState
-from promptfed.runs.atomic import write_bytes
-from promptfed.runs.atomic_folder import write_folder
+from promptfed.examples.image_check import Looked, remember
+from promptfed.files.atomic import write_bytes
+from promptfed.files.atomic_folder import write_folder
+from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint, tidy_checkpoints
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.events import EventLog
 from promptfed.runs.personal_store import PersonalStore
-from promptfed.tasks.sources.readable import Looked, remember
 from promptfed.types import FederationState
 
 PROMPT = PromptState({"ctx": torch.ones(2, 3)})

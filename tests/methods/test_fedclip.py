@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from promptfed.methods.fedclip import FedCLIP, FedCLIPConfig, adapted, contrast
 from promptfed.methods.zero_shot import ZeroShot
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast
 
 

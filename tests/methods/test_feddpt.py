@@ -7,16 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean
+from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.methods.base import cosine_logits
-from promptfed.methods.build import build_method
+from promptfed.method import cosine_logits
 from promptfed.methods.feddpt import FedDPT, FedDPTConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.methods.visual import visual_features
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.visual_prompt import visual_features
 from promptfed.types import NO_PROMPT, Broadcast
 
 

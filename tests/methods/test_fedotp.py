@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean
+from promptfed.build_method import check_model_fits
 from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
@@ -13,9 +14,8 @@ from promptfed.errors import ConfigError
 from promptfed.experiment import resolve
 from promptfed.federation import Federation
 from promptfed.methods import fedotp
-from promptfed.methods.build import check_model_fits
 from promptfed.methods.fedotp import FedOTP, FedOTPConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Split
 
 NAMES = ("red", "pink", "cyan")

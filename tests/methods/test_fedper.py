@@ -9,9 +9,9 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.methods.context import ContextTuner
 from promptfed.methods.fedper import FedPer, FedPerConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import ContextTuner
 from promptfed.types import NO_PROMPT, Broadcast
 
 NAMES = ("red", "pink", "cyan")

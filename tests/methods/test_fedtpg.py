@@ -17,8 +17,8 @@ from promptfed.errors import ConfigError
 from promptfed.experiment import resolve
 from promptfed.federation import Federation
 from promptfed.methods.fedtpg import FedTPG, FedTPGConfig
-from promptfed.methods.prompt_translator import Generator
-from promptfed.prompts import PromptState
+from promptfed.methods.fedtpg.generator import Generator
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast
 
 PLAIN = {"optimizer": "sgd", "momentum": 0, "schedule": "constant", "local_epochs": 1, "batch_size": 100}

@@ -7,9 +7,9 @@ from promptfed.aggregators.base import build_aggregator
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
-from promptfed.methods.context import ContextConfig, ContextTuner
 from promptfed.methods.finetune import Finetune, FinetuneConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
+from promptfed.prompts.text_context import ContextConfig, ContextTuner
 from promptfed.types import NO_PROMPT, Broadcast
 
 NAMES = ("red", "pink", "cyan")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from promptfed.build_method import build_method
 from promptfed.config import validate
 from promptfed.errors import ConfigError
-from promptfed.methods.build import build_method
 from promptfed.methods.kgcoop import KgCoOp, KgCoOpConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.types import NO_PROMPT, Broadcast

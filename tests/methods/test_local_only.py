@@ -4,8 +4,8 @@ from promptfed.aggregators.mean import Mean
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
-from promptfed.methods.context import ContextConfig, ContextTuner
 from promptfed.methods.local_only import LocalOnly
+from promptfed.prompts.text_context import ContextConfig, ContextTuner
 
 
 def test_nothing_is_sent_and_every_client_keeps_its_own(setup, toy_task):

@@ -5,11 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean
+from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.methods.build import build_method
 from promptfed.methods.maple import MaPLe, MaPLeConfig, visual_tokens
 from promptfed.types import NO_PROMPT, Broadcast
 

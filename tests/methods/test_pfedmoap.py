@@ -12,7 +12,7 @@ from promptfed.federation import Federation
 from promptfed.methods import pfedmoap
 from promptfed.methods.pfedmoap import ExpertPool, PFedMoAP, PFedMoAPConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
 NAMES = ("red", "pink", "cyan")

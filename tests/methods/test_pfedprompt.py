@@ -13,7 +13,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
 from promptfed.methods.pfedprompt import STRENGTHS, PFedPrompt, PFedPromptConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt
 
 

@@ -10,7 +10,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.methods.promptfolio import PromptFolio, PromptFolioConfig, portfolio
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt
 
 ONE_STEP = {

@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean
+from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.methods.build import build_method
 from promptfed.methods.tpfl import ATPFL, TPFL, ATPFLConfig, TPFLConfig, contrast
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast
 
 SGD = {"optimizer": "sgd", "momentum": 0, "lr": 0.3, "schedule": "constant", "local_epochs": 1, "batch_size": 100}

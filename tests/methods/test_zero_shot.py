@@ -7,9 +7,9 @@ from promptfed.aggregators.mean import Mean
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
-from promptfed.methods.base import MethodConfig
+from promptfed.method import MethodConfig
 from promptfed.methods.zero_shot import ZeroShot
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT
 
 

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from promptfed.aggregators.mean import Mean
+from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.export.finished import FinishedRun
 from promptfed.federation import Federation
-from promptfed.methods.base import METHODS, Setup
-from promptfed.methods.build import build_method
+from promptfed.method import METHODS
 from promptfed.runs.directory import RunDirectory
+from promptfed.setup import Setup
 from promptfed.types import FederatedTask
 
 

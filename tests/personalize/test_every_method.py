@@ -7,10 +7,11 @@ import torch
 
 from promptfed.errors import ConfigError
 from promptfed.evaluation import local_accuracy
-from promptfed.methods.base import METHODS
+from promptfed.examples.base import Sample
+from promptfed.method import METHODS
+from promptfed.personalize.every_client import PersonalizeOptions, personalize_run
 from promptfed.personalize.onboard import OnboardOptions, onboard
-from promptfed.personalize.whole_run import PersonalizeOptions, personalize_run
-from promptfed.tasks.sources.base import Sample, Source
+from promptfed.tasks.sources.base import Source
 
 CANNOT_TUNE = {"zero_shot"}
 NEEDS_KNOWN_DOMAINS = {"fedapt", "feddpt"}

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
-from promptfed.methods.build import build_method
-from promptfed.methods.local_training import train_together
+from promptfed.local_training import train_together
 from promptfed.personalize.finetune import FinetuneOptions, finetune
 from promptfed.types import Broadcast, ClientPrompt
 

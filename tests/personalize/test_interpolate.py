@@ -9,21 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy, distinct, evaluate, local_accuracy
-from promptfed.methods.base import cosine_logits
-from promptfed.methods.build import build_method
-from promptfed.personalize.interpolate import (
-    Choice,
-    ClientCurve,
-    Sweep,
-    choose,
-    client_curve,
-    curve_rows,
-    natural_space,
-    parse_alphas,
-)
-from promptfed.prompts import PromptState
+from promptfed.method import cosine_logits
+from promptfed.personalize.interpolate import Sweep, choose, client_curve, curve_rows, natural_space, parse_alphas
+from promptfed.prompt_state import PromptState
+from promptfed.runs.personalized import Choice, ClientCurve
 from promptfed.types import ClientPrompt, Split
 
 TENTHS = tuple(round(i / 10, 10) for i in range(11))

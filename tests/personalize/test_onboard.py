@@ -9,10 +9,11 @@ import torch
 
 from promptfed.errors import ConfigError, DataError
 from promptfed.evaluation import accuracy
+from promptfed.examples.base import Sample
 from promptfed.export.bundle import read_bundle, write_bundle
 from promptfed.personalize.onboard import OnboardOptions, newcomer_data, onboard
-from promptfed.prompts import PromptState
-from promptfed.tasks.sources.base import Sample, Source
+from promptfed.prompt_state import PromptState
+from promptfed.tasks.sources.base import Source
 
 QUICK = OnboardOptions(lr=0.05, epochs=3, shots=3, val_shots=2)
 

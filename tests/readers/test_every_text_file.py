@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from promptfed.blackbox.vocabulary import read_vocabulary
+from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.commands.deploy import _lines
 from promptfed.config import read_yaml
 from promptfed.errors import ConfigError, DataError, PromptFedError

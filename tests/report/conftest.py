@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from promptfed.config import RunConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.types import FederationState

@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.report.live import LiveProgress
 from promptfed.types import Broadcast, Job, Reply, Update, failed
 from promptfed.usage import Usage

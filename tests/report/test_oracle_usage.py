@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from promptfed.blackbox.ledger import Account, OracleLedger
+from promptfed.blackbox.oracles.ledger import Account, OracleLedger
 from promptfed.report.oracle_usage import asked_words, client_table, usage_table
 from promptfed.usage import Usage
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 from promptfed.types import FederationState
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptfed.errors import RunError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, newest_round, save_checkpoint
 from promptfed.types import FederationState, Reply, Update
 from promptfed.usage import Usage

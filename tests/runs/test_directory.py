@@ -12,7 +12,7 @@ import pytest
 
 from promptfed.config import RunConfig
 from promptfed.errors import PromptFedError, RunError
-from promptfed.runs.atomic import write_text
+from promptfed.files.atomic import write_text
 from promptfed.runs.directory import RunDirectory
 
 CONFIG = RunConfig(method="promptfl", rounds=3, method_options={"lr": 0.01})

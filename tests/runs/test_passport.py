@@ -11,7 +11,7 @@ import torch
 
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.report.summary import run_summary
 from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.directory import RunDirectory

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from promptfed.errors import RunError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal, renewed
 from promptfed.types import NO_PROMPT, FederationState

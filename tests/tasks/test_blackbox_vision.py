@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptfed.blackbox.candidate import Candidate
+from promptfed.blackbox.oracles.query import Candidate
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
 from promptfed.experiment import Experiment, resolve
-from promptfed.methods.base import cosine_logits
+from promptfed.method import cosine_logits
 from promptfed.tasks import TASKS
 from promptfed.tasks.blackbox_vision import prompts
 

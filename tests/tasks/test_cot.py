@@ -8,12 +8,12 @@ import re
 import pytest
 import torch
 
-from promptfed.blackbox.answers import final_answer
+from promptfed.blackbox.oracles.exact_match import final_answer
 from promptfed.config import build_config
 from promptfed.errors import ConfigError, DataError
+from promptfed.examples.base import QuestionItem
 from promptfed.tasks import TASKS
 from promptfed.tasks.cot import BUNDLED, DEMONSTRATIONS, CotConfig, form_for, load_questions
-from promptfed.tasks.sources.base import QuestionItem
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from promptfed.errors import ConfigError, DataError
+from promptfed.examples.base import FileItem, Sample
 from promptfed.tasks import few_shot
-from promptfed.tasks.sources.base import FileItem, Sample, Source
+from promptfed.tasks.sources.base import Source
 
 
 def make_source(counts: dict[str, int], split: str = "", domains: tuple[str, ...] = ("",)) -> Source:

@@ -12,15 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from promptfed.aggregators.base import build_aggregator
-from promptfed.blackbox.backends.base import LocalBackend
-from promptfed.blackbox.candidate import ScoreQuery
-from promptfed.blackbox.oracle import Oracle
+from promptfed.blackbox.oracles.base import LocalBackend
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.query import ScoreQuery
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
+from promptfed.examples.base import ImageItem, Item
 from promptfed.federation import Federation
-from promptfed.methods.base import Method, Setup
-from promptfed.tasks.form import Form
-from promptfed.tasks.sources.base import ImageItem, Item
+from promptfed.method import Method
+from promptfed.prompt_template import Form
+from promptfed.setup import Setup
 from promptfed.types import ClientData, FederatedTask, FederationState, Split
 
 

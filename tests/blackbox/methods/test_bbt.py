@@ -8,12 +8,12 @@ import torch
 
 from promptfed.aggregators.mean import Mean
 from promptfed.blackbox.methods.bbt import sample
-from promptfed.blackbox.search.evolution_path import Distribution
+from promptfed.blackbox.search.cma_update import Distribution
+from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
-from promptfed.methods.build import build_method
-from promptfed.tasks.pooled import pooled
+from promptfed.tasks.centralized import pooled
 from promptfed.types import NO_PROMPT, Broadcast
 
 OPTIONS = {"dim": 6, "n_tokens": 2, "queries": 100, "batch_size": 4}

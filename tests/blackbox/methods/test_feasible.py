@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from promptfed.blackbox.budget import Limits
+from promptfed.blackbox.oracles.budget import Limits
+from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
-from promptfed.methods.base import METHODS
-from promptfed.methods.build import build_method
+from promptfed.method import METHODS
 from promptfed.types import NO_PROMPT, Broadcast, Split
 
 SEARCHES = {

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from promptfed.blackbox.generator import flat, shaped
 from promptfed.blackbox.methods.fedbbpt import FedBBPT, FedBBPTConfig
+from promptfed.blackbox.soft.prompt_generator import flat, shaped
 from promptfed.errors import ConfigError
 from promptfed.seeding import numpy_stream
 from promptfed.types import NO_PROMPT, Broadcast

@@ -6,7 +6,7 @@ import torch
 
 from promptfed.aggregators.base import build_aggregator
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.alone import Alone
+from promptfed.blackbox.local_only import Alone
 from promptfed.blackbox.methods.fedbdpl import FedBDPL, FedBDPLConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker

@@ -12,13 +12,13 @@ import torch
 
 from promptfed.aggregators.mean import Mean
 from promptfed.blackbox.search.cma_es import CmaEs
+from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.methods.build import build_method
 from promptfed.methods.zero_shot import ZeroShot
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
 OPTIONS = {"dim": 6, "n_tokens": 2, "queries": 80, "batch_size": 4}

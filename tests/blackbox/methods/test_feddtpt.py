@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.candidate import ProposalQuery
 from promptfed.blackbox.methods.feddtpt import FedDTPT, FedDTPTConfig
-from promptfed.blackbox.text_state import text_of, text_tensor
-from promptfed.prompts import PromptState
+from promptfed.blackbox.oracles.query import ProposalQuery
+from promptfed.blackbox.text.tensors import text_of, text_tensor
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
 

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import build_aggregator
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.alone import Alone
-from promptfed.blackbox.method import Desk
+from promptfed.blackbox.base import Desk
+from promptfed.blackbox.local_only import Alone
 from promptfed.blackbox.methods.fedkseed_prompt import FedKSeedConfig, FedKSeedPrompt, direction, position, step
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
 

@@ -6,7 +6,7 @@ import torch
 
 from promptfed.blackbox.methods.fedng import CrossRank, FedNG, FedNGConfig, mean_rank, ranked_state
 from promptfed.errors import ConfigError
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
 TAG = torch.zeros(8, dtype=torch.uint8)

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.alone import Alone
-from promptfed.blackbox.candidate import Answer, ScoreQuery, TextQuery
-from promptfed.blackbox.demonstrations import DISCLAIMER, unpacked
+from promptfed.blackbox.local_only import Alone
 from promptfed.blackbox.methods.fedspsc import FedSPSC, FedSPSCConfig, vote, vote_weights
-from promptfed.blackbox.oracle import Oracle
-from promptfed.blackbox.text_state import text_of
+from promptfed.blackbox.methods.fedspsc.demonstrations import DISCLAIMER, unpacked
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.query import Answer, ScoreQuery, TextQuery
+from promptfed.blackbox.text.tensors import text_of
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
+from promptfed.examples.base import ANSWER_CLASSES, QuestionItem
 from promptfed.federation import Federation
-from promptfed.prompts import PromptState
-from promptfed.tasks.sources.base import ANSWER_CLASSES, QuestionItem
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, ClientData, Split
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.alone import Alone
-from promptfed.blackbox.candidate import Answer, TextQuery
+from promptfed.blackbox.local_only import Alone
 from promptfed.blackbox.methods.fedtextgrad import FedTextGrad, FedTextGradConfig, private_texts
-from promptfed.blackbox.oracle import Oracle
-from promptfed.blackbox.text_merge import pool_of
-from promptfed.blackbox.text_state import text_of
+from promptfed.blackbox.methods.fedtextgrad.merging import pool_of
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.query import Answer, TextQuery
+from promptfed.blackbox.text.tensors import text_of
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation

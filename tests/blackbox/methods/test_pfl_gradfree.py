@@ -4,7 +4,7 @@ import torch
 
 from promptfed.aggregators.mean import Mean
 from promptfed.blackbox.methods.pfl_gradfree import PFLGradFree, PFLGradFreeConfig
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
+from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import TrainingError
 from promptfed.federation import Federation
-from promptfed.methods.build import build_method
 from promptfed.types import NO_PROMPT, Broadcast
 
 NAMES = ("fedbdpl", "fedng", "feddtpt", "pfl_gradfree")

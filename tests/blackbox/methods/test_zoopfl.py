@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from promptfed.blackbox.method import Desk
+from promptfed.blackbox.base import Desk
 from promptfed.blackbox.methods.zoopfl import ZooPFL, ZooPFLConfig, centred, pretrained, remap_gradient
-from promptfed.prompts import PromptState
+from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast
 
 PERSONAL = {"embedding", "weight", "bias"}

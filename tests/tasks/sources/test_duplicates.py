@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from promptfed.errors import DataError
+from promptfed.examples.base import Sample, TextItem
 from promptfed.tasks.blackbox_text import load_texts
 from promptfed.tasks.cot import load_questions
 from promptfed.tasks.sources import checked, csv_file, load_source
-from promptfed.tasks.sources.base import Sample, Source, TextItem
+from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.duplicates import without_duplicates
 from promptfed.tasks.sources.tables import Columns
 from promptfed.tasks.sources.torchvision_data import raw_ids

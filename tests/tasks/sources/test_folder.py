@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from promptfed.errors import ConfigError, DataError
+from promptfed.examples.base import FileItem
 from promptfed.tasks.sources import load_source
-from promptfed.tasks.sources.base import FileItem
 
 MakeFolder = Callable[..., Path]
 

@@ -1,0 +1,80 @@
+"""The honest baseline of a black-box method: the same method for the same queries, but every client on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from promptfed.aggregators.base import Aggregator
+from promptfed.kept_text import kept_of
+from promptfed.method import Method
+from promptfed.prompt_state import PromptState
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split, Update
+
+PARTS = ("shared", "server", "personal")
+
+
+class Alone(Method):
+    """A federation of one, inside every client: ``inner`` trains, ``aggregator`` merges its single update, and nothing
+    is sent. Personal: the whole state of that small federation. Somebody who never took part has ``inner``'s start.
+    """
+
+    name: ClassVar[str] = "local-only"
+    paper: ClassVar[str] = "the method itself, without a federation"
+    access: ClassVar[Literal["white box", "black box", "any"]] = "black box"
+
+    def __init__(self, inner: Method, aggregator: Aggregator) -> None:
+        super().__init__(inner.config, inner.setup)
+        self.inner, self.rule = inner, inner.server_side(aggregator)
+
+    @property
+    def rounds(self) -> int:
+        return self.inner.rounds
+
+    def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
+        """Those whom ``inner`` asks, so that everybody works as often as in its federation."""
+        return self.inner.participants(round, drawn, clients)
+
+    def init_personal(self, client: int) -> PromptState:
+        shared = self.inner.init_shared()
+        return _packed(shared, self.rule.init(shared), self.inner.init_personal(client))
+
+    def check_feasible(self, clients: Sequence[ClientData]) -> None:
+        self.inner.check_feasible(clients)
+
+    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
+        shared, server, own = _unpacked(personal)
+        sent = Broadcast(broadcast.round, self.rule.broadcast(shared, server, data.client))
+        update, own = self.inner.train(sent, data, own)
+        merged, server = self.rule.apply(shared, [update], server)
+        nothing = Update(data.client, NO_PROMPT, update.samples, update.loss, update.accuracy)
+        return nothing, _packed(merged, server, own)
+
+    def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
+        if kept_of(prompt) is None:
+            return super().client_logits(prompt, classes, split)
+        return self.inner.client_logits(prompt, classes, split)
+
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        if not len(personal):
+            return self.inner.logits(self.inner.init_shared(), NO_PROMPT, classes, split)
+        mine, server, own = _unpacked(personal)
+        return self.inner.logits(self.rule.broadcast(mine, server, None), own, classes, split)
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        return self.inner.class_features(shared, personal, classes)
+
+
+def _packed(*states: PromptState) -> PromptState:
+    found = {f"{part}/{name}": t for part, state in zip(PARTS, states, strict=True) for name, t in state.items()}
+    return PromptState(found)
+
+
+def _unpacked(state: PromptState) -> tuple[PromptState, PromptState, PromptState]:
+    shared, server, own = (
+        PromptState({name.removeprefix(f"{part}/"): t for name, t in state.items() if name.startswith(f"{part}/")})
+        for part in PARTS
+    )
+    return shared, server, own

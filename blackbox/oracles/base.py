@@ -1,0 +1,129 @@
+"""What an oracle asks of the model or server behind it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.cache import AnswerCache
+from promptfed.blackbox.oracles.query import Answer, OracleAbility, Query, ScoreQuery
+from promptfed.errors import OracleError
+from promptfed.examples.base import Item
+from promptfed.prompt_template import Form
+
+DIGITS = 6
+"""Decimals of a score that are kept: beyond them floating-point noise of batching begins."""
+
+STEP = 8
+"""Batch sizes of local models, and their lengths in tokens, are multiples of it."""
+
+
+@dataclass(frozen=True)
+class SoftSpace:
+    """Where soft prompts live: vectors of ``dim`` numbers; the model's own token embeddings have entries of standard
+    deviation ``std`` (BBT scales its projection by it). ``words`` ``(n, dim)``: embeddings of common words, to start
+    from; may be empty."""
+
+    dim: int
+    std: float
+    words: Tensor
+
+
+class Backend(ABC):
+    """A black box. ``name`` is for people; ``fingerprint`` changes whenever the same question may have another answer
+    (model, revision, scoring mode, template); ``paid`` says whether answers cost money."""
+
+    name: str
+    fingerprint: str
+    abilities: frozenset[OracleAbility]
+    soft: SoftSpace | None = None
+    pixel_shape: tuple[int, int, int] | None = None
+    form: Form
+    paid: ClassVar[bool] = False
+
+    @abstractmethod
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+        """(position in ``queries``, answer) as each becomes known, in any order; what was yielded is kept even if the
+        rest fails. Every request is reserved with ``budget`` before it is made and settled after.
+
+        Raises BudgetExhausted when the budget does not allow the next request, OracleError when the black box cannot
+        be made to answer.
+        """
+
+    def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:  # noqa: B027
+        """Find out what has to be known before ``queries`` can be told apart from others, or take it from ``cache``:
+        a server is probed here, at the first question, so that a run whose answers are all known asks nothing."""
+
+    def fingerprint_of(self, query: Query) -> str:
+        """``fingerprint`` with what was found out about such queries."""
+        return self.fingerprint
+
+    def pixels(self, items: Sequence[Item]) -> Tensor:
+        """Preprocessed images ``(items, *pixel_shape)``, as a client makes them to add a pixel prompt: no query.
+
+        Only where there are pixel prompts.
+        """
+        raise OracleError(f"oracle '{self.name}' has no pixel prompts, so nothing is added to its images")
+
+    should_stop: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the user asks to stop: looked at where a server lets requests wait."""
+
+    def verify_frozen(self) -> None:  # noqa: B027 (a server is not ours to check)
+        """Raises BackboneError if a model held in this process changed since loading."""
+
+    def leave_no_features(self) -> None:  # noqa: B027 (most write none)
+        """From now on write nothing about the examples to disk; what is there already may be used."""
+
+    def close(self) -> None:  # noqa: B027 (most hold nothing open)
+        """Free connections and threads."""
+
+
+class LocalBackend(Backend):
+    """A model in this process, asked in batches of ``rows`` queries; subclasses say how a batch is scored.
+
+    Batches have sizes in steps of ``STEP``, the last one filled up, because matrix kernels round differently for
+    different shapes: with scores rounded to ``DIGITS``, an answer hardly depends on what else was asked.
+    """
+
+    rows: int = 32
+
+    @abstractmethod
+    def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
+        """Scores ``(queries, classes)`` of one batch, whose queries all have the same classes."""
+
+    def length(self, query: ScoreQuery) -> int:
+        """Tokens of the query, about: batches are made of queries of like length."""
+        return 0
+
+    def other(self, query: Query) -> Answer:
+        """The answer to a query that is not a ScoreQuery."""
+        raise OracleError(f"oracle '{self.name}' only scores; it cannot write or propose text")
+
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+        groups: dict[tuple[str, ...], list[tuple[int, ScoreQuery]]] = {}
+        for position, query in enumerate(queries):
+            if isinstance(query, ScoreQuery):
+                groups.setdefault(query.classes, []).append((position, query))
+            else:
+                with budget.reserved(calls=1):
+                    found = self.other(query)
+                yield position, found
+        for group in groups.values():
+            group.sort(key=lambda pair: self.length(pair[1]))
+            for start in range(0, len(group), self.rows):
+                batch = group[start : start + self.rows]
+                filled = [query for _, query in batch] + [batch[-1][1]] * (-len(batch) % STEP)
+                with budget.reserved(calls=len(batch)), torch.no_grad():
+                    found_scores = self.scores(filled)[: len(batch)].double().cpu()
+                for (position, _), row in zip(batch, found_scores.tolist(), strict=True):
+                    if any(map(math.isnan, row)):
+                        yield position, Answer(unanswered="its scores are not numbers (NaN)")
+                        continue
+                    yield position, Answer(scores=tuple(round(value, DIGITS) for value in row))

@@ -1,0 +1,354 @@
+"""The oracle `local:MODEL`: a causal or masked language model of transformers in this process, seen only by its scores.
+
+The score of a class is the log-probability of its label word, behind the filled-in template (causal) or at its
+``{{ mask }}`` (masked). Soft prompts stand as input embeddings in the place of ``{{ prompt }}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.backbones.base import hash_tensors
+from promptfed.backbones.device import pick_device, pick_dtype
+from promptfed.blackbox.oracles.base import STEP, LocalBackend, SoftSpace
+from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.config import OracleOptions
+from promptfed.blackbox.oracles.local.pretrained import load_pretrained, longest_input
+from promptfed.blackbox.oracles.local.shared_prefix import SHORTEST, SharedPrefix, can_share
+from promptfed.blackbox.oracles.local.tokens import Tokens
+from promptfed.blackbox.oracles.local.writing import write
+from promptfed.blackbox.oracles.query import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery, TextQuery
+from promptfed.errors import BackboneError, ConfigError, DataError
+from promptfed.examples.base import TextItem
+from promptfed.prompt_template import Form
+
+LOG = logging.getLogger(__name__)
+LONGEST = 1024
+"""Tokens of a request, or fewer where the model reads fewer."""
+WORDS = 2000
+"""Common words whose embeddings soft prompts may start from."""
+PROPOSED = 50
+"""Tokens that are looked at for each word that is asked for: most of the likeliest ones are no words."""
+SOFT, MASK, TEXT = "\x00", "\x01", "\x02"
+"""Stand in a rendered template for the soft prompt, the mask and the example's text."""
+WAY = "label words 1"
+"""Name of the way scores are made; part of the fingerprint, to be changed with it."""
+
+
+class LanguageModel(LocalBackend):
+    """``model`` and ``tokenizer`` of transformers (``load_pretrained``); ``masked``: it fills in masks.
+
+    A masked model whose template has no ``{{ mask }}`` finds the mask at the template's end.
+
+    Label words: where the labels' first tokens differ, the first token alone is scored; else, with a causal model, the
+    sum of the log-probabilities of all tokens of the word. Which of the two is said in the log.
+
+    A request that is too long loses the end of the example's text; prompt, template and label stay whole.
+    """
+
+    def __init__(self, name: str, form: Form, model: Any, tokenizer: Any, *, masked: bool) -> None:
+        if MASK in form.render("prompt", "text", MASK) and not masked:
+            raise ConfigError(
+                f"template '{form.template}' holds a mask, but '{name}' says what comes next: leave it out"
+            )
+        self.name, self.form, self.masked = name, form, masked
+        self.model, self.tokens = model, Tokens(tokenizer)
+        self._device = model.device
+        self._limit = longest_input(model, tokenizer, LONGEST)
+        self._embed = model.get_input_embeddings()
+        self._mask = [tokenizer.mask_token_id] if masked else []
+        # A causal model goes on behind the text: an end marker there would end it.
+        self._last = self.tokens.last if masked else []
+        start = getattr(tokenizer, "bos_token_id", None)
+        self._empty = [tokenizer.eos_token_id if start is None else start]
+        self._words = self.tokens.words(WORDS)
+        offers: set[OracleAbility] = {"soft prompts", "text prompts", "token proposals"}
+        self.abilities = frozenset(offers if masked else {*offers, "generation"})
+        common = self.embedded(list(self._words.values())).float().cpu()
+        self.soft = SoftSpace(common.shape[1], self._deviation(), common)
+        shown = form.render(SOFT, TEXT, MASK)
+        self._shares = not masked and shown.index(SOFT) < shown.index(TEXT) and can_share(model)
+        self._shared: SharedPrefix | None = None
+        self._labels: dict[tuple[str, ...], list[list[int]]] = {}
+        self._loaded_sha256 = self._weights_sha256()
+        letters = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        described = [WAY, self._loaded_sha256, letters, str(model.dtype), masked, self._limit, form.model_dump()]
+        self.fingerprint = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def _weights_sha256(self) -> str:
+        return hash_tensors(chain(self.model.named_parameters(), self.model.named_buffers()))
+
+    def verify_frozen(self) -> None:
+        if self._weights_sha256() != self._loaded_sha256:
+            raise BackboneError(f"oracle '{self.name}' changed during the run: its weights are not what was loaded")
+
+    @torch.no_grad()
+    def embedded(self, ids: Sequence[int]) -> Tensor:
+        """What the first block reads for ``ids``, ``(ids, dim)``: the table's rows, times whatever the model scales
+        them by (Gemma: the root of its width). Soft prompts live in this space: nothing scales them any more."""
+        found: Tensor = self._embed(torch.tensor(list(ids), dtype=torch.int64, device=self._device))
+        return found
+
+    def _deviation(self) -> float:
+        """Standard deviation of the entries of token embeddings, over at most 8,192 tokens spread evenly."""
+        size = len(self._embed.weight)
+        return self.embedded(range(0, size, -(-size // 8192))).float().std().item()
+
+    # ------------------------------------------------------------------------------------------------ scoring
+
+    def length(self, query: ScoreQuery) -> int:
+        soft = 0 if query.prompt.soft is None else len(query.prompt.soft)
+        return soft + sum(len(part) for part in self._parts(query, self._text(query)) if isinstance(part, list))
+
+    def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
+        labels = self._label_ids(queries[0].classes)
+        rows = [self._row(query, max(map(len, labels)) - 1) for query in queries]
+        prompts = [_prompt_key(query) for query in queries]
+        if all(len(label) == 1 for label in labels):
+            at = [[self._asked(row)] for row in rows]
+            found = self._log_probabilities([self._vectors(row) for row in rows], at, prompts)
+            return found[:, 0, [label[0] for label in labels]]
+        return torch.stack([self._continued(rows, label, prompts) for label in labels], 1)
+
+    def _continued(self, rows: Sequence[list[int | Tensor]], label: list[int], prompts: Sequence[str]) -> Tensor:
+        """Log-probability ``(rows,)`` of all tokens of ``label`` behind each row."""
+        at = [list(range(len(row) - 1, len(row) - 1 + len(label))) for row in rows]
+        found = self._log_probabilities([self._vectors([*row, *label[:-1]]) for row in rows], at, prompts)
+        return found[:, range(len(label)), label].sum(1)
+
+    def _log_probabilities(
+        self, rows: Sequence[Tensor], at: Sequence[Sequence[int]], prompts: Sequence[str] = ()
+    ) -> Tensor:
+        """Over the vocabulary, at positions ``at`` ``(rows, k)`` only: ``(rows, k, vocabulary)`` float32.
+
+        Rows are filled up on the right, where the mask hides the filling from both kinds of model, and positions count
+        from each row's own start. What ``prompts`` have in common with others is not read again.
+        """
+        lengths = torch.tensor([len(row) for row in rows])
+        longest = min(-(-int(lengths.max()) // STEP) * STEP, max(self._limit, int(lengths.max())))
+        vectors = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
+        mask = (torch.arange(longest) < lengths[:, None]).long().to(self._device)
+        places = torch.tensor([list(some) for some in at], device=self._device)
+        more: dict[str, Any] = {} if self.masked else {"use_cache": False}
+        if self._shared is not None and self._shared.length < lengths.min():
+            more, places = self._shared.take(prompts), places - self._shared.length
+            vectors = vectors[:, self._shared.length :]
+        with self._head_at(places):
+            logits: Tensor = self.model(inputs_embeds=vectors, attention_mask=mask, **more).logits
+        return logits.float().log_softmax(-1)
+
+    @contextmanager
+    def _head_at(self, at: Tensor) -> Iterator[None]:
+        """The model's head, with whatever it does to logits, gets the hidden states at ``at`` ``(rows, k)`` alone."""
+
+        def select(module: Any, inputs: Any, output: Any) -> Any:
+            hidden = output.last_hidden_state
+            output.last_hidden_state = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
+            return output
+
+        handle = self.model.base_model.register_forward_hook(select)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    # -------------------------------------------------------------------------------------------------- texts
+
+    def _row(self, query: ScoreQuery, more: int) -> list[int | Tensor]:
+        """Ids, and the vectors of soft prompts among them, that fit the model with ``more`` tokens behind."""
+        text, room = self._text(query), self._limit - more
+        row = self._framed(query, text)
+        while len(row) > room:
+            if not text:
+                raise ConfigError(
+                    f"a prompt of {len(row)} tokens with its template leaves no room for a text: '{self.name}' reads "
+                    f"{room}; shorten the prompt or the template"
+                )
+            text = self.tokens.shortened(text, len(row) - room)
+            row = self._framed(query, text)
+        return row
+
+    def _framed(self, query: ScoreQuery, text: str) -> list[int | Tensor]:
+        row: list[int | Tensor] = [*self.tokens.first]
+        for part in self._parts(query, text):
+            row += part if isinstance(part, list) else list(part.unbind())
+        return [*row, *self._last] or [*self._empty]
+
+    def _parts(self, query: ScoreQuery, text: str) -> list[list[int] | Tensor]:
+        """What stands between the tokenizer's own markers: ids of texts, the mask, the vectors of the soft prompt."""
+        soft, prompt = query.prompt.soft, _without_marks(query.prompt.text)
+        pieces = self._pieces(prompt if soft is None else f"{SOFT} {prompt}", text)
+        parts: list[list[int] | Tensor] = []
+        for number, piece in enumerate(pieces):
+            if piece == SOFT and soft is not None:
+                parts.append(soft)
+            elif piece == MASK:
+                parts.append(self._mask)
+            else:
+                # The space before a soft prompt or mask belongs to the word that stands there.
+                kept = piece if number == len(pieces) - 1 else piece.rstrip(" ")
+                parts.append(self.tokens.following(kept) if parts else self.tokens.start(kept))
+        return parts
+
+    def _pieces(self, prompt: str, text: str) -> list[str]:
+        """The filled-in template, apart at SOFT and MASK."""
+        shown = self.form.render(prompt, _without_marks(text), MASK)
+        if self.masked and MASK not in shown:
+            shown = f"{shown} {MASK}"
+        return [piece for piece in re.split(f"([{SOFT}{MASK}])", shown) if piece]
+
+    def _asked(self, row: Sequence[int | Tensor]) -> int:
+        """The position whose prediction is the answer."""
+        if not self.masked:
+            return len(row) - 1
+        return next(k for k, part in enumerate(row) if isinstance(part, int) and part == self._mask[0])
+
+    def _vectors(self, row: Sequence[int | Tensor]) -> Tensor:
+        """Input embeddings ``(length, dim)``."""
+        vectors = self.embedded([part if isinstance(part, int) else 0 for part in row])
+        places = [k for k, part in enumerate(row) if isinstance(part, Tensor)]
+        if places:
+            vectors[places] = torch.stack([row[k] for k in places]).to(vectors)  # type: ignore[misc]
+        return vectors
+
+    def _text(self, query: ScoreQuery) -> str:
+        if not isinstance(query.item, TextItem):
+            raise DataError(f"{query.item.name} is not a text, which is what oracle '{self.name}' reads")
+        return query.item.text
+
+    def _label_ids(self, classes: tuple[str, ...]) -> list[list[int]]:
+        """The tokens of each label that are scored: the first one, or all of them."""
+        if classes in self._labels:
+            return self._labels[classes]
+        front = "".join(self._pieces("prompt", "text")).split(MASK)[0]
+        # Behind a text that ends in a new line (or at a mask without a space before it) a word has no space of its own.
+        is_apart = front.endswith(" ") if self.masked else not front[-1:].isspace()
+        space = " " if is_apart else ""
+        words = [self.form.word(name) for name in classes]
+        labels = [self.tokens.following(space + word) for word in words]
+        if not all(labels):
+            raise ConfigError(
+                f"class '{classes[labels.index([])]}' has an empty label word: --set task.words.CLASS=WORD"
+            )
+        twice = {label[0] for label in labels if [other[0] for other in labels].count(label[0]) > 1}
+        if not twice:
+            labels = [label[:1] for label in labels]
+        elif self.masked or len({tuple(label) for label in labels}) < len(labels):
+            alike = [word for word, label in zip(words, labels, strict=True) if label[0] in twice]
+            raise ConfigError(
+                f"label words {', '.join(alike)} begin with the same token, so '{self.name}' cannot tell them apart: "
+                "give others with --set task.words.CLASS=WORD"
+            )
+        how = "all tokens of the words, summed" if twice else "the first token of each word"
+        LOG.info("%s scores labels by %s: %s", self.name, how, [self.tokens.said(label) for label in labels])
+        self._labels[classes] = labels
+        return labels
+
+    # ------------------------------------------------------------------------------------ writing, proposing
+
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+        others = [k for k, query in enumerate(queries) if not isinstance(query, TextQuery) or self.masked]
+        for some in self._by_prompt(queries, others):
+            with self._prefix_shared([queries[k] for k in some]):
+                for place, answer in super().answer([queries[k] for k in some], budget):
+                    yield some[place], answer
+        texts = [(k, query) for k, query in enumerate(queries) if isinstance(query, TextQuery) and not self.masked]
+        for batch in self._alike(texts):
+            with budget.reserved(calls=len(batch)):
+                found = write(self.model, self.tokens, [query for _, query in batch], self._limit)
+            yield from zip([k for k, _ in batch], found, strict=True)
+
+    def _by_prompt(self, queries: Sequence[Query], chosen: Sequence[int]) -> Iterator[list[int]]:
+        """``chosen`` in groups of few soft prompts each; all that have none are one group."""
+        groups: dict[str, list[int]] = {}
+        for k in chosen:
+            query = queries[k]
+            is_soft = self._shares and isinstance(query, ScoreQuery) and query.prompt.soft is not None
+            groups.setdefault(_prompt_key(query) if is_soft else "", []).append(k)  # type: ignore[arg-type]
+        yield from [groups.pop("")] if "" in groups else []
+        keys = list(groups)
+        for start in range(0, len(keys), self.rows):
+            yield [k for key in keys[start : start + self.rows] for k in groups[key]]
+
+    @contextmanager
+    def _prefix_shared(self, queries: Sequence[Query]) -> Iterator[None]:
+        """Inside, what the prompts of ``queries`` share is read once, if they are soft and stand before many texts."""
+        first = {_prompt_key(query): query for query in queries if isinstance(query, ScoreQuery)}
+        prefixes: dict[str, Tensor] = {}
+        for key, query in first.items() if self._shares and 2 * len(first) <= len(queries) else ():
+            row = self._framed(query, "")
+            end = max((k + 1 for k, part in enumerate(row) if isinstance(part, Tensor)), default=0)
+            prefixes[key] = self._vectors(row[:end])
+        if (
+            prefixes
+            and len(lengths := {len(vectors) for vectors in prefixes.values()}) == 1
+            and min(lengths) >= SHORTEST
+        ):
+            with torch.no_grad():
+                self._shared = SharedPrefix(self.model, prefixes)
+        try:
+            yield
+        finally:
+            self._shared = None
+
+    def _alike(self, texts: Sequence[tuple[int, TextQuery]]) -> Iterator[list[tuple[int, TextQuery]]]:
+        """Batches of texts of like length that end by the same rules."""
+        groups: dict[tuple[Any, ...], list[tuple[int, TextQuery]]] = {}
+        for pair in texts:
+            groups.setdefault((pair[1].max_tokens, pair[1].temperature, pair[1].stop), []).append(pair)
+        for group in groups.values():
+            group.sort(key=lambda pair: len(pair[1].text))
+            for start in range(0, len(group), self.rows):
+                yield group[start : start + self.rows]
+
+    @torch.no_grad()
+    def other(self, query: Query) -> Answer:
+        """The likeliest whole words: at a mask between the two texts, or, from a causal model, which cannot see ahead,
+        after ``before`` alone."""
+        if not isinstance(query, ProposalQuery):
+            return super().other(query)
+        row: list[int | Tensor] = [*self.tokens.first, *self.tokens.start(query.before.rstrip(" "))]
+        if self.masked:
+            after = query.after.strip(" ")
+            row += [*self._mask, *(self.tokens.following(f" {after}") if after else []), *self._last]
+        row = row[-self._limit :] or [*self._empty]
+        [[found]] = self._log_probabilities([self._vectors(row)], [[self._asked(row)]])
+        best = found.topk(min(len(found), PROPOSED * query.count)).indices.tolist()
+        starts = not query.before.strip()
+        found_words = (self.tokens.word(number, starts=starts) for number in best)
+        words = dict.fromkeys(word for word in found_words if len(word) > 1)
+        return Answer(tokens=tuple(words)[: query.count])
+
+
+def _without_marks(text: str) -> str:
+    return text.replace(SOFT, "").replace(MASK, "")
+
+
+def _prompt_key(query: ScoreQuery) -> str:
+    return json.dumps(query.described, sort_keys=True)
+
+
+def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> LanguageModel:
+    """Raises BackboneError if ``rest`` (a folder or a hub name) cannot be had or is no language model."""
+    return from_pretrained(f"local:{rest}", rest, form, options, device, precision)
+
+
+def from_pretrained(
+    name: str, source: str, form: Form, options: OracleOptions, device: str, precision: str
+) -> LanguageModel:
+    """The model in ``source``, a folder or hub name, as the oracle ``name``."""
+    model, tokenizer, masked = load_pretrained(source, pick_dtype(precision), pick_device(device))
+    backend = LanguageModel(name, form, model, tokenizer, masked=masked)
+    backend.rows = options.rows
+    return backend

@@ -1,0 +1,86 @@
+"""Texts written by a causal language model: batches, stop strings, and draws that depend on nothing but the request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptfed.blackbox.oracles.local.tokens import Tokens
+from promptfed.blackbox.oracles.query import Answer, TextQuery
+from promptfed.seeding import torch_stream
+
+
+@torch.no_grad()
+def write(model: Any, tokens: Tokens, queries: Sequence[TextQuery], limit: int) -> list[Answer]:
+    """How ``model`` continues each text. All ``queries`` agree in length, temperature and stop strings.
+
+    A text that leaves no room for ``max_tokens`` within ``limit`` loses its beginning: what is asked stands at the end.
+    """
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+    [like, *_] = queries
+    end = _end_ids(model, tokens)
+    room = max(1, limit - like.max_tokens - len(tokens.first))
+    asked = [[*tokens.first, *tokens.start(query.text)[-room:]] or end[:1] for query in queries]
+    longest = max(map(len, asked))
+    filled = torch.tensor([[*end[:1] * (longest - len(ids)), *ids] for ids in asked], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in asked], device=model.device)
+    drawing = LogitsProcessorList([_Drawing(queries)] if like.temperature > 0 else [])
+    stopping = StoppingCriteriaList([_Stopping(tokens, longest, like.stop)] if like.stop else [])
+    # Greedy in either case: at a temperature, noise of the right kind makes the largest logit a draw.
+    rules = GenerationConfig(
+        max_new_tokens=like.max_tokens, do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=end[0]
+    )
+    before, model.generation_config = model.generation_config, rules
+    try:
+        made = model.generate(
+            filled, attention_mask=mask, generation_config=rules, logits_processor=drawing, stopping_criteria=stopping
+        )
+    finally:
+        model.generation_config = before
+    answers = []
+    for ids, row in zip(asked, made[:, longest:].tolist(), strict=True):
+        ended = next((k for k, number in enumerate(row) if number in end), len(row))
+        text = _before_stop(tokens.said(row[:ended]), like.stop)
+        answers.append(Answer(text=text, prompt_tokens=len(ids), completion_tokens=ended))
+    return answers
+
+
+class _Drawing:
+    """Gumbel noise, a stream for each request: the largest of (logits / temperature + noise) is a draw from the
+    softmax, the same one in whatever batch the request stands."""
+
+    def __init__(self, queries: Sequence[TextQuery]) -> None:
+        self._temperature = queries[0].temperature
+        self._streams = [torch_stream(query.sample, "writing", query.text, str(query.temperature)) for query in queries]
+
+    def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
+        uniform = torch.stack([torch.rand(logits.shape[1], generator=stream) for stream in self._streams])
+        noise = -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
+        return logits.float() / self._temperature + noise.to(logits.device)
+
+
+class _Stopping:
+    """True for the rows whose new text holds a stop string."""
+
+    def __init__(self, tokens: Tokens, start: int, stop: Sequence[str]) -> None:
+        self._tokens, self._start, self._stop = tokens, start, stop
+
+    def __call__(self, ids: Tensor, scores: Any, **more: Any) -> Tensor:
+        texts = [self._tokens.said(row) for row in ids[:, self._start :].tolist()]
+        return torch.tensor([any(stop in text for stop in self._stop) for text in texts], device=ids.device)
+
+
+def _end_ids(model: Any, tokens: Tokens) -> list[int]:
+    """What ends a text: the model's own ids, else the tokenizer's."""
+    found = getattr(model.generation_config, "eos_token_id", None)
+    if found is None:
+        found = tokens.tokenizer.eos_token_id
+    return [0] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def _before_stop(text: str, stop: Sequence[str]) -> str:
+    return text[: min([len(text), *(text.index(mark) for mark in stop if mark in text)])]

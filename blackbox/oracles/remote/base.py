@@ -1,0 +1,269 @@
+"""What oracles behind a server share: questions under way side by side, and a probe before the first one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import threading
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
+
+from promptfed.blackbox.oracles.base import Backend
+from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.cache import AnswerCache
+from promptfed.blackbox.oracles.config import OracleOptions
+from promptfed.blackbox.oracles.query import Answer, Query, ScoreQuery, key_of
+from promptfed.blackbox.oracles.remote.transport import Asking, Refused, Stopped, Transport, Unanswerable
+from promptfed.errors import OracleError, OracleHalted, PromptFedError
+from promptfed.prompt_template import Form
+from promptfed.trust import normal_address
+
+T = TypeVar("T")
+Words = tuple[str, ...]
+log = logging.getLogger(__name__)
+_MODERATION = re.compile(r"moderat|content|policy|flagged|safety", re.IGNORECASE)
+MANY = 0.1
+"""Share of floored labels from which the log warns."""
+ENOUGH = 50
+POLL_SECONDS = 0.25
+"""How often it is looked whether the user asks to stop."""
+HALTED = "asked to stop while {} had requests wait; what was answered is kept"
+
+
+class Probed(Backend):
+    """A black box that has to be tried before it is known how it answers. ``probe`` says in JSON what was found for a
+    set of label words (empty: for other questions than scores); the cache keeps it, and it is a part of the key of
+    every answer, so that scores of two kinds never mix."""
+
+    _found: dict[Words, str]
+    address: str = ""
+    """Where it is. Who it is says ``fingerprint``: the same model at another address is the same model, whose answers
+    are kept apart all the same."""
+
+    @abstractmethod
+    def probe(self, words: Words, budget: Budget) -> str:
+        """Asks through ``budget``. Raises OracleError if the black box cannot be used."""
+
+    def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:
+        for words in dict.fromkeys(map(self.words, queries)):
+            if words not in self._found:
+                key = self.probe_key(words)
+                known = cache.get([key]).get(key)
+                if known is None:
+                    known = Answer(text=self.probe(words, budget))
+                    cache.put({key: known})
+                self._found[words] = known.text
+
+    def fingerprint_of(self, query: Query) -> str:
+        return _sha256([self.fingerprint, self.address, self._found[self.words(query)]])
+
+    def words(self, query: Query) -> Words:
+        return tuple(map(self.form.word, query.classes)) if isinstance(query, ScoreQuery) else ()
+
+    def probe_key(self, words: Words) -> str:
+        return _sha256([self.fingerprint, self.address, "probe", words])
+
+
+class RemoteBackend(Probed):
+    """A server. Subclasses say how one question is asked (``ask_one``) and what is found out first (``find_out``);
+    both run in an event loop in a thread of its own, begun at the first request."""
+
+    paid: ClassVar[bool] = True
+
+    def __init__(self, form: Form, options: OracleOptions, described: Sequence[object]) -> None:
+        self.form, self.options, self._found = form, options, {}
+        self.address = normal_address(options.base_url or "")
+        said = [self.name, options.model, options.served_model, options.mode, options.scoring, options.top_logprobs]
+        said += [] if options.choice_tokens is None else [options.choice_tokens]
+        self.fingerprint = _sha256([*said, form.template, form.preamble, dict(form.words), *described])
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: Transport | None = None
+        self._cache = AnswerCache(None)
+        self._labels = self._floored = 0
+        self._warned = False
+
+    @abstractmethod
+    async def ask_one(self, query: Query, asking: Asking) -> Answer: ...
+
+    @abstractmethod
+    async def find_out(self, words: Words, asking: Asking) -> str: ...
+
+    @property
+    def transport(self) -> Transport:
+        """To be used inside the event loop."""
+        if self._transport is None:
+            self._transport = Transport(self.options)
+        return self._transport
+
+    def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:
+        self._cache = cache
+        super().prepare(queries, cache, budget)
+
+    def probe(self, words: Words, budget: Budget) -> str:
+        asking = Asking(budget)
+        running = self._submit(self.find_out(words, asking))
+        try:
+            while not running.done():
+                wait([running], POLL_SECONDS)
+                if self._is_halted():
+                    self._call(asking.stopping.set)
+            return running.result()
+        except Stopped:
+            raise OracleHalted(HALTED.format(self.options.base_url)) from None
+        except PromptFedError:
+            raise
+        except Exception as error:
+            raise self._told(error) from None
+        except BaseException:
+            running.cancel()
+            raise
+
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+        arrived: deque[tuple[int, Answer]] = deque()
+        news, over, asking = threading.Event(), threading.Event(), Asking(budget)
+        tasks: list[asyncio.Task[None]] = []
+
+        def arrives(position: int, answer: Answer) -> None:
+            arrived.append((position, answer))
+            news.set()
+
+        def ends(task: asyncio.Task[None]) -> None:
+            over.set()
+            news.set()
+
+        def begin() -> None:
+            tasks.append(asyncio.create_task(self._ask_all(queries, asking, arrives)))
+            tasks[0].add_done_callback(ends)
+
+        self._call(begin)
+        interrupted: KeyboardInterrupt | None = None
+        is_over = halted = False
+        try:
+            while not is_over:
+                try:
+                    news.wait(POLL_SECONDS)
+                    news.clear()
+                    if not halted and self._is_halted():
+                        halted = True
+                        self._call(asking.stopping.set)
+                    is_over = over.is_set()
+                    while arrived:
+                        yield arrived[0]
+                        arrived.popleft()  # only now is it certain that it was taken
+                except KeyboardInterrupt as stop:
+                    if interrupted is not None:
+                        raise
+                    interrupted, is_over = stop, False  # those under way are still waited for: they are paid
+                    self._call(asking.stopping.set)
+                    news.set()
+        finally:
+            if not is_over:
+                self._call(lambda: tasks[0].cancel())
+                over.wait()  # until every reservation is settled
+        if interrupted is not None:
+            raise interrupted
+        if halted and tasks[0].exception() is None:
+            raise OracleHalted(HALTED.format(self.options.base_url))
+        try:
+            tasks[0].result()
+        except Unanswerable:
+            # Perhaps the server changed since it was probed: the next run is to find out anew.
+            self._cache.forget([self.probe_key(words) for words in self._found])
+            raise
+
+    def close(self) -> None:
+        if self._loop is not None:
+            if self._transport is not None:
+                self._submit(self._transport.close()).result(10)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = self._transport = None
+
+    def count_floored(self, labels: int, floored: int) -> None:
+        """Warns once when many labels are not among the log-probabilities that come back."""
+        self._labels, self._floored = self._labels + labels, self._floored + floored
+        if not self._warned and self._labels >= ENOUGH and self._floored > MANY * self._labels:
+            self._warned = True
+            log.warning(
+                "%d of %d labels were not among the log-probabilities that %s reports and were set to a floor: raise "
+                "--set oracle.top_logprobs, or use label words that the model is likelier to say (task.words)",
+                self._floored, self._labels, self.options.base_url,
+            )  # fmt: skip
+
+    async def _ask_all(self, queries: Sequence[Query], asking: Asking, arrives: Callable[[int, Answer], None]) -> None:
+        left, failures = iter(enumerate(queries)), list[Exception]()
+
+        async def work() -> None:
+            for position, query in left:
+                if asking.stopping.is_set():
+                    return
+                try:
+                    key = key_of(self.fingerprint_of(query), query)
+                    answer = await self.ask_one(query, self._keeping(key, asking))
+                except Stopped:
+                    return
+                except Refused as error:
+                    if not is_about_the_text(error):
+                        failures.append(error)
+                        asking.stopping.set()
+                        return
+                    answer = Answer(unanswered=f"refused (status {error.status}): {error.said}", left_out=True)
+                except Exception as error:
+                    failures.append(self._told(error))
+                    asking.stopping.set()  # nobody begins another request; those under way end
+                    return
+                arrives(position, answer)
+
+        await asyncio.gather(*(work() for _ in range(min(self.options.concurrency, len(queries)))))
+        if failures:
+            raise failures[0]
+
+    def _keeping(self, key: str, asking: Asking) -> Asking:
+        """``asking``, with each answer written into the cache under ``key`` before it counts."""
+
+        def keep(answer: object) -> None:
+            if isinstance(answer, Answer) and not answer.says_nothing:
+                self._cache.put({key: answer})
+
+        return replace(asking, keep=keep)
+
+    def _told(self, error: Exception) -> Exception:
+        """What goes wrong while a server is asked is no client's fault, and is said without the key."""
+        if isinstance(error, PromptFedError):
+            return error
+        log.debug("unexpected %s", type(error).__name__)
+        said = self.transport.key.scrubbed(f"{type(error).__name__}: {error}")
+        return OracleError(f"{self.options.base_url}: the question or its answer cannot be handled ({said[:300]})")
+
+    def _is_halted(self) -> bool:
+        """Whether the user asks to stop while requests wait for a server's pleasure."""
+        return self._transport is not None and self._transport.pauses > 0 and self.should_stop()
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._running())
+
+    def _call(self, work: Callable[[], object]) -> None:
+        self._running().call_soon_threadsafe(work)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name=f"oracle {self.name}", daemon=True).start()
+        return self._loop
+
+
+def is_about_the_text(error: Refused) -> bool:
+    """Whether a server that answers other questions refuses this one for what it says, or for its length."""
+    if error.status == 403:
+        return bool(_MODERATION.search(error.said))
+    return error.status in (400, 413, 422)
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,202 @@
+"""The oracle `api`: any OpenAI-compatible server, asked with text prompts; its answers decide how labels are scored.
+
+logprobs: those of the labels' first tokens, one request a question; echo: the whole label, one request a label;
+choice: what the model says, 1 for the label that it names first and 0 for the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from promptfed.blackbox.oracles.config import OracleOptions
+from promptfed.blackbox.oracles.query import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery, TextQuery
+from promptfed.blackbox.oracles.remote.base import RemoteBackend, Words
+from promptfed.blackbox.oracles.remote.credentials import check_address
+from promptfed.blackbox.oracles.remote.label_scoring import (
+    chosen,
+    counted,
+    first_choice,
+    label_scores,
+    spoken,
+    text_of,
+    thinks,
+    token_scores,
+    why_nothing,
+)
+from promptfed.blackbox.oracles.remote.probe import (
+    Findings,
+    Probe,
+    Reply,
+    checked_model,
+    gap_after,
+    question,
+    read_echo,
+)
+from promptfed.blackbox.oracles.remote.transport import Asking, Unusable, check_installed
+from promptfed.errors import ConfigError, DataError
+from promptfed.examples.base import TextItem
+from promptfed.printable import printable
+from promptfed.prompt_template import Form
+
+T = TypeVar("T")
+PROPOSALS = (
+    "Write {count} different single words that fit the blank, one a line, and nothing else:\n{before} ___ {after}"
+)
+
+
+class Api(RemoteBackend):
+    """Text prompts on a server. A completion is the rendered template; a chat gets it as the user's message, after a
+    system message that names the labels."""
+
+    name = "api"
+    abilities: frozenset[OracleAbility] = frozenset({"text prompts", "generation", "token proposals"})
+
+    def __init__(self, form: Form, options: OracleOptions) -> None:
+        super().__init__(form, options, [])
+        self._known: dict[Words, Findings] = {}
+
+    async def find_out(self, words: Words, asking: Asking) -> str:
+        return (await Probe(self.transport, self.form, words, asking).run()).to_json()
+
+    async def ask_one(self, query: Query, asking: Asking) -> Answer:
+        words = self.words(query)
+        if words not in self._known:
+            self._known[words] = Findings.from_json(self._found[words])
+        found = self._known[words]
+        if isinstance(query, TextQuery):
+            return await self._text(found, query, asking)
+        if isinstance(query, ProposalQuery):
+            return await self._proposals(found, query, asking)
+        text = self._rendered(query)
+        if found.scoring == "echo":
+            return await self._echo(found, text, words, asking)
+        if found.scoring == "choice":
+            return await self._choice(found, text, words, asking)
+        body = {**question(found, self._model, text, words), **found.rules(1), **found.asking_for(found.top)}
+
+        def read(reply: Reply) -> Answer:
+            tokens = token_scores(first_choice(reply))
+            if not tokens:
+                raise Unusable("the answer holds no log-probabilities, which the server gave when it was probed")
+            scores, floored = label_scores(tokens[0].top, found.first, found.endpoint == "chat")
+            if floored == len(words):
+                likeliest = max(tokens[0].top, key=lambda token: tokens[0].top[token])
+                why = (
+                    f"no label is among the {len(tokens[0].top)} likeliest tokens; it says '{printable(likeliest, 20)}'"
+                )
+                return counted(reply, Answer(unanswered=why))
+            return counted(reply, Answer(scores=scores, floored=floored))
+
+        answer = await self._post(found, body, read, asking)
+        self.count_floored(len(words), answer.floored)
+        return answer
+
+    # ------------------------------------------------------------------------------------------------- scoring
+
+    async def _echo(self, found: Findings, text: str, words: Words, asking: Asking) -> Answer:
+        scores = []
+        for word in words:
+            end = gap_after(text) + word
+            body = {**question(found, self._model, text + end), **found.rules(1), "echo": True, "logprobs": 1}
+            key = hashlib.sha256(
+                json.dumps([self.fingerprint, self.address, body], sort_keys=True).encode()
+            ).hexdigest()
+            known = self._cache.get([key]).get(key)  # of a question that was not answered whole
+            if known is None:
+
+                def read(reply: Reply, prompt: str = text + end, end: str = end) -> Answer:
+                    return counted(reply, Answer(scores=(read_echo(reply, prompt, end),)))
+
+                known = await self._post(found, body, read, self._keeping(key, asking))
+            scores.append(known)
+        return Answer(
+            scores=tuple(answer.scores[0] for answer in scores),
+            prompt_tokens=sum(answer.prompt_tokens for answer in scores),
+            completion_tokens=sum(answer.completion_tokens for answer in scores),
+        )
+
+    async def _choice(self, found: Findings, text: str, words: Words, asking: Asking) -> Answer:
+        longest = self.options.choice_tokens or 4 + max(len(word.encode()) for word in words) // 2
+        body = {**question(found, self._model, text, words), **found.rules(longest)}
+
+        def read(reply: Reply) -> Answer:
+            choice = first_choice(reply)
+            index = chosen(spoken(text_of(choice)), words)
+            if index is None:
+                return counted(reply, Answer(unanswered=why_nothing(choice)))
+            return counted(reply, Answer(scores=tuple(float(k == index) for k in range(len(words)))))
+
+        return await self._post(found, body, read, asking)
+
+    def _rendered(self, query: ScoreQuery) -> str:
+        if not isinstance(query.item, TextItem):
+            raise DataError(f"{query.item.name} is not a text, which is what oracle '{self.name}' reads")
+        return self.form.render(query.prompt.text, query.item.text)
+
+    # ------------------------------------------------------------------------------------------------- writing
+
+    async def _text(self, found: Findings, query: TextQuery, asking: Asking) -> Answer:
+        body = {**question(found, self._model, query.text), **found.rules(query.max_tokens, query.temperature)}
+        if query.stop:
+            body["stop"] = list(query.stop)
+        if query.temperature > 0:
+            body["seed"] = query.sample
+        key = self.transport.key
+
+        def read(reply: Reply) -> Answer:
+            choice = first_choice(reply)
+            said = text_of(choice)
+            said = spoken(said) if thinks(said) else said
+            why = "" if said.strip() else why_nothing(choice)
+            return counted(reply, Answer(text=key.kept_out(said), unanswered=why))
+
+        return await self._post(found, body, read, asking)
+
+    async def _proposals(self, found: Findings, query: ProposalQuery, asking: Asking) -> Answer:
+        """Words that the model is likeliest to say next, by completions; a chat is asked for a list. What stands after
+        the blank is not seen by completions: a language model reads forwards."""
+        if found.endpoint == "chat":
+            text = PROPOSALS.format(count=query.count, before=query.before, after=query.after)
+            body = {**question(found, self._model, text), **found.rules(8 * query.count + 8)}
+        else:
+            body = {**question(found, self._model, query.before), **found.rules(1)}
+            body |= found.asking_for(min(20, max(5, query.count)))
+
+        def read(reply: Reply) -> Answer:
+            choice = first_choice(reply)
+            tokens = token_scores(choice) if found.endpoint == "completions" else []
+            top = tokens[0].top if tokens else {}
+            likeliest = sorted(top, key=lambda token: -top[token]) or spoken(text_of(choice)).split()
+            words = dict.fromkeys(word.strip(" \t\n-*.,0123456789") for word in likeliest)
+            fitting = [word for word in words if word.isalpha()]
+            why = "" if fitting else why_nothing(choice)
+            return counted(reply, Answer(tokens=tuple(fitting[: query.count]), unanswered=why))
+
+        return await self._post(found, body, read, asking)
+
+    # ---------------------------------------------------------------------------------------------- one request
+
+    @property
+    def _model(self) -> str:
+        return self.options.model or ""
+
+    async def _post(self, found: Findings, body: Mapping[str, Any], read: Callable[[Reply], T], asking: Asking) -> T:
+        def checked(reply: Reply) -> T:
+            checked_model(self._model, reply.get("model"), self.options.served_model)
+            return read(reply)
+
+        return await self.transport.post(found.endpoint, body, checked, asking)
+
+
+def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> Api:
+    """Asks nothing: the server is probed at the first question that the cache cannot answer. Raises ConfigError."""
+    check_installed()
+    check_address(options)
+    if not options.model:
+        raise ConfigError(
+            f"oracle 'api' needs --model NAME: the names are at {(options.base_url or '').rstrip('/')}/models"
+        )
+    return Api(form, options)

@@ -1,0 +1,323 @@
+"""Before the first question: what does the server really return, and how can labels be scored with that?
+
+Servers differ in all of it, and some ignore what they do not know (llama.cpp accepts ``echo`` and any model's name).
+So nothing is believed that an answer does not show. What is asked here holds no data, only template and label words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+from promptfed.blackbox.oracles.remote.label_scoring import (
+    TokenScores,
+    echo_score,
+    first_choice,
+    plain,
+    spelled,
+    text_of,
+    token_scores,
+)
+from promptfed.blackbox.oracles.remote.transport import Asking, Endpoint, Refused, Transport, Unanswerable, Unusable
+from promptfed.errors import OracleError
+from promptfed.printable import printable
+from promptfed.prompt_template import Form
+from promptfed.readers.json_reader import parse_json
+
+T = TypeVar("T")
+Reply = dict[str, Any]
+Scoring = Literal["logprobs", "echo", "choice"]
+SAMPLE = "This is an example."
+TOPS, MORE = (20, 5, 2), (100, 500, 2000, 10000)
+"""How many log-probabilities are asked for: 20 and 5 are what OpenAI allows (chats, completions); more if labels are
+still missing. Servers that allow any number return 0.1 MB for 1000."""
+SPARE = 20
+"""A label of rank r in the sample is looked for among the ``SPARE * r`` likeliest tokens, where the server gives so
+many: with Gemma 270M labels went from rank 50 there to 900 on film reviews."""
+WIDE = 2000
+"""Beyond so many only labels that are still missing are looked for: answers get large."""
+PATIENCE = 3
+"""Times that a server is asked before it is believed that it does not return something: answers may be faulty."""
+SYSTEM = "Classify the text. Answer with one of these labels only, and nothing else: {words}."
+
+
+@dataclass(frozen=True)
+class Findings:
+    """``top``: log-probabilities to ask for; ``first``: the first token of each label as the server spells it;
+    ``limit``: its name for the most tokens of an answer; ``temperature``: whether it may be told one."""
+
+    endpoint: Endpoint
+    scoring: Scoring
+    top: int = 0
+    first: tuple[str, ...] = ()
+    limit: str = "max_tokens"
+    temperature: bool = True
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Findings:
+        found = parse_json(text)
+        return cls(**{**found, "first": tuple(found["first"])})
+
+    def rules(self, tokens: int, temperature: float = 0.0) -> dict[str, Any]:
+        """The part of a request that bounds its answer."""
+        return {self.limit: tokens, **({"temperature": temperature} if self.temperature else {})}
+
+    def asking_for(self, top: int) -> dict[str, Any]:
+        """The part of a request that asks for ``top`` log-probabilities at each position."""
+        return {"logprobs": top} if self.endpoint == "completions" else {"logprobs": True, "top_logprobs": top}
+
+
+def question(findings: Findings, model: str, text: str, words: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of a request that holds the text; a chat is told which label ``words`` it may answer with."""
+    if findings.endpoint == "completions":
+        return {"model": model, "prompt": text}
+    system = [{"role": "system", "content": SYSTEM.format(words=", ".join(words))}] if words else []
+    return {"model": model, "messages": [*system, {"role": "user", "content": text}]}
+
+
+def gap_after(text: str) -> str:
+    """What stands between a text and a label that continues it."""
+    return "" if not text or text[-1].isspace() else " "
+
+
+def checked_model(asked: str, said: object, served: str | None = None) -> None:
+    """Raises OracleError if an answer comes from another model than was asked for (or than ``served``, if given).
+    Dates, folders and endings that servers add to a name or leave out are the same model (gpt-4o: gpt-4o-2024)."""
+    if not isinstance(said, str) or not said:
+        return
+    if served is not None:
+        if said != served:
+            raise OracleError(
+                f"the server answers with model '{printable(said, 80)}', not with '{printable(served, 80)}', as "
+                "oracle.served_model says"
+            )
+        return
+    one, other = (name.lower().rsplit("/", 1)[-1].removesuffix(".gguf") for name in (asked, said))
+    if not (one.startswith(other) or other.startswith(one)):
+        raise OracleError(
+            f"the server answers with model '{printable(said, 80)}', not '{asked}': if you mean that one, "
+            f"say --set oracle.served_model='{printable(said, 80)}'; else use --model with a name that it knows"
+        )
+
+
+class Probe:
+    """Asks one server, about one set of label words."""
+
+    def __init__(self, transport: Transport, form: Form, words: Sequence[str], asking: Asking) -> None:
+        self.transport, self.options, self.asking = transport, transport.options, asking
+        self.model = self.options.model or ""
+        self.words = tuple(words)
+        self.text = form.render("", SAMPLE)
+
+    async def run(self) -> Findings:
+        """Raises OracleError that says what the server returns and what to do."""
+        wanted = self.options.mode
+        endpoints: tuple[Endpoint, ...] = ("completions", "chat") if wanted == "auto" else (wanted,)
+        refusals, usable = [], list[Findings]()
+        for endpoint in endpoints:
+            try:
+                found = await self._tried(endpoint)
+            except Refused as error:
+                if error.status in (401, 403):
+                    raise
+                refusals.append(error)
+                continue
+            usable.append(found)
+            if found.scoring != "choice" or not self.words or self.options.scoring == "choice":
+                return found
+        if usable:
+            if self.options.scoring in ("logprobs", "echo"):
+                raise self._unfit()
+            return usable[0]
+        raise await self._none(refusals)
+
+    async def _tried(self, endpoint: Endpoint) -> Findings:
+        """What ``endpoint`` can do. Raises Refused if it does not answer at all."""
+        found, first = await self._first_answer(endpoint)
+        if not self.words:
+            return found
+        wanted = self.options.scoring
+        if wanted in ("auto", "logprobs") and first is not None and len(first.top) > 1:
+            scored = await self._label_tokens(found, first)
+            if scored is not None:
+                return scored
+        if wanted in ("auto", "echo") and endpoint == "completions" and await self._echoes(found):
+            return Findings(endpoint, "echo", 1, (), found.limit, found.temperature)
+        return Findings(endpoint, "choice", 0, (), found.limit, found.temperature)
+
+    async def _first_answer(self, endpoint: Endpoint) -> tuple[Findings, TokenScores | None]:
+        """Which parameters the server takes, with as many log-probabilities as it gives on a first try."""
+        wants_scores = bool(self.words) and self.options.scoring in ("auto", "logprobs")
+        tops = [self.options.top_logprobs] if self.options.top_logprobs else list(TOPS)
+        plans = [(top, "max_tokens", True) for top in tops] if wants_scores else []
+        plans += [(0, "max_tokens", True)]
+        plans += [
+            (top, "max_completion_tokens", warm) for warm in (True, False) for top in (tops[:1] if wants_scores else [])
+        ]
+        plans += [(0, "max_completion_tokens", True), (0, "max_completion_tokens", False)]
+        refusal: Refused | None = None
+        gives_none = False
+        for top, limit, takes_temperature in plans:
+            if top and gives_none:
+                continue
+            found = Findings(endpoint, "choice", top, (), limit, takes_temperature)
+            extra = found.asking_for(top) if top else {}
+            body = {**question(found, self.model, self.text, self.words), **found.rules(1), **extra}
+            try:
+                first = await self._post(endpoint, body, _first_token if top else _no_token)
+            except Refused as error:
+                if error.status not in (400, 422) and not (error.status == 403 and "logprobs" in error.said):
+                    raise
+                refusal = error
+                continue
+            except Unanswerable:
+                if not top:
+                    raise
+                gives_none = True
+                continue
+            return Findings(endpoint, "choice", top if first else 0, (), limit, takes_temperature), first
+        assert refusal is not None
+        raise refusal
+
+    # ------------------------------------------------------------------------------------------------- labels
+
+    async def _label_tokens(self, found: Findings, first: TokenScores | None) -> Findings | None:
+        """Scoring by the log-probabilities of the labels' first tokens; None if those cannot be told apart."""
+        top, names = found.top, self._single(found, first)
+        if self.options.top_logprobs is None and found.limit == "max_tokens":
+            for more in MORE:
+                # Several tokens may have the same text, so a few fewer than asked for are no sign of a limit.
+                if first is None or len(first.top) < 0.9 * top:
+                    break
+                if all(names) and (self._rank(found, first, names) * SPARE <= top or top >= WIDE):
+                    break
+                body = {
+                    **question(found, self.model, self.text, self.words),
+                    **found.rules(1),
+                    **found.asking_for(more),
+                }
+                try:
+                    wider = await self._post(found.endpoint, body, _first_token)
+                except (Refused, Unanswerable):
+                    break
+                if len(wider.top) <= len(first.top):
+                    break
+                first, top = wider, more
+                names = self._single(found, first)
+        if not all(names):
+            known = await self._spelling(found)
+            names = [name or known.get(word, [""])[0] for name, word in zip(names, self.words, strict=True)]
+        told_apart = {plain(name) if found.endpoint == "chat" else name for name in names}
+        if not all(names) or len(told_apart) < len(self.words):
+            return None
+        return Findings(found.endpoint, "logprobs", top, tuple(names), found.limit, found.temperature)
+
+    def _single(self, found: Findings, first: TokenScores | None) -> list[str]:
+        """For each label the token that is all of it, as far as one is among those seen."""
+        seen = {} if first is None else first.top
+        if found.endpoint == "chat":
+            spellings = {plain(token): token for token in seen}
+            return [plain(word) if plain(word) in spellings else "" for word in self.words]
+        gap = gap_after(self.text)
+        # Servers that decode tokens one by one lose the space before a word.
+        has_gap = not gap or any(token.startswith(" ") for token in seen)
+        return [name if (name := (gap if has_gap else "") + word) in seen else "" for word in self.words]
+
+    def _rank(self, found: Findings, first: TokenScores, names: Sequence[str]) -> int:
+        """Place of the unlikeliest label among the tokens seen, from 1."""
+        ordered = sorted(first.top, key=lambda token: -first.top[token])
+        spelt = [plain(token) for token in ordered] if found.endpoint == "chat" else ordered
+        return max(spelt.index(name) for name in names) + 1
+
+    async def _spelling(self, found: Findings) -> dict[str, list[str]]:
+        """Word -> its tokens, as the server shows them when it repeats the words: an echo, or the model going on."""
+        gap = gap_after(self.text) or "\n"
+        line = "\nlabels" + "".join(gap + word for word in self.words)
+        if found.endpoint == "chat":
+            gap = "\n"
+            wanted = "Repeat these lines exactly, and write nothing else:\n" + "\n".join(("labels", *self.words))
+            body = question(found, self.model, wanted)
+        else:
+            body = question(found, self.model, line * 3 + "\nlabels")
+        tokens = 8 + sum(2 + len(word.encode()) // 2 for word in self.words)
+        ask = {**body, **found.rules(min(tokens, 400)), **found.asking_for(1)}
+        if found.endpoint == "completions":
+            ask["echo"] = True
+        try:
+            shown = await self._post(found.endpoint, ask, lambda reply: token_scores(_answered(reply)))
+        except (Refused, Unanswerable):
+            return {}
+        return spelled(shown, self.words, gap)
+
+    async def _echoes(self, found: Findings) -> bool:
+        """Whether the server scores the tokens of a prompt that it repeats."""
+        end = gap_after(self.text) + self.words[0]
+        body = {**question(found, self.model, self.text + end), **found.rules(1), "echo": True, "logprobs": 1}
+        try:
+            await self._post("completions", body, lambda reply: read_echo(reply, self.text + end, end))
+        except (Refused, Unanswerable):
+            return False
+        return True
+
+    # ------------------------------------------------------------------------------------------------ refusing
+
+    async def _post(self, endpoint: Endpoint, body: Mapping[str, Any], read: Callable[[Reply], T]) -> T:
+        def checked(reply: Reply) -> T:
+            checked_model(self.model, reply.get("model"), self.options.served_model)
+            return read(reply)
+
+        return await self.transport.post(endpoint, body, checked, self.asking, patience=PATIENCE)
+
+    def _unfit(self) -> OracleError:
+        asked = self.options.scoring
+        what = {
+            "logprobs": "no log-probabilities from which the labels' first tokens could be told apart",
+            "echo": "no log-probabilities of an echoed prompt (completions with echo)",
+        }[asked]
+        return OracleError(
+            f"{self.options.base_url} returns {what}, which --set oracle.scoring={asked} needs; labels: "
+            f"{', '.join(self.words)}. Take --set oracle.scoring=choice (the model's answer counts as 1 or 0), or "
+            "other label words (--set task.words), or a server that returns them"
+        )
+
+    async def _none(self, refusals: Sequence[Refused]) -> OracleError:
+        said = "; ".join(dict.fromkeys(error.said for error in refusals))
+        models = await self.transport.models()
+        if models and self.model not in models:
+            shown = ", ".join(models[:10]) + (", ..." if len(models) > 10 else "")
+            return OracleError(
+                f"{self.options.base_url} has no model '{self.model}', but {shown}: choose one by --model"
+            )
+        return OracleError(
+            f"{self.options.base_url} answers neither completions nor chats with model '{self.model}' ({said}): does "
+            "the address end as the server's does (mostly /v1), and is the model's name right?"
+        )
+
+
+def read_echo(reply: Reply, prompt: str, end: str) -> float:
+    """``echo_score`` of an answer with one generated token or none."""
+    usage = reply.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return echo_score(token_scores(first_choice(reply)), prompt, end, count if isinstance(count, int) else None)
+
+
+def _answered(reply: Reply) -> Mapping[str, Any]:
+    choice = first_choice(reply)
+    text_of(choice)
+    return choice
+
+
+def _first_token(reply: Reply) -> TokenScores:
+    tokens = token_scores(_answered(reply))
+    if not tokens or not tokens[0].top:
+        raise Unusable("the answer holds no log-probabilities")
+    return tokens[0]
+
+
+def _no_token(reply: Reply) -> None:
+    _answered(reply)

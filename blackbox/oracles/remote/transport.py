@@ -1,0 +1,398 @@
+"""Requests to an OpenAI-compatible server: limited in number and rate, budgeted, retried where that can help.
+
+What a request may have cost is counted: one that was answered, with whatever, is a call; so is one that was lost on
+the way back (timeout, connection reset), because the server may have done the work. A refusal (429, 5xx) or a server
+that was not reached costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import importlib.util
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.config import OracleOptions
+from promptfed.blackbox.oracles.remote.credentials import read_key
+from promptfed.blackbox.oracles.remote.guarded_client import LARGEST_BODY, Unsafe, guarded_client
+from promptfed.errors import BudgetExhausted, ConfigError, FormatError, OracleError
+from promptfed.readers.json_reader import JsonLimits, parse_json
+from promptfed.usage import Usage
+
+T = TypeVar("T")
+Endpoint = Literal["completions", "chat"]
+Body = Mapping[str, Any]
+log = logging.getLogger(__name__)
+HEALING = (408, 409, 429)
+LONGEST_BACKOFF = 30.0
+BURST_SECONDS = 5.0
+"""Requests of so many seconds may be made at once, within the limit of a minute."""
+MILLION = 1e6
+ANSWER_LIMITS = JsonLimits(size=LARGEST_BODY, values=4_000_000)
+"""Of one answer: a token's log-probability comes with a dozen values."""
+MOST_TOKENS = 10**9
+"""Of one answer; what reports more does not count tokens."""
+
+
+class Unusable(Exception):  # noqa: N818 (becomes an OracleError when it does not heal)
+    """An answer that is broken or lacks what was asked for; asked again, it may be whole."""
+
+
+class Refused(OracleError):  # noqa: N818 (what the server did)
+    """The server will not answer this request, however often it is made. ``status``: HTTP's."""
+
+    def __init__(self, message: str, status: int, said: str) -> None:
+        super().__init__(message)
+        self.status, self.said = status, said
+
+
+class Unanswerable(OracleError):  # noqa: N818 (what the question is)
+    """The server answers, again and again, with something that cannot be used."""
+
+
+class Stopped(Exception):  # noqa: N818 (nothing went wrong)
+    """No further request is to be made."""
+
+
+class _Heals(Exception):  # noqa: N818
+    """An attempt failed in a way that may heal; ``wait``: seconds that the server asks for."""
+
+    def __init__(self, why: str, wait: float = 0.0, unusable: bool = False) -> None:
+        super().__init__(why)
+        self.wait, self.unusable = wait, unusable
+
+
+@dataclass
+class Asking:
+    """One batch of questions: who pays, and whether to stop."""
+
+    budget: Budget
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    keep: Callable[[Any], None] = lambda answer: None
+    """Given each answer before it counts as paid: a process that is killed in between asks no question twice."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Of one attempt: the raw answer, or a ``fault``; ``reached``: the server may have done the work."""
+
+    raw: bytes = b""
+    fault: _Heals | OracleError | None = None
+    reached: bool = True
+
+
+class Transport:
+    """One server. Its methods are to be called in one event loop."""
+
+    def __init__(self, options: OracleOptions) -> None:
+        import openai
+        from aiolimiter import AsyncLimiter
+
+        for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
+            logger = logging.getLogger(name)  # at a lower level they write addresses, headers and texts down
+            logger.setLevel(max(logger.level, logging.WARNING))
+        assert options.base_url is not None
+        self.options, self.key = options, read_key(options)
+        self._openai = openai
+        self._client = openai.AsyncOpenAI(
+            base_url=options.base_url,
+            api_key=self.key.value,
+            max_retries=0,
+            timeout=options.timeout_seconds,
+            http_client=guarded_client(openai, options.timeout_seconds),
+            default_headers={"Accept-Encoding": "identity"},
+        )
+        self.pauses = 0
+        """Requests that wait for a second or longer before they are made again."""
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._requests = _limiter(AsyncLimiter, options.requests_per_minute)
+        self._tokens = _limiter(AsyncLimiter, options.tokens_per_minute)
+        self._settled = asyncio.Event()
+        self._jitter = random.Random()  # for waiting times only
+        self._frame: dict[str, int] = {"completions": 8, "chat": 64}
+        """Most tokens that prompts had beyond one a byte: what the server puts around them, as its answers show."""
+
+    async def post(
+        self,
+        endpoint: Endpoint,
+        body: Body,
+        read: Callable[[dict[str, Any]], T],
+        asking: Asking,
+        patience: int | None = None,
+        size: int | None = None,
+    ) -> T:
+        """``read`` of the server's JSON answer; ``read`` raises Unusable for an answer that will not do, of which
+        ``patience`` are asked for at most (None: as many as other attempts). ``size``: most tokens of the prompt
+        (None: a text's bytes).
+
+        Raises Refused for a request that cannot be answered, Unanswerable and OracleError when retries did not help,
+        BudgetExhausted, and Stopped when ``asking`` is stopping.
+        """
+        from tenacity import AsyncRetrying, retry_if_exception_type
+
+        most, made, unusable = self.options.retries + 1, 0, 0
+        failure: _Heals | None = None
+        retrying = AsyncRetrying(
+            stop=lambda state: made >= most or (patience is not None and unusable >= patience),
+            wait=self._pause,
+            retry=retry_if_exception_type(_Heals),
+            sleep=lambda seconds: self._sleep(seconds, asking),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    made += 1
+                    try:
+                        return await self._attempt(endpoint, body, read, asking, made > 1, size)
+                    except _Heals as fault:
+                        unusable += fault.unusable
+                        log.info("%s: %s (attempt %d of %d)", self.options.base_url, fault, made, most)
+                        raise
+        except _Heals as fault:
+            failure = fault
+        assert failure is not None
+        kind = Unanswerable if failure.unusable else OracleError
+        raise kind(f"{self.options.base_url}: {failure} (after {made} attempts)")
+
+    async def models(self) -> list[str]:
+        """The models that the server says it has; empty if it does not say. Costs nothing, is not counted."""
+        try:
+            async with asyncio.timeout(min(10.0, self.options.timeout_seconds)):
+                found = await self._client.models.list()
+            return [self.key.scrubbed(str(model.id)) for model in found.data]
+        except Exception:  # whatever it is: this only makes an error message better
+            return []
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # ------------------------------------------------------------------------------------------- one attempt
+
+    async def _attempt(
+        self,
+        endpoint: Endpoint,
+        body: Body,
+        read: Callable[[dict[str, Any]], T],
+        asking: Asking,
+        is_retry: bool,
+        size: int | None,
+    ) -> T:
+        async with self._slots:
+            if asking.stopping.is_set():
+                raise Stopped
+            sent = _text_bytes(body) if size is None else size
+            most = int(body.get("max_tokens") or body.get("max_completion_tokens") or 1)
+            prompt = sent + self._frame[endpoint]
+            reservation = await self._reserved(asking, prompt + most, self._usd(prompt, most))
+            again = Usage(oracle_retries=int(is_retry))
+            used, found = again, None
+            try:
+                await self._limited(sent // 3 + most)
+                worst = self._priced(Usage(oracle_calls=1, prompt_tokens=-(-sent // 4) if size is None else size))
+                used = worst + again  # should this be cancelled now, it may have been carried out
+                outcome = await self._sent(endpoint, body)
+                used, fault = again, outcome.fault
+                if outcome.reached:
+                    used = worst + again
+                if fault is None:
+                    fault, found, cost = self._read(outcome.raw, read, worst)
+                    used = cost + again
+                    self._frame[endpoint] = max(self._frame[endpoint], cost.prompt_tokens - sent)
+                    if fault is None:
+                        asking.keep(found)
+            finally:
+                asking.budget.settle(reservation, used)
+                self._settled.set()
+        if fault is not None:
+            raise fault
+        return found  # type: ignore[return-value] # what read returned
+
+    def _read(
+        self, raw: bytes, read: Callable[[dict[str, Any]], T], worst: Usage
+    ) -> tuple[_Heals | OracleError | None, T | None, Usage]:
+        """(fault, what was read, what it cost) of an answer."""
+        try:
+            reply = self.key.clean(parse_json(raw, ANSWER_LIMITS, finite=False, any_strings=True))
+        except FormatError as error:
+            why = self.key.scrubbed(str(error))
+            return _Heals(f"the answer is not usable JSON, or was cut off: {why}", unusable=True), None, worst
+        if not isinstance(reply, dict):
+            return _Heals("the answer is not a JSON object", unusable=True), None, worst
+        if (excess := _impossible_count(reply)) is not None:
+            return (
+                _Heals(f"the server reports {excess} tokens for one answer, which cannot be", unusable=True),
+                None,
+                worst,
+            )
+        used = self._reported(reply, worst)
+        try:
+            return None, read(reply), used
+        except Unusable as error:
+            return _Heals(self.key.scrubbed(str(error)), unusable=True), None, used
+        except OracleError as error:
+            return error, None, used
+
+    async def _sent(self, endpoint: Endpoint, body: Body) -> _Outcome:
+        openai = self._openai
+        create: Any = self._client.completions.with_raw_response.create
+        if endpoint == "chat":
+            create = self._client.chat.completions.with_raw_response.create
+        main = {name: body[name] for name in ("model", "prompt", "messages") if name in body}
+        rest = {name: value for name, value in body.items() if name not in main}
+        try:
+            # The client's own limit is for each byte that arrives: a server that drips would never meet it.
+            async with asyncio.timeout(self.options.timeout_seconds):
+                response = await create(**main, extra_body=rest)
+                return _Outcome(raw=response.content)
+        except openai.APIStatusError as error:
+            return self._refusal(error)
+        except Unsafe as error:
+            return self._unsafe(error)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            reached = "Connect" not in type(error.__cause__).__name__
+            return _Outcome(fault=_Heals(f"no answer within {self.options.timeout_seconds:g} s"), reached=reached)
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, Unsafe):
+                return self._unsafe(error.__cause__)
+            cause = type(error.__cause__).__name__
+            reached = not cause.startswith("Connect") and cause not in ("PoolTimeout", "UnsupportedProtocol")
+            what = "the connection was lost" if reached else "the server cannot be reached"
+            return _Outcome(fault=_Heals(f"{what} ({cause})"), reached=reached)
+        except openai.OpenAIError as error:
+            return _Outcome(fault=_Heals(self.key.scrubbed(f"{type(error).__name__}: {error}")[:300], unusable=True))
+
+    def _unsafe(self, error: Unsafe) -> _Outcome:
+        return _Outcome(fault=OracleError(f"{self.options.base_url}: {self.key.scrubbed(str(error))}"))
+
+    def _refusal(self, error: Any) -> _Outcome:
+        status = int(error.status_code)
+        said = self.key.scrubbed(" ".join(str(error.message).split()))[:400]
+        if status in HEALING or status >= 500:
+            wait = min(_retry_after(error.response.headers), self.options.retry_after_seconds)
+            return _Outcome(fault=_Heals(f"status {status}: {said}", wait), reached=False)
+        hint = ""
+        if status in (401, 403):
+            hint = "; is the right key in the variable named by --api-key-env?"
+        return _Outcome(fault=Refused(f"{self.options.base_url} refuses (status {status}): {said}{hint}", status, said),
+                        reached=False)  # fmt: skip
+
+    # ------------------------------------------------------------------------------------- waiting and paying
+
+    async def _reserved(self, asking: Asking, tokens: int, usd: float) -> Any:
+        while True:
+            try:
+                return asking.budget.reserve(calls=1, tokens=tokens, usd=usd)
+            except BudgetExhausted:
+                if asking.stopping.is_set() or not asking.budget.under_way:
+                    raise
+            self._settled.clear()  # those under way mostly cost less than was set aside for them
+            await self._settled.wait()
+
+    async def _limited(self, tokens: int) -> None:
+        if self._requests is not None:
+            await self._requests.acquire()
+        if self._tokens is not None:
+            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
+
+    def _pause(self, state: Any) -> float:
+        fault = state.outcome.exception()
+        backoff = min(LONGEST_BACKOFF, self.options.backoff_seconds * 2.0 ** (state.attempt_number - 1))
+        return float(max(fault.wait, backoff * self._jitter.uniform(0.75, 1.25)))
+
+    async def _sleep(self, seconds: float, asking: Asking) -> None:
+        self.pauses += seconds >= 1
+        try:
+            async with asyncio.timeout(seconds):
+                await asking.stopping.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.pauses -= seconds >= 1
+        raise Stopped
+
+    def _reported(self, reply: Mapping[str, Any], worst: Usage) -> Usage:
+        """What the server says that it cost; the estimate where it does not say."""
+        usage = reply.get("usage")
+        counts = [
+            usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")
+        ]
+        prompt, completion = (n if isinstance(n, int) and n >= 0 else None for n in counts)
+        if prompt is None:
+            return self._priced(worst + Usage(completion_tokens=_said_tokens(reply)))
+        return self._priced(Usage(oracle_calls=1, prompt_tokens=prompt, completion_tokens=completion or 0))
+
+    def _usd(self, prompt: int, completion: int) -> float:
+        options = self.options
+        price = prompt * options.usd_per_million_prompt_tokens + completion * options.usd_per_million_completion_tokens
+        return price / MILLION
+
+    def _priced(self, used: Usage) -> Usage:
+        usd = self._usd(used.prompt_tokens, used.completion_tokens)
+        return Usage(
+            oracle_calls=used.oracle_calls,
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.completion_tokens,
+            usd=usd,
+        )
+
+
+def check_installed() -> None:
+    """Raises ConfigError if a package of the extra "blackbox" is missing."""
+    missing = [name for name in ("openai", "tenacity", "aiolimiter") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"oracles api and embeds need {', '.join(missing)}: pip install 'promptfed[blackbox]'")
+
+
+def _limiter(kind: Any, a_minute: float | None) -> Any:
+    """``a_minute`` on average, in bursts of ``BURST_SECONDS``."""
+    if a_minute is None:
+        return None
+    burst = max(1.0, a_minute * BURST_SECONDS / 60)
+    return kind(burst, burst * 60 / a_minute)
+
+
+def _text_bytes(body: Body) -> int:
+    """Bytes of what is to be read by the model: no tokenizer makes more tokens of them, its own frame aside."""
+    prompt = body.get("prompt")
+    texts = [prompt] if isinstance(prompt, str) else []
+    texts += [str(message["content"]) for message in body.get("messages", ())]
+    return sum(len(text.encode()) for text in texts)
+
+
+def _impossible_count(reply: Mapping[str, Any]) -> str | None:
+    """A number of tokens in ``reply`` that no answer has, in words, if there is one."""
+    usage = reply.get("usage")
+    for value in usage.values() if isinstance(usage, dict) else ():
+        if isinstance(value, int | float) and not abs(value) <= MOST_TOKENS:
+            return f"{value:.0e}" if isinstance(value, float) else f"10^{len(str(abs(value))) - 1}"
+    return None
+
+
+def _said_tokens(reply: Mapping[str, Any]) -> int:
+    choices = reply.get("choices")
+    said = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = said.get("message")
+    text = said.get("text") or (message.get("content") if isinstance(message, dict) else None) or ""
+    return max(1, -(-len(str(text).encode()) // 4))
+
+
+def _retry_after(headers: Any) -> float:
+    """Seconds that the server wants to be left alone, 0 if it does not say (RFC 9110, 10.2.3)."""
+    said = str(headers.get("retry-after", "")).strip()
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        return max(0.0, float(said)) if said else 0.0
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return 0.0

@@ -1,0 +1,32 @@
+"""What an update changed: its difference from the shared prompt, by name or as one row of numbers. All in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from promptfed.prompt_state import PromptState
+from promptfed.types import Update
+
+
+def difference(shared: PromptState, update: Update) -> dict[str, Tensor]:
+    """``update - shared``, name by name, of the tensors that were sent."""
+    return {name: tensor.double() - shared[name].double() for name, tensor in update.shared.items()}
+
+
+def difference_rows(shared: PromptState, updates: Sequence[Update]) -> Tensor:
+    """``(updates, values of shared)``: each update's difference as one row; a tensor not sent is unchanged."""
+    rows = []
+    for update in updates:
+        changed = difference(shared, update)
+        parts = [changed.get(name, torch.zeros_like(tensor, dtype=torch.float64)) for name, tensor in shared.items()]
+        rows.append(torch.cat([part.flatten() for part in parts]) if parts else torch.zeros(0, dtype=torch.float64))
+    return torch.stack(rows)
+
+
+def pairwise_distances(rows: Tensor) -> Tensor:
+    """``(n, n)`` Euclidean distances between ``rows`` ``(n, values)``."""
+    # The matrix-product shortcut loses half of the digits where points lie close together.
+    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,0 +1,73 @@
+"""What remembered backbones have in common: text is answered here, an image brings in the whole backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from promptfed.backbones.base import Backbone, CallCount
+from promptfed.cache_dir import cache_folder
+
+B = TypeVar("B", bound=Backbone)
+UNFIT = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+"""What is raised where a folder does not hold what is looked for."""
+
+
+class WholeOnDemand(Backbone, Generic[B]):
+    """To be put before the kind of backbone that it stands for. Subclasses set ``_folder``, where the text side is
+    remembered, and ``_load``, which loads all of it."""
+
+    kind: ClassVar[type[Backbone]]
+    _folder: Path
+    _load: Callable[[], Backbone]
+    _full: B | None = None
+
+    def whole(self) -> B:
+        """The backbone with its image tower. Raises RuntimeError if it is not the one that was remembered."""
+        if self._full is None:
+            full = self._load()
+            if not isinstance(full, self.kind) or full.fingerprint != self.fingerprint:
+                raise RuntimeError(f"backbone '{self.name}' is not the one in {self._folder}: delete that folder")
+            full.calls = self.calls
+            self._full = full  # type: ignore[assignment] # of that kind
+        assert self._full is not None
+        return self._full
+
+    def verify_frozen(self) -> None:
+        super().verify_frozen()
+        if self._full is not None:
+            self._full.verify_frozen()
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return self.whole().preprocess(image)
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        return self.whole().encode_images(pixels)
+
+    def encode_patches(self, pixels: Tensor) -> Tensor:
+        return self.whole().encode_patches(pixels)
+
+
+def folder_for(described: Sequence[object]) -> Path:
+    """Where what is ``described`` (model, device, precision, versions) is remembered; anything else is elsewhere."""
+    home: Path = cache_folder()
+    return home / "towers" / hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
+
+
+def check_same_bits(again: Backbone, backbone: Backbone, texts: Sequence[str]) -> None:
+    """Raises ValueError if the two have other features of ``texts``; what is done to compare is not counted."""
+    calls, backbone.calls = backbone.calls, CallCount()
+    try:
+        same = torch.equal(again.encode_text(texts), backbone.encode_text(texts))
+    finally:
+        backbone.calls = calls
+    if not same:
+        raise ValueError("its features have other bits")

@@ -1,0 +1,242 @@
+"""Backbones whose text tower is remembered on disk, for processes that start anew for every bit of work.
+
+Where all image features are in the cache already, a client's work touches text alone. So the first full load of an
+open_clip backbone leaves behind its text tower, the numbers that go with it and the token ids of the texts it has seen;
+later loads take only these, and neither read the image tower nor import the library. What does not fit, or was never
+seen, brings in the whole model: results have the same bits either way, which is checked before anything is remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from promptfed.backbones import load_backbone
+from promptfed.backbones.base import Backbone, CallCount, PromptedImages, freeze, hash_tensors
+from promptfed.backbones.device import pick_device, pick_dtype
+from promptfed.backbones.lazy import UNFIT, WholeOnDemand, check_same_bits, folder_for
+from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
+from promptfed.backbones.openclip_weights import weights_path
+from promptfed.backbones.tokenization import Sentences
+from promptfed.files.atomic import write_bytes
+from promptfed.readers.files import read_bytes
+from promptfed.readers.json_reader import parse_json, read_json
+from promptfed.readers.tensors import MOST_BYTES, parse_tensors
+
+LOG = logging.getLogger(__name__)
+FORMAT = 1
+TOWER, ABOUT, TOKENS = "tower.safetensors", "about.json", "tokens.json"
+NUMBERS = (
+    "name", "text_dim", "embed_dim", "vision_dim", "text_layers", "vision_layers", "logit_scale", "context_length",
+)  # fmt: skip
+META = "meta"
+"""Modules are made without memory and without drawing numbers: the weights are put in afterwards."""
+PROBES = ("a photo of a cat", "an icon of a pin cushion, and more words.")
+
+
+def load_remembered(name: str, *, device: str = "cpu", precision: str = "float32") -> Backbone:
+    """``load_backbone``, without the image tower if the text tower is remembered and until an image is looked at."""
+
+    def whole() -> Backbone:
+        return load_backbone(name, device=device, precision=precision)
+
+    if name == "lit":
+        from promptfed.backbones.text_tower_cache_lit import load_remembered_lit
+
+        return load_remembered_lit(whole, device, precision)
+    folder = _folder(name, device, precision)
+    if folder is None:
+        return whole()
+    try:
+        return RememberedBackbone(folder, whole, device, precision)
+    except UNFIT as error:
+        LOG.debug("nothing remembered in %s: %s", folder, error)
+    backbone = whole()
+    if isinstance(backbone, OpenClipBackbone):
+        _remember(folder, backbone, whole, device, precision)
+    return backbone
+
+
+class RememberedBackbone(WholeOnDemand[OpenClipBackbone], OpenClipBackbone):
+    """The text side of an open_clip backbone from ``folder``; ``whole`` loads all of it when an image is looked at.
+
+    Raises one of ``UNFIT`` if the folder does not hold such a thing.
+    """
+
+    kind = OpenClipBackbone
+
+    def __init__(self, folder: Path, whole: Callable[[], Backbone], device: str, precision: str) -> None:
+        about: dict[str, Any] = read_json(folder / ABOUT)
+        blob = read_bytes(folder / TOWER, MOST_BYTES)
+        if about["format"] != FORMAT or hashlib.sha256(blob).hexdigest() != about["tower_sha256"]:
+            raise ValueError("another format, or damaged")
+        self._folder, self._load = folder, whole
+        self.device, self._dtype = pick_device(device), pick_dtype(precision)
+        for number in NUMBERS:
+            setattr(self, number, about[number])
+        self.abilities = frozenset(about["abilities"])
+        tower = TextTower(parse_tensors(blob), about["heads"], about["quick_gelu"])
+        self._tower: Any = freeze(tower).to(self.device)
+        self._fingerprint = about["fingerprint"]
+        self._tokens: dict[str, list[int]] = read_json(folder / TOKENS)
+        start, stop = about["start"], about["stop"]
+        self._sentences = Sentences(self.name, self._ids, tower.token_embedding, start, stop, self.context_length)
+        self.calls = CallCount()
+        self._loaded_sha256 = self.weights_sha256()
+
+    def weights_sha256(self) -> str:
+        """Of what is held here: the text tower."""
+        return hash_tensors(sorted(self._tower.state_dict().items()))
+
+    def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
+        return self.whole().encode_prompted_images(pixels, ctx, deep)
+
+    def _ids(self, text: str) -> list[int]:
+        """Token ids, remembered too: the tokenizer comes with the library."""
+        if text not in self._tokens:
+            self._tokens[text] = list(self.whole()._sentences.encode(text))
+            try:
+                seen = read_json(self._folder / TOKENS)
+                write_bytes(self._folder / TOKENS, json.dumps({**seen, **self._tokens}).encode())
+            except (OSError, ValueError) as error:
+                LOG.debug("token ids are not kept: %s", error)
+        return self._tokens[text]
+
+
+# -------------------------------------------------------------------------------------------- the text tower
+
+
+class TextTower(nn.Module):
+    """CLIP's causal text transformer in plain torch, with open_clip's names for its tensors."""
+
+    def __init__(self, tensors: dict[str, Tensor], heads: int, quick_gelu: bool) -> None:
+        super().__init__()
+        vocabulary, width = tensors["token_embedding.weight"].shape
+        layers = 1 + max(int(key.split(".")[2]) for key in tensors if key.startswith("transformer.resblocks."))
+        self.token_embedding = nn.Embedding(vocabulary, width, _weight=tensors["token_embedding.weight"])
+        self.positional_embedding = nn.Parameter(tensors["positional_embedding"])
+        self.transformer = Transformer(width, heads, layers, quick_gelu)
+        self.ln_final = LayerNorm(width, device=META)
+        self.text_projection = nn.Parameter(tensors["text_projection"])
+        self.register_buffer("attn_mask", tensors["attn_mask"])
+        self.load_state_dict(tensors, strict=True, assign=True)
+
+
+class Transformer(nn.Module):
+    """Blocks one after the other."""
+
+    def __init__(self, width: int, heads: int, layers: int, quick_gelu: bool) -> None:
+        super().__init__()
+        self.resblocks: Any = nn.ModuleList(Block(width, heads, quick_gelu) for _ in range(layers))
+
+    def get_cast_dtype(self) -> torch.dtype:
+        """The type of the large matrices, which activations are cast to."""
+        dtype: torch.dtype = self.resblocks[0].mlp.c_fc.weight.dtype
+        return dtype
+
+    def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
+        for block in self.resblocks:
+            x = block(x, attn_mask=attn_mask)
+        return x
+
+
+class Block(nn.Module):
+    """Attention and two layers, each added to what goes in."""
+
+    def __init__(self, width: int, heads: int, quick_gelu: bool) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(width, device=META)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True, device=META)
+        self.ln_2 = LayerNorm(width, device=META)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            c_fc=nn.Linear(width, 4 * width, device=META),
+            gelu=QuickGELU() if quick_gelu else nn.GELU(),
+            c_proj=nn.Linear(4 * width, width, device=META),
+        )
+        self.mlp: Any = nn.Sequential(layers)
+
+    def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
+        seen = self.ln_1(x)
+        x = x + self.attn(seen, seen, seen, need_weights=False, attn_mask=attn_mask.to(seen.dtype))[0]
+        mixed: Tensor = x + self.mlp(self.ln_2(x))
+        return mixed
+
+
+class LayerNorm(nn.LayerNorm):
+    """In the type of its input, whatever the type of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(x.dtype)
+
+
+class QuickGELU(nn.Module):
+    """OpenAI's approximation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+# --------------------------------------------------------------------------------------------------- on disk
+
+
+def _folder(name: str, device: str, precision: str) -> Path | None:
+    """Where ``name`` is remembered; another file of weights, or another version of anything, is another folder."""
+    if name == "tiny":
+        config = parse_json((files("promptfed.backbones.tiny_weights") / "config.json").read_bytes())
+        weights: Any = config["sha256"]
+    elif name.startswith(PREFIX):
+        path = weights_path(name.partition("/")[2])
+        weights = name
+        if path is not None and path.exists():
+            files_here = sorted(path.iterdir()) if path.is_dir() else [path]
+            statuses = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files_here]
+            weights = [name, statuses]
+    else:
+        return None
+    versions = [version(package) for package in ("promptfed", "torch", "open_clip_torch")]
+    return folder_for([FORMAT, name, weights, str(pick_device(device)), precision, versions])
+
+
+def _remember(
+    folder: Path, backbone: OpenClipBackbone, whole: Callable[[], Backbone], device: str, precision: str
+) -> None:
+    """Write down the text side of ``backbone``, if what comes back has the same bits; else nothing."""
+    tower, sentences = backbone._tower, backbone._sentences
+    wanted = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
+    tensors = {k: v.cpu().contiguous() for k, v in tower.state_dict().items() if k.startswith(wanted)}
+    tensors["attn_mask"] = tower.attn_mask.cpu().contiguous()
+    blob = save(tensors)
+    block = tower.transformer.resblocks[0]
+    about = {
+        "format": FORMAT,
+        "tower_sha256": hashlib.sha256(blob).hexdigest(),
+        "fingerprint": backbone.fingerprint,
+        "abilities": sorted(backbone.abilities),
+        "heads": getattr(getattr(block, "attn", None), "num_heads", 0),
+        "quick_gelu": type(getattr(block.mlp, "gelu", None)).__name__ == "QuickGELU",
+        "start": sentences.start,
+        "stop": sentences.stop,
+        **{number: getattr(backbone, number) for number in NUMBERS},
+    }
+    tokens = {text: list(sentences.encode(text)) for text in PROBES}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / TOWER, blob)
+        write_bytes(folder / TOKENS, json.dumps(tokens).encode())
+        write_bytes(folder / ABOUT, json.dumps(about).encode())
+        check_same_bits(RememberedBackbone(folder, whole, device, precision), backbone, PROBES)
+    except UNFIT as error:
+        LOG.debug("backbone '%s' is not remembered: %s", backbone.name, error)
+        for file in (ABOUT, TOKENS, TOWER):
+            (folder / file).unlink(missing_ok=True)

@@ -1,0 +1,75 @@
+"""What a method sends, found out from its first round without training anything."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptfed.blackbox.oracles.base import Backend, SoftSpace
+from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.query import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery
+from promptfed.experiment import Experiment
+from promptfed.method import Shape
+from promptfed.prompt_state import PromptState
+from promptfed.prompt_template import Form
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of one client in the first round, as serialised. A broadcast can grow later (experts of other clients)."""
+
+    down: int
+    up: int
+
+
+def first_round(experiment: Experiment, client: int = 0) -> Traffic:
+    """What ``client`` is sent in round 1, and what it must send back."""
+    method = experiment.method()
+    server = method.server_side(experiment.aggregator())
+    shared = method.init_shared()
+    sent = server.broadcast(shared, server.init(shared), client)
+    asked = method.uploads(client, sent)
+    return Traffic(
+        sent.nbytes, PromptState({name: _like(sent.get(name), shape) for name, shape in asked.items()}).nbytes
+    )
+
+
+def _like(sent: Tensor | None, shape: Shape) -> Tensor:
+    """A tensor of that shape; a free length is that of what was sent, one where nothing of the name was."""
+    if sent is not None and None in shape:
+        return sent
+    return torch.zeros([1 if length is None else length for length in shape])
+
+
+class Sizes(Backend):
+    """In the place of any oracle, to count bytes with: it can do everything, its vectors are as long as MiniLM's and
+    its images as large as tiny's, and what it answers means nothing."""
+
+    name = "any"
+    fingerprint = hashlib.sha256(b"sizes").hexdigest()
+    abilities: frozenset[OracleAbility] = frozenset(
+        {"soft prompts", "text prompts", "pixel prompts", "generation", "token proposals"}
+    )
+    pixel_shape = (3, 32, 32)
+
+    def __init__(self, form: Form) -> None:
+        self.form, self.soft = form, SoftSpace(384, 0.05, torch.zeros(2000, 384))
+
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+        for position, query in enumerate(queries):
+            if isinstance(query, ScoreQuery):
+                yield position, Answer(scores=(0.0,) * len(query.classes))
+            elif isinstance(query, ProposalQuery):
+                yield position, Answer(tokens=tuple(f"word{k}" for k in range(query.count)))
+            else:
+                yield position, Answer(text="word")
+
+
+def sizes_only(form: Form) -> Oracle:
+    """An oracle that nothing needs to be loaded for."""
+    return Oracle(Sizes(form))

@@ -1,0 +1,95 @@
+"""A run's prompts on its own data and on data sets that no client of it ever saw (FedTPG's cross-dataset protocol)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptfed.build_method import build_method
+from promptfed.errors import DataError
+from promptfed.evaluation import evaluate
+from promptfed.experiment import Experiment, resolve
+from promptfed.export.finished import FinishedRun
+from promptfed.method import Method
+from promptfed.progress import Progress
+from promptfed.result_notes import below_zero_shot
+from promptfed.tasks.partition_check import check_partition
+from promptfed.tasks.show import partition_record
+
+
+def score(
+    finished: FinishedRun,
+    data: Sequence[str],
+    changed: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Data set -> test figures of ``zero_shot`` and ``method``, and which domains no client held.
+
+    The run's own data come first. ``changed`` (data_root, partition) is for the others; without ``data`` it deals the
+    run's own images out anew. Wherever the clients are not those of the run, all have what a newcomer has.
+    """
+    config, found, progress = finished.run.config, {}, progress or Progress()
+    setup = finished.method.setup
+    elsewhere = {"clients": None, **(changed or {})}  # other data need not fit the run's number of clients
+    rows: dict[str, dict[str, Any]] = {config.data: elsewhere if changed and not data else {}}
+    rows |= {name: {"data": name, **elsewhere} for name in data if name != config.data}
+    for name, update in rows.items():
+        try:
+            changed_config = resolve(config.model_copy(update=update))
+            experiment = Experiment.build(changed_config, features=setup.features, oracle_for=finished.oracle_for)
+            if not update:
+                recorded, run = finished.run.read_json("partition.json"), finished.run.path
+                check_partition(recorded, partition_record(experiment.task), run)
+        except DataError as error:
+            if name != config.data or not data:
+                raise
+            progress.note(f"the run's own data are left out: {error}")  # they may be on another machine
+            continue
+        for note in _notes(finished, experiment, name):
+            progress.note(note)
+        experiment.fill_features(progress.features)
+        found[name] = _figures(finished, experiment, is_own=not update)
+    return found
+
+
+def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str]:
+    """What a user should know about figures on other data than the run's own, where the model is a black box."""
+    own, oracle = finished.method.setup.oracle, experiment.setup.oracle
+    if own is None or oracle is None:
+        return []
+    said = []
+    if oracle.form != own.form:
+        said.append(f"{name}: the run's shared prompt is put in these data's own template, with their label words")
+    strange = [c for c in experiment.task.base_classes if c not in finished.method.setup.classes]
+    if strange:
+        said.append(
+            f"{name}: its classes ({', '.join(strange[:3])}{', ...' if len(strange) > 3 else ''}) are none that the "
+            "prompt was trained for; they are asked for by name, and a prompt that says what to sort by may mislead"
+        )
+    return said
+
+
+def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> dict[str, Any]:
+    method, federation = _method(finished, experiment), experiment.federation("zero_shot")
+    chosen, _ = federation.run_round(federation.start())
+    newcomer = finished.prompt(None)
+    prompts = {c.client: finished.prompt(c.client) if is_own else newcomer for c in experiment.task.clients}
+    zero_shot = evaluate(federation.method, federation.prompts(chosen), experiment.task)
+    level = zero_shot.figures.recorded()
+    rows = {"zero_shot": level, "method": evaluate(method, prompts, experiment.task).figures.recorded()}
+    for figures in rows.values():
+        figures["below_zero_shot"] = below_zero_shot(figures, level)
+    return {
+        **rows,
+        "held_out": experiment.held_out,
+    }
+
+
+def _method(finished: FinishedRun, experiment: Experiment) -> Method:
+    """The run's method, asking the oracle that puts examples as the data's form says."""
+    own, oracle = finished.method, experiment.setup.oracle
+    if oracle is own.setup.oracle:
+        return own
+    config = finished.run.config
+    return build_method(config.method, config.method_options, dataclasses.replace(own.setup, oracle=oracle))

@@ -1,0 +1,74 @@
+"""A site's own prompt, from what is on its disk: for `promptfed site export`. Needs neither Flower nor the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from promptfed.backbones.features import FeatureStore
+from promptfed.backbones.text_tower_cache import load_remembered
+from promptfed.build_method import build_method
+from promptfed.config import RunConfig, build_config
+from promptfed.deployment.messages import Agreement, Train, Work
+from promptfed.deployment.site_store import SiteStore, kept_runs
+from promptfed.errors import DeploymentError
+from promptfed.experiment import resolve
+from promptfed.export.bundle import make_bundle, write_bundle
+from promptfed.method import Method
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
+from promptfed.types import ClientPrompt
+
+
+def export_site(
+    state_dir: Path, out: Path, *, run: str | None = None, backbone: str = "", overwrite: bool = False
+) -> tuple[Path, int]:
+    """Write the bundle of the site that keeps ``state_dir``; returns it and the round whose work is in it.
+
+    Raises DeploymentError if nothing of ``run`` (by default the last one) is there, or the backbone is another one.
+    """
+    known = kept_runs(state_dir)
+    if run is None and not known:
+        raise DeploymentError(f"'{state_dir}' keeps nothing of any run: is it the state-dir of this site's node?")
+    if run is not None and run not in known:
+        raise DeploymentError(f"'{state_dir}' keeps nothing of run '{run}'; it has {', '.join(known) or 'none'}")
+    store = SiteStore(state_dir, run or known[-1])
+    agreement = store.agreement()
+    config = resolve(build_config(agreement.config, {"backbone": backbone} if backbone else {}))
+    features = FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
+    if features.backbone.fingerprint != agreement.fingerprint:
+        raise DeploymentError(
+            f"backbone '{config.backbone}' here is not the one of the run: say where its weights are (--backbone)"
+        )
+    sent = store.last_sent(config.method)
+    work = Train(agreement=agreement, stage=config.method, client=sent.client, round=sent.after, start=sent.start)
+    method = build_method(config.method, config.method_options, setup_of(agreement, config, features))
+    bundle_at = write_site_bundle(config, method, work, sent.shared, store.personal(method, work), out, overwrite)
+    return bundle_at, sent.after
+
+
+def setup_of(agreement: Agreement, config: RunConfig, features: FeatureStore) -> Setup:
+    """What all parties agreed on, without any data."""
+    return Setup(
+        features.backbone,
+        features,
+        agreement.base_classes,
+        agreement.templates,
+        rounds=config.rounds,
+        seed=config.seed,
+        domains=agreement.domains,
+    )
+
+
+def write_site_bundle(
+    config: RunConfig,
+    method: Method,
+    work: Work,
+    shared: PromptState,
+    personal: PromptState,
+    out: Path,
+    overwrite: bool = True,
+) -> Path:
+    """What the site deploys, as a bundle on its own disk and nowhere else."""
+    name = work.agreement.sites[work.client].name
+    bundle = make_bundle(config, method, ClientPrompt(shared, personal), work.client, name)
+    return write_bundle(out, bundle, overwrite=overwrite)

@@ -1,0 +1,81 @@
+"""From a run's options to its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from promptfed.config import RunConfig
+from promptfed.engines.base import Engine
+from promptfed.engines.registry import check_engine
+from promptfed.engines.worker import Worker
+from promptfed.plugins import load_plugins, loaded_plugins
+from promptfed.threads import torch_threads
+
+if TYPE_CHECKING:
+    from promptfed.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class ExperimentBuilder:
+    """Builds, in whatever process, what the work of a run needs."""
+
+    config: RunConfig
+    plugins: tuple[str, ...] = field(default_factory=lambda: tuple(loaded_plugins()))
+    """Those of the process that begins the run: its actors are the same user's."""
+
+    def __call__(self) -> ExperimentWorkplace:
+        from promptfed.experiment import Experiment
+
+        load_plugins(self.plugins)
+        return ExperimentWorkplace(Experiment.build(self.config))
+
+
+class ExperimentWorkplace:
+    """An experiment as a place of work for clients of all stages."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    def worker(self, stage: str) -> Worker:
+        return self.experiment.worker(self.experiment.method(stage), stage)
+
+    def verify_frozen(self) -> None:
+        self.experiment.setup.verify_frozen()
+
+
+@contextmanager
+def engine_of(config: RunConfig) -> Iterator[Engine | None]:
+    """The engine for all stages of a run of ``config``, closed at the end; None: each stage has a local one of its own.
+
+    Raises ConfigError if it cannot be had.
+    """
+    check_engine(config)
+    with torch_threads(config.threads):
+        if config.engine == "local":
+            yield None
+            return
+        engine = _ray_engine(config)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+def _ray_engine(config: RunConfig) -> Engine:
+    import torch
+
+    from promptfed.engines.ray import RayEngine
+
+    engine = RayEngine(
+        ExperimentBuilder(config),
+        actors=config.actors,
+        address=config.ray_address,
+        client_batch=config.client_batch,
+        client_seconds=config.client_seconds,
+        on_gpu=config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()),
+    )
+    engine.builds_from_config = True
+    return engine

@@ -1,0 +1,115 @@
+"""Examples: one text, question or image, with its name and the identity of its content."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from promptfed.examples import pixels
+from promptfed.printable import printable
+
+
+class Item(ABC):
+    """One example: a name for messages and an identity for caches."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What a message calls this example: a path, or a name within its source."""
+
+    @abstractmethod
+    def content_id(self) -> str:
+        """Hex SHA-256 that changes whenever the content does; the key of all that is cached about this example."""
+
+
+@dataclass(frozen=True)
+class TextItem(Item):
+    """A text; ``origin`` says where it stands (``train.tsv:12``)."""
+
+    text: str
+    origin: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.origin or f"'{self.text[:40]}'"
+
+    def content_id(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+ANSWER_CLASSES = ("wrong", "right")
+"""The classes of questions with free answers: every example's is "right", so accuracy is the share answered right."""
+
+
+@dataclass(frozen=True)
+class QuestionItem(TextItem):
+    """A question with one right ``answer``, to be answered in free text."""
+
+    answer: str = ""
+
+    def content_id(self) -> str:
+        return hashlib.sha256(f"{self.text}\x00{self.answer}".encode()).hexdigest()
+
+
+class ImageItem(Item):
+    """One image: what every example has, and its pixels on demand."""
+
+    @abstractmethod
+    def load(self) -> Image.Image:
+        """The image in mode RGB. Raises DataError naming the image if it cannot be decoded."""
+
+    def examine(self) -> str:
+        """What decoding does to its values that its owner should know; empty for the usual. Raises as ``load``."""
+        self.load()
+        return ""
+
+    def is_large(self) -> bool:
+        """Whether no other should be decoded at the same time. Raises as ``load``."""
+        return False
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others of its source: its name as the machine writes it."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class FileItem(ImageItem):
+    """An image file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return printable(self.path)
+
+    @property
+    def key(self) -> str:
+        return str(self.path)
+
+    def content_id(self) -> str:
+        """SHA-256 of the file's bytes, and of the decoder's rules where these matter (``pixels.content_id``)."""
+        return pixels.content_id(self.path, str(self.path))
+
+    def load(self) -> Image.Image:
+        return pixels.decode(self.path, str(self.path))[0]
+
+    def examine(self) -> str:
+        return pixels.examine(self.path, str(self.path))
+
+    def is_large(self) -> bool:
+        return pixels.is_large(self.path, str(self.path))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A labelled example of a source: ``label`` indexes the source's classes, ``split`` is train, val, test or ''."""
+
+    item: Item
+    label: int
+    domain: str = ""
+    split: str = ""

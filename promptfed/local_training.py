@@ -1,0 +1,183 @@
+"""A client's local training: gradient steps on whatever a method minimises, for one client or several at once."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.backbones.base import PromptedText
+from promptfed.errors import TrainingError
+from promptfed.method import Method, MethodConfig, TrainingJob
+from promptfed.prompt_state import PromptState
+from promptfed.seeding import torch_stream
+from promptfed.setup import Setup
+from promptfed.types import Broadcast, ClientData, Update
+
+Parameters = dict[str, Tensor]
+"""The trained tensors by name, with gradients, on the backbone's device."""
+
+
+class LocalTraining(MethodConfig):
+    """How a client trains in one round. The optimiser starts afresh each round: its state never leaks between
+    clients or outlives an overwritten prompt. The learning rate follows the round, not the client's own count."""
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    local_epochs: int = Field(2, ge=1)
+    batch_size: int = Field(32, ge=1)
+
+    def rate(self, round: int, rounds: int) -> float:
+        """Learning rate of ``round`` (from 1) out of ``rounds``."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min(round - 1, rounds) / rounds))
+
+    def optimizer_for(
+        self, parameters: Mapping[str, Tensor], rate: float, factors: Mapping[str, float]
+    ) -> torch.optim.Optimizer:
+        """``factors`` multiply the rate of some parameters."""
+        groups = [{"params": [t], "lr": rate * factors.get(name, 1.0)} for name, t in parameters.items()]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, lr=rate, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one client minimises in one round.
+
+    ``start``: the values that training starts from, by name; all of them are trained. ``labels`` ``(n,)``.
+    ``texts(parameters)``: the prompted texts that a step needs, encoded for all clients of a batch together.
+    ``loss(parameters, features, rows)``: from those texts' features (in order, each ``(rows, embed_dim)``, not
+    normalised) and the batch's rows of the client's data to (loss, logits ``(batch, classes)``).
+    ``factors`` multiply the learning rate of some names. ``settle`` may put parameters right after each step, in place.
+    """
+
+    start: PromptState
+    labels: Tensor
+    loss: Callable[[Parameters, Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
+    texts: Callable[[Parameters], Sequence[PromptedText]] = lambda parameters: ()
+    factors: Mapping[str, float] = field(default_factory=dict)
+    settle: Callable[[Parameters], None] = lambda parameters: None
+
+
+class Fit:
+    """Mean loss and accuracy over the samples that local training went through."""
+
+    def __init__(self) -> None:
+        self._loss = self._right = 0.0
+        self._seen = 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self._loss += loss.item() * len(labels)
+        self._right += (logits.argmax(-1) == labels).sum().item()
+        self._seen += len(labels)
+
+    @property
+    def loss(self) -> float:
+        return self._loss / max(1, self._seen)
+
+    @property
+    def accuracy(self) -> float:
+        return self._right / max(1, self._seen)
+
+
+class _Trainee:
+    """One client in training."""
+
+    def __init__(self, client: int, problem: Problem, config: LocalTraining, setup: Setup, round: int) -> None:
+        device = setup.backbone.device
+        self.client, self.problem, self.fit = client, problem, Fit()
+        self.parameters = {n: t.to(device, copy=True).requires_grad_(True) for n, t in problem.start.items()}
+        self.optimizer = config.optimizer_for(self.parameters, config.rate(round, setup.rounds), problem.factors)
+        self.labels = problem.labels.to(device)
+        self.batches = self._batches(config, torch_stream(setup.seed, "batches", round, client))
+
+    def _batches(self, config: LocalTraining, shuffle: torch.Generator) -> Iterator[Tensor]:
+        for _ in range(config.local_epochs):
+            for rows in torch.randperm(len(self.labels), generator=shuffle).split(config.batch_size):
+                yield rows.to(self.labels.device)
+
+
+def train_together(
+    problems: Sequence[tuple[int, Problem]], config: LocalTraining, setup: Setup, round: int
+) -> list[tuple[PromptState, Fit]]:
+    """Train the clients of ``problems`` (client, problem) side by side; each ends as if it had been alone.
+
+    Every step encodes the texts of all clients in one pass of the text tower. No client's loss depends on another's
+    parameters, so one backward pass over the sum of losses gives each its own gradient.
+    Batches are drawn from the stream (seed, "batches", round, client).
+    Raises TrainingError, naming client and round, at the first loss that is not finite.
+    """
+    trainees = [_Trainee(client, problem, config, setup, round) for client, problem in problems]
+    while True:
+        active = [(t, rows) for t in trainees for rows in [next(t.batches, None)] if rows is not None]
+        if not active:
+            return [(PromptState(t.parameters), t.fit) for t in trainees]
+        asked = [list(t.problem.texts(t.parameters)) for t, _ in active]
+        features = iter(setup.backbone.encode_prompted_texts([text for texts in asked for text in texts]))
+        losses = []
+        for (trainee, rows), texts in zip(active, asked, strict=True):
+            said = [next(features) for _ in texts]
+            loss, logits = trainee.problem.loss(trainee.parameters, said, rows)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss of client {trainee.client} in round {round} is {loss.item()}; the last finished round "
+                    f"is kept. Lower the learning rate (--set method.lr={config.lr / 10:g}) or use --precision float32"
+                )
+            trainee.fit.add(loss.detach(), logits.detach(), trainee.labels[rows])
+            losses.append(loss)
+        for trainee, _ in active:
+            trainee.optimizer.zero_grad(set_to_none=True)
+        torch.stack(losses).sum().backward()
+        for trainee, _ in active:
+            trainee.optimizer.step()
+            with torch.no_grad():
+                trainee.problem.settle(trainee.parameters)
+
+
+def cross_entropy_on(labels: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(loss, logits) for the batch's rows of a client's ``labels``."""
+    return F.cross_entropy(logits, labels.to(logits.device)[rows]), logits
+
+
+class GradientMethod(Method):
+    """A method whose clients minimise a loss by gradient steps: say which, and what of the outcome is sent."""
+
+    config: LocalTraining
+
+    @abstractmethod
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        """What the client minimises in this round."""
+
+    @abstractmethod
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        """From the trained values to (what is sent, what the client keeps)."""
+
+    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
+        return self.train_many([(broadcast, data, personal)])[0]
+
+    def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
+        if not jobs:
+            return []
+        problems = [(data.client, self.problem(broadcast, data, personal)) for broadcast, data, personal in jobs]
+        trained = train_together(problems, self.config, self.setup, jobs[0][0].round)
+        results = []
+        for (broadcast, data, personal), (values, fit) in zip(jobs, trained, strict=True):
+            sent, kept = self.conclude(values, broadcast, data, personal)
+            results.append((Update(data.client, sent, len(data.train), fit.loss, fit.accuracy), kept))
+        return results

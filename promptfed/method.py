@@ -1,0 +1,218 @@
+"""What every method of the literature looks like to the federation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.aggregators.base import Aggregator
+from promptfed.errors import ConfigError
+from promptfed.prompt_state import PromptState
+from promptfed.registry import Registry
+from promptfed.setup import Setup
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split, Update
+
+if TYPE_CHECKING:
+    pass
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's options: frozen, and unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Shape = tuple[int | None, ...]
+"""A tensor's shape; None stands for any length."""
+
+Pair = tuple[PromptState, PromptState]
+"""A shared and a personal prompt that predict together."""
+
+TrainingJob = tuple[Broadcast, ClientData, PromptState]
+"""One client's round: what it was sent, its data, its personal prompt."""
+
+
+class Method(ABC):
+    """A learner. It keeps no state between calls: shared and personal prompts come in and go out as values.
+
+    A new method is one file with a ``MethodConfig`` and a subclass registered by ``@METHODS.register("name")``.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    trains: ClassVar[str] = "nothing"
+    """What is trained, in a few words with shapes; ``keeps`` says what of it never leaves the client."""
+    keeps: ClassVar[str] = "images"
+    access: ClassVar[Literal["white box", "black box", "any"]] = "white box"
+    """Whether it needs the model itself (gradients, features) or only its scores."""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What the backbone (``Ability``) or the oracle (``OracleAbility``) must be able to do."""
+    aggregators: ClassVar[tuple[str, ...]] = ()
+    """The aggregators that fit, the default first; empty: any, and the default is the mean."""
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    last_round_differs: ClassVar[bool] = False  # from those before; then a finished run cannot have more
+    paced: ClassVar[bool] = False  # each round's work depends on how many there are in all
+
+    def __init__(self, config: MethodConfig, setup: Setup) -> None:
+        self.config, self.setup = config, setup
+
+    @property
+    def rounds(self) -> int:
+        """Rounds this method needs, by default those of the run."""
+        return self.setup.rounds
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def init_shared(self) -> PromptState:
+        """The prompt the server starts from; empty for methods that share nothing."""
+        return NO_PROMPT
+
+    def init_personal(self, client: int) -> PromptState:
+        """What ``client`` keeps to itself from the start; empty for methods without a personal part."""
+        return NO_PROMPT
+
+    # --------------------------------------------------------------------------------------------- training
+
+    @abstractmethod
+    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
+        """One client's work in one round. Raises TrainingError if the loss is not finite."""
+
+    def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
+        """Several clients' work in one round, with the same results as one by one (to rounding)."""
+        return [self.train(*job) for job in jobs]
+
+    def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
+        """Names and shapes of the tensors that ``client`` must send back; by default those that it was sent."""
+        return shapes(sent)
+
+    def check_feasible(self, clients: Sequence[ClientData]) -> None:
+        """Raise ConfigError if these options and the data of ``clients`` allow no step of training; nothing is asked.
+
+        A method that makes no step would return its start as if it had been trained.
+        """
+        if not any(len(data.train) for data in clients):
+            raise ConfigError(f"no client holds a training example, so {self.name} makes no step: raise --shots")
+
+    @property
+    def pools_data(self) -> bool:
+        """Whether it is no federation but trains its first client on the data of all, as an upper bound."""
+        return False
+
+    def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
+        """Who of ``clients`` takes part in ``round``; by default those ``drawn`` by the run's participation."""
+        return drawn
+
+    def server_side(self, aggregator: Aggregator) -> Aggregator:
+        """What the server does with updates; a method with a rule of its own wraps or replaces ``aggregator``."""
+        return aggregator
+
+    def fit_newcomer(self, shared: PromptState, data: ClientData) -> PromptState | None:
+        """What a client that never took part deploys in the place of what ``broadcast`` would send it, if the paper
+        has a way of its own to make it from the server's ``shared`` state and the newcomer's data. None: it has not.
+        """
+        return None
+
+    # ------------------------------------------------------------------------------------------- prediction
+
+    @abstractmethod
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        """Unit text features ``(classes, embed_dim)`` of any class names, for evaluation and export; no gradient.
+
+        An empty ``personal`` asks for what somebody gets who never took part.
+        """
+
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``.
+
+        An empty ``personal`` asks for what somebody gets who never took part.
+        """
+        with torch.no_grad():
+            return self._cosines(split, self.class_features(shared, personal, classes))
+
+    def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
+        """The personal prompt that lies ``alpha`` of the way from the shared to the personal one, in prompt space.
+
+        At 0 the client behaves as one without a personal part. None (the default): this method has no such path.
+        """
+        return None
+
+    def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
+        """Scores ``(n, classes)`` with what a client deploys: its personal prompt, the shared one, or a mixture.
+
+        A method that predicts by text features alone is mixed as ``client_features`` says; any other mixes logits in
+        feature space. Raises ConfigError for ``space`` "prompt" if the method has no path in prompt space.
+        """
+        with torch.no_grad():
+            if self.reads_texts_only:
+                return self._cosines(split, self.client_features(prompt, classes))
+            pair, general = self.ends(prompt)
+            own = self.logits(*pair, classes, split)
+            if general is None:
+                return own
+            return torch.lerp(self.logits(*general, classes, split), own, prompt.alpha)
+
+    def client_features(self, prompt: ClientPrompt, classes: Sequence[str]) -> Tensor:
+        """Unit text features ``(classes, embed_dim)`` of what a client deploys.
+
+        In feature space they are ``N((1 - alpha) T_shared + alpha T_personal)``: Profit's interpolation
+        (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
+        """
+        pair, general = self.ends(prompt)
+        own = self.class_features(*pair, classes)
+        if general is None:
+            return own
+        return mixed_features(self.class_features(*general, classes), own, prompt.alpha)
+
+    def ends(self, prompt: ClientPrompt) -> tuple[Pair, Pair | None]:
+        """The (shared, personal) pair to predict with, and the general pair to mix its outcome with, if any."""
+        general = (prompt.shared, NO_PROMPT)
+        if not prompt.is_personal:
+            return general, None
+        own = (prompt.tuned if len(prompt.tuned) else prompt.shared, prompt.personal)
+        if prompt.alpha == 1:
+            return own, None
+        if prompt.space == "features":
+            return own, general
+        if len(prompt.tuned):
+            return (prompt.shared.interpolate(prompt.tuned, prompt.alpha), prompt.personal), None
+        blended = self.blend(prompt.shared, prompt.personal, prompt.alpha)
+        if blended is None:
+            raise ConfigError(
+                f"{self.name} cannot be interpolated in prompt space; use feature space (--space features)"
+            )
+        return (prompt.shared, blended), None
+
+    @property
+    def reads_texts_only(self) -> bool:
+        """Whether it predicts by cosines to text features alone, which can then be made once and kept."""
+        return type(self).logits is Method.logits
+
+    def _cosines(self, split: Split, texts: Tensor) -> Tensor:
+        return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
+
+
+def shapes(state: Mapping[str, Tensor], names: Iterable[str] | None = None) -> dict[str, Shape]:
+    """The shapes of ``state``'s tensors, or of some of them."""
+    return {name: tuple(state[name].shape) for name in (state if names is None else names)}
+
+
+def cosine_logits(image_features: Tensor, text_features: Tensor, scale: float) -> Tensor:
+    """``scale * cos``: ``(n, dim)`` and ``(classes, dim)`` -> ``(n, classes)``."""
+    return scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
+
+
+def mixed_features(general: Tensor, own: Tensor, alpha: float) -> Tensor:
+    """``N((1 - alpha) general + alpha own)``, row by row; unit features ``(classes, embed_dim)`` in and out."""
+    return F.normalize(torch.lerp(general, own, alpha), dim=-1)
+
+
+METHODS: Registry[type[Method]] = Registry(
+    "method", "promptfed.methods", "promptfed.blackbox.methods",
+    group="promptfed.methods", required=("name", "paper", "trains"),
+)  # fmt: skip

@@ -1,0 +1,182 @@
+"""`promptfed personalize`: every client of a run, one after the other or side by side, and the curve over all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field
+
+from promptfed.errors import ConfigError, RunError
+from promptfed.export.finished import FinishedRun
+from promptfed.files.atomic import write_bytes, write_text
+from promptfed.kept_text import kept_words
+from promptfed.personalize.finetune import FinetuneOptions, finetune, local_training, require_trainable
+from promptfed.personalize.interpolate import ALPHAS, client_curve, curve_rows, natural_space, parse_alphas
+from promptfed.runs.personalized import (
+    CURVE,
+    CURVE_PLOT,
+    CURVE_TABLE,
+    Origin,
+    Personalized,
+    SavedClient,
+    client_rows,
+    drop_curve,
+    load_client,
+    prompt_sha256,
+    save_client,
+)
+from promptfed.types import ClientData, ClientPrompt, FederatedTask
+
+OnClient = Callable[[int, int], None]
+"""Told (done, of how many) after each client."""
+
+
+class PersonalizeOptions(FinetuneOptions):
+    """Options of ``promptfed personalize``. None leaves the choice to the run's method (``decided``)."""
+
+    method: Literal["finetune", "none"] | None = Field(None, description="train on, or mix what was trained")
+    space: Literal["prompt", "features"] | None = Field(None, description="where shared and own prompt are mixed")
+    alphas: tuple[float, ...] = Field(parse_alphas(ALPHAS), min_length=1)
+
+    def decided(self, finished: FinishedRun) -> PersonalizeOptions:
+        """These options with nothing left open. Raises ConfigError if they do not go with the run's method.
+
+        A method with personal prompts of its own is not fine-tuned: its two prompts are mixed as they are.
+        """
+        method, keeps = finished.method, finished.keeps_personal_prompts
+        words = kept_words(finished.state)
+        if method.setup.oracle is not None and not keeps and words:
+            raise ConfigError(
+                f"{method.name} {words}, so there is nothing of the clients' own to mix: search for more rounds, or "
+                "train with --set method.keep_zero_shot=false"
+            )
+        if method.setup.oracle is not None and not keeps:
+            raise ConfigError(
+                f"clients of {method.name} have nothing of their own to mix, and a black box gives no gradients to "
+                "fine-tune by: search for more rounds, or with a method whose clients deploy prompts of their own"
+            )
+        way = self.method or ("none" if keeps else "finetune")
+        if way == "finetune" and keeps:
+            raise ConfigError(
+                f"--method finetune: {method.name} trains personal prompts of its own; use --method none to mix them "
+                "with the shared one"
+            )
+        if way == "none":
+            if not keeps:
+                raise ConfigError(
+                    f"--method none: clients of {method.name} have nothing of their own to mix; use --method finetune"
+                )
+            useless = self.model_fields_set & FinetuneOptions.model_fields.keys()
+            if useless:
+                flags = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in useless))
+                raise ConfigError(f"{flags} does not go with --method none, which trains nothing; leave it out")
+            sample = next(finished.prompt(c) for c, own in finished.state.personal.items() if len(own))
+            return self.model_copy(update={"method": way, "space": self.space or natural_space(method, sample)})
+        trained_by = require_trainable(method)
+        update = {"method": way, "space": self.space or "prompt", "lr": local_training(trained_by.config, self).lr}
+        return self.model_copy(update=update)
+
+
+def personalize_run(
+    finished: FinishedRun, task: FederatedTask, options: PersonalizeOptions, on_client: OnClient | None = None
+) -> dict[str, Any]:
+    """Personalise every client of ``finished`` on its data in ``task``; returns what curve.json holds.
+
+    Each client is saved as soon as it is done, and one that was saved with the same options and prompts is not done
+    again, so an interrupted call goes on where it was. Raises ConfigError for options that do not go with the run's
+    method, TrainingError for a loss that is not finite.
+    """
+    options, run = options.decided(finished), finished.run.path
+    origins = {data.client: _origin(finished, data.client, options) for data in task.clients}
+    known = {client: _saved(finished, client) for client in origins}
+    saved = {c: found.about for c, found in known.items() if found and found.about.origin == origins[c]}
+    waiting = [data for data in task.clients if data.client not in saved]
+    if waiting:
+        drop_curve(run)
+    for group in _groups(waiting, finished.run.config.client_batch):
+        for data, prompt in zip(group, _trained_on(finished, group, options), strict=True):
+            saved[data.client] = about = _judged(finished, task, data, prompt, origins[data.client])
+            save_client(run, about, prompt.tuned)
+            if on_client is not None:
+                on_client(len(saved), len(origins))
+    curve = _curve(finished, options, [saved[client] for client in sorted(saved)])
+    _write_curve(finished, curve)
+    return curve
+
+
+def _saved(finished: FinishedRun, client: int) -> Personalized | None:
+    try:
+        return load_client(finished.run.path, client)
+    except RunError:  # damaged, or cut short in the middle: it is made again
+        return None
+
+
+def _origin(finished: FinishedRun, client: int, options: PersonalizeOptions) -> Origin:
+    assert options.method is not None, "not decided"
+    assert options.space is not None, "not decided"
+    trains = options.method == "finetune"
+    return Origin(
+        round=finished.state.round,
+        prompt_sha256=prompt_sha256(finished.prompt(client)),
+        method=options.method,
+        space=options.space,
+        alphas=options.alphas,
+        lr=options.lr if trains else None,
+        epochs=options.epochs if trains else None,
+        l2_to_global=options.l2_to_global if trains else None,
+    )
+
+
+def _groups(clients: Sequence[ClientData], size: int) -> Iterator[Sequence[ClientData]]:
+    for start in range(0, len(clients), size):
+        yield clients[start : start + size]
+
+
+def _trained_on(finished: FinishedRun, group: Sequence[ClientData], options: PersonalizeOptions) -> list[ClientPrompt]:
+    jobs = [(finished.prompt(data.client), data) for data in group]
+    if options.method == "none":
+        return [prompt for prompt, _ in jobs]
+    return finetune(finished.method, jobs, finished.state.round + 1, options)
+
+
+def _judged(
+    finished: FinishedRun, task: FederatedTask, data: ClientData, prompt: ClientPrompt, origin: Origin
+) -> SavedClient:
+    found = client_curve(finished.method, replace(prompt, space=origin.space), origin.alphas, task, data)
+    return SavedClient(
+        client=data.client,
+        name=data.name,
+        alpha=found.choice.alpha,
+        why=found.choice.why,
+        origin=origin,
+        val=found.val,
+        local=found.local,
+        base=found.base,
+        new=found.new,
+    )
+
+
+def _curve(finished: FinishedRun, options: PersonalizeOptions, clients: list[SavedClient]) -> dict[str, Any]:
+    return {
+        "name": finished.method.name,
+        "round": finished.state.round,
+        **options.model_dump(include={"method", "space"}),
+        "training": options.model_dump(include=set(FinetuneOptions.model_fields)) if options.method != "none" else None,
+        "alphas": list(options.alphas),
+        "rows": curve_rows(options.alphas, [about.curve for about in clients]),
+        "clients": client_rows(clients),
+    }
+
+
+def _write_curve(finished: FinishedRun, curve: dict[str, Any]) -> None:
+    from promptfed.report.figures import save
+    from promptfed.report.interpolation import curve_figure, curve_markdown
+
+    picture = io.BytesIO()
+    save(curve_figure(curve), picture, format="png", dpi=160, metadata={"Software": None})
+    write_text(finished.run.path / CURVE_TABLE, curve_markdown(curve))
+    write_bytes(finished.run.path / CURVE_PLOT, picture.getvalue())
+    finished.run.write_json(CURVE, curve)

@@ -1,0 +1,37 @@
+"""Methods whose clients end up with a text context of their own beside the one that they were sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import ContextMethod
+
+LOCAL = "local"
+"""Name of a client's own context among its personal tensors; the shared one is ``ctx``, of the same shape."""
+
+
+def own_context(shared: PromptState, personal: PromptState) -> PromptState:
+    """``{"ctx": ...}``: the client's own context, or the shared one for somebody who has none."""
+    return PromptState({"ctx": personal[LOCAL] if LOCAL in personal else shared["ctx"]})
+
+
+def towards_own(shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
+    """``personal`` with its own context moved back to ``(1 - alpha) ctx + alpha local``."""
+    return PromptState({**personal, LOCAL: torch.lerp(shared["ctx"], personal[LOCAL], alpha)})
+
+
+class PersonalContextMethod(ContextMethod):
+    """A context method whose clients predict with ``local`` ``(n_ctx, dim)`` once they have it, else with ``ctx``."""
+
+    keeps: ClassVar[str] = "images, own context"
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        return self.tuner.class_features(own_context(shared, personal), classes)
+
+    def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
+        return towards_own(shared, personal, alpha)

@@ -1,0 +1,154 @@
+"""A learned text context: the piece that every CoOp-like method shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.backbones.base import ClassTokens, Position, PromptedText
+from promptfed.errors import ConfigError
+from promptfed.local_training import (
+    Fit,
+    GradientMethod,
+    LocalTraining,
+    Parameters,
+    Problem,
+    cross_entropy_on,
+    train_together,
+)
+from promptfed.method import MethodConfig, cosine_logits
+from promptfed.prompt_state import PromptState
+from promptfed.seeding import torch_stream
+from promptfed.setup import Setup
+from promptfed.types import Broadcast, ClientData
+
+
+class LabelSpace(MethodConfig):
+    """Which classes a client's softmax runs over."""
+
+    label_space: Literal["all", "own"] = Field(
+        "all", description="a client's softmax runs over all base classes, or over its own classes only"
+    )
+
+
+class ContextConfig(LocalTraining, LabelSpace):
+    """Options of a learned context."""
+
+    n_ctx: int = Field(16, ge=1, le=64, description="number of context tokens (taken from `init` when that is given)")
+    init: str = Field("", description="words to start from, such as 'a photo of a'; empty: N(0, 0.02)")
+    class_specific: bool = Field(False, description="one context for each class (CSC) instead of one for all")
+    position: Position = Field("end", description="where the class name stands among the context tokens")
+
+
+def training_classes(
+    label_space: Literal["all", "own"], setup: Setup, data: ClientData
+) -> tuple[tuple[str, ...], Tensor]:
+    """The class names that a client's softmax runs over, and its training labels ``(n,)`` among them."""
+    if label_space == "all":
+        return setup.classes, data.train.labels
+    return tuple(setup.classes[i] for i in data.classes), torch.searchsorted(
+        torch.tensor(data.classes), data.train.labels
+    )
+
+
+def training_images(setup: Setup, data: ClientData) -> Tensor:
+    """Unit features ``(n, embed_dim)`` of a client's training images, from the cache."""
+    return F.normalize(setup.features.images(data.train), dim=-1)
+
+
+class ContextTuner:
+    """Makes, trains and reads the prompt ``{"ctx": (n_ctx, dim)}`` or, class-specific, ``(classes, n_ctx, dim)``."""
+
+    def __init__(self, config: ContextConfig, setup: Setup) -> None:
+        self.config, self.setup = config, setup
+        self._tokens: dict[tuple[str, ...], ClassTokens] = {}
+        self._words = setup.backbone.embed_words(config.init) if config.init else None
+        if self._words is not None and not len(self._words):
+            raise ConfigError(f"option 'init' is '{config.init}': no words to start from; try 'a photo of a'")
+        self.n_ctx = config.n_ctx if self._words is None else len(self._words)
+
+    def start(self, *purpose: str | int) -> PromptState:
+        """The context to start from, drawn from the stream (seed, "context", *purpose): the same for everybody who
+        gives the same purpose."""
+        ctx = self._words
+        if ctx is None:
+            noise = torch_stream(self.setup.seed, "context", *purpose)
+            ctx = 0.02 * torch.randn(self.n_ctx, self.setup.backbone.text_dim, generator=noise)
+        if self.config.class_specific:
+            ctx = ctx.expand(len(self.setup.classes), -1, -1)
+        return PromptState({"ctx": ctx})
+
+    def tokens(self, classes: Sequence[str]) -> ClassTokens:
+        """Class names tokenised with room for the context, once for each list of names."""
+        names = tuple(classes)
+        if names not in self._tokens:
+            self._tokens[names] = self.setup.backbone.class_tokens(names, self.n_ctx, self.config.position)
+        return self._tokens[names]
+
+    def prompted(self, ctx: Tensor, classes: Sequence[str]) -> PromptedText:
+        """The texts "<context> {class}." of ``classes``, to be encoded."""
+        return PromptedText(self.context_for(ctx, classes), self.tokens(classes))
+
+    def context_for(self, ctx: Tensor, classes: Sequence[str]) -> Tensor:
+        """The context of each of ``classes``. A name outside the base classes has no context of its own under CSC
+        and gets the mean over the base classes; the paper leaves that case open."""
+        if ctx.dim() == 2 or tuple(classes) == self.setup.classes:
+            return ctx
+        known = {name: row for row, name in enumerate(self.setup.classes)}
+        rest = ctx.mean(0)
+        return torch.stack([ctx[known[name]] if name in known else rest for name in classes])
+
+    def problem(self, prompt: PromptState, data: ClientData) -> Problem:
+        """CoOp's loss, cross-entropy of scaled cosines, on one client's images."""
+        classes, labels = training_classes(self.config.label_space, self.setup, data)
+        images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
+
+        def texts(parameters: Parameters) -> list[PromptedText]:
+            return [self.prompted(parameters["ctx"], classes)]
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            return cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
+
+        return Problem(prompt, labels, loss, texts)
+
+    def train(self, prompt: PromptState, data: ClientData, round: int) -> tuple[PromptState, Fit]:
+        """Local training of ``prompt`` by CoOp's loss on one client's images."""
+        return train_together([(data.client, self.problem(prompt, data))], self.config, self.setup, round)[0]
+
+    @torch.no_grad()
+    def class_features(self, prompt: PromptState, classes: Sequence[str]) -> Tensor:
+        """Unit text features ``(classes, embed_dim)`` float32."""
+        text = self.prompted(prompt["ctx"].to(self.setup.backbone.device), classes)
+        return F.normalize(self.setup.backbone.encode_prompted_texts([text])[0], dim=-1)
+
+
+class ContextMethod(GradientMethod):
+    """A method whose shared prompt is one text context, ``{"ctx": ...}``, made and read by its ``tuner``.
+
+    It trains the context by CoOp's loss and predicts with it; a method overrides what it does otherwise.
+    """
+
+    trains: ClassVar[str] = "text context (n_ctx, dim)"
+
+    def __init__(self, config: ContextConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.tuner = ContextTuner(config, setup)
+
+    def init_shared(self) -> PromptState:
+        return self.tuner.start()
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+        return self.tuner.problem(broadcast.shared, data)
+
+    def conclude(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        return trained, personal
+
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        return self.tuner.class_features(shared, classes)

@@ -1,0 +1,96 @@
+"""After the last round: is what was trained better than the zero-shot prompt? The clients' validation data decides.
+
+A search that was given few queries can end with a prompt that is worse than the hand-written one. Each client scores
+both on its own validation examples; nobody looks at test data. What is sent are counts: two for what was trained, and
+two for each hand-written prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from promptfed.blackbox.base import BlackBoxMethod
+from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.oracles.query import Candidate
+from promptfed.federation import Federation
+from promptfed.kept_text import marked
+from promptfed.scores import predicted
+from promptfed.types import ClientData, FederatedTask, FederationState
+
+COUNT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Validation accuracies in 0..1, means over the examples of all clients, of what was ``trained`` and of the best
+    ``zero_shot`` prompt, and how many ``clients`` deploy the latter."""
+
+    trained: float
+    zero_shot: float
+    clients: int
+    bytes_up: int
+
+
+def choose(
+    federation: Federation, state: FederationState, task: FederatedTask
+) -> tuple[FederationState, Choice | None]:
+    """Return ``state``, marked where the zero-shot prompt is better, and the figures; None if there is no choice.
+
+    An accuracy is the mean of two: among the classes of the client's own examples, and among all of them. Equal ones
+    leave what was trained. The hand-written prompt is the one that zero-shot itself would take. A method that shares
+    nothing leaves the choice to each client, any other makes one for all.
+    """
+    method = federation.method.inner if isinstance(federation.method, Alone) else federation.method
+    clients = [data for data in task.clients if data.client in state.personal and len(data.val)]
+    if not isinstance(method, BlackBoxMethod) or not method.config.keep_zero_shot or not clients:
+        return state, None
+    if any(Candidate(text).needs() - method.oracle.abilities for text in method.setup.templates):
+        return state, None  # this oracle has no zero-shot
+    counts = np.stack([_counts(federation, state, method, data) for data in clients])
+    sizes = np.array([len(data.val) for data in clients])
+    shared, personal, kept = state.shared, dict(state.personal), 0
+    if len(shared):
+        best = _better(counts.sum(0))
+        if best is not None:
+            shared, kept = marked(shared, method.setup.templates[best]), len(state.personal)
+    else:
+        for data, own in zip(clients, counts, strict=True):
+            best = _better(own)
+            if best is not None:
+                personal[data.client] = marked(personal[data.client], method.setup.templates[best])
+                kept += 1
+    means = counts.sum(0).mean(1) / sizes.sum()
+    figures = Choice(
+        float(means[0]), float(means[1 + _template(counts.sum(0))]), kept, COUNT_BYTES * counts.size * bool(len(shared))
+    )
+    return (replace(state, shared=shared, personal=personal) if kept else state), figures
+
+
+def _counts(federation: Federation, state: FederationState, method: BlackBoxMethod, data: ClientData) -> np.ndarray:
+    """``(1 + templates, 2)``: validation examples that are right, of what was trained and of each hand-written prompt,
+    among the client's own classes and among all."""
+    classes, split = method.setup.classes, data.val
+    trained = federation.method.client_logits(federation.prompt(state, data.client), classes, split)
+    written = method.scored([Candidate(text) for text in method.setup.templates], classes, split)
+    return np.stack([_right(scores, data) for scores in (trained, *written)])
+
+
+def _right(scores: Tensor, data: ClientData) -> np.ndarray:
+    own = torch.full_like(scores, -torch.inf)
+    own[:, list(data.classes)] = scores[:, list(data.classes)]
+    return np.array([(predicted(some).cpu() == data.val.labels).sum().item() for some in (own, scores)])
+
+
+def _template(counts: np.ndarray) -> int:
+    """The hand-written prompt with the most right among all classes, the first of equals, as zero-shot takes it."""
+    return int(counts[1:, 1].argmax())
+
+
+def _better(counts: np.ndarray) -> int | None:
+    """The hand-written prompt if it is better than what was trained."""
+    best = _template(counts)
+    return best if counts[1 + best].sum() > counts[0].sum() else None

@@ -1,0 +1,114 @@
+"""Real processes on 127.0.0.1: a SuperLink and three SuperNodes, killed and started again. Run with ``-m deploy``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+pytest.importorskip("flwr")
+
+from promptfed.cli import main
+from promptfed.deployment.local_deployment import Loopback, make_keys
+from promptfed.export.bundle import read_bundle
+from promptfed.runs.events import EventLog
+
+pytestmark = pytest.mark.deploy
+METHOD = ["--method", "fedper", "--set", "method.n_ctx=6", "--set", "method.local_epochs=1"]
+LIMIT = 240
+
+
+def command(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code in (0, None)
+
+
+@pytest.fixture(scope="module")
+def options(pictures):
+    data = ["--data", f"folder:{pictures}", "--set", "task.val_shots=1", "--set", "task.base_fraction=0.5"]
+    data += ["--partition", "classes", "--set", "backbone=tiny"]
+    return [*data, "--clients", 3, "--shots", 1, "--rounds", 3, "--baselines", "none", *METHOD]
+
+
+@pytest.fixture(scope="module")
+def reference(options, tmp_path_factory):
+    """The same run in one process: (metrics, run folder)."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    threads = os.environ.get("OMP_NUM_THREADS")
+    command("train", *options, "--run", run, "--set", "validate_every=5", "--quiet")
+    assert threads == os.environ.get("OMP_NUM_THREADS")
+    return json.loads((run / "metrics.json").read_text())
+
+
+@pytest.fixture
+def app(options, tmp_path):
+    command("flower", "init", tmp_path / "app", *options, "--run", tmp_path / "run", "--min-sites", 3)
+    return tmp_path / "app"
+
+
+def start_site(deployment, k, folder, **named):
+    deployment.start_node(f"node{k}", f'partition-id={k} state-dir="{folder / f"site{k}"}"', **named)
+
+
+def check(folder, reference):
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    assert metrics["prompt_sha256"] == reference["prompt_sha256"]
+    assert metrics["method"] == reference["method"]
+    bundles = [read_bundle(next((folder / f"site{k}").glob("*/prompt"))) for k in range(3)]
+    assert len({bundle.personal.sha256() for bundle in bundles}) == 3, "each has a personal prompt of its own"
+    assert len({bundle.shared.sha256() for bundle in bundles}) == 1
+
+
+def clients_of(folder):
+    return [e for e in EventLog(folder / "run" / "events.jsonl").read() if e["event"] == "client"]
+
+
+def test_a_site_killed_at_work_and_the_server_killed_cost_time_and_nothing_else(app, tmp_path, reference):
+    """One site is killed -9 after round 1 and started again: another node, the same state-dir. After round 2 the server
+    is killed -9 with all its processes, and the run is started again."""
+    with Loopback(tmp_path / "log") as deployment:
+        deployment.start_superlink()
+        for k in range(3):
+            start_site(deployment, k, tmp_path)
+        deployment.begin_run(app, "poll-seconds=0.2")
+        deployment.wait_for_line("run", "round 1:", LIMIT)
+        deployment.kill("node1")
+        start_site(deployment, 1, tmp_path)
+        deployment.wait_for_line("run", "round 2:", LIMIT)
+        deployment.kill("superlink")
+        deployment.stop("run")
+        for k in range(3):
+            deployment.stop(f"node{k}")
+        deployment.start_superlink()
+        for k in range(3):
+            start_site(deployment, k, tmp_path)
+        time.sleep(0.5)
+        deployment.begin_run(app, "poll-seconds=0.2")
+        said = deployment.finish_run(LIMIT)
+    assert "going on with" in said
+    check(tmp_path, reference)
+    events = clients_of(tmp_path)
+    assert [
+        (e["round"], e["client"], e["failure"]) for e in sorted(events, key=lambda e: (e["round"], e["client"]))
+    ] == [(round, client, "") for round in (1, 2, 3) for client in range(3)]
+    assert all(e["start_seconds"] > 0.1 for e in events)
+    assert all(e["bytes_up"] > 2 * 128 * 4 for e in events)
+
+
+def test_with_tls_and_node_keys(app, tmp_path, reference):
+    keys = tmp_path / "keys"
+    make_keys(keys, ["site0", "site1", "site2", "stranger"])
+    with Loopback(tmp_path / "log", keys) as deployment:
+        deployment.start_superlink()
+        for k in range(3):
+            deployment.register(keys / f"site{k}.pub")
+            start_site(deployment, k, tmp_path, key=keys / f"site{k}")
+        deployment.start_node("stranger", f'partition-id=0 state-dir="{tmp_path / "x"}"', key=keys / "stranger")
+        deployment.begin_run(app, "poll-seconds=0.2")
+        said = deployment.finish_run(LIMIT)
+        assert "prompt SHA-256" in said
+        assert not (tmp_path / "x").exists(), "whose key is not registered is not let in"
+    check(tmp_path, reference)
