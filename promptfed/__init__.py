@@ -49,14 +49,14 @@ wait_passively()
 
 # Loading torch takes seconds, so `import promptfed` (and with it every `promptfed --help`) must not.
 _HOMES = {
-    "METHODS": "methods.base",
+    "METHODS": "method",
     "Aggregator": "aggregators.base",
     "Backbone": "backbones.base",
     "Experiment": "experiment",
     "Federation": "federation",
-    "Method": "methods.base",
+    "Method": "method",
     "PromptFedError": "errors",
-    "PromptState": "prompts",
+    "PromptState": "prompt_state",
     "Run": "run",
     "RunConfig": "config",
     "compare": "api",

@@ -15,14 +15,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared with the other w
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from promptfed.backbones.base import Backbone, CallCount, ClassTokens, DeepContext, Position, hash_tensors
+from promptfed.backbones.base import (
+    Backbone,
+    CallCount,
+    ClassTokens,
+    DeepContext,
+    Position,
+    PromptedImages,
+    hash_tensors,
+)
 from promptfed.backbones.features import FeatureCache, FeatureStore
+from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.examples.base import ImageItem
 from promptfed.setup import Setup
 from promptfed.types import ClientData, FederatedTask, Split
@@ -179,8 +190,8 @@ def fake_grid() -> Any:
 
 @pytest.fixture
 def stub_server() -> Iterator[Any]:
-    """``stub_server(fault=...)``: a server that speaks OpenAI's protocol (tests/blackbox/backends/stub_server.py)."""
-    module = beside("stub_server", "blackbox", "backends")
+    """``stub_server(fault=...)``: a server that speaks OpenAI's protocol (tests/blackbox/oracles/stub_server.py)."""
+    module = beside("stub_server", "blackbox", "oracles")
     begun: list[Any] = []
 
     def begin(**options: Any) -> Any:
@@ -190,3 +201,48 @@ def stub_server() -> Iterator[Any]:
     yield begin
     for stub in begun:
         stub.close()
+
+
+@pytest.fixture
+def promptable_setup(backbone, setup, tmp_path: Path):
+    """``setup`` with visual prompts: an image attends to the tokens that resemble its colour, and they pull on it."""
+
+    class Promptable(type(backbone)):
+        vision_dim = 3
+        vision_layers = 1
+        abilities = frozenset({"visual prompts"})
+
+        def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
+            colour = self.encode_images(pixels)
+            attention = (5 * colour @ ctx.T).softmax(-1)
+            return PromptedImages(colour + (attention @ ctx).tanh(), attention)
+
+    promptable = Promptable()
+    store = FeatureStore(promptable, FeatureCache(tmp_path / "promptable", limit_bytes=0))
+    return replace(setup, backbone=promptable, features=store)
+
+
+@pytest.fixture(scope="session")
+def small_clip() -> OpenClipBackbone:
+    """A real CLIP with random weights: both towers three blocks deep, so that prompts can be deep too."""
+    import open_clip
+
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = open_clip.CLIP(
+            12,
+            {"image_size": 16, "patch_size": 8, "width": 16, "head_width": 8, "layers": 3},
+            {"context_length": 32, "vocab_size": 49408, "width": 20, "heads": 2, "layers": 3},
+        )
+    model.visual.preprocess_cfg = {"size": 16}
+    return OpenClipBackbone("small", model, open_clip.tokenizer.SimpleTokenizer(context_length=32))
+
+
+@pytest.fixture
+def clip_setup(small_clip: OpenClipBackbone, setup, tmp_path: Path):
+    """``setup`` with the small CLIP."""
+    return replace(
+        setup,
+        backbone=small_clip,
+        features=FeatureStore(small_clip, FeatureCache(tmp_path / "clip", limit_bytes=0)),
+    )

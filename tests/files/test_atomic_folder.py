@@ -18,7 +18,7 @@ BEFORE, AFTER = {"a": b"old", "b": b"old"}, {"a": b"new", "c": b"new" * 5000}
 KILLED = """
 import os, sys
 from pathlib import Path
-from promptfed.runs import atomic_folder
+from promptfed.files import atomic_folder
 steps, left = {names}, [int(sys.argv[2])]
 def dying(call):
     def step(*arguments, **options):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from promptfed.backbones.features import FeatureStore
-from promptfed.prompt_state import visual_prompt as visual
+from promptfed.prompts import visual_prompt as visual
 from promptfed.prompts.visual_prompt import prompted_images, start_visual, visual_features
 from promptfed.types import Split
 
