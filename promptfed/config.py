@@ -6,76 +6,136 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfed.errors import ConfigError, FormatError
+from promptfed.option import Option
 from promptfed.printable import printable
 from promptfed.readers.json_reader import HIGHEST, LOWEST
 from promptfed.readers.yaml_reader import parse_yaml, read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
 Options = dict[str, Any]
-BUDGET = ("base_url", "api_key_env", "max_calls", "max_tokens", "max_usd")
-"""Options of the oracle that a run may go on with anew: they change nothing of what it computes."""
-PLACE = ("backbone", "engine", "actors", "ray_address", "client_seconds")
-"""Other options of which the same is true: where the clients' work is done."""
 SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options")
 
 
 class RunConfig(BaseModel):
-    """The options of ``promptfed train``; the command line's flags have the same names with dashes."""
+    """The options of ``promptfed train``; the command line's flags have the same names with dashes.
+
+    Each field says in its ``Option`` where it belongs and how a run may go on with another value.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str = "clip-fewshot"
-    method: str = "promptfl"
-    backbone: str = "tiny"
-    oracle: str | None = Field(None, description="the black box of tasks that have one; by default the task's own")
-    data: str = "icons"
-    data_root: str | None = None
-    clients: int | None = Field(None, ge=1, description="number of clients; by default 8, or one for each domain")
-    rounds: int = Field(20, ge=1)
-    shots: int = Field(8, ge=1, description="training images of each class that a client keeps")
-    partition: str = "classes"
-    alpha: float = Field(0.5, gt=0, le=1e9, allow_inf_nan=False, description="Dirichlet concentration: small is uneven")
-    participation: float = Field(1.0, gt=0, le=1, description="fraction of the clients that work in a round")
-    seed: int = Field(0, ge=0)
-    partition_seed: int = Field(0, ge=0)
-    aggregator: str | None = Field(None, description="how updates are merged; by default the method's own way")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of the clients' work that is lost (simulated)")
-    quorum: float = Field(0.5, ge=0, le=1, description="share of a round's clients whose updates a merge needs")
-    max_weight_share: float = Field(
+    task: Annotated[str, Option("task", common=True, choices="tasks")] = Field(
+        "clip-fewshot", description="what to learn"
+    )
+    method: Annotated[str, Option("method", common=True, choices="methods")] = Field(
+        "promptfl", description="how to learn it"
+    )
+    backbone: Annotated[
+        str, Option("model", "moved", common=True, default="tiny; photographs: lit", choices="backbones")
+    ] = Field("tiny", description="frozen model: tiny, lit, open_clip:MODEL/TAG, open_clip:MODEL/FILE")
+    oracle: Annotated[str | None, Option("oracle", common=True, default="the task's own", choices="oracles")] = Field(
+        None, description="black box of a task that has one: minilm, gemma, local:MODEL, clip:BACKBONE, api, embeds"
+    )
+    data: Annotated[
+        str, Option("task", common=True, default="icons; of texts: texts:requests", choices="sources", metavar="SOURCE")
+    ] = Field(
+        "icons",
+        description="images: icons, folder:PATH, hf:NAME[:SPLIT], torchvision:NAME, coop:NAME; "
+        "texts: texts:NAME, tsv:PATH, jsonl:PATH, hf:NAME",
+    )
+    data_root: Annotated[str | None, Option("task", metavar="DIR")] = Field(
+        None, description="folder of coop: and torchvision: data"
+    )
+    clients: Annotated[int | None, Option("task", common=True, default="8, or one a domain", metavar="N")] = Field(
+        None, ge=1, description="number of clients"
+    )
+    rounds: Annotated[int, Option("federation", "raised", common=True, metavar="R")] = Field(
+        20, ge=1, description="rounds of federation"
+    )
+    shots: Annotated[int, Option("task", common=True, metavar="K")] = Field(
+        8, ge=1, description="training examples of each class that a client keeps"
+    )
+    partition: Annotated[
+        str, Option("task", common=True, default="classes; own data: auto, by domain, else dirichlet")
+    ] = Field("classes", description="who holds what: classes, dirichlet, iid, domain, auto, csv:FILE")
+    alpha: Annotated[float, Option("task", common=True, metavar="A")] = Field(
+        0.5, gt=0, le=1e9, allow_inf_nan=False, description="Dirichlet concentration: small is uneven"
+    )
+    participation: Annotated[float, Option("federation", metavar="F")] = Field(
+        1.0, gt=0, le=1, description="fraction of the clients that work in a round"
+    )
+    seed: Annotated[int, Option("run", common=True, metavar="S")] = Field(0, ge=0, description="seed of the training")
+    partition_seed: Annotated[int, Option("task", metavar="S")] = Field(0, ge=0, description="seed of the partition")
+    aggregator: Annotated[
+        str | None,
+        Option("aggregator", common=True, default="the method's, else mean", choices="aggregators", metavar="NAME"),
+    ] = Field(None, description="how updates are merged")
+    dropout: Annotated[float, Option("federation", metavar="P")] = Field(
+        0.0, ge=0, lt=1, description="share of the clients' work that is lost (simulated)"
+    )
+    quorum: Annotated[float, Option("federation", metavar="Q")] = Field(
+        0.5, ge=0, le=1, description="share of a round's clients whose updates a merge needs"
+    )
+    max_weight_share: Annotated[float, Option("aggregator", metavar="W")] = Field(
         0.5, gt=0, le=1, description="largest weight of a client in a round, or twice an even share if that is more"
     )
-    round_seconds: float | None = Field(None, gt=0, description="a round closes after so long, without the rest")
-    client_batch: int = Field(1, ge=1, description="clients trained side by side, their texts encoded together")
-    client_seconds: float | None = Field(None, gt=0, description="a client that takes longer is stopped, and late")
-    engine: Literal["local", "ray"] = Field("local", description="where clients' work runs")
-    actors: int | None = Field(None, ge=1, description="processes of engine ray; by default one for each CPU or GPU")
-    ray_address: str | None = Field(None, description="a Ray cluster to join; by default Ray is begun on this machine")
-    threads: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="of torch, in each process, by default one a core; another number rounds differently",
+    round_seconds: Annotated[float | None, Option("federation", "free", default="never", metavar="S")] = Field(
+        None, gt=0, description="a round closes after so long, without the rest"
     )
-    device: str = "cpu"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    baselines: tuple[Literal["zero_shot", "local_only"], ...] | None = Field(
-        None, description="run beside the method; by default both, with a paid oracle only zero_shot"
+    client_batch: Annotated[int, Option("place", metavar="N")] = Field(
+        1, ge=1, description="clients trained side by side, their texts encoded together: faster where texts are few"
     )
-    validate_every: int = Field(1, ge=0, description="rounds between looks at validation data; 0 is never")
-    strict: bool = Field(False, description="stop at an unreadable image instead of skipping it")
-    plugins: dict[str, str] = Field(
-        default_factory=dict, description="plug-ins that were loaded, and the SHA-256 of each: compared, never imported"
+    client_seconds: Annotated[float | None, Option("place", "free", default="never", metavar="S")] = Field(
+        None, gt=0, description="a client that takes longer is stopped, and late"
     )
-    method_options: Options = Field(default_factory=dict)
-    aggregator_options: Options = Field(default_factory=dict)
-    task_options: Options = Field(default_factory=dict)
-    oracle_options: Options = Field(default_factory=dict)
+    engine: Annotated[Literal["local", "ray"], Option("place", "free")] = Field(
+        "local", description="where clients' work runs"
+    )
+    actors: Annotated[int | None, Option("place", "free", default="as many as have room", metavar="N")] = Field(
+        None, ge=1, description="processes of engine ray"
+    )
+    ray_address: Annotated[str | None, Option("place", "free", default="this machine alone", metavar="ADDR")] = Field(
+        None, description="Ray cluster to join: auto or HOST:PORT"
+    )
+    threads: Annotated[int | None, Option("place", "free", default="one a core", metavar="N")] = Field(
+        None, ge=1, le=1024, description="torch threads in each process; another number rounds differently"
+    )
+    device: Annotated[str, Option("model", "free", common=True)] = Field("cpu", description="cpu, cuda or auto")
+    precision: Annotated[Literal["float32", "bfloat16", "float16"], Option("model")] = Field(
+        "float32", description="number format of the frozen model"
+    )
+    baselines: Annotated[
+        tuple[Literal["zero_shot", "local_only"], ...] | None,
+        Option("run", default="both; with a paid oracle zero_shot", metavar="A,B|none"),
+    ] = Field(None, description="run beside the method")
+    validate_every: Annotated[int, Option("run", flag=False, metavar="N")] = Field(
+        1, ge=0, description="rounds between looks at validation data; 0 is never"
+    )
+    strict: Annotated[bool, Option("task", "free")] = Field(
+        False, description="stop at an unreadable image instead of skipping it"
+    )
+    plugins: Annotated[dict[str, str], Option("run", "free", flag=False)] = Field(
+        default_factory=dict,
+        description="plug-ins that were loaded, and the SHA-256 of each: compared, never imported; --plugin loads one",
+    )
+    method_options: Annotated[Options, Option("method", flag=False)] = Field(
+        default_factory=dict, description="options of the method: --set method.NAME=VALUE"
+    )
+    aggregator_options: Annotated[Options, Option("aggregator", flag=False)] = Field(
+        default_factory=dict, description="options of the aggregator: --set aggregator.NAME=VALUE"
+    )
+    task_options: Annotated[Options, Option("task", flag=False)] = Field(
+        default_factory=dict, description="options of the task: --set task.NAME=VALUE"
+    )
+    oracle_options: Annotated[Options, Option("oracle", flag=False)] = Field(
+        default_factory=dict, description="options of the black box: --set oracle.NAME=VALUE"
+    )
 
     def __init__(self, **options: Any) -> None:
         """Raise ConfigError for what is wrong with ``options``, in the words of the command line."""
