@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 
-from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.budget import Budget, Limits
 from promptfed.blackbox.oracles.cache import AnswerCache, default_cache
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.tally import Tally
 from promptfed.errors import ConfigError, unknown_name
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 
 ORACLES = {
@@ -66,4 +66,4 @@ def load_oracle(
     if cache is None:
         cache = default_cache() if options.cache else AnswerCache(None)
     tally = Tally(options.most_unanswered, options.most_left_out)
-    return Oracle(backend, cache=cache, budget=Budget(options.limits), tally=tally)
+    return Oracle(backend, cache=cache, budget=Budget(Limits.of(options)), tally=tally)

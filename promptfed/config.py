@@ -120,7 +120,7 @@ class RunConfig(BaseModel):
     strict: Annotated[bool, Option("task", "free")] = Field(
         False, description="stop at an unreadable image instead of skipping it"
     )
-    plugins: Annotated[dict[str, str], Option("run", "free", flag=False)] = Field(
+    plugins: Annotated[dict[str, str], Option("run", "free", flag=False, recorded=True)] = Field(
         default_factory=dict,
         description="plug-ins that were loaded, and the SHA-256 of each: compared, never imported; --plugin loads one",
     )

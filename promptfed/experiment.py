@@ -17,7 +17,6 @@ from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.local_only import Alone
 from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options, load_oracle
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.build_method import build_method, check_model_fits
@@ -31,6 +30,8 @@ from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.federation import Federation, round_half_up
 from promptfed.method import METHODS, Method
+from promptfed.option import in_groups
+from promptfed.oracle_options import OracleOptions
 from promptfed.plugins import check_plugins, loaded_plugins
 from promptfed.printable import printable
 from promptfed.prompt_template import Form
@@ -46,12 +47,10 @@ from promptfed.types import FederatedTask
 log = logging.getLogger(__name__)
 OnFeatures = Callable[[int, int], None]
 DEFAULT_AGGREGATORS = ("mean",)
-TASK_OPTIONS = (
-    "task", "data", "data_root", "clients", "shots", "partition", "alpha", "partition_seed", "strict", "task_options",
-)  # fmt: skip
+TASK_OPTIONS = in_groups(RunConfig, "task")
 """The options that a task is built from; two runs that agree in them have the same data."""
-BACKBONE_OPTIONS = ("backbone", "device", "precision")
-ORACLE_OPTIONS = ("oracle", "oracle_options", "device", "precision")
+MODEL_OPTIONS = in_groups(RunConfig, "model", "oracle")
+"""Two runs that agree in them ask the same model."""
 PHOTO_BACKBONE = "lit"
 """The backbone of data that are not icons, if nobody names one."""
 ICON_BACKBONE, ICON_ORACLE = "tiny", "clip:tiny"
@@ -214,13 +213,13 @@ class Experiment:
         oracle = None
         if config.oracle is not None:
             assert task.form is not None, "a black-box task says how its examples are put"
-            same = like is not None and _agree(config, like.config, ORACLE_OPTIONS) and task.form == like.task.form
+            same = like is not None and _agree(config, like.config, MODEL_OPTIONS) and task.form == like.task.form
             if oracle_for is not None:
                 oracle = oracle_for(task.form)
             else:
                 oracle = like.setup.oracle if like is not None and same else oracle_of(config, task.form)
             features = like.setup.features if like is not None and same else FeatureStore(AbsentBackbone())
-        elif features is None and like is not None and _agree(config, like.config, BACKBONE_OPTIONS):
+        elif features is None and like is not None and _agree(config, like.config, MODEL_OPTIONS):
             features = like.setup.features
         if features is None:
             features = FeatureStore(load_backbone(config.backbone, device=config.device, precision=config.precision))

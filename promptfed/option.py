@@ -43,6 +43,7 @@ class Option:
         default: How the default is shown, where its value does not say it.
         choices: Kind of ``promptfed list`` that has the values, for help and shell completion.
         metavar: How a value is shown; "DIR" and "FILE" are paths.
+        recorded: Whether promptfed writes it down, and nobody chooses it.
         in_bundle: Of an oracle: whether a bundle says it. The others are the user's own: keys, files, budgets.
     """
 
@@ -53,6 +54,7 @@ class Option:
     default: str = ""
     choices: str = ""
     metavar: str = ""
+    recorded: bool = False
     in_bundle: bool = False
 
     def __post_init__(self) -> None:
@@ -87,3 +89,8 @@ def in_groups(model: type[BaseModel], *groups: str) -> tuple[str, ...]:
 def changing(model: type[BaseModel], *kinds: Change) -> tuple[str, ...]:
     """Return the names of the options of ``model`` that may change in one of these ways."""
     return tuple(name for name, option in options_of(model).items() if option.change in kinds)
+
+
+def resumable(model: type[BaseModel]) -> tuple[str, ...]:
+    """Return the names of the options of ``model`` that a user may change when a run goes on."""
+    return tuple(name for name, option in options_of(model).items() if option.change != "never" and not option.recorded)

@@ -7,37 +7,62 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.blackbox.oracle_factory import check_oracle_options
-from promptfed.blackbox.oracles.config import OracleOptions
-from promptfed.config import RunConfig, build_config, validate
+from promptfed.config import Options, RunConfig, build_config, validate
 from promptfed.engines.registry import check_engine
 from promptfed.errors import ConfigError
 from promptfed.method import METHODS
+from promptfed.option import resumable
+from promptfed.oracle_options import OracleOptions
 
 
-def with_budget(config: RunConfig, raised: Mapping[str, Any], run: Path) -> RunConfig:
-    """Return ``config`` with the oracle options in ``raised``. Raises ConfigError for what does not fit."""
-    if not raised:
+def resumed(config: RunConfig, changes: Options, run: Path, say: Callable[[str], None]) -> RunConfig:
+    """Return the options of a run that goes on with ``changes``.
+
+    Args:
+        config: The run's own options.
+        changes: Other options, those of a black box under "oracle_options".
+        run: The run's folder, for messages.
+        say: Is told if the result is not that of a run which had such options from the start.
+
+    Raises:
+        ConfigError: One of them may not change, or does not fit.
+    """
+    changes = dict(changes)
+    oracle_options = changes.pop("oracle_options", {})
+    refused = [name for name in changes if name not in resumable(RunConfig)]
+    refused += [name for name in oracle_options if name not in resumable(OracleOptions)]
+    if refused:
+        allowed = ", ".join((*resumable(RunConfig), *resumable(OracleOptions)))
+        raise ConfigError(f"a run cannot go on with another {', '.join(sorted(refused))}: it may change {allowed}")
+    rounds = changes.pop("rounds", None)
+    config = _with_place(_with_budget(config, oracle_options, run), changes)
+    return config if rounds is None else _with_rounds(config, rounds, run, say)
+
+
+def _with_budget(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConfig:
+    """Return ``config`` with other options of its oracle. Raises ConfigError for what does not fit."""
+    if not changes:
         return config
     if config.oracle is None:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in raised)
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
         raise ConfigError(f"run '{run}' asks no black box, so there is no budget: leave out {flags}")
-    oracle_options = validate(OracleOptions, {**config.oracle_options, **raised}, "oracle option")
+    oracle_options = validate(OracleOptions, {**config.oracle_options, **changes}, "oracle option")
     check_oracle_options(config.oracle, oracle_options)
     return config.model_copy(update={"oracle_options": oracle_options.model_dump()})
 
 
-def with_place(config: RunConfig, place: Mapping[str, Any]) -> RunConfig:
-    """Return ``config`` with the engine, actors and so on in ``place``. Raises ConfigError for what does not fit."""
-    if not place:
+def _with_place(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """Return ``config`` with another engine, device and so on. Raises ConfigError for what does not fit."""
+    if not changes:
         return config
-    if place.get("engine") == "local":
-        place = {"actors": None, "ray_address": None, **place}
-    config = build_config(config.model_dump(), place)
+    if changes.get("engine") == "local":
+        changes = {"actors": None, "ray_address": None, **changes}
+    config = build_config(config.model_dump(), changes)
     check_engine(config)
     return config
 
 
-def with_rounds(before: RunConfig, rounds: Any, run: Path, say: Callable[[str], None]) -> RunConfig:
+def _with_rounds(before: RunConfig, rounds: Any, run: Path, say: Callable[[str], None]) -> RunConfig:
     """Return ``before`` with a larger number of rounds. Raises ConfigError for one that does not fit.
 
     ``say`` is told if the result is not that of a run which had so many rounds from the start.

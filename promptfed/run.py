@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from promptfed.blackbox.oracles.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.oracles.ledger import OracleLedger
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.spent import recover_spent
-from promptfed.config import BUDGET, PLACE, RunConfig, validate
+from promptfed.config import Options, RunConfig, validate
 from promptfed.cross_dataset import score
-from promptfed.errors import BudgetExhausted, ConfigError, RunError
+from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.oracle_options import OracleOptions
 from promptfed.personalize.every_client import PersonalizeOptions, personalize_run
 from promptfed.personalize.interpolate import parse_alphas
 from promptfed.progress import Progress
@@ -26,7 +27,7 @@ from promptfed.report.html import write_report
 from promptfed.report.live import live_progress
 from promptfed.report.notebook import run_html
 from promptfed.report.tables import percent
-from promptfed.resume_options import with_budget, with_place, with_rounds
+from promptfed.resume_options import resumed
 from promptfed.runner import carry_out, stop_on_ctrl_c
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
@@ -133,19 +134,18 @@ class Run:
         Args:
             rounds: A larger number of rounds than the run has; None: those that are left.
             progress: Show a progress bar on stderr, or an object that is told what happens.
-            changed: A larger budget (max_calls, max_tokens, max_usd, base_url, api_key_env), or another place to work
-                (engine, actors, ray_address, client_seconds, backbone).
+            changed: A larger budget (max_calls, max_tokens, max_usd), or another place to work (engine, device,
+                backbone, base_url, ...); ``promptfed list options`` marks all that may change.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C. All that was done is saved.
             BudgetExhausted: What may be spent on a black box is used up. All that was done is saved.
             PromptFedError: The run cannot go on.
         """
-        budget = {name: changed.pop(name) for name in BUDGET if name in changed}
-        if unknown := set(changed) - set(PLACE):
-            allowed = ", ".join(("rounds", *PLACE, *BUDGET))
-            raise ConfigError(f"a run cannot go on with another {', '.join(sorted(unknown))}: it may change {allowed}")
-        self._carry_out(progress, rounds=rounds, budget=budget, place=changed)
+        budget = {name: changed.pop(name) for name in OracleOptions.model_fields if name in changed}
+        if budget:
+            changed["oracle_options"] = {**changed.get("oracle_options", {}), **budget}
+        self._carry_out(progress, changes=changed if rounds is None else {**changed, "rounds": rounds})
         return self
 
     def _carry_out(
@@ -153,15 +153,12 @@ class Run:
         progress: bool | Progress,
         *,
         is_new: bool = False,
-        rounds: int | None = None,
-        budget: Mapping[str, Any] | None = None,
-        place: Mapping[str, Any] | None = None,
+        changes: Options | None = None,
     ) -> None:
         with live_progress(progress) as teller, stop_on_ctrl_c(teller.note) as should_stop:
 
             def change(config: RunConfig) -> RunConfig:
-                config = with_place(with_budget(config, budget or {}, self.path), place or {})
-                return config if rounds is None else with_rounds(config, rounds, self.path, teller.note)
+                return resumed(config, changes or {}, self.path, teller.note)
 
             try:
                 carry_out(self.folder, teller, should_stop, change=change, is_new=is_new)

@@ -34,7 +34,6 @@ import torch
 from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.blackbox.oracles.base import LocalBackend
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.local.gemma import PACKAGE
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate, ScoreQuery
@@ -42,6 +41,7 @@ from promptfed.communication import first_round, sizes_only
 from promptfed.config import build_config
 from promptfed.examples.base import Item, TextItem
 from promptfed.experiment import Experiment, resolve
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
 from promptfed.tasks.sources.bundled_texts import FORMS, source

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.errors import BudgetExhausted
+from promptfed.oracle_options import OracleOptions
 from promptfed.usage import Usage
 
 
@@ -21,6 +22,11 @@ class Limits(BaseModel):
     calls: int | None = Field(default=None, ge=0)
     tokens: int | None = Field(default=None, ge=0)
     usd: float | None = Field(default=None, ge=0)
+
+    @classmethod
+    def of(cls, options: OracleOptions) -> Limits:
+        """Return those that ``options`` name."""
+        return cls(calls=options.max_calls, tokens=options.max_tokens, usd=options.max_usd)
 
 
 @dataclass(frozen=True)

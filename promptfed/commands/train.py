@@ -11,12 +11,13 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.opened import admitted_oracle
-from promptfed.config import BUDGET, PLACE
+from promptfed.config import Options, RunConfig
 from promptfed.errors import ConfigError, OracleError
+from promptfed.option import resumable
+from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
 
 if TYPE_CHECKING:
-    from promptfed.config import RunConfig
     from promptfed.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -105,15 +106,14 @@ def train(
         "ray_address": ray_address, "threads": threads, "seed": seed, "partition_seed": partition_seed,
         "device": device, "precision": precision, "strict": strict,
     }  # fmt: skip
-    raised: dict[str, Any] = {}
-    moved: dict[str, Any] = {}
+    changes: Options = {}
     if resume is None:
         folder = _create({**flags, "trust_address": trust_address}, run, config, set_)
     else:
         refused = [
             f"--{name.replace('_', '-')}"
             for name, value in {**flags, "run": run, "config": config, "set": set_}.items()
-            if value is not None and name not in (*BUDGET, *PLACE, "rounds")
+            if value is not None and name not in (*resumable(RunConfig), *resumable(OracleOptions))
         ]
         if refused:
             raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
@@ -122,13 +122,13 @@ def train(
 
         folder = RunDirectory.open(resume)
         check_cluster(folder.config.ray_address, f"run '{resume}'", ray_address)
-        raised = options.given({name: flags[name] for name in BUDGET}).get("oracle_options", {})
+        changes = options.given(flags)
         if folder.config.oracle is not None:
             named, file = folder.config.oracle_options, f"run '{resume}'"
             used = admitted_oracle(named, file, base_url, api_key_env, trust_address)
-            raised |= {name: value for name, value in used.items() if value != named.get(name)}
-        moved = options.given({name: flags[name] for name in (*PLACE, "rounds")})
-    _execute(folder, quiet, json, raised, moved, is_new=resume is None)
+            asked = {name: value for name, value in used.items() if value != named.get(name)}
+            changes["oracle_options"] = {**changes.get("oracle_options", {}), **asked}
+    _execute(folder, quiet, json, changes, is_new=resume is None)
 
 
 def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
@@ -144,20 +144,16 @@ def _resume_command(folder: RunDirectory) -> str:
     return shlex.join(["promptfed", "train", "--resume", str(folder.path)])
 
 
-def _execute(
-    folder: RunDirectory, quiet: bool, json: bool, raised: dict[str, Any], moved: dict[str, Any], is_new: bool
-) -> None:
+def _execute(folder: RunDirectory, quiet: bool, json: bool, changes: Options, is_new: bool) -> None:
     from promptfed.report.live import live_progress
-    from promptfed.resume_options import with_budget, with_place, with_rounds
+    from promptfed.resume_options import resumed
     from promptfed.runner import carry_out, stop_on_ctrl_c
     from promptfed.training import Interrupted, OutOfBudget
 
-    rounds = moved.pop("rounds", None)
     with live_progress(not (quiet or json)) as progress, stop_on_ctrl_c(progress.note) as should_stop:
 
         def change(config: RunConfig) -> RunConfig:
-            config = with_place(with_budget(config, raised, folder.path), moved)
-            return config if rounds is None else with_rounds(config, rounds, folder.path, progress.note)
+            return resumed(config, changes, folder.path, progress.note)
 
         try:
             metrics = carry_out(folder, progress, should_stop, change=change, is_new=is_new)

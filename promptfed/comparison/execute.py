@@ -18,6 +18,8 @@ from promptfed.engines.base import never
 from promptfed.errors import BackboneError, ConfigError, OracleError, PromptFedError, RunError, TrainingError
 from promptfed.evaluation import validate
 from promptfed.experiment import Experiment
+from promptfed.option import changing
+from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.progress import ComparisonProgress
 from promptfed.runs.directory import RunDirectory, is_run
@@ -188,9 +190,8 @@ def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
 
 
 def _what_counts(config: RunConfig) -> dict[str, Any]:
-    """The options without what an oracle may be spent on, and without where work runs: one may go on with more, or
-    elsewhere."""
-    found = config.model_dump(mode="json", exclude={"engine", "actors", "ray_address", "plugins"})
-    limits = ("max_calls", "max_tokens", "max_usd")
-    found["oracle_options"] = {name: v for name, v in found["oracle_options"].items() if name not in limits}
-    return found
+    """The options without what may change freely: where the work runs, and what an oracle may be spent on."""
+    options = config.model_dump(mode="json", exclude=set(changing(RunConfig, "free")))
+    free = changing(OracleOptions, "free")
+    options["oracle_options"] = {name: v for name, v in options["oracle_options"].items() if name not in free}
+    return options

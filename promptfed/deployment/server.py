@@ -23,6 +23,7 @@ from promptfed.deployment.site_pool import Sites
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
+from promptfed.option import changing
 from promptfed.printable import printable_lines
 from promptfed.progress import Progress
 from promptfed.runs.checkpoint import load_checkpoint
@@ -38,7 +39,7 @@ from flwr.serverapp import Grid, ServerApp  # isort: skip
 
 OWN_DATA = "sites"
 """The ``data`` of a run whose sites have data of their own."""
-FREE = ("round_seconds", "strict")
+FREE = changing(RunConfig, "free")
 """Options that may be changed when a run goes on."""
 
 

@@ -23,7 +23,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.blackbox.base import BlackBoxMethod
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.config import RunConfig, validate
@@ -49,6 +48,8 @@ from promptfed.export.origin import Origin
 from promptfed.kept_text import kept_of
 from promptfed.method import Method
 from promptfed.methods.zero_shot import ZeroShot
+from promptfed.option import options_of
+from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import Form
@@ -56,10 +57,7 @@ from promptfed.readers.tensors import parse_tensors
 from promptfed.trust import admitted, is_local_file
 from promptfed.types import ClientPrompt
 
-ABOUT_THE_MODEL = (
-    "base_url", "model", "served_model", "mode", "scoring", "top_logprobs", "choice_tokens", "soft_dim", "soft_std",
-    "side", "usd_per_million_prompt_tokens", "usd_per_million_completion_tokens",
-)  # fmt: skip
+ABOUT_THE_MODEL = tuple(name for name, option in options_of(OracleOptions).items() if option.in_bundle)
 """Options of an oracle that a bundle says. The others are the user's own: keys, files, budgets, rates."""
 
 

@@ -13,14 +13,17 @@ from typing import Any
 from promptfed.config import RunConfig
 from promptfed.environment import environment
 from promptfed.errors import RunError
+from promptfed.option import changing
+from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.events import Event, EventLog
 
 log = logging.getLogger(__name__)
-MAY_CHANGE = frozenset({"engine", "actors", "ray_address", "client_seconds", "rounds", "threads", "device", "plugins"})
+MAY_CHANGE = frozenset(changing(RunConfig, "raised", "free"))
 """Options with which a run may go on that it was not begun with."""
-ORACLE_MAY_CHANGE = frozenset({"api_key_env", "max_calls", "max_tokens", "max_usd", "base_url"})
+MOVED = frozenset(changing(RunConfig, "moved"))
+ORACLE_MAY_CHANGE = frozenset(changing(OracleOptions, "raised", "moved", "free"))
 """Of a black box: its limits, and where it is asked; which model it is, is compared by its fingerprint."""
 
 
@@ -136,7 +139,7 @@ def differences(began: Mapping[str, Any], now: Mapping[str, Any], *, knows_backb
 
     The backbone's name is not compared where the run knows it by its fingerprint (``check_same_backbone``).
     """
-    may_change = MAY_CHANGE | {"backbone"} if knows_backbone else MAY_CHANGE
+    may_change = MAY_CHANGE | MOVED if knows_backbone else MAY_CHANGE
     names = [name for name in sorted({*began, *now} - may_change) if _value(began, name) != _value(now, name)]
     return "; ".join(f"{n} was {_shown(began.get(n))} and is {_shown(now.get(n))}" for n in names)
 

@@ -12,13 +12,13 @@ from PIL import Image
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.oracle_factory import load_oracle
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import BundleError
 from promptfed.export.blackbox_bundle import BlackBoxBundle, make_blackbox_bundle, read_blackbox_bundle
 from promptfed.export.blackbox_predict import BlackBoxPredictor
 from promptfed.export.folder import write_bundle
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import Form
 from promptfed.setup import Setup

@@ -21,9 +21,9 @@ from promptfed.backbones.base import JOINT_ROWS, Backbone, ClassTokens, Prompted
 from promptfed.backbones.features import IMAGE_BATCH, FeatureStore, default_cache
 from promptfed.blackbox.oracles.base import LocalBackend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.query import Answer, Candidate, OracleAbility, Query, ScoreQuery
 from promptfed.examples.base import Item
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 from promptfed.types import Split
 

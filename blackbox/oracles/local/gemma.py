@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.local import language_model
 from promptfed.blackbox.oracles.local.pretrained import dtype_option, quiet
 from promptfed.cache_dir import cache_folder
 from promptfed.errors import BackboneError, ConfigError, reason
 from promptfed.files.locks import patient_lock
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 
 LOG = logging.getLogger(__name__)

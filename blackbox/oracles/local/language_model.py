@@ -23,7 +23,6 @@ from promptfed.backbones.base import hash_tensors
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.blackbox.oracles.base import STEP, LocalBackend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.local.pretrained import load_pretrained, longest_input
 from promptfed.blackbox.oracles.local.shared_prefix import SHORTEST, SharedPrefix, can_share
 from promptfed.blackbox.oracles.local.tokens import Tokens
@@ -31,6 +30,7 @@ from promptfed.blackbox.oracles.local.writing import write
 from promptfed.blackbox.oracles.query import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.errors import BackboneError, ConfigError, DataError
 from promptfed.examples.base import TextItem
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 
 LOG = logging.getLogger(__name__)

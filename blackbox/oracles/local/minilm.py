@@ -22,10 +22,10 @@ from promptfed.backbones.base import freeze, hash_tensors
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.minilm import load_minilm, word_ids
 from promptfed.blackbox.oracles.base import STEP, LocalBackend, SoftSpace
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.query import Answer, Candidate, OracleAbility, ProposalQuery, Query, ScoreQuery
 from promptfed.errors import BackboneError, DataError
 from promptfed.examples.base import Item, TextItem
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 
 SCALE = 20.0

@@ -18,10 +18,10 @@ from typing import Any, ClassVar, TypeVar
 from promptfed.blackbox.oracles.base import Backend
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.query import Answer, Query, ScoreQuery, key_of
 from promptfed.blackbox.oracles.remote.transport import Asking, Refused, Stopped, Transport, Unanswerable
 from promptfed.errors import OracleError, OracleHalted, PromptFedError
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 from promptfed.trust import normal_address
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.errors import ConfigError, OracleError
+from promptfed.oracle_options import OracleOptions
 from promptfed.trust import default_key_variable
 
 NO_KEY = "no-key"

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.query import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.blackbox.oracles.remote.base import RemoteBackend, Words
 from promptfed.blackbox.oracles.remote.credentials import check_address
@@ -38,6 +37,7 @@ from promptfed.blackbox.oracles.remote.probe import (
 from promptfed.blackbox.oracles.remote.transport import Asking, Unusable, check_installed
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import TextItem
+from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
 from promptfed.prompt_template import Form
 

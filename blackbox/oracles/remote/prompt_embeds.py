@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from promptfed.blackbox.oracles.base import SoftSpace
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.query import Answer, Candidate, OracleAbility, Query, ScoreQuery
 from promptfed.blackbox.oracles.remote.base import RemoteBackend, Words
 from promptfed.blackbox.oracles.remote.credentials import check_address
@@ -35,6 +34,7 @@ from promptfed.blackbox.oracles.remote.probe import PATIENCE, SAMPLE, Reply, che
 from promptfed.blackbox.oracles.remote.transport import Asking, Refused, Unusable, check_installed
 from promptfed.errors import ConfigError, DataError, OracleError
 from promptfed.examples.base import TextItem
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 from promptfed.readers.json_reader import parse_json
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from promptfed.blackbox.oracles.budget import Budget
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.remote.credentials import read_key
 from promptfed.blackbox.oracles.remote.guarded_client import LARGEST_BODY, Unsafe, guarded_client
 from promptfed.errors import BudgetExhausted, ConfigError, FormatError, OracleError
+from promptfed.oracle_options import OracleOptions
 from promptfed.readers.json_reader import JsonLimits, parse_json
 from promptfed.usage import Usage
 

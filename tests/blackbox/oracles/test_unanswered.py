@@ -10,11 +10,11 @@ import torch
 
 from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.oracles.remote.label_scoring import spoken, why_nothing
 from promptfed.errors import OracleError
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 from promptfed.scores import is_answered
 

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.tiny import load_tiny
 from promptfed.blackbox.oracle_factory import load_oracle
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.local.clip import Clip
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate, TextQuery
 from promptfed.errors import BackboneError, ConfigError, DataError, OracleError
 from promptfed.examples.base import ImageItem, TextItem
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 
 CLASSES = ("bell", "paper_plane", "key")

@@ -7,7 +7,6 @@ import torch
 
 from promptfed.blackbox.oracles.base import DIGITS
 from promptfed.blackbox.oracles.budget import Budget
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.local.language_model import load
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate, ProposalQuery, TextQuery
@@ -15,6 +14,7 @@ from promptfed.config import build_config
 from promptfed.errors import BackboneError, ConfigError, OracleError
 from promptfed.examples.base import TextItem
 from promptfed.experiment import resolve
+from promptfed.oracle_options import OracleOptions
 
 LABELS = ("positive", "negative")
 TEXTS = ("the movie was great", "a boring film and a terrible plot but very good actors", "it is bad", "wonderful")

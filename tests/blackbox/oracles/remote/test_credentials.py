@@ -8,10 +8,10 @@ import pytest
 
 from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.oracles.remote.credentials import NO_KEY, Key, read_key
 from promptfed.errors import OracleError
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 
 SECRET = "gsk_4f9ab7c2e1d8"

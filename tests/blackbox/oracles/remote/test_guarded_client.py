@@ -11,10 +11,10 @@ import pytest
 
 from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.remote.credentials import Key
 from promptfed.errors import OracleError
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 
 SECRET = "gsk_4f9ab7c2e1d8xyz"

@@ -12,10 +12,10 @@ import torch
 from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.blackbox.oracles.budget import Limits
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.errors import BudgetExhausted, ConfigError, OracleError
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import Form
 
 CLASSES = ("cold", "hot")

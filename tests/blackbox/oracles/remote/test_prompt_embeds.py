@@ -16,13 +16,13 @@ import torch
 
 from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.config import OracleOptions
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.oracles.remote.prompt_embeds import packed
 from promptfed.cli import main
 from promptfed.errors import BackboneError, ConfigError, OracleError
 from promptfed.examples.base import TextItem
+from promptfed.oracle_options import OracleOptions
 
 CLASSES = ("good", "bad")
 ITEMS = [TextItem("a great movie"), TextItem("the plot was terrible and boring"), TextItem("it was")]

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from promptfed.blackbox.oracles.budget import Limits
 from promptfed.option import Option
 
 
@@ -100,7 +99,3 @@ class OracleOptions(BaseModel):
     cache: Annotated[bool, Option("oracle", flag=False)] = Field(
         True, description="keep answers on disk, so that no question is paid for twice, by a resumed run neither"
     )
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(calls=self.max_calls, tokens=self.max_tokens, usd=self.max_usd)
