@@ -40,7 +40,7 @@ class BlackBoxConfig(MethodConfig):
     )
 
 
-class Desk:
+class ClientOracle:
     """One client's place in one round: its examples, its allowance, its random stream.
 
     ``left``: queries that it may still make. ``stream``: numpy's, named (seed, method, round, client), so no two
@@ -115,7 +115,7 @@ class BlackBoxMethod(Method):
 
     @abstractmethod
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         """One client's work in one round: (what is sent, what it keeps). Asks through ``desk``."""
 
@@ -157,7 +157,7 @@ class BlackBoxMethod(Method):
             )
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
-        desk = Desk(self, broadcast.round, data, self.allowance(data))
+        desk = ClientOracle(self, broadcast.round, data, self.allowance(data))
         with self.oracle.account(round=broadcast.round, client=data.client):
             sent, kept = self.search(broadcast, data, personal, desk)
         return Update(data.client, sent, len(data.train), desk.loss, desk.accuracy), kept

@@ -16,7 +16,7 @@ from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Spli
 PARTS = ("shared", "server", "personal")
 
 
-class Alone(Method):
+class LocalOnlyWrapper(Method):
     """A federation of one, inside every client: ``inner`` trains, ``aggregator`` merges its single update, and nothing
     is sent. Personal: the whole state of that small federation. Somebody who never took part has ``inner``'s start.
     """

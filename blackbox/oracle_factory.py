@@ -10,7 +10,7 @@ from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.tally import Tally
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 ORACLES = {
     "minilm": "MiniLM sentence encoder: cosine to label descriptions; soft and text prompts; in this process, fast",
@@ -45,7 +45,7 @@ def check_oracle_options(name: str, options: OracleOptions) -> None:
 
 def load_oracle(
     name: str,
-    form: Form,
+    form: PromptTemplate,
     options: OracleOptions,
     *,
     device: str = "cpu",

@@ -12,29 +12,29 @@ from torch import Tensor
 from promptfed.blackbox.oracles.base import Backend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.query import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery
+from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery
 from promptfed.experiment import Experiment
 from promptfed.method import Shape
 from promptfed.prompt_state import PromptState
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 
 @dataclass(frozen=True)
-class Traffic:
+class RoundBytes:
     """Bytes of one client in the first round, as serialised. A broadcast can grow later (experts of other clients)."""
 
     down: int
     up: int
 
 
-def first_round(experiment: Experiment, client: int = 0) -> Traffic:
+def round_bytes(experiment: Experiment, client: int = 0) -> RoundBytes:
     """What ``client`` is sent in round 1, and what it must send back."""
     method = experiment.method()
     server = method.server_side(experiment.aggregator())
     shared = method.init_shared()
     sent = server.broadcast(shared, server.init(shared), client)
     asked = method.uploads(client, sent)
-    return Traffic(
+    return RoundBytes(
         sent.nbytes, PromptState({name: _like(sent.get(name), shape) for name, shape in asked.items()}).nbytes
     )
 
@@ -46,7 +46,7 @@ def _like(sent: Tensor | None, shape: Shape) -> Tensor:
     return torch.zeros([1 if length is None else length for length in shape])
 
 
-class Sizes(Backend):
+class ShapeOnlyBackend(Backend):
     """In the place of any oracle, to count bytes with: it can do everything, its vectors are as long as MiniLM's and
     its images as large as tiny's, and what it answers means nothing."""
 
@@ -57,19 +57,19 @@ class Sizes(Backend):
     )
     pixel_shape = (3, 32, 32)
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: PromptTemplate) -> None:
         self.form, self.soft = form, SoftSpace(384, 0.05, torch.zeros(2000, 384))
 
-    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
         for position, query in enumerate(queries):
             if isinstance(query, ScoreQuery):
-                yield position, Answer(scores=(0.0,) * len(query.classes))
+                yield position, OracleAnswer(scores=(0.0,) * len(query.classes))
             elif isinstance(query, ProposalQuery):
-                yield position, Answer(tokens=tuple(f"word{k}" for k in range(query.count)))
+                yield position, OracleAnswer(tokens=tuple(f"word{k}" for k in range(query.count)))
             else:
-                yield position, Answer(text="word")
+                yield position, OracleAnswer(text="word")
 
 
-def sizes_only(form: Form) -> Oracle:
+def sizes_only(form: PromptTemplate) -> Oracle:
     """An oracle that nothing needs to be loaded for."""
-    return Oracle(Sizes(form))
+    return Oracle(ShapeOnlyBackend(form))

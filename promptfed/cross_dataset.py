@@ -18,7 +18,7 @@ from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
 
 
-def score(
+def evaluate_on(
     finished: FinishedRun,
     data: Sequence[str],
     changed: Mapping[str, Any] | None = None,

@@ -22,7 +22,7 @@ from promptfed.types import (
     ClientScore,
     FederatedTask,
     FederationState,
-    Figures,
+    Metrics,
     Score,
     Split,
 )
@@ -32,7 +32,7 @@ from promptfed.types import (
 class Evaluation:
     """``figures``, and the scores of each client that holds test images."""
 
-    figures: Figures
+    figures: Metrics
     local: dict[int, ClientScore]
 
     @classmethod
@@ -53,7 +53,7 @@ class Evaluation:
         means = {"local": own, "local_all": everywhere}
         intervals = {key: mean_interval(each, items[key]) for key, each in means.items()}
         intervals |= {key: wilson_interval(s.accuracy, s.items) for key, s in (("base", base), ("new", new)) if s}
-        figures = Figures(
+        figures = Metrics(
             name=name,
             local=parts["local"],
             local_std=pstdev(own) if own else None,
@@ -82,10 +82,10 @@ def accuracy(
     """Fraction of ``split`` (labels index ``classes``) classified right, the choice being ``among`` some or all."""
     candidates = torch.tensor(range(len(classes)) if among is None else among)
     names = [classes[i] for i in candidates.tolist()]
-    return share_right(method.client_logits(prompt, names, split), candidates, split)
+    return top1_accuracy(method.client_logits(prompt, names, split), candidates, split)
 
 
-def share_right(logits: Tensor, candidates: Tensor, split: Split) -> float:
+def top1_accuracy(logits: Tensor, candidates: Tensor, split: Split) -> float:
     """Fraction of ``split`` for which the best of ``logits`` ``(n, candidates)`` is the image's own label; an example
     without an answer is not right."""
     best = predicted(logits).cpu()
@@ -130,7 +130,7 @@ def evaluate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
     where all deploy the same, they are that one's.
     """
     tested = {data.client: data for data in task.clients if len(data.test)}
-    different = distinct(prompts)
+    different = unique_prompts(prompts)
     place = {client: number if len(different) > 1 else 0 for number, client in enumerate(prompts)}
 
     splits = [task.base_test, *task.domain_tests.values(), *(data.test for data in tested.values())]
@@ -193,7 +193,7 @@ def validate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
         raise DataError("no client holds validation images, so nothing can be chosen: raise --set task.val_shots")
     local = mean_local_accuracy(method, prompts, task, "val")
     everyone, _ = joined(splits)
-    base = fmean(accuracy(method, prompt, task.base_classes, everyone) for prompt in distinct(prompts))
+    base = fmean(accuracy(method, prompt, task.base_classes, everyone) for prompt in unique_prompts(prompts))
     return ValidationFigures(local, base, harmonic_mean([local, base]))
 
 
@@ -238,7 +238,7 @@ def joined(splits: Sequence[Split]) -> tuple[Split, list[Tensor]]:
     return Split(tuple(items), torch.tensor(labels, dtype=torch.int64)), rows
 
 
-def distinct(prompts: Mapping[int, ClientPrompt]) -> list[ClientPrompt]:
+def unique_prompts(prompts: Mapping[int, ClientPrompt]) -> list[ClientPrompt]:
     """The prompts without repetition of the very same one; all of them as soon as any is personal."""
     found = list(prompts.values())
     alike = all(p.shared is found[0].shared and not p.is_personal for p in found)

@@ -15,7 +15,7 @@ from promptfed.backbones import load_backbone
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
-from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options, load_oracle
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
@@ -34,13 +34,13 @@ from promptfed.option import in_groups
 from promptfed.oracle_options import OracleOptions
 from promptfed.plugins import check_plugins, loaded_plugins
 from promptfed.printable import printable
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.prompts.initial_words import check_initial_words
 from promptfed.setup import Setup
 from promptfed.stderr_log import TOLD
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task, is_own_data
-from promptfed.tasks.centralized import pooled
+from promptfed.tasks.centralized import centralize
 from promptfed.tasks.partitioning import AUTO
 from promptfed.types import FederatedTask
 
@@ -192,7 +192,7 @@ class Experiment:
         config: RunConfig,
         like: Experiment | None = None,
         features: FeatureStore | None = None,
-        oracle_for: Callable[[Form], Oracle] | None = None,
+        oracle_for: Callable[[PromptTemplate], Oracle] | None = None,
         task: FederatedTask | None = None,
     ) -> Experiment:
         """Deal out the data and load the backbone. ``config`` must be resolved.
@@ -275,7 +275,7 @@ class Experiment:
         Nothing is asked of a model.
         """
         method = self.method()
-        method.check_feasible((pooled(self.task) if method.pools_data else self.task).clients)
+        method.check_feasible((centralize(self.task) if method.is_centralized else self.task).clients)
 
     def check_class_names(self) -> None:
         """Raise BackboneError for a class name, also of a new class, that is too long for the model's text tower."""
@@ -302,7 +302,7 @@ class Experiment:
         somebody chose: the method's own defaults (a generator's learning rate, say) are not for a baseline."""
         name, options = name or self.config.method, self.config.method_options
         if name == "local_only" and self.setup.oracle is not None:
-            return Alone(build_method(self.config.method, options, self.setup), self.aggregator())
+            return LocalOnlyWrapper(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
             known, usual = METHODS[name].Config.model_fields, METHODS[self.config.method].Config.model_fields
             options = {k: v for k, v in options.items() if k in known and v != usual[k].get_default()}
@@ -315,11 +315,11 @@ class Experiment:
         """Client -> the most examples that its update can stand for: those that it holds, or that its site announced
         in its first message. Zero-shot counts validation examples."""
         held = {data.client: max(data.train.total, data.val.total) for data in self.task.clients}
-        return dict.fromkeys(held, sum(held.values())) if method.pools_data else held
+        return dict.fromkeys(held, sum(held.values())) if method.is_centralized else held
 
     def worker(self, method: Method, stage: str) -> ClientWorker:
         """What does the clients' work of ``stage``, whose method is ``method``."""
-        task = pooled(self.task) if method.pools_data else self.task
+        task = centralize(self.task) if method.is_centralized else self.task
         return ClientWorker(method, task, self.config.dropout if stage == self.config.method else 0.0)
 
     def federation(self, stage: str | None = None, engine: Engine | None = None) -> Federation:
@@ -352,7 +352,7 @@ class Experiment:
         )
 
 
-def oracle_of(config: RunConfig, form: Form) -> Oracle:
+def oracle_of(config: RunConfig, form: PromptTemplate) -> Oracle:
     """The oracle that ``config`` names, for examples that are put as ``form`` says."""
     options = validate(OracleOptions, config.oracle_options, "oracle option")
     return load_oracle(config.oracle or "", form, options, device=config.device, precision=config.precision)

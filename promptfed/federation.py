@@ -13,8 +13,8 @@ from promptfed.kept_text import carried
 from promptfed.merging import merge
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
-from promptfed.runs.personal_store import renewed
-from promptfed.screening import Expected, judged, limited, outliers, refused
+from promptfed.runs.personal_store import update_personal
+from promptfed.screening import Expected, check_update, limited, outliers, refused
 from promptfed.seeding import numpy_stream
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Incident, Job, Reply
 
@@ -90,7 +90,7 @@ class Federation:
         ]
 
         def judge(reply: Reply) -> Reply:
-            return judged(reply, self.expected(reply.client, sent[reply.client]))
+            return check_update(reply, self.expected(reply.client, sent[reply.client]))
 
         heard = on_reply and (lambda reply: on_reply(judge(reply)))
         fresh = self.engine.run_round(jobs, heard, should_stop, self.round_seconds)
@@ -140,7 +140,7 @@ class Federation:
                 incidents.append(Incident("unmerged", round, None, why))
         replies = tuple(refused(reply, bad[reply.client]) if reply.client in bad else reply for reply in replies)
         incidents += [Incident("refused", round, r.client, r.failure) for r in replies if r.client in bad]
-        personal = renewed(state.personal, {r.client: r.personal for r in replies if not r.failure}, round)
+        personal = update_personal(state.personal, {r.client: r.personal for r in replies if not r.failure}, round)
         return FederationState(round, shared, server, personal), replies, incidents
 
     def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:

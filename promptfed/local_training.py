@@ -44,10 +44,10 @@ class LocalTraining(MethodConfig):
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(round - 1, rounds) / rounds))
 
     def optimizer_for(
-        self, parameters: Mapping[str, Tensor], rate: float, factors: Mapping[str, float]
+        self, parameters: Mapping[str, Tensor], rate: float, lr_multipliers: Mapping[str, float]
     ) -> torch.optim.Optimizer:
-        """``factors`` multiply the rate of some parameters."""
-        groups = [{"params": [t], "lr": rate * factors.get(name, 1.0)} for name, t in parameters.items()]
+        """``lr_multipliers`` multiply the rate of some parameters."""
+        groups = [{"params": [t], "lr": rate * lr_multipliers.get(name, 1.0)} for name, t in parameters.items()]
         if self.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
@@ -55,25 +55,26 @@ class LocalTraining(MethodConfig):
 
 
 @dataclass(frozen=True)
-class Problem:
+class LocalObjective:
     """What one client minimises in one round.
 
     ``start``: the values that training starts from, by name; all of them are trained. ``labels`` ``(n,)``.
     ``texts(parameters)``: the prompted texts that a step needs, encoded for all clients of a batch together.
     ``loss(parameters, features, rows)``: from those texts' features (in order, each ``(rows, embed_dim)``, not
     normalised) and the batch's rows of the client's data to (loss, logits ``(batch, classes)``).
-    ``factors`` multiply the learning rate of some names. ``settle`` may put parameters right after each step, in place.
+    ``lr_multipliers`` multiply the learning rate of some names. ``project`` may correct the parameters in place after
+    each step.
     """
 
     start: PromptState
     labels: Tensor
     loss: Callable[[Parameters, Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
     texts: Callable[[Parameters], Sequence[PromptedText]] = lambda parameters: ()
-    factors: Mapping[str, float] = field(default_factory=dict)
-    settle: Callable[[Parameters], None] = lambda parameters: None
+    lr_multipliers: Mapping[str, float] = field(default_factory=dict)
+    project: Callable[[Parameters], None] = lambda parameters: None
 
 
-class Fit:
+class FitMetrics:
     """Mean loss and accuracy over the samples that local training went through."""
 
     def __init__(self) -> None:
@@ -97,11 +98,11 @@ class Fit:
 class _Trainee:
     """One client in training."""
 
-    def __init__(self, client: int, problem: Problem, config: LocalTraining, setup: Setup, round: int) -> None:
+    def __init__(self, client: int, problem: LocalObjective, config: LocalTraining, setup: Setup, round: int) -> None:
         device = setup.backbone.device
-        self.client, self.problem, self.fit = client, problem, Fit()
+        self.client, self.problem, self.fit = client, problem, FitMetrics()
         self.parameters = {n: t.to(device, copy=True).requires_grad_(True) for n, t in problem.start.items()}
-        self.optimizer = config.optimizer_for(self.parameters, config.rate(round, setup.rounds), problem.factors)
+        self.optimizer = config.optimizer_for(self.parameters, config.rate(round, setup.rounds), problem.lr_multipliers)
         self.labels = problem.labels.to(device)
         self.batches = self._batches(config, torch_stream(setup.seed, "batches", round, client))
 
@@ -111,9 +112,9 @@ class _Trainee:
                 yield rows.to(self.labels.device)
 
 
-def train_together(
-    problems: Sequence[tuple[int, Problem]], config: LocalTraining, setup: Setup, round: int
-) -> list[tuple[PromptState, Fit]]:
+def train_clients(
+    problems: Sequence[tuple[int, LocalObjective]], config: LocalTraining, setup: Setup, round: int
+) -> list[tuple[PromptState, FitMetrics]]:
     """Train the clients of ``problems`` (client, problem) side by side; each ends as if it had been alone.
 
     Every step encodes the texts of all clients in one pass of the text tower. No client's loss depends on another's
@@ -145,7 +146,7 @@ def train_together(
         for trainee, _ in active:
             trainee.optimizer.step()
             with torch.no_grad():
-                trainee.problem.settle(trainee.parameters)
+                trainee.problem.project(trainee.parameters)
 
 
 def cross_entropy_on(labels: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,11 +160,11 @@ class GradientMethod(Method):
     config: LocalTraining
 
     @abstractmethod
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         """What the client minimises in this round."""
 
     @abstractmethod
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         """From the trained values to (what is sent, what the client keeps)."""
@@ -175,9 +176,9 @@ class GradientMethod(Method):
         if not jobs:
             return []
         problems = [(data.client, self.problem(broadcast, data, personal)) for broadcast, data, personal in jobs]
-        trained = train_together(problems, self.config, self.setup, jobs[0][0].round)
+        trained = train_clients(problems, self.config, self.setup, jobs[0][0].round)
         results = []
         for (broadcast, data, personal), (values, fit) in zip(jobs, trained, strict=True):
-            sent, kept = self.conclude(values, broadcast, data, personal)
+            sent, kept = self.split_update(values, broadcast, data, personal)
             results.append((Update(data.client, sent, len(data.train), fit.loss, fit.accuracy), kept))
         return results

@@ -100,7 +100,7 @@ class Method(ABC):
             raise ConfigError(f"no client holds a training example, so {self.name} makes no step: raise --shots")
 
     @property
-    def pools_data(self) -> bool:
+    def is_centralized(self) -> bool:
         """Whether it is no federation but trains its first client on the data of all, as an upper bound."""
         return False
 

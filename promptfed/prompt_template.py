@@ -21,7 +21,7 @@ LISTED = 10
 """Class names that a message lists before it says how many more there are."""
 
 
-class Form(BaseModel):
+class PromptTemplate(BaseModel):
     """Template and verbaliser, the same for every client.
 
     ``template`` is jinja2 with ``prompt``, ``text`` and, for masked language models, ``mask``: what a language model
@@ -100,7 +100,7 @@ def named(values: Any) -> Any:
     return {str(key) if isinstance(key, int | float) else key: value for key, value in values.items()}
 
 
-def check_labels(form: Form, classes: Sequence[str]) -> None:
+def check_labels(form: PromptTemplate, classes: Sequence[str]) -> None:
     """Raise ConfigError unless ``form`` tells ``classes`` apart and names no others.
 
     Words are equal if a reader takes them for the same: case, width and white space do not count.

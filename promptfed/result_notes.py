@@ -10,7 +10,7 @@ from typing import Any
 
 from promptfed.intervals import guessing_probability
 from promptfed.printable import printable
-from promptfed.types import FederatedTask, Figures
+from promptfed.types import FederatedTask, Metrics
 
 FEWEST_ITEMS = 50
 """A figure over fewer test items gets a note."""
@@ -22,7 +22,7 @@ LUCK, SKILL = 0.05, 0.05
 """Near chance: a guesser does as well with more than this probability, or so little of the way to perfect is made."""
 
 
-def figure_notes(task: FederatedTask, figures: Figures) -> list[str]:
+def figure_notes(task: FederatedTask, figures: Metrics) -> list[str]:
     """Return notes on clients that ``local`` leaves out, and on figures over few test items."""
     notes = []
     if figures.one_class:

@@ -14,7 +14,7 @@ from promptfed.blackbox.oracles.ledger import OracleLedger
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.spent import recover_spent
 from promptfed.config import Options, RunConfig, validate
-from promptfed.cross_dataset import score
+from promptfed.cross_dataset import evaluate_on
 from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import write_bundle
@@ -185,7 +185,7 @@ class Run:
         names = [data] if isinstance(data, str) else list(data)
         changed = {"partition": partition, "data_root": None if data_root is None else os.fspath(data_root)}
         with live_progress(progress) as teller:
-            return score(self.finished, names, {k: v for k, v in changed.items() if v is not None}, teller)
+            return evaluate_on(self.finished, names, {k: v for k, v in changed.items() if v is not None}, teller)
 
     def personalize(
         self,

@@ -1,6 +1,6 @@
 """What the server checks before it merges, so that a client's fault costs that client its own update and no more.
 
-Three looks: at every reply by itself (``judged``), at the lengths of a round's changes (``outliers``), and at the
+Three looks: at every reply by itself (``check_update``), at the lengths of a round's changes (``outliers``), and at the
 shares that their weights give them (``limited``).
 """
 
@@ -54,7 +54,7 @@ class Expected:
     measures: bool = True
 
 
-def judged(reply: Reply, expected: Expected) -> Reply:
+def check_update(reply: Reply, expected: Expected) -> Reply:
     """Return ``reply`` fit to be merged and added up, or marked as refused with the reason in ``failure``.
 
     A count of samples above what the client can have is lowered to that. A reply that is refused, or was a failure

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from promptfed.examples.base import Item
 from promptfed.prompt_state import PromptState
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.usage import Usage
 
 NO_PROMPT = PromptState()
@@ -72,7 +72,7 @@ class FederatedTask:
     templates: tuple[str, ...]
     notes: tuple[str, ...] = ()
     domain_tests: Mapping[str, Split] = field(default_factory=dict)
-    form: Form | None = None
+    form: PromptTemplate | None = None
     partition: str = ""
 
     def client(self, number: int) -> ClientData:
@@ -205,7 +205,7 @@ class ClientScore:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """Test accuracies in 0..1; ``new`` and ``hm`` are None without new classes.
 
     ``local`` is the mean over clients with two classes or more, None if there is none; ``one_class`` lists the clients

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptfed.blackbox.base import BlackBoxMethod
-from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.federation import Federation
 from promptfed.kept_text import marked
@@ -25,7 +25,7 @@ COUNT_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Choice:
+class PromptChoice:
     """Validation accuracies in 0..1, means over the examples of all clients, of what was ``trained`` and of the best
     ``zero_shot`` prompt, and how many ``clients`` deploy the latter."""
 
@@ -37,14 +37,14 @@ class Choice:
 
 def choose(
     federation: Federation, state: FederationState, task: FederatedTask
-) -> tuple[FederationState, Choice | None]:
+) -> tuple[FederationState, PromptChoice | None]:
     """Return ``state``, marked where the zero-shot prompt is better, and the figures; None if there is no choice.
 
     An accuracy is the mean of two: among the classes of the client's own examples, and among all of them. Equal ones
     leave what was trained. The hand-written prompt is the one that zero-shot itself would take. A method that shares
     nothing leaves the choice to each client, any other makes one for all.
     """
-    method = federation.method.inner if isinstance(federation.method, Alone) else federation.method
+    method = federation.method.inner if isinstance(federation.method, LocalOnlyWrapper) else federation.method
     clients = [data for data in task.clients if data.client in state.personal and len(data.val)]
     if not isinstance(method, BlackBoxMethod) or not method.config.keep_zero_shot or not clients:
         return state, None
@@ -64,7 +64,7 @@ def choose(
                 personal[data.client] = marked(personal[data.client], method.setup.templates[best])
                 kept += 1
     means = counts.sum(0).mean(1) / sizes.sum()
-    figures = Choice(
+    figures = PromptChoice(
         float(means[0]), float(means[1 + _template(counts.sum(0))]), kept, COUNT_BYTES * counts.size * bool(len(shared))
     )
     return (replace(state, shared=shared, personal=personal) if kept else state), figures

@@ -37,7 +37,7 @@ from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.local.gemma import PACKAGE
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate, ScoreQuery
-from promptfed.communication import first_round, sizes_only
+from promptfed.communication import round_bytes, sizes_only
 from promptfed.config import build_config
 from promptfed.examples.base import Item, TextItem
 from promptfed.experiment import Experiment, resolve
@@ -113,7 +113,7 @@ def measured(name: str, population: int, tokens: int, items: list[Item], classes
 def wire(method: str, **options: Any) -> dict[str, int]:
     """Bytes of one client's first round; nothing is loaded or trained."""
     config = build_config({"task": "blackbox-text", "method": method, "method_options": options})
-    found = first_round(Experiment.build(resolve(config), oracle_for=sizes_only))
+    found = round_bytes(Experiment.build(resolve(config), oracle_for=sizes_only))
     return {"down": found.down, "up": found.up}
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, unknown_name
-from promptfed.prompt_template import Form, check_each_has, check_labels, named
+from promptfed.prompt_template import PromptTemplate, check_each_has, check_labels, named
 from promptfed.tasks import clip_fewshot
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
@@ -61,19 +61,19 @@ def load_texts(data: str, columns: Columns) -> Source:
     return checked(found)
 
 
-def form_for(data: str, options: BlackboxTextConfig) -> Form:
+def form_for(data: str, options: BlackboxTextConfig) -> PromptTemplate:
     """The bundled texts' own form, or the general one, with what the options change. Raises ConfigError."""
     kind, _, name = data.partition(":")
     if kind == "texts" and name not in FORMS:
         raise unknown_name("bundled texts", name, FORMS)
-    usual = FORMS[name] if kind == "texts" else Form()
+    usual = FORMS[name] if kind == "texts" else PromptTemplate()
     changed: dict[str, Any] = {
         "template": options.template or usual.template,
         "words": {**usual.words, **options.words},
         "descriptions": {**usual.descriptions, **options.descriptions},
         "prompts": options.prompts or usual.prompts,
     }
-    return validate(Form, changed, "task option")
+    return validate(PromptTemplate, changed, "task option")
 
 
 def build(config: RunConfig) -> FederatedTask:
@@ -90,7 +90,7 @@ def build(config: RunConfig) -> FederatedTask:
     if not config.data.startswith("texts:"):  # the bundled texts' own form may leave a class its name
         check_each_has("words", options.words, source.classes)
         check_each_has("descriptions", options.descriptions, source.classes)
-    return clip_fewshot.deal_out(config, options, source, form.prompts, form)
+    return clip_fewshot.partition_clients(config, options, source, form.prompts, form)
 
 
 @TASKS.register("blackbox-text")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.tasks import clip_fewshot
 from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task
@@ -37,7 +37,9 @@ def build(config: RunConfig) -> FederatedTask:
             f"none of the templates {', '.join(map(repr, options.templates or ()))} ends in the class name, "
             "as a prompt for a black box must: write 'a photo of a {}.'"
         )
-    return clip_fewshot.deal_out(config, options, clip_fewshot.load(config, kind, file), said, Form(prompts=said))
+    return clip_fewshot.partition_clients(
+        config, options, clip_fewshot.load(config, kind, file), said, PromptTemplate(prompts=said)
+    )
 
 
 @TASKS.register("blackbox-vision")

@@ -10,7 +10,7 @@ import torch
 from promptfed.types import FederatedTask, Split
 
 
-def pooled(task: FederatedTask) -> FederatedTask:
+def centralize(task: FederatedTask) -> FederatedTask:
     """``task`` with everybody's training and validation examples at its first client; tests stay with their owners."""
     first, *others = task.clients
     held = replace(

@@ -9,7 +9,7 @@ from typing import overload
 
 import numpy as np
 
-from promptfed.tasks.few_shot import Drawn
+from promptfed.tasks.few_shot import FewShotSplit
 from promptfed.types import ClientData
 
 KEPT = 64
@@ -17,11 +17,11 @@ KEPT = 64
 
 
 @dataclass(frozen=True)
-class Holding:
+class ClientAssignment:
     """One client before its images are tensors: positions in the source's samples."""
 
     name: str
-    drawn: Drawn
+    drawn: FewShotSplit
     test: list[int]
     domain: str = ""
 
@@ -30,10 +30,12 @@ def _compact(positions: list[int]) -> np.ndarray:
     return np.array(positions, dtype=np.int32)
 
 
-class DealtClients(Sequence[ClientData]):
+class LazyClientDatasets(Sequence[ClientData]):
     """``make(number, holding)`` is client ``number``'s data. Thousands of clients take a few hundred bytes each."""
 
-    def __init__(self, holdings: Iterable[Holding], make: Callable[[int, Holding], ClientData]) -> None:
+    def __init__(
+        self, holdings: Iterable[ClientAssignment], make: Callable[[int, ClientAssignment], ClientData]
+    ) -> None:
         self._make = make
         self._rows = [
             (h.name, h.domain, _compact(h.drawn.train), _compact(h.drawn.val), _compact(h.test)) for h in holdings
@@ -55,7 +57,7 @@ class DealtClients(Sequence[ClientData]):
             return tuple(self[number] for number in numbers)
         if numbers not in self._made:
             name, domain, train, val, test = self._rows[numbers]
-            holding = Holding(name, Drawn(train.tolist(), val.tolist()), test.tolist(), domain)
+            holding = ClientAssignment(name, FewShotSplit(train.tolist(), val.tolist()), test.tolist(), domain)
             self._made[numbers] = self._make(numbers, holding)
             if len(self._made) > KEPT:
                 self._made.popitem(last=False)

@@ -11,7 +11,7 @@ from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.printable import printable
 from promptfed.tasks import clip_fewshot, few_shot
 from promptfed.tasks.base import TASKS, Task
-from promptfed.tasks.client_datasets import Holding
+from promptfed.tasks.client_datasets import ClientAssignment
 from promptfed.tasks.clip_fewshot import FewShotConfig
 from promptfed.tasks.sources.base import Source
 from promptfed.types import FederatedTask
@@ -109,7 +109,7 @@ def clients_per_domain(config: RunConfig, options: ClipDomainsConfig, domains: i
 
 def deal(
     config: RunConfig, options: ClipDomainsConfig, source: Source, pools: few_shot.Pools, domain: str, count: int
-) -> list[Holding]:
+) -> list[ClientAssignment]:
     """``count`` clients with disjoint images of ``domain``; they share its test images."""
     seed = config.partition_seed
     train, val, test = (
@@ -120,7 +120,7 @@ def deal(
         name = domain if count == 1 else f"{domain} {k}"
         own_train, own_val = (_every(source, part, seed, domain, k, count) for part in (train, val))
         drawn = few_shot.draw_at_most(source, own_train, own_val, config.shots, options.val_shots, seed, name)
-        holdings.append(Holding(name, drawn, clip_fewshot.of_same_classes(source, test, drawn.train), domain))
+        holdings.append(ClientAssignment(name, drawn, clip_fewshot.of_same_classes(source, test, drawn.train), domain))
     return holdings
 
 

@@ -12,11 +12,11 @@ from pydantic import Field, field_validator
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError
 from promptfed.printable import printable
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.tasks import few_shot
 from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task, TaskConfig
-from promptfed.tasks.client_datasets import DealtClients, Holding
+from promptfed.tasks.client_datasets import ClientAssignment, LazyClientDatasets
 from promptfed.tasks.sources import checked, load_source
 from promptfed.tasks.sources.base import Source
 from promptfed.types import ClientData, FederatedTask, Split
@@ -86,11 +86,15 @@ def build(config: RunConfig) -> FederatedTask:
     """
     options = validate(ClipFewshotConfig, config.task_options, "task option")
     kind, file = partition.parse_partition(config.partition)
-    return deal_out(config, options, load(config, kind, file), templates(config, options, kind))
+    return partition_clients(config, options, load(config, kind, file), templates(config, options, kind))
 
 
-def deal_out(
-    config: RunConfig, options: DealtConfig, source: Source, templates: tuple[str, ...], form: Form | None = None
+def partition_clients(
+    config: RunConfig,
+    options: DealtConfig,
+    source: Source,
+    templates: tuple[str, ...],
+    form: PromptTemplate | None = None,
 ) -> FederatedTask:
     """``source`` dealt out by the partition of ``config``; ``form`` for tasks whose model is a black box."""
     config, kind, why = settled(config, source)
@@ -101,7 +105,7 @@ def deal_out(
         raise DataError(f"clients hold one class only ('{source.classes[0]}'): at least two base classes are needed")
     base_pools, new_test = split_pools(config, options, source, base)
     holdings = deal(config, options, kind, source, base, base_pools)
-    clients = DealtClients(holdings, lambda number, holding: client_data(source, number, holding))
+    clients = LazyClientDatasets(holdings, lambda number, holding: client_data(source, number, holding))
     if not any(len(client.test) for client in clients):
         raise DataError("no client has test images of a class that it holds: add some, or leave out the splits")
     return FederatedTask(
@@ -173,7 +177,7 @@ def load(config: RunConfig, kind: str, file: str) -> Source:
 
 def deal(
     config: RunConfig, options: DealtConfig, kind: str, source: Source, base: int, pools: few_shot.Pools
-) -> list[Holding]:
+) -> list[ClientAssignment]:
     """Who holds what. ``pools`` has base classes only."""
     per_client, overlap = None, False
     if isinstance(options, ClipFewshotConfig):
@@ -183,7 +187,7 @@ def deal(
             raise ConfigError(f"task option {name} does not go with partition '{kind}', only with 'classes'")
     shots, val_shots, seed = config.shots, options.val_shots, config.partition_seed
     samples = source.samples
-    holdings: list[Holding] = []
+    holdings: list[ClientAssignment] = []
     if overlap:
         holdings = deal_overlapping(config, val_shots, per_client, source, base, pools)
     elif kind == "classes":
@@ -194,7 +198,7 @@ def deal(
             name = f"client {k}"
             # Named by no client: whoever holds a class has the same images of it, however many clients there are.
             drawn = few_shot.draw_exactly(source, train, val, shots, val_shots, seed, "holder")
-            holdings.append(Holding(name, drawn, test))
+            holdings.append(ClientAssignment(name, drawn, test))
     elif kind in ("domain", "csv"):
         domains = sorted({samples[i].domain for i in pools.train} - ({""} if kind == "csv" else set()), key=_by_number)
         if kind == "csv" and config.clients not in (None, len(domains)):
@@ -206,7 +210,7 @@ def deal(
             name = " + ".join(group)
             drawn = few_shot.draw_at_most(source, train, val, shots, val_shots, seed, name)
             domain = name if kind == "domain" else ""
-            holdings.append(Holding(name, drawn, of_same_classes(source, test, drawn.train), domain))
+            holdings.append(ClientAssignment(name, drawn, of_same_classes(source, test, drawn.train), domain))
     else:
         holdings = deal_shares(config, val_shots, kind, source, pools)
     return holdings
@@ -214,7 +218,7 @@ def deal(
 
 def deal_overlapping(
     config: RunConfig, val_shots: int, per_client: int | None, source: Source, base: int, pools: few_shot.Pools
-) -> list[Holding]:
+) -> list[ClientAssignment]:
     """Every client draws some classes, and images of them, whatever others hold: as many clients as one likes."""
     seed, clients = config.partition_seed, config.clients or partition.DEFAULT_CLIENTS
     by_class = [few_shot.by_class(source, part) for part in (pools.train, pools.val, pools.test)]
@@ -223,11 +227,13 @@ def deal_overlapping(
         train, val, test = ([i for label in classes for i in part.get(label, [])] for part in by_class)
         name = f"client {k}"
         drawn = few_shot.draw_exactly(source, train, val, config.shots, val_shots, seed, name)
-        holdings.append(Holding(name, drawn, test))
+        holdings.append(ClientAssignment(name, drawn, test))
     return holdings
 
 
-def deal_shares(config: RunConfig, val_shots: int, kind: str, source: Source, pools: few_shot.Pools) -> list[Holding]:
+def deal_shares(
+    config: RunConfig, val_shots: int, kind: str, source: Source, pools: few_shot.Pools
+) -> list[ClientAssignment]:
     """Dirichlet or IID shares of a pool that holds ``shots`` images of each class *for each client on average*.
 
     The pool is limited, not the shares: cutting every share to ``shots`` would even out what Dirichlet made uneven.
@@ -258,7 +264,7 @@ def deal_shares(config: RunConfig, val_shots: int, kind: str, source: Source, po
         train, held = [i for i in own if i not in from_val], [i for i in own if i in from_val]
         name = f"client {k}"
         drawn = few_shot.draw_at_most(source, train, held, shots, val_shots, seed, name, keep_all=True)
-        holdings.append(Holding(name, drawn, of_same_classes(source, pools.test, drawn.train)))
+        holdings.append(ClientAssignment(name, drawn, of_same_classes(source, pools.test, drawn.train)))
     return holdings
 
 
@@ -268,7 +274,7 @@ def of_same_classes(source: Source, images: Iterable[int], train: Iterable[int])
     return [i for i in images if source.samples[i].label in held]
 
 
-def client_data(source: Source, number: int, holding: Holding) -> ClientData:
+def client_data(source: Source, number: int, holding: ClientAssignment) -> ClientData:
     train, val, test = (as_split(source, part) for part in (holding.drawn.train, holding.drawn.val, holding.test))
     classes = tuple(sorted(set(train.labels.tolist())))
     return ClientData(number, holding.name, classes, train, val, test, domain=holding.domain)

@@ -13,7 +13,7 @@ from pydantic import Field
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.examples.base import ANSWER_CLASSES, QuestionItem, Sample
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.tasks import clip_fewshot, few_shot
 from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task
@@ -72,7 +72,7 @@ class CotConfig(DealtConfig):
     )
 
 
-def form_for(options: CotConfig) -> Form:
+def form_for(options: CotConfig) -> PromptTemplate:
     """How a question is put. Raises ConfigError if the template is none."""
     shown = [f"Question: {question}\nAnswer: {answer}\n\n" for question, answer in DEMONSTRATIONS]
     changed: dict[str, Any] = {
@@ -82,7 +82,7 @@ def form_for(options: CotConfig) -> Form:
         "answer_tokens": options.answer_tokens,
         "stop": options.stop,
     }
-    return validate(Form, changed, "task option")
+    return validate(PromptTemplate, changed, "task option")
 
 
 def load_questions(data: str, question: str, answer: str, domain: str = "") -> Source:

@@ -26,7 +26,7 @@ class Pools:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FewShotSplit:
     """The images that one client keeps."""
 
     train: list[int]
@@ -90,14 +90,14 @@ def capped(source: Source, test: Iterable[int], limit: int | None, seed: int) ->
 
 def draw_exactly(
     source: Source, train: Iterable[int], val: Iterable[int], shots: int, val_shots: int, seed: int, client: str
-) -> Drawn:
+) -> FewShotSplit:
     """``shots`` training and ``val_shots`` validation images of every class in ``train``.
 
     More shots add images and keep the others. Validation images come from the source's own validation split where
     the class has one. Raises DataError naming the first class with too few images.
     """
     own_val = by_class(source, val)
-    drawn = Drawn([], [])
+    drawn = FewShotSplit([], [])
     for label, own in by_class(source, train).items():
         name = source.classes[label]
         apart = own_val.get(label, [])
@@ -129,14 +129,14 @@ def draw_at_most(
     seed: int,
     client: str,
     keep_all: bool = False,
-) -> Drawn:
+) -> FewShotSplit:
     """Up to ``shots`` and ``val_shots`` images of every class; where there are fewer, both shrink alike.
 
     ``keep_all`` lifts the two limits: a share that was dealt from a pool of the right size is kept whole. A client
     with two training images of one class has at least one to validate on. Raises DataError for a client with none.
     """
     own_val = by_class(source, val)
-    drawn = Drawn([], [])
+    drawn = FewShotSplit([], [])
     for label, own in by_class(source, train).items():
         name = source.classes[label]
         mixed = shuffled(own, seed, "shots", client, name)

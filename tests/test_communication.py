@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promptfed.communication import first_round
+from promptfed.communication import round_bytes
 from promptfed.config import build_config
 from promptfed.experiment import Experiment, resolve
 from promptfed.runs.directory import RunDirectory
@@ -24,7 +24,7 @@ def test_bytes_are_those_of_a_real_round(experiment_of, method, tmp_path):
     experiment = experiment_of(method)
     run = RunDirectory.create(tmp_path / "run", experiment.config, label="")
     Training(experiment, run, baselines=()).execute()
-    sent = first_round(experiment)
+    sent = round_bytes(experiment)
     clients = [event for event in run.events.read() if event["event"] == "client"]
     assert {(event["bytes_down"], event["bytes_up"]) for event in clients} == {(sent.down, sent.up)}
 
@@ -32,5 +32,5 @@ def test_bytes_are_those_of_a_real_round(experiment_of, method, tmp_path):
 def test_nothing_is_trained_or_encoded_as_an_image(experiment_of):
     experiment = experiment_of("promptfl")
     before = experiment.setup.backbone.calls.images
-    assert first_round(experiment).up > 16 * 128 * 4
+    assert round_bytes(experiment).up > 16 * 128 * 4
     assert experiment.setup.backbone.calls.images == before

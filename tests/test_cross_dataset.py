@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from promptfed.config import build_config
-from promptfed.cross_dataset import score
+from promptfed.cross_dataset import evaluate_on
 from promptfed.errors import DataError
 from promptfed.evaluation import evaluate
 from promptfed.experiment import Experiment, resolve
@@ -49,14 +49,14 @@ def finished(data, tmp_path_factory):
 
 def test_own_data_give_the_runs_own_figures(finished, data):
     metrics = finished.run.read_metrics()
-    found = score(finished, [])
+    found = evaluate_on(finished, [])
     assert set(found) == {data["own"]}
     assert found[data["own"]]["zero_shot"] == metrics["zero_shot"]
     assert found[data["own"]]["method"] == metrics["method"]
 
 
 def test_other_data_are_scored_with_what_a_newcomer_has(finished, data):
-    found = score(finished, [data["other"]])
+    found = evaluate_on(finished, [data["other"]])
     assert list(found) == [data["own"], data["other"]]
     config = finished.run.config.model_copy(update={"data": data["other"], "clients": None})
     task = Experiment.build(config).task
@@ -73,16 +73,16 @@ def test_personal_prompts_are_used_on_the_runs_own_data_only(finished, data, mon
         return evaluate(method, prompts, task)
 
     monkeypatch.setattr("promptfed.cross_dataset.evaluate", spy)
-    score(finished, [data["other"]])
+    evaluate_on(finished, [data["other"]])
     assert [lengths for name, lengths in used if name == "local-only"] == [[1, 1, 1], [0, 0]]
 
 
 def test_the_runs_own_data_are_not_scored_twice(finished, data):
-    assert list(score(finished, [data["own"], data["other"]])) == [data["own"], data["other"]]
+    assert list(evaluate_on(finished, [data["own"], data["other"]])) == [data["own"], data["other"]]
 
 
 def test_domains_never_trained_on_are_scored_one_by_one(finished, data):
-    found = score(finished, [data["domains"]], {"partition": "domain"})[data["domains"]]
+    found = evaluate_on(finished, [data["domains"]], {"partition": "domain"})[data["domains"]]
     assert set(found["method"]["domains"]) == set(found["zero_shot"]["domains"]) == {"photo", "sketch"}
     assert found["held_out"] == []
 
@@ -96,8 +96,8 @@ def test_own_data_that_are_gone_are_left_out_with_a_note(finished, data, monkeyp
 
     gone = finished.run.config.model_copy(update={"data": f"folder:{tmp_path / 'gone'}"})
     monkeypatch.setattr(finished.run, "config", gone)
-    found = score(finished, [data["other"]], progress=Heard())
+    found = evaluate_on(finished, [data["other"]], progress=Heard())
     assert list(found) == [data["other"]]
     assert "does not exist" in Heard.notes[0]
     with pytest.raises(DataError, match="does not exist"):
-        score(finished, [])
+        evaluate_on(finished, [])

@@ -89,7 +89,7 @@ class Diary(PromptFL):
     def init_personal(self, client):
         return PromptState({"rounds": torch.zeros(1)})
 
-    def conclude(self, trained, broadcast, data, personal):
+    def split_update(self, trained, broadcast, data, personal):
         return trained, personal.map(lambda t: t + 1)
 
 

@@ -5,20 +5,20 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.errors import TrainingError
-from promptfed.local_training import LocalTraining, Problem, train_together
+from promptfed.local_training import LocalObjective, LocalTraining, train_clients
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextTuner
 from promptfed.types import NO_PROMPT, Broadcast
 
 
-def quadratic(target: float, steps: int = 1, **more) -> Problem:
+def quadratic(target: float, steps: int = 1, **more) -> LocalObjective:
     """Minimise ``(x - target)^2 / 2`` on ``steps`` rows that all say the same."""
 
     def loss(parameters, features, rows):
         return 0.5 * (parameters["x"] - target).square().sum(), torch.zeros(len(rows), 2)
 
-    return Problem(PromptState({"x": torch.zeros(1)}), torch.zeros(steps, dtype=torch.int64), loss, **more)
+    return LocalObjective(PromptState({"x": torch.zeros(1)}), torch.zeros(steps, dtype=torch.int64), loss, **more)
 
 
 def plain(**options) -> LocalTraining:
@@ -26,7 +26,7 @@ def plain(**options) -> LocalTraining:
 
 
 def test_a_step_of_gradient_descent_by_hand(setup):
-    [(found, _)] = train_together([(0, quadratic(4.0))], plain(local_epochs=2), setup, round=1)
+    [(found, _)] = train_clients([(0, quadratic(4.0))], plain(local_epochs=2), setup, round=1)
     assert found["x"].item() == pytest.approx(3.0), "0 -> 2 -> 3: each step halves the way to 4"
 
 
@@ -34,9 +34,9 @@ def test_clients_side_by_side_end_where_each_would_alone(setup, toy_task):
     """Also when one has more batches than another, which goes on alone then."""
     tuner = ContextTuner(ContextConfig(local_epochs=2, batch_size=3), setup)
     problems = [(data.client, tuner.problem(tuner.start(), data)) for data in toy_task.clients]
-    together = train_together(problems, tuner.config, setup, round=2)
+    together = train_clients(problems, tuner.config, setup, round=2)
     for (client, problem), (state, fit) in zip(problems, together, strict=True):
-        [(alone, alone_fit)] = train_together([(client, problem)], tuner.config, setup, round=2)
+        [(alone, alone_fit)] = train_clients([(client, problem)], tuner.config, setup, round=2)
         assert torch.allclose(state["ctx"], alone["ctx"], atol=1e-5)
         assert fit.loss == pytest.approx(alone_fit.loss, abs=1e-5)
 
@@ -57,7 +57,7 @@ def test_texts_of_all_clients_share_a_pass(setup, toy_task, monkeypatch):
         setup.backbone, "encode_embeddings", lambda v, end, deep=None: passes.append(len(v)) or encode(v, end, deep)
     )
     tuner = ContextTuner(ContextConfig(local_epochs=1, batch_size=100), setup)
-    train_together([(d.client, tuner.problem(tuner.start(), d)) for d in toy_task.clients], tuner.config, setup, 1)
+    train_clients([(d.client, tuner.problem(tuner.start(), d)) for d in toy_task.clients], tuner.config, setup, 1)
     assert passes == [3 * 4], "three clients with one batch and four classes each"
 
 
@@ -67,26 +67,26 @@ def test_factors_scale_the_rate_of_single_parameters(setup):
     def loss(parameters, features, rows):
         return -(parameters["fast"] + parameters["slow"]).sum(), torch.zeros(len(rows), 2)
 
-    problem = Problem(start, torch.zeros(1, dtype=torch.int64), loss, factors={"fast": 10.0})
-    [(found, _)] = train_together([(0, problem)], plain(lr=0.1, local_epochs=1), setup, round=1)
+    problem = LocalObjective(start, torch.zeros(1, dtype=torch.int64), loss, lr_multipliers={"fast": 10.0})
+    [(found, _)] = train_clients([(0, problem)], plain(lr=0.1, local_epochs=1), setup, round=1)
     assert (found["fast"].item(), found["slow"].item()) == (pytest.approx(1.0), pytest.approx(0.1))
 
 
 def test_settle_puts_parameters_right_after_each_step(setup):
-    problem = quadratic(4.0, settle=lambda parameters: parameters["x"].clamp_(max=1.5))
-    [(found, _)] = train_together([(0, problem)], plain(local_epochs=3), setup, round=1)
+    problem = quadratic(4.0, project=lambda parameters: parameters["x"].clamp_(max=1.5))
+    [(found, _)] = train_clients([(0, problem)], plain(local_epochs=3), setup, round=1)
     assert found["x"].item() == 1.5
 
 
 def test_starts_are_left_as_they_were(setup):
     problem = quadratic(4.0)
-    train_together([(0, problem)], plain(), setup, round=1)
+    train_clients([(0, problem)], plain(), setup, round=1)
     assert problem.start["x"].item() == 0
 
 
 def test_one_bad_loss_names_its_client(setup):
     with pytest.raises(TrainingError, match="client 7 in round 3 is nan"):
-        train_together([(1, quadratic(1.0)), (7, quadratic(float("nan")))], plain(), setup, round=3)
+        train_clients([(1, quadratic(1.0)), (7, quadratic(float("nan")))], plain(), setup, round=3)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW")])
@@ -104,7 +104,7 @@ def test_labels_are_those_of_the_shuffled_rows(setup):
         logits = F.one_hot(torch.arange(5))[rows].float() * parameters["x"]
         return F.cross_entropy(logits, rows), logits
 
-    problem = Problem(PromptState({"x": torch.ones(1)}), torch.arange(5), loss)
-    [(_, fit)] = train_together([(0, problem)], plain(batch_size=2, local_epochs=1), setup, round=1)
+    problem = LocalObjective(PromptState({"x": torch.ones(1)}), torch.arange(5), loss)
+    [(_, fit)] = train_clients([(0, problem)], plain(batch_size=2, local_epochs=1), setup, round=1)
     assert sorted(seen) == [0, 1, 2, 3, 4]
     assert fit.accuracy == 1.0

@@ -5,24 +5,24 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 
 def test_prompt_and_text_stand_where_the_template_says():
-    form = Form(template="{{ prompt }} Text: {{ text }}\nIt was {{ mask }}.")
+    form = PromptTemplate(template="{{ prompt }} Text: {{ text }}\nIt was {{ mask }}.")
     assert form.render("Read.", "good", "[MASK]") == "Read. Text: good\nIt was [MASK]."
     assert form.render("", "good", "[MASK]") == "Text: good\nIt was [MASK]."
 
 
 def test_around_is_what_stands_before_and_after_the_prompt():
-    form = Form(template="Hi {{ prompt }} {{ text }} End")
+    form = PromptTemplate(template="Hi {{ prompt }} {{ text }} End")
     assert form.around("a\x00b") == ("Hi", "ab End")
-    before, after = Form(template="{{ text }}\n{{ prompt }}").around("x")
+    before, after = PromptTemplate(template="{{ text }}\n{{ prompt }}").around("x")
     assert (before, after) == ("x\n", "")
 
 
 def test_a_preamble_stands_before_every_request_as_it_is():
-    form = Form(template="{{ prompt }} {{ text }}", preamble="1 +  1 = {{ 2 }}\n\n")
+    form = PromptTemplate(template="{{ prompt }} {{ text }}", preamble="1 +  1 = {{ 2 }}\n\n")
     assert form.render("Add:", "2 + 2") == "1 +  1 = {{ 2 }}\n\nAdd: 2 + 2"
     assert form.example("2 + 2") == "2 + 2"
     assert form.around("x") == ("1 +  1 = {{ 2 }}\n\n", "x")
@@ -30,13 +30,13 @@ def test_a_preamble_stands_before_every_request_as_it_is():
 
 @pytest.mark.parametrize("evil", ["{{ x }}", "{{ 7 * 7 }}", "{% for i in range(9) %}z{% endfor %}", "{# gone #}", "{{"])
 def test_texts_and_prompts_are_never_read_as_templates(evil):
-    form = Form(template="{{ prompt }}|{{ text }}")
+    form = PromptTemplate(template="{{ prompt }}|{{ text }}")
     assert form.render(evil, evil) == f"{evil}|{evil}"
     assert form.around(evil) == ("", f"|{evil}")
 
 
 def test_words_and_descriptions_default_to_names():
-    form = Form(words={"pos": "great"}, descriptions={"neg": "They are angry."})
+    form = PromptTemplate(words={"pos": "great"}, descriptions={"neg": "They are angry."})
     assert [form.word(c) for c in ("pos", "neg", "so_so")] == ["great", "neg", "so so"]
     assert [form.description(c) for c in ("pos", "neg", "so_so")] == ["great", "They are angry.", "so so"]
 
@@ -55,7 +55,7 @@ def test_words_and_descriptions_default_to_names():
 )
 def test_a_bad_template(template, said):
     with pytest.raises(ValidationError) as error:
-        Form(template=template)
+        PromptTemplate(template=template)
     assert said in str(error.value)
 
 
@@ -70,11 +70,11 @@ def test_a_bad_template(template, said):
 )
 def test_a_template_names_its_fields_only(template, name, near):
     with pytest.raises(ValidationError, match=f"names '{name}', which is none of its fields") as error:
-        Form(template=template)
+        PromptTemplate(template=template)
     assert near in str(error.value)
 
 
 @pytest.mark.parametrize("prompt", ["a photo of a {}.", "Read {{ text }}", "Sort: {{text}}"])
 def test_a_prompt_that_looks_like_a_template_is_refused(prompt):
     with pytest.raises(ValidationError, match="sent as it is"):
-        Form(prompts=("", prompt))
+        PromptTemplate(prompts=("", prompt))

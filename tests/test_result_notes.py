@@ -9,7 +9,7 @@ import pytest
 from promptfed.evaluation import evaluate
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.result_notes import below_zero_shot, figure_notes, flag, listed, near_chance_note, new_classes_line
-from promptfed.types import ClientPrompt, Figures
+from promptfed.types import ClientPrompt, Metrics
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_clients_with_one_class_are_named(setup, toy_task) -> None:
 
 
 def test_figures_over_few_test_items_are_named(toy_task) -> None:
-    def figures(**items: int) -> Figures:
-        return Figures("x", 0.5, 0.1, 0.5, None, None, items=items)
+    def figures(**items: int) -> Metrics:
+        return Metrics("x", 0.5, 0.1, 0.5, None, None, items=items)
 
     assert figure_notes(toy_task, figures(local=90, base=20)) == [
         "few test items, so the figures are rough (fewer than 50): base 20",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptfed.prompt_state import PromptState
-from promptfed.screening import Expected, judged, limited, lower_median, outliers
+from promptfed.screening import Expected, check_update, limited, lower_median, outliers
 from promptfed.types import NO_PROMPT, Reply, Update
 from promptfed.usage import Usage
 
@@ -84,7 +84,7 @@ BAD = {
 def test_what_is_wrong_with_a_reply_costs_its_update_and_is_said(what):
     reply, why = BAD[what]
     began = time.perf_counter()
-    found = judged(reply, EXPECTED)
+    found = check_update(reply, EXPECTED)
     assert time.perf_counter() - began < 1
     with pytest.raises(ValueError, match=f"^refused: client 3 sent .*{why}"):
         raise ValueError(found.failure)
@@ -105,33 +105,33 @@ def assert_harmless(reply):
 
 
 def test_a_good_reply_is_left_as_it_is():
-    assert judged(GOOD, EXPECTED) == GOOD
+    assert check_update(GOOD, EXPECTED) == GOOD
     silent = with_tensors(tokens=torch.tensor([7, 8, 70000], dtype=torch.int32))
-    assert judged(silent, EXPECTED) == silent, "the kind of whole numbers may change with their size"
+    assert check_update(silent, EXPECTED) == silent, "the kind of whole numbers may change with their size"
 
 
 def test_only_a_black_box_may_have_measured_nothing():
     quiet = with_update(loss=NAN, accuracy=NAN)
-    assert judged(quiet, EXPECTED).failure
-    assert not judged(quiet, replace(EXPECTED, measures=False)).failure
-    assert judged(with_update(loss=NAN), replace(EXPECTED, measures=False)).failure
-    assert judged(with_update(loss=math.inf, accuracy=NAN), replace(EXPECTED, measures=False)).failure
+    assert check_update(quiet, EXPECTED).failure
+    assert not check_update(quiet, replace(EXPECTED, measures=False)).failure
+    assert check_update(with_update(loss=NAN), replace(EXPECTED, measures=False)).failure
+    assert check_update(with_update(loss=math.inf, accuracy=NAN), replace(EXPECTED, measures=False)).failure
 
 
 @pytest.mark.parametrize(
     ("claimed", "known", "counts"), [(12, 40, 12), (41, 40, 40), (10**9, 7, 7), (10**9, None, 10**9), (5, 0, 1)]
 )
 def test_a_count_is_at_most_what_the_client_has(claimed, known, counts):
-    assert judged(with_update(samples=claimed), replace(EXPECTED, samples=known)).update.samples == counts
+    assert check_update(with_update(samples=claimed), replace(EXPECTED, samples=known)).update.samples == counts
 
 
 def test_a_failure_with_impossible_figures_stays_a_failure_and_harms_nobody():
     for why in ("late", "dropped out", "error: client 3: no such image"):
         wild = replace(GOOD, failure=why, seconds=NAN, usage=Usage(oracle_queries=HUGE), bytes_up=77)
-        found = judged(wild, EXPECTED)
+        found = check_update(wild, EXPECTED)
         assert (found.failure, found.bytes_up) == (why, 77)
         assert_harmless(found)
-    long = judged(replace(GOOD, failure="error: \x1b[31m" + "x" * 10**7), EXPECTED)
+    long = check_update(replace(GOOD, failure="error: \x1b[31m" + "x" * 10**7), EXPECTED)
     assert len(long.failure) <= 1000
     assert long.failure.startswith("error: \\x1b[31m")
 

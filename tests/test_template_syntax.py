@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from promptfed.errors import ConfigError
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.template_syntax import LONGEST_TEMPLATE, MOST_ADDED
 
 COSTLY = [
@@ -32,7 +32,7 @@ COSTLY = [
 def test_what_costs_is_refused_without_being_rendered(part: str) -> None:
     began = time.monotonic()
     with pytest.raises(ValidationError, match="template"):
-        Form(template=part + "{{ prompt }} {{ text }}")
+        PromptTemplate(template=part + "{{ prompt }} {{ text }}")
     assert time.monotonic() - began < 5
 
 
@@ -41,7 +41,7 @@ def test_nothing_is_rendered_while_a_form_is_read(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("a template was compiled")
 
     monkeypatch.setattr("promptfed.template_syntax.ENVIRONMENT.from_string", never)
-    assert Form(template="{{ prompt }}: {{ text }}").template == "{{ prompt }}: {{ text }}"
+    assert PromptTemplate(template="{{ prompt }}: {{ text }}").template == "{{ prompt }}: {{ text }}"
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,18 @@ def test_nothing_is_rendered_while_a_form_is_read(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_names_slices_conditions_and_filters_are_allowed(template: str, shown: str) -> None:
-    assert Form(template=template).render("P", "Some\ntext", "M") == shown
+    assert PromptTemplate(template=template).render("P", "Some\ntext", "M") == shown
 
 
 def test_what_comes_out_is_bounded() -> None:
     with pytest.raises(ValidationError, match="characters; at most"):
-        Form(template="{{ prompt }} {{ text }}" + "x" * LONGEST_TEMPLATE)
-    grows = Form(template="{{ prompt }} {{ text | replace('a', '" + "b" * 500 + "') }}")
+        PromptTemplate(template="{{ prompt }} {{ text }}" + "x" * LONGEST_TEMPLATE)
+    grows = PromptTemplate(template="{{ prompt }} {{ text | replace('a', '" + "b" * 500 + "') }}")
     assert len(grows.render("", "a" * 100)) == 50_000
     with pytest.raises(ConfigError, match="characters"):
         grows.render("", "a" * 1000)
-    assert len(Form().render("", "a" * (2 * MOST_ADDED))) > 2 * MOST_ADDED, "a long text is the user's own affair"
+    assert len(PromptTemplate().render("", "a" * (2 * MOST_ADDED))) > 2 * MOST_ADDED, (
+        "a long text is the user's own affair"
+    )
     with pytest.raises(ConfigError, match="does not render"):
-        Form(template="{{ prompt }} {{ text | truncate('x') }}").render("", "a" * 500)
+        PromptTemplate(template="{{ prompt }} {{ text | truncate('x') }}").render("", "a" * 500)

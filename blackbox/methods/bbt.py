@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.base import BlackBoxMethod, ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.base import Vector
 from promptfed.blackbox.search.cma_update import Distribution, update, weights_by_rank
@@ -68,7 +68,7 @@ class BBT(BlackBoxMethod):
         return NO_PROMPT if self.config.pooled else self._start()
 
     @property
-    def pools_data(self) -> bool:
+    def is_centralized(self) -> bool:
         return self.config.pooled
 
     def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
@@ -82,7 +82,7 @@ class BBT(BlackBoxMethod):
         return self.config.popsize * self.batch_of(data)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         found = Distribution.from_arrays(_arrays(broadcast.shared if self.config.pooled else personal))
         while desk.affords(self.config.popsize):

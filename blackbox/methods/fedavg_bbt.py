@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.base import BlackBoxMethod, ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.cma_es import CmaEs
 from promptfed.blackbox.soft.projection import Projection, SoftPromptConfig, vector
@@ -52,7 +52,7 @@ class FedAvgBBT(BlackBoxMethod):
         return self.config.popsize * self.batch_of(data)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         local = CmaEs(
             broadcast.shared["z"].double().numpy(),

@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.base import BlackBoxMethod, ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.soft.input_edit import PixelEdit, edit_for
 from promptfed.blackbox.soft.input_features import LocalView
 from promptfed.blackbox.soft.per_example import PerExampleMethod
-from promptfed.blackbox.soft.prompt_generator import Generator, flat, shaped
+from promptfed.blackbox.soft.prompt_generator import PromptGenerator, flat, shaped
 from promptfed.blackbox.soft.spsa_steps import DescentConfig, descent
 from promptfed.examples.base import Item
 from promptfed.method import METHODS, MethodConfig
@@ -57,7 +57,7 @@ class FedBBPT(PerExampleMethod):
         self.edit = edit_for(config, self.oracle, setup.seed)
         self.reads_images = isinstance(self.edit, PixelEdit)
         outputs = self.edit.size if self.reads_images else config.rank
-        self.generator = Generator(config.code + config.trigger, config.hidden, outputs)
+        self.generator = PromptGenerator(config.code + config.trigger, config.hidden, outputs)
         self.view = LocalView(self.oracle.backend, images=self.reads_images)
         draw = torch_stream(setup.seed, "fedbbpt", "codes")
         rows = self.view.size if self.reads_images else config.n_tokens
@@ -73,7 +73,7 @@ class FedBBPT(PerExampleMethod):
         return 2 * self.config.probes * self.batch_of(data)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         shared = broadcast.shared
         found = descent(self.config, flat(shared), desk, self.setup.rounds)

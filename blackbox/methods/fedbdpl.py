@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from promptfed.blackbox.base import Desk
+from promptfed.blackbox.base import ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.policy_gradient import PolicyGradient, Step, Variant, uniform_table
 from promptfed.blackbox.tokens.base import TAG, TokenPromptConfig, TokenPromptMethod
@@ -87,7 +87,7 @@ class FedBDPL(TokenPromptMethod):
         return 2 * self.batch_of(data)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         self.check_agreed(broadcast.shared)
         local = PolicyGradient(

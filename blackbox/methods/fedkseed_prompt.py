@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfed.aggregators.base import Aggregator, Wrapped
-from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.aggregators.base import Aggregator, AggregatorWrapper
+from promptfed.blackbox.base import BlackBoxMethod, ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.soft.projection import Projection, SoftPromptConfig
 from promptfed.method import METHODS, MethodConfig, Shape
@@ -80,7 +80,7 @@ class FedKSeedPrompt(BlackBoxMethod):
         return 2 * self.batch_of(data)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         state, eps, clip = broadcast.shared, np.float32(self.config.eps), self.config.clip
         seeds: list[int] = []
@@ -141,7 +141,7 @@ def _moved(z: Floats, seed: int, scalar: np.float32, config: FedKSeedConfig) -> 
     return moved
 
 
-class Replayed(Wrapped):
+class Replayed(AggregatorWrapper):
     """Takes every client's steps from what it was sent to where it arrived, and gives these states to ``inner``.
 
     Scalars beyond the bound are cut to it. A client whose lists do not belong together, or whose seeds are not of the

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, Desk
+from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.text.instructions import bundled
 from promptfed.errors import ConfigError
@@ -98,7 +98,7 @@ class FedLogic(BlackBoxMethod):
         return len(self.prompts)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         shared = broadcast.shared["posterior"]
         alive = shared.nonzero().flatten()

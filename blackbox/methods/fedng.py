@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
-from promptfed.blackbox.base import Desk, least
+from promptfed.blackbox.base import ClientOracle, least
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.base import Tokens, ranks
 from promptfed.blackbox.search.nevergrad_search import DEFAULT, NevergradSearch
@@ -91,7 +91,7 @@ class FedNG(TokenPromptMethod):
         return least(most + 2 * batch, suffices)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         self.check_agreed(broadcast.shared)
         finalists = [indices(row) for row in broadcast.shared["finalists"]]
@@ -105,7 +105,7 @@ class FedNG(TokenPromptMethod):
         given = torch.from_numpy(ranks(judged)).float()
         return PromptState({"tokens": index_tensor(found), "ranks": given}), personal
 
-    def _searched(self, desk: Desk, start: Tokens) -> Tokens:
+    def _searched(self, desk: ClientOracle, start: Tokens) -> Tokens:
         """The prompt of least loss on one batch, out of all that the allowance reaches for."""
         rows = desk.batch()
         budget = desk.left // len(rows)

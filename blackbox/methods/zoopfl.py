@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.blackbox.base import Desk
+from promptfed.blackbox.base import ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.soft.input_edit import edit_for
 from promptfed.blackbox.soft.input_features import LocalView
 from promptfed.blackbox.soft.per_example import PerExampleMethod
-from promptfed.blackbox.soft.prompt_generator import Generator, flat, shaped
+from promptfed.blackbox.soft.prompt_generator import PromptGenerator, flat, shaped
 from promptfed.blackbox.soft.spsa_steps import DescentConfig, descent
 from promptfed.examples.base import Item
 from promptfed.method import METHODS, MethodConfig, Shape, shapes
@@ -74,7 +74,7 @@ class ZooPFL(PerExampleMethod):
         super().__init__(config, setup)
         self.edit = edit_for(config, self.oracle, setup.seed)
         self.view = LocalView(self.oracle.backend, images="pixel prompts" in self.oracle.abilities)
-        self.decoder = Generator(config.latent + config.embedding, config.hidden, self.edit.size)
+        self.decoder = PromptGenerator(config.latent + config.embedding, config.hidden, self.edit.size)
         draw = torch_stream(setup.seed, "zoopfl", "encoder")
         rows = torch.linalg.qr(torch.randn(self.view.size, config.latent, generator=draw)).Q.T
         self.raw_encoder = rows.contiguous()
@@ -106,7 +106,7 @@ class ZooPFL(PerExampleMethod):
         return 2 * self.config.probes * self.batch_of(data)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         shared, config = broadcast.shared, self.config
         if self._is_raw(shared):
@@ -132,7 +132,7 @@ class ZooPFL(PerExampleMethod):
         kept = PromptState({**remap, "embedding": last["embedding"]})
         return PromptState({name: sent[name] for name in self.uploads(data.client, broadcast.shared)}), kept
 
-    def _losses(self, desk: Desk, scores: Tensor, labels: Tensor, personal: PromptState) -> list[float]:
+    def _losses(self, desk: ClientOracle, scores: Tensor, labels: Tensor, personal: PromptState) -> list[float]:
         """Mean loss of each of ``scores`` ``(prompts, rows, classes)`` after the re-mapping."""
         mapped = [self.adjusted(one, personal) for one in scores]
         losses = [self.sample_losses(one, labels).double().mean().item() for one in mapped]

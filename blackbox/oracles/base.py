@@ -13,10 +13,10 @@ from torch import Tensor
 
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.query import Answer, OracleAbility, Query, ScoreQuery
+from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, Query, ScoreQuery
 from promptfed.errors import OracleError
 from promptfed.examples.base import Item
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 DIGITS = 6
 """Decimals of a score that are kept: beyond them floating-point noise of batching begins."""
@@ -45,11 +45,11 @@ class Backend(ABC):
     abilities: frozenset[OracleAbility]
     soft: SoftSpace | None = None
     pixel_shape: tuple[int, int, int] | None = None
-    form: Form
+    form: PromptTemplate
     paid: ClassVar[bool] = False
 
     @abstractmethod
-    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
         """(position in ``queries``, answer) as each becomes known, in any order; what was yielded is kept even if the
         rest fails. Every request is reserved with ``budget`` before it is made and settled after.
 
@@ -102,11 +102,11 @@ class LocalBackend(Backend):
         """Tokens of the query, about: batches are made of queries of like length."""
         return 0
 
-    def other(self, query: Query) -> Answer:
+    def other(self, query: Query) -> OracleAnswer:
         """The answer to a query that is not a ScoreQuery."""
         raise OracleError(f"oracle '{self.name}' only scores; it cannot write or propose text")
 
-    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
         groups: dict[tuple[str, ...], list[tuple[int, ScoreQuery]]] = {}
         for position, query in enumerate(queries):
             if isinstance(query, ScoreQuery):
@@ -124,6 +124,6 @@ class LocalBackend(Backend):
                     found_scores = self.scores(filled)[: len(batch)].double().cpu()
                 for (position, _), row in zip(batch, found_scores.tolist(), strict=True):
                     if any(map(math.isnan, row)):
-                        yield position, Answer(unanswered="its scores are not numbers (NaN)")
+                        yield position, OracleAnswer(unanswered="its scores are not numbers (NaN)")
                         continue
-                    yield position, Answer(scores=tuple(round(value, DIGITS) for value in row))
+                    yield position, OracleAnswer(scores=tuple(round(value, DIGITS) for value in row))

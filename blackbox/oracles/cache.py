@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from promptfed.blackbox.oracles.database import connect, patiently
-from promptfed.blackbox.oracles.query import Answer
+from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.cache_dir import cache_folder
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ class AnswerCache:
 
     def __init__(self, file: Path | None, recent: int = RECENT) -> None:
         self.file, self.recent = file, recent
-        self._memory: OrderedDict[str, Answer] = OrderedDict()
+        self._memory: OrderedDict[str, OracleAnswer] = OrderedDict()
         self._lock = threading.Lock()
         self._warned = False
         self._database = self._opened()
 
-    def get(self, keys: Iterable[str]) -> dict[str, Answer]:
+    def get(self, keys: Iterable[str]) -> dict[str, OracleAnswer]:
         """The answers that are known to some of ``keys``."""
         wanted = list(dict.fromkeys(keys))
         with self._lock:
@@ -53,7 +53,7 @@ class AnswerCache:
             self._remember(found)
             return {key: found[key] for key in wanted if key in found}
 
-    def put(self, answers: Mapping[str, Answer]) -> None:
+    def put(self, answers: Mapping[str, OracleAnswer]) -> None:
         """Keep ``answers``; a key that is there already keeps what it has."""
         if not answers:
             return
@@ -82,7 +82,7 @@ class AnswerCache:
 
     # ------------------------------------------------------------------------------------------------ the file
 
-    def _read(self, keys: Sequence[str]) -> dict[str, Answer]:
+    def _read(self, keys: Sequence[str]) -> dict[str, OracleAnswer]:
         marks = ",".join("?" * len(keys))
         try:
             rows = self._database.execute(
@@ -99,7 +99,7 @@ class AnswerCache:
             try:
                 if _checksum(key, text) != checksum:
                     raise ValueError("another checksum")
-                found[key] = Answer.from_json(text)
+                found[key] = OracleAnswer.from_json(text)
             except (ValueError, TypeError, KeyError):
                 bad.append((key,))
         if bad:
@@ -118,7 +118,7 @@ class AnswerCache:
                 self._database.execute("ROLLBACK")
             raise
 
-    def _remember(self, answers: Mapping[str, Answer]) -> None:
+    def _remember(self, answers: Mapping[str, OracleAnswer]) -> None:
         for key, answer in answers.items():
             self._memory[key] = answer
             self._memory.move_to_end(key)
@@ -178,7 +178,7 @@ class AnswerCache:
         self._warned = True
 
 
-def _row(key: str, answer: Answer) -> tuple[str, str, str]:
+def _row(key: str, answer: OracleAnswer) -> tuple[str, str, str]:
     text = answer.to_json()
     return key, text, _checksum(key, text)
 

@@ -15,9 +15,9 @@ from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.exact_match import is_right
 from promptfed.blackbox.oracles.ledger import Account, OracleLedger
 from promptfed.blackbox.oracles.query import (
-    Answer,
     Candidate,
     OracleAbility,
+    OracleAnswer,
     ProposalQuery,
     Query,
     ScoreQuery,
@@ -27,7 +27,7 @@ from promptfed.blackbox.oracles.query import (
 from promptfed.blackbox.oracles.tally import Tally
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item, QuestionItem
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.usage import Usage
 
 
@@ -66,7 +66,7 @@ class Oracle:
         return self.backend.fingerprint
 
     @property
-    def form(self) -> Form:
+    def form(self) -> PromptTemplate:
         return self.backend.form
 
     @property
@@ -134,7 +134,7 @@ class Oracle:
         [answer] = self.ask([ProposalQuery(before, after, count)])
         return list(answer.tokens)
 
-    def ask(self, queries: Sequence[Query]) -> list[Answer]:
+    def ask(self, queries: Sequence[Query]) -> list[OracleAnswer]:
         """The answers in order. Raises BudgetExhausted or OracleError, also when too many say nothing of use; what came
         back until then is kept."""
         self.backend.prepare(queries, self.cache, self.budget)
@@ -147,11 +147,11 @@ class Oracle:
             self._ask(missing, known)
         return [known[key] for key in keys]
 
-    def _ask(self, missing: dict[str, Query], known: dict[str, Answer]) -> None:
+    def _ask(self, missing: dict[str, Query], known: dict[str, OracleAnswer]) -> None:
         """Put the answers to ``missing`` into ``known`` and the cache, those at once that were paid for."""
-        names, fresh = list(missing), dict[str, Answer]()
+        names, fresh = list(missing), dict[str, OracleAnswer]()
 
-        def keep(position: int, answer: Answer) -> None:
+        def keep(position: int, answer: OracleAnswer) -> None:
             known[names[position]] = answer
             self._note(Usage(oracle_unanswered=int(answer.says_nothing)))
             if not answer.says_nothing:
@@ -175,7 +175,7 @@ class Oracle:
             answers.close()  # requests under way are over before anybody looks at what they cost
             self._keep(fresh)
 
-    def _keep(self, fresh: dict[str, Answer]) -> None:
+    def _keep(self, fresh: dict[str, OracleAnswer]) -> None:
         self.cache.put(fresh)
         floored = sum(answer.floored for answer in fresh.values())
         if floored:

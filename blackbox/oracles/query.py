@@ -99,7 +99,7 @@ Query = ScoreQuery | TextQuery | ProposalQuery
 
 
 @dataclass(frozen=True)
-class Answer:
+class OracleAnswer:
     """``scores``: one a class, higher fits better (log-probabilities where the black box has them); or ``text``; or
     ``tokens``, best first. ``floored``: classes whose score was not among what came back and was set to a floor.
     ``unanswered``: why it says nothing that can be used, empty for an answer; ``left_out``: the black box will not
@@ -124,7 +124,7 @@ class Answer:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Answer:
+    def from_json(cls, text: str) -> OracleAnswer:
         found = parse_json(text, any_strings=True)
         return cls(**{**found, "scores": tuple(found["scores"]), "tokens": tuple(found["tokens"])})
 

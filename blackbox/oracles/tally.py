@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from promptfed.blackbox.oracles.query import Answer, ProposalQuery, Query, ScoreQuery, TextQuery
+from promptfed.blackbox.oracles.query import OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.errors import OracleError
 from promptfed.examples.base import TextItem
 from promptfed.printable import LONGEST, printable
@@ -36,13 +36,13 @@ class Tally:
         """Identity of an example -> (what it is, why)."""
         self._examples: set[str] = set()
         self._reasons: Counter[str] = Counter()
-        self._known: dict[str, Answer] = {}
+        self._known: dict[str, OracleAnswer] = {}
 
-    def known(self, keys: Iterable[str]) -> dict[str, Answer]:
+    def known(self, keys: Iterable[str]) -> dict[str, OracleAnswer]:
         """The answers that say nothing among those to ``keys``."""
         return {key: self._known[key] for key in keys if key in self._known}
 
-    def add(self, key: str, query: Query, answer: Answer) -> None:
+    def add(self, key: str, query: Query, answer: OracleAnswer) -> None:
         """Count ``answer`` to ``query``.
 
         Raises OracleError when too many answers say nothing, or too many examples are refused.

@@ -15,7 +15,7 @@ from promptfed.seeding import torch_stream
 Weights = Mapping[str, Tensor]
 
 
-class Generator:
+class PromptGenerator:
     """``out = (W2 tanh(W1 x / sqrt(inputs) + b1) + b2) / sqrt(hidden)``: ``(rows, inputs)`` -> ``(rows, outputs)``.
 
     The roots stand in the formula and not in the weights: then a change by the same amount means about as much in

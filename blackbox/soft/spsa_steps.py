@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from promptfed.blackbox.base import Desk
+from promptfed.blackbox.base import ClientOracle
 from promptfed.blackbox.search.base import Vector
 from promptfed.blackbox.search.spsa import Spsa
 from promptfed.blackbox.soft.input_edit import EditConfig
@@ -21,7 +21,7 @@ class DescentConfig(EditConfig):
     clip: float = Field(5.0, gt=0, description="bound on the norm of an estimated gradient")
 
 
-def descent(config: DescentConfig, start: Vector, desk: Desk, rounds: int) -> Spsa:
+def descent(config: DescentConfig, start: Vector, desk: ClientOracle, rounds: int) -> Spsa:
     """SPSA-GC from ``start`` ``(d,)`` in the round of ``desk``, of ``rounds``, without momentum yet.
 
     The step number k counts what the client would have made in earlier rounds with the same allowance, so that the

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, Desk
+from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.base import Tokens
 from promptfed.blackbox.tokens.vocabulary import Vocabulary, VocabularyConfig
@@ -52,14 +52,16 @@ class TokenPromptMethod(BlackBoxMethod):
     def prompt(self, tokens: Sequence[int]) -> Candidate:
         return Candidate(self.vocabulary.text(tokens))
 
-    def losses(self, desk: Desk, prompts: Sequence[Tokens], rows: Tensor, split: Split | None = None) -> np.ndarray:
+    def losses(
+        self, desk: ClientOracle, prompts: Sequence[Tokens], rows: Tensor, split: Split | None = None
+    ) -> np.ndarray:
         """Mean loss ``(prompts,)`` of each; prompts that come more than once are asked and paid for once."""
         distinct = list(dict.fromkeys(prompts))
         found = dict(zip(distinct, desk.losses([self.prompt(p) for p in distinct], rows, split=split), strict=True))
         return np.array([found[p] for p in prompts])
 
 
-def validation_rows(desk: Desk, most: int) -> tuple[Split, Tensor]:
+def validation_rows(desk: ClientOracle, most: int) -> tuple[Split, Tensor]:
     """At most ``most`` validation examples of the client, drawn without repetition; of its training examples if it
     has no others. They are what prompts are chosen by that were made on training examples."""
     split = desk.data.val if len(desk.data.val) else desk.data.train

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from promptfed.blackbox.base import Desk
+from promptfed.blackbox.base import ClientOracle
 from promptfed.blackbox.search.base import Tokens
 from promptfed.blackbox.search.local_search import LocalSearch, Propose
 from promptfed.blackbox.tokens.base import validation_rows
@@ -17,7 +17,7 @@ Losses = Callable[[Sequence[Tokens], Tensor, Split | None], np.ndarray]
 """Losses ``(prompts,)`` of token lists on rows of a split, paid for at the desk (None: the training split)."""
 
 
-def climb(start: Tokens, propose: Propose, losses: Losses, desk: Desk, spare: int, neighbours: int) -> Tokens:
+def climb(start: Tokens, propose: Propose, losses: Losses, desk: ClientOracle, spare: int, neighbours: int) -> Tokens:
     """The token list where a local search from ``start`` ends when only ``spare`` queries are left, or at an optimum.
 
     ``neighbours`` lists are scored at a time, all on one batch of training examples. ``propose`` may spend queries
@@ -45,7 +45,7 @@ def reserve(queries: int, data: ClientData, prompts: int, most: int) -> int:
     return prompts * min(most, available, queries // (4 * prompts))
 
 
-def no_worse(prompts: Sequence[Tokens], losses: Losses, desk: Desk, queries: int) -> list[bool]:
+def no_worse(prompts: Sequence[Tokens], losses: Losses, desk: ClientOracle, queries: int) -> list[bool]:
     """For every prompt after the first, whether it does as well as the first on the client's validation examples, as
     many as ``queries`` reach for; nobody is turned away if they reach for none."""
     examples = queries // len(prompts)

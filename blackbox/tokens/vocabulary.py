@@ -21,7 +21,7 @@ from torch import Tensor
 from promptfed.blackbox.search.base import Tokens
 from promptfed.errors import ConfigError, FormatError
 from promptfed.printable import printable
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.text import filled_lines
 
 BUNDLED = Path(__file__).parent / "words.txt"
@@ -51,7 +51,7 @@ class Vocabulary:
     tokens: tuple[str, ...]
 
     @classmethod
-    def agreed(cls, options: VocabularyConfig, classes: Sequence[str], form: Form) -> Vocabulary:
+    def agreed(cls, options: VocabularyConfig, classes: Sequence[str], form: PromptTemplate) -> Vocabulary:
         """What everybody makes of the configuration alone: the blank, each class's label word in the classes' order,
         then the list. Raises ConfigError if the list is too short, missing, or no list of tokens."""
         words = [form.word(name).lower() for name in classes]

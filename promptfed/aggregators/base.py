@@ -63,7 +63,7 @@ class Aggregator(ABC):
         """
 
 
-class Wrapped(Aggregator):
+class AggregatorWrapper(Aggregator):
     """Does all as ``inner`` does; a method's own rule is a subclass that changes a part of it."""
 
     def __init__(self, inner: Aggregator) -> None:

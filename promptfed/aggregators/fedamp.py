@@ -27,7 +27,7 @@ from promptfed.types import Update
 CLIENT = "client/"
 
 
-class FedAMPConfig(AggregatorConfig):
+class AttentiveMeanConfig(AggregatorConfig):
     """Options of FedAMP's mixtures."""
 
     similarity: Literal["distance", "cosine"] = Field("distance", description="the paper's, or HeurFedAMP's")
@@ -66,7 +66,7 @@ def cosine_mixture(rows: Tensor, own: int, sigma: float, self_weight: float) -> 
 
 
 @AGGREGATORS.register("fedamp")
-class FedAMP(Aggregator):
+class AttentiveMean(Aggregator):
     """Every client is sent a mixture of all clients' last prompts, more of those that resemble its own.
 
     Samples play no part in the mixtures. Server memory: ``client/K/NAME``, the last prompt of every client that ever
@@ -75,8 +75,8 @@ class FedAMP(Aggregator):
     Different from the paper: ``a_k / s`` is ``alpha / n`` and ``s`` is ``sigma`` times the mean squared distance.
     """
 
-    Config = FedAMPConfig
-    config: FedAMPConfig
+    Config = AttentiveMeanConfig
+    config: AttentiveMeanConfig
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState

@@ -20,7 +20,7 @@ class InterpolatedConfig(AggregatorConfig):
 
 
 @AGGREGATORS.register("interpolated")
-class Interpolated(Aggregator):
+class DampedMean(Aggregator):
     """``theta <- (1 - beta) theta + beta sum_i (n_i / n) theta_i``: only part of the way to the mean by samples."""
 
     Config = InterpolatedConfig

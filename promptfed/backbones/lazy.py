@@ -17,11 +17,11 @@ from promptfed.backbones.base import Backbone, CallCount
 from promptfed.cache_dir import cache_folder
 
 B = TypeVar("B", bound=Backbone)
-UNFIT = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+CACHE_MISS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 """What is raised where a folder does not hold what is looked for."""
 
 
-class WholeOnDemand(Backbone, Generic[B]):
+class LazyBackbone(Backbone, Generic[B]):
     """To be put before the kind of backbone that it stands for. Subclasses set ``_folder``, where the text side is
     remembered, and ``_load``, which loads all of it."""
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from promptfed.backbones import load_backbone
 from promptfed.backbones.base import Backbone, CallCount, PromptedImages, freeze, hash_tensors
 from promptfed.backbones.device import pick_device, pick_dtype
-from promptfed.backbones.lazy import UNFIT, WholeOnDemand, check_same_bits, folder_for
+from promptfed.backbones.lazy import CACHE_MISS, LazyBackbone, check_same_bits, folder_for
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
 from promptfed.backbones.openclip_weights import weights_path
 from promptfed.backbones.tokenization import Sentences
@@ -45,7 +45,7 @@ META = "meta"
 PROBES = ("a photo of a cat", "an icon of a pin cushion, and more words.")
 
 
-def load_remembered(name: str, *, device: str = "cpu", precision: str = "float32") -> Backbone:
+def load_text_tower(name: str, *, device: str = "cpu", precision: str = "float32") -> Backbone:
     """``load_backbone``, without the image tower if the text tower is remembered and until an image is looked at."""
 
     def whole() -> Backbone:
@@ -60,7 +60,7 @@ def load_remembered(name: str, *, device: str = "cpu", precision: str = "float32
         return whole()
     try:
         return RememberedBackbone(folder, whole, device, precision)
-    except UNFIT as error:
+    except CACHE_MISS as error:
         LOG.debug("nothing remembered in %s: %s", folder, error)
     backbone = whole()
     if isinstance(backbone, OpenClipBackbone):
@@ -68,10 +68,10 @@ def load_remembered(name: str, *, device: str = "cpu", precision: str = "float32
     return backbone
 
 
-class RememberedBackbone(WholeOnDemand[OpenClipBackbone], OpenClipBackbone):
+class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
     """The text side of an open_clip backbone from ``folder``; ``whole`` loads all of it when an image is looked at.
 
-    Raises one of ``UNFIT`` if the folder does not hold such a thing.
+    Raises one of ``CACHE_MISS`` if the folder does not hold such a thing.
     """
 
     kind = OpenClipBackbone
@@ -236,7 +236,7 @@ def _remember(
         write_bytes(folder / TOKENS, json.dumps(tokens).encode())
         write_bytes(folder / ABOUT, json.dumps(about).encode())
         check_same_bits(RememberedBackbone(folder, whole, device, precision), backbone, PROBES)
-    except UNFIT as error:
+    except CACHE_MISS as error:
         LOG.debug("backbone '%s' is not remembered: %s", backbone.name, error)
         for file in (ABOUT, TOKENS, TOWER):
             (folder / file).unlink(missing_ok=True)

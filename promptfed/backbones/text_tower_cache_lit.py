@@ -16,7 +16,7 @@ from torch import nn
 
 from promptfed.backbones.base import Backbone, CallCount, freeze, hash_tensors
 from promptfed.backbones.device import pick_device, pick_dtype
-from promptfed.backbones.lazy import UNFIT, WholeOnDemand, check_same_bits, folder_for
+from promptfed.backbones.lazy import CACHE_MISS, LazyBackbone, check_same_bits, folder_for
 from promptfed.backbones.lit import PACKAGES, LitBackbone
 from promptfed.backbones.minilm import load_minilm, word_ids
 from promptfed.backbones.tokenization import Sentences
@@ -31,10 +31,10 @@ MEAN, ABOUT = "mean.safetensors", "about.json"
 PROBES = ("a photo of a cat", "a lawn mower, and more words.")
 
 
-class RememberedLit(WholeOnDemand[LitBackbone], LitBackbone):
+class RememberedLit(LazyBackbone[LitBackbone], LitBackbone):
     """MiniLM with the mean that ``lit`` takes off; ``whole`` loads all of it when an image is looked at.
 
-    Raises one of ``UNFIT``, or BackboneError, if ``folder`` does not hold what is needed.
+    Raises one of ``CACHE_MISS``, or BackboneError, if ``folder`` does not hold what is needed.
     """
 
     kind = LitBackbone
@@ -69,13 +69,13 @@ def load_remembered_lit(whole: Callable[[], Backbone], device: str, precision: s
         return whole()
     try:
         return RememberedLit(folder, whole, device, precision)
-    except UNFIT as error:
+    except CACHE_MISS as error:
         LOG.debug("nothing remembered in %s: %s", folder, error)
     backbone = whole()
     try:
         if isinstance(backbone, LitBackbone):
             remember(folder, backbone, whole, device, precision)
-    except UNFIT as error:
+    except CACHE_MISS as error:
         LOG.debug("backbone 'lit' is not remembered: %s", error)
     return backbone
 

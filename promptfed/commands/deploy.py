@@ -57,7 +57,7 @@ def eval_(
     """
     import json as as_json
 
-    from promptfed.cross_dataset import score
+    from promptfed.cross_dataset import evaluate_on
     from promptfed.export.finished import FinishedRun
     from promptfed.report.consoles import output
     from promptfed.report.live import live_progress
@@ -67,7 +67,7 @@ def eval_(
     finished = FinishedRun.load(folder)
     changed = options.given({"data_root": data_root, "partition": partition})
     with live_progress(not json) as progress:
-        rows = score(finished, data or (), changed, progress)
+        rows = evaluate_on(finished, data or (), changed, progress)
     if json:
         typer.echo(as_json.dumps(rows, indent=2))
         return

@@ -91,7 +91,7 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
     White-box methods are counted on ``task`` if it has a backbone, black-box methods if it has an oracle, others on the
     usual task of theirs.
     """
-    from promptfed.communication import first_round, sizes_only
+    from promptfed.communication import round_bytes, sizes_only
     from promptfed.config import RunConfig, build_config
     from promptfed.errors import PromptFedError
     from promptfed.experiment import Experiment, resolve
@@ -113,7 +113,7 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
         plain = build("zero_shot")
         for name in names:
             try:
-                sent = first_round(build(name, plain))
+                sent = round_bytes(build(name, plain))
                 found[name] = {"bytes_down": sent.down, "bytes_up": sent.up}
             except PromptFedError as error:
                 found[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from promptfed.deployment.fields import LONGEST_SECONDS
-from promptfed.deployment.messages import Problem, Words
+from promptfed.deployment.messages import ErrorReply, Message
 from promptfed.errors import ConfigError, DeploymentError, FormatError
 from promptfed.printable import is_printable, printable
 from promptfed.prompt_state import PromptState
@@ -31,7 +31,7 @@ except ImportError as error:
         f"engine 'flower' needs Flower, which is not installed here ({error}): pip install 'promptfed[flower]'"
     ) from error
 
-W = TypeVar("W", bound=Words)
+W = TypeVar("W", bound=Message)
 ARRAYS, ABOUT, JSON = "arrays", "about", "json"
 STORED_AS = "numpy.ndarray"
 DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8")
@@ -46,7 +46,7 @@ LONGEST_HEADER = 10_000
 
 
 @dataclass(frozen=True)
-class Parcel(Generic[W]):
+class Envelope(Generic[W]):
     """A message with the prompts that came with it. ``started``: seconds until its sender was ready to work."""
 
     words: W
@@ -60,7 +60,7 @@ class Parcel(Generic[W]):
         return self.parts[name]
 
 
-def pack(words: Words, started: float | None = None, **parts: PromptState) -> RecordDict:
+def pack(words: Message, started: float | None = None, **parts: PromptState) -> RecordDict:
     """``words`` and prompts, ready to be sent."""
     about = {
         "kind": type(words).__name__,
@@ -72,19 +72,19 @@ def pack(words: Words, started: float | None = None, **parts: PromptState) -> Re
     return RecordDict({ARRAYS: ArrayRecord(arrays), ABOUT: ConfigRecord({JSON: json.dumps(about)})})
 
 
-def unpack(content: RecordDict, kind: type[W]) -> Parcel[W]:
+def unpack(content: RecordDict, kind: type[W]) -> Envelope[W]:
     """What ``pack`` made. Raises DeploymentError if it is a Problem (with its words), or not a ``kind`` message."""
     about, arrays = _records(content)
     given = about.get("kind")
-    if given == Problem.__name__:
-        raise DeploymentError(_words(Problem, about).why)
+    if given == ErrorReply.__name__:
+        raise DeploymentError(_words(ErrorReply, about).why)
     if given != kind.__name__:
         raise DeploymentError(f"a message is a {_brief(given)}, not the {kind.__name__} that was waited for")
     started = about.get("started")
     is_number = isinstance(started, int | float) and not isinstance(started, bool)
     if started is not None and not (is_number and 0 <= started <= LONGEST_SECONDS):
         raise DeploymentError(f"a {kind.__name__} message says it began after {_brief(started)} seconds")
-    return Parcel(_words(kind, about), _parts(about, arrays), None if started is None else float(started))
+    return Envelope(_words(kind, about), _parts(about, arrays), None if started is None else float(started))
 
 
 def kind_of(content: RecordDict) -> str:

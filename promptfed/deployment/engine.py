@@ -10,11 +10,11 @@ import torch
 
 from promptfed.deployment import codec
 from promptfed.deployment.messages import Agreement, Train, TrainAnswer
-from promptfed.deployment.site_pool import Answer, Sites
+from promptfed.deployment.site_pool import SitePool, SiteReply
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import DeploymentError
 from promptfed.prompt_state import PromptState
-from promptfed.runs.personal_store import TICKET
+from promptfed.runs.personal_store import PERSONAL_VERSION
 from promptfed.types import NO_PROMPT, Job, Reply, Update, failed
 from promptfed.usage import Usage
 
@@ -33,7 +33,7 @@ class FlowerEngine(Engine):
 
     def __init__(
         self,
-        sites: Sites,
+        sites: SitePool,
         agreement: Agreement,
         *,
         min_sites: int = 1,
@@ -85,10 +85,10 @@ class FlowerEngine(Engine):
 
 def start_of(personal: PromptState) -> int:
     """The round that a ticket names; 0, the initial prompt, for all else."""
-    return int(personal[TICKET]) if TICKET in personal else 0
+    return int(personal[PERSONAL_VERSION]) if PERSONAL_VERSION in personal else 0
 
 
-def reply_of(job: Job, answer: Answer) -> Reply:
+def reply_of(job: Job, answer: SiteReply) -> Reply:
     """The reply that an answer means; whatever is wrong with it costs this client's update and no more."""
     crossed: dict[str, Any] = {"bytes_up": answer.bytes_up, "bytes_down": answer.bytes_down}
     if answer.content is None:
@@ -106,7 +106,7 @@ def reply_of(job: Job, answer: Answer) -> Reply:
         client=job.client,
         round=job.broadcast.round,
         update=Update(job.client, shared, words.samples, _number(words.loss), _number(words.accuracy)),
-        personal=PromptState({TICKET: torch.tensor(words.kept)}) if words.kept else NO_PROMPT,
+        personal=PromptState({PERSONAL_VERSION: torch.tensor(words.kept)}) if words.kept else NO_PROMPT,
         seconds=words.seconds,
         usage=Usage(**words.usage.model_dump()),
         failure=words.failure,

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from promptfed.deployment import codec
 from promptfed.deployment.engine import start_of
-from promptfed.deployment.messages import Agreement, Evaluate, EvaluateAnswer, Finish, FinishAnswer, Right
-from promptfed.deployment.site_pool import Sites
+from promptfed.deployment.messages import Agreement, CorrectCount, Evaluate, EvaluateAnswer, Finish, FinishAnswer
+from promptfed.deployment.site_pool import SitePool
 from promptfed.errors import DeploymentError
 from promptfed.evaluation import Evaluation
 from promptfed.federation import Federation
@@ -33,7 +33,7 @@ class SiteEvaluator:
 
     def __init__(
         self,
-        sites: Sites,
+        sites: SitePool,
         agreement: Agreement,
         seconds: float | None = None,
         *,
@@ -136,7 +136,7 @@ class SiteEvaluator:
             "start": start_of(state.personal[client]),
         }
 
-    def _joint(self, found: Sequence[Right | None]) -> Score | None:
+    def _joint(self, found: Sequence[CorrectCount | None]) -> Score | None:
         """One score out of several prompts'; None if nobody has test images for it."""
         known = [one for one in found if one is not None]
         if not known:

@@ -1,6 +1,6 @@
 """What the server and the sites say to each other, prompts apart (promptfed.deployment.codec adds those).
 
-Every question has one answer; a site that cannot give it answers with a ``Problem``. All of it is plain data that is
+Every question has one answer; a site that cannot give it answers with a ``ErrorReply``. All of it is plain data that is
 checked when it arrives: neither side believes the other.
 """
 
@@ -39,7 +39,7 @@ RunKey = Hex32
 """Names a run for good, whatever process serves it; safe as the name of a folder."""
 
 
-class Words(BaseModel):
+class Message(BaseModel):
     """Base of all messages: frozen, strict, and unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -74,14 +74,14 @@ def wrong_in(error: ValidationError) -> str:
     return "; ".join(said)
 
 
-class Site(Words):
+class SiteInfo(Message):
     """A site as the others know it: a name and the domain of its data."""
 
     name: Name
     domain: Domain = ""
 
 
-class Agreement(Words):
+class Agreement(Message):
     """What all parties agreed on before round 1; it travels with every question, so that a site needs no memory.
 
     ``sites`` are the clients in the order of their numbers. ``simulated``: every node deals out the same task from
@@ -95,7 +95,7 @@ class Agreement(Words):
     base_classes: ClassNames
     new_classes: ClassNames = ()
     templates: Annotated[tuple[Text, ...], Field(max_length=1_000)]
-    sites: Annotated[tuple[Site, ...], Field(max_length=MOST_SITES)]
+    sites: Annotated[tuple[SiteInfo, ...], Field(max_length=MOST_SITES)]
     fingerprint: Name
     merged: bool = False
 
@@ -114,7 +114,7 @@ class Agreement(Words):
 # ------------------------------------------------------------------------------------------------- questions
 
 
-class Hello(Words):
+class Hello(Message):
     """Who are you, and do you fit? ``classes``: the agreed names, None if the sites' own are to be joined; ``merged``
     as in Agreement."""
 
@@ -127,14 +127,14 @@ class Hello(Words):
     merged: bool = False
 
 
-class Prepare(Words):
+class Prepare(Message):
     """Encode the images, once, before the first round."""
 
     agreement: Agreement
     client: Number
 
 
-class Work(Words):
+class Work(Message):
     """What the questions about a prompt have in common: ``start`` is the round whose personal prompt counts, 0 the
     initial one. The shared prompt comes with it."""
 
@@ -163,24 +163,24 @@ class Finish(Work):
 # --------------------------------------------------------------------------------------------------- answers
 
 
-class Problem(Words):
+class ErrorReply(Message):
     """In one line, why a site did not do what it was asked."""
 
     why: Text
 
 
-def problem(why: str) -> Problem:
+def problem(why: str) -> ErrorReply:
     """A Problem whose reason is one printable line, however long it was."""
-    return Problem(why=printable(" ".join(why.split()), LONGEST_TEXT))
+    return ErrorReply(why=printable(" ".join(why.split()), LONGEST_TEXT))
 
 
-class HelloAnswer(Words):
+class HelloAnswer(Message):
     """``classes`` and the numbers of examples of each, by use; the examples stay where they are.
 
     ``key`` is the site's own secret for this run: whoever shows it again is the same site.
     """
 
-    site: Site
+    site: SiteInfo
     client: Number | None
     classes: Annotated[ClassNames, Field(min_length=1)]
     train: Counts
@@ -206,14 +206,14 @@ class HelloAnswer(Words):
         return sum(self.train) + sum(self.val) + sum(self.test)
 
 
-class PrepareAnswer(Words):
+class PrepareAnswer(Message):
     """How many images really went through the tower, and how long all took."""
 
     images: Calls
     seconds: Seconds
 
 
-class UsageWords(Words):
+class UsageWords(Message):
     """A promptfed.usage.Usage."""
 
     image_encoder_calls: Calls = 0
@@ -228,7 +228,7 @@ class UsageWords(Words):
     usd: Dollars = 0.0
 
 
-class TrainAnswer(Words):
+class TrainAnswer(Message):
     """``kept`` is the round under which the site keeps its personal prompt, 0 if it has none; ``failure`` as in
     promptfed.types.Reply: only with one are ``loss`` and ``accuracy`` unknown."""
 
@@ -249,7 +249,7 @@ class TrainAnswer(Words):
         return self
 
 
-class Right(Words):
+class CorrectCount(Message):
     """So many of so many examples were classified right, and the accuracy as promptfed.evaluation computes it."""
 
     right: Count
@@ -265,16 +265,16 @@ class Right(Words):
         return self
 
 
-class EvaluateAnswer(Words):
+class EvaluateAnswer(Message):
     """``local``: on the site's own classes, None where it has one only; ``local_all``: the same images among all base
     classes. ``base``, ``new``, ``domains``: only if the whole was asked for."""
 
     client: Number
-    local: Right | None
-    local_all: Right | None = None
-    base: Right | None = None
-    new: Right | None = None
-    domains: Annotated[dict[Name, Right], Field(max_length=MOST_SITES)] = Field(default_factory=dict)
+    local: CorrectCount | None
+    local_all: CorrectCount | None = None
+    base: CorrectCount | None = None
+    new: CorrectCount | None = None
+    domains: Annotated[dict[Name, CorrectCount], Field(max_length=MOST_SITES)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_of_the_same_images(self) -> Self:
@@ -283,7 +283,7 @@ class EvaluateAnswer(Words):
         return self
 
 
-class FinishAnswer(Words):
+class FinishAnswer(Message):
     """Where, on its own disk, the site has put the prompt that it deploys."""
 
     client: Number

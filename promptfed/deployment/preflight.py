@@ -26,7 +26,7 @@ SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """One thing that was looked at, and what was found, in one line."""
 
     what: str
@@ -53,12 +53,12 @@ def checks(
     root_certificates: Path | None = None,
     insecure: bool = False,
     classes: Sequence[str] = (),
-) -> Iterator[Checked]:
+) -> Iterator[CheckResult]:
     """Each check as soon as it is made; nothing is changed but that the state directory is made."""
     try:
         options = SiteOptions.of(node_config)
     except PromptFedError as error:
-        yield Checked("node-config", False, str(error))
+        yield CheckResult("node-config", False, str(error))
         return
     own = {"backbone": options.backbone or config.backbone, "device": options.device or config.device}
     config = config.model_copy(update=own)
@@ -99,11 +99,11 @@ def reach(address: str, root_certificates: Path | None, insecure: bool) -> str:
 # -------------------------------------------------------------------------------------------------- pieces
 
 
-def _checked(what: str, check: Callable[[], str]) -> Checked:
+def _checked(what: str, check: Callable[[], str]) -> CheckResult:
     try:
-        return Checked(what, True, check())
+        return CheckResult(what, True, check())
     except PromptFedError as error:
-        return Checked(what, False, " ".join(str(error).split()))
+        return CheckResult(what, False, " ".join(str(error).split()))
 
 
 def _data(options: SiteOptions, config: RunConfig, classes: Sequence[str]) -> str:

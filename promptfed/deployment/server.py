@@ -11,15 +11,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.text_tower_cache import load_remembered
+from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import RunConfig, build_config, read_yaml, validate
 from promptfed.deployment import codec  # first: it says how to install what the next need
 from promptfed.deployment.class_names import joined_classes, lonely_classes, split_names
 from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.evaluator import SiteEvaluator, places
 from promptfed.deployment.known_sites import Known
-from promptfed.deployment.messages import Agreement, Hello, HelloAnswer, Prepare, PrepareAnswer, Site
-from promptfed.deployment.site_pool import Sites
+from promptfed.deployment.messages import Agreement, Hello, HelloAnswer, Prepare, PrepareAnswer, SiteInfo
+from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
@@ -107,7 +107,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
     config = checked(config)
     folder = _folder(options.run_dir, config)
     with folder.lock(), folder.attach_log(), torch_threads(config.threads):
-        features = FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
+        features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
         known = Known.load(folder)
         known.forget(split_names(options.forget_sites))
         known.save(folder)
@@ -121,7 +121,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
             promptfed=version("promptfed"),
             merged=options.merge_classes if agreement is None else agreement.merged,
         )
-        sites = Sites(
+        sites = SitePool(
             grid,
             hello,
             patience=options.patience_seconds,
@@ -160,7 +160,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         announced = {client: answer.total for client, answer in enumerate(answers)}
         domains = [*agreement.domains, *task.domain_tests]
         evaluator = SiteEvaluator(sites, agreement, options.site_seconds, domains=domains, examples=announced)
-        training = Training(experiment, folder, Told(), engine=engine, evaluator=evaluator)
+        training = Training(experiment, folder, PrintProgress(), engine=engine, evaluator=evaluator)
         metrics = training.execute()
         saved = load_checkpoint(folder.stage_folder(config.method, is_baseline=False))
         assert saved is not None, "a run that was executed has a checkpoint"
@@ -173,7 +173,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
     return Deployed(metrics, bundles)
 
 
-class Told(Progress):
+class PrintProgress(Progress):
     """Progress as lines of text, which Flower streams to whoever watches the run."""
 
     def client(self, name: str, reply: Reply) -> None:
@@ -233,18 +233,18 @@ def _classes(agreement: Agreement | None, options: ServerOptions) -> tuple[str, 
     return options.agreed if agreement is None else (*agreement.base_classes, *agreement.new_classes)
 
 
-def _too_few(sites: Sites, needed: int, seconds: float) -> str:
+def _too_few(sites: SitePool, needed: int, seconds: float) -> str:
     why = "; ".join(sorted(set(sites.problems.values()))) or "no other node answered"
     return f"{len(sites.connected)} sites fit after {seconds:.0f} s, and {needed} are needed (min-sites): {why}"
 
 
 def _agree(
-    hello: Hello, config: RunConfig, sites: Sites, dealt: FederatedTask | None, options: ServerOptions
+    hello: Hello, config: RunConfig, sites: SitePool, dealt: FederatedTask | None, options: ServerOptions
 ) -> Agreement:
     """From the first answers to what all keep to."""
     if dealt is not None:
         base, new, templates = dealt.base_classes, dealt.new_classes, dealt.templates
-        members = [Site.create(name=data.name, domain=data.domain) for data in dealt.clients]
+        members = [SiteInfo.create(name=data.name, domain=data.domain) for data in dealt.clients]
     else:
         names = sorted(sites.connected)
         held = {name: sites.answers[name].classes for name in names}
@@ -270,7 +270,7 @@ def _agree(
     )
 
 
-def _answers(known: Known, agreement: Agreement, sites: Sites) -> list[HelloAnswer]:
+def _answers(known: Known, agreement: Agreement, sites: SitePool) -> list[HelloAnswer]:
     """What each site said about its data: of a run that goes on, what it said at first."""
     if known.answers:
         return known.answers
@@ -292,7 +292,7 @@ def _without_data(task: FederatedTask) -> FederatedTask:
     return replace(task, clients=clients, base_test=NOTHING, new_test=NOTHING, domain_tests=tests)
 
 
-def _prepare(sites: Sites, agreement: Agreement, seconds: float) -> None:
+def _prepare(sites: SitePool, agreement: Agreement, seconds: float) -> None:
     """Every site encodes its images once, so that no round has to wait for the image tower."""
     questions = {k: codec.pack(Prepare.create(agreement=agreement, client=k)) for k in range(len(agreement.sites))}
     for client, answer in sorted(sites.ask(questions, group="prepare", seconds=seconds).items()):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.aggregators.mean import Mean
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.text_tower_cache import load_remembered
+from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import RunConfig, build_config, validate
 from promptfed.deployment import codec, messages
 from promptfed.deployment.fields import LONGEST_TEXT
@@ -120,7 +120,7 @@ class Site:
                 check_classes(data, asked.classes, merged=asked.merged)
             domain = options.domain or (options.site if config.task == "clip-domains" else "")
             key = SiteStore(options.state_dir, asked.run).key()
-            found = own_answer(messages.Site.create(name=options.site, domain=domain), data, own, key)
+            found = own_answer(messages.SiteInfo.create(name=options.site, domain=domain), data, own, key)
         if (fingerprint := self._features(config).backbone.fingerprint) != asked.fingerprint:
             raise DeploymentError(
                 f"backbone '{config.backbone}' here has fingerprint {fingerprint[:12]}, the server's "
@@ -174,7 +174,7 @@ class Site:
         started, data = self._since(began), task.clients[work.client]
         split = data.val if work.part == "val" else data.test
         local = local_all = base = new = None
-        domains: dict[str, messages.Right] = {}
+        domains: dict[str, messages.CorrectCount] = {}
         if len(split):
             local_all = _right(accuracy(method, prompt, task.base_classes, split), split)
             if has_choice(data):
@@ -231,7 +231,7 @@ class Site:
         for built in self._experiments.values():
             if (c := built.config).backbone == config.backbone and c.precision == config.precision:
                 return built.setup.features
-        return FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
+        return FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
 
     def _experiment(self, agreement: Agreement) -> Experiment:
         key = agreement.model_dump_json()
@@ -302,8 +302,8 @@ class Site:
         return time.monotonic() - began
 
 
-def _right(share: float, split: Split) -> messages.Right:
-    return messages.Right.create(right=round(share * len(split)), of=len(split), accuracy=share)
+def _right(share: float, split: Split) -> messages.CorrectCount:
+    return messages.CorrectCount.create(right=round(share * len(split)), of=len(split), accuracy=share)
 
 
 def _known(value: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.text_tower_cache import load_remembered
+from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig, build_config
 from promptfed.deployment.messages import Agreement, Train, Work
@@ -34,7 +34,7 @@ def export_site(
     store = SiteStore(state_dir, run or known[-1])
     agreement = store.agreement()
     config = resolve(build_config(agreement.config, {"backbone": backbone} if backbone else {}))
-    features = FeatureStore(load_remembered(config.backbone, device=config.device, precision=config.precision))
+    features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
     if features.backbone.fingerprint != agreement.fingerprint:
         raise DeploymentError(
             f"backbone '{config.backbone}' here is not the one of the run: say where its weights are (--backbone)"

@@ -39,7 +39,7 @@ ABSENT = "absent: not connected"
 
 
 @dataclass(frozen=True)
-class Answer:
+class SiteReply:
     """What came back: ``content``, or ``failure`` in one line. Bytes as Flower serialises them."""
 
     content: RecordDict | None
@@ -47,7 +47,7 @@ class Answer:
     bytes_down: int
     bytes_up: int
 
-    def opened(self, kind: type[W]) -> codec.Parcel[W]:
+    def opened(self, kind: type[W]) -> codec.Envelope[W]:
         """Raises DeploymentError if nothing came, a Problem, or not a ``kind`` message."""
         if self.content is None:
             raise DeploymentError(self.failure)
@@ -83,7 +83,7 @@ class Holder:
         return node == self.node or _sha256(answer.key) == self.key_sha256
 
 
-class Sites:
+class SitePool:
     """``hello`` is what a node is asked when it is first seen. ``patience``: seconds that a site which went away is
     waited for; ``poll``: seconds between looks. ``say`` shows a line to whoever watches the run. ``holders``: whose
     the names are, from an earlier process of the run; a name belongs to who gave it first. ``on_holders`` is told when
@@ -161,15 +161,15 @@ class Sites:
         group: str,
         seconds: float | None = None,
         each: float | None = None,
-        on_answer: Callable[[int, Answer], None] | None = None,
+        on_answer: Callable[[int, SiteReply], None] | None = None,
         should_stop: ShouldStop = never,
-    ) -> dict[int, Answer]:
+    ) -> dict[int, SiteReply]:
         """Client -> its answer, all of them unless a stop was asked for. ``on_answer`` hears each as it comes.
 
         After ``seconds`` whoever has not answered is late, and so is who takes longer than ``each`` from being asked.
         Bytes down count every time that the question was sent.
         """
-        found: dict[int, Answer] = {}
+        found: dict[int, SiteReply] = {}
         waiting, sent = dict.fromkeys(questions, 0), dict[str, _Sent]()
         missed: dict[int, float] = {}
         sends = dict.fromkeys(questions, 0)
@@ -178,7 +178,7 @@ class Sites:
 
         def end(client: int, content: RecordDict | None, failure: str) -> None:
             up = codec.wire_bytes(content) if content is not None else 0
-            found[client] = Answer(content, failure, bytes_down=sizes[client] * sends[client], bytes_up=up)
+            found[client] = SiteReply(content, failure, bytes_down=sizes[client] * sends[client], bytes_up=up)
             if on_answer is not None:
                 on_answer(client, found[client])
 

@@ -11,12 +11,12 @@ import torch
 from promptfed.config import RunConfig, validate
 from promptfed.deployment.class_names import agreed_names
 from promptfed.deployment.fields import LONGEST_TEXT
-from promptfed.deployment.messages import Agreement, HelloAnswer, Site
+from promptfed.deployment.messages import Agreement, HelloAnswer, SiteInfo
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import Sample
 from promptfed.printable import printable
 from promptfed.tasks import TASKS, few_shot
-from promptfed.tasks.client_datasets import Holding
+from promptfed.tasks.client_datasets import ClientAssignment
 from promptfed.tasks.clip_fewshot import FewShotConfig, as_split, client_data, templates
 from promptfed.tasks.sources import consistent, folder, load_source
 from promptfed.tasks.sources.base import Source
@@ -26,7 +26,7 @@ NOTHING = Split((), torch.empty(0, dtype=torch.int64))
 
 
 @dataclass(frozen=True, eq=False)
-class Tally(Split):
+class CountedSplit(Split):
     """A split of which only the numbers of examples are known: ``held`` of each class."""
 
     held: tuple[int, ...] = ()
@@ -128,7 +128,7 @@ def site_task(data: SiteData, agreement: Agreement, config: RunConfig) -> Federa
     test = of_base(data.pools.test)
     site = agreement.sites[own]
     held = {source.samples[i].label for i in drawn.train}
-    holding = Holding(data.name, drawn, [i for i in test if source.samples[i].label in held], site.domain)
+    holding = ClientAssignment(data.name, drawn, [i for i in test if source.samples[i].label in held], site.domain)
     base_test = as_split(source, test)
     return FederatedTask(
         name=config.task,
@@ -173,7 +173,7 @@ def remote_task(agreement: Agreement, answers: Sequence[HelloAnswer], config: Ru
     )
 
 
-def own_answer(site: Site, data: SiteData, version: str, key: str) -> HelloAnswer:
+def own_answer(site: SiteInfo, data: SiteData, version: str, key: str) -> HelloAnswer:
     """What a site with data of its own says about it."""
     pools = data.pools
     notes = (*(f"skipped unreadable image {name}" for name in data.source.skipped[:5]), *data.source.notes[:5])
@@ -197,7 +197,7 @@ def simulated_answer(client: int, task: FederatedTask, version: str, key: str) -
         tuple(int(n) for n in part.labels.bincount(minlength=count)) for part in (data.train, data.val, data.test)
     )
     return HelloAnswer.create(
-        site=Site.create(name=data.name, domain=data.domain),
+        site=SiteInfo.create(name=data.name, domain=data.domain),
         client=client,
         classes=task.base_classes,
         train=train,
@@ -215,11 +215,11 @@ def _relabelled(source: Source, agreed: Sequence[str], merged: bool) -> Source:
     return replace(source, classes=tuple(agreed), samples=samples)
 
 
-def _elsewhere(client: int, site: Site) -> ClientData:
+def _elsewhere(client: int, site: SiteInfo) -> ClientData:
     return ClientData(client, site.name, (), NOTHING, NOTHING, NOTHING, site.domain)
 
 
-def _labels(agreement: Agreement, answer: HelloAnswer, counts: Sequence[int]) -> Tally:
+def _labels(agreement: Agreement, answer: HelloAnswer, counts: Sequence[int]) -> CountedSplit:
     """Counts alone, for tables of who holds what: the images are the site's."""
     base = agreement.base_classes
     names = agreed_names(answer.classes, base, merged=agreement.merged)
@@ -227,4 +227,4 @@ def _labels(agreement: Agreement, answer: HelloAnswer, counts: Sequence[int]) ->
     for name, count in zip(answer.classes, counts, strict=True):
         if (own := names[name]) is not None:
             held[own] += count
-    return Tally((), NOTHING.labels, tuple(held.values()))
+    return CountedSplit((), NOTHING.labels, tuple(held.values()))

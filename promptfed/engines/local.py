@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, never
 from promptfed.engines.timeout import OutOfTime, interrupted_after
-from promptfed.engines.worker import Worker, guarded
+from promptfed.engines.worker import Worker, run_isolated
 from promptfed.types import Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
@@ -50,11 +50,11 @@ class LocalEngine(Engine):
         """The replies to ``jobs``, those of clients past their limit replaced by failures. Clients that are trained
         side by side have the sum of their times; if that does not do, each is tried alone."""
         if self.client_seconds is None:
-            return guarded(self.worker, jobs)
+            return run_isolated(self.worker, jobs)
         limit, began = self.client_seconds * len(jobs), time.monotonic()
         try:
             with interrupted_after(limit):
-                replies = guarded(self.worker, jobs)
+                replies = run_isolated(self.worker, jobs)
         except OutOfTime:
             replies = []
         taken = time.monotonic() - began

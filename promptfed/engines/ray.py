@@ -15,7 +15,7 @@ import torch
 from promptfed import errors
 from promptfed.engines import ray_runtime
 from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, never
-from promptfed.engines.ray_actor import Answer, ClientActor, Parcel, Refusal, Workplace, packed, unpacked
+from promptfed.engines.ray_actor import ActorJob, ActorReply, ClientActor, Refusal, Workplace, packed, unpacked
 from promptfed.errors import PromptFedError, RunError
 from promptfed.types import Job, Reply, failed
 
@@ -30,25 +30,25 @@ PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkItem:
     """Clients whose work is handed out together, and how often it was begun in vain."""
 
     jobs: tuple[Job, ...]
     begun: int = 0
 
-    def singly(self) -> list[Task]:
-        return [Task((job,), self.begun) for job in self.jobs]
+    def singly(self) -> list[WorkItem]:
+        return [WorkItem((job,), self.begun) for job in self.jobs]
 
 
 @dataclass(eq=False)
-class Seat:
+class ActorSlot:
     """An actor, what Ray will tell of it (``awaits``), and what it does: load what a stage needs, a ``task``, or,
     without either, go on with one that came too late. ``until`` is when it must be done."""
 
     actor: Any
     awaits: Any = None
     loads: str | None = None
-    task: Task | None = None
+    task: WorkItem | None = None
     until: float | None = None
     ready_for: set[str] = field(default_factory=set)
     pid: int = 0
@@ -85,7 +85,7 @@ class RayEngine(Engine):
         self.client_batch, self.client_seconds = client_batch, client_seconds
         self.threads = threads or torch.get_num_threads()
         self.share = ray_runtime.Share.of(ray_runtime.nodes(), actors, self.threads, on_gpu)
-        self.seats: list[Seat] = []
+        self.seats: list[ActorSlot] = []
         self._deaths_while_loading = 0
 
     def run_round(
@@ -99,7 +99,7 @@ class RayEngine(Engine):
         when it has run out is late. A stop waits for those at work."""
         ordered = sorted(jobs, key=lambda job: job.client)
         batches = range(0, len(ordered), self.client_batch)
-        waiting = deque(Task(tuple(ordered[start : start + self.client_batch])) for start in batches)
+        waiting = deque(WorkItem(tuple(ordered[start : start + self.client_batch])) for start in batches)
         sent: dict[int, Any] = {}  # each prompt goes to Ray once, for however many clients
         replies: list[Reply] = []
         closes, asked = None, time.monotonic()
@@ -149,7 +149,7 @@ class RayEngine(Engine):
 
     # ------------------------------------------------------------------------------------------------- seats
 
-    def _working(self) -> list[Seat]:
+    def _working(self) -> list[ActorSlot]:
         return [seat for seat in self.seats if seat.task is not None]
 
     def _fill_seats(self, needed: int) -> None:
@@ -160,15 +160,15 @@ class RayEngine(Engine):
                 num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, scheduling_strategy="SPREAD"
             )
             environment = {k: v for k, v in os.environ.items() if k.startswith("PROMPTFED_") or k == "HF_HUB_OFFLINE"}
-            self.seats.append(Seat(kind.remote(self._make, self.threads, environment)))
+            self.seats.append(ActorSlot(kind.remote(self._make, self.threads, environment)))
 
-    def _dismiss(self, seat: Seat) -> None:
+    def _dismiss(self, seat: ActorSlot) -> None:
         self._ray.kill(seat.actor, no_restart=True)
         self.seats.remove(seat)
 
     # -------------------------------------------------------------------------------------------------- work
 
-    def _hand(self, seat: Seat, waiting: deque[Task], sent: dict[int, Any]) -> bool:
+    def _hand(self, seat: ActorSlot, waiting: deque[WorkItem], sent: dict[int, Any]) -> bool:
         """Give a free actor the next task, or first what it must load for it. Returns whether work has begun."""
         jobs, now = waiting[0].jobs, time.monotonic()
         stage = jobs[0].stage
@@ -176,7 +176,7 @@ class RayEngine(Engine):
             seat.loads, seat.awaits = stage, seat.actor.prepare.remote(stage)
             return False
         seat.task = waiting.popleft()
-        parcels = [Parcel(job.client, job.broadcast.round, job.stage, packed(job.personal)) for job in jobs]
+        parcels = [ActorJob(job.client, job.broadcast.round, job.stage, packed(job.personal)) for job in jobs]
         for job in jobs:
             if id(job.broadcast.shared) not in sent:
                 sent[id(job.broadcast.shared)] = self._ray.put(packed(job.broadcast.shared))
@@ -184,7 +184,7 @@ class RayEngine(Engine):
         seat.until = None if self.client_seconds is None else now + self.client_seconds * len(jobs)
         return True
 
-    def _news(self, closes: float | None) -> list[Seat]:
+    def _news(self, closes: float | None) -> list[ActorSlot]:
         """The seats that Ray has something to tell of, after a short wait at most."""
         ends = [seat.until for seat in self.seats if seat.until is not None] + ([] if closes is None else [closes])
         wait = min([POLL_SECONDS, *(max(0.0, end - time.monotonic()) for end in ends)])
@@ -196,7 +196,7 @@ class RayEngine(Engine):
             ready, _ = self._ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
         return [awaited[ref] for ref in ready]
 
-    def _take(self, seat: Seat, waiting: deque[Task], hear: Callable[[Sequence[Reply]], None]) -> None:
+    def _take(self, seat: ActorSlot, waiting: deque[WorkItem], hear: Callable[[Sequence[Reply]], None]) -> None:
         """Hear what ``seat`` has done, or that its actor is dead."""
         task, loaded = seat.task, seat.loads
         try:
@@ -224,7 +224,7 @@ class RayEngine(Engine):
         # else it is what came too late
 
     def _bury(
-        self, seat: Seat, death: Exception, waiting: deque[Task], hear: Callable[[Sequence[Reply]], None]
+        self, seat: ActorSlot, death: Exception, waiting: deque[WorkItem], hear: Callable[[Sequence[Reply]], None]
     ) -> None:
         """An actor is dead: its task waits again, or has cost too many lives."""
         task = seat.task
@@ -243,7 +243,7 @@ class RayEngine(Engine):
         else:
             hear([failed(job, f"error: {ATTEMPTS} actors died of its work") for job in task.jobs])
 
-    def _end_overdue(self, waiting: deque[Task], hear: Callable[[Sequence[Reply]], None]) -> None:
+    def _end_overdue(self, waiting: deque[WorkItem], hear: Callable[[Sequence[Reply]], None]) -> None:
         """Kill the actors whose time is up. Clients that were trained together are tried again, each alone."""
         now = time.monotonic()
         for seat in [seat for seat in self.seats if seat.until is not None and now > seat.until]:
@@ -257,7 +257,7 @@ class RayEngine(Engine):
             LOG.warning("client %d was stopped, its limit is %g s", task.jobs[0].client, self.client_seconds)
             hear([failed(task.jobs[0], LATE, self.client_seconds or 0.0)])
 
-    def _close(self, waiting: deque[Task]) -> list[Task]:
+    def _close(self, waiting: deque[WorkItem]) -> list[WorkItem]:
         """The round is over: returns the tasks that are late. Actors at work finish, for nothing, or are replaced."""
         late = list(waiting)
         waiting.clear()
@@ -269,7 +269,7 @@ class RayEngine(Engine):
         return late
 
 
-def _reply(answer: Answer) -> Reply:
+def _reply(answer: ActorReply) -> Reply:
     reply = answer.reply
     return replace(
         reply, update=replace(reply.update, shared=unpacked(answer.shared)), personal=unpacked(answer.personal)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from promptfed.engines.worker import Worker, guarded
+from promptfed.engines.worker import Worker, run_isolated
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Job, Reply
@@ -26,7 +26,7 @@ class Workplace(Protocol):
 
 
 @dataclass(frozen=True)
-class Parcel:
+class ActorJob:
     """A job as it is sent: the client's own prompt as bytes; the shared one travels beside it."""
 
     client: int
@@ -36,7 +36,7 @@ class Parcel:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ActorReply:
     """A reply as it is sent back: ``reply`` without its prompts, and these as bytes."""
 
     reply: Reply
@@ -83,7 +83,7 @@ class ClientActor:
             return Refusal(type(error).__name__, str(error))
         return os.getpid()
 
-    def work(self, parcels: Sequence[Parcel], *shared: bytes) -> list[Answer] | Refusal:
+    def work(self, parcels: Sequence[ActorJob], *shared: bytes) -> list[ActorReply] | Refusal:
         """Do the clients' work. ``shared`` holds what each of them is sent."""
         known: dict[bytes, PromptState] = {}  # one object for all who are sent the same, as in the server's process
         jobs = []
@@ -93,7 +93,7 @@ class ClientActor:
             broadcast = Broadcast(parcel.round, known[sent])
             jobs.append(Job(parcel.client, broadcast, unpacked(parcel.personal), parcel.stage))
         try:
-            replies = guarded(self._workers[parcels[0].stage], jobs)
+            replies = run_isolated(self._workers[parcels[0].stage], jobs)
         except (BudgetExhausted, OracleError) as error:
             return Refusal(type(error).__name__, str(error))
         return [_answer(reply, len(sent)) for reply, sent in zip(replies, shared, strict=True)]
@@ -118,7 +118,7 @@ def _warm_up(threads: int) -> None:
     torch.optim.Adam([weight]).step()
 
 
-def _answer(reply: Reply, bytes_down: int) -> Answer:
+def _answer(reply: Reply, bytes_down: int) -> ActorReply:
     shared, personal = packed(reply.update.shared), packed(reply.personal)
     bare = replace(
         reply,
@@ -127,4 +127,4 @@ def _answer(reply: Reply, bytes_down: int) -> Answer:
         bytes_up=len(shared),
         bytes_down=bytes_down,
     )
-    return Answer(bare, shared, personal)
+    return ActorReply(bare, shared, personal)

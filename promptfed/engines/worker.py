@@ -18,7 +18,7 @@ Worker = Callable[[Sequence[Job]], list[Reply]]
 """What does clients' work: one reply for each job, in the order of the jobs."""
 
 
-def guarded(worker: Worker, jobs: Sequence[Job]) -> list[Reply]:
+def run_isolated(worker: Worker, jobs: Sequence[Job]) -> list[Reply]:
     """``worker(jobs)``, where anything that goes wrong costs those clients their update with whom it goes wrong.
 
     Also what nobody foresaw, which is told in full in the log: a federation outlives a fault in one client's data.
@@ -33,7 +33,7 @@ def guarded(worker: Worker, jobs: Sequence[Job]) -> list[Reply]:
         raise
     except Exception as error:
         if len(jobs) > 1:  # find out whose fault it was
-            return [guarded(worker, [job])[0] for job in jobs]
+            return [run_isolated(worker, [job])[0] for job in jobs]
         LOG.exception("client %d failed in round %d", jobs[0].client, jobs[0].broadcast.round)
         return [failed(jobs[0], f"error: {type(error).__name__}: {error}")]
 

@@ -33,7 +33,7 @@ def file_stamp(item: ImageItem) -> str:
 
 
 @dataclass(frozen=True)
-class Looked:
+class ImageCheck:
     """What one look at an image says: why it cannot be used (empty if it can), what was done to its values, and its
     content id."""
 
@@ -43,7 +43,7 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedImages:
     """Samples that can be decoded, the names of those that cannot, notes for their owner, and the content id of each
     sample that is kept."""
 
@@ -55,7 +55,7 @@ class Checked:
 
 def keep_readable(
     collection: str, samples: Sequence[Sample], strict: bool, stamp: Callable[[ImageItem], str] = file_stamp
-) -> Checked:
+) -> CheckedImages:
     """Look at every image of ``samples`` that is not known to be the same as at an earlier look.
 
     ``collection`` names the remembered answers (a folder's path, say). With ``strict`` an image that cannot be
@@ -83,10 +83,10 @@ def keep_readable(
         first = next(iter(bad.values()))
         raise DataError(f"{first}{more}; repair or remove it, or run without --strict to skip it")
     looks = [(s.item.name, known[s.item.key][1]) for s in kept if isinstance(s.item, ImageItem)]
-    return Checked(tuple(kept), tuple(bad), grouped_notes(looks), tuple(looked.content_id for _, looked in looks))
+    return CheckedImages(tuple(kept), tuple(bad), grouped_notes(looks), tuple(looked.content_id for _, looked in looks))
 
 
-def look_at_all(images: Mapping[str, ImageItem]) -> dict[str, Looked]:
+def look_at_all(images: Mapping[str, ImageItem]) -> dict[str, ImageCheck]:
     """Small images several at a time, then the large ones one by one: in the main thread, since every thread keeps some
     of the memory that it once had."""
     with ThreadPoolExecutor(THREADS) as pool:
@@ -94,7 +94,7 @@ def look_at_all(images: Mapping[str, ImageItem]) -> dict[str, Looked]:
     return {key: looked or look_at(images[key]) for key, looked in found.items()}
 
 
-def look_at_small(item: ImageItem) -> Looked | None:
+def look_at_small(item: ImageItem) -> ImageCheck | None:
     """As ``look_at``; None for a large image, which is not decoded."""
     try:
         return None if item.is_large() else look_at(item)
@@ -102,15 +102,15 @@ def look_at_small(item: ImageItem) -> Looked | None:
         return look_at(item)
 
 
-def look_at(item: ImageItem) -> Looked:
+def look_at(item: ImageItem) -> ImageCheck:
     """Decode ``item`` once, for what can be said about it."""
     try:
-        return Looked(note=item.examine(), content_id=item.content_id())
+        return ImageCheck(note=item.examine(), content_id=item.content_id())
     except DataError as error:
-        return Looked(fault=" ".join(str(error).split()))
+        return ImageCheck(fault=" ".join(str(error).split()))
 
 
-def grouped_notes(looks: Sequence[tuple[str, Looked]]) -> tuple[str, ...]:
+def grouped_notes(looks: Sequence[tuple[str, ImageCheck]]) -> tuple[str, ...]:
     """One line for each kind of note, with the number of images and the first of them."""
     names: dict[str, list[str]] = {}
     for name, looked in looks:
@@ -119,16 +119,16 @@ def grouped_notes(looks: Sequence[tuple[str, Looked]]) -> tuple[str, ...]:
     return tuple(f"of {len(some)} images ({some[0]} is the first) {note}" for note, some in names.items())
 
 
-def recall(memory: Path) -> dict[str, tuple[str, Looked]]:
+def recall(memory: Path) -> dict[str, tuple[str, ImageCheck]]:
     """Image key -> its stamp and what was seen; empty if nothing (or nothing usable) is remembered."""
     try:
         entries = read_json(memory, MEMORY)
-        return {key: (str(stamp), Looked(*map(str, looked))) for key, (stamp, *looked) in entries.items()}
+        return {key: (str(stamp), ImageCheck(*map(str, looked))) for key, (stamp, *looked) in entries.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def remember(memory: Path, known: Mapping[str, tuple[str, Looked]]) -> None:
+def remember(memory: Path, known: Mapping[str, tuple[str, ImageCheck]]) -> None:
     """Write whole or not at all, so that a run alongside never reads half a file. A read-only cache is no error."""
     entries = {key: [stamp, looked.fault, looked.note, looked.content_id] for key, (stamp, looked) in known.items()}
     try:

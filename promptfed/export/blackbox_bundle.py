@@ -44,7 +44,7 @@ from promptfed.export.folder import (
     unpacked,
     verified,
 )
-from promptfed.export.origin import Origin
+from promptfed.export.origin import BundleOrigin
 from promptfed.kept_text import kept_of
 from promptfed.method import Method
 from promptfed.methods.zero_shot import ZeroShot
@@ -52,7 +52,7 @@ from promptfed.option import options_of
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.tensors import parse_tensors
 from promptfed.trust import admitted, is_local_file
 from promptfed.types import ClientPrompt
@@ -76,7 +76,7 @@ class BlackBoxMeta(Meta):
     """``promptfed_config.json``. ``form``: how an example is put, and what the classes are called."""
 
     oracle: OracleMeta
-    form: Form
+    form: PromptTemplate
     examples: Literal["images", "texts", "questions"]
     complete: bool
 
@@ -148,7 +148,7 @@ def make_blackbox_bundle(
     client_name: str,
     examples: str,
     chosen: str = "",
-    origin: Origin | None = None,
+    origin: BundleOrigin | None = None,
 ) -> BlackBoxBundle:
     """What ``client`` of a run takes home; the oracle is not asked anything.
 

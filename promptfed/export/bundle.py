@@ -38,7 +38,7 @@ from promptfed.export.folder import (
     verified,
 )
 from promptfed.export.folder import write_bundle as write_bundle
-from promptfed.export.origin import Origin
+from promptfed.export.origin import BundleOrigin
 from promptfed.export.readme import readme
 from promptfed.method import Method
 from promptfed.printable import LONGEST, printable
@@ -109,7 +109,7 @@ def make_bundle(
     client: int,
     client_name: str,
     chosen: str = "",
-    origin: Origin | None = None,
+    origin: BundleOrigin | None = None,
 ) -> Bundle:
     """What ``client`` of a run takes home: its prompts, and what ``method`` makes of the base classes' names.
 

@@ -25,13 +25,13 @@ from promptfed.kept_text import carried
 from promptfed.method import Method
 from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.content import expected_content
 from promptfed.runs.backbone import check_same_backbone
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.passport import check_passport, identity_of
-from promptfed.runs.personal_store import TICKET
+from promptfed.runs.personal_store import PERSONAL_VERSION
 from promptfed.runs.personalized import Personalized, load_client, prompt_sha256
 from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, ClientPrompt, FederationState
@@ -109,7 +109,7 @@ class FinishedRun:
         return found is None or general is None or found.described() != general.described()
 
     @property
-    def oracle_for(self) -> Callable[[Form], Oracle] | None:
+    def oracle_for(self) -> Callable[[PromptTemplate], Oracle] | None:
         """How to come by the run's oracle for examples that are put in some form: the run's own, or for another form
         the same model again. None: the run has a backbone."""
         own, config = self.method.setup.oracle, self.run.config
@@ -123,7 +123,7 @@ class FinishedRun:
         Raises RunError if its personal prompt is at its own site, of which the run has a ticket only.
         """
         personal = NO_PROMPT if client is None else self.state.personal[client]
-        if TICKET in personal:
+        if PERSONAL_VERSION in personal:
             raise RunError(
                 f"the personal prompt of client {client} of run '{self.run.path}' is kept at its own site: "
                 "promptfed site export there, or export what all share (--shared)"
@@ -190,7 +190,7 @@ def _oracle(run: RunDirectory, config: RunConfig, table: Mapping[str, Any]) -> O
     """
     if "form" not in table:
         raise RunError(f"{run.path}/partition.json has no form: promptfed train --resume {run.path} writes it again")
-    oracle = oracle_of(config, Form.model_validate(table["form"]))
+    oracle = oracle_of(config, PromptTemplate.model_validate(table["form"]))
     trained_with = table.get("oracle", {}).get("fingerprint", oracle.fingerprint)
     if oracle.fingerprint != trained_with:
         raise RunError(

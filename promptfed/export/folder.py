@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfed.errors import BundleError, FormatError
-from promptfed.export.origin import Origin
+from promptfed.export.origin import BundleOrigin
 from promptfed.files.atomic_folder import write_folder
 from promptfed.method import Method
 from promptfed.printable import LONGEST, printable
@@ -62,7 +62,7 @@ class Meta(BaseModel):
     alpha: float = Field(1.0, ge=0, le=1, description="how much of the client's own prompt is deployed")
     space: Literal["prompt", "features"] = "features"
     chosen: str = Field("", description="how alpha was chosen")
-    origin: Origin | None = Field(None, description="the run that it comes from")
+    origin: BundleOrigin | None = Field(None, description="the run that it comes from")
     sha256: dict[str, str] = Field(default_factory=dict)
 
 
@@ -112,7 +112,7 @@ def agreed(
     client: int,
     client_name: str,
     chosen: str,
-    origin: Origin | None,
+    origin: BundleOrigin | None,
 ) -> Any:
     """What ``Meta`` asks for, of ``client``'s ``prompt`` in a run with ``method`` (called ``name``)."""
     setup = method.setup

@@ -10,7 +10,7 @@ from PIL import Image
 
 from promptfed.errors import DataError
 from promptfed.examples.base import FileItem
-from promptfed.examples.image_check import Looked, grouped_notes
+from promptfed.examples.image_check import ImageCheck, grouped_notes
 from promptfed.printable import printable
 
 LONGEST_NAME = 300
@@ -57,7 +57,7 @@ def find_image_files(names: Sequence[str]) -> ImageFiles:
     readable, looks = [], []
     for path in dict.fromkeys(paths):
         try:
-            looks.append((printable(path), Looked(note=FileItem(path).examine())))
+            looks.append((printable(path), ImageCheck(note=FileItem(path).examine())))
         except DataError as error:
             problems[path] = str(error)
         else:

@@ -14,7 +14,7 @@ from promptfed.runs.directory import RunDirectory
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class Origin(BaseModel):
+class BundleOrigin(BaseModel):
     """What a bundle says of its run. Accuracies are in 0..1, on test examples; those that the run has not are left out.
 
     ``below_zero_shot``: those of them that are below zero-shot's. ``new_classes``: those that no client trained on.
@@ -33,7 +33,7 @@ class Origin(BaseModel):
     new_classes: tuple[str, ...] = ()
 
 
-def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int, ...]) -> Origin:
+def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int, ...]) -> BundleOrigin:
     """Return where the prompt that ``client`` takes home from ``run`` comes from.
 
     The accuracies are those of the run's last evaluation: ``local`` of this client, ``base`` and ``new``. They were
@@ -49,7 +49,7 @@ def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int,
         accuracy = _accuracies(evaluations[run.config.method], client)
         if run.config.method != "zero_shot" and "zero_shot" in evaluations:
             below = below_zero_shot(accuracy, _accuracies(evaluations["zero_shot"], client))
-    return Origin(
+    return BundleOrigin(
         whose="shared" if shared else "client",
         alike=alike,
         data=f"{kind}:{place}" if place else kind,
@@ -68,7 +68,7 @@ def _accuracies(evaluation: Mapping[str, Any], client: int) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def whose_prompt(origin: Origin | None, client: int, client_name: str) -> str:
+def whose_prompt(origin: BundleOrigin | None, client: int, client_name: str) -> str:
     """Return the first words of a README: ``The prompt of client 3 (hospital c)``."""
     name = f"client {client}"
     if client_name != name:
@@ -78,7 +78,7 @@ def whose_prompt(origin: Origin | None, client: int, client_name: str) -> str:
     return f"The prompt of {name}"
 
 
-def provenance(origin: Origin | None) -> str:
+def provenance(origin: BundleOrigin | None) -> str:
     """Return the sentences of a README on data, date, accuracy and clients with the same prompt; empty if unknown."""
     if origin is None:
         return ""
@@ -108,7 +108,7 @@ def alike_words(alike: tuple[int, ...]) -> str:
     return f"Clients {', '.join(map(str, alike[:-1]))} and {alike[-1]} have"
 
 
-def same_prompts(origins: Mapping[int, Origin | None]) -> list[str]:
+def same_prompts(origins: Mapping[int, BundleOrigin | None]) -> list[str]:
     """Return a line for each group of clients with one and the same prompt that ``origins`` (by client) tell of."""
     groups = {tuple(sorted((client, *origin.alike))) for client, origin in origins.items() if origin and origin.alike}
     return [

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import Parameters, Problem, cross_entropy_on
+from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
@@ -53,7 +53,7 @@ class DPFPL(ContextMethod):
         self.label_space = config.label_space
         self.rank = min(config.rank, self.tuner.n_ctx, setup.backbone.text_dim)  # no matrix has more
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.label_space, self.setup, data)
         images, backbone = training_images(self.setup, data), self.setup.backbone
         noise = torch_stream(self.setup.seed, "power iteration", broadcast.round, data.client)
@@ -67,13 +67,13 @@ class DPFPL(ContextMethod):
             logits = cosine_logits(images[rows], features[0], backbone.logit_scale)
             return cross_entropy_on(labels, logits, rows)
 
-        def settle(parameters: Parameters) -> None:
+        def project(parameters: Parameters) -> None:
             for name, value in factorised(personal_part(parameters), probe).items():
                 parameters[name].copy_(value)
 
-        return Problem(PromptState({**broadcast.shared, **own}), labels, loss, texts, settle=settle)
+        return LocalObjective(PromptState({**broadcast.shared, **own}), labels, loss, texts, project=project)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         kept = {name: trained[name] for name in ("u", "v", "residual")}

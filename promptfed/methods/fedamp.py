@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from promptfed.local_training import Problem
+from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFLConfig
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.personal_context import LOCAL, PersonalContextMethod
-from promptfed.prompts.proximal import pulled
+from promptfed.prompts.proximal import with_proximal_term
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
@@ -43,10 +43,10 @@ class FedAMP(PersonalContextMethod):
         super().__init__(config, setup)
         self.pull = config.pull
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
-        return pulled(super().problem(broadcast, data, personal), self.pull)
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
+        return with_proximal_term(super().problem(broadcast, data, personal), self.pull)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, PromptState({LOCAL: trained["ctx"]})

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.local_training import GradientMethod, LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.domains import Domains, mean_over_domains, mixture_logits
@@ -67,7 +67,7 @@ class FedAPT(GradientMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         images, scale = self.setup.features.images(data.train), self.setup.backbone.logit_scale
         domain = self.domains.of(data.client)
@@ -81,9 +81,9 @@ class FedAPT(GradientMethod):
             of_domain = F.cross_entropy(images[rows] @ parameters["query"].T, torch.full_like(rows, domain))
             return of_class + of_domain, logits
 
-        return Problem(broadcast.shared, labels, loss, texts)
+        return LocalObjective(broadcast.shared, labels, loss, texts)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, personal

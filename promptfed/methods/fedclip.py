@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.local_training import GradientMethod, LocalTraining, Parameters, Problem
+from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import HandTemplate, template_features
@@ -57,7 +57,7 @@ class FedCLIP(GradientMethod):
             {name: (2 * torch.rand(shape, generator=draw) - 1) / width**0.5 for name, shape in shapes.items()}
         )
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         images = self.setup.features.images(data.train)
         texts = template_features(self.setup, self.setup.classes, self.template)
         labels, scale = data.train.labels.to(images.device), self.setup.backbone.logit_scale
@@ -66,9 +66,9 @@ class FedCLIP(GradientMethod):
             logits = cosine_logits(adapted(parameters, images[rows]), texts, scale)
             return contrast(logits, labels[rows]), logits
 
-        return Problem(broadcast.shared, data.train.labels, loss)
+        return LocalObjective(broadcast.shared, data.train.labels, loss)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, personal

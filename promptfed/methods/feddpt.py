@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import GradientMethod, Parameters, Problem
+from promptfed.local_training import GradientMethod, LocalObjective, Parameters
 from promptfed.method import METHODS, Shape, shapes
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.domains import Domains, mean_over_domains, mixture_logits
@@ -89,7 +89,7 @@ class FedDPT(GradientMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         mine, scale = self.domains.of(data.client), self.setup.backbone.logit_scale
         own, answers = text_of(mine), labels.to(self.setup.backbone.device)
@@ -107,9 +107,11 @@ class FedDPT(GradientMethod):
             right = logits.gather(1, answers[rows][:, None]) / scale
             return 1 - right.mean(), logits
 
-        return Problem(PromptState({name: broadcast.shared[name] for name in (own, "visual")}), labels, loss, texts)
+        return LocalObjective(
+            PromptState({name: broadcast.shared[name] for name in (own, "visual")}), labels, loss, texts
+        )
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, self._moved(broadcast, data.client, personal)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.local_training import Problem
+from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
@@ -58,10 +58,10 @@ class FedPer(PromptFL):
     def init_shared(self) -> PromptState:
         return self._split(self.tuner.start())[0]
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         return self.tuner.problem(self._join(broadcast.shared, personal or self._untrained), data)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return self._split(trained)

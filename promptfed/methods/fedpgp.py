@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.local_training import GradientMethod, LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import HandTemplate, template_features
@@ -56,7 +56,7 @@ class FedPGP(GradientMethod):
     def init_shared(self) -> PromptState:
         return PromptState({"sigma": self.tuner.start()["ctx"]})
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.label_space, self.setup, data)
         images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
         hand = template_features(self.setup, classes, self.template)
@@ -70,7 +70,7 @@ class FedPGP(GradientMethod):
             entropy, logits = cross_entropy_on(labels, cosine_logits(images[rows], fitted, scale), rows)
             return entropy + self.mu * contrast(hand, common, fitted, self.tau), logits
 
-        return Problem(PromptState({**broadcast.shared, **own}), labels, loss, texts)
+        return LocalObjective(PromptState({**broadcast.shared, **own}), labels, loss, texts)
 
     def _low_rank_start(self) -> PromptState:
         noise = torch_stream(self.setup.seed, "low rank")
@@ -81,7 +81,7 @@ class FedPGP(GradientMethod):
             }
         )
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         sent = {name: trained[name] for name in broadcast.shared}

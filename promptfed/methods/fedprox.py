@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from promptfed.local_training import Problem
+from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.proximal import pulled
+from promptfed.prompts.proximal import with_proximal_term
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
@@ -37,5 +37,5 @@ class FedProx(PromptFL):
         super().__init__(config, setup)
         self.mu = config.mu
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
-        return pulled(super().problem(broadcast, data, personal), self.mu)
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
+        return with_proximal_term(super().problem(broadcast, data, personal), self.mu)

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from promptfed.aggregators.base import Aggregator, Wrapped
-from promptfed.local_training import train_together
+from promptfed.aggregators.base import Aggregator, AggregatorWrapper
+from promptfed.local_training import train_clients
 from promptfed.method import METHODS, TrainingJob
 from promptfed.methods.promptfl import PromptFLConfig
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.personal_context import LOCAL, PersonalContextMethod
-from promptfed.prompts.proximal import pulled
+from promptfed.prompts.proximal import with_proximal_term
 from promptfed.setup import Setup
 from promptfed.types import Update
 
@@ -57,8 +57,12 @@ class Finetune(PersonalContextMethod):
     def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
         if not jobs or jobs[0][0].round <= self.setup.rounds:
             return super().train_many(jobs)
-        problems = [(data.client, pulled(self.problem(*job), self.l2_to_global)) for job in jobs for data in [job[1]]]
-        trained = train_together(problems, self.last_training, self.setup, jobs[0][0].round)
+        problems = [
+            (data.client, with_proximal_term(self.problem(*job), self.l2_to_global))
+            for job in jobs
+            for data in [job[1]]
+        ]
+        trained = train_clients(problems, self.last_training, self.setup, jobs[0][0].round)
         return [
             (
                 Update(data.client, sent.shared, len(data.train), fit.loss, fit.accuracy),
@@ -71,7 +75,7 @@ class Finetune(PersonalContextMethod):
         return UnlessUnchanged(aggregator)
 
 
-class UnlessUnchanged(Wrapped):
+class UnlessUnchanged(AggregatorWrapper):
     """``inner``, but a round in which everybody sent back what it was sent changes nothing: not by noise, not by the
     momentum of a server optimiser either."""
 

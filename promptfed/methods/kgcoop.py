@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.local_training import Parameters, Problem
+from promptfed.local_training import LocalObjective, Parameters
 from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
@@ -45,7 +45,7 @@ class KgCoOp(PromptFL):
         super().__init__(config, setup)
         self.weight, self.template = config.weight, config.template
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         plain = super().problem(broadcast, data, personal)
         classes, _ = training_classes(self.tuner.config.label_space, self.setup, data)
         written = template_features(self.setup, classes, self.template)

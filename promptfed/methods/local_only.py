@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from promptfed.local_training import GradientMethod, Problem
+from promptfed.local_training import GradientMethod, LocalObjective
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextTuner
@@ -36,10 +36,10 @@ class LocalOnly(GradientMethod):
     def init_personal(self, client: int) -> PromptState:
         return self.tuner.start()
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         return self.tuner.problem(personal, data)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return NO_PROMPT, trained

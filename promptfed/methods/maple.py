@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import Backbone, ClassTokens, PromptedImages, PromptedText
 from promptfed.errors import ConfigError
-from promptfed.local_training import GradientMethod, LocalTraining, Parameters, Problem, cross_entropy_on
+from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters, cross_entropy_on
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import LabelSpace, training_classes
@@ -99,7 +99,7 @@ class MaPLe(GradientMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         scale = self.setup.backbone.logit_scale
 
@@ -112,9 +112,9 @@ class MaPLe(GradientMethod):
             return cross_entropy_on(labels, cosine_logits(images, features[0], scale), rows)
 
         slower = dict.fromkeys(("weight", "bias"), self.config.coupling_rate)
-        return Problem(broadcast.shared, labels, loss, texts, slower)
+        return LocalObjective(broadcast.shared, labels, loss, texts, slower)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, personal

@@ -15,11 +15,11 @@ from promptfed.backbones.base import PromptedText
 from promptfed.errors import ConfigError
 from promptfed.local_training import (
     GradientMethod,
+    LocalObjective,
     LocalTraining,
     Parameters,
-    Problem,
     cross_entropy_on,
-    train_together,
+    train_clients,
 )
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
@@ -109,10 +109,10 @@ class PFedPG(GradientMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         return self._problem(broadcast.shared, lambda parameters: parameters[self.sends], data)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, personal
@@ -126,17 +126,17 @@ class PFedPG(GradientMethod):
         found = PromptState({"descriptor": mean_descriptor(phi)})
         for round in range(1, (rounds or self.setup.rounds) + 1):
             problem = self._problem(found, lambda p: generate(frozen, p["descriptor"]), data)
-            [(found, _)] = train_together([(data.client, problem)], self.config, self.setup, round)
+            [(found, _)] = train_clients([(data.client, problem)], self.config, self.setup, round)
         return PromptState({self.sends: generate(phi, found["descriptor"])})
 
     def fit_newcomer(self, shared: PromptState, data: ClientData) -> PromptState:
         return self.fit_descriptor(shared, data)
 
-    def _problem(self, start: PromptState, read: Callable[[Parameters], Tensor], data: ClientData) -> Problem:
+    def _problem(self, start: PromptState, read: Callable[[Parameters], Tensor], data: ClientData) -> LocalObjective:
         """Cross-entropy of scaled cosines with the prompt that ``read`` makes of the trained values."""
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         scale = self.setup.backbone.logit_scale
-        factors = {"descriptor": DESCRIPTOR_RATE}
+        lr_multipliers = {"descriptor": DESCRIPTOR_RATE}
         if self.sends == "ctx":
             images = training_images(self.setup, data)
 
@@ -146,14 +146,14 @@ class PFedPG(GradientMethod):
             def text_loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
                 return cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
 
-            return Problem(start, labels, text_loss, texts, factors)
+            return LocalObjective(start, labels, text_loss, texts, lr_multipliers)
         names = self._names(classes)
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             seen = prompted_images(self.setup, data.train, rows, read(parameters))
             return cross_entropy_on(labels, cosine_logits(seen.features, names, scale), rows)
 
-        return Problem(start, labels, loss, factors=factors)
+        return LocalObjective(start, labels, loss, lr_multipliers=lr_multipliers)
 
     # ------------------------------------------------------------------------------------------- prediction
 

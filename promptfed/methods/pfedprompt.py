@@ -54,7 +54,7 @@ class PFedPrompt(PromptFL):
         super().__init__(config, setup)
         self.alpha, self.beta, self.choose_alpha = config.alpha, config.beta, config.choose_alpha
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         memory = {"keys": training_images(self.setup, data), "labels": data.train.labels}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import Parameters, Problem, cross_entropy_on
+from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, cosine_logits, mixed_features
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
@@ -45,7 +45,7 @@ class PromptFolio(ContextMethod):
         super().__init__(config, setup)
         self.label_space, self.theta = config.label_space, config.theta
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.label_space, self.setup, data)
         images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
         local = personal["local"] if len(personal) else self.tuner.start("local")["ctx"]
@@ -56,9 +56,9 @@ class PromptFolio(ContextMethod):
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             return cross_entropy_on(labels, cosine_logits(images[rows], portfolio(features, self.theta), scale), rows)
 
-        return Problem(PromptState({**broadcast.shared, "local": local}), labels, loss, texts)
+        return LocalObjective(PromptState({**broadcast.shared, "local": local}), labels, loss, texts)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         kept = {"local": trained["local"], "theta": torch.tensor([self.theta])}

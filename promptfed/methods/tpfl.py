@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import GradientMethod, Parameters, Problem, cross_entropy_on
+from promptfed.local_training import GradientMethod, LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextTuner, training_classes
@@ -60,7 +60,7 @@ class TPFL(GradientMethod):
     def init_shared(self) -> PromptState:
         return PromptState({**self.tuner.start(), "visual": start_visual(self.setup, self.n_visual)})
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.label_space, self.setup, data)
         scale, penalty = self.setup.backbone.logit_scale, self.penalty(broadcast.shared, data, personal)
 
@@ -72,13 +72,13 @@ class TPFL(GradientMethod):
             fit, logits = cross_entropy_on(labels, cosine_logits(images, features[0], scale), rows)
             return fit if penalty is None else fit + penalty(images, rows), logits
 
-        return Problem(broadcast.shared, labels, loss, texts)
+        return LocalObjective(broadcast.shared, labels, loss, texts)
 
     def penalty(self, shared: PromptState, data: ClientData, personal: PromptState) -> Penalty | None:
         """What is added to the cross-entropy in this round, from what was sent and what the client kept."""
         return None
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, personal
@@ -125,7 +125,7 @@ class ATPFL(TPFL):
 
         return penalty
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, PromptState({"visual": trained["visual"]})

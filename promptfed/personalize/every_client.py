@@ -19,9 +19,9 @@ from promptfed.runs.personalized import (
     CURVE,
     CURVE_PLOT,
     CURVE_TABLE,
-    Origin,
     Personalized,
     SavedClient,
+    TuningOrigin,
     client_rows,
     drop_curve,
     load_client,
@@ -114,11 +114,11 @@ def _saved(finished: FinishedRun, client: int) -> Personalized | None:
         return None
 
 
-def _origin(finished: FinishedRun, client: int, options: PersonalizeOptions) -> Origin:
+def _origin(finished: FinishedRun, client: int, options: PersonalizeOptions) -> TuningOrigin:
     assert options.method is not None, "not decided"
     assert options.space is not None, "not decided"
     trains = options.method == "finetune"
-    return Origin(
+    return TuningOrigin(
         round=finished.state.round,
         prompt_sha256=prompt_sha256(finished.prompt(client)),
         method=options.method,
@@ -143,7 +143,7 @@ def _trained_on(finished: FinishedRun, group: Sequence[ClientData], options: Per
 
 
 def _judged(
-    finished: FinishedRun, task: FederatedTask, data: ClientData, prompt: ClientPrompt, origin: Origin
+    finished: FinishedRun, task: FederatedTask, data: ClientData, prompt: ClientPrompt, origin: TuningOrigin
 ) -> SavedClient:
     found = client_curve(finished.method, replace(prompt, space=origin.space), origin.alphas, task, data)
     return SavedClient(

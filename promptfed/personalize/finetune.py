@@ -8,10 +8,10 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.errors import ConfigError
-from promptfed.local_training import GradientMethod, LocalTraining, train_together
+from promptfed.local_training import GradientMethod, LocalTraining, train_clients
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.proximal import pulled
+from promptfed.prompts.proximal import with_proximal_term
 from promptfed.types import Broadcast, ClientData, ClientPrompt
 
 SLOWER = 0.2
@@ -44,11 +44,11 @@ def finetune(
     problems = []
     for broadcast, (prompt, data) in zip(sent, jobs, strict=True):
         problem = trained_by.problem(broadcast, data, prompt.personal)
-        problems.append((data.client, pulled(problem, options.l2_to_global)))
-    trained = train_together(problems, local_training(trained_by.config, options), method.setup, round)
+        problems.append((data.client, with_proximal_term(problem, options.l2_to_global)))
+    trained = train_clients(problems, local_training(trained_by.config, options), method.setup, round)
     found = []
     for broadcast, (prompt, data), (values, _) in zip(sent, jobs, trained, strict=True):
-        own, kept = trained_by.conclude(values, broadcast, data, prompt.personal)
+        own, kept = trained_by.split_update(values, broadcast, data, prompt.personal)
         if len(kept):
             found.append(replace(prompt, personal=kept))
         else:

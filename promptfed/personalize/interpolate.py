@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.evaluation import has_choice, share_right
+from promptfed.evaluation import has_choice, top1_accuracy
 from promptfed.method import Method, cosine_logits, mixed_features
-from promptfed.runs.personalized import Choice, ClientCurve
+from promptfed.runs.personalized import AlphaChoice, ClientCurve
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split
 
 ALPHAS = "0,0.1,...,1"
@@ -75,7 +75,7 @@ class Sweep:
             return ()
         candidates = torch.tensor(range(len(classes)) if among is None else among)
         names = tuple(classes[i] for i in candidates.tolist())
-        return tuple(share_right(logits, candidates, split) for logits in self._logits(names, split))
+        return tuple(top1_accuracy(logits, candidates, split) for logits in self._logits(names, split))
 
     @torch.no_grad()
     def _logits(self, names: tuple[str, ...], split: Split) -> list[Tensor]:
@@ -101,19 +101,19 @@ class Sweep:
         return replace(self.prompt, alpha=alpha)
 
 
-def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) -> Choice:
+def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) -> AlphaChoice:
     """The alpha with the best of the validation ``accuracies`` over ``images`` images.
 
     Of equal ones the smallest: the closest to what is shared. So too where there is nothing to validate on.
     """
     if not accuracies:
-        return Choice(alphas[0], 0, f"no validation images: alpha {alphas[0]:g}, the closest to the shared prompt")
+        return AlphaChoice(alphas[0], 0, f"no validation images: alpha {alphas[0]:g}, the closest to the shared prompt")
     best = max(accuracies)
     equal = [alpha for alpha, accuracy in zip(alphas, accuracies, strict=True) if accuracy == best]
     why = f"{100 * best:.1f} % of {images} validation images right, the best of {len(alphas)} values of alpha"
     if len(equal) > 1:
         why += f"; the smallest of {len(equal)} that reach it"
-    return Choice(equal[0], list(alphas).index(equal[0]), why)
+    return AlphaChoice(equal[0], list(alphas).index(equal[0]), why)
 
 
 def client_curve(

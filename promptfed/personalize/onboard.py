@@ -19,7 +19,7 @@ from promptfed.personalize.finetune import FinetuneOptions, finetune
 from promptfed.personalize.interpolate import ALPHAS, Sweep, choose, natural_space, parse_alphas
 from promptfed.printable import plain_text
 from promptfed.report.tables import percent
-from promptfed.runs.personalized import Choice
+from promptfed.runs.personalized import AlphaChoice
 from promptfed.setup import Setup
 from promptfed.tasks import few_shot
 from promptfed.tasks.clip_fewshot import as_split, of_same_classes
@@ -137,7 +137,7 @@ def onboard(
     test = sweep.accuracies(classes, data.test, among)
     choice = choose(options.alphas, val, len(data.val))
     if options.method == "none":
-        choice = Choice(0.0, 0, "the shared prompt as it is (--method none)")
+        choice = AlphaChoice(0.0, 0, "the shared prompt as it is (--method none)")
     prompt = replace(prompt, alpha=choice.alpha)
     shared = replace(prompt, alpha=0.0)
 

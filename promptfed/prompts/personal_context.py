@@ -15,12 +15,12 @@ LOCAL = "local"
 """Name of a client's own context among its personal tensors; the shared one is ``ctx``, of the same shape."""
 
 
-def own_context(shared: PromptState, personal: PromptState) -> PromptState:
+def personal_context(shared: PromptState, personal: PromptState) -> PromptState:
     """``{"ctx": ...}``: the client's own context, or the shared one for somebody who has none."""
     return PromptState({"ctx": personal[LOCAL] if LOCAL in personal else shared["ctx"]})
 
 
-def towards_own(shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
+def towards_personal(shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
     """``personal`` with its own context moved back to ``(1 - alpha) ctx + alpha local``."""
     return PromptState({**personal, LOCAL: torch.lerp(shared["ctx"], personal[LOCAL], alpha)})
 
@@ -31,7 +31,7 @@ class PersonalContextMethod(ContextMethod):
     keeps: ClassVar[str] = "images, own context"
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(own_context(shared, personal), classes)
+        return self.tuner.class_features(personal_context(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
-        return towards_own(shared, personal, alpha)
+        return towards_personal(shared, personal, alpha)

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from promptfed.local_training import Parameters, Problem
+from promptfed.local_training import LocalObjective, Parameters
 
 
-def pulled(problem: Problem, strength: float) -> Problem:
+def with_proximal_term(problem: LocalObjective, strength: float) -> LocalObjective:
     """``problem`` with ``strength / 2 * ||w - w_start||^2`` added, over all trained values together.
 
     The reported loss includes the pull. ``strength`` 0 gives ``problem`` back as it is.

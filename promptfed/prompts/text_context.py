@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from promptfed.backbones.base import ClassTokens, Position, PromptedText
 from promptfed.errors import ConfigError
 from promptfed.local_training import (
-    Fit,
+    FitMetrics,
     GradientMethod,
+    LocalObjective,
     LocalTraining,
     Parameters,
-    Problem,
     cross_entropy_on,
-    train_together,
+    train_clients,
 )
 from promptfed.method import MethodConfig, cosine_logits
 from promptfed.prompt_state import PromptState
@@ -103,7 +103,7 @@ class ContextTuner:
         rest = ctx.mean(0)
         return torch.stack([ctx[known[name]] if name in known else rest for name in classes])
 
-    def problem(self, prompt: PromptState, data: ClientData) -> Problem:
+    def problem(self, prompt: PromptState, data: ClientData) -> LocalObjective:
         """CoOp's loss, cross-entropy of scaled cosines, on one client's images."""
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
@@ -114,11 +114,11 @@ class ContextTuner:
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             return cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
 
-        return Problem(prompt, labels, loss, texts)
+        return LocalObjective(prompt, labels, loss, texts)
 
-    def train(self, prompt: PromptState, data: ClientData, round: int) -> tuple[PromptState, Fit]:
+    def train(self, prompt: PromptState, data: ClientData, round: int) -> tuple[PromptState, FitMetrics]:
         """Local training of ``prompt`` by CoOp's loss on one client's images."""
-        return train_together([(data.client, self.problem(prompt, data))], self.config, self.setup, round)[0]
+        return train_clients([(data.client, self.problem(prompt, data))], self.config, self.setup, round)[0]
 
     @torch.no_grad()
     def class_features(self, prompt: PromptState, classes: Sequence[str]) -> Tensor:
@@ -142,10 +142,10 @@ class ContextMethod(GradientMethod):
     def init_shared(self) -> PromptState:
         return self.tuner.start()
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         return self.tuner.problem(broadcast.shared, data)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, personal

@@ -86,7 +86,7 @@ class StoredPersonal(Mapping[int, PromptState]):
     """Clients' personal prompts that stay on disk: each is read when it is asked for, and none is held.
 
     ``versions``: client -> the version that counts; None for the empty prompt, which has no file. A value like
-    any other: ``renewed`` makes the next one, and this one still reads what it did.
+    any other: ``update_personal`` makes the next one, and this one still reads what it did.
     """
 
     def __init__(self, store: PersonalStore, versions: Mapping[int, Version | None]) -> None:
@@ -108,7 +108,7 @@ class StoredPersonal(Mapping[int, PromptState]):
     def __len__(self) -> int:
         return len(self.versions)
 
-    def renewed(self, changed: Mapping[int, PromptState], round: int) -> StoredPersonal:
+    def updated(self, changed: Mapping[int, PromptState], round: int) -> StoredPersonal:
         """With what some clients have after ``round``. Of those, versions that no kept checkpoint names are deleted."""
         after = self._with(changed, round)
         for client in changed:
@@ -124,14 +124,14 @@ class StoredPersonal(Mapping[int, PromptState]):
         return StoredPersonal(self.store, versions)
 
 
-def renewed(
+def update_personal(
     personal: Mapping[int, PromptState], changed: Mapping[int, PromptState], round: int
 ) -> Mapping[int, PromptState]:
     """``personal`` with what some clients have after ``round``, kept where it is kept."""
     if isinstance(personal, StoredPersonal):
-        return personal.renewed(changed, round)
+        return personal.updated(changed, round)
     return {**personal, **changed}
 
 
-TICKET = "kept_in_round"
+PERSONAL_VERSION = "kept_in_round"
 """What the server has in the place of a personal prompt: the round after which its site wrote it down."""

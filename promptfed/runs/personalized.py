@@ -32,7 +32,7 @@ FOLDER = "personalized"
 CURVE, CURVE_TABLE, CURVE_PLOT = f"{FOLDER}/curve.json", f"{FOLDER}/curve.md", f"{FOLDER}/curve.png"
 
 
-class Origin(BaseModel):
+class TuningOrigin(BaseModel):
     """What a personalised prompt was made from: a run's round and prompts, and all options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +48,7 @@ class Origin(BaseModel):
 
 
 @dataclass(frozen=True)
-class Choice:
+class AlphaChoice:
     """The alpha a client deploys, its place among those that were tried, and why in words."""
 
     alpha: float
@@ -69,7 +69,7 @@ class ClientCurve:
     local: tuple[float, ...]
     base: tuple[float, ...]
     new: tuple[float, ...]
-    choice: Choice
+    choice: AlphaChoice
 
 
 class SavedClient(BaseModel):
@@ -82,7 +82,7 @@ class SavedClient(BaseModel):
     name: str
     alpha: float = Field(ge=0, le=1)
     why: str
-    origin: Origin
+    origin: TuningOrigin
     tuned_sha256: str = ""
     """Of client-K.safetensors; empty where there is none."""
     val: tuple[float, ...]
@@ -98,7 +98,7 @@ class SavedClient(BaseModel):
 
     @property
     def curve(self) -> ClientCurve:
-        choice = Choice(self.alpha, self.origin.alphas.index(self.alpha), self.why)
+        choice = AlphaChoice(self.alpha, self.origin.alphas.index(self.alpha), self.why)
         return ClientCurve(self.val, self.local, self.base, self.new, choice)
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from faults.outcomes import Outcome, Result
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.text_tower_cache import load_remembered
+from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import build_config
 from promptfed.deployment import codec, messages
 from promptfed.deployment import site as site_module
@@ -34,7 +34,7 @@ from promptfed.deployment.evaluator import SiteEvaluator
 from promptfed.deployment.messages import Hello
 from promptfed.deployment.server import _agree, _prepare, _without_data, checked
 from promptfed.deployment.site import Site, SiteOptions
-from promptfed.deployment.site_pool import Sites
+from promptfed.deployment.site_pool import SitePool
 from promptfed.errors import PromptFedError
 from promptfed.experiment import Experiment
 from promptfed.printable import printable
@@ -114,7 +114,7 @@ def _to_server(stage: Stage, kind: str, stream: random.Random) -> str:
         (client + 1) * 100: _replay(own, {kind: changed} if client == LIAR else {})
         for client, own in stage.answers.items()
     }
-    sites = Sites(stage.grid, stage.hello, patience=0.0, poll=0.0, say=said.append)
+    sites = SitePool(stage.grid, stage.hello, patience=0.0, poll=0.0, say=said.append)
     sites.gather(3, 0.0)
     honest = {site.name for k, site in enumerate(stage.agreement.sites) if k != LIAR}
     if not honest <= set(sites.connected):
@@ -288,8 +288,8 @@ def _prepared(folder: Path) -> Stage:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    grid, features = module.FakeGrid(), FeatureStore(load_remembered(config.backbone))
-    site_module.load_remembered = lambda *args, **named: features.backbone  # the same weights for all, read once
+    grid, features = module.FakeGrid(), FeatureStore(load_text_tower(config.backbone))
+    site_module.load_text_tower = lambda *args, **named: features.backbone  # the same weights for all, read once
     task = TASKS[config.task].build(config)
     sites = [Site(SiteOptions.of({"state-dir": str(folder / str(k)), "partition-id": k})) for k in range(3)]
     answers: dict[int, dict[str, RecordDict]] = {0: {}, 1: {}, 2: {}}
@@ -310,7 +310,7 @@ def _prepared(folder: Path) -> Stage:
         run="0" * 32, simulated=True, config=config.model_dump(mode="json"), classes=None,
         fingerprint=features.backbone.fingerprint, promptfed=version("promptfed"),
     )  # fmt: skip
-    federated = Sites(grid, hello, patience=0.0, poll=0.0, say=lambda line: None)
+    federated = SitePool(grid, hello, patience=0.0, poll=0.0, say=lambda line: None)
     federated.gather(3, 60)
     with _quiet():
         agreement = _agree(hello, config, federated, task, None)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from faults.outcomes import Outcome
-from promptfed.blackbox.oracles.query import Answer
+from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.config import RunConfig, build_config, parse_settings, read_yaml
 from promptfed.errors import PromptFedError
 from promptfed.examples.base import FileItem
@@ -37,12 +37,12 @@ from promptfed.export.blackbox_bundle import read_blackbox_bundle
 from promptfed.export.bundle import read_bundle
 from promptfed.files.sealed_json import SEAL, sealed_json
 from promptfed.methods.fedtpg.checkpoint import read_released
-from promptfed.methods.fedtpg.generator import Generator
+from promptfed.methods.fedtpg.generator import ContextGenerator
 from promptfed.prompt_state import PromptState
 from promptfed.report.summary import run_summary
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.personalized import Origin, SavedClient, load_client, save_client
+from promptfed.runs.personalized import SavedClient, TuningOrigin, load_client, save_client
 from promptfed.tasks.sources.class_names import read_class_table
 from promptfed.tasks.sources.coop import read_split
 from promptfed.tasks.sources.csv_file import read_rows
@@ -104,7 +104,7 @@ def _configs(folder: Path) -> Iterator[Target]:
     config, setting, answer = folder / "config.yaml", folder / "setting", folder / "answer"
     config.write_text(RunConfig(method_options={"lr": 0.1}, task_options={"words": {"a": "good"}}).to_yaml())
     setting.write_text("task.words={positive: great, negative: [1, 2.5, true, ~], other: {deep: 'x'}}")
-    answer.write_text(Answer((-0.5, -1.5), "text", ("a", "b"), 3, 4).to_json())
+    answer.write_text(OracleAnswer((-0.5, -1.5), "text", ("a", "b"), 3, 4).to_json())
     yield Target("config", config, lambda: build_config(read_yaml(config)))
     yield Target("--set", setting, lambda: build_config(parse_settings([os.fsdecode(setting.read_bytes())])))
     yield Target("oracle answer", answer, lambda: _answer(answer.read_bytes()))
@@ -112,7 +112,7 @@ def _configs(folder: Path) -> Iterator[Target]:
 
 def _answer(content: bytes) -> object:
     try:
-        return Answer.from_json(content.decode(errors="replace"))
+        return OracleAnswer.from_json(content.decode(errors="replace"))
     except (ValueError, TypeError, KeyError):  # what the cache drops and asks for anew
         return None
 
@@ -144,7 +144,7 @@ def _run_files(folder: Path) -> Iterator[Target]:
     yield Target("metrics.json", metrics, lambda: (run.read_metrics(), run_summary(run.path)), lambda: _seal(metrics))
     yield Target("partition.json", partition, lambda: run.read_json("partition.json"), lambda: _seal(partition))
     yield Target("config.yaml of a run", run.path / "config.yaml", lambda: RunDirectory.open(run.path))
-    origin = Origin(round=1, prompt_sha256="0" * 64, method="finetune", space="prompt", alphas=(0.0, 1.0))
+    origin = TuningOrigin(round=1, prompt_sha256="0" * 64, method="finetune", space="prompt", alphas=(0.0, 1.0))
     four = {"val": (0.5, 0.5), "local": (0.5, 0.5), "base": (0.5, 0.5), "new": (0.5, 0.5)}
     save_client(run.path, SavedClient(client=0, name="c", alpha=1.0, why="best", origin=origin, **four), state)
     sheet, tuned = (run.path / "personalized" / f"client-0.{ending}" for ending in ("json", "safetensors"))
@@ -216,7 +216,7 @@ def _data(folder: Path) -> Iterator[Target]:
         path = folder / name
         path.write_text(text)
         yield Target(name, path, lambda path=path, read=read: read(path))
-    parameters = Generator(8, 8).start(torch.Generator().manual_seed(3))
+    parameters = ContextGenerator(8, 8).start(torch.Generator().manual_seed(3))
     for name, is_zip in (("fedtpg.pt", True), ("fedtpg_old.pt", False)):
         path = folder / name
         torch.save({"state_dict": parameters, "epoch": 5}, path, _use_new_zipfile_serialization=is_zip)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from promptfed.errors import unknown_name
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.tasks.sources import tsv
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.tables import Columns
@@ -23,13 +23,13 @@ def source(name: str, columns: Columns) -> Source:
 
 
 FORMS = {
-    "reviews": Form(
+    "reviews": PromptTemplate(
         template="{{ prompt }} {{ text }} It was",
         words={"positive": "great", "negative": "terrible"},
         descriptions={"positive": "The writer is pleased.", "negative": "The writer is disappointed."},
         prompts=("", "Is this review positive or negative?", "A review by a customer:", "What does the writer feel?"),
     ),
-    "questions": Form(
+    "questions": PromptTemplate(
         template="{{ prompt }} Question: {{ text }}\nKind of answer:",
         descriptions={
             "person": "The name of a person.",
@@ -40,7 +40,7 @@ FORMS = {
         },
         prompts=("", "What kind of answer does this question ask for?", "The answer would be:", "Question:"),
     ),
-    "requests": Form(
+    "requests": PromptTemplate(
         template="{{ prompt }} Message: {{ text }}\nThe customer wants:",
         words={"cancel": "cancellation", "account access": "access", "product advice": "advice"},
         descriptions={

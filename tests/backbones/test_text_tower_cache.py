@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 
 from promptfed.backbones import load_backbone
-from promptfed.backbones.text_tower_cache import ABOUT, TOWER, RememberedBackbone, load_remembered
+from promptfed.backbones.text_tower_cache import ABOUT, TOWER, RememberedBackbone, load_text_tower
 from promptfed.errors import BackboneError
 
 
 @pytest.fixture(scope="module")
 def pair():
-    load_remembered("tiny")
-    return load_backbone("tiny"), load_remembered("tiny")
+    load_text_tower("tiny")
+    return load_backbone("tiny"), load_text_tower("tiny")
 
 
 def test_the_second_load_has_no_image_tower_and_the_same_bits(pair):
@@ -39,7 +39,7 @@ def test_the_second_load_has_no_image_tower_and_the_same_bits(pair):
 
 
 def test_an_image_brings_in_the_whole_model():
-    text, whole = load_remembered("tiny"), load_backbone("tiny")
+    text, whole = load_text_tower("tiny"), load_backbone("tiny")
     pixels = text.preprocess(Image.new("RGB", (40, 40), (200, 10, 10)))[None]
     assert torch.equal(text.encode_images(pixels), whole.encode_images(pixels))
     assert text.calls.images == 1
@@ -48,7 +48,7 @@ def test_an_image_brings_in_the_whole_model():
 
 
 def test_a_changed_weight_is_noticed():
-    text = load_remembered("tiny")
+    text = load_text_tower("tiny")
     text._tower.ln_final.weight.data[0] += 1
     with pytest.raises(BackboneError, match="changed during the run"):
         text.verify_frozen()
@@ -57,17 +57,17 @@ def test_a_changed_weight_is_noticed():
 def test_a_damaged_tower_is_loaded_anew(pair):
     folder = pair[1]._folder
     (folder / TOWER).write_bytes((folder / TOWER).read_bytes()[:-1] + b"x")
-    again = load_remembered("tiny")
+    again = load_text_tower("tiny")
     assert not isinstance(again, RememberedBackbone)
-    assert isinstance(load_remembered("tiny"), RememberedBackbone), "and remembered again"
+    assert isinstance(load_text_tower("tiny"), RememberedBackbone), "and remembered again"
     (folder / ABOUT).write_text("{")
-    assert load_remembered("tiny").fingerprint == pair[0].fingerprint
+    assert load_text_tower("tiny").fingerprint == pair[0].fingerprint
 
 
 def test_neither_the_library_nor_the_image_tower_is_imported():
-    load_remembered("tiny").class_tokens(["cat"], 2)
+    load_text_tower("tiny").class_tokens(["cat"], 2)
     code = (
-        "import sys; from promptfed.backbones.text_tower_cache import load_remembered; b = load_remembered('tiny'); "
+        "import sys; from promptfed.backbones.text_tower_cache import load_text_tower; b = load_text_tower('tiny'); "
         "b.class_tokens(['cat'], 2); assert 'open_clip' not in sys.modules and 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
@@ -76,8 +76,8 @@ def test_neither_the_library_nor_the_image_tower_is_imported():
 @pytest.mark.slow
 def test_lit_is_remembered_without_its_image_network():
     pytest.importorskip("timm")
-    load_remembered("lit")
-    text, whole = load_remembered("lit"), load_backbone("lit")
+    load_text_tower("lit")
+    text, whole = load_text_tower("lit"), load_backbone("lit")
     assert type(text).__name__ == "RememberedLit"
     assert not hasattr(text, "_vision")
     assert text.fingerprint == whole.fingerprint

@@ -17,9 +17,9 @@ from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.blackbox.oracles.base import LocalBackend, SoftSpace
 from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.query import Answer, ProposalQuery, Query, ScoreQuery, TextQuery
+from promptfed.blackbox.oracles.query import OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.examples.base import TextItem
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.setup import Setup
 from promptfed.types import ClientData, FederatedTask, Split
 
@@ -37,7 +37,7 @@ class ToyBackend(LocalBackend):
     rows = 8
 
     def __init__(self) -> None:
-        self.form = Form(template="{{ prompt }} {{ text }}", prompts=("", "fire", "ice"))
+        self.form = PromptTemplate(template="{{ prompt }} {{ text }}", prompts=("", "fire", "ice"))
         self.fingerprint = hashlib.sha256(b"toy").hexdigest()
         self.soft = SoftSpace(4, 0.5, torch.eye(4))
         self.batches = 0
@@ -54,12 +54,12 @@ class ToyBackend(LocalBackend):
             rows.append([{"cold": -heat, "hot": heat}[name] for name in query.classes])
         return torch.tensor(rows)
 
-    def other(self, query: Query) -> Answer:
+    def other(self, query: Query) -> OracleAnswer:
         self.asked.append(query)
         if isinstance(query, TextQuery):
-            return Answer(text=" fire lava", prompt_tokens=3, completion_tokens=2)
+            return OracleAnswer(text=" fire lava", prompt_tokens=3, completion_tokens=2)
         assert isinstance(query, ProposalQuery)
-        return Answer(tokens=WORDS[: query.count])
+        return OracleAnswer(tokens=WORDS[: query.count])
 
 
 def warmth(text: str) -> float:

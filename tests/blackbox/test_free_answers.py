@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.query import Answer, Candidate
+from promptfed.blackbox.oracles.query import Candidate, OracleAnswer
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
 from promptfed.evaluation import evaluate
@@ -34,7 +34,7 @@ def experiment(backend, sums):
         def other(query):
             one = int(re.findall(r"What is (\d+) \+ 3", query.text)[-1])
             is_right = one % 2 == 0 or "think" in query.text.lower()
-            return Answer(text=f" {one} + 3 = {one + 3 if is_right else 99}\n#### {one + 3 if is_right else 99}.")
+            return OracleAnswer(text=f" {one} + 3 = {one + 3 if is_right else 99}\n#### {one + 3 if is_right else 99}.")
 
         backend.other = other
         config = {"task": "cot", "data": sums, "method": method, "clients": 2, "rounds": 2, "shots": 4, **options}

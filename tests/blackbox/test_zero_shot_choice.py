@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
@@ -30,7 +30,7 @@ def reached(black_setup, text_task):
     def make(name="fedbpt", shift=0.0, alone=False, **options):
         method = build_method(name, {**OPTIONS, **options}, black_setup)
         if alone:
-            method = Alone(method, Mean(Mean.Config()))
+            method = LocalOnlyWrapper(method, Mean(Mean.Config()))
         federation = Federation(
             method,
             Mean(Mean.Config()),

@@ -70,14 +70,14 @@ def test_when_nobody_ever_answers_the_run_still_ends(small, tmp_path, promptfed,
 def test_a_client_that_sends_nan_is_refused_and_counted(small, tmp_path, promptfed, events_of, monkeypatch):
     from promptfed.methods.promptfl import PromptFL
 
-    conclude = PromptFL.conclude
+    split_update = PromptFL.split_update
 
     def spoil(self, trained, broadcast, data, personal):
         if data.client == 1:
             trained = trained.map(lambda t: t * float("nan"))
-        return conclude(self, trained, broadcast, data, personal)
+        return split_update(self, trained, broadcast, data, personal)
 
-    monkeypatch.setattr(PromptFL, "conclude", spoil)
+    monkeypatch.setattr(PromptFL, "split_update", spoil)
     said = promptfed("train", *small, "--client-batch", 3, "--run", tmp_path / "r", "--json")
     assert said.code == 0, said.err
     failures = {e["client"]: e["failure"] for e in events_of(tmp_path / "r") if e["event"] == "client"}

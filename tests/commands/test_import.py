@@ -8,11 +8,11 @@ import torch
 import yaml
 from safetensors.numpy import load_file
 
-from promptfed.methods.fedtpg.generator import Generator
+from promptfed.methods.fedtpg.generator import ContextGenerator
 
 
 def write_checkpoint(path, width=128, **options):
-    state = {name: t.half() for name, t in Generator(width, width, **options).start(torch.Generator()).items()}
+    state = {name: t.half() for name, t in ContextGenerator(width, width, **options).start(torch.Generator()).items()}
     torch.save({"state_dict": state, "epoch": 500, "optimizer": None, "scheduler": None, "val_result": None}, path)
     return path
 

@@ -16,17 +16,17 @@ from PIL import Image
 pytest.importorskip("flwr")
 
 from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.text_tower_cache import load_remembered
+from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import build_config
 from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.messages import Agreement, Hello
 from promptfed.deployment.server import _agree, _without_data, checked
 from promptfed.deployment.site import Site, SiteOptions
-from promptfed.deployment.site_pool import Sites
+from promptfed.deployment.site_pool import SitePool
 from promptfed.experiment import Experiment
 from promptfed.tasks import TASKS
 
-LOAD = functools.cache(load_remembered)
+LOAD = functools.cache(load_text_tower)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def one_thread() -> Iterator[None]:
 def one_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sites of one process need not load the same weights again."""
     for module in ("site", "server"):
-        monkeypatch.setattr(f"promptfed.deployment.{module}.load_remembered", LOAD)
+        monkeypatch.setattr(f"promptfed.deployment.{module}.load_text_tower", LOAD)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ class Simulation:
             promptfed=version("promptfed"),
         )
         self.said: list[str] = []
-        self.sites = Sites(self.grid, hello, patience=0.2, poll=0.01, say=self.said.append)
+        self.sites = SitePool(self.grid, hello, patience=0.2, poll=0.01, say=self.said.append)
         self.sites.gather(len(task.clients), 30)
         self.agreement: Agreement = _agree(hello, self.config, self.sites, task, None)  # type: ignore[arg-type]
         self.sites.agree([site.name for site in self.agreement.sites])

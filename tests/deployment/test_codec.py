@@ -109,7 +109,7 @@ def test_garbage_is_refused_in_one_line(what):
 
 def test_a_problem_is_raised_with_its_own_words():
     with pytest.raises(DeploymentError, match=r"^no images here$"):
-        codec.unpack(codec.pack(messages.Problem(why="no images here")), messages.TrainAnswer)
+        codec.unpack(codec.pack(messages.ErrorReply(why="no images here")), messages.TrainAnswer)
 
 
 @pytest.mark.parametrize("run", ["../../etc", "", "0" * 31, "G" * 32])

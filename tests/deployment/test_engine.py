@@ -15,7 +15,7 @@ from promptfed.errors import DeploymentError
 from promptfed.evaluation import LocalEvaluator
 from promptfed.experiment import Experiment, resolve
 from promptfed.prompt_state import PromptState
-from promptfed.runs.personal_store import TICKET, PersonalStore
+from promptfed.runs.personal_store import PERSONAL_VERSION, PersonalStore
 from promptfed.types import Broadcast, Job
 
 
@@ -66,8 +66,8 @@ def test_personal_prompts_stay_at_their_sites(simulate, local):
     simulation = simulate(method="fedper", method_options={"n_ctx": 6, "local_epochs": 1})
     _, history = rounds_of(simulation)
     state, replies = history[-1]
-    assert all(set(personal) == {TICKET} for personal in state.personal.values())
-    assert all(set(reply.personal) == {TICKET} for reply in replies)
+    assert all(set(personal) == {PERSONAL_VERSION} for personal in state.personal.values())
+    assert all(set(reply.personal) == {PERSONAL_VERSION} for reply in replies)
     for message in simulation.grid.seen:
         assert not [name for name in message.content["arrays"] if "private" in name]
     expected = local(3, method="fedper", method_options={"n_ctx": 6, "local_epochs": 1})[2]

@@ -105,12 +105,12 @@ CASES = {
     "prepare: images": (messages.PrepareAnswer, {"images": 10**400, "seconds": 1.0}),
     "prepare: seconds": (messages.PrepareAnswer, {"images": 1, "seconds": float("nan")}),
     "finish: a long place": (messages.FinishAnswer, {"client": 0, "bundle": "x" * 10_000_000}),
-    "problem: a long one": (messages.Problem, {"why": "x" * 10_000_000}),
+    "problem: a long one": (messages.ErrorReply, {"why": "x" * 10_000_000}),
 }
 
 
 def arrived(kind, words):
-    content = codec.pack(messages.Problem(why="x"))
+    content = codec.pack(messages.ErrorReply(why="x"))
     text = json.dumps({"kind": kind.__name__, "words": words, "parts": {}, "started": None})
     content[codec.ABOUT] = codec.ConfigRecord({codec.JSON: text})
     return content
@@ -148,10 +148,10 @@ def test_lines_for_people_arrive_escaped():
     words = codec.unpack(arrived(messages.HelloAnswer, {**HELLO, "notes": ["\x1b[2Jgone"]}), messages.HelloAnswer).words
     assert words.notes == ("\\x1b[2Jgone",)
     with pytest.raises(DeploymentError, match=r"^\\x1b\[31mred$"):
-        codec.unpack(arrived(messages.Problem, {"why": "\x1b[31mred"}), messages.TrainAnswer)
+        codec.unpack(arrived(messages.ErrorReply, {"why": "\x1b[31mred"}), messages.TrainAnswer)
 
 
 def test_what_a_site_would_say_is_checked_before_it_is_sent():
     with pytest.raises(DeploymentError, match=r"site.name|name"):
-        messages.Site.create(name="x" * 65)
+        messages.SiteInfo.create(name="x" * 65)
     assert len(messages.problem("x\n" * 10_000).why) == 1_000

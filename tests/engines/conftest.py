@@ -65,10 +65,10 @@ class Moody(PromptFL):
         if self.mood == "dies":
             os._exit(1)
 
-    def conclude(self, trained, broadcast, data, personal):
+    def split_update(self, trained, broadcast, data, personal):
         if personal["owner"].item() != data.client:
             raise TrainingError(f"client {data.client} was given the prompt of {personal['owner'].item()}")
-        sent, _ = super().conclude(trained, broadcast, data, personal)
+        sent, _ = super().split_update(trained, broadcast, data, personal)
         if data.client in self.whose:
             sent = {
                 "nan": sent * float("nan"),

@@ -13,13 +13,13 @@ import torch
 from promptfed.deployment import codec
 from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.messages import Agreement, Hello, HelloAnswer
-from promptfed.deployment.messages import Site as Member
-from promptfed.deployment.site import Site, SiteOptions
-from promptfed.deployment.site_pool import Sites
+from promptfed.deployment.messages import SiteInfo as Member
+from promptfed.deployment.site import SiteInfo, SiteOptions
+from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_store import SiteStore
 from promptfed.engines.base import never
 from promptfed.prompt_state import PromptState
-from promptfed.runs.personal_store import TICKET, PersonalStore
+from promptfed.runs.personal_store import PERSONAL_VERSION, PersonalStore
 
 RUN = "0" * 32
 NOBODY = {"run": RUN, "simulated": True, "config": {}, "fingerprint": "0"}
@@ -30,7 +30,7 @@ class ToyStore(SiteStore):
         return PersonalStore(self.folder / "prompts")
 
 
-class ToySite(Site):
+class ToySite(SiteInfo):
     def __init__(self, client, place, folder):
         super().__init__(SiteOptions.of({"state-dir": str(folder), "partition-id": client}))
         self.client, self.place = client, place
@@ -54,7 +54,7 @@ class SeenThrough(FlowerEngine):
         for client in range(3):
             own = replace(place, setups=[])  # a site has its own model, and counts its own calls
             grid.nodes[client + 1] = ToySite(client, own, folder / str(client)).answer
-        sites = Sites(grid, Hello(**NOBODY, classes=None, promptfed="0"), poll=0.01, say=lambda line: None)
+        sites = SitePool(grid, Hello(**NOBODY, classes=None, promptfed="0"), poll=0.01, say=lambda line: None)
         members = tuple(Member(name=f"client {client}") for client in range(3))
         sites.gather(3, 30)
         sites.agree([member.name for member in members])
@@ -66,7 +66,11 @@ class SeenThrough(FlowerEngine):
 
         def seen(reply):
             kept = reply.personal
-            value = self.stores[reply.client].read(reply.client, int(kept[TICKET])) if TICKET in kept else None
+            value = (
+                self.stores[reply.client].read(reply.client, int(kept[PERSONAL_VERSION]))
+                if PERSONAL_VERSION in kept
+                else None
+            )
             return replace(reply, personal=shown[reply.client] if reply.failure or value is None else value)
 
         heard = on_reply and (lambda reply: on_reply(seen(reply)))
@@ -76,5 +80,5 @@ class SeenThrough(FlowerEngine):
         store = self.stores[client]
         for round in store.rounds(client):
             if store.read(client, round) == personal:
-                return PromptState({TICKET: torch.tensor(round)})
+                return PromptState({PERSONAL_VERSION: torch.tensor(round)})
         return personal

@@ -20,7 +20,7 @@ from promptfed.export.blackbox_predict import BlackBoxPredictor
 from promptfed.export.folder import write_bundle
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_state import PromptState
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.setup import Setup
 from promptfed.types import ClientPrompt
 
@@ -32,7 +32,7 @@ def bundle() -> BlackBoxBundle:
     """ZOOPFL as it starts: an encoder, a generator of pixels, and a map of scores that is the client's own."""
     oracle = load_oracle(
         "clip:tiny",
-        Form(template="{{ prompt }} {{ text }}", prompts=("an icon of a",)),
+        PromptTemplate(template="{{ prompt }} {{ text }}", prompts=("an icon of a",)),
         OracleOptions(),
     )
     backbone = AbsentBackbone()

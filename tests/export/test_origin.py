@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from promptfed.cli import main
-from promptfed.export.origin import Origin, alike_words, origin_of, provenance, same_prompts, whose_prompt
+from promptfed.export.origin import BundleOrigin, alike_words, origin_of, provenance, same_prompts, whose_prompt
 from promptfed.runs.directory import RunDirectory
 
 
@@ -90,7 +90,7 @@ def test_clients_with_the_same_prompt_in_words(alike, words):
 
 def test_groups_of_clients_are_said_once():
     def own(*alike):
-        return Origin(whose="client", alike=alike)
+        return BundleOrigin(whose="client", alike=alike)
 
     groups = {0: own(2), 1: own(), 2: own(0), 3: own(4), 4: own(3), 5: None}
     assert same_prompts(groups) == [
@@ -107,12 +107,12 @@ def test_names_from_outside_are_shown_and_bundles_without_an_origin_still_say_wh
 @pytest.mark.parametrize("accuracy", [1.5, -0.1, float("nan"), float("inf")])
 def test_an_accuracy_is_a_share(accuracy):
     with pytest.raises(ValidationError):
-        Origin(whose="client", accuracy={"local": accuracy})
+        BundleOrigin(whose="client", accuracy={"local": accuracy})
 
 
 def test_the_readme_says_what_the_run_knows_and_no_more():
     said = provenance(
-        Origin(
+        BundleOrigin(
             whose="client",
             alike=(4,),
             data="folder:photos",
@@ -127,13 +127,13 @@ def test_the_readme_says_what_the_run_knows_and_no_more():
         "local (all classes) 50.0 %, base 62.5 %. Below zero-shot: local, base. No client trained on these classes of "
         "the data, which were held out for tests: koi, red\\x1b[31m. Client 4 has the very same prompt."
     )
-    assert provenance(Origin(whose="client")) == ""
-    assert provenance(Origin(whose="client", data="icons")).strip() == "It was trained on `icons`."
+    assert provenance(BundleOrigin(whose="client")) == ""
+    assert provenance(BundleOrigin(whose="client", data="icons")).strip() == "It was trained on `icons`."
 
 
 @pytest.mark.parametrize("below", [(), ("base",), ("local", "HM")])
 def test_the_readme_flags_what_is_below_zero_shot(below):
-    said = provenance(Origin(whose="client", accuracy={"base": 0.5}, below_zero_shot=below))
+    said = provenance(BundleOrigin(whose="client", accuracy={"base": 0.5}, below_zero_shot=below))
     assert ("Below zero-shot" in said) == bool(below)
     assert all(name in said for name in below)
 

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from promptfed.blackbox.base import BlackBoxMethod
 from promptfed.blackbox.oracles.base import LocalBackend, SoftSpace
-from promptfed.blackbox.oracles.query import Answer, Query, ScoreQuery
+from promptfed.blackbox.oracles.query import OracleAnswer, Query, ScoreQuery
 from promptfed.config import RunConfig
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item
 from promptfed.export.blackbox_bundle import BlackBoxBundle, make_blackbox_bundle
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.types import ClientPrompt
 
 CLASSES = ("cold", "hot")
 HEAT = {"ice": -1.0, "fire": 1.0, "warm": 0.5}
-FORM = Form(
+FORM = PromptTemplate(
     template="{{ prompt }} Weather: {{ text }}\nIt is", words={"hot": "warm"}, prompts=("", "Be ${exact} {now}.")
 )
 
@@ -31,7 +31,7 @@ class Thermometer(LocalBackend):
 
     name, abilities = "thermometer", frozenset({"soft prompts", "text prompts", "generation"})
 
-    def __init__(self, form: Form = FORM, fingerprint: str = "a" * 64) -> None:
+    def __init__(self, form: PromptTemplate = FORM, fingerprint: str = "a" * 64) -> None:
         self.form, self.fingerprint, self.soft = form, fingerprint, SoftSpace(4, 0.5, torch.zeros(0, 4))
 
     def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
@@ -42,8 +42,8 @@ class Thermometer(LocalBackend):
             [[sign.get(c, 0.0) * (h + s) for c in q.classes] for q, h, s in zip(queries, heats, soft, strict=True)]
         )
 
-    def other(self, query: Query) -> Answer:
-        return Answer(text=" It takes 3 + 4 = 7.\n#### 7")
+    def other(self, query: Query) -> OracleAnswer:
+        return OracleAnswer(text=" It takes 3 + 4 = 7.\n#### 7")
 
 
 class Everything(Thermometer):

@@ -13,7 +13,7 @@ from faults.operations import count_operations, failing
 from promptfed.backbones.features import FeatureCache
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
-from promptfed.examples.image_check import Looked, remember
+from promptfed.examples.image_check import ImageCheck, remember
 from promptfed.files.atomic import write_bytes
 from promptfed.files.atomic_folder import write_folder
 from promptfed.prompt_state import PromptState
@@ -85,7 +85,7 @@ def test_a_refused_operation_is_said_and_mended(writer: str, stays: bool, tmp_pa
 
 
 def test_notes_on_pictures_that_cannot_be_kept_cost_nothing_but_time(tmp_path: Path) -> None:
-    looked = {f"{number}.png": ("stamp", Looked("", "", "id")) for number in range(3)}
+    looked = {f"{number}.png": ("stamp", ImageCheck("", "", "id")) for number in range(3)}
     wanted = tmp_path / "wanted" / "notes.json"
     operations = count_operations(wanted.parent, lambda: remember(wanted, looked))
     assert operations >= 5

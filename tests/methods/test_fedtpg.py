@@ -17,7 +17,7 @@ from promptfed.errors import ConfigError
 from promptfed.experiment import resolve
 from promptfed.federation import Federation
 from promptfed.methods.fedtpg import FedTPG, FedTPGConfig
-from promptfed.methods.fedtpg.generator import Generator
+from promptfed.methods.fedtpg.generator import ContextGenerator
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast
 
@@ -36,7 +36,7 @@ def federation(setup, task, aggregator="uniform", **options):
 def test_the_shared_prompt_is_the_generator_and_nothing_is_personal(setup):
     method = method_on(setup)
     shared = method.init_shared()
-    assert {name: tuple(t.shape) for name, t in shared.items()} == Generator(4, 3).shapes
+    assert {name: tuple(t.shape) for name, t in shared.items()} == ContextGenerator(4, 3).shapes
     assert shared == method_on(setup).init_shared()
     assert shared != method_on(replace(setup, seed=1)).init_shared()
     assert len(method.init_personal(0)) == 0
@@ -51,7 +51,7 @@ def test_one_sgd_step_is_the_gradient_of_the_papers_loss(setup, toy_task):
     backbone, own = setup.backbone, ["blue", "ochre"]
     parameters = {name: t.clone().requires_grad_(True) for name, t in shared.items()}
     embeddings = F.normalize(torch.cat([backbone.encode_text([name]) for name in own]), dim=-1)
-    [context] = Generator(4, 3)(parameters, embeddings)
+    [context] = ContextGenerator(4, 3)(parameters, embeddings)
     texts = backbone.encode_prompted_text(context, backbone.class_tokens(own, 4))
     logits = 10.0 * F.normalize(setup.features.images(data.train), dim=-1) @ F.normalize(texts, dim=-1).T
     loss = F.cross_entropy(logits, data.train.labels - 2)

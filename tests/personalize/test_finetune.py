@@ -9,7 +9,7 @@ import torch
 
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
-from promptfed.local_training import train_together
+from promptfed.local_training import train_clients
 from promptfed.personalize.finetune import FinetuneOptions, finetune
 from promptfed.types import Broadcast, ClientPrompt
 
@@ -60,7 +60,7 @@ def test_the_default_rate_is_a_fifth_of_the_runs_and_does_not_fall(setup, toy_ta
     [own] = finetune(method, [(ClientPrompt(start), data)], 4, FinetuneOptions(epochs=2))
     training = method.config.model_copy(update={"lr": 0.2 * 0.3, "local_epochs": 2, "schedule": "constant"})
     problem = method.problem(Broadcast(4, start), data, start)
-    [(expected, _)] = train_together([(data.client, problem)], training, setup, 4)
+    [(expected, _)] = train_clients([(data.client, problem)], training, setup, 4)
     assert own.tuned == expected, "a fifth of the run's rate, although its cosine is zero in round 4 of 3"
 
 

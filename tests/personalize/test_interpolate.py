@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
-from promptfed.evaluation import accuracy, distinct, evaluate, local_accuracy
+from promptfed.evaluation import accuracy, evaluate, local_accuracy, unique_prompts
 from promptfed.method import cosine_logits
 from promptfed.personalize.interpolate import Sweep, choose, client_curve, curve_rows, natural_space, parse_alphas
 from promptfed.prompt_state import PromptState
-from promptfed.runs.personalized import Choice, ClientCurve
+from promptfed.runs.personalized import AlphaChoice, ClientCurve
 from promptfed.types import ClientPrompt, Split
 
 TENTHS = tuple(round(i / 10, 10) for i in range(11))
@@ -65,8 +65,8 @@ def test_logits_are_cosines_to_the_mixed_texts(method, deployed, toy_task):
 
 def test_tuned_prompts_are_different_prompts_unless_alpha_is_0(deployed):
     both = {0: deployed, 1: deployed}
-    assert len(distinct(both)) == 2
-    assert len(distinct({k: replace(p, alpha=0.0) for k, p in both.items()})) == 1
+    assert len(unique_prompts(both)) == 2
+    assert len(unique_prompts({k: replace(p, alpha=0.0) for k, p in both.items()})) == 1
     assert not replace(deployed, alpha=0.0).is_personal
     assert not ClientPrompt(deployed.shared).is_personal
 
@@ -190,8 +190,8 @@ def test_only_validation_images_choose(method, deployed, toy_task):
 
 
 def test_rows_are_means_over_clients_and_the_last_takes_each_clients_own():
-    first = ClientCurve((0.5, 1.0), (0.2, 0.4), (0.1, 0.3), (0.6, 0.8), Choice(1.0, 1, ""))
-    second = ClientCurve((0.7, 0.6), (), (0.5, 0.1), (0.2, 0.0), Choice(0.0, 0, ""))
+    first = ClientCurve((0.5, 1.0), (0.2, 0.4), (0.1, 0.3), (0.6, 0.8), AlphaChoice(1.0, 1, ""))
+    second = ClientCurve((0.7, 0.6), (), (0.5, 0.1), (0.2, 0.0), AlphaChoice(0.0, 0, ""))
     low, high, own = curve_rows((0.0, 1.0), [first, second])
     assert (low["val"], low["local"], low["base"], low["new"]) == pytest.approx((0.6, 0.2, 0.3, 0.4))
     assert high["hm"] == pytest.approx(harmonic_mean([0.4, 0.2, 0.4]))

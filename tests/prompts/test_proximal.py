@@ -3,34 +3,34 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptfed.local_training import LocalTraining, Problem, train_together
+from promptfed.local_training import LocalObjective, LocalTraining, train_clients
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.proximal import pulled
+from promptfed.prompts.proximal import with_proximal_term
 
 
-def problem() -> Problem:
+def problem() -> LocalObjective:
     """Minimise ``-a - 2 b``, whose gradient is the same everywhere."""
 
     def loss(parameters, features, rows):
         return -(parameters["a"] + 2 * parameters["b"]).sum(), torch.zeros(len(rows), 2)
 
     start = PromptState({"a": torch.tensor([3.0]), "b": torch.tensor([-1.0])})
-    return Problem(start, torch.zeros(1, dtype=torch.int64), loss)
+    return LocalObjective(start, torch.zeros(1, dtype=torch.int64), loss)
 
 
 def test_the_pull_is_half_the_strength_times_the_squared_distance_from_the_start():
     parameters = {"a": torch.tensor([5.0]), "b": torch.tensor([0.0])}
-    value, _ = pulled(problem(), 0.4).loss(parameters, [], torch.arange(1))
+    value, _ = with_proximal_term(problem(), 0.4).loss(parameters, [], torch.arange(1))
     assert value.item() == pytest.approx(-5.0 + 0.2 * (2.0**2 + 1.0**2))
 
 
 def test_minimum_lies_where_pull_and_gradient_balance(setup):
     config = LocalTraining(optimizer="sgd", momentum=0, lr=0.5, schedule="constant", local_epochs=60)
-    [(found, _)] = train_together([(0, pulled(problem(), 0.5))], config, setup, round=1)
+    [(found, _)] = train_clients([(0, with_proximal_term(problem(), 0.5))], config, setup, round=1)
     assert found["a"].item() == pytest.approx(3.0 + 1 / 0.5, abs=1e-4)
     assert found["b"].item() == pytest.approx(-1.0 + 2 / 0.5, abs=1e-4)
 
 
 def test_no_strength_is_the_problem_itself():
     given = problem()
-    assert pulled(given, 0.0) is given
+    assert with_proximal_term(given, 0.0) is given

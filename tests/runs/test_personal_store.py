@@ -6,7 +6,7 @@ import torch
 from promptfed.errors import RunError
 from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
-from promptfed.runs.personal_store import PersonalStore, StoredPersonal, renewed
+from promptfed.runs.personal_store import PersonalStore, StoredPersonal, update_personal
 from promptfed.types import NO_PROMPT, FederationState
 
 
@@ -35,12 +35,12 @@ def test_it_reads_what_was_written_and_holds_nothing(stored, store):
 
 
 def test_an_earlier_value_still_reads_what_it_did(stored):
-    later = renewed(stored, {1: prompt(11)}, 1)
+    later = update_personal(stored, {1: prompt(11)}, 1)
     assert (stored[1], later[1], later[0]) == (prompt(10), prompt(11), prompt(0))
 
 
 def test_a_plain_mapping_stays_one():
-    assert renewed({0: prompt(0), 1: prompt(1)}, {1: prompt(2)}, 5) == {0: prompt(0), 1: prompt(2)}
+    assert update_personal({0: prompt(0), 1: prompt(1)}, {1: prompt(2)}, 5) == {0: prompt(0), 1: prompt(2)}
 
 
 def test_a_checkpoint_names_versions_and_comes_back_as_the_same_value(stored, tmp_path):
@@ -59,7 +59,7 @@ def test_every_kept_checkpoint_finds_its_versions_and_older_ones_are_forgotten(s
     state = FederationState(0, prompt(5), personal=stored)
     for round in range(1, 13):
         changed = {0: prompt(round)} | ({1: prompt(10 + round)} if round % rest == 0 else {})
-        state = FederationState(round, prompt(5), personal=renewed(state.personal, changed, round))
+        state = FederationState(round, prompt(5), personal=update_personal(state.personal, changed, round))
         states[round] = {0: prompt(round), 1: prompt(10 + round - round % rest), 2: NO_PROMPT}
         save_checkpoint(folder, state, events_bytes=0)
         newest = sorted(folder.glob("round-*"))

@@ -10,7 +10,7 @@ import torch
 
 from promptfed.errors import RunError
 from promptfed.prompt_state import PromptState
-from promptfed.runs.personalized import Origin, SavedClient, load_client, prompt_sha256, save_client
+from promptfed.runs.personalized import SavedClient, TuningOrigin, load_client, prompt_sha256, save_client
 from promptfed.types import ClientPrompt
 
 SHARED = PromptState({"ctx": torch.ones(2, 3)})
@@ -19,7 +19,7 @@ TUNED = PromptState({"ctx": torch.full((2, 3), 2.0)})
 
 @pytest.fixture
 def about():
-    origin = Origin(
+    origin = TuningOrigin(
         round=3, prompt_sha256=prompt_sha256(ClientPrompt(SHARED)), method="finetune", space="prompt",
         alphas=(0.0, 0.5, 1.0), lr=0.1, epochs=2, l2_to_global=0.5,
     )  # fmt: skip

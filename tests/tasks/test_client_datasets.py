@@ -8,8 +8,8 @@ from promptfed.errors import ConfigError
 from promptfed.experiment import resolve
 from promptfed.tasks import TASKS
 from promptfed.tasks import client_datasets as dealt
-from promptfed.tasks.client_datasets import DealtClients, Holding
-from promptfed.tasks.few_shot import Drawn
+from promptfed.tasks.client_datasets import ClientAssignment, LazyClientDatasets
+from promptfed.tasks.few_shot import FewShotSplit
 from promptfed.types import ClientData, Split
 
 
@@ -25,7 +25,9 @@ def clients():
         )
         return ClientData(number, holding.name, (), train, val, test, domain=holding.domain)
 
-    return DealtClients([Holding(f"c{k}", Drawn([k], [k, k]), [7], f"d{k}") for k in range(200)], make), made
+    return LazyClientDatasets(
+        [ClientAssignment(f"c{k}", FewShotSplit([k], [k, k]), [7], f"d{k}") for k in range(200)], make
+    ), made
 
 
 def test_clients_are_made_when_asked_for_and_few_are_kept(clients):

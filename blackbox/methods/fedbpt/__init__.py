@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
-from promptfed.blackbox.base import BlackBoxMethod, Desk
+from promptfed.blackbox.base import BlackBoxMethod, ClientOracle
 from promptfed.blackbox.methods.fedbpt.corruption import perturbed
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.base import Vector, ranks
@@ -87,7 +87,7 @@ class FedBPT(BlackBoxMethod):
         return (self.config.popsize + 2) * copies * self.batch_of(data)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         given = _distribution(broadcast.shared, NO_PROMPT)
         local = CmaEs(
@@ -114,7 +114,7 @@ class FedBPT(BlackBoxMethod):
         }
         return PromptState(sent), personal
 
-    def _fitness(self, desk: Desk, points: Sequence[Vector], rows: Tensor, noisy: Split | None) -> Vector:
+    def _fitness(self, desk: ClientOracle, points: Sequence[Vector], rows: Tensor, noisy: Split | None) -> Vector:
         """Loss ``(points,)``; with a perturbed copy, the ratio of the loss to the loss on the copy: a prompt
         that merely favours the client's majority label lowers both."""
         prompts = [self.projection.candidate(vector(point)) for point in points]

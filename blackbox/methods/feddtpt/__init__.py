@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, Desk, least
+from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, ClientOracle, least
 from promptfed.blackbox.methods.feddtpt.clustering import TokenClustering
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.base import Tokens
@@ -80,7 +80,7 @@ class FedDTPT(BlackBoxMethod):
         return least(2 * batch + 1, lambda queries: queries - reserve(queries, data, 2, most) >= 2 * batch + 1)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         lexicon = _Lexicon()
         sent = unpacked(text_of(broadcast.shared["words"]), self.config.n_tokens)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, Desk
+from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, ClientOracle
 from promptfed.blackbox.methods.fedspsc.demonstrations import Demonstration, Demonstrations, packed
 from promptfed.blackbox.methods.fedspsc.paraphrase import rephrased
 from promptfed.blackbox.oracles.exact_match import final_answer
@@ -131,7 +131,7 @@ class FedSPSC(BlackBoxMethod):
         return self._cost
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         affordable = desk.left // self._cost
         rows = desk.batch(affordable if self._is_sp else min(affordable, self.config.questions))

@@ -11,17 +11,17 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, Desk, least
+from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, ClientOracle, least
 from promptfed.blackbox.methods.fedtextgrad.merging import (
     EVEN_SUMMARY,
     SUMMARY,
-    Joined,
+    ConcatMerge,
     RankSelection,
-    SummedUp,
+    SummaryMerge,
+    candidate_pool,
     instruction_of,
     mean_ranks,
     pool_of,
-    pooled,
     tokens_for,
 )
 from promptfed.blackbox.oracles.query import Candidate
@@ -101,7 +101,7 @@ class FedTextGrad(BlackBoxMethod):
     def init_shared(self) -> PromptState:
         own = [self.config.start] if self.config.start is not None else list(dict.fromkeys(self.setup.templates))
         if self.ranks:
-            return pooled(own)
+            return candidate_pool(own)
         return PromptState({"text": text_tensor(next((text for text in own if text), ""))})
 
     def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
@@ -113,8 +113,8 @@ class FedTextGrad(BlackBoxMethod):
         if self.ranks:
             return RankSelection(most)
         if self.config.merge == "concatenate":
-            return Joined(most)
-        return SummedUp(self.oracle, SUMMARY if self.config.merge == "summary" else EVEN_SUMMARY, most)
+            return ConcatMerge(most)
+        return SummaryMerge(self.oracle, SUMMARY if self.config.merge == "summary" else EVEN_SUMMARY, most)
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         return Candidate(text_of(shared["text"]))
@@ -132,7 +132,7 @@ class FedTextGrad(BlackBoxMethod):
         return least(max(4, 2 * batch + 2), suffices)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         text, sent = text_of(broadcast.shared["text"]), {}
         is_last = self.ranks and broadcast.round >= self.rounds
@@ -148,7 +148,7 @@ class FedTextGrad(BlackBoxMethod):
             text = self._step(text, data, rows, desk)
         return PromptState({"text": text_tensor(text), **sent}), personal
 
-    def _judged(self, pool: Sequence[str], data: ClientData, desk: Desk, allowed: int) -> np.ndarray:
+    def _judged(self, pool: Sequence[str], data: ClientData, desk: ClientOracle, allowed: int) -> np.ndarray:
         """Mean loss ``(pool,)`` of every text on the same examples, validation ones first. Texts that ``allowed``
         queries do not reach get the median of the others, so that they are neither chosen nor condemned."""
         held = Split((*data.val.items, *data.train.items), torch.cat([data.val.labels, data.train.labels]))
@@ -163,7 +163,7 @@ class FedTextGrad(BlackBoxMethod):
         losses[some] = np.nan_to_num(scored, nan=np.inf)
         return np.where(np.isfinite(losses), losses, np.finfo(np.float32).max)
 
-    def _step(self, text: str, data: ClientData, rows: Tensor, desk: Desk) -> str:
+    def _step(self, text: str, data: ClientData, rows: Tensor, desk: ClientOracle) -> str:
         """One critique and rewriting; ``text`` itself if nothing came of it."""
         scores, labels = desk.scores([Candidate(text)], rows)
         now = self.sample_losses(scores[0], labels).double().mean().item()
@@ -185,7 +185,7 @@ class FedTextGrad(BlackBoxMethod):
         loss = float(desk.losses([Candidate(better)], rows)[0])
         return better if loss < now else text
 
-    def _written(self, asked: str, tokens: int, desk: Desk) -> str:
+    def _written(self, asked: str, tokens: int, desk: ClientOracle) -> str:
         desk.spend(1)
         [said] = self.oracle.generate([asked], max_tokens=tokens, stop=STOP)
         return said.strip()

@@ -40,7 +40,7 @@ def pool_of(shared: Mapping[str, Tensor]) -> list[str]:
     return [text_of(shared[name]) for name in sorted(shared) if name.startswith(POOL)]
 
 
-def pooled(texts: Sequence[str]) -> PromptState:
+def candidate_pool(texts: Sequence[str]) -> PromptState:
     """The state in which ``texts`` are to be ranked and the first of them is the prompt in force."""
     found = {f"{POOL}{k:03}": text_tensor(text) for k, text in enumerate(texts)}
     return PromptState({"text": text_tensor(texts[0]), **found})
@@ -78,10 +78,10 @@ class RankSelection(Aggregator):
         ranks = [update.shared["ranks"].tolist() for update in updates]
         mean = mean_ranks(ranks, [update.samples for update in updates])
         best = pool_of(shared)[int(mean.argmin())]
-        return pooled([best, *(text for text in distinct_texts(updates, self.most) if text != best)]), server
+        return candidate_pool([best, *(text for text in distinct_texts(updates, self.most) if text != best)]), server
 
 
-class Joined(Aggregator):
+class ConcatMerge(Aggregator):
     """The clients' sentences one after another, each once, as many as fit into ``most`` characters: what is sent
     last is lost, which is what the paper finds against concatenation."""
 
@@ -96,7 +96,7 @@ class Joined(Aggregator):
         return PromptState({"text": text_tensor(text or text_of(shared["text"]))}), server
 
 
-class SummedUp(Aggregator):
+class SummaryMerge(Aggregator):
     """A language model at the server writes one instruction out of the clients': one query a round, written down for
     client -1. If nothing usable comes back, the texts are joined.
 

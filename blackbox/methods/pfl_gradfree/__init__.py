@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
-from promptfed.blackbox.base import Desk, least
+from promptfed.blackbox.base import ClientOracle, least
 from promptfed.blackbox.methods.pfl_gradfree.analogy import NONE, Code, compose, decompose, nearest
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.base import Matrix, Tokens, Vector
@@ -91,7 +91,7 @@ class PFLGradFree(TokenPromptMethod):
         return least(2 * batch, suffices)
 
     def search(
-        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: Desk
+        self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         self.check_agreed(broadcast.shared)
         codes, own = [indices(row) for row in broadcast.shared["codes"]], indices(personal["tokens"])
@@ -114,7 +114,7 @@ class PFLGradFree(TokenPromptMethod):
         mine = mine if both or alone else own
         return PromptState({"tokens": index_tensor(shared)}), PromptState({"tokens": index_tensor(mine)})
 
-    def _propose(self, codes: Sequence[Sequence[int]], positions: range, desk: Desk) -> Propose:
+    def _propose(self, codes: Sequence[Sequence[int]], positions: range, desk: ClientOracle) -> Propose:
         """At the ``positions`` searched: the blank, tokens near the server's vector if it sent one, and random ones."""
         every = range(1, len(self.vocabulary))
 

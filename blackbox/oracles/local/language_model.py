@@ -27,11 +27,11 @@ from promptfed.blackbox.oracles.local.pretrained import load_pretrained, longest
 from promptfed.blackbox.oracles.local.shared_prefix import SHORTEST, SharedPrefix, can_share
 from promptfed.blackbox.oracles.local.tokens import Tokens
 from promptfed.blackbox.oracles.local.writing import write
-from promptfed.blackbox.oracles.query import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery, TextQuery
+from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.errors import BackboneError, ConfigError, DataError
 from promptfed.examples.base import TextItem
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 LOG = logging.getLogger(__name__)
 LONGEST = 1024
@@ -57,7 +57,7 @@ class LanguageModel(LocalBackend):
     A request that is too long loses the end of the example's text; prompt, template and label stay whole.
     """
 
-    def __init__(self, name: str, form: Form, model: Any, tokenizer: Any, *, masked: bool) -> None:
+    def __init__(self, name: str, form: PromptTemplate, model: Any, tokenizer: Any, *, masked: bool) -> None:
         if MASK in form.render("prompt", "text", MASK) and not masked:
             raise ConfigError(
                 f"template '{form.template}' holds a mask, but '{name}' says what comes next: leave it out"
@@ -257,7 +257,7 @@ class LanguageModel(LocalBackend):
 
     # ------------------------------------------------------------------------------------ writing, proposing
 
-    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
         others = [k for k, query in enumerate(queries) if not isinstance(query, TextQuery) or self.masked]
         for some in self._by_prompt(queries, others):
             with self._prefix_shared([queries[k] for k in some]):
@@ -313,7 +313,7 @@ class LanguageModel(LocalBackend):
                 yield group[start : start + self.rows]
 
     @torch.no_grad()
-    def other(self, query: Query) -> Answer:
+    def other(self, query: Query) -> OracleAnswer:
         """The likeliest whole words: at a mask between the two texts, or, from a causal model, which cannot see ahead,
         after ``before`` alone."""
         if not isinstance(query, ProposalQuery):
@@ -328,7 +328,7 @@ class LanguageModel(LocalBackend):
         starts = not query.before.strip()
         found_words = (self.tokens.word(number, starts=starts) for number in best)
         words = dict.fromkeys(word for word in found_words if len(word) > 1)
-        return Answer(tokens=tuple(words)[: query.count])
+        return OracleAnswer(tokens=tuple(words)[: query.count])
 
 
 def _without_marks(text: str) -> str:
@@ -339,13 +339,13 @@ def _prompt_key(query: ScoreQuery) -> str:
     return json.dumps(query.described, sort_keys=True)
 
 
-def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> LanguageModel:
+def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> LanguageModel:
     """Raises BackboneError if ``rest`` (a folder or a hub name) cannot be had or is no language model."""
     return from_pretrained(f"local:{rest}", rest, form, options, device, precision)
 
 
 def from_pretrained(
-    name: str, source: str, form: Form, options: OracleOptions, device: str, precision: str
+    name: str, source: str, form: PromptTemplate, options: OracleOptions, device: str, precision: str
 ) -> LanguageModel:
     """The model in ``source``, a folder or hub name, as the oracle ``name``."""
     model, tokenizer, masked = load_pretrained(source, pick_dtype(precision), pick_device(device))

@@ -22,11 +22,11 @@ from promptfed.backbones.base import freeze, hash_tensors
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.minilm import load_minilm, word_ids
 from promptfed.blackbox.oracles.base import STEP, LocalBackend, SoftSpace
-from promptfed.blackbox.oracles.query import Answer, Candidate, OracleAbility, ProposalQuery, Query, ScoreQuery
+from promptfed.blackbox.oracles.query import Candidate, OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery
 from promptfed.errors import BackboneError, DataError
 from promptfed.examples.base import Item, TextItem
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 SCALE = 20.0
 """Cosines times this are the scores: sentence-transformers' own scale in training."""
@@ -48,7 +48,7 @@ class MiniLM(LocalBackend):
 
     def __init__(
         self,
-        form: Form,
+        form: PromptTemplate,
         reader: Any,
         tokenizer: Any,
         *,
@@ -155,7 +155,7 @@ class MiniLM(LocalBackend):
 
     # ---------------------------------------------------------------------------------------------- proposals
 
-    def other(self, query: Query) -> Answer:
+    def other(self, query: Query) -> OracleAnswer:
         """Common words that lie nearest to the mean of the neighbouring tokens. This encoder has no word-predicting
         head (it was trained for sentences), so its embedding table has to stand in for one."""
         if not isinstance(query, ProposalQuery):
@@ -165,10 +165,10 @@ class MiniLM(LocalBackend):
         words = F.normalize(self.soft.words, dim=-1)
         centre = self._table[near].mean(0) if near else self.soft.words.mean(0)
         best = (words @ centre).topk(min(query.count, len(words))).indices.tolist()
-        return Answer(tokens=tuple(self._words[i][0] for i in best))
+        return OracleAnswer(tokens=tuple(self._words[i][0] for i in best))
 
 
-def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> MiniLM:
+def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> MiniLM:
     """Raises BackboneError if the package with the model is missing or damaged."""
     backend = MiniLM(form, *load_minilm(), side=options.side, device=device, precision=precision)
     backend.rows = options.rows if options.side == "text" else 16 * options.rows

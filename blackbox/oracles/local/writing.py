@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from promptfed.blackbox.oracles.local.tokens import Tokens
-from promptfed.blackbox.oracles.query import Answer, TextQuery
+from promptfed.blackbox.oracles.query import OracleAnswer, TextQuery
 from promptfed.seeding import torch_stream
 
 
 @torch.no_grad()
-def write(model: Any, tokens: Tokens, queries: Sequence[TextQuery], limit: int) -> list[Answer]:
+def write(model: Any, tokens: Tokens, queries: Sequence[TextQuery], limit: int) -> list[OracleAnswer]:
     """How ``model`` continues each text. All ``queries`` agree in length, temperature and stop strings.
 
     A text that leaves no room for ``max_tokens`` within ``limit`` loses its beginning: what is asked stands at the end.
@@ -45,7 +45,7 @@ def write(model: Any, tokens: Tokens, queries: Sequence[TextQuery], limit: int) 
     for ids, row in zip(asked, made[:, longest:].tolist(), strict=True):
         ended = next((k for k, number in enumerate(row) if number in end), len(row))
         text = _before_stop(tokens.said(row[:ended]), like.stop)
-        answers.append(Answer(text=text, prompt_tokens=len(ids), completion_tokens=ended))
+        answers.append(OracleAnswer(text=text, prompt_tokens=len(ids), completion_tokens=ended))
     return answers
 
 

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, TypeVar
 from promptfed.blackbox.oracles.base import Backend
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.query import Answer, Query, ScoreQuery, key_of
+from promptfed.blackbox.oracles.query import OracleAnswer, Query, ScoreQuery, key_of
 from promptfed.blackbox.oracles.remote.transport import Asking, Refused, Stopped, Transport, Unanswerable
 from promptfed.errors import OracleError, OracleHalted, PromptFedError
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.trust import normal_address
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Probed(Backend):
                 key = self.probe_key(words)
                 known = cache.get([key]).get(key)
                 if known is None:
-                    known = Answer(text=self.probe(words, budget))
+                    known = OracleAnswer(text=self.probe(words, budget))
                     cache.put({key: known})
                 self._found[words] = known.text
 
@@ -77,7 +77,7 @@ class RemoteBackend(Probed):
 
     paid: ClassVar[bool] = True
 
-    def __init__(self, form: Form, options: OracleOptions, described: Sequence[object]) -> None:
+    def __init__(self, form: PromptTemplate, options: OracleOptions, described: Sequence[object]) -> None:
         self.form, self.options, self._found = form, options, {}
         self.address = normal_address(options.base_url or "")
         said = [self.name, options.model, options.served_model, options.mode, options.scoring, options.top_logprobs]
@@ -90,7 +90,7 @@ class RemoteBackend(Probed):
         self._warned = False
 
     @abstractmethod
-    async def ask_one(self, query: Query, asking: Asking) -> Answer: ...
+    async def ask_one(self, query: Query, asking: Asking) -> OracleAnswer: ...
 
     @abstractmethod
     async def find_out(self, words: Words, asking: Asking) -> str: ...
@@ -125,12 +125,12 @@ class RemoteBackend(Probed):
             running.cancel()
             raise
 
-    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, Answer], None, None]:
-        arrived: deque[tuple[int, Answer]] = deque()
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
+        arrived: deque[tuple[int, OracleAnswer]] = deque()
         news, over, asking = threading.Event(), threading.Event(), Asking(budget)
         tasks: list[asyncio.Task[None]] = []
 
-        def arrives(position: int, answer: Answer) -> None:
+        def arrives(position: int, answer: OracleAnswer) -> None:
             arrived.append((position, answer))
             news.set()
 
@@ -196,7 +196,9 @@ class RemoteBackend(Probed):
                 self._floored, self._labels, self.options.base_url,
             )  # fmt: skip
 
-    async def _ask_all(self, queries: Sequence[Query], asking: Asking, arrives: Callable[[int, Answer], None]) -> None:
+    async def _ask_all(
+        self, queries: Sequence[Query], asking: Asking, arrives: Callable[[int, OracleAnswer], None]
+    ) -> None:
         left, failures = iter(enumerate(queries)), list[Exception]()
 
         async def work() -> None:
@@ -213,7 +215,7 @@ class RemoteBackend(Probed):
                         failures.append(error)
                         asking.stopping.set()
                         return
-                    answer = Answer(unanswered=f"refused (status {error.status}): {error.said}", left_out=True)
+                    answer = OracleAnswer(unanswered=f"refused (status {error.status}): {error.said}", left_out=True)
                 except Exception as error:
                     failures.append(self._told(error))
                     asking.stopping.set()  # nobody begins another request; those under way end
@@ -228,7 +230,7 @@ class RemoteBackend(Probed):
         """``asking``, with each answer written into the cache under ``key`` before it counts."""
 
         def keep(answer: object) -> None:
-            if isinstance(answer, Answer) and not answer.says_nothing:
+            if isinstance(answer, OracleAnswer) and not answer.says_nothing:
                 self._cache.put({key: answer})
 
         return replace(asking, keep=keep)

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptfed.blackbox.oracles.base import DIGITS
 from promptfed.blackbox.oracles.exact_match import first_word
-from promptfed.blackbox.oracles.query import Answer
+from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.blackbox.oracles.remote.transport import Unusable
 from promptfed.printable import printable
 
@@ -164,7 +164,7 @@ def chosen(text: str, words: Sequence[str]) -> int | None:
     return min(places)[2] if places else None
 
 
-def counted(reply: Mapping[str, Any], answer: Answer) -> Answer:
+def counted(reply: Mapping[str, Any], answer: OracleAnswer) -> OracleAnswer:
     """``answer`` with the tokens that the server counted for it."""
     usage = reply.get("usage")
     counts = usage if isinstance(usage, dict) else {}

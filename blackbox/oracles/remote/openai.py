@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from promptfed.blackbox.oracles.query import Answer, OracleAbility, ProposalQuery, Query, ScoreQuery, TextQuery
+from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.blackbox.oracles.remote.base import RemoteBackend, Words
 from promptfed.blackbox.oracles.remote.credentials import check_address
 from promptfed.blackbox.oracles.remote.label_scoring import (
@@ -39,7 +39,7 @@ from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import TextItem
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 T = TypeVar("T")
 PROPOSALS = (
@@ -54,14 +54,14 @@ class Api(RemoteBackend):
     name = "api"
     abilities: frozenset[OracleAbility] = frozenset({"text prompts", "generation", "token proposals"})
 
-    def __init__(self, form: Form, options: OracleOptions) -> None:
+    def __init__(self, form: PromptTemplate, options: OracleOptions) -> None:
         super().__init__(form, options, [])
         self._known: dict[Words, Findings] = {}
 
     async def find_out(self, words: Words, asking: Asking) -> str:
         return (await Probe(self.transport, self.form, words, asking).run()).to_json()
 
-    async def ask_one(self, query: Query, asking: Asking) -> Answer:
+    async def ask_one(self, query: Query, asking: Asking) -> OracleAnswer:
         words = self.words(query)
         if words not in self._known:
             self._known[words] = Findings.from_json(self._found[words])
@@ -77,7 +77,7 @@ class Api(RemoteBackend):
             return await self._choice(found, text, words, asking)
         body = {**question(found, self._model, text, words), **found.rules(1), **found.asking_for(found.top)}
 
-        def read(reply: Reply) -> Answer:
+        def read(reply: Reply) -> OracleAnswer:
             tokens = token_scores(first_choice(reply))
             if not tokens:
                 raise Unusable("the answer holds no log-probabilities, which the server gave when it was probed")
@@ -87,8 +87,8 @@ class Api(RemoteBackend):
                 why = (
                     f"no label is among the {len(tokens[0].top)} likeliest tokens; it says '{printable(likeliest, 20)}'"
                 )
-                return counted(reply, Answer(unanswered=why))
-            return counted(reply, Answer(scores=scores, floored=floored))
+                return counted(reply, OracleAnswer(unanswered=why))
+            return counted(reply, OracleAnswer(scores=scores, floored=floored))
 
         answer = await self._post(found, body, read, asking)
         self.count_floored(len(words), answer.floored)
@@ -96,7 +96,7 @@ class Api(RemoteBackend):
 
     # ------------------------------------------------------------------------------------------------- scoring
 
-    async def _echo(self, found: Findings, text: str, words: Words, asking: Asking) -> Answer:
+    async def _echo(self, found: Findings, text: str, words: Words, asking: Asking) -> OracleAnswer:
         scores = []
         for word in words:
             end = gap_after(text) + word
@@ -107,27 +107,27 @@ class Api(RemoteBackend):
             known = self._cache.get([key]).get(key)  # of a question that was not answered whole
             if known is None:
 
-                def read(reply: Reply, prompt: str = text + end, end: str = end) -> Answer:
-                    return counted(reply, Answer(scores=(read_echo(reply, prompt, end),)))
+                def read(reply: Reply, prompt: str = text + end, end: str = end) -> OracleAnswer:
+                    return counted(reply, OracleAnswer(scores=(read_echo(reply, prompt, end),)))
 
                 known = await self._post(found, body, read, self._keeping(key, asking))
             scores.append(known)
-        return Answer(
+        return OracleAnswer(
             scores=tuple(answer.scores[0] for answer in scores),
             prompt_tokens=sum(answer.prompt_tokens for answer in scores),
             completion_tokens=sum(answer.completion_tokens for answer in scores),
         )
 
-    async def _choice(self, found: Findings, text: str, words: Words, asking: Asking) -> Answer:
+    async def _choice(self, found: Findings, text: str, words: Words, asking: Asking) -> OracleAnswer:
         longest = self.options.choice_tokens or 4 + max(len(word.encode()) for word in words) // 2
         body = {**question(found, self._model, text, words), **found.rules(longest)}
 
-        def read(reply: Reply) -> Answer:
+        def read(reply: Reply) -> OracleAnswer:
             choice = first_choice(reply)
             index = chosen(spoken(text_of(choice)), words)
             if index is None:
-                return counted(reply, Answer(unanswered=why_nothing(choice)))
-            return counted(reply, Answer(scores=tuple(float(k == index) for k in range(len(words)))))
+                return counted(reply, OracleAnswer(unanswered=why_nothing(choice)))
+            return counted(reply, OracleAnswer(scores=tuple(float(k == index) for k in range(len(words)))))
 
         return await self._post(found, body, read, asking)
 
@@ -138,7 +138,7 @@ class Api(RemoteBackend):
 
     # ------------------------------------------------------------------------------------------------- writing
 
-    async def _text(self, found: Findings, query: TextQuery, asking: Asking) -> Answer:
+    async def _text(self, found: Findings, query: TextQuery, asking: Asking) -> OracleAnswer:
         body = {**question(found, self._model, query.text), **found.rules(query.max_tokens, query.temperature)}
         if query.stop:
             body["stop"] = list(query.stop)
@@ -146,16 +146,16 @@ class Api(RemoteBackend):
             body["seed"] = query.sample
         key = self.transport.key
 
-        def read(reply: Reply) -> Answer:
+        def read(reply: Reply) -> OracleAnswer:
             choice = first_choice(reply)
             said = text_of(choice)
             said = spoken(said) if thinks(said) else said
             why = "" if said.strip() else why_nothing(choice)
-            return counted(reply, Answer(text=key.kept_out(said), unanswered=why))
+            return counted(reply, OracleAnswer(text=key.kept_out(said), unanswered=why))
 
         return await self._post(found, body, read, asking)
 
-    async def _proposals(self, found: Findings, query: ProposalQuery, asking: Asking) -> Answer:
+    async def _proposals(self, found: Findings, query: ProposalQuery, asking: Asking) -> OracleAnswer:
         """Words that the model is likeliest to say next, by completions; a chat is asked for a list. What stands after
         the blank is not seen by completions: a language model reads forwards."""
         if found.endpoint == "chat":
@@ -165,7 +165,7 @@ class Api(RemoteBackend):
             body = {**question(found, self._model, query.before), **found.rules(1)}
             body |= found.asking_for(min(20, max(5, query.count)))
 
-        def read(reply: Reply) -> Answer:
+        def read(reply: Reply) -> OracleAnswer:
             choice = first_choice(reply)
             tokens = token_scores(choice) if found.endpoint == "completions" else []
             top = tokens[0].top if tokens else {}
@@ -173,7 +173,7 @@ class Api(RemoteBackend):
             words = dict.fromkeys(word.strip(" \t\n-*.,0123456789") for word in likeliest)
             fitting = [word for word in words if word.isalpha()]
             why = "" if fitting else why_nothing(choice)
-            return counted(reply, Answer(tokens=tuple(fitting[: query.count]), unanswered=why))
+            return counted(reply, OracleAnswer(tokens=tuple(fitting[: query.count]), unanswered=why))
 
         return await self._post(found, body, read, asking)
 
@@ -191,7 +191,7 @@ class Api(RemoteBackend):
         return await self.transport.post(found.endpoint, body, checked, asking)
 
 
-def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> Api:
+def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> Api:
     """Asks nothing: the server is probed at the first question that the cache cannot answer. Raises ConfigError."""
     check_installed()
     check_address(options)

@@ -23,7 +23,7 @@ from promptfed.blackbox.oracles.remote.label_scoring import (
 from promptfed.blackbox.oracles.remote.transport import Asking, Endpoint, Refused, Transport, Unanswerable, Unusable
 from promptfed.errors import OracleError
 from promptfed.printable import printable
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.json_reader import parse_json
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def checked_model(asked: str, said: object, served: str | None = None) -> None:
 class Probe:
     """Asks one server, about one set of label words."""
 
-    def __init__(self, transport: Transport, form: Form, words: Sequence[str], asking: Asking) -> None:
+    def __init__(self, transport: Transport, form: PromptTemplate, words: Sequence[str], asking: Asking) -> None:
         self.transport, self.options, self.asking = transport, transport.options, asking
         self.model = self.options.model or ""
         self.words = tuple(words)

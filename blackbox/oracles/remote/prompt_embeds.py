@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from promptfed.blackbox.oracles.base import SoftSpace
-from promptfed.blackbox.oracles.query import Answer, Candidate, OracleAbility, Query, ScoreQuery
+from promptfed.blackbox.oracles.query import Candidate, OracleAbility, OracleAnswer, Query, ScoreQuery
 from promptfed.blackbox.oracles.remote.base import RemoteBackend, Words
 from promptfed.blackbox.oracles.remote.credentials import check_address
 from promptfed.blackbox.oracles.remote.embedding_table import EmbeddingTable
@@ -35,7 +35,7 @@ from promptfed.blackbox.oracles.remote.transport import Asking, Refused, Unusabl
 from promptfed.errors import ConfigError, DataError, OracleError
 from promptfed.examples.base import TextItem
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.json_reader import parse_json
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class PromptEmbeds(RemoteBackend):
     name = "embeds"
     abilities: frozenset[OracleAbility] = frozenset({"soft prompts", "text prompts"})
 
-    def __init__(self, form: Form, options: OracleOptions, table: EmbeddingTable) -> None:
+    def __init__(self, form: PromptTemplate, options: OracleOptions, table: EmbeddingTable) -> None:
         super().__init__(form, options, [table.sha256(), table.scale])
         self.table = table
         self.soft = SoftSpace(table.dim, table.std(), table.embed(list(table.tokens.words(WORDS).values())))
@@ -126,7 +126,7 @@ class PromptEmbeds(RemoteBackend):
 
     # ------------------------------------------------------------------------------------------------- scoring
 
-    async def ask_one(self, query: Query, asking: Asking) -> Answer:
+    async def ask_one(self, query: Query, asking: Asking) -> OracleAnswer:
         if not isinstance(query, ScoreQuery):
             raise OracleError(f"oracle '{self.name}' only scores; it cannot write or propose text")
         if not isinstance(query.item, TextItem):
@@ -137,7 +137,7 @@ class PromptEmbeds(RemoteBackend):
         ids = self.first_ids(words)
         decode = self.table.tokens.tokenizer.decode
 
-        def read(reply: Reply) -> Answer:
+        def read(reply: Reply) -> OracleAnswer:
             top = _first(reply)
             if any(name.startswith("token_id:") for name in top):
                 names = [f"token_id:{number}" for number in ids]
@@ -147,8 +147,8 @@ class PromptEmbeds(RemoteBackend):
                     names = [name.strip() for name in names]
             scores, floored = label_scores(top, names, is_chat=False)
             if floored == len(words):
-                return counted(reply, Answer(unanswered=f"no label is among the {len(top)} likeliest tokens"))
-            return counted(reply, Answer(scores=scores, floored=floored))
+                return counted(reply, OracleAnswer(unanswered=f"no label is among the {len(top)} likeliest tokens"))
+            return counted(reply, OracleAnswer(scores=scores, floored=floored))
 
         answer = await self._post(vectors, {"logprobs": found["top"], **found["extra"]}, read, asking)
         self.count_floored(len(words), answer.floored)
@@ -186,7 +186,7 @@ def packed(vectors: Tensor) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def load(form: Form, rest: str, options: OracleOptions, device: str, precision: str) -> PromptEmbeds:
+def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> PromptEmbeds:
     """Raises ConfigError for options that lack or contradict something, BackboneError for a folder that will not do."""
     check_installed()
     check_address(options)

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import Parameters, Problem, cross_entropy_on
+from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS
 from promptfed.methods.fedotp.optimal_transport import LEAST_SMOOTHING, transport_plan
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.personal_context import LOCAL, towards_own
+from promptfed.prompts.personal_context import LOCAL, towards_personal
 from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes
 from promptfed.types import Broadcast, ClientData, Split
 
@@ -54,7 +54,7 @@ class FedOTP(ContextMethod):
     Config = FedOTPConfig
     config: FedOTPConfig
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         patches = F.normalize(self.setup.features.patches(data.train), dim=-1)
 
@@ -65,9 +65,9 @@ class FedOTP(ContextMethod):
             return cross_entropy_on(labels, self._carried(patches[rows], torch.stack(list(features))), rows)
 
         local = personal[LOCAL] if len(personal) else self.tuner.start(LOCAL)["ctx"]
-        return Problem(PromptState({**broadcast.shared, LOCAL: local}), labels, loss, texts)
+        return LocalObjective(PromptState({**broadcast.shared, LOCAL: local}), labels, loss, texts)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return PromptState({"ctx": trained["ctx"]}), PromptState({LOCAL: trained[LOCAL]})
@@ -87,7 +87,7 @@ class FedOTP(ContextMethod):
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
         """The local context moves to the global one; two equal prompts score as the global one alone does."""
-        return towards_own(shared, personal, alpha)
+        return towards_personal(shared, personal, alpha)
 
     def _carried(self, patches: Tensor, texts: Tensor) -> Tensor:
         """Unit ``(batch, places, dim)`` and any ``(prompts, classes, dim)`` -> logits ``(batch, classes)``."""

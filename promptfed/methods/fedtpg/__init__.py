@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import Position, PromptedText
 from promptfed.errors import ConfigError
-from promptfed.local_training import GradientMethod, LocalTraining, Parameters, Problem
+from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters
 from promptfed.method import METHODS
-from promptfed.methods.fedtpg.generator import Generator
+from promptfed.methods.fedtpg.generator import ContextGenerator
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextTuner, LabelSpace, training_classes
 from promptfed.seeding import torch_stream
@@ -85,7 +85,7 @@ class FedTPG(GradientMethod):
                 f"option 'heads' is {config.heads}, which does not divide the token width {backbone.text_dim} of "
                 f"backbone '{backbone.name}'; the paper's is 4"
             )
-        self.generator = Generator(
+        self.generator = ContextGenerator(
             backbone.text_dim,
             backbone.embed_dim,
             n_ctx=config.n_ctx,
@@ -100,7 +100,7 @@ class FedTPG(GradientMethod):
     def init_shared(self) -> PromptState:
         return PromptState(self.generator.start(torch_stream(self.setup.seed, "generator")))
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         """CoOp's loss, with a generated context in the place of a learned one."""
         classes, _ = training_classes(self.label_space, self.setup, data)
         embeddings = self.class_embeddings(classes)
@@ -110,7 +110,7 @@ class FedTPG(GradientMethod):
 
         return replace(self.tuner.problem(broadcast.shared, data), texts=texts)
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         return trained, personal

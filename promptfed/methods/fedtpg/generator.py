@@ -88,7 +88,7 @@ STARTING_NEUTRAL = ("norm", "norm_context", "net.0", "out_proj")
 """Layers whose gains start at 1 and whose biases start at 0: normalisations, and attention's output for its bias."""
 
 
-class Generator:
+class ContextGenerator:
     """The network as a function of its parameters, which have the names of the released checkpoints."""
 
     def __init__(

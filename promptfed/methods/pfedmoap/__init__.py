@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.aggregators.base import Aggregator, Wrapped
+from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import Parameters, Problem, cross_entropy_on
+from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, Shape, cosine_logits, shapes
 from promptfed.methods.pfedmoap.gate import Gate
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.personal_context import LOCAL, own_context
+from promptfed.prompts.personal_context import LOCAL, personal_context
 from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
@@ -68,7 +68,7 @@ class PFedMoAP(ContextMethod):
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         return ExpertPool(aggregator, self.config.experts)
 
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> Problem:
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         own = PromptState({"ctx": broadcast.shared["ctx"]})
         if not experts_in(broadcast.shared):
             return self.tuner.problem(own, data)
@@ -84,9 +84,11 @@ class PFedMoAP(ContextMethod):
             said = F.normalize(features[0], dim=-1)
             return cross_entropy_on(labels, self._mixture_logits(parameters, images[rows], said, peers), rows)
 
-        return Problem(PromptState({**own, **gate}), labels, loss, texts, dict.fromkeys(gate, self.config.gate_lr))
+        return LocalObjective(
+            PromptState({**own, **gate}), labels, loss, texts, dict.fromkeys(gate, self.config.gate_lr)
+        )
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         gate = Gate.weights(trained) or Gate.weights(personal)
@@ -94,7 +96,7 @@ class PFedMoAP(ContextMethod):
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         """Those of the own context, for uses that have no images; ``logits`` mixes in the experts."""
-        return self.tuner.class_features(own_context(shared, personal), classes)
+        return self.tuner.class_features(personal_context(shared, personal), classes)
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         with torch.no_grad():
@@ -126,7 +128,7 @@ def experts_in(shared: PromptState) -> list[str]:
     return [name for name in shared if name.startswith(EXPERT)]
 
 
-class ExpertPool(Wrapped):
+class ExpertPool(AggregatorWrapper):
     """Merges as ``inner`` does, and remembers everybody's last context to deal out to its nearest neighbours.
 
     Server memory: ``pool/<client>`` ``(n_ctx, dim)``, and inner's own under ``inner/``. Clients that skip a round stay

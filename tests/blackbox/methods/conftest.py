@@ -20,7 +20,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.examples.base import ImageItem, Item
 from promptfed.federation import Federation
 from promptfed.method import Method
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.setup import Setup
 from promptfed.types import ClientData, FederatedTask, FederationState, Split
 
@@ -55,7 +55,7 @@ class BrightBackend(LocalBackend):
     rows = 8
 
     def __init__(self) -> None:
-        self.form = Form(prompts=("a photo of a", ""))
+        self.form = PromptTemplate(prompts=("a photo of a", ""))
         self.fingerprint = hashlib.sha256(b"bright").hexdigest()
         self.asked: list[ScoreQuery] = []
 

@@ -13,7 +13,7 @@ from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
-from promptfed.tasks.centralized import pooled
+from promptfed.tasks.centralized import centralize
 from promptfed.types import NO_PROMPT, Broadcast
 
 OPTIONS = {"dim": 6, "n_tokens": 2, "queries": 100, "batch_size": 4}
@@ -21,7 +21,7 @@ OPTIONS = {"dim": 6, "n_tokens": 2, "queries": 100, "batch_size": 4}
 
 def run(name, setup, task, rounds=3, **options):
     method = build_method(name, {**OPTIONS, **options}, setup)
-    held = pooled(task) if method.pools_data else task
+    held = centralize(task) if method.is_centralized else task
     federation = Federation(method, Mean(Mean.Config()), LocalEngine(ClientWorker(method, held)), range(3))
     state, replies = federation.start(), []
     for _ in range(rounds):
@@ -53,7 +53,7 @@ def test_the_search_goes_on_where_it_was(black_setup, text_task):
 
 
 def test_pooled_has_one_client_work_with_the_queries_and_data_of_all(black_setup, text_task, backend):
-    method, state, replies = run("bbt", black_setup, text_task, pooled=True, rounds=1)
+    method, state, replies = run("bbt", black_setup, text_task, centralize=True, rounds=1)
     assert [reply.client for reply in replies] == [0]
     assert replies[0].usage.oracle_queries == 3 * 100
     assert replies[0].update.samples == 12
@@ -63,7 +63,7 @@ def test_pooled_has_one_client_work_with_the_queries_and_data_of_all(black_setup
 
 
 def test_pooling_moves_no_test_data(text_task):
-    together = pooled(text_task)
+    together = centralize(text_task)
     assert [len(data.train) for data in together.clients] == [12, 4, 4]
     assert [data.test for data in together.clients] == [data.test for data in text_task.clients]
 

@@ -6,7 +6,7 @@ import torch
 
 from promptfed.aggregators.base import build_aggregator
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedbdpl import FedBDPL, FedBDPLConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
@@ -101,7 +101,7 @@ def test_a_prompt_drawn_twice_is_paid_for_once(black_setup, text_task, oracle):
 
 def test_local_only_clients_work_as_often_as_in_the_federation(black_setup):
     for method in (make(black_setup, active_clients=2), make(black_setup)):
-        alone = Alone(method, Mean(Mean.Config()))
+        alone = LocalOnlyWrapper(method, Mean(Mean.Config()))
         for round in (1, 2):
             assert alone.participants(round, [0], [0, 1, 2]) == method.participants(round, [0], [0, 1, 2])
     assert len(make(black_setup, active_clients=2).participants(1, [0], [0, 1, 2])) == 2

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import build_aggregator
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.base import Desk
-from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.base import ClientOracle
+from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedkseed_prompt import FedKSeedConfig, FedKSeedPrompt, direction, position, step
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
@@ -33,14 +33,14 @@ def server_of(method):
 def spy(monkeypatch):
     """What the client asks the losses of, and what it is told."""
     seen = []
-    losses = Desk.losses
+    losses = ClientOracle.losses
 
     def watched(self, candidates, rows, **options):
         found = losses(self, candidates, rows, **options)
         seen.append((candidates, rows, found))
         return found
 
-    monkeypatch.setattr(Desk, "losses", watched)
+    monkeypatch.setattr(ClientOracle, "losses", watched)
     return seen
 
 
@@ -192,7 +192,7 @@ def test_it_learns_that_texts_say_too_cold(black_setup, text_task, federate):
 
 def test_a_client_alone_takes_the_same_first_round(black_setup, text_task):
     method = make(black_setup)
-    alone = Alone(method, Mean(Mean.Config()))
+    alone = LocalOnlyWrapper(method, Mean(Mean.Config()))
     _, kept = alone.train(Broadcast(1, NO_PROMPT), text_task.clients[0], alone.init_personal(0))
     update, _ = trained(make(black_setup), text_task.clients[0])
     assert torch.equal(kept["shared/z"], server_of(method).apply(method.init_shared(), [update], NO_PROMPT)[0]["z"])

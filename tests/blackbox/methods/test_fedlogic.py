@@ -13,7 +13,7 @@ from scipy.special import log_softmax, softmax
 from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean, Uniform
-from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedlogic import FedLogic, FedLogicConfig, posterior
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.engines.local import LocalEngine
@@ -183,7 +183,7 @@ def test_a_client_that_sends_nonsense_counts_for_no_more_than_its_weight(black_s
 
 
 def test_alone(black_setup, text_task):
-    alone = Alone(make(black_setup), Mean(Mean.Config()))
+    alone = LocalOnlyWrapper(make(black_setup), Mean(Mean.Config()))
     _, state, _ = run(alone, text_task)
     found = alone.logits(state.shared, state.personal[0], ("cold", "hot"), text_task.base_test)
     assert found.shape == (4, 2)

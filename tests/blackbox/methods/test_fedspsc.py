@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedspsc import FedSPSC, FedSPSCConfig, vote, vote_weights
 from promptfed.blackbox.methods.fedspsc.demonstrations import DISCLAIMER, unpacked
 from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.query import Answer, ScoreQuery, TextQuery
+from promptfed.blackbox.oracles.query import OracleAnswer, ScoreQuery, TextQuery
 from promptfed.blackbox.text.tensors import text_of
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
@@ -59,8 +59,8 @@ def adds_up(query):
     """Right without a prompt and with "fire", one too many with "ice"; nothing for sums with 9."""
     *prompt, one, _, two = query.text.split()
     if "9" in (one, two):
-        return Answer(text="")
-    return Answer(text=f" That is {one} + {two} = {int(one) + int(two) + ('ice' in prompt)}")
+        return OracleAnswer(text="")
+    return OracleAnswer(text=f" That is {one} + {two} = {int(one) + int(two) + ('ice' in prompt)}")
 
 
 def test_a_vote_by_hand():
@@ -133,7 +133,7 @@ def test_several_answers_to_each_wording(sum_setup, sums, backend):
 
     def draws(query):
         asked.append((query.temperature, query.sample))
-        return Answer(text="10" if query.sample else "0")
+        return OracleAnswer(text="10" if query.sample else "0")
 
     backend.other = draws
     method = make(sum_setup, phrasings=1, samples=3)
@@ -143,7 +143,7 @@ def test_several_answers_to_each_wording(sum_setup, sums, backend):
 
 
 def test_the_model_s_own_rewordings_are_asked_about(black_setup, text_task, backend):
-    backend.other = lambda query: Answer(text=" lava lava lava" if "simpler" in query.text else " ?! ")
+    backend.other = lambda query: OracleAnswer(text=" lava lava lava" if "simpler" in query.text else " ?! ")
     method = make(black_setup, rephrase="model")
     shared = method.init_shared()
     method.logits(shared, NO_PROMPT, ("cold", "hot"), text_task.base_test)
@@ -165,13 +165,13 @@ def test_worked_examples_are_those_that_most_agree_with(sum_setup, sums, backend
     wanted = f"{DISCLAIMER}\n\n0 + 1 That is 0 + 1 = 1\n\n0 + 2 That is 0 + 2 = 2\n"
     assert method.candidate(state.shared, NO_PROMPT).text == wanted
     backend.asked.clear()
-    backend.other = lambda query: backend.asked.append(query) or Answer(text="10")
+    backend.other = lambda query: backend.asked.append(query) or OracleAnswer(text="10")
     assert method.logits(state.shared, NO_PROMPT, ANSWER_CLASSES, sums.base_test)[:, 1].tolist() == [1, 0]
     assert all(isinstance(q, TextQuery) and q.text.startswith(DISCLAIMER) for q in backend.asked)
 
 
 def test_only_right_ones(sum_setup, sums, backend):
-    backend.other = lambda query: Answer(text="2")
+    backend.other = lambda query: OracleAnswer(text="2")
     _, replies = run(make(sum_setup, variant="dp", only_right=True), sums)
     sent = [unpacked(text_of(reply.update.shared["found"])) for reply in replies]
     assert [[one.question for one in some] for some in sent] == [["0 + 2"], ["1 + 1"], []]
@@ -194,14 +194,14 @@ def test_reruns_dropouts_one_client_and_alone(black_setup, text_task, backend, v
     assert one.shared == two.shared
     run(method, text_task, clients=(2,))
     run(method, text_task, dropout=0.9)
-    alone = Alone(method, Mean(Mean.Config()))
+    alone = LocalOnlyWrapper(method, Mean(Mean.Config()))
     assert alone.rounds == 1
     state, _ = run(alone, text_task)
     assert alone.logits(NO_PROMPT, state.personal[0], ("cold", "hot"), text_task.base_test).shape == (4, 2)
 
 
 def test_silence_is_no_crash(sum_setup, sums, backend):
-    backend.other = lambda query: Answer(text="")
+    backend.other = lambda query: OracleAnswer(text="")
     for variant in ("sp", "dp"):
         method = make(sum_setup, variant=variant)
         state, replies = run(method, sums)

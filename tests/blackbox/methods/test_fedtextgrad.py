@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.local_only import Alone
+from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedtextgrad import FedTextGrad, FedTextGradConfig, private_texts
 from promptfed.blackbox.methods.fedtextgrad.merging import pool_of
 from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.query import Answer, TextQuery
+from promptfed.blackbox.oracles.query import OracleAnswer, TextQuery
 from promptfed.blackbox.text.tensors import text_of
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
@@ -44,7 +44,7 @@ def run(method, task, **options):
 
 def says(backend, text):
     """The toy oracle writes ``text`` whatever it is asked to write (a function makes it of what it is asked)."""
-    backend.other = lambda query: Answer(text=text(query.text) if callable(text) else text)
+    backend.other = lambda query: OracleAnswer(text=text(query.text) if callable(text) else text)
 
 
 @pytest.mark.parametrize("merge", MERGES)
@@ -166,7 +166,7 @@ def test_dropouts_one_client_and_alone(black_setup, text_task, backend):
     assert text_of(states[-1].shared["text"]) in (HELPFUL, "fire")
     states, _ = run(make(black_setup), text_task, clients=(2,))
     assert text_of(states[-1].shared["text"]) in (HELPFUL, "fire")
-    alone = Alone(make(replace(black_setup, rounds=1)), Mean(Mean.Config()))
+    alone = LocalOnlyWrapper(make(replace(black_setup, rounds=1)), Mean(Mean.Config()))
     assert alone.rounds == 2
     states, _ = run(alone, text_task)
     assert alone.logits(NO_PROMPT, states[-1].personal[0], ("cold", "hot"), text_task.base_test).shape == (4, 2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from promptfed.blackbox.base import Desk
+from promptfed.blackbox.base import ClientOracle
 from promptfed.blackbox.methods.zoopfl import ZooPFL, ZooPFLConfig, centred, pretrained, remap_gradient
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast
@@ -62,7 +62,7 @@ def test_classes_that_are_not_held_are_left_as_they_are(black_setup, text_task):
 
 def test_the_re_mapping_learns_without_a_query(black_setup, text_task):
     method, data = make(black_setup, remap_steps=200, remap_decay=0.0), text_task.clients[0]
-    desk = Desk(method, 1, data, 4)
+    desk = ClientOracle(method, 1, data, 4)
     rows = torch.arange(4)
     scores, labels = desk.scores([method.candidate(method.init_shared(), NO_PROMPT)], rows)
     left, asked = desk.left, method.oracle.usage

@@ -11,7 +11,7 @@ import torch
 from promptfed.blackbox.oracles.local.language_model import LanguageModel
 from promptfed.blackbox.oracles.query import Candidate, ScoreQuery
 from promptfed.examples.base import TextItem
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 WORDS = (
     "the a movie film was is very good great terrible bad plot story actors and but not boring wonderful of it this "
@@ -151,7 +151,7 @@ def tiny_model(request: pytest.FixtureRequest) -> Callable[..., LanguageModel]:
                 if parameter.dim() > 1:
                     parameter.normal_(0, 0.3)
         return LanguageModel(
-            f"tiny {kind}", Form(template=template, words=words), model, tokenizer, masked=kind == "bert"
+            f"tiny {kind}", PromptTemplate(template=template, words=words), model, tokenizer, masked=kind == "bert"
         )
 
     return make

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.query import Answer
+from promptfed.blackbox.oracles.query import OracleAnswer
 
 
-def answer(number: int) -> Answer:
-    return Answer(scores=(float(number), -0.5), prompt_tokens=number)
+def answer(number: int) -> OracleAnswer:
+    return OracleAnswer(scores=(float(number), -0.5), prompt_tokens=number)
 
 
 def test_answers_come_back_whole(tmp_path):
     file = tmp_path / "deep" / "answers.sqlite"
-    kept = {"a": answer(1), "b": Answer(text='é\n"x"', tokens=("one", "two"), floored=2)}
+    kept = {"a": answer(1), "b": OracleAnswer(text='é\n"x"', tokens=("one", "two"), floored=2)}
     AnswerCache(file).put(kept)
     assert AnswerCache(file).get(["b", "none", "a", "a"]) == kept
 
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_moved_aside(tmp_path, caplog, content):
 def test_a_file_that_is_damaged_while_in_use_costs_its_answers_only(tmp_path, caplog):
     file = tmp_path / "answers.sqlite"
     cache = AnswerCache(file, recent=1)
-    cache.put({f"k{n}": Answer(text="x" * 500) for n in range(400)})
+    cache.put({f"k{n}": OracleAnswer(text="x" * 500) for n in range(400)})
     cache.close()
     data = bytearray(file.read_bytes())
     data[4096:] = os.urandom(len(data) - 4096)

@@ -14,7 +14,7 @@ import pytest
 from promptfed.blackbox.oracles import database
 from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.ledger import Account, OracleLedger
-from promptfed.blackbox.oracles.query import Answer
+from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.usage import Usage
 
 
@@ -40,7 +40,7 @@ def test_files_are_for_their_owner_alone(tmp_path, loose_umask, kind):
                 path.chmod(0o644)
             OracleLedger(file).add(Account(), Usage(oracle_calls=1))
     else:
-        AnswerCache(file).put({"a": Answer(text="x")})
+        AnswerCache(file).put({"a": OracleAnswer(text="x")})
     assert len(modes(tmp_path)) > 1
     assert set(modes(tmp_path).values()) == {0o600}
 
@@ -74,7 +74,7 @@ def test_who_holds_a_lock_is_said(tmp_path, monkeypatch, caplog):
         assert holder.stdout.readline() == "held\n"
         cache._database.execute("PRAGMA busy_timeout=50")
         monkeypatch.setattr(database, "LONGEST_WAIT", 0.2)
-        cache.put({"a": Answer(text="x")})
+        cache.put({"a": OracleAnswer(text="x")})
         assert f"is locked by process {holder.pid} (python" in caplog.text
         assert cache.get(["a"])["a"].text == "x"
     finally:
@@ -86,7 +86,7 @@ def test_who_holds_a_lock_is_said(tmp_path, monkeypatch, caplog):
 def test_a_damaged_answer_is_asked_again(tmp_path, caplog, row):
     """One changed character anywhere in an answer, its key or its checksum."""
     file = tmp_path / "answers.sqlite"
-    kept = {f"key{n}": Answer(scores=(n / 7, -1.5), prompt_tokens=n) for n in range(12)}
+    kept = {f"key{n}": OracleAnswer(scores=(n / 7, -1.5), prompt_tokens=n) for n in range(12)}
     cache = AnswerCache(file)
     cache.put(kept)
     cache.close()
@@ -105,7 +105,7 @@ def test_a_damaged_answer_is_asked_again(tmp_path, caplog, row):
 @pytest.mark.parametrize("seed", range(3))
 def test_no_flipped_bit_changes_an_answer(tmp_path, seed):
     file = tmp_path / "answers.sqlite"
-    kept = {f"key{n}": Answer(scores=(n / 7, -1.5)) for n in range(8)}
+    kept = {f"key{n}": OracleAnswer(scores=(n / 7, -1.5)) for n in range(8)}
     cache = AnswerCache(file)
     cache.put(kept)
     cache._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

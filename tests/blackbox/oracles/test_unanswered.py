@@ -15,11 +15,11 @@ from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.oracles.remote.label_scoring import spoken, why_nothing
 from promptfed.errors import OracleError
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 from promptfed.scores import is_answered
 
 CLASSES = ("cold", "hot")
-FORM = Form(template="{{ prompt }} {{ text }}\nIt is")
+FORM = PromptTemplate(template="{{ prompt }} {{ text }}\nIt is")
 CHAT = {"has_completions": False, "has_logprobs": False}
 
 
@@ -27,7 +27,7 @@ CHAT = {"has_completions": False, "has_logprobs": False}
 def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Oracle]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
-    def make(stub: Any, form: Form = FORM, cache: AnswerCache | None = None, **options: Any) -> Oracle:
+    def make(stub: Any, form: PromptTemplate = FORM, cache: AnswerCache | None = None, **options: Any) -> Oracle:
         known = {"base_url": stub.base_url, "model": "toy-1", "backoff_seconds": 0.002, "concurrency": 4, **options}
         return load_oracle("api", form, OracleOptions(**known), cache=cache or AnswerCache(None))
 

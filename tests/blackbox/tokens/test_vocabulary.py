@@ -5,9 +5,9 @@ import torch
 
 from promptfed.blackbox.tokens.vocabulary import BUNDLED, Vocabulary, VocabularyConfig, random_tokens, read_vocabulary
 from promptfed.errors import ConfigError
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
-FORM = Form(words={"positive": "Great"})
+FORM = PromptTemplate(words={"positive": "Great"})
 
 
 def make(classes=("negative", "positive"), **options):

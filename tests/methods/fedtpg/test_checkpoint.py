@@ -8,7 +8,7 @@ import torch
 from promptfed.errors import ConfigError, RunError
 from promptfed.methods.fedtpg import FedTPG, FedTPGConfig
 from promptfed.methods.fedtpg.checkpoint import read_released
-from promptfed.methods.fedtpg.generator import Generator
+from promptfed.methods.fedtpg.generator import ContextGenerator
 
 
 @pytest.fixture
@@ -26,17 +26,17 @@ def saved(tmp_path):
 
 
 def test_half_precision_becomes_float32_exactly(saved):
-    path = saved(Generator(512, 512))
+    path = saved(ContextGenerator(512, 512))
     released = read_released(path)
     kept = torch.load(path, weights_only=True)["state_dict"]
-    assert {name: tuple(t.shape) for name, t in released.state.items()} == Generator(512, 512).shapes
+    assert {name: tuple(t.shape) for name, t in released.state.items()} == ContextGenerator(512, 512).shapes
     assert all(t.dtype == torch.float32 for t in released.state.values())
     assert all(torch.equal(t.half(), kept[name]) for name, t in released.state.items())
     assert released.rounds == 500
 
 
 def test_the_size_is_read_from_the_file(saved):
-    released = read_released(saved(Generator(8, 8, n_ctx=6, layers=2), rest={}))
+    released = read_released(saved(ContextGenerator(8, 8, n_ctx=6, layers=2), rest={}))
     assert released.options(1, {"lr": 0.1}) == {"lr": 0.1, "n_ctx": 6, "model_depth": 2, "prompt_depth": 1}
     overwritten = {"n_ctx": 2, "model_depth": 2, "prompt_depth": 3, "input_context": "overwritten"}
     assert released.options(3, {}) == overwritten
@@ -50,7 +50,7 @@ def test_the_size_is_read_from_the_file(saved):
 
 
 def test_a_method_of_its_size_takes_it(saved, setup):
-    released = read_released(saved(Generator(4, 3)))
+    released = read_released(saved(ContextGenerator(4, 3)))
     method = FedTPG(FedTPGConfig(), setup)
     released.check(method)
     assert torch.isfinite(method.class_features(released.state, released.state, ["red", "teal"])).all()
@@ -59,14 +59,14 @@ def test_a_method_of_its_size_takes_it(saved, setup):
 def test_what_does_not_fit_names_the_tensor_or_the_width(saved, setup):
     method = FedTPG(FedTPGConfig(), setup)
     with pytest.raises(RunError, match=r"512 wide, but .*'toy' are 4.*ViT-B-16"):
-        read_released(saved(Generator(512, 512))).check(method)
+        read_released(saved(ContextGenerator(512, 512))).check(method)
     with pytest.raises(RunError, match=r"lacks 'meta_net.encoder.cross_attend_blocks.0.fn.k_proj_weight' \(3 such\)"):
-        read_released(saved(Generator(4, 4))).check(method)
+        read_released(saved(ContextGenerator(4, 4))).check(method)
     with pytest.raises(RunError, match=r"unknown 'meta_net.transformer.layers.0.0.fn.in_proj_bias' \(12 such\)"):
-        read_released(saved(Generator(4, 3, layers=1))).check(method)
+        read_released(saved(ContextGenerator(4, 3, layers=1))).check(method)
     narrow = {"meta_net.encoder.cross_attend_blocks.1.net.3.bias": torch.zeros(5)}
     with pytest.raises(RunError, match=r"net.3.bias' is \(5,\), not \(4,\)"):
-        read_released(saved(Generator(4, 3), **narrow)).check(method)
+        read_released(saved(ContextGenerator(4, 3), **narrow)).check(method)
 
 
 class Trap:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from promptfed.methods.fedtpg.generator import Generator
+from promptfed.methods.fedtpg.generator import ContextGenerator
 
 BLOCK = "meta_net.encoder.cross_attend_blocks"
 RELEASED = {
@@ -80,12 +80,12 @@ def by_hand(p, embeddings, heads, layers):
 
 
 def test_names_and_shapes_are_those_of_the_released_checkpoints():
-    assert Generator(512, 512).shapes == RELEASED
+    assert ContextGenerator(512, 512).shapes == RELEASED
     assert sum(math.prod(shape) for shape in RELEASED.values()) == 4_206_080
 
 
 def test_each_further_layer_adds_what_it_adds_in_the_paper():
-    shapes = Generator(512, 512, layers=2).shapes
+    shapes = ContextGenerator(512, 512, layers=2).shapes
     added = {name: shape for name, shape in shapes.items() if name not in RELEASED}
     assert {name.split(".")[3] for name in added} == {"0", "1"}
     assert sum(math.prod(shape) for shape in added.values()) == 2 * 4_203_008
@@ -103,7 +103,7 @@ def test_each_further_layer_adds_what_it_adds_in_the_paper():
 
 @pytest.mark.parametrize("layers", [0, 2])
 def test_the_output_is_the_papers_formula(layers):
-    generator = Generator(8, 8, n_ctx=3, layers=layers, heads=4)
+    generator = ContextGenerator(8, 8, n_ctx=3, layers=layers, heads=4)
     parameters = random_parameters(generator)
     embeddings = torch.randn(5, 8, generator=draw(2), dtype=torch.float64)
     found = generator(parameters, embeddings)
@@ -112,7 +112,7 @@ def test_the_output_is_the_papers_formula(layers):
 
 
 def test_the_queries_of_a_deeper_prompt_stand_one_depth_after_the_other():
-    generator = Generator(8, 8, n_ctx=2, prompt_depth=3)
+    generator = ContextGenerator(8, 8, n_ctx=2, prompt_depth=3)
     parameters = random_parameters(generator)
     embeddings = torch.randn(4, 8, generator=draw(2), dtype=torch.float64)
     assert parameters["meta_net.soft_prompt"].shape == (6, 8)
@@ -121,7 +121,7 @@ def test_the_queries_of_a_deeper_prompt_stand_one_depth_after_the_other():
 
 
 def test_class_embeddings_have_no_order():
-    generator = Generator(8, 8)
+    generator = ContextGenerator(8, 8)
     parameters, embeddings = random_parameters(generator), torch.randn(6, 8, generator=draw(2), dtype=torch.float64)
     turned = generator(parameters, embeddings[torch.randperm(6, generator=draw(3))])
     assert torch.allclose(turned, generator(parameters, embeddings))
@@ -129,7 +129,7 @@ def test_class_embeddings_have_no_order():
 
 
 def test_gradients_reach_every_parameter_but_the_keys_bias_which_a_softmax_cannot_see():
-    generator = Generator(8, 8, layers=1)
+    generator = ContextGenerator(8, 8, layers=1)
     parameters = {name: t.requires_grad_(True) for name, t in random_parameters(generator).items()}
     generator(parameters, torch.randn(5, 8, generator=draw(2), dtype=torch.float64)).square().sum().backward()
     for name, tensor in parameters.items():
@@ -139,7 +139,7 @@ def test_gradients_reach_every_parameter_but_the_keys_bias_which_a_softmax_canno
 
 
 def test_embeddings_of_another_width_get_projections_of_their_own():
-    generator = Generator(8, 6)
+    generator = ContextGenerator(8, 6)
     assert generator.shapes[f"{BLOCK}.0.fn.k_proj_weight"] == (8, 6)
     assert generator.shapes[f"{BLOCK}.0.norm_context.weight"] == (6,)
     parameters = random_parameters(generator)
@@ -150,7 +150,7 @@ def test_embeddings_of_another_width_get_projections_of_their_own():
 
 def test_the_start_is_drawn_from_its_stream_and_from_nothing_else():
     before = torch.get_rng_state()
-    generator = Generator(64, 48, layers=1)
+    generator = ContextGenerator(64, 48, layers=1)
     one, two = generator.start(draw(5)), generator.start(draw(5))
     assert torch.equal(torch.get_rng_state(), before)
     assert {name: tuple(t.shape) for name, t in one.items()} == generator.shapes
@@ -158,7 +158,7 @@ def test_the_start_is_drawn_from_its_stream_and_from_nothing_else():
 
 
 def test_the_start_has_the_spread_of_pytorchs_own():
-    start = Generator(64, 64, layers=1).start(draw())
+    start = ContextGenerator(64, 64, layers=1).start(draw())
     from torch import nn
 
     attention, linear = nn.MultiheadAttention(64, 4), nn.Linear(64, 512)
@@ -180,11 +180,11 @@ def test_the_start_has_the_spread_of_pytorchs_own():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="3 heads"):
-        Generator(8, 8, heads=3)
+        ContextGenerator(8, 8, heads=3)
 
 
 def test_a_missing_parameter_is_an_error():
-    generator = Generator(8, 8)
+    generator = ContextGenerator(8, 8)
     parameters = random_parameters(generator)
     del parameters["meta_net.soft_prompt"]
     with pytest.raises(RuntimeError, match="soft_prompt"):

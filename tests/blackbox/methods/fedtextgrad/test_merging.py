@@ -7,15 +7,15 @@ import torch
 
 from promptfed.blackbox.methods.fedtextgrad.merging import (
     SUMMARY,
-    Joined,
+    ConcatMerge,
     RankSelection,
-    SummedUp,
+    SummaryMerge,
+    candidate_pool,
     instruction_of,
     mean_ranks,
     pool_of,
-    pooled,
 )
-from promptfed.blackbox.oracles.query import Answer
+from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.blackbox.text.tensors import text_of, text_tensor
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Update
@@ -33,7 +33,7 @@ def test_weighted_mean_ranks_by_hand():
 
 
 def test_the_best_mean_rank_is_in_force_and_the_old_prompt_stays_on_a_tie():
-    rule, shared = RankSelection(100), pooled(["old", "one", "two"])
+    rule, shared = RankSelection(100), candidate_pool(["old", "one", "two"])
     ranks = [[2.0, 1.0, 3.0], [3.0, 1.0, 2.0]]
     after, _ = rule.apply(shared, [update(0, "b", 1, ranks[0]), update(1, "a", 1, ranks[1])], NO_PROMPT)
     assert text_of(after["text"]) == "one"
@@ -44,7 +44,7 @@ def test_the_best_mean_rank_is_in_force_and_the_old_prompt_stays_on_a_tie():
 
 
 def test_weights_decide_and_the_order_of_clients_does_not():
-    rule, shared = RankSelection(100), pooled(["old", "one"])
+    rule, shared = RankSelection(100), candidate_pool(["old", "one"])
     sent = [update(0, "b", 1, [1.0, 2.0]), update(1, "a", 3, [2.0, 1.0])]
     found = rule.apply(shared, sent, NO_PROMPT)[0]
     assert pool_of(found) == ["one", "a", "b"]
@@ -53,25 +53,25 @@ def test_weights_decide_and_the_order_of_clients_does_not():
 
 def test_what_is_sent_is_made_plain_and_short():
     rule = RankSelection(12)
-    after, _ = rule.apply(pooled(["old"]), [update(0, "Tidy\x00 up.\n\nThen more.", 1, [1.0])], NO_PROMPT)
+    after, _ = rule.apply(candidate_pool(["old"]), [update(0, "Tidy\x00 up.\n\nThen more.", 1, [1.0])], NO_PROMPT)
     assert pool_of(after) == ["old", "Tidy up."]
-    after, _ = rule.apply(pooled(["old"]), [update(0, "\x01\x02", 1, [1.0])], NO_PROMPT)
+    after, _ = rule.apply(candidate_pool(["old"]), [update(0, "\x01\x02", 1, [1.0])], NO_PROMPT)
     assert pool_of(after) == ["old"]
 
 
 def test_joined_has_every_sentence_once_as_far_as_they_fit():
     sent = [update(0, "Be short. Be kind."), update(1, "Be kind. Be right."), update(2, "Zeal!")]
-    after, _ = Joined(100).apply(pooled(["old"]), sent, NO_PROMPT)
+    after, _ = ConcatMerge(100).apply(candidate_pool(["old"]), sent, NO_PROMPT)
     assert text_of(after["text"]) == "Be kind. Be right. Be short. Zeal!"
-    after, _ = Joined(20).apply(pooled(["old"]), sent, NO_PROMPT)
+    after, _ = ConcatMerge(20).apply(candidate_pool(["old"]), sent, NO_PROMPT)
     assert text_of(after["text"]) == "Be kind. Be right."
-    after, _ = Joined(20).apply(PromptState({"text": text_tensor("old")}), [update(0, "")], NO_PROMPT)
+    after, _ = ConcatMerge(20).apply(PromptState({"text": text_tensor("old")}), [update(0, "")], NO_PROMPT)
     assert text_of(after["text"]) == "old"
 
 
 def test_a_summary_is_one_query_of_nobody_s_a_round(oracle, backend):
-    backend.other = lambda query: Answer(text='Instruction: "Be kind and short."\nAll in one.\n\nNext')
-    rule = SummedUp(oracle, SUMMARY, 100)
+    backend.other = lambda query: OracleAnswer(text='Instruction: "Be kind and short."\nAll in one.\n\nNext')
+    rule = SummaryMerge(oracle, SUMMARY, 100)
     shared, memory = PromptState({"text": text_tensor("old")}), rule.init(NO_PROMPT)
     for _ in range(2):
         shared, memory = rule.apply(shared, [update(0, "Be short."), update(1, "Be kind.")], memory)
@@ -82,9 +82,9 @@ def test_a_summary_is_one_query_of_nobody_s_a_round(oracle, backend):
 
 @pytest.mark.parametrize("junk", ["", "\n\n\n", "1234 !!", "\x00\x00", "\ufffd" * 40, '"""'])
 def test_a_summary_of_nothing_is_the_joined_text(oracle, backend, junk):
-    backend.other = lambda query: Answer(text=junk)
-    rule = SummedUp(oracle, SUMMARY, 100)
-    after, _ = rule.apply(pooled(["old"]), [update(0, "Be short."), update(1, "Be kind.")], NO_PROMPT)
+    backend.other = lambda query: OracleAnswer(text=junk)
+    rule = SummaryMerge(oracle, SUMMARY, 100)
+    after, _ = rule.apply(candidate_pool(["old"]), [update(0, "Be short."), update(1, "Be kind.")], NO_PROMPT)
     assert text_of(after["text"]) == "Be kind. Be short."
 
 

@@ -20,7 +20,7 @@ from promptfed.blackbox.oracles.query import Candidate, TextQuery
 from promptfed.errors import BackboneError, ConfigError, DataError, OracleError
 from promptfed.examples.base import ImageItem, TextItem
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 CLASSES = ("bell", "paper_plane", "key")
 
@@ -47,7 +47,7 @@ ITEMS = [Blot(k) for k in range(5)]
 @pytest.fixture
 def clip(tmp_path: Path) -> Clip:
     backbone = load_tiny()
-    return Clip(Form(words={"key": "door key"}), backbone, FeatureStore(backbone, FeatureCache(tmp_path, 0)))
+    return Clip(PromptTemplate(words={"key": "door key"}), backbone, FeatureStore(backbone, FeatureCache(tmp_path, 0)))
 
 
 def expected(clip: Clip, sentences: list[str], pixels: torch.Tensor | None = None) -> torch.Tensor:
@@ -124,7 +124,7 @@ def test_soft_space_has_the_scale_of_word_embeddings(clip):
 
 
 def test_loaded_by_name_it_is_guarded_like_any_oracle(clip):
-    oracle = load_oracle("clip:tiny", Form(), OracleOptions(rows=16, cache=False))
+    oracle = load_oracle("clip:tiny", PromptTemplate(), OracleOptions(rows=16, cache=False))
     assert oracle.name == "clip:tiny"
     assert oracle.fingerprint != clip.fingerprint, "the form is part of it"
     with pytest.raises(DataError, match="not an image"):
@@ -134,7 +134,7 @@ def test_loaded_by_name_it_is_guarded_like_any_oracle(clip):
     with pytest.raises(ConfigError, match="generation"):
         oracle.generate(["go on"], max_tokens=3)
     with pytest.raises(ConfigError, match="backbone"):
-        load_oracle("clip:nothing", Form(), OracleOptions())
+        load_oracle("clip:nothing", PromptTemplate(), OracleOptions())
 
 
 def test_a_changed_weight_is_noticed(clip):
@@ -147,7 +147,7 @@ def test_a_changed_weight_is_noticed(clip):
 @pytest.mark.parametrize(("keeps", "files"), [(True, 1), (False, 0)])
 def test_features_of_predicted_images_stay_off_the_disk(tmp_path, monkeypatch, keeps, files):
     monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path))
-    clip = Clip(Form(), load_tiny())
+    clip = Clip(PromptTemplate(), load_tiny())
     if not keeps:
         clip.leave_no_features()
     oracle = Oracle(clip)

@@ -15,9 +15,9 @@ from promptfed.blackbox.oracles.query import Candidate
 from promptfed.errors import BackboneError, ConfigError
 from promptfed.examples.base import TextItem
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
-FORM = Form(template="{{ prompt }} {{ text }} It was", words={"positive": "great", "negative": "terrible"})
+FORM = PromptTemplate(template="{{ prompt }} {{ text }} It was", words={"positive": "great", "negative": "terrible"})
 CLASSES = ("negative", "positive")
 REVIEWS = (
     ("a warm and funny film with two performances that stay with you", 1),

@@ -11,7 +11,7 @@ from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate, ProposalQuery
 from promptfed.errors import BackboneError, DataError
 from promptfed.examples.base import Item, TextItem
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 CLASSES = ("food", "sport")
 ITEMS = [
@@ -26,7 +26,7 @@ ITEMS = [
 PROMPTS = [Candidate(), Candidate("What is this about?"), Candidate(soft=torch.full((5, 384), 0.02))]
 
 
-FORM = Form(descriptions={"food": "Something to eat.", "sport": "A game or a race."})
+FORM = PromptTemplate(descriptions={"food": "Something to eat.", "sport": "A game or a race."})
 
 
 @pytest.fixture(scope="module", params=["label", "text"])
@@ -101,7 +101,7 @@ def test_images_are_refused(oracle):
 
 
 def test_a_changed_weight_is_noticed():
-    backend = MiniLM(Form(), *load_minilm())
+    backend = MiniLM(PromptTemplate(), *load_minilm())
     backend.verify_frozen()
     next(backend._reader.parameters()).data.view(-1)[0] += 1e-3
     with pytest.raises(BackboneError, match="changed"):

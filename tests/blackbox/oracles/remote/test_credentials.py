@@ -12,7 +12,7 @@ from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.oracles.remote.credentials import NO_KEY, Key, read_key
 from promptfed.errors import OracleError
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 SECRET = "gsk_4f9ab7c2e1d8"
 
@@ -53,7 +53,7 @@ def test_no_error_holds_the_key_in_any_of_its_causes(stub_server, text_split, mo
     monkeypatch.setenv("MY_KEY", SECRET)
     stub = stub_server(fault=lambda number, body: fault)
     options = OracleOptions(base_url=stub.base_url, model="toy-1", api_key_env="MY_KEY", retries=1, backoff_seconds=0.0)
-    oracle = load_oracle("api", Form(), options, cache=AnswerCache(None))
+    oracle = load_oracle("api", PromptTemplate(), options, cache=AnswerCache(None))
     with pytest.raises(OracleError) as caught:
         oracle.score([Candidate()], text_split("hot: a").items, ("cold", "hot"))
     assert stub.asked[0].authorization == f"Bearer {SECRET}"
@@ -68,7 +68,7 @@ def test_a_key_that_the_model_repeats_is_not_kept(stub_server, monkeypatch, tmp_
     monkeypatch.setenv("MY_KEY", SECRET)
     stub = stub_server(vocabulary=(f" {SECRET}",))
     options = OracleOptions(base_url=stub.base_url, model="toy-1", api_key_env="MY_KEY")
-    oracle = load_oracle("api", Form(), options, cache=AnswerCache(tmp_path / "answers.sqlite"))
+    oracle = load_oracle("api", PromptTemplate(), options, cache=AnswerCache(tmp_path / "answers.sqlite"))
     [said] = oracle.generate(["Say it again"], max_tokens=2)
     assert said == " [key]"
     assert all(SECRET.encode() not in path.read_bytes() for path in tmp_path.iterdir())

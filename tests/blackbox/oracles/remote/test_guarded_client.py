@@ -15,7 +15,7 @@ from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.remote.credentials import Key
 from promptfed.errors import OracleError
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 SECRET = "gsk_4f9ab7c2e1d8xyz"
 Answering = Callable[[str], tuple[int, dict[str, str], bytes | None]]
@@ -66,7 +66,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         options = OracleOptions(
             base_url=f"http://127.0.0.1:{first}/v1", model="m", api_key_env="MY_KEY", retries=0, mode="completions"
         )
-        return load_oracle("api", Form(), options, cache=AnswerCache(None)), paths, second
+        return load_oracle("api", PromptTemplate(), options, cache=AnswerCache(None)), paths, second
 
     yield begin
     for server in servers:
@@ -149,7 +149,9 @@ def test_an_alias_is_said_and_then_taken(serve: Serve) -> None:
     with pytest.raises(OracleError, match=r"oracle.served_model='gpt-4o-2024-08-06'"):
         oracle.generate(["hi"], max_tokens=2)
     options = oracle.backend.options.model_copy(update={"served_model": "gpt-4o-2024-08-06"})
-    assert load_oracle("api", Form(), options, cache=AnswerCache(None)).generate(["hi"], max_tokens=2) == [" a"]
+    assert load_oracle("api", PromptTemplate(), options, cache=AnswerCache(None)).generate(["hi"], max_tokens=2) == [
+        " a"
+    ]
     other = options.model_copy(update={"served_model": "gpt-5"})
     with pytest.raises(OracleError, match=r"as oracle\.served_model says"):
-        load_oracle("api", Form(), other, cache=AnswerCache(None)).generate(["hi"], max_tokens=2)
+        load_oracle("api", PromptTemplate(), other, cache=AnswerCache(None)).generate(["hi"], max_tokens=2)

@@ -16,26 +16,26 @@ from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.errors import BudgetExhausted, ConfigError, OracleError
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import Form
+from promptfed.prompt_template import PromptTemplate
 
 CLASSES = ("cold", "hot")
 TEXTS = [f"hot: {words}" for words in ("fire lava", "the fire", "ice", "snow ice ice", "mild", "lava ice fire a")]
 PROMPTS = [Candidate(), Candidate("fire"), Candidate("so much snow")]
-FORM = Form(template="{{ prompt }} {{ text }}\nIt is")
+FORM = PromptTemplate(template="{{ prompt }} {{ text }}\nIt is")
 
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Oracle]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
-    def make(stub: Any, form: Form = FORM, cache: AnswerCache | None = None, **options: Any) -> Oracle:
+    def make(stub: Any, form: PromptTemplate = FORM, cache: AnswerCache | None = None, **options: Any) -> Oracle:
         known = {"base_url": stub.base_url, "model": "toy-1", "backoff_seconds": 0.002, "concurrency": 4, **options}
         return load_oracle("api", form, OracleOptions(**known), cache=cache or AnswerCache(None))
 
     return make
 
 
-def expected(stub: Any, text: str, form: Form = FORM) -> list[float]:
+def expected(stub: Any, text: str, form: PromptTemplate = FORM) -> list[float]:
     found = stub.log_probs(form.render("", text))
     return [found[" cold"], found[" hot"]]
 
