@@ -106,14 +106,16 @@ class RunConfig(BaseModel):
     threads: Annotated[int | None, Option("place", "free", default="one a core", metavar="N")] = Field(
         None, ge=1, le=1024, description="torch threads in each process; another number rounds differently"
     )
-    device: Annotated[str, Option("model", "free", common=True)] = Field("cpu", description="cpu, cuda or auto")
+    device: Annotated[str, Option("model", "free", common=True)] = Field(
+        "cpu", description="where models run: cpu, cuda or auto"
+    )
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Option("model")] = Field(
         "float32", description="number format of the frozen model"
     )
     baselines: Annotated[
         tuple[Literal["zero_shot", "local_only"], ...] | None,
         Option("run", default="both; with a paid oracle zero_shot", metavar="A,B|none"),
-    ] = Field(None, description="run beside the method")
+    ] = Field(None, description="what runs beside the method")
     validate_every: Annotated[int, Option("run", flag=False, metavar="N")] = Field(
         1, ge=0, description="rounds between looks at validation data; 0 is never"
     )
@@ -146,6 +148,14 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+
+class Shorthands(BaseModel):
+    """Other words for options of a run, on the command line and in Python."""
+
+    hold_out_classes: Annotated[float | None, Option("task", default="0; icons and coop: 0.5", metavar="F")] = Field(
+        None, ge=0, lt=1, description="share of the classes that no client trains on: the new ones"
+    )
 
 
 def read_yaml(path: Path) -> Options:
@@ -201,15 +211,20 @@ def held_out_option(share: Any) -> Options:
 
 
 def build_config(*layers: Mapping[str, Any]) -> RunConfig:
-    """Merge ``layers`` (later ones win; option sections merge key by key) and validate all at once.
+    """Merge ``layers`` and validate all at once.
 
     Raises ConfigError that lists every bad value, what is allowed, and the nearest known name.
     """
+    return validate(RunConfig, merge_options(*layers), "option")
+
+
+def merge_options(*layers: Mapping[str, Any]) -> Options:
+    """Return all options of ``layers``: later ones win, and sections merge key by key."""
     merged: Options = {}
     for layer in layers:
         for key, value in layer.items():
             merged[key] = {**_section(key, merged), **_section(key, layer)} if key in SECTIONS else value
-    return validate(RunConfig, merged, "option")
+    return merged
 
 
 def _section(key: str, values: Mapping[str, Any]) -> Options:

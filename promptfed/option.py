@@ -16,13 +16,14 @@ from pydantic import BaseModel
 
 GROUPS = {
     "task": "Task and data",
+    "method": "Method",
     "model": "Frozen model",
     "oracle": "Black box",
-    "method": "Method",
     "federation": "Federation",
     "aggregator": "Aggregation",
     "place": "Where the work runs",
     "run": "The run",
+    "personalize": "Personalisation",
 }
 """Group of options -> its title, in the order in which they are shown."""
 Change = Literal["never", "raised", "moved", "free"]

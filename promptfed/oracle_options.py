@@ -16,14 +16,14 @@ class OracleOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_url: Annotated[str | None, Option("oracle", "moved", metavar="URL", in_bundle=True)] = Field(
-        None, description="of an OpenAI-compatible server, such as http://127.0.0.1:8080/v1"
+        None, description="address of an OpenAI-compatible server, such as http://127.0.0.1:8080/v1"
     )
     model: Annotated[str | None, Option("oracle", in_bundle=True)] = Field(
         None, description="the model's name on that server"
     )
-    api_key_env: Annotated[
-        str | None, Option("oracle", "free", default="of a known provider its usual one", metavar="NAME")
-    ] = Field(None, description="environment variable that holds the API key")
+    api_key_env: Annotated[str | None, Option("oracle", "free", default="that of a known provider", metavar="NAME")] = (
+        Field(None, description="environment variable that holds the API key")
+    )
     served_model: Annotated[str | None, Option("oracle", flag=False, in_bundle=True)] = Field(
         None, description="the name that the server answers with, where it is another one than that asked for"
     )
@@ -46,13 +46,16 @@ class OracleOptions(BaseModel):
         None, gt=0, description="most tokens in a minute"
     )
     timeout_seconds: Annotated[float, Option("oracle", "free", flag=False)] = Field(
-        60, gt=0, description="of one request"
+        60, gt=0, description="longest wait for one answer"
     )
     retries: Annotated[int, Option("oracle", "free", flag=False)] = Field(
-        6, ge=0, description="of a request that failed in a way that may heal"
+        6, ge=0, description="further tries of a request that failed in a way that may heal"
     )
     backoff_seconds: Annotated[float, Option("oracle", "free", flag=False)] = Field(
-        0.5, ge=0, le=60, description="before the first retry, doubled for each further one up to 30 s, with jitter"
+        0.5,
+        ge=0,
+        le=60,
+        description="wait before the first retry, doubled each time up to 30 s, with jitter",
     )
     retry_after_seconds: Annotated[float, Option("oracle", "free", flag=False)] = Field(
         120, ge=0, description="longest wait that a server's Retry-After is granted"

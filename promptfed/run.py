@@ -20,8 +20,8 @@ from promptfed.experiment import Experiment
 from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.oracle_options import OracleOptions
-from promptfed.personalize.every_client import PersonalizeOptions, personalize_run
-from promptfed.personalize.interpolate import parse_alphas
+from promptfed.personalize.every_client import decided, personalize_run
+from promptfed.personalize.options import PersonalizeOptions, parse_alphas
 from promptfed.progress import Progress
 from promptfed.report.html import write_report
 from promptfed.report.live import live_progress
@@ -210,7 +210,7 @@ class Run:
         with folder.lock(), folder.attach_log(), live_progress(progress) as teller:
             folder.tidy()
             finished = self.finished
-            chosen.decided(finished)
+            decided(chosen, finished)
             setup = finished.method.setup
             experiment = Experiment.build(folder.config, features=setup.features, oracle_for=finished.oracle_for)
             check_partition(folder.read_json("partition.json"), partition_record(experiment.task), folder.path)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.flags import Flags, run_flags, with_flags
 from promptfed.errors import ConfigError
 from promptfed.printable import printable
 
@@ -16,7 +17,9 @@ def add_to(app: typer.Typer) -> None:
     app.command("compare")(compare)
 
 
+@with_flags(run_flags(without=("method", "baselines")), only_common=True)
 def compare(
+    flags: Flags,
     methods: Annotated[
         str, typer.Option("--methods", help="Comma-separated names, or all; the baselines come along.", metavar="A,B")
     ],
@@ -36,40 +39,6 @@ def compare(
     fix_partition: Annotated[
         bool, typer.Option("--fix-partition", help="The same partition for all seeds; only the training differs.")
     ] = False,
-    task: options.Task = None,
-    backbone: options.Backbone = None,
-    data: options.Data = None,
-    data_root: options.DataRoot = None,
-    oracle: options.Oracle = None,
-    base_url: options.BaseUrl = None,
-    model: options.Model = None,
-    api_key_env: options.ApiKeyEnv = None,
-    max_calls: options.MaxCalls = None,
-    max_tokens: options.MaxTokens = None,
-    max_usd: options.MaxUsd = None,
-    clients: options.Clients = None,
-    rounds: options.Rounds = None,
-    shots: options.Shots = None,
-    partition: options.Partition = None,
-    hold_out_classes: options.HoldOutClasses = None,
-    alpha: options.Alpha = None,
-    participation: options.Participation = None,
-    aggregator: options.Aggregator = None,
-    dropout: options.Dropout = None,
-    quorum: options.Quorum = None,
-    max_weight_share: options.MaxWeightShare = None,
-    round_seconds: options.RoundSeconds = None,
-    client_batch: options.ClientBatch = None,
-    client_seconds: options.ClientSeconds = None,
-    engine: options.Engine = None,
-    actors: options.Actors = None,
-    ray_address: options.RayAddress = None,
-    threads: options.Threads = None,
-    seed: options.Seed = None,
-    partition_seed: options.PartitionSeed = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    strict: options.Strict = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     quiet: options.Quiet = False,
@@ -100,18 +69,6 @@ def compare(
     from promptfed.runner import carry_out_comparison, stop_on_ctrl_c
     from promptfed.training import Interrupted
 
-    flags = {
-        "task": task, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
-        "oracle": oracle, "base_url": base_url, "model": model, "api_key_env": api_key_env, "max_calls": max_calls,
-        "max_tokens": max_tokens, "max_usd": max_usd,
-        "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
-        "hold_out_classes": hold_out_classes,
-        "aggregator": aggregator, "dropout": dropout, "quorum": quorum, "max_weight_share": max_weight_share,
-        "round_seconds": round_seconds,
-        "client_batch": client_batch, "client_seconds": client_seconds, "engine": engine, "actors": actors,
-        "ray_address": ray_address, "threads": threads, "seed": seed, "partition_seed": partition_seed,
-        "device": device, "precision": precision, "strict": strict,
-    }  # fmt: skip
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if not names:
         raise ConfigError("--methods names none: give names with commas between them, or all")

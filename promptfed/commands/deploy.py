@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
-from promptfed.commands.opened import open_run
+from promptfed.commands.flags import Flags, with_flags
+from promptfed.commands.opened import ASKED, open_run
 from promptfed.errors import ConfigError, FormatError
 from promptfed.printable import LONGEST, printable
 from promptfed.readers.text import filled_lines
@@ -28,17 +29,15 @@ def add_to(app: typer.Typer) -> None:
     app.command("predict")(predict)
 
 
+@with_flags(("data_root", "partition", *ASKED))
 def eval_(
+    flags: Flags,
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
     data: Annotated[
         list[str] | None,
         typer.Option("--data", help="Another data set; may be given several times.", metavar="SOURCE"),
     ] = None,
-    data_root: options.DataRoot = None,
-    partition: options.Partition = None,
     backbone: options.SameBackbone = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
     trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
@@ -63,9 +62,10 @@ def eval_(
     from promptfed.report.live import live_progress
     from promptfed.report.tables import cross_data_table, domains_table, results_table
 
-    folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
+    asked = {name: flags[name] for name in ASKED}
+    folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
     finished = FinishedRun.load(folder)
-    changed = options.given({"data_root": data_root, "partition": partition})
+    changed = options.given({name: flags[name] for name in ("data_root", "partition")})
     with live_progress(not json) as progress:
         rows = evaluate_on(finished, data or (), changed, progress)
     if json:
@@ -82,7 +82,9 @@ def eval_(
             console.print(domains_table(figures))
 
 
+@with_flags(("base_url",))
 def export(
+    flags: Flags,
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
     client: Annotated[int | None, typer.Option("--client", help="Whose prompt.", metavar="K")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every client's, each in a folder of its own.")] = False,
@@ -94,7 +96,6 @@ def export(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     backbone: options.SameBackbone = None,
-    base_url: options.BaseUrl = None,
     json: options.Json = False,
 ) -> None:
     """Write a client's prompt as a self-contained bundle, usable without promptfed too.
@@ -118,7 +119,7 @@ def export(
 
     if all_ == (client is not None):
         raise ConfigError("say whose prompt to export: either --client K or --all")
-    folder = open_run(run, backbone=backbone, base_url=base_url, is_asked=False)
+    folder = open_run(run, backbone=backbone, base_url=flags["base_url"], is_asked=False)
     finished = FinishedRun.load(folder)
     if client is not None:
         folders = {client: out or run / "bundles" / f"client-{client}"}
@@ -135,7 +136,9 @@ def export(
         typer.echo(f"note: {note}", err=True)
 
 
+@with_flags((*ASKED, "max_calls", "max_usd"))
 def predict(
+    flags: Flags,
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", metavar="BUNDLE")],
     examples: Annotated[
         list[str] | None, typer.Argument(help="Image files, or texts if that is what it sorts.", metavar="EXAMPLE...")
@@ -166,10 +169,6 @@ def predict(
             metavar="DIR",
         ),
     ] = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    max_calls: options.MaxCalls = None,
-    max_usd: options.MaxUsd = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "cpu",
     keep_features: Annotated[
         bool, typer.Option("--keep-features", help="Keep the images' features in the cache, for other runs on them.")
@@ -200,8 +199,7 @@ def predict(
     if not wanted:
         raise ConfigError("nothing to classify: give image files or texts, or --file FILE with one a line")
     names = parse_class_list(classes) if classes is not None else None
-    changed = {"base_url": base_url, "api_key_env": api_key_env, "max_calls": max_calls, "max_usd": max_usd}
-    changed["embeddings"] = None if embeddings is None else str(embeddings)
+    changed = {**flags, "embeddings": None if embeddings is None else str(embeddings)}
     with load_bundle(
         bundle,
         backbone=backbone,

@@ -8,8 +8,12 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.flags import Flags, run_flags, with_flags
 from promptfed.errors import ConfigError
 from promptfed.printable import printable
+
+ONE_MACHINE = ("engine", "actors", "ray_address", "client_batch", "dropout")
+"""Options that mean nothing where the sites are real."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,41 +30,17 @@ def _group() -> None:
     """Run over real sites, with Flower (pip install 'promptfed[flower]')."""
 
 
+@with_flags(
+    run_flags(without=(*run_flags("oracle"), *ONE_MACHINE)),
+    only_common=True,
+    texts={
+        "data": "sites: every site brings its own folder. Else, as of train: all nodes deal it out alike [icons].",
+        "clients": "Number of sites [8, or one a domain].",
+    },
+)
 def init(
+    flags: Flags,
     folder: Annotated[Path, typer.Argument(help="New folder for the app.", metavar="DIR")],
-    task: options.Task = None,
-    method: options.Method = None,
-    backbone: options.Backbone = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            help="sites: every site brings its own folder. Else, as of train: all nodes deal it out alike [icons].",
-            metavar="SOURCE",
-        ),
-    ] = None,
-    data_root: options.DataRoot = None,
-    clients: Annotated[
-        str | None, typer.Option("--clients", help="Number of sites [8, or one a domain].", metavar="N")
-    ] = None,
-    rounds: options.Rounds = None,
-    shots: options.Shots = None,
-    partition: options.Partition = None,
-    hold_out_classes: options.HoldOutClasses = None,
-    alpha: options.Alpha = None,
-    participation: options.Participation = None,
-    aggregator: options.Aggregator = None,
-    quorum: options.Quorum = None,
-    max_weight_share: options.MaxWeightShare = None,
-    round_seconds: options.RoundSeconds = None,
-    client_seconds: options.ClientSeconds = None,
-    baselines: options.Baselines = None,
-    threads: options.Threads = None,
-    seed: options.Seed = None,
-    partition_seed: options.PartitionSeed = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    strict: options.Strict = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     classes: Annotated[
@@ -86,16 +66,6 @@ def init(
     from promptfed.deployment.server import checked
     from promptfed.tasks.sources.class_names import plain_class_list
 
-    flags = {
-        "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
-        "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
-        "hold_out_classes": hold_out_classes,
-        "aggregator": aggregator, "quorum": quorum, "max_weight_share": max_weight_share,
-        "round_seconds": round_seconds, "baselines": baselines,
-        "client_seconds": client_seconds,
-        "threads": threads,
-        "seed": seed, "partition_seed": partition_seed, "device": device, "precision": precision, "strict": strict,
-    }  # fmt: skip
     chosen = options.config_from(flags, config, set_)
     quiet = {"baselines": ("zero_shot",), "validate_every": 5}
     usual = {name: value for name, value in quiet.items() if name not in chosen.model_fields_set}

@@ -36,7 +36,22 @@ def _mend(command: Any) -> None:
         if getattr(parameter, "help", None) is None and parameter.name in texts:
             parameter.help = texts[parameter.name]
         parameter.get_help_record = _without_escapes(parameter.get_help_record)
+    if any(getattr(parameter, "rich_help_panel", None) for parameter in command.params):
+        command.format_options = lambda context, formatter: _write_sections(command, context, formatter)
     command.format_arguments = lambda *_: None  # what click would write above the section "Arguments" of typer
+
+
+def _write_sections(command: Any, context: Any, formatter: Any) -> None:
+    """Write the options of ``command`` in sections: rich would draw its panels, which the plain page does not show."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(context):
+        if (record := parameter.get_help_record(context)) is not None:
+            is_argument = parameter.param_type_name == "argument"
+            title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
+            sections.setdefault(title, []).append(record)
+    for title, records in sections.items():
+        with formatter.section(title):
+            formatter.write_dl(records)
 
 
 def _argument_texts(callback: Callable[..., Any]) -> dict[str, str]:

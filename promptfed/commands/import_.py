@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.flags import Flags, run_flags, with_flags
 from promptfed.printable import printable
+
+FLAGS = ("backbone", *run_flags("task", without=("hold_out_classes",)), "device", "precision")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,27 +20,15 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="import")
 
 
+@with_flags(FLAGS)
 def fedtpg(
+    flags: Flags,
     checkpoint: Annotated[
         Path, typer.Argument(help="A released file, prompt_learner/model.pth.tar-500.", metavar="CKPT")
     ],
-    backbone: options.Backbone = None,
-    task: options.Task = None,
-    data: options.Data = None,
-    data_root: options.DataRoot = None,
     run: Annotated[
         Path | None, typer.Option("--run", help="Folder for the run [a fresh one under runs/].", metavar="DIR")
     ] = None,
-    clients: options.Clients = None,
-    shots: options.Shots = None,
-    partition: options.Partition = None,
-    alpha: options.Alpha = None,
-    partition_seed: options.PartitionSeed = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto [cpu].")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="Of the frozen model [float32]: float32, bfloat16, float16.")
-    ] = None,
-    strict: options.Strict = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
 ) -> None:
@@ -58,14 +49,11 @@ def fedtpg(
     from promptfed.methods.fedtpg import FedTPGConfig
     from promptfed.methods.fedtpg.checkpoint import read_released
 
-    flags = {
-        "backbone": backbone, "task": task, "data": data, "data_root": data_root, "clients": clients, "shots": shots,
-        "partition": partition, "alpha": alpha, "partition_seed": partition_seed, "device": device,
-        "precision": precision, "strict": strict, "method": "fedtpg",
-    }  # fmt: skip
     released = read_released(checkpoint)
     file = read_yaml(config) if config else {}
-    wished = build_config({"rounds": released.rounds}, file, options.given(flags), parse_settings(set_ or []))
+    wished = build_config(
+        {"rounds": released.rounds}, file, options.given({**flags, "method": "fedtpg"}), parse_settings(set_ or [])
+    )
     depth = validate(FedTPGConfig, wished.method_options, "method option").prompt_depth
     decided = {"method": "fedtpg", "method_options": released.options(depth, wished.method_options)}
     chosen = resolve(wished.model_copy(update=decided))

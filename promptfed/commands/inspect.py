@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.flags import Flags, run_flags, with_flags
 from promptfed.printable import printable
 
 
@@ -31,17 +32,9 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
     typer.echo(printable(write_report(RunDirectory.open(run))))
 
 
+@with_flags(run_flags("task"))
 def show(
-    task: options.Task = None,
-    data: options.Data = None,
-    data_root: options.DataRoot = None,
-    clients: options.Clients = None,
-    shots: options.Shots = None,
-    partition: options.Partition = None,
-    hold_out_classes: options.HoldOutClasses = None,
-    alpha: options.Alpha = None,
-    partition_seed: options.PartitionSeed = None,
-    strict: options.Strict = None,
+    flags: Flags,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Also draw it to this file (.png, .svg, .pdf).")] = None,
@@ -66,10 +59,6 @@ def show(
     from promptfed.tasks import TASKS
     from promptfed.tasks.show import partition_table, plot_partition, shown_data
 
-    flags = {
-        "task": task, "data": data, "data_root": data_root, "clients": clients, "shots": shots, "partition": partition,
-        "hold_out_classes": hold_out_classes, "alpha": alpha, "partition_seed": partition_seed, "strict": strict,
-    }  # fmt: skip
     chosen = resolve(options.config_from(flags, config, set_))
     built = TASKS[chosen.task].build(chosen)
     table = partition_table(built)

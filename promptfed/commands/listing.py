@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.flags import Flags, with_flags
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.printable import printable
 
@@ -141,15 +142,15 @@ def _fields(config: Any) -> dict[str, Any]:
     return {name: field.get_default(call_default_factory=True) for name, field in config.model_fields.items()}
 
 
+@with_flags(("task", "backbone"))
 def list_(
+    flags: Flags,
     kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.", metavar="KIND")] = "methods",
     name: Annotated[str | None, typer.Argument(help="Show all about this one.", metavar="NAME")] = None,
     folder: Annotated[Path, typer.Option("--runs", help="Where runs are kept.", metavar="DIR")] = Path("runs"),
     bytes_: Annotated[
         bool, typer.Option("--bytes/--no-bytes", help="Of methods: count what is sent, which loads the backbone.")
     ] = True,
-    task: options.Task = None,
-    backbone: options.Backbone = None,
     json: options.Json = False,
 ) -> None:
     """List methods, backbones, oracles, tasks, aggregators or runs, one line each; with NAME, all about one of them.
@@ -178,7 +179,7 @@ def list_(
             raise unknown_name(kind.removesuffix("s"), name, rows)
         rows = {name: rows[name]}
     if kind == "methods" and bytes_:
-        traffic = _traffic(task, backbone, rows)
+        traffic = _traffic(flags["task"], flags["backbone"], rows)
         rows = {method: {**row, **traffic[method]} for method, row in rows.items()}
     if json:
         typer.echo(as_json.dumps(rows, indent=2, default=str))

@@ -10,6 +10,9 @@ from promptfed.errors import ConfigError
 if TYPE_CHECKING:
     from promptfed.runs.directory import RunDirectory
 
+ASKED = ("base_url", "api_key_env")
+"""Where a run's black box is asked: options that a command may give anew."""
+
 
 def open_run(
     path: Path,

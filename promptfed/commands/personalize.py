@@ -9,32 +9,16 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
-from promptfed.commands.opened import open_run
+from promptfed.commands.flags import Flags, with_flags
+from promptfed.commands.opened import ASKED, open_run
 from promptfed.errors import ConfigError
+from promptfed.oracle_options import OracleOptions
+from promptfed.personalize.options import ALPHAS, OnboardOptions, PersonalizeOptions, parse_alphas
 
-Way = Annotated[
-    str | None,
-    typer.Option(
-        "--method",
-        help="finetune: train the shared prompt on; none: mix what the run's method trained [what fits].",
-        metavar="WAY",
-    ),
-]
-Rate = Annotated[
-    options.Number, typer.Option("--lr", help="Learning rate, constant [a fifth of the run's].", metavar="LR")
-]
-Epochs = Annotated[options.Number, typer.Option("--epochs", help="Epochs on the client's images [10].", metavar="N")]
-Pull = Annotated[
-    options.Number, typer.Option("--l2-to-global", help="Strength of the pull to the shared prompt [0].", metavar="L")
-]
 Interpolate = Annotated[
     str, typer.Option("--interpolate", help="Values of alpha to try on validation images.", metavar="A,B,...")
 ]
-Space = Annotated[
-    str | None,
-    typer.Option("--space", help="Where the two are mixed: prompt or features [prompt where it can be].", metavar="S"),
-]
-EVERY_TENTH = "0,0.1,...,1"
+TRAINING = ("method", "lr", "epochs", "l2_to_global", "space", *ASKED)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,17 +26,12 @@ def add_to(app: typer.Typer) -> None:
     app.command("onboard")(onboard)
 
 
+@with_flags(TRAINING, models=(PersonalizeOptions, OracleOptions))
 def personalize(
+    flags: Flags,
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
-    method: Way = None,
-    lr: Rate = None,
-    epochs: Epochs = None,
-    l2_to_global: Pull = None,
-    interpolate: Interpolate = EVERY_TENTH,
-    space: Space = None,
+    interpolate: Interpolate = ALPHAS,
     backbone: options.SameBackbone = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
     trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
@@ -75,8 +54,8 @@ def personalize(
     from promptfed.run import Run
     from promptfed.runs.personalized import FOLDER
 
-    folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
-    flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space}
+    asked = {name: flags.pop(name) for name in ASKED}
+    folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
     curve = Run(folder).personalize(alphas=interpolate, progress=not json, **options.given(flags))
     report = folder.path / "report.html"
     if json:
@@ -89,29 +68,20 @@ def personalize(
     out.print(f"prompts and curve: {folder.path / FOLDER}\nreport: {report}", highlight=False, soft_wrap=True)
 
 
+@with_flags(("shots", "val_shots", *TRAINING), models=(OnboardOptions, OracleOptions))
 def onboard(
+    flags: Flags,
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
     data: Annotated[
         str, typer.Option("--data", help="The newcomer's images: folder:PATH, its folders named as classes.")
     ],
     name: Annotated[str | None, typer.Option("--name", help="The newcomer's name [that of its data].")] = None,
-    shots: options.Shots = None,
-    val_shots: Annotated[
-        options.Number, typer.Option("--val-shots", help="Validation images a class [the run's].", metavar="K")
-    ] = None,
-    method: Way = None,
-    lr: Rate = None,
-    epochs: Epochs = None,
-    l2_to_global: Pull = None,
-    interpolate: Interpolate = EVERY_TENTH,
-    space: Space = None,
+    interpolate: Interpolate = ALPHAS,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/NAME].", metavar="BUNDLE")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     backbone: options.SameBackbone = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
     trust_address: options.TrustAddress = False,
     json: options.Json = False,
 ) -> None:
@@ -130,18 +100,15 @@ def onboard(
     from promptfed.config import validate
     from promptfed.export.bundle import write_bundle
     from promptfed.export.finished import FinishedRun
-    from promptfed.personalize.interpolate import parse_alphas
-    from promptfed.personalize.onboard import OnboardOptions
     from promptfed.personalize.onboard import onboard as take_in
     from promptfed.report.consoles import output
     from promptfed.report.live import live_progress
     from promptfed.tasks.sources import load_source
 
-    flags = {"method": method, "lr": lr, "epochs": epochs, "l2_to_global": l2_to_global, "space": space,
-             "shots": shots, "val_shots": val_shots}  # fmt: skip
+    asked = {name: flags.pop(name) for name in ASKED}
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
     chosen = validate(OnboardOptions, values, "onboard option")
-    folder = open_run(run, backbone=backbone, base_url=base_url, api_key_env=api_key_env, trust_address=trust_address)
+    folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
     if folder.config.oracle is not None:
         raise ConfigError(
             f"onboard tunes by gradients, which the black box of '{run}' has none of: give the newcomer the shared "

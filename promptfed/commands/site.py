@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.flags import Flags, with_flags
 from promptfed.printable import printable
 
 
@@ -20,7 +21,9 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
+@with_flags(("task", "backbone", "shots"))
 def check(
+    flags: Flags,
     node_config: Annotated[
         str, typer.Option("--node-config", help="The same words as of flower-supernode.", metavar="WORDS")
     ],
@@ -31,9 +34,6 @@ def check(
         Path | None, typer.Option("--root-certificates", help="The CA's certificate.", metavar="FILE")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="The server speaks without TLS.")] = False,
-    task: options.Task = None,
-    backbone: options.Backbone = None,
-    shots: options.Shots = None,
     classes: Annotated[
         str, typer.Option("--classes", help="The agreed class names, with commas or as @FILE, if they are known.")
     ] = "",
@@ -51,7 +51,6 @@ def check(
     from promptfed.errors import DeploymentError
     from promptfed.tasks.sources.class_names import parse_class_list
 
-    flags = {"task": task, "backbone": backbone, "shots": shots}
     config = build_config(options.given(flags), parse_settings(set_ or []), {"data": "sites", "clients": 1})
     failures = 0
     for done in checks(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.flags import Flags, run_flags, with_flags
 from promptfed.commands.opened import admitted_oracle
-from promptfed.config import Options, RunConfig
+from promptfed.config import Options, RunConfig, merge_options, parse_settings
 from promptfed.errors import ConfigError, OracleError
 from promptfed.option import resumable
 from promptfed.oracle_options import OracleOptions
@@ -27,52 +28,18 @@ def add_to(app: typer.Typer) -> None:
     app.command("train")(train)
 
 
+@with_flags(run_flags(), only_common=True)
 def train(
-    task: options.Task = None,
-    method: options.Method = None,
-    backbone: options.Backbone = None,
-    data: options.Data = None,
-    data_root: options.DataRoot = None,
+    flags: Flags,
     run: Annotated[
         Path | None, typer.Option("--run", help="Folder for the run [a fresh one under runs/].", metavar="DIR")
     ] = None,
-    oracle: options.Oracle = None,
-    base_url: options.BaseUrl = None,
-    model: options.Model = None,
-    api_key_env: options.ApiKeyEnv = None,
-    trust_address: options.TrustAddress = False,
-    max_calls: options.MaxCalls = None,
-    max_tokens: options.MaxTokens = None,
-    max_usd: options.MaxUsd = None,
-    baselines: options.Baselines = None,
-    clients: options.Clients = None,
-    rounds: options.Rounds = None,
-    shots: options.Shots = None,
-    partition: options.Partition = None,
-    hold_out_classes: options.HoldOutClasses = None,
-    alpha: options.Alpha = None,
-    participation: options.Participation = None,
-    aggregator: options.Aggregator = None,
-    dropout: options.Dropout = None,
-    quorum: options.Quorum = None,
-    max_weight_share: options.MaxWeightShare = None,
-    round_seconds: options.RoundSeconds = None,
-    client_batch: options.ClientBatch = None,
-    client_seconds: options.ClientSeconds = None,
-    engine: options.Engine = None,
-    actors: options.Actors = None,
-    ray_address: options.RayAddress = None,
-    threads: options.Threads = None,
-    seed: options.Seed = None,
-    partition_seed: options.PartitionSeed = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    strict: options.Strict = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="DIR")
     ] = None,
+    trust_address: Annotated[bool, typer.Option("--trust-address", hidden=True)] = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -94,44 +61,45 @@ def train(
     Ctrl-C stops after the client that is under way and saves; nothing is lost. So does a budget that is used up
     (exit code 3).
     """
-    flags = {
-        "task": task, "method": method, "backbone": backbone, "data": data, "data_root": data_root, "clients": clients,
-        "oracle": oracle, "base_url": base_url, "model": model, "api_key_env": api_key_env, "max_calls": max_calls,
-        "max_tokens": max_tokens, "max_usd": max_usd, "baselines": baselines,
-        "rounds": rounds, "shots": shots, "partition": partition, "alpha": alpha, "participation": participation,
-        "hold_out_classes": hold_out_classes,
-        "aggregator": aggregator, "dropout": dropout, "quorum": quorum, "max_weight_share": max_weight_share,
-        "round_seconds": round_seconds,
-        "client_batch": client_batch, "client_seconds": client_seconds, "engine": engine, "actors": actors,
-        "ray_address": ray_address, "threads": threads, "seed": seed, "partition_seed": partition_seed,
-        "device": device, "precision": precision, "strict": strict,
-    }  # fmt: skip
-    changes: Options = {}
     if resume is None:
         folder = _create({**flags, "trust_address": trust_address}, run, config, set_)
-    else:
-        refused = [
-            f"--{name.replace('_', '-')}"
-            for name, value in {**flags, "run": run, "config": config, "set": set_}.items()
-            if value is not None and name not in (*resumable(RunConfig), *resumable(OracleOptions))
-        ]
-        if refused:
-            raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
-        from promptfed.runs.directory import RunDirectory
-        from promptfed.trust import check_cluster
+        _execute(folder, quiet, json, {}, is_new=True)
+        return
+    from promptfed.runs.directory import RunDirectory
 
-        folder = RunDirectory.open(resume)
-        check_cluster(folder.config.ray_address, f"run '{resume}'", ray_address)
-        changes = options.given(flags)
-        if folder.config.oracle is not None:
-            named, file = folder.config.oracle_options, f"run '{resume}'"
-            used = admitted_oracle(named, file, base_url, api_key_env, trust_address)
-            asked = {name: value for name, value in used.items() if value != named.get(name)}
-            changes["oracle_options"] = {**changes.get("oracle_options", {}), **asked}
-    _execute(folder, quiet, json, changes, is_new=resume is None)
+    changes = _changes(flags, set_ or [], {"run": run, "config": config})
+    folder = RunDirectory.open(resume)
+    _execute(folder, quiet, json, _admitted(changes, folder, trust_address), is_new=False)
 
 
-def _create(flags: dict[str, Any], run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
+def _changes(flags: Flags, settings: list[str], others: dict[str, Any]) -> Options:
+    """Return the options that a run is to go on with. Raises ConfigError for flags that are of no use to one."""
+    refused = [
+        f"--{name.replace('_', '-')}"
+        for name, value in {**flags, **others}.items()
+        if value is not None and name not in (*resumable(RunConfig), *resumable(OracleOptions))
+    ]
+    if refused:
+        raise ConfigError(f"--resume goes on with the run's own config.yaml; leave out {', '.join(refused)}")
+    return merge_options(options.given(flags), parse_settings(settings))
+
+
+def _admitted(changes: Options, folder: RunDirectory, trust_address: bool) -> Options:
+    """Return ``changes`` with the server and key variable that may be used. Raises ConfigError for what the run names
+    and the user never did."""
+    from promptfed.trust import check_cluster
+
+    what = f"run '{folder.path}'"
+    check_cluster(folder.config.ray_address, what, changes.get("ray_address"))
+    if folder.config.oracle is None:
+        return changes
+    named, line = folder.config.oracle_options, changes.get("oracle_options", {})
+    used = admitted_oracle(named, what, line.get("base_url"), line.get("api_key_env"), trust_address)
+    admitted = {name: value for name, value in used.items() if value != named.get(name)}
+    return {**changes, "oracle_options": {**line, **admitted}}
+
+
+def _create(flags: Flags, run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
     from promptfed.experiment import resolve
     from promptfed.runs.directory import RunDirectory
 

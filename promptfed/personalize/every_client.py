@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from promptfed.errors import ConfigError, RunError
 from promptfed.export.finished import FinishedRun
 from promptfed.files.atomic import write_bytes, write_text
 from promptfed.kept_text import kept_words
-from promptfed.personalize.finetune import FinetuneOptions, finetune, local_training, require_trainable
-from promptfed.personalize.interpolate import ALPHAS, client_curve, curve_rows, natural_space, parse_alphas
+from promptfed.personalize.finetune import finetune, local_training, require_trainable
+from promptfed.personalize.interpolate import client_curve, curve_rows, natural_space
+from promptfed.personalize.options import FinetuneOptions, PersonalizeOptions
 from promptfed.runs.personalized import (
     CURVE,
     CURVE_PLOT,
@@ -34,50 +33,43 @@ OnClient = Callable[[int, int], None]
 """Told (done, of how many) after each client."""
 
 
-class PersonalizeOptions(FinetuneOptions):
-    """Options of ``promptfed personalize``. None leaves the choice to the run's method (``decided``)."""
+def decided(options: PersonalizeOptions, finished: FinishedRun) -> PersonalizeOptions:
+    """Return ``options`` with nothing left open. Raises ConfigError if they do not go with the run's method.
 
-    method: Literal["finetune", "none"] | None = Field(None, description="train on, or mix what was trained")
-    space: Literal["prompt", "features"] | None = Field(None, description="where shared and own prompt are mixed")
-    alphas: tuple[float, ...] = Field(parse_alphas(ALPHAS), min_length=1)
-
-    def decided(self, finished: FinishedRun) -> PersonalizeOptions:
-        """These options with nothing left open. Raises ConfigError if they do not go with the run's method.
-
-        A method with personal prompts of its own is not fine-tuned: its two prompts are mixed as they are.
-        """
-        method, keeps = finished.method, finished.keeps_personal_prompts
-        words = kept_words(finished.state)
-        if method.setup.oracle is not None and not keeps and words:
+    A method with personal prompts of its own is not fine-tuned: its two prompts are mixed as they are.
+    """
+    method, keeps = finished.method, finished.keeps_personal_prompts
+    words = kept_words(finished.state)
+    if method.setup.oracle is not None and not keeps and words:
+        raise ConfigError(
+            f"{method.name} {words}, so there is nothing of the clients' own to mix: search for more rounds, or "
+            "train with --set method.keep_zero_shot=false"
+        )
+    if method.setup.oracle is not None and not keeps:
+        raise ConfigError(
+            f"clients of {method.name} have nothing of their own to mix, and a black box gives no gradients to "
+            "fine-tune by: search for more rounds, or with a method whose clients deploy prompts of their own"
+        )
+    way = options.method or ("none" if keeps else "finetune")
+    if way == "finetune" and keeps:
+        raise ConfigError(
+            f"--method finetune: {method.name} trains personal prompts of its own; use --method none to mix them "
+            "with the shared one"
+        )
+    if way == "none":
+        if not keeps:
             raise ConfigError(
-                f"{method.name} {words}, so there is nothing of the clients' own to mix: search for more rounds, or "
-                "train with --set method.keep_zero_shot=false"
+                f"--method none: clients of {method.name} have nothing of their own to mix; use --method finetune"
             )
-        if method.setup.oracle is not None and not keeps:
-            raise ConfigError(
-                f"clients of {method.name} have nothing of their own to mix, and a black box gives no gradients to "
-                "fine-tune by: search for more rounds, or with a method whose clients deploy prompts of their own"
-            )
-        way = self.method or ("none" if keeps else "finetune")
-        if way == "finetune" and keeps:
-            raise ConfigError(
-                f"--method finetune: {method.name} trains personal prompts of its own; use --method none to mix them "
-                "with the shared one"
-            )
-        if way == "none":
-            if not keeps:
-                raise ConfigError(
-                    f"--method none: clients of {method.name} have nothing of their own to mix; use --method finetune"
-                )
-            useless = self.model_fields_set & FinetuneOptions.model_fields.keys()
-            if useless:
-                flags = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in useless))
-                raise ConfigError(f"{flags} does not go with --method none, which trains nothing; leave it out")
-            sample = next(finished.prompt(c) for c, own in finished.state.personal.items() if len(own))
-            return self.model_copy(update={"method": way, "space": self.space or natural_space(method, sample)})
-        trained_by = require_trainable(method)
-        update = {"method": way, "space": self.space or "prompt", "lr": local_training(trained_by.config, self).lr}
-        return self.model_copy(update=update)
+        useless = options.model_fields_set & FinetuneOptions.model_fields.keys()
+        if useless:
+            flags = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in useless))
+            raise ConfigError(f"{flags} does not go with --method none, which trains nothing; leave it out")
+        sample = next(finished.prompt(c) for c, own in finished.state.personal.items() if len(own))
+        return options.model_copy(update={"method": way, "space": options.space or natural_space(method, sample)})
+    trained_by = require_trainable(method)
+    update = {"method": way, "space": options.space or "prompt", "lr": local_training(trained_by.config, options).lr}
+    return options.model_copy(update=update)
 
 
 def personalize_run(
@@ -89,7 +81,7 @@ def personalize_run(
     again, so an interrupted call goes on where it was. Raises ConfigError for options that do not go with the run's
     method, TrainingError for a loss that is not finite.
     """
-    options, run = options.decided(finished), finished.run.path
+    options, run = decided(options, finished), finished.run.path
     origins = {data.client: _origin(finished, data.client, options) for data in task.clients}
     known = {client: _saved(finished, client) for client in origins}
     saved = {c: found.about for c, found in known.items() if found and found.about.origin == origins[c]}

@@ -5,27 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from promptfed.errors import ConfigError
 from promptfed.local_training import GradientMethod, LocalTraining, train_clients
 from promptfed.method import Method
+from promptfed.personalize.options import FinetuneOptions
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.proximal import with_proximal_term
 from promptfed.types import Broadcast, ClientData, ClientPrompt
 
 SLOWER = 0.2
 """Learning rate over the run's, by default: small steps cost the shared prompt's abilities least (Profit's finding)."""
-
-
-class FinetuneOptions(BaseModel):
-    """How a client trains on after the federation; what is not here is as in the run (optimiser, batch size)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    lr: float | None = Field(None, gt=0, description="learning rate, constant; by default a fifth of the run's")
-    epochs: int = Field(10, ge=1, description="epochs over the client's training images")
-    l2_to_global: float = Field(0.0, ge=0, description="lambda of the pull (lambda / 2) ||p - p_global||^2")
 
 
 def finetune(

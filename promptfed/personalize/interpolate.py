@@ -14,42 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from promptfed.errors import ConfigError
 from promptfed.evaluation import has_choice, top1_accuracy
 from promptfed.method import Method, cosine_logits, mixed_features
 from promptfed.runs.personalized import AlphaChoice, ClientCurve
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split
 
-ALPHAS = "0,0.1,...,1"
-MOST_ALPHAS = 1001
 LOCAL, BASE, NEW = "local", "base", "new"
-
-
-def parse_alphas(text: str) -> tuple[float, ...]:
-    """``"0,0.1,...,1"`` or ``"0,0.3,1"`` as rising numbers; ``...`` goes on in the step of the two before it.
-
-    Raises ConfigError, with an example, for anything but numbers from 0 to 1.
-    """
-    hint = f"give numbers from 0 to 1 such as {ALPHAS} or 0,0.5,1"
-    found: list[float] = []
-    words = [word.strip() for word in text.split(",")]
-    for place, word in enumerate(words):
-        try:
-            if word != "...":
-                found.append(float(word))
-                continue
-            before, last, end = found[-2], found[-1], float(words[place + 1])
-            count = round((end - last) / (last - before))
-            if abs(last + count * (last - before) - end) > 1e-9 or not 0 < count <= MOST_ALPHAS:
-                raise ConfigError(f"--interpolate '{text}': steps of {last - before:g} do not lead to {end:g}; {hint}")
-            found += [round(last + i * (last - before), 10) for i in range(1, count)]
-        except (ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"--interpolate '{text}': '{word}' makes no sense there; {hint}") from error
-    if not all(0 <= alpha <= 1 for alpha in found):
-        raise ConfigError(f"--interpolate '{text}': {hint}")
-    return tuple(sorted(set(found)))
 
 
 def natural_space(method: Method, prompt: ClientPrompt) -> Literal["prompt", "features"]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
@@ -15,8 +14,9 @@ from promptfed.evaluation import accuracy
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.method import METHODS, Method
-from promptfed.personalize.finetune import FinetuneOptions, finetune
-from promptfed.personalize.interpolate import ALPHAS, Sweep, choose, natural_space, parse_alphas
+from promptfed.personalize.finetune import finetune
+from promptfed.personalize.interpolate import Sweep, choose, natural_space
+from promptfed.personalize.options import OnboardOptions
 from promptfed.printable import plain_text
 from promptfed.report.tables import percent
 from promptfed.runs.personalized import AlphaChoice
@@ -31,16 +31,6 @@ if TYPE_CHECKING:
 
 TEST_FRACTION = 0.4
 """Share of a newcomer's images that is set aside for its test, where they come without splits of their own."""
-
-
-class OnboardOptions(FinetuneOptions):
-    """Options of ``promptfed onboard``; what is None is as in the run."""
-
-    method: Literal["finetune", "none"] = Field("finetune", description="none: the shared prompt as it is")
-    space: Literal["prompt", "features"] | None = Field(None, description="where shared and own prompt are mixed")
-    alphas: tuple[float, ...] = Field(parse_alphas(ALPHAS), min_length=1)
-    shots: int | None = Field(None, ge=1, description="training images of each class")
-    val_shots: int | None = Field(None, ge=1, description="validation images of each class")
 
 
 @dataclass(frozen=True)

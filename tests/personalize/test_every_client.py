@@ -13,7 +13,8 @@ from promptfed.evaluation import evaluate
 from promptfed.export.bundle import read_bundle, write_bundle
 from promptfed.method import Method
 from promptfed.personalize import every_client as whole_run
-from promptfed.personalize.every_client import PersonalizeOptions, personalize_run
+from promptfed.personalize.every_client import personalize_run
+from promptfed.personalize.options import PersonalizeOptions
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personalized import load_client
 

@@ -9,8 +9,9 @@ from promptfed.errors import ConfigError
 from promptfed.evaluation import local_accuracy
 from promptfed.examples.base import Sample
 from promptfed.method import METHODS
-from promptfed.personalize.every_client import PersonalizeOptions, personalize_run
-from promptfed.personalize.onboard import OnboardOptions, onboard
+from promptfed.personalize.every_client import personalize_run
+from promptfed.personalize.onboard import onboard
+from promptfed.personalize.options import OnboardOptions, PersonalizeOptions
 from promptfed.tasks.sources.base import Source
 
 CANNOT_TUNE = {"zero_shot"}

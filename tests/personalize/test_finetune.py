@@ -10,7 +10,8 @@ import torch
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
 from promptfed.local_training import train_clients
-from promptfed.personalize.finetune import FinetuneOptions, finetune
+from promptfed.personalize.finetune import finetune
+from promptfed.personalize.options import FinetuneOptions
 from promptfed.types import Broadcast, ClientPrompt
 
 

@@ -13,7 +13,8 @@ from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy, evaluate, local_accuracy, unique_prompts
 from promptfed.method import cosine_logits
-from promptfed.personalize.interpolate import Sweep, choose, client_curve, curve_rows, natural_space, parse_alphas
+from promptfed.personalize.interpolate import Sweep, choose, client_curve, curve_rows, natural_space
+from promptfed.personalize.options import parse_alphas
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personalized import AlphaChoice, ClientCurve
 from promptfed.types import ClientPrompt, Split

@@ -11,7 +11,8 @@ from promptfed.errors import ConfigError, DataError
 from promptfed.evaluation import accuracy
 from promptfed.examples.base import Sample
 from promptfed.export.bundle import read_bundle, write_bundle
-from promptfed.personalize.onboard import OnboardOptions, newcomer_data, onboard
+from promptfed.personalize.onboard import newcomer_data, onboard
+from promptfed.personalize.options import OnboardOptions
 from promptfed.prompt_state import PromptState
 from promptfed.tasks.sources.base import Source
 

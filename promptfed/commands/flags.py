@@ -1,0 +1,162 @@
+"""Flags of the command line, made from the fields of config models: each option is described where it is defined."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from promptfed.config import RunConfig, Shorthands
+from promptfed.option import GROUPS, Option, options_of
+from promptfed.oracle_options import OracleOptions
+
+Flags = dict[str, Any]
+"""Option -> what was typed, None where nothing was."""
+MODELS: tuple[type[BaseModel], ...] = (RunConfig, Shorthands, OracleOptions)
+PANELS = {
+    "task": "Data and clients",
+    "model": "Model and method",
+    "oracle": "Model and method",
+    "method": "Model and method",
+}
+"""Group of options -> the section of a long help page; the others are in ``TRAINING``."""
+TRAINING = "Training"
+PATHS = ("DIR", "FILE")
+
+
+def run_flags(*groups: str, without: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the names of all options of a run that have flags, or of those in ``groups``."""
+    return tuple(
+        name
+        for group in groups or GROUPS
+        for model in MODELS
+        for name, option in options_of(model).items()
+        if option.group == group and option.flag and name not in without
+    )
+
+
+def with_flags(
+    names: Iterable[str],
+    *,
+    models: tuple[type[BaseModel], ...] = MODELS,
+    only_common: bool = False,
+    texts: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command whose first parameter, ``flags``, is what was typed for the options ``names``.
+
+    Args:
+        names: Options of ``models``, in the order of the help page.
+        models: Where the options are defined.
+        only_common: Hide the flags that are not common, and show the others in sections. All of them work.
+        texts: Option -> its help text, where it means something else for this command.
+    """
+    fields = {name: _field(name, models) for name in names}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
+        flags = [_parameter(name, *fields[name], (texts or {}).get(name, ""), only_common) for name in fields]
+        rest = [
+            parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in signature.parameters.items()
+            if name != "flags"
+        ]
+        arguments = [each for each in rest if each.default is inspect.Parameter.empty]
+        others = [each for each in rest if each.default is not inspect.Parameter.empty]
+
+        def called(**values: Any) -> None:
+            typed = {name: values.pop(name) for name in fields}
+            command(typed, **values)
+
+        parameters = [*arguments, *flags, *others]
+        called.__name__, called.__doc__, called.__module__ = command.__name__, command.__doc__, command.__module__
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in parameters}
+        return called
+
+    return decorate
+
+
+def is_list(annotation: Any) -> bool:
+    """Return whether values of this type are lists: their flags take several, with commas or one by one."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return any(get_origin(kind) in (tuple, list) for kind in kinds)
+
+
+def list_options() -> frozenset[str]:
+    """Return the names of the run's options whose values are lists."""
+    return frozenset(name for name, field in RunConfig.model_fields.items() if is_list(field.annotation))
+
+
+def names_of(kind: str) -> Callable[[str], list[str]]:
+    """Complete in the shell from what ``promptfed list KIND`` shows, imported only when a shell asks."""
+
+    def complete(incomplete: str) -> list[str]:
+        from promptfed.commands.listing import known
+
+        return [name for name in known(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
+def _field(name: str, models: tuple[type[BaseModel], ...]) -> tuple[FieldInfo, Option]:
+    model = next(each for each in models if name in each.model_fields)
+    return model.model_fields[name], options_of(model)[name]
+
+
+def _parameter(name: str, field: FieldInfo, option: Option, text: str, only_common: bool) -> inspect.Parameter:
+    """Return the command's parameter for an option. Values stay text until the config model reads them, so that a bad
+    one gets the same message from every source."""
+    kind: Any = str | None
+    if field.annotation is bool:
+        kind = bool | None
+    elif is_list(field.annotation):
+        kind = list[str] | None
+    elif option.metavar in PATHS:
+        kind = Path | None
+    information = typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=text or help_text(field, option),
+        metavar=option.metavar or None,
+        autocompletion=names_of(option.choices) if option.choices else None,
+        hidden=only_common and not option.common,
+        rich_help_panel=PANELS.get(option.group, TRAINING) if only_common else None,
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, information]
+    )
+
+
+def help_text(field: FieldInfo, option: Option) -> str:
+    """Return what a help page says of an option: its description, choices and default."""
+    said = field.description or ""
+    choices = choices_of(field.annotation)
+    if not all(choice in said for choice in choices):
+        said += f": {', '.join(choices)}"
+    shown = option.default
+    if not shown and field.default is not None and field.default is not False:
+        shown = shown_default(field.default)
+    return f"{said[:1].upper()}{said[1:]}{f' [{shown}]' if shown else ''}."
+
+
+def choices_of(annotation: Any) -> tuple[str, ...]:
+    """Return the values of a Literal, also of one in a union or a list; of other types none."""
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    return tuple(value for part in get_args(annotation) for value in choices_of(part))
+
+
+def shown_default(value: Any) -> str:
+    """Return a default as a user would type it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(shown_default, value)) or "none"
+    return "none" if value is None or value in ({}, "") else str(value)
