@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 
+from promptfed.blackbox.oracles.base import Backend
 from promptfed.blackbox.oracles.budget import Budget, Limits
 from promptfed.blackbox.oracles.cache import AnswerCache, default_cache
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.tally import Tally
-from promptfed.errors import ConfigError, unknown_name
+from promptfed.errors import ConfigError, missing_object, unknown_name
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import PromptTemplate
 
@@ -29,6 +30,8 @@ _MODULES = {"minilm": "local.minilm", "local": "local.language_model", "gemma": 
 def check_oracle(name: str) -> None:
     """Raises ConfigError if there is no oracle of that name, or its model is not named."""
     kind, _, rest = name.partition(":")
+    if kind == "object" and rest:  # a function, handed over in Python
+        return
     if kind not in _MODULES:
         raise unknown_name("oracle", name, ORACLES)
     if kind in ("local", "clip") and not rest:
@@ -61,8 +64,14 @@ def load_oracle(
     """
     check_oracle(name)
     kind, _, rest = name.partition(":")
+    if kind == "object":
+        raise missing_object("oracle", name)
     module = importlib.import_module(f"promptfed.blackbox.oracles.{_MODULES[kind]}")
-    backend = module.load(form, rest, options, device, precision)
+    return oracle_around(module.load(form, rest, options, device, precision), options, cache)
+
+
+def oracle_around(backend: Backend, options: OracleOptions, cache: AnswerCache | None = None) -> Oracle:
+    """Return the oracle that asks ``backend``, with the cache, budget and tally that ``options`` say."""
     if cache is None:
         cache = default_cache() if options.cache else AnswerCache(None)
     tally = Tally(options.most_unanswered, options.most_left_out)

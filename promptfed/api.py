@@ -8,32 +8,48 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptfed.aggregators.base import Aggregator
+from promptfed.blackbox.oracles.local.function import ScoreFunction
 from promptfed.comparison.folder import comparison_folder
 from promptfed.comparison.plan import Plan
-from promptfed.config import Options, build_config, held_out_option, read_yaml
+from promptfed.config import Options, held_out_option, read_yaml
+from promptfed.errors import unknown_name
 from promptfed.experiment import resolve
 from promptfed.export.loaded import LoadedBundle
 from promptfed.export.loaded import load_bundle as load
+from promptfed.method import METHODS, Method
+from promptfed.object_options import ARGUMENTS, config_with_objects, objects_again
+from promptfed.objects import compare as compare_objects
 from promptfed.progress import ComparisonProgress, Progress
 from promptfed.report.live_comparison import live_comparison
 from promptfed.run import Run
 from promptfed.runner import carry_out_comparison, stop_on_ctrl_c
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted
+from promptfed.warm_start import ROLE as INIT
+from promptfed.warm_start import first_prompt, save_first_prompt
 
 __all__ = ["LoadedBundle", "Run", "compare", "load", "load_run", "train"]
+log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
 
 
 def train(
-    method: str | None = None,
-    data: str | None = None,
+    method: str | type[Method] | Method | None = None,
+    data: Any = None,
     *,
+    class_names: Sequence[str] | None = None,
+    test: Any = None,
+    model: Any = None,
+    oracle: str | ScoreFunction | None = None,
+    aggregator: str | type[Aggregator] | Aggregator | None = None,
+    init: Run | LoadedBundle | PathLike | None = None,
     folder: PathLike | None = None,
     config: PathLike | Mapping[str, Any] | None = None,
     progress: bool | Progress = True,
@@ -42,8 +58,18 @@ def train(
     """Train a federated prompt, next to the honest baselines, and return the finished run.
 
     Args:
-        method: How to learn it ("promptfl" by default); ``promptfed list methods`` shows all.
-        data: What to learn from: "icons" (bundled), "folder:PATH", "hf:NAME", "tsv:PATH" and so on.
+        method: How to learn it ("promptfl" by default), by name, or a class or instance of your own;
+            ``promptfed list methods`` shows all names.
+        data: What to learn from: "icons" (bundled), "folder:PATH", "hf:NAME", "tsv:PATH" and so on. Or your own object:
+            a list of (image or path or text, label), a ``datasets.Dataset``, a torch ``Dataset``, or a mapping {client
+            name: such a thing}, which is then the partition.
+        class_names: The classes of your own data in the order of numbered labels.
+        test: Examples of your own data for tests alone.
+        model: The frozen model: a backbone's name, a ``Backbone``, or (open_clip model, tokenizer, transform).
+        oracle: The black box: a name, or a function ``score(prompts, texts, labels)`` that returns an array (prompts,
+            texts, labels).
+        aggregator: How updates are merged: a name, or a class or instance of your own.
+        init: A run or bundle (or its folder) whose shared prompt this run begins with.
         folder: The run's folder; None: a fresh one below ``runs``.
         config: A YAML file of options, or such options as a mapping. The other arguments override it.
         progress: Show a progress bar on stderr, or an object that is told what happens.
@@ -55,26 +81,53 @@ def train(
 
     Raises:
         ConfigError: An option is unknown, has a bad value, or does not go with another. Nothing is written.
+        DataError: The data are missing, or do not fit. Nothing is written.
         KeyboardInterrupt: After Ctrl-C. All that was done is saved; ``load_run(folder).resume()`` goes on.
         PromptFedError: The run cannot begin, or cannot go on.
     """
     file: Mapping[str, Any] = (
         {} if config is None else config if isinstance(config, Mapping) else read_yaml(Path(config))
     )
-    chosen = resolve(build_config(file, _given(options, method=method, data=data)))
+    own = {"class_names": class_names, "test": test, "model": model, "oracle": oracle, "aggregator": aggregator}
+    named, objects = config_with_objects(file, _given(options, method=method, data=data, **own))
+    first = None
+    if init is not None:
+        first, record = first_prompt(init)
+        named = named.model_copy(update={"objects": {**named.objects, INIT: record}})
+    chosen = resolve(named)
     label = f"{chosen.task}-{chosen.method}"
-    run = Run(RunDirectory.create(None if folder is None else Path(folder), chosen, label=label))
+    run = Run(RunDirectory.create(None if folder is None else Path(folder), chosen, label=label), objects)
+    if first is not None:
+        save_first_prompt(run.folder, first)
     run._carry_out(progress, is_new=True)
     return run
 
 
-def load_run(path: PathLike) -> Run:
-    """Return the run in the folder ``path``, finished or not. Raises RunError if there is none."""
-    return Run(RunDirectory.open(Path(path)))
+def load_run(path: PathLike, **objects: Any) -> Run:
+    """Return the run in the folder ``path``, finished or not.
+
+    Args:
+        path: The folder.
+        objects: What the run was trained with by value, given again: data, class_names, test, model, oracle, method,
+            aggregator. Fingerprints are compared.
+
+    Raises:
+        RunError: There is no run.
+        ConfigError: An object is not the one that the run was trained with.
+    """
+    folder = RunDirectory.open(Path(path))
+    if not objects:
+        return Run(folder)
+    if unknown := set(objects) - set(ARGUMENTS):
+        raise unknown_name("object of a run", sorted(unknown)[0], ARGUMENTS)
+    found, again = objects_again(folder.config, objects)
+    for line in compare_objects(found, folder.config, str(path)):
+        log.warning(line)
+    return Run(folder, again)
 
 
 def compare(
-    methods: Sequence[str] | str,
+    methods: Sequence[str | type[Method]] | str,
     *,
     seeds: int = 1,
     folder: PathLike | None = None,
@@ -86,13 +139,13 @@ def compare(
     """Compare methods fairly: the same partitions, budget and cached features for all, over several seeds.
 
     Args:
-        methods: Their names, or "all".
+        methods: Their names, or classes of your own, or "all".
         seeds: How many seeds; seed s trains on partition seed s.
         folder: Where all runs and tables go; None: a fresh folder below ``runs``. One that is there is gone on with.
         search: Option of the methods -> values to search, on validation data of a partition of its own.
         fix_partition: Use one partition for all seeds.
         progress: Show progress on stderr, or an object that is told what happens.
-        options: As of ``train``.
+        options: As of ``train``; data, model, oracle and aggregator may be Python objects.
 
     Returns:
         The summary: what ``comparison.json`` in the folder holds, and ``folder``.
@@ -100,16 +153,18 @@ def compare(
     Raises:
         KeyboardInterrupt: After Ctrl-C. The same call with the same folder goes on.
     """
-    names = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else list(methods)
+    listed = methods.split(",") if isinstance(methods, str) else methods
+    names = [method.strip() if isinstance(method, str) else METHODS.adopt(method) for method in listed]
     grid = {name.removeprefix("method."): tuple(values) for name, values in (search or {}).items()}
-    plan = Plan.make(build_config(_given(options)), names, seeds, fix_partition=fix_partition, grid=grid)
+    base, objects = config_with_objects({}, _given(options))
+    plan = Plan.make(base, names, seeds, fix_partition=fix_partition, grid=grid)
     with (
         comparison_folder(None if folder is None else Path(folder)) as place,
         live_comparison(progress) as teller,
         stop_on_ctrl_c(teller.note) as should_stop,
     ):
         try:
-            summary, _ = carry_out_comparison(plan, place, teller, should_stop)
+            summary, _ = carry_out_comparison(plan, place, teller, should_stop, objects)
         except Interrupted as stopped:
             saved = f"Saved; the same call with folder='{place}' goes on"
             raise KeyboardInterrupt(f"stopped: {stopped.where}. {saved}") from stopped

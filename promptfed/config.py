@@ -22,6 +22,15 @@ Options = dict[str, Any]
 SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options")
 
 
+class ObjectRecord(BaseModel):
+    """A Python object that a run was given: what it is called, and the SHA-256 by which it is known again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+
+
 class RunConfig(BaseModel):
     """The options of ``promptfed train``; the command line's flags have the same names with dashes.
 
@@ -137,6 +146,9 @@ class RunConfig(BaseModel):
     )
     oracle_options: Annotated[Options, Option("oracle", flag=False)] = Field(
         default_factory=dict, description="options of the black box: --set oracle.NAME=VALUE"
+    )
+    objects: Annotated[dict[str, ObjectRecord], Option("run", flag=False, recorded=True)] = Field(
+        default_factory=dict, description="Python objects in the place of names, which no file holds: compared"
     )
 
     def __init__(self, **options: Any) -> None:

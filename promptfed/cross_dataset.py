@@ -37,7 +37,9 @@ def evaluate_on(
     for name, update in rows.items():
         try:
             changed_config = resolve(config.model_copy(update=update))
-            experiment = Experiment.build(changed_config, features=setup.features, oracle_for=finished.oracle_for)
+            experiment = Experiment.build(
+                changed_config, features=setup.features, oracle_for=finished.oracle_for, objects=finished.objects
+            )
             if not update:
                 recorded, run = finished.run.read_json("partition.json"), finished.run.path
                 check_partition(recorded, partition_record(experiment.task), run)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from promptfed.config import RunConfig
 from promptfed.engines.base import Engine
+from promptfed.engines.by_value import by_value
 from promptfed.engines.registry import check_engine
 from promptfed.engines.worker import Worker
+from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.plugins import load_plugins, loaded_plugins
 from promptfed.threads import torch_threads
 
@@ -23,6 +25,7 @@ class ExperimentBuilder:
     """Builds, in whatever process, what the work of a run needs."""
 
     config: RunConfig
+    objects: Objects = NO_OBJECTS
     plugins: tuple[str, ...] = field(default_factory=lambda: tuple(loaded_plugins()))
     """Those of the process that begins the run: its actors are the same user's."""
 
@@ -30,7 +33,8 @@ class ExperimentBuilder:
         from promptfed.experiment import Experiment
 
         load_plugins(self.plugins)
-        return ExperimentWorkplace(Experiment.build(self.config))
+        self.objects.register_classes()
+        return ExperimentWorkplace(Experiment.build(self.config, objects=self.objects))
 
 
 class ExperimentWorkplace:
@@ -47,7 +51,7 @@ class ExperimentWorkplace:
 
 
 @contextmanager
-def engine_of(config: RunConfig) -> Iterator[Engine | None]:
+def engine_of(config: RunConfig, objects: Objects = NO_OBJECTS) -> Iterator[Engine | None]:
     """The engine for all stages of a run of ``config``, closed at the end; None: each stage has a local one of its own.
 
     Raises ConfigError if it cannot be had.
@@ -57,20 +61,21 @@ def engine_of(config: RunConfig) -> Iterator[Engine | None]:
         if config.engine == "local":
             yield None
             return
-        engine = _ray_engine(config)
+        engine = _ray_engine(config, objects)
         try:
             yield engine
         finally:
             engine.close()
 
 
-def _ray_engine(config: RunConfig) -> Engine:
+def _ray_engine(config: RunConfig, objects: Objects) -> Engine:
     import torch
 
     from promptfed.engines.ray import RayEngine
 
+    builder = ExperimentBuilder(config, objects)
     engine = RayEngine(
-        ExperimentBuilder(config),
+        by_value(builder, objects.parts) if objects.parts else builder,
         actors=config.actors,
         address=config.ray_address,
         client_batch=config.client_batch,

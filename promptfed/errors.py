@@ -73,6 +73,15 @@ def reason(error: BaseException) -> str:
     return printable(said, LONGEST_REASON)
 
 
+def missing_object(role: str, name: str) -> ConfigError:
+    """The error for a Python object that no file holds: says by which argument (``role``) to give it."""
+    return ConfigError(
+        f"{role} '{printable(name, LONGEST_REASON)}' is a Python object, which no file holds: give the same again in "
+        f"Python, promptfed.load_run(path, {role}=...) of a run or promptfed.load(path, {role}=...) of a bundle; the "
+        "command line cannot"
+    )
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that is not registered: names the nearest known one and lists them all."""
     names = sorted(known)

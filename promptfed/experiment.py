@@ -11,12 +11,11 @@ from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
 from promptfed.aggregators.mean import Mean
-from promptfed.backbones import load_backbone
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.local_only import LocalOnlyWrapper
-from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options, load_oracle
+from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.build_method import build_method, check_model_fits
@@ -30,6 +29,7 @@ from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.federation import Federation, round_half_up
 from promptfed.method import METHODS, Method
+from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
 from promptfed.oracle_options import OracleOptions
 from promptfed.plugins import check_plugins, loaded_plugins
@@ -63,7 +63,13 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises ConfigError for an unknown task, method or aggregator, and for options they do not have.
     """
     warn_of_plugins(config)
-    config = config.model_copy(update={"plugins": loaded_plugins()})
+    config = complete(config.model_copy(update={"plugins": loaded_plugins()}))
+    return config.model_copy(update={"method_options": read_vocabulary(config.method_options)})
+
+
+def complete(config: RunConfig) -> RunConfig:
+    """As ``resolve``, but plug-ins are not looked at, and no file that an option names is read: a server or another
+    person's run may have named it."""
     task = TASKS[config.task]
     config = config.model_copy(update=_task_defaults(config, task))
     method = METHODS[config.method]
@@ -83,7 +89,6 @@ def resolve(config: RunConfig) -> RunConfig:
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
     }
-    sections["method_options"] = read_vocabulary(sections["method_options"])
     check_initial_words(str(sections["method_options"].get("init") or ""))
     if config.oracle is not None:
         check_oracle(config.oracle)
@@ -194,20 +199,24 @@ class Experiment:
         features: FeatureStore | None = None,
         oracle_for: Callable[[PromptTemplate], Oracle] | None = None,
         task: FederatedTask | None = None,
+        objects: Objects = NO_OBJECTS,
     ) -> Experiment:
-        """Deal out the data and load the backbone. ``config`` must be resolved.
+        """Deal out the data and load the backbone of ``config``, which need not be resolved.
 
         Whatever ``like`` has that would come out the same (task, backbone, features) is shared with it, not made anew.
         ``features``: a store of the very backbone that ``config`` names, to be used instead; ``oracle_for``: how to
         come by the oracle for a task of that form, instead of loading it. ``task``: the data, already dealt out.
+        ``objects``: what ``config`` calls Python objects.
         """
+        objects.check_classes(config)
+        config = complete(config)
         check_plugins(config.plugins, "the run")  # of other code, whoever opened the run has warned
         values = {"task": task, "features": features, "oracle": oracle_for}
         given = tuple(name for name, value in values.items() if value is not None)
         if task is None and like is not None and _agree(config, like.config, TASK_OPTIONS):
             task = like.task
         if task is None:
-            task = TASKS[config.task].build(config)
+            task = objects.task_of(config)
             for note in task.notes:
                 log.warning(note, extra=TOLD)
         oracle = None
@@ -217,12 +226,12 @@ class Experiment:
             if oracle_for is not None:
                 oracle = oracle_for(task.form)
             else:
-                oracle = like.setup.oracle if like is not None and same else oracle_of(config, task.form)
+                oracle = like.setup.oracle if like is not None and same else objects.oracle_of(config, task.form)
             features = like.setup.features if like is not None and same else FeatureStore(AbsentBackbone())
         elif features is None and like is not None and _agree(config, like.config, MODEL_OPTIONS):
             features = like.setup.features
         if features is None:
-            features = FeatureStore(load_backbone(config.backbone, device=config.device, precision=config.precision))
+            features = FeatureStore(objects.model_of(config))
         check_model_fits(config.method, features.backbone, oracle)
         if oracle is not None and task.base_classes == ANSWER_CLASSES:
             oracle.check_offers({"generation"}, f"task '{config.task}'")
@@ -350,12 +359,6 @@ class Experiment:
             self.samples(method),
             config.max_weight_share,
         )
-
-
-def oracle_of(config: RunConfig, form: PromptTemplate) -> Oracle:
-    """The oracle that ``config`` names, for examples that are put as ``form`` says."""
-    options = validate(OracleOptions, config.oracle_options, "oracle option")
-    return load_oracle(config.oracle or "", form, options, device=config.device, precision=config.precision)
 
 
 def _agree(one: RunConfig, other: RunConfig, options: Sequence[str]) -> bool:

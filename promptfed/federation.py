@@ -51,9 +51,10 @@ class Federation:
         self.round_seconds, self.stage = round_seconds, stage
         self.samples, self.max_weight_share = samples or {}, max_weight_share
 
-    def start(self) -> FederationState:
-        """The state before round 1: the initial shared prompt, and every client's own personal prompt."""
-        shared = self.method.init_shared()
+    def start(self, shared: PromptState | None = None) -> FederationState:
+        """The state before round 1: the initial shared prompt, ``shared`` or the method's, and every client's own
+        personal prompt."""
+        shared = self.method.init_shared() if shared is None else shared
         personal = {client: self.method.init_personal(client) for client in self.clients}
         return FederationState(0, shared, self.server.init(shared), personal)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from promptfed.errors import reason, unknown_name
+from promptfed.errors import ConfigError, reason, unknown_name
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Registry(Generic[T]):
         self.failures: dict[str, str] = {}
         """Module or entry point -> why it cannot be imported."""
         self._found: dict[str, T] = {}
+        self._adopted: set[str] = set()
         self._scanned = self._scanning = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -51,6 +52,30 @@ class Registry(Generic[T]):
             return thing
 
         return add
+
+    def adopt(self, thing: T) -> str:
+        """Return the name of ``thing``, a class that the user hands over: the one it is registered under, else its own
+        ``__name__``, under which it is registered for this process. A class that is defined anew, as a notebook does,
+        takes the place of the earlier one.
+
+        Raises:
+            ConfigError: Another class has that name, or it lacks an attribute.
+        """
+        self._scan()
+        for name, known in self._found.items():
+            if known is thing:
+                return name
+        name = str(thing.__name__)  # type: ignore[attr-defined]
+        other = self._found.get(name)
+        if other is not None and not (name in self._adopted and _place(other) == _place(thing)):
+            raise ConfigError(
+                f"{self.kind} '{name}' is another class already ({'.'.join(_place(other))}): give yours another name"
+            )
+        if missing := [attribute for attribute in self.required if not hasattr(thing, attribute)]:
+            raise ConfigError(f"{self.kind} class '{name}' lacks {', '.join(missing)}")
+        self._found[name] = thing
+        self._adopted.add(name)
+        return name
 
     def origin(self, name: str) -> str:
         """Return the top-level package, module or file that ``name`` comes from."""
@@ -102,3 +127,8 @@ class Registry(Generic[T]):
         if name not in self._found:
             raise unknown_name(self.kind, name, self._found)
         return self._found[name]
+
+
+def _place(thing: object) -> tuple[str, str]:
+    """Where a class is defined."""
+    return str(getattr(thing, "__module__", "")), str(getattr(thing, "__qualname__", ""))

@@ -19,6 +19,7 @@ from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.oracle_options import OracleOptions
 from promptfed.personalize.every_client import decided, personalize_run
 from promptfed.personalize.options import PersonalizeOptions, parse_alphas
@@ -50,8 +51,8 @@ class Run:
     PosixPath('bundle')
     """
 
-    def __init__(self, folder: RunDirectory) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunDirectory, objects: Objects = NO_OBJECTS) -> None:
+        self.folder, self.objects = folder, objects
         self._finished: FinishedRun | None = None
 
     # -------------------------------------------------------------------------------------------- what it is
@@ -113,7 +114,7 @@ class Run:
         Raises RunError before the first round is finished.
         """
         if self._finished is None or self._finished.state.round != self.round:
-            self._finished = FinishedRun.load(self.folder)
+            self._finished = FinishedRun.load(self.folder, objects=self.objects)
         return self._finished
 
     def prompt(self, client: int | None = None) -> ClientPrompt:
@@ -161,7 +162,7 @@ class Run:
                 return resumed(config, changes or {}, self.path, teller.note)
 
             try:
-                carry_out(self.folder, teller, should_stop, change=change, is_new=is_new)
+                carry_out(self.folder, teller, should_stop, change=change, is_new=is_new, objects=self.objects)
             except OutOfBudget as stopped:
                 raise BudgetExhausted(
                     f"{stopped.where}. Saved; run.resume() goes on with a larger max_calls, max_tokens or max_usd"
@@ -212,7 +213,9 @@ class Run:
             finished = self.finished
             decided(chosen, finished)
             setup = finished.method.setup
-            experiment = Experiment.build(folder.config, features=setup.features, oracle_for=finished.oracle_for)
+            experiment = Experiment.build(
+                folder.config, features=setup.features, oracle_for=finished.oracle_for, objects=self.objects
+            )
             check_partition(folder.read_json("partition.json"), partition_record(experiment.task), folder.path)
             experiment.fill_features(teller.features)
             with self._account(setup.oracle):

@@ -18,6 +18,7 @@ from promptfed.engine_choice import engine_of
 from promptfed.engines.base import Engine, never
 from promptfed.errors import DiskError, PromptFedError
 from promptfed.experiment import Experiment, warn_of_plugins
+from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.printable import printable
 from promptfed.progress import ComparisonProgress, Progress
 from promptfed.report.comparison import write_comparison
@@ -27,6 +28,7 @@ from promptfed.runs.journal import note_stop
 from promptfed.stderr_log import TOLD
 from promptfed.threads import load_warning
 from promptfed.training import Interrupted, OutOfBudget, Training
+from promptfed.warm_start import check_first_prompt, read_first_prompt
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ def carry_out(
     *,
     change: Callable[[RunConfig], RunConfig] | None = None,
     is_new: bool = False,
+    objects: Objects = NO_OBJECTS,
 ) -> dict[str, Any]:
     """Train the run in ``folder`` to its end, from wherever it stands, and write its report.
 
@@ -47,6 +50,7 @@ def carry_out(
         should_stop: Asked after each client; True ends the work, and all that was done is saved.
         change: Returns the options to go on with. They are kept with the run once it can begin with them.
         is_new: Remove the folder again if the run cannot begin.
+        objects: What the run's config calls Python objects.
 
     Returns:
         What ``metrics.json`` holds.
@@ -59,7 +63,7 @@ def carry_out(
         folder.tidy()
         warn_of_plugins(folder.config, f"run '{printable(folder.path)}'")
         config = folder.config if change is None else change(folder.config)
-        with _begun(folder, config, is_new) as (experiment, engine):
+        with _begun(folder, config, is_new, objects) as (experiment, engine):
             training = Training(experiment, folder, progress, should_stop, engine=engine)
             training.check_same_run()  # a run that cannot go on stays as it is
             if config != folder.config:
@@ -85,7 +89,11 @@ def carry_out(
 
 
 def carry_out_comparison(
-    plan: Plan, folder: Path, progress: ComparisonProgress, should_stop: Callable[[], bool] = never
+    plan: Plan,
+    folder: Path,
+    progress: ComparisonProgress,
+    should_stop: Callable[[], bool] = never,
+    objects: Objects = NO_OBJECTS,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Do all runs of ``plan`` in ``folder`` and write its tables, also of what there is when it is asked to stop.
 
@@ -97,7 +105,7 @@ def carry_out_comparison(
     """
     if warning := load_warning(plan.base.threads):
         progress.note(f"note: {warning}")
-    comparison = Comparison(plan, folder, progress, should_stop)
+    comparison = Comparison(plan, folder, progress, should_stop, objects)
     try:
         summary = comparison.execute()
     except Interrupted:
@@ -107,13 +115,16 @@ def carry_out_comparison(
 
 
 @contextmanager
-def _begun(folder: RunDirectory, config: RunConfig, is_new: bool) -> Iterator[tuple[Experiment, Engine | None]]:
+def _begun(
+    folder: RunDirectory, config: RunConfig, is_new: bool, objects: Objects
+) -> Iterator[tuple[Experiment, Engine | None]]:
     """The experiment and the engine of ``config``, until the block is left; a new folder is removed if either fails."""
     with ExitStack() as stack:
         try:
-            experiment = Experiment.build(config)
+            experiment = Experiment.build(config, objects=objects)
             experiment.check_feasible()
-            engine = stack.enter_context(engine_of(config))
+            check_first_prompt(experiment, read_first_prompt(folder))
+            engine = stack.enter_context(engine_of(config, objects))
         except PromptFedError:
             if is_new:
                 folder.discard()

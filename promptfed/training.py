@@ -37,6 +37,7 @@ from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
+from promptfed.warm_start import read_first_prompt
 from promptfed.zero_shot_choice import choose
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,8 @@ class Training:
     ) -> FederationState:
         method = federation.method
         folder = self.run.stage_folder(stage, is_baseline=is_baseline)
-        state = saved or federation.start()
+        first = None if saved or stage != self.experiment.config.method else read_first_prompt(self.run)
+        state = saved or federation.start(first)
         if self.experiment.config.engine != "local" and not isinstance(state.personal, StoredPersonal):
             store = PersonalStore(folder / PERSONAL_FOLDER)
             state = replace(state, personal=StoredPersonal.begin(store, state.personal, state.round))

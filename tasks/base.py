@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,6 +42,9 @@ class Task(ABC):
     rounds: ClassVar[int] = 20
     oracle: ClassVar[str | None] = None
     """The black box of the task if nobody says; None: its model is a white box."""
+    object_kind: ClassVar[Literal["images", "texts", ""]] = ""
+    """What the examples are of data that a user hands over as an object; empty: the task takes only data by name.
+    Otherwise ``build`` has a second argument, their source."""
 
     @staticmethod
     @abstractmethod

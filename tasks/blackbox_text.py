@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from promptfed.config import RunConfig, validate
-from promptfed.errors import ConfigError, unknown_name
+from promptfed.errors import ConfigError, missing_object, unknown_name
 from promptfed.prompt_template import PromptTemplate, check_each_has, check_labels, named
 from promptfed.tasks import clip_fewshot
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
-from promptfed.tasks.partitioning import AUTO
+from promptfed.tasks.partitioning import AUTO, BY_CLIENT
 from promptfed.tasks.sources import checked
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.bundled_texts import FORMS
@@ -49,9 +49,16 @@ class BlackboxTextConfig(DealtConfig):
         return named(values)
 
 
+def columns_of(options: BlackboxTextConfig) -> Columns:
+    """The columns of tables of texts."""
+    return Columns(options.text_column, options.label_column, options.domain_column)
+
+
 def load_texts(data: str, columns: Columns) -> Source:
     """The texts called ``data``. Raises ConfigError for an unknown kind, DataError for data that is missing or bad."""
     kind, _, rest = data.partition(":")
+    if kind == "object":
+        raise missing_object("data", data)
     if kind not in KINDS:
         raise unknown_name("source of texts", kind, [form for _, form in KINDS.values()])
     module, form = KINDS[kind]
@@ -76,13 +83,13 @@ def form_for(data: str, options: BlackboxTextConfig) -> PromptTemplate:
     return validate(PromptTemplate, changed, "task option")
 
 
-def build(config: RunConfig) -> FederatedTask:
+def build(config: RunConfig, source: Source | None = None) -> FederatedTask:
     """Texts dealt out as clip-fewshot deals images: the same partitions, few-shot draws and tests.
 
     Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
     """
     options = validate(BlackboxTextConfig, config.task_options, "task option")
-    source = load_texts(config.data, Columns(options.text_column, options.label_column, options.domain_column))
+    source = source or load_texts(config.data, columns_of(options))
     described = {"descriptions": {**source.descriptions, **options.descriptions}}
     options = options.model_copy(update=described)
     form = form_for(config.data, options)
@@ -98,9 +105,10 @@ class BlackboxText(Task):
     """Sort texts into classes with a model that is only asked: a sentence encoder, a language model, an API."""
 
     Config = BlackboxTextConfig
-    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain", "classes", AUTO)
+    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain", "classes", AUTO, BY_CLIENT)
     data: ClassVar[str] = "texts:requests"
     method: ClassVar[str] = "fedbpt"
     rounds: ClassVar[int] = 10
     oracle: ClassVar[str | None] = "minilm"
+    object_kind: ClassVar[Literal["images", "texts", ""]] = "texts"
     build = staticmethod(build)

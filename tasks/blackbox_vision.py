@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError
@@ -12,6 +12,7 @@ from promptfed.tasks import clip_fewshot
 from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import ClipFewshotConfig
+from promptfed.tasks.sources.base import Source
 from promptfed.types import FederatedTask
 
 
@@ -24,7 +25,7 @@ def prompts(templates: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.removesuffix("{}").strip() for text in ending if text.endswith("{}")))
 
 
-def build(config: RunConfig) -> FederatedTask:
+def build(config: RunConfig, source: Source | None = None) -> FederatedTask:
     """Images dealt out exactly as clip-fewshot does it: the same partitions, few-shot draws, base and new classes.
 
     Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
@@ -37,9 +38,8 @@ def build(config: RunConfig) -> FederatedTask:
             f"none of the templates {', '.join(map(repr, options.templates or ()))} ends in the class name, "
             "as a prompt for a black box must: write 'a photo of a {}.'"
         )
-    return clip_fewshot.partition_clients(
-        config, options, clip_fewshot.load(config, kind, file), said, PromptTemplate(prompts=said)
-    )
+    source = source or clip_fewshot.load(config, kind, file)
+    return clip_fewshot.partition_clients(config, options, source, said, PromptTemplate(prompts=said))
 
 
 @TASKS.register("blackbox-vision")
@@ -50,4 +50,5 @@ class BlackboxVision(Task):
     method: ClassVar[str] = "zoopfl"
     rounds: ClassVar[int] = 10
     oracle: ClassVar[str | None] = "clip:tiny"
+    object_kind: ClassVar[Literal["images", "texts", ""]] = "images"
     build = staticmethod(build)

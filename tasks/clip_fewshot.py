@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -42,6 +43,8 @@ ICON_TEMPLATES = (
     "{}",
 )
 LISTED_NOTES = 20
+NAMED = ("csv", partition.BY_CLIENT)
+"""Partitions in which the data name the client of each example, and so the classes that clients hold."""
 
 
 class DealtConfig(TaskConfig):
@@ -78,15 +81,16 @@ class ClipFewshotConfig(FewShotConfig):
     )
 
 
-def build(config: RunConfig) -> FederatedTask:
-    """Load the data, deal it out, and set the tests: nothing is drawn or decoded but to check files.
+def build(config: RunConfig, source: Source | None = None) -> FederatedTask:
+    """Load the data, unless it is ``source``, deal it out, and set the tests: nothing is drawn or decoded but to check
+    files.
 
     Tests: a client's own is of its own classes (partitions domain and csv: and of its own domain), ``base_test`` of all
     base classes, ``new_test`` of the classes that no client holds. Raises ConfigError or DataError for what cannot be.
     """
     options = validate(ClipFewshotConfig, config.task_options, "task option")
     kind, file = partition.parse_partition(config.partition)
-    return partition_clients(config, options, load(config, kind, file), templates(config, options, kind))
+    return partition_clients(config, options, source or load(config, kind, file), templates(config, options, kind))
 
 
 def partition_clients(
@@ -98,9 +102,10 @@ def partition_clients(
 ) -> FederatedTask:
     """``source`` dealt out by the partition of ``config``; ``form`` for tasks whose model is a black box."""
     config, kind, why = settled(config, source)
-    # A CSV says itself which classes are held; elsewhere the leading share of the classes is.
-    csv_base = source.base_classes if kind == "csv" else None
-    base = csv_base if csv_base is not None else few_shot.base_count(source, options.base_fraction)
+    check_holders(config, kind, source)
+    # Data with named clients say themselves which classes are held; elsewhere the leading share of the classes is.
+    fixed_base = source.base_classes if kind in NAMED else None
+    base = fixed_base if fixed_base is not None else few_shot.base_count(source, options.base_fraction)
     if base < 2:
         raise DataError(f"clients hold one class only ('{source.classes[0]}'): at least two base classes are needed")
     base_pools, new_test = split_pools(config, options, source, base)
@@ -153,6 +158,20 @@ def split_pools(config: RunConfig, options: DealtConfig, source: Source, base: i
     return base_pools, new_test
 
 
+def check_holders(config: RunConfig, kind: str, source: Source) -> None:
+    """Raise ConfigError unless the data are dealt out by client just where they name their clients."""
+    if source.by_client and kind != partition.BY_CLIENT:
+        raise ConfigError(
+            f"data '{source.name}' says which client holds what, so partition '{config.partition}' is of no use: "
+            "leave it out"
+        )
+    if kind == partition.BY_CLIENT and not source.by_client:
+        raise ConfigError(
+            f"partition '{kind}' needs data that name their clients, in Python as {{client name: data}}; data "
+            f"'{printable(source.name)}' does not: leave it out"
+        )
+
+
 def domain_splits(source: Source, test: Iterable[int]) -> dict[str, Split]:
     """Domain -> those of the ``test`` images that are from it."""
     by_domain: dict[str, list[int]] = {}
@@ -199,10 +218,12 @@ def deal(
             # Named by no client: whoever holds a class has the same images of it, however many clients there are.
             drawn = few_shot.draw_exactly(source, train, val, shots, val_shots, seed, "holder")
             holdings.append(ClientAssignment(name, drawn, test))
-    elif kind in ("domain", "csv"):
-        domains = sorted({samples[i].domain for i in pools.train} - ({""} if kind == "csv" else set()), key=_by_number)
-        if kind == "csv" and config.clients not in (None, len(domains)):
-            raise ConfigError(f"clients={config.clients}, but the CSV names {len(domains)}: leave --clients out")
+    elif kind in ("domain", *NAMED):
+        found = {samples[i].domain: None for i in pools.train if kind == "domain" or samples[i].domain}
+        domains = list(found) if kind == partition.BY_CLIENT else sorted(found, key=_by_number)
+        if kind in NAMED and config.clients not in (None, len(domains)):
+            what = "the CSV names" if kind == "csv" else "the data name"
+            raise ConfigError(f"clients={config.clients}, but {what} {len(domains)}: leave --clients out")
         for group in partition.domain_groups(domains, config.clients):
             train, val, test = (
                 [i for i in p if samples[i].domain in group] for p in (pools.train, pools.val, pools.test)
@@ -210,6 +231,8 @@ def deal(
             name = " + ".join(group)
             drawn = few_shot.draw_at_most(source, train, val, shots, val_shots, seed, name)
             domain = name if kind == "domain" else ""
+            if kind == partition.BY_CLIENT and not test:  # none of its own: the common tests
+                test = [i for i in pools.test if not samples[i].domain]
             holdings.append(ClientAssignment(name, drawn, of_same_classes(source, test, drawn.train), domain))
     else:
         holdings = deal_shares(config, val_shots, kind, source, pools)
@@ -323,16 +346,17 @@ def notes(
     said += source.notes
     if kind == "csv" and config.data != RunConfig.model_fields["data"].default:
         said.append(f"images come from the CSV of --partition; --data {config.data} is not used")
-    if kind == "csv" and options.base_fraction < 1:
+    if kind in NAMED and options.base_fraction < 1:
         said.append(
-            "the CSV says which classes no client holds: --hold-out-classes and task.base_fraction are not used"
+            f"{'the CSV says' if kind == 'csv' else 'the data say'} which classes no client holds: "
+            "--hold-out-classes and task.base_fraction are not used"
         )
     elif base == len(source.classes) and options.base_fraction < 1:
         said.append(
             f"a share of {1 - options.base_fraction:g} of {base} classes held out would leave fewer than two new or "
             f"two base classes: all {base} are base classes, none is new"
         )
-    if kind in ("domain", "csv"):
+    if kind in ("domain", *NAMED):
         trained = {sample.domain for sample in source.samples if sample.label < base and sample.split != "test"}
         if absent := [domain for domain in source.domains if domain and domain not in trained]:
             listed = ", ".join(map(printable, absent))
@@ -353,4 +377,5 @@ class ClipFewshot(Task):
     """Classify images from a few shots of each class; some classes stay unseen by every client."""
 
     Config = ClipFewshotConfig
+    object_kind: ClassVar[Literal["images", "texts", ""]] = "images"
     build = staticmethod(build)

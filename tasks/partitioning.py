@@ -17,6 +17,8 @@ from promptfed.printable import printable
 from promptfed.seeding import derive, numpy_stream
 
 AUTO = "auto"
+BY_CLIENT = "clients"
+"""The partition of data that say themselves which client holds what: objects in Python, ``{client name: data}``."""
 PARTITIONS = ("classes", "dirichlet", "iid", "domain", "csv:FILE", AUTO)
 DEFAULT_CLIENTS = 8
 EXAMPLES_A_CLIENT = 8
@@ -32,7 +34,7 @@ def parse_partition(partition: str) -> tuple[str, str]:
     kind, _, file = partition.partition(":")
     if kind == "csv" and not file:
         raise ConfigError("partition 'csv' lacks its file: write --partition csv:FILE (columns path,label,client)")
-    if kind != "csv" and partition not in PARTITIONS:
+    if kind != "csv" and partition not in (*PARTITIONS, BY_CLIENT):
         raise unknown_name("partition", partition, PARTITIONS)
     return kind, file
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from promptfed.backbones.base import Backbone
-from promptfed.errors import unknown_name
+from promptfed.errors import missing_object, unknown_name
 from promptfed.registry import Registry
 
 BACKBONES = {
@@ -38,6 +38,8 @@ def load_backbone(name: str, *, device: str = "cpu", precision: str = "float32")
 
         return load_openclip(name, device=device, precision=precision)
     kind, _, rest = name.partition(":")
+    if kind == "object":
+        raise missing_object("model", name)
     if kind in MODELS:
         return MODELS[kind](rest, device=device, precision=precision)
     raise unknown_name("backbone", name, [*BACKBONES, *MODELS])

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -52,7 +53,8 @@ class OpenClipBackbone(Backbone):
     """A frozen open_clip ``model`` with its ``tokenizer``; the model carries its ``visual.preprocess_cfg``.
 
     ``model`` is moved to ``device``; its weights must already have the given ``precision``
-    (open_clip keeps normalisation layers and embeddings in float32).
+    (open_clip keeps normalisation layers and embeddings in float32). ``transform`` is used instead of its
+    preprocessing.
     Raises BackboneError if the text tower or the tokenizer is of another kind.
     """
 
@@ -64,6 +66,7 @@ class OpenClipBackbone(Backbone):
         *,
         device: str = "cpu",
         precision: str = "float32",
+        transform: Callable[[Image.Image], Tensor] | None = None,
     ) -> None:
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -73,7 +76,7 @@ class OpenClipBackbone(Backbone):
         _check_tokenizer(name, tokenizer)
         self._model: Any = freeze(model).to(self.device)
         settings = PreprocessCfg(**model.visual.preprocess_cfg)
-        self._transform = image_transform_v2(settings, is_train=False)
+        self._transform = transform or image_transform_v2(settings, is_train=False)
 
         self.text_dim = int(self._tower.positional_embedding.shape[1])
         self.context_length = int(self._tower.positional_embedding.shape[0])
@@ -93,7 +96,8 @@ class OpenClipBackbone(Backbone):
         self._loaded_sha256 = self.weights_sha256()
         # The same weights mean something else under another activation or another number of heads.
         heads = [getattr(part, "num_heads", 0) for part in model.modules()]
-        described = json.dumps([self._loaded_sha256, str(model), heads, precision, self.device.type, vars(settings)])
+        parts = [self._loaded_sha256, str(model), heads, precision, self.device.type, vars(settings)]
+        described = json.dumps([*parts, *(() if transform is None else (_probe(name, transform),))])
         self._fingerprint = hashlib.sha256(described.encode()).hexdigest()
 
     @property
@@ -184,6 +188,24 @@ class OpenClipBackbone(Backbone):
             x = x @ projection
         features: Tensor = x.float()
         return features
+
+
+def _probe(name: str, transform: Callable[[Image.Image], Tensor]) -> str:
+    """The SHA-256 of what a user's ``transform`` makes of a fixed picture. Raises BackboneError if it draws lots."""
+    ramp = np.arange(300 * 400 * 3, dtype=np.uint32).reshape(300, 400, 3)
+    picture = Image.fromarray((ramp * 2654435761 >> 13).astype(np.uint8))
+    try:
+        first, second = (hash_tensors([("", torch.as_tensor(transform(picture)))]) for _ in range(2))
+    except Exception as error:  # whatever the user's code raises
+        raise BackboneError(
+            f"the transform of backbone '{name}' makes no tensor of an image: {reason(error)}"
+        ) from error
+    if first != second:
+        raise BackboneError(
+            f"the transform of backbone '{name}' gives something else each time: give that of evaluation, not of "
+            "training"
+        )
+    return first
 
 
 def _output_width(projection: nn.Linear | Tensor) -> int:

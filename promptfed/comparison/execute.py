@@ -18,6 +18,7 @@ from promptfed.engines.base import never
 from promptfed.errors import BackboneError, ConfigError, OracleError, PromptFedError, RunError, TrainingError
 from promptfed.evaluation import validate
 from promptfed.experiment import Experiment
+from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import changing
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
@@ -41,8 +42,9 @@ class Comparison:
         folder: Path,
         progress: ComparisonProgress | None = None,
         should_stop: Callable[[], bool] = never,
+        objects: Objects = NO_OBJECTS,
     ) -> None:
-        self.plan, self.folder = plan, folder
+        self.plan, self.folder, self.objects = plan, folder, objects
         self.progress, self.should_stop = progress or ComparisonProgress(), should_stop
         self.left_out: dict[str, str] = {}
         """Method -> why it is not compared, or not to the end."""
@@ -144,7 +146,7 @@ class Comparison:
         self.progress.begin(self._begun, total, what, self._seconds_left(config.method, total - self._begun + 1))
         experiment = self._experiment(config)
         run = opened(folder, config) or RunDirectory.create(folder, config, label="")
-        with run.lock(), run.attach_log(), engine_of(config) as engine:
+        with run.lock(), run.attach_log(), engine_of(config, self.objects) as engine:
             result = work(Training(experiment, run, self.progress, self.should_stop, baselines=(), engine=engine))
         self._seconds.setdefault(config.method, []).append(time.perf_counter() - began)
         return result
@@ -154,14 +156,14 @@ class Comparison:
         without = {"method": "zero_shot", "method_options": {}, "aggregator": "mean", "aggregator_options": {}}
         plain = config.model_copy(update=without)
         try:
-            self._first = Experiment.build(plain, like=self._first)
+            self._first = Experiment.build(plain, like=self._first, objects=self.objects)
         except PromptFedError as error:  # of the data or the backbone: no method could run
             raise RunError(str(error)) from error
         for note in self._first.notes:
             if note not in self._noted:
                 self.progress.note(f"note: {note}")
         self._noted.update(self._first.notes)
-        experiment = Experiment.build(config, like=self._first)
+        experiment = Experiment.build(config, like=self._first, objects=self.objects)
         experiment.check_feasible()
         return experiment
 

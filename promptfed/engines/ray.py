@@ -81,7 +81,7 @@ class RayEngine(Engine):
         self._began_ray = ray_runtime.begin(address)
         import ray
 
-        self._ray, self._make = ray, make
+        self._ray, self._make = ray, ray.put(make)  # once, for however many actors
         self.client_batch, self.client_seconds = client_batch, client_seconds
         self.threads = threads or torch.get_num_threads()
         self.share = ray_runtime.Share.of(ray_runtime.nodes(), actors, self.threads, on_gpu)

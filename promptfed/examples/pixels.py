@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from promptfed.errors import ConfigError, DataError
+from promptfed.errors import ConfigError, DataError, reason
 from promptfed.examples.pixel_modes import as_rgb as as_rgb
 from promptfed.examples.pixel_modes import is_transparent
 from promptfed.printable import printable
@@ -59,6 +59,19 @@ def decode(source: Path | bytes, name: str) -> tuple[Image.Image, str]:
     with _opened(source, name) as image:
         _bound(image, name)
         return _decoded(image)
+
+
+def convert(image: Image.Image, name: str) -> tuple[Image.Image, str]:
+    """As ``decode``, of an open image of the caller's, which stays as it is."""
+    try:
+        own = image.copy()
+        _bound(own, name)
+        own.format = image.format
+        return _decoded(own)
+    except (DataError, ConfigError):
+        raise
+    except Exception as error:  # a file behind it that is damaged or gone
+        raise DataError(f"cannot decode image {printable(name)}: {reason(error)}") from error
 
 
 def examine(source: Path | bytes, name: str) -> str:

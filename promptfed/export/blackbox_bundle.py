@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.blackbox.base import BlackBoxMethod
+from promptfed.blackbox.oracles.local.function import ScoreFunction
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.config import RunConfig, validate
@@ -48,6 +49,7 @@ from promptfed.export.origin import BundleOrigin
 from promptfed.kept_text import kept_of
 from promptfed.method import Method
 from promptfed.methods.zero_shot import ZeroShot
+from promptfed.objects import function_oracle
 from promptfed.option import options_of
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
@@ -206,9 +208,15 @@ def _tensor(content: bytes, file: str, name: str) -> Tensor:
 
 
 def load_bundles_oracle(
-    bundle: BlackBoxBundle, name: str | None = None, device: str = "cpu", *, trust_address: bool = False, **changed: Any
+    bundle: BlackBoxBundle,
+    name: str | ScoreFunction | None = None,
+    device: str = "cpu",
+    *,
+    trust_address: bool = False,
+    **changed: Any,
 ) -> Oracle:
-    """The oracle that ``bundle`` was made for, or the same one under another ``name`` or with ``changed`` options.
+    """The oracle that ``bundle`` was made for, or the same one under another ``name`` or with ``changed`` options. The
+    name may be the function itself.
 
     A bundle may be a stranger's: its address is used only if the user named it before or says ``trust_address``, a
     key's variable and files of this machine only if the user names them.
@@ -220,6 +228,9 @@ def load_bundles_oracle(
     meta = bundle.meta
     told = {option: value for option, value in meta.oracle.options.items() if option in ABOUT_THE_MODEL}
     kind, _, file = meta.oracle.name.partition(":")
+    if name is not None and not isinstance(name, str):
+        options = validate(OracleOptions, {**told, **changed}, "oracle option")
+        return _checked(function_oracle(name, meta.form, options), meta)
     if name is None and kind in ("local", "clip") and is_local_file(file):
         raise ConfigError(
             f"the bundle was made for a model in a file or folder ('{printable(file, LONGEST)}'), which a bundle "
@@ -240,7 +251,12 @@ def load_bundles_oracle(
         access = {option: changed.pop(option, None) for option in ("base_url", "api_key_env")}
         told = admitted(told, "the bundle", **access, trust_address=trust_address, strict=False)
     options = validate(OracleOptions, {**told, **changed}, "oracle option")
-    oracle = load_oracle(name or meta.oracle.name, meta.form, options, device=device, precision=meta.oracle.precision)
+    name = name or meta.oracle.name
+    return _checked(load_oracle(name, meta.form, options, device=device, precision=meta.oracle.precision), meta)
+
+
+def _checked(oracle: Oracle, meta: BlackBoxMeta) -> Oracle:
+    """Raises BundleError unless ``oracle`` is the one that the bundle was made for."""
     if oracle.fingerprint != meta.oracle.fingerprint:
         raise BundleError(
             f"the bundle of client {meta.client} was made for oracle '{meta.oracle.name}' (fingerprint "

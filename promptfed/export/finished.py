@@ -10,19 +10,19 @@ from functools import cached_property
 from typing import Any
 
 from promptfed.aggregators.base import Aggregator, build_aggregator
-from promptfed.backbones import load_backbone
 from promptfed.backbones.absent import AbsentBackbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
-from promptfed.experiment import oracle_of, warn_of_plugins
+from promptfed.experiment import warn_of_plugins
 from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.origin import origin_of
 from promptfed.kept_text import carried
 from promptfed.method import Method
+from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
@@ -50,10 +50,12 @@ class FinishedRun:
     state: FederationState
     names: dict[int, str]
     examples: str = "images"
+    objects: Objects = NO_OBJECTS
 
     @classmethod
-    def load(cls, run: RunDirectory, setup: Setup | None = None) -> FinishedRun:
-        """``setup`` of the run's own experiment saves loading the backbone a second time.
+    def load(cls, run: RunDirectory, setup: Setup | None = None, objects: Objects = NO_OBJECTS) -> FinishedRun:
+        """``setup`` of the run's own experiment saves loading the backbone a second time; ``objects`` are what its
+        config calls Python objects.
 
         Raises RunError if no round of the run is finished yet.
         """
@@ -61,6 +63,7 @@ class FinishedRun:
             log.warning(line)
         config, table = run.config, run.read_json("partition.json")
         warn_of_plugins(config, f"run '{printable(run.path)}'")
+        objects.check_classes(config)
         saved = load_checkpoint(run.stage_folder(config.method, is_baseline=False), fall_back=False)
         if table is None or saved is None or saved[0].round == 0:
             raise RunError(
@@ -74,10 +77,8 @@ class FinishedRun:
             classes, templates = (tuple(map(str, table[name])) for name in ("classes", "templates"))
             examples = str(table.get("examples", "images"))
         if setup is None:
-            oracle = None if config.oracle is None else _oracle(run, config, table)
-            backbone = AbsentBackbone() if oracle else load_backbone(
-                config.backbone, device=config.device, precision=config.precision
-            )  # fmt: skip
+            oracle = None if config.oracle is None else _oracle(run, config, table, objects)
+            backbone = AbsentBackbone() if oracle else objects.model_of(config)
             check_same_backbone(run.path, table, backbone)
             setup = Setup(
                 backbone,
@@ -92,7 +93,7 @@ class FinishedRun:
         method = build_method(config.method, config.method_options, setup)
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
         names = {client: name for client, name, _ in clients}
-        return cls(run, method, server, saved[0], names, examples)
+        return cls(run, method, server, saved[0], names, examples, objects)
 
     @property
     def keeps_personal_prompts(self) -> bool:
@@ -115,7 +116,7 @@ class FinishedRun:
         own, config = self.method.setup.oracle, self.run.config
         if own is None:
             return None
-        return lambda form: own if form == own.form else oracle_of(config, form)
+        return lambda form: own if form == own.form else self.objects.oracle_of(config, form)
 
     def prompt(self, client: int | None) -> ClientPrompt:
         """What ``client`` has after training; None asks for somebody who never took part.
@@ -183,14 +184,14 @@ class FinishedRun:
         return {number: (digests[id(shared)], self.state.personal[number].sha256()) for number, shared in sent.items()}
 
 
-def _oracle(run: RunDirectory, config: RunConfig, table: Mapping[str, Any]) -> Oracle:
+def _oracle(run: RunDirectory, config: RunConfig, table: Mapping[str, Any], objects: Objects) -> Oracle:
     """The run's oracle, which is not asked anything: a server is reached at the first question that is new.
 
     Raises RunError if the run does not say how examples were put, or if the oracle is another one by now.
     """
     if "form" not in table:
         raise RunError(f"{run.path}/partition.json has no form: promptfed train --resume {run.path} writes it again")
-    oracle = oracle_of(config, PromptTemplate.model_validate(table["form"]))
+    oracle = objects.oracle_of(config, PromptTemplate.model_validate(table["form"]))
     trained_with = table.get("oracle", {}).get("fingerprint", oracle.fingerprint)
     if oracle.fingerprint != trained_with:
         raise RunError(

@@ -9,6 +9,8 @@ from typing import Any
 
 from promptfed.backbones import load_backbone
 from promptfed.backbones.features import FeatureStore
+from promptfed.backbones.objects import backbone_of
+from promptfed.blackbox.oracles.local.function import ScoreFunction
 from promptfed.errors import ConfigError
 from promptfed.export.blackbox_bundle import load_bundles_oracle, read_blackbox_bundle
 from promptfed.export.blackbox_predict import BlackBoxPredictor
@@ -16,6 +18,7 @@ from promptfed.export.bundle import check_named_backbone, is_for_black_box, read
 from promptfed.export.predict import Prediction, Predictor
 from promptfed.method import METHODS
 from promptfed.printable import printable
+from promptfed.prompt_state import PromptState
 
 EXAMPLE_KINDS = {"texts": "text", "questions": "question"}
 """Of a bundle -> what one example is called; an image is called by its path."""
@@ -35,6 +38,11 @@ class LoadedBundle:
         self.classes: tuple[str, ...] = predictor.bundle.meta.classes
         kind = getattr(predictor.bundle.meta, "examples", "images")
         self.example_kind = EXAMPLE_KINDS.get(kind, "path")
+
+    @property
+    def shared(self) -> PromptState:
+        """The prompt that all clients of its run share."""
+        return self._predictor.bundle.shared
 
     def __repr__(self) -> str:
         meta = self._predictor.bundle.meta
@@ -76,7 +84,8 @@ def load_bundle(
     path: str | os.PathLike[str],
     *,
     backbone: str | None = None,
-    oracle: str | None = None,
+    model: Any = None,
+    oracle: str | ScoreFunction | None = None,
     device: str = "cpu",
     keep_features: bool = False,
     trust_address: bool = False,
@@ -87,7 +96,8 @@ def load_bundle(
     Args:
         path: The bundle's folder.
         backbone: Load this backbone instead of the one named in the bundle.
-        oracle: The same black box under another name, such as ``local:OTHER-PATH``.
+        model: The model as an object: a ``Backbone``, or (open_clip model, tokenizer, transform).
+        oracle: The same black box under another name, such as ``local:OTHER-PATH``, or the function that it was.
         device: "cpu", "cuda" or "auto".
         keep_features: Keep features of the images in the cache.
         trust_address: Use the server that the bundle names.
@@ -100,7 +110,7 @@ def load_bundle(
     folder = Path(path)
     changed = {name: value for name, value in changed.items() if value is not None}
     if is_for_black_box(folder):
-        if backbone is not None:
+        if backbone is not None or model is not None:
             raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
         sealed = read_blackbox_bundle(folder)
         _check_method(sealed.meta.method, folder)
@@ -112,10 +122,15 @@ def load_bundle(
         raise ConfigError("this bundle is for a backbone, not for a black box; leave out the options of an oracle")
     bundle = read_bundle(folder)
     _check_method(bundle.meta.method, folder)
-    check_named_backbone(bundle, backbone)
     made_with = bundle.meta.backbone
-    model = load_backbone(backbone or made_with.name, device=device, precision=made_with.precision)
-    return LoadedBundle(folder, Predictor(bundle, model, FeatureStore(model) if keep_features else None))
+    if isinstance(model, str):
+        backbone, model = model, None
+    if model is None:
+        check_named_backbone(bundle, backbone)
+        found = load_backbone(backbone or made_with.name, device=device, precision=made_with.precision)
+    else:
+        found = backbone_of(model, device)
+    return LoadedBundle(folder, Predictor(bundle, found, FeatureStore(found) if keep_features else None))
 
 
 def _check_method(method: str, folder: Path) -> None:

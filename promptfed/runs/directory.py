@@ -38,6 +38,7 @@ LOCK = ".lock"
 PERSONALIZED = "personalized"
 FILES = (
     "config.yaml", "metrics.json", "partition.json", "run.json", "deployment.json", "report.html",
+    "init.safetensors",
 )  # fmt: skip
 """Files of a run that are read, and written by putting a new one in the place of the old."""
 FILES_WRITTEN_IN_PLACE = ("events.jsonl", "run.log", LOCK, "oracle.sqlite", "oracle.sqlite-wal", "oracle.sqlite-shm")
@@ -92,7 +93,7 @@ class RunDirectory:
         """Take back what ``create`` made, for a run that could not even begin; a folder with checkpoints stays."""
         if not list(self.path.glob("**/checkpoints")):
             with suppress(OSError):
-                for name in ("config.yaml", "run.log", ".lock", "events.jsonl"):
+                for name in ("config.yaml", "init.safetensors", "run.log", ".lock", "events.jsonl"):
                     (self.path / name).unlink(missing_ok=True)
                 self.path.rmdir()
 

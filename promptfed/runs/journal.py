@@ -146,6 +146,8 @@ def differences(began: Mapping[str, Any], now: Mapping[str, Any], *, knows_backb
 
 def _value(options: Mapping[str, Any], name: str) -> Any:
     value = options.get(name)
+    if name == "objects":  # runs of promptfed 0.1 had none
+        return value or {}
     if name == "oracle_options" and isinstance(value, dict):
         return {option: given for option, given in value.items() if option not in ORACLE_MAY_CHANGE}
     return value

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.errors import ConfigError, DataError, missing_object, unknown_name
 from promptfed.examples.base import TextItem
 from promptfed.registry import Registry
 from promptfed.tasks.sources.base import Source
@@ -35,6 +35,8 @@ def load_source(data: str, *, data_root: Path | None = None, strict: bool = Fals
     two classes or a class without a readable image, or (with ``strict``) if any image cannot be decoded.
     """
     kind, _, rest = data.partition(":")
+    if kind == "object":
+        raise missing_object("data", data)
     if kind not in KINDS and kind in SOURCES:
         return checked(maker_of(kind)(rest, data_root=data_root, strict=strict), strict=strict)
     if kind not in KINDS:
@@ -80,7 +82,7 @@ def consistent(source: Source, *, strict: bool = False) -> Source:
     """``source`` without copies of its examples. Raises DataError for names of classes or domains that cannot be told
     apart or shown, and for examples with two labels (``duplicates.without_duplicates``)."""
     check_names(source.classes, "class", source.name)
-    holder = "client" if source.name.startswith("csv:") else "domain"
+    holder = "client" if source.by_client or source.name.startswith("csv:") else "domain"
     check_names([domain for domain in source.domains if domain], holder, source.name)
     ids = source.content_ids or [s.item.content_id() for s in source.samples if isinstance(s.item, TextItem)]
     if len(ids) != len(source.samples):  # pictures that are drawn, or whose data set does not show its files

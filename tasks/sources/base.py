@@ -15,7 +15,8 @@ class Source:
     ``base_classes``: where the source itself fixes the base/new halves (CoOp's split files), the number of
     leading classes that are base; None lets the task decide. ``skipped`` lists images that could not be read,
     ``notes`` says what else was done to the data. ``descriptions``: class -> sentence, as a ``classes.csv`` has them.
-    ``content_ids``: the content id of each sample, where the source has looked at them already.
+    ``content_ids``: the content id of each sample, where the source has looked at them already. ``by_client``: a
+    sample's domain is the client that holds it, "" for nobody.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Source:
     notes: tuple[str, ...] = ()
     descriptions: Mapping[str, str] = field(default_factory=dict)
     content_ids: tuple[str, ...] = field(default=(), repr=False)
+    by_client: bool = False
 
     @property
     def domains(self) -> tuple[str, ...]:

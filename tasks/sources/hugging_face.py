@@ -130,12 +130,15 @@ def load_tables(path: str) -> dict[str, Any]:
     return dict(loaded) if isinstance(loaded, dict) else {"all": loaded}
 
 
-def image_and_label(path: str, table: Any) -> tuple[str, str]:
-    """The names of the one image column and of the class label column."""
+def image_and_label(path: str, table: Any, *, any_label: bool = False) -> tuple[str, str]:
+    """The names of the one image column and of the class label column; ``any_label``: a column "label" of numbers or
+    names will do."""
     import datasets
 
     images = [c for c, kind in table.features.items() if isinstance(kind, datasets.Image)]
     labels = [c for c, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)]
+    if any_label and not labels:
+        labels = [c for c in ("label", "labels") if isinstance(table.features.get(c), datasets.Value)]
     if not images or not labels:
         lacks = "image" if not images else "class label"
         raise DataError(

@@ -1,0 +1,95 @@
+"""A black box that is a function of the user's: prompts, texts and labels in, scores out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from promptfed.blackbox.oracles.base import Backend
+from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.query import OracleAnswer, Query, ScoreQuery
+from promptfed.errors import OracleError, PromptFedError, reason
+from promptfed.examples.base import TextItem
+from promptfed.printable import printable
+from promptfed.prompt_template import PromptTemplate
+
+ScoreFunction = Callable[[list[str], list[str], list[str]], Any]
+"""``score(prompts, texts, labels)``: an array ``(prompts, texts, labels)``, of which higher fits better."""
+
+
+class FunctionBackend(Backend):
+    """Asks ``score`` for the pairs of prompts and texts of a request, ``rows`` at a time.
+
+    Args:
+        name: What messages call it.
+        fingerprint: Changes whenever the function may answer the same question otherwise.
+        score: Returns finite scores ``(prompts, texts, labels)``. Labels are the template's words for the classes.
+        form: The words.
+        rows: Most pairs of a prompt and a text in one call.
+    """
+
+    def __init__(self, name: str, fingerprint: str, score: ScoreFunction, form: PromptTemplate, rows: int = 32) -> None:
+        words = json.dumps(sorted(form.words.items()))
+        self.name, self.form, self._score, self._rows = name, form, score, rows
+        self.fingerprint = hashlib.sha256(f"function 1|{fingerprint}|{words}".encode()).hexdigest()
+        self.abilities = frozenset({"text prompts"})
+
+    def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
+        of_prompt: dict[tuple[tuple[str, ...], str], dict[str, int]] = {}
+        for position, query in enumerate(queries):
+            if not isinstance(query, ScoreQuery) or not isinstance(query.item, TextItem):
+                raise OracleError(f"oracle '{self.name}' is a function that scores texts: it takes no other examples")
+            of_prompt.setdefault((query.classes, query.prompt.text), {})[query.item.text] = position
+        alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+        for (classes, prompt), positions in of_prompt.items():
+            alike.setdefault((classes, tuple(positions)), []).append(prompt)
+        for (classes, texts), prompts in alike.items():
+            labels = [self.form.word(name) for name in classes]
+            side = min(len(texts), self._rows)
+            for some, others in product(_parts(prompts, max(1, self._rows // side)), _parts(texts, side)):
+                with budget.reserved(calls=len(some) * len(others)):
+                    scores = self._scores(list(some), list(others), labels)
+                for (prompt, text), row in zip(product(some, others), scores, strict=True):
+                    yield of_prompt[classes, prompt][text], OracleAnswer(scores=tuple(row))
+
+    def _scores(self, prompts: list[str], texts: list[str], labels: list[str]) -> list[list[float]]:
+        """Scores ``(prompts * texts, labels)``, text after text of the first prompt, and so on.
+
+        Raises OracleError for a function that fails, or returns something else.
+        """
+        try:
+            found = self._score(list(prompts), list(texts), list(labels))
+        except PromptFedError as error:
+            raise OracleError(f"oracle '{self.name}' failed: {reason(error)}") from error
+        except Exception as error:  # whatever the user's code raises
+            raise OracleError(f"oracle '{self.name}' failed: {type(error).__name__}: {reason(error)}") from error
+        try:
+            if isinstance(found, torch.Tensor):
+                found = found.detach().to("cpu", torch.float64).numpy()
+            array = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise OracleError(f"oracle '{self.name}' returned no array of numbers: {reason(error)}") from error
+        expected = (len(prompts), len(texts), len(labels))
+        if array.shape != expected:
+            raise OracleError(
+                f"oracle '{self.name}' returned scores of shape {array.shape}, not {expected} (prompts, texts, labels)"
+            )
+        if not np.isfinite(array).all():
+            place = tuple(np.argwhere(~np.isfinite(array))[0])
+            _, text, label = place
+            raise OracleError(
+                f"oracle '{self.name}' returned the score {array[place]} for the label "
+                f"'{printable(labels[label], 60)}' of the text '{printable(texts[text], 60)}': give finite numbers"
+            )
+        rows: list[list[float]] = array.reshape(-1, len(labels)).tolist()
+        return rows
+
+
+def _parts(values: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]

@@ -1,0 +1,141 @@
+"""From the arguments of ``promptfed.train`` and ``load_run`` to a config and the objects beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptfed.aggregators.base import Aggregator
+from promptfed.backbones.objects import backbone_of, precision_of
+from promptfed.blackbox.oracle_factory import ORACLES
+from promptfed.code_fingerprint import code_sha256
+from promptfed.config import ObjectRecord, Options, RunConfig, build_config, validate
+from promptfed.errors import ConfigError
+from promptfed.method import Method
+from promptfed.objects import CLASSES, Objects, function_name
+from promptfed.printable import printable
+from promptfed.tasks import TASKS
+from promptfed.tasks.blackbox_text import BlackboxTextConfig, columns_of
+from promptfed.tasks.partitioning import BY_CLIENT
+from promptfed.tasks.sources.objects import PREFIX, ObjectData, object_name, read_objects
+
+ARGUMENTS = ("data", "test", "class_names", "model", "oracle", "method", "aggregator")
+"""Arguments that may be Python objects, or belong to one."""
+TEXT_TASK, TEXT_METHOD = "blackbox-text", "fedbdpl"
+"""What a function for an oracle is asked by, if nobody says: it scores texts, and takes prompts that are texts."""
+BASES: Mapping[str, type] = {"method": Method, "aggregator": Aggregator}
+
+
+def config_with_objects(file: Mapping[str, Any], options: Options) -> tuple[RunConfig, Objects]:
+    """Return the config of ``options`` over those of ``file``, and the Python objects among them.
+
+    Raises:
+        ConfigError: An option is unknown or has a bad value, or an object is none that fits.
+        DataError: Examples or labels do not fit.
+    """
+    options = dict(options)
+    objects, records = _taken(options, file)
+    data, test, class_names = (options.pop(name, None) for name in ("data", "test", "class_names"))
+    if data is None or isinstance(data, str | os.PathLike):
+        options |= {} if data is None else {"data": os.fspath(data)}
+        if odd := [name for name, value in (("test", test), ("class_names", class_names)) if value is not None]:
+            raise ConfigError(f"{odd[0]} goes with data that are a Python object, and data is {data!r}: leave it out")
+        config = build_config(file, options)
+    else:
+        config = build_config(file, {**options, "data": PREFIX + object_name(data)})
+        objects["data"] = _read(config, data, test, class_names)
+        records["data"] = ObjectRecord(name=objects["data"].name, fingerprint=objects["data"].fingerprint)
+        if objects["data"].source.by_client and "partition" not in config.model_fields_set:
+            config = config.model_copy(update={"partition": BY_CLIENT})
+    if records:
+        config = config.model_copy(update={"objects": records})
+    return config, Objects(**objects)
+
+
+def objects_again(config: RunConfig, options: Options) -> tuple[RunConfig, Objects]:
+    """Return the objects among ``options``, which a run of ``config`` is loaded with, and the config that they make.
+
+    Raises ConfigError or DataError for an object that does not fit.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    if odd := [name for name in ARGUMENTS if isinstance(options.get(name), str)]:
+        raise ConfigError(f"{odd[0]} is {options[odd[0]]!r}: a run is loaded with Python objects, not with names")
+    objects, records = _taken(options, {}, precision=config.precision)
+    if (data := options.get("data")) is not None:
+        objects["data"] = _read(config, data, options.get("test"), options.get("class_names"))
+        records["data"] = ObjectRecord(name=objects["data"].name, fingerprint=objects["data"].fingerprint)
+    return config.model_copy(update={"objects": records}), Objects(**objects)
+
+
+def _taken(
+    options: Options, file: Mapping[str, Any], precision: str | None = None
+) -> tuple[dict[str, Any], dict[str, ObjectRecord]]:
+    """The objects among ``options``, in whose place their names come; all but data."""
+    objects: dict[str, Any] = {}
+    records: dict[str, ObjectRecord] = {}
+    for role, registry in CLASSES.items():
+        value = options.get(role)
+        if value is None or isinstance(value, str):
+            continue
+        kind, section = _class_of(role, value, options.get(f"{role}_options"))
+        name = registry.adopt(kind)
+        options[role] = name
+        if section:
+            options[f"{role}_options"] = section
+        if not kind.__module__.startswith("promptfed."):
+            objects.setdefault("classes", {})[role] = kind
+            records[role] = ObjectRecord(name=name, fingerprint=code_sha256(kind))
+    model = options.pop("model", None)
+    if isinstance(model, str):
+        options["backbone"] = model
+    elif model is not None:
+        if (options.get("backbone") or file.get("backbone")) is not None:
+            raise ConfigError("model and backbone are the same thing by value and by name: give one of them")
+        backbone = backbone_of(model, str(options.get("device") or file.get("device") or "cpu"))
+        objects["model"] = backbone
+        name = backbone.name if backbone.name.startswith(PREFIX) else PREFIX + backbone.name
+        options |= {"backbone": name, "device": backbone.device.type, "precision": precision_of(backbone, precision)}
+        records["model"] = ObjectRecord(name=name, fingerprint=backbone.fingerprint)
+    score = options.get("oracle")
+    if score is not None and not isinstance(score, str):
+        if not callable(score):
+            raise ConfigError(
+                f"oracle is {printable(repr(score), 80)}: give a name ({', '.join(ORACLES)}) or a function "
+                "score(prompts, texts, labels)"
+            )
+        name = PREFIX + function_name(score)
+        objects["oracle"] = score
+        records["oracle"] = ObjectRecord(name=name, fingerprint=code_sha256(score))
+        options["oracle"] = name
+        for option, usual in (("task", TEXT_TASK), ("method", TEXT_METHOD)):
+            if option not in options and option not in file:
+                options[option] = usual
+    return objects, records
+
+
+def _class_of(role: str, value: Any, section: Any) -> tuple[type, Options | None]:
+    """The class of ``value``, a class or an instance; and the options of the latter. Raises ConfigError."""
+    base = BASES[role]
+    kind = value if isinstance(value, type) else type(value)
+    if not issubclass(kind, base):
+        raise ConfigError(
+            f"{role} is {printable(repr(value), 80)}: give a name, or a class or instance of {base.__name__}"
+        )
+    if isinstance(value, type):
+        return kind, None
+    if section:
+        raise ConfigError(f"{role} is an instance, which has its options: leave out {role}_options")
+    return kind, value.config.model_dump()
+
+
+def _read(config: RunConfig, data: Any, test: Any, class_names: Sequence[str] | None) -> ObjectData:
+    task = TASKS[config.task]
+    if not task.object_kind:
+        takers = ", ".join(name for name in TASKS if TASKS[name].object_kind)
+        raise ConfigError(f"task '{config.task}' takes data by name only; a Python object goes with {takers}")
+    columns = None
+    if issubclass(task.Config, BlackboxTextConfig):
+        columns = columns_of(validate(BlackboxTextConfig, config.task_options, "task option"))
+    kind = task.object_kind
+    return read_objects(data, kind, class_names=class_names, test=test, columns=columns, strict=config.strict)

@@ -1,0 +1,149 @@
+"""Python objects in the place of names: data, a model, an oracle, and the classes of a method, aggregator or engine.
+
+They are held beside a run's config, never in a file. The config says what each is called and its SHA-256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from promptfed.aggregators.base import AGGREGATORS
+from promptfed.backbones import load_backbone
+from promptfed.backbones.base import Backbone
+from promptfed.blackbox.oracle_factory import load_oracle, oracle_around
+from promptfed.blackbox.oracles.local.function import FunctionBackend, ScoreFunction
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.code_fingerprint import code_sha256
+from promptfed.config import RunConfig, validate
+from promptfed.errors import ConfigError, missing_object
+from promptfed.method import METHODS
+from promptfed.oracle_options import OracleOptions
+from promptfed.printable import printable
+from promptfed.prompt_template import PromptTemplate
+from promptfed.registry import Registry
+from promptfed.tasks import TASKS
+from promptfed.tasks.sources.objects import PREFIX, ObjectData, plain_name
+from promptfed.types import FederatedTask
+
+if TYPE_CHECKING:
+    from promptfed.engines.base import Engine
+
+CLASSES: Mapping[str, Registry[Any]] = {"method": METHODS, "aggregator": AGGREGATORS}
+"""Arguments that take a class, and where it is registered under its own name."""
+
+
+def function_oracle(score: ScoreFunction, form: PromptTemplate, options: OracleOptions) -> Oracle:
+    """Return the oracle that asks the function ``score``, for examples that are put as ``form`` says."""
+    backend = FunctionBackend(function_name(score), code_sha256(score), score, form, options.rows)
+    return oracle_around(backend, options)
+
+
+def function_name(score: ScoreFunction) -> str:
+    """What configs and messages call a function or callable object."""
+    return plain_name(getattr(score, "__name__", type(score).__name__))
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What a user gave by value.
+
+    Attributes:
+        data: The examples.
+        model: The frozen model of white-box methods.
+        oracle: A function that scores texts.
+        classes: Argument ("method", "aggregator") -> the class that was given.
+        engine: Where clients work.
+    """
+
+    data: ObjectData | None = None
+    model: Backbone | None = None
+    oracle: ScoreFunction | None = None
+    classes: Mapping[str, type] = field(default_factory=dict)
+    engine: type[Engine] | Engine | None = None
+
+    def task_of(self, config: RunConfig) -> FederatedTask:
+        """Return the data of ``config``, dealt out. Raises ConfigError if they are an object that is not here."""
+        task = TASKS[config.task]
+        if not config.data.startswith(PREFIX):
+            return task.build(config)
+        if self.data is None or self.data.name != config.data:
+            raise missing_object("data", config.data)
+        if not task.object_kind:
+            takers = ", ".join(name for name in TASKS if TASKS[name].object_kind)
+            raise ConfigError(f"task '{config.task}' takes data by name only; a Python object goes with {takers}")
+        return task.build(config, self.data.source)  # type: ignore[call-arg]
+
+    def model_of(self, config: RunConfig) -> Backbone:
+        """Return the backbone of ``config``. Raises ConfigError if it is an object that is not here."""
+        if not config.backbone.startswith(PREFIX):
+            return load_backbone(config.backbone, device=config.device, precision=config.precision)
+        if self.model is None:
+            raise missing_object("model", config.backbone)
+        return self.model
+
+    def oracle_of(self, config: RunConfig, form: PromptTemplate) -> Oracle:
+        """Return the oracle of ``config``, for examples that are put as ``form`` says.
+
+        Raises ConfigError if it is an object that is not here.
+        """
+        name, options = config.oracle or "", validate(OracleOptions, config.oracle_options, "oracle option")
+        if not name.startswith(PREFIX):
+            return load_oracle(name, form, options, device=config.device, precision=config.precision)
+        if self.oracle is None:
+            raise missing_object("oracle", name)
+        return function_oracle(self.oracle, form, options)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """All that was given, the examples and data sets of ``data`` one by one."""
+        holders = () if self.data is None else self.data.parts
+        values = (*holders, self.model, self.oracle, *self.classes.values(), self.engine)
+        return tuple(value for value in values if value is not None)
+
+    def register_classes(self) -> None:
+        """Register the classes in this process, which may be an actor's. Raises ConfigError."""
+        for role, kind in self.classes.items():
+            CLASSES[role].adopt(kind)
+
+    def check_classes(self, config: RunConfig) -> None:
+        """Raise ConfigError if a class that the run was given is not registered in this process."""
+        for role, registry in CLASSES.items():
+            if role in config.objects and config.objects[role].name not in registry:
+                raise missing_object(role, config.objects[role].name)
+
+
+NO_OBJECTS = Objects()
+
+
+def compare(found: RunConfig, config: RunConfig, run: str) -> list[str]:
+    """Compare the objects of ``found``, which were given anew, with those that ``run`` was made with (``config``).
+
+    Returns:
+        A line for each class whose code is another by now.
+
+    Raises:
+        ConfigError: Data, a model or an oracle are others, or the run was made by name.
+    """
+    lines = []
+    for role, record in found.objects.items():
+        before = config.objects.get(role)
+        if before is None:
+            raise ConfigError(
+                f"run '{printable(run)}' was made with a {role} by name, not a Python object: leave it out"
+            )
+        if role in CLASSES and before.name != record.name:
+            raise ConfigError(
+                f"run '{printable(run)}' was made with {role} '{printable(before.name)}', and '{record.name}' was given"
+            )
+        if before.fingerprint == record.fingerprint:
+            continue
+        if role in CLASSES:
+            lines.append(f"{role} {record.name} is not the code that run '{printable(run)}' was made with")
+            continue
+        raise ConfigError(
+            f"the {role} given to run '{printable(run)}' is another than it was made with: SHA-256 "
+            f"{record.fingerprint[:12]}, not {printable(before.fingerprint[:12])}"
+        )
+    return lines

@@ -1,0 +1,91 @@
+"""Warm start: a run that begins with the shared prompt of another run or bundle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from promptfed.config import ObjectRecord
+from promptfed.errors import ConfigError, RunError
+from promptfed.experiment import Experiment
+from promptfed.export.blackbox_bundle import read_blackbox_bundle
+from promptfed.export.bundle import is_for_black_box, read_bundle
+from promptfed.export.finished import FinishedRun
+from promptfed.export.loaded import LoadedBundle
+from promptfed.kept_text import MARK
+from promptfed.printable import printable
+from promptfed.prompt_state import PromptState
+from promptfed.runs.directory import RunDirectory, is_run
+
+FILE = "init.safetensors"
+"""The prompt that a run began with, in its folder: it goes on without the other run."""
+ROLE = "init"
+
+
+def first_prompt(init: Any) -> tuple[PromptState, ObjectRecord]:
+    """Return the shared prompt of ``init``, and what a config says of it.
+
+    Args:
+        init: A Run, a LoadedBundle, or the folder of a run or bundle.
+
+    Raises:
+        ConfigError: It is nothing of the kind.
+        RunError: The run has no finished round.
+        BundleError: The bundle is damaged.
+    """
+    finished: Any = getattr(init, "finished", None)
+    if isinstance(init, str | os.PathLike):
+        folder = Path(init)
+        if is_run(folder):
+            finished = FinishedRun.load(RunDirectory.open(folder))
+        else:
+            shared = read_blackbox_bundle(folder).shared if is_for_black_box(folder) else read_bundle(folder).shared
+            return _recorded(shared, f"bundle {folder.name}")
+    elif isinstance(init, LoadedBundle):
+        return _recorded(init.shared, f"bundle {init.path.name}")
+    if not isinstance(finished, FinishedRun):
+        raise ConfigError(f"init is {printable(repr(init), 80)}: give a run, a bundle, or the folder of one")
+    state, run = finished.state, finished.run
+    return _recorded(state.shared, f"run {run.path.name}, round {state.round} of {run.config.method}")
+
+
+def _recorded(shared: PromptState, name: str) -> tuple[PromptState, ObjectRecord]:
+    shared = PromptState({key: tensor for key, tensor in shared.items() if key != MARK})
+    return shared, ObjectRecord(name=printable(name), fingerprint=shared.sha256())
+
+
+def save_first_prompt(run: RunDirectory, shared: PromptState) -> None:
+    """Keep ``shared`` in the folder of ``run``. Raises DiskError."""
+    shared.save(run.path / FILE)
+
+
+def read_first_prompt(run: RunDirectory) -> PromptState | None:
+    """Return the prompt that ``run`` begins with; None if that is its method's own. Raises RunError for another one."""
+    record = run.config.objects.get(ROLE)
+    if record is None:
+        return None
+    shared = PromptState.load(run.path / FILE)
+    if shared.sha256() != record.fingerprint:
+        raise RunError(
+            f"{printable(run.path / FILE)} is not the prompt that the run begins with ({printable(record.name)}): "
+            "bring it back, or train anew"
+        )
+    return shared
+
+
+def check_first_prompt(experiment: Experiment, shared: PromptState | None) -> None:
+    """Raise ConfigError if the run's method does not start from such tensors."""
+    if shared is None:
+        return
+    method = experiment.method()
+    usual = method.init_shared()
+    if not len(usual):
+        raise ConfigError(f"method '{experiment.config.method}' shares no prompt to begin with: leave init out")
+    if difference := usual.mismatch(shared):
+        raise ConfigError(
+            f"init does not fit method '{experiment.config.method}' with these options: {difference} (the method's and "
+            "init's)"
+        )
+    if not shared.is_finite():
+        raise ConfigError("init holds values that are no finite numbers: give another run or bundle")

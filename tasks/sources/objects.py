@@ -1,0 +1,368 @@
+"""Data that are objects of a user's program: lists, data sets of ``datasets`` and torch, and mappings of these.
+
+They become the same ``Source`` that a folder or a table becomes, so splits, few-shot draws, checks and duplicates are
+the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.examples.base import FileItem, ImageItem, Item, Sample, TextItem
+from promptfed.examples.image_check import CheckedImages, file_stamp, grouped_notes, keep_readable, look_at
+from promptfed.printable import LONGEST, printable
+from promptfed.tasks.sources import checked
+from promptfed.tasks.sources.base import Source
+from promptfed.tasks.sources.hugging_face import RowItem, encoded_rows, image_and_label
+from promptfed.tasks.sources.object_images import DatasetImage, ObjectImage, example_of, is_image, kind_of
+from promptfed.tasks.sources.splits import split_of
+from promptfed.tasks.sources.tables import Columns
+
+Kind = Literal["images", "texts"]
+PREFIX = "object:"
+"""How the name of an object begins where a config has the name of data, a model or an oracle."""
+FORMS = "a list of (image or path or text, label), a datasets.Dataset, a torch Dataset, or {client name: such a thing}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One object with examples: which client holds it ("" for none), its split, and what messages call it."""
+
+    examples: Any
+    client: str
+    split: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """An example as it was read: its label is a number or a name."""
+
+    item: Item
+    label: Any
+    table: Table
+
+
+@dataclass(frozen=True)
+class ObjectData:
+    """A source made of objects; ``fingerprint`` is the SHA-256 of its classes, examples, labels, clients and splits."""
+
+    source: Source = field(repr=False)
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """What the config calls it."""
+        return self.source.name
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The source, and the torch data sets that its examples are read from."""
+        sets = {id(d): d for s in self.source.samples if (d := getattr(s.item, "dataset", None)) is not None}
+        return (self.source, *sets.values())
+
+
+def read_objects(
+    data: Any,
+    kind: Kind,
+    *,
+    class_names: Sequence[str] | None = None,
+    test: Any = None,
+    columns: Columns | None = None,
+    strict: bool = False,
+) -> ObjectData:
+    """Read a user's ``data`` as a source.
+
+    Args:
+        data: Pairs (example, label), a ``datasets.Dataset`` or ``DatasetDict``, a torch ``Dataset``, splits of such
+            things by name ("train", "validation", "test"), or {client name: such a thing}: then each client holds its
+            own.
+        kind: What the task's examples are.
+        class_names: The classes in the order of numbered labels; None: the data's own, or the labels where these are
+            text.
+        test: Examples for tests alone, in one of the same forms.
+        columns: Columns of a ``datasets.Dataset`` with texts.
+        strict: Refuse an image that cannot be decoded, instead of leaving it out.
+
+    Raises:
+        ConfigError: ``data`` is nothing of the above, or classes are not named.
+        DataError: An example or a label does not fit.
+    """
+    tables = list(_tables(data, "", "", ""))
+    by_client = any(table.client for table in tables)
+    if test is not None:
+        tables = [Table(t.examples, t.client, t.split or "train", t.place) for t in tables]
+        tables += [Table(t.examples, "", "test", t.place) for t in _tables(test, "", "test", "test")]
+    columns = columns or Columns()
+    rows = [row for table in tables for row in _rows(table, kind, columns)]
+    if not rows:
+        raise DataError(f"data '{object_name(data)}' holds no examples: give {FORMS}")
+    classes = _classes(rows, tables, kind, columns, class_names)
+    number = {name: k for k, name in enumerate(classes)}
+    samples = tuple(Sample(r.item, _label(r, number, classes), r.table.client, r.table.split) for r in rows)
+    held = len(classes)
+    if by_client:
+        classes, samples, held = _held_first(classes, samples)
+    name = PREFIX + object_name(data)
+    looked = _readable(name, samples, strict)
+    source = Source(
+        name,
+        classes,
+        looked.samples,
+        base_classes=held if by_client else None,
+        skipped=looked.skipped,
+        notes=looked.notes,
+        content_ids=looked.content_ids,
+        by_client=by_client,
+    )
+    return ObjectData(checked(source, strict=strict), _fingerprint(source))
+
+
+# ------------------------------------------------------------------------------------------------------ structure
+
+
+def _tables(data: Any, client: str, split: str, place: str) -> Iterator[Table]:
+    """The objects with examples in ``data``, by client and split."""
+    place = place or object_name(data)
+    if isinstance(data, Mapping):
+        if not data:
+            raise DataError(f"data '{place}' is an empty mapping: give {FORMS}")
+        splits = {key: split_of(str(key)) for key in data}
+        if all(splits.values()) and not split:
+            for key, part in data.items():
+                yield from _tables(part, client, splits[key], f"{place}[{key!r}]")
+            return
+        if client or split or _is_hugging_face(data):
+            odd = next(key for key in data if not splits[key] or split)
+            raise ConfigError(
+                f"data '{place}' has the key {printable(repr(odd), LONGEST)}, which is no split: use train, "
+                "validation and test"
+            )
+        for key, part in data.items():
+            if not isinstance(key, str | int) or isinstance(key, bool) or not str(key).strip():
+                raise ConfigError(f"data '{place}' names a client {printable(repr(key), LONGEST)}: give a name")
+            yield from _tables(part, str(key), "", f"{place}[{key!r}]")
+        return
+    if isinstance(data, str | bytes | os.PathLike) or not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        what = f"'{printable(data, LONGEST)}'" if isinstance(data, str | os.PathLike) else kind_of(data)
+        raise ConfigError(f"data {what} is of no use here: give {FORMS}")
+    if len(data) == 0:
+        raise DataError(f"data '{place}' is empty: give {FORMS}")
+    yield Table(data, client, split, place)
+
+
+def _is_hugging_face(data: Any) -> bool:
+    return "datasets" in sys.modules and type(data).__module__.partition(".")[0] == "datasets"
+
+
+def plain_name(name: str) -> str:
+    """Return ``name`` without characters that a path or a shell minds."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:LONGEST] or "object"
+
+
+def object_name(data: Any) -> str:
+    """What the config calls ``data``: ``list``, ``clients``, or the name of a data set or its class."""
+    if isinstance(data, Mapping):
+        if _is_hugging_face(data) or all(split_of(str(key)) for key in data):
+            return object_name(next(iter(data.values()))) if data else "splits"
+        return "clients"
+    if _is_hugging_face(data) and (found := getattr(getattr(data, "info", None), "dataset_name", None)):
+        return plain_name(found)
+    return type(data).__name__
+
+
+# ------------------------------------------------------------------------------------------------------- examples
+
+
+def _rows(table: Table, kind: Kind, columns: Columns) -> Iterator[Row]:
+    if _is_hugging_face(table.examples):
+        yield from _hugging_face_rows(table, kind, columns)
+        return
+    lazy = isinstance(table.examples, torch.utils.data.Dataset)
+    for i in range(len(table.examples)):
+        place = f"{table.place}[{i}]"
+        value, label = example_of(table.examples, i, place)
+        if lazy and kind == "images" and is_image(value):
+            item: Item = DatasetImage(table.examples, i, place)
+            if i == 0:
+                _check_stable(table.examples, place)
+        else:
+            item = _item(value, kind, place)
+        yield Row(item, label, table)
+
+
+def _check_stable(data: Any, place: str) -> None:
+    first, second = (DatasetImage(data, 0, place).content_id() for _ in range(2))
+    if first != second:
+        raise DataError(f"{place} is another image each time it is read: leave random transforms out")
+
+
+def _item(value: Any, kind: Kind, place: str) -> Item:
+    if kind == "texts":
+        if not isinstance(value, str) or not value.strip():
+            what = "an empty text" if isinstance(value, str) else kind_of(value)
+            raise DataError(f"{place} is {what}, and the task's examples are texts: give text")
+        return TextItem(value.strip(), place)
+    if isinstance(value, str | os.PathLike):
+        path = Path(value).expanduser()
+        if not os.path.lexists(path):
+            raise DataError(
+                f"{place}: there is no file '{printable(value, LONGEST)}', and the task's examples are images (of "
+                "texts: task='blackbox-text')"
+            )
+        return FileItem(path.absolute())
+    if not is_image(value):
+        raise DataError(f"{place} is {kind_of(value)}: give a PIL image, an array, or the path of a file")
+    return ObjectImage(value, place)
+
+
+def _hugging_face_rows(table: Table, kind: Kind, columns: Columns) -> Iterator[Row]:
+    data = table.examples
+    if not hasattr(data, "with_format"):
+        raise ConfigError(f"data '{table.place}' is {kind_of(data)}: give a datasets.Dataset")
+    data = data.with_format(None)
+    if kind == "images":
+        example, label = image_and_label(table.place, data, any_label=True)
+        encoded = encoded_rows(data, example)
+    else:
+        example, label = columns.text, columns.label
+        for option, column in (("text_column", example), ("label_column", label)):
+            if column not in data.features:
+                raise DataError(
+                    f"data '{table.place}' has no column '{printable(column, LONGEST)}', only "
+                    f"{', '.join(map(printable, data.features))}: task_options={{'{option}': ...}} names it"
+                )
+    labels = data.features[label]
+    names = getattr(labels, "names", None)
+    for i, value in enumerate(data[label]):
+        if value is None or (names and value < 0):  # an unlabelled row, as hidden test sets have them
+            continue
+        place = f"{table.place}[{i}]"
+        item: Item = (
+            RowItem(encoded, example, i, table.place) if kind == "images" else _item(data[i][example], kind, place)
+        )
+        yield Row(item, value, table)
+
+
+# --------------------------------------------------------------------------------------------------------- labels
+
+
+def _own_names(table: Table, kind: Kind, columns: Columns) -> tuple[str, ...]:
+    """The classes as the object itself names them, in the order of its numbers; empty if it does not."""
+    data = table.examples
+    if _is_hugging_face(data):
+        label = image_and_label(table.place, data, any_label=True)[1] if kind == "images" else columns.label
+        return tuple(map(str, getattr(data.features[label], "names", None) or ()))
+    while hasattr(data, "dataset") and hasattr(data, "indices"):  # torch's Subset
+        data = data.dataset
+    found = getattr(data, "classes", None)
+    return tuple(c if isinstance(c, str) else str(c[0]) for c in found) if isinstance(found, list | tuple) else ()
+
+
+def _classes(
+    rows: Sequence[Row], tables: Sequence[Table], kind: Kind, columns: Columns, class_names: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Raises ConfigError if labels are numbers and nobody names them."""
+    own = list(dict.fromkeys(names for table in tables if (names := _own_names(table, kind, columns))))
+    if class_names is not None:
+        names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
+        if len(names) < 2 or not all(isinstance(name, str) and name.strip() for name in names):
+            raise ConfigError(
+                f"class_names is {printable(repr(class_names), LONGEST)}: give the names of two classes or more"
+            )
+        for other in own:
+            if len(other) != len(names):
+                raise ConfigError(
+                    f"class_names has {len(names)} names, and the data have {len(other)} classes: name each"
+                )
+        return tuple(name.strip() for name in names)
+    if len(own) > 1:
+        raise ConfigError(f"parts of the data name their classes differently ({own[0]} and {own[1]}): make them one")
+    if own:
+        return own[0]
+    if numbered := next((row for row in rows if not isinstance(row.label, str)), None):
+        raise ConfigError(
+            f"{numbered.item.name} has the label {printable(repr(numbered.label), LONGEST)}, and nothing says what it "
+            "stands for: give class_names=[...], or the names themselves as labels"
+        )
+    return tuple(sorted({row.label.strip() for row in rows}))
+
+
+def _label(row: Row, number: Mapping[str, int], classes: Sequence[str]) -> int:
+    label, place = row.label, row.item.name
+    if isinstance(label, str):
+        if label.strip() not in number:
+            raise DataError(f"{place}: {unknown_name('class', printable(label.strip(), LONGEST), classes)}")
+        return number[label.strip()]
+    try:
+        if isinstance(label, bool | float) or (hasattr(label, "dtype") and "float" in str(label.dtype)):
+            raise TypeError
+        k = int(label)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{place} has the label {printable(repr(label), LONGEST)}: give the name or the number of a class"
+        ) from error
+    if not 0 <= k < len(classes):
+        raise DataError(
+            f"{place} has the label {k}, which is outside the {len(classes)} classes (0 to {len(classes) - 1})"
+        )
+    return k
+
+
+def _held_first(
+    classes: tuple[str, ...], samples: tuple[Sample, ...]
+) -> tuple[tuple[str, ...], tuple[Sample, ...], int]:
+    """The classes that some client holds, then the others; and how many the former are."""
+    held = {s.label for s in samples if s.domain and s.split != "test"}
+    order = sorted(range(len(classes)), key=lambda k: (k not in held, k))
+    place = {old: new for new, old in enumerate(order)}
+    moved = tuple(Sample(s.item, place[s.label], s.domain, s.split) for s in samples)
+    return tuple(classes[k] for k in order), moved, len(held)
+
+
+# --------------------------------------------------------------------------------------------------------- checks
+
+
+def _readable(name: str, samples: tuple[Sample, ...], strict: bool) -> CheckedImages:
+    """Look at every image once, those of files and tables as folders and tables are looked at."""
+    if all(isinstance(sample.item, TextItem) for sample in samples):
+        return CheckedImages(samples, content_ids=tuple(sample.item.content_id() for sample in samples))
+    stored = [sample for sample in samples if isinstance(sample.item, FileItem | RowItem)]
+    found = keep_readable(name, stored, strict, _stamp) if stored else CheckedImages(())
+    ids = {s.item.name: content for s, content in zip(found.samples, found.content_ids, strict=True)}
+    kept, skipped, looks = [], list(found.skipped), []
+    for sample in samples:
+        if isinstance(sample.item, ObjectImage):
+            looked = look_at(sample.item)
+            if looked.fault:
+                if strict:
+                    raise DataError(f"{looked.fault}; repair or remove it, or leave strict out to skip it")
+                skipped.append(sample.item.name)
+                continue
+            looks.append((sample.item.name, looked))
+            ids[sample.item.name] = looked.content_id
+        if sample.item.name in ids:
+            kept.append(sample)
+    notes = (*found.notes, *grouped_notes(looks))
+    return CheckedImages(tuple(kept), tuple(skipped), notes, tuple(ids[sample.item.name] for sample in kept))
+
+
+def _stamp(item: ImageItem) -> str:
+    return str(getattr(item.rows, "_fingerprint", "")) if isinstance(item, RowItem) else file_stamp(item)
+
+
+def _fingerprint(source: Source) -> str:
+    lines = ["promptfed objects 1", *source.classes]
+    for sample, content in zip(source.samples, source.content_ids, strict=True):
+        lines.append(f"{content}|{sample.label}|{sample.domain}|{sample.split}")
+    return hashlib.sha256("\x00".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
