@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from promptfed.errors import ConfigError, FormatError
 from promptfed.option import Option
@@ -19,6 +19,8 @@ from promptfed.readers.yaml_reader import parse_yaml, read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
 Options = dict[str, Any]
+ACCURACY = "accuracy"
+"""The measure that every run has: checkpoints and choices are made by it."""
 SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options")
 
 
@@ -128,6 +130,9 @@ class RunConfig(BaseModel):
     validate_every: Annotated[int, Option("run", flag=False, metavar="N")] = Field(
         1, ge=0, description="rounds between looks at validation data; 0 is never"
     )
+    measures: Annotated[tuple[str, ...], Option("run", "free", flag=False, default="accuracy alone")] = Field(
+        (), description="test figures beside accuracy, such as macro_f1 and top_k:3; promptfed list measures"
+    )
     strict: Annotated[bool, Option("task", "free")] = Field(
         False, description="stop at an unreadable image instead of skipping it"
     )
@@ -150,6 +155,15 @@ class RunConfig(BaseModel):
     objects: Annotated[dict[str, ObjectRecord], Option("run", flag=False, recorded=True)] = Field(
         default_factory=dict, description="Python objects in the place of names, which no file holds: compared"
     )
+
+    @field_validator("measures", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        """Take names with commas, too. Accuracy, which every run has, is left out, and so are repetitions."""
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+            return tuple(dict.fromkeys(name for name in names if name and name != ACCURACY))
+        return names
 
     def __init__(self, **options: Any) -> None:
         """Raise ConfigError for what is wrong with ``options``, in the words of the command line."""

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptfed.build_method import build_method
+from promptfed.config import RunConfig
 from promptfed.errors import DataError
 from promptfed.evaluation import evaluate
 from promptfed.experiment import Experiment, resolve
 from promptfed.export.finished import FinishedRun
+from promptfed.measures.figures import described
 from promptfed.method import Method
 from promptfed.progress import Progress
 from promptfed.result_notes import below_zero_shot
@@ -23,13 +25,17 @@ def evaluate_on(
     data: Sequence[str],
     changed: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    measures: str | Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Data set -> test figures of ``zero_shot`` and ``method``, and which domains no client held.
 
     The run's own data come first. ``changed`` (data_root, partition) is for the others; without ``data`` it deals the
     run's own images out anew. Wherever the clients are not those of the run, all have what a newcomer has.
+    ``measures``: those beside accuracy, by default the run's.
     """
     config, found, progress = finished.run.config, {}, progress or Progress()
+    if measures is not None:
+        config = config.model_copy(update={"measures": RunConfig(measures=measures).measures})
     setup = finished.method.setup
     elsewhere = {"clients": None, **(changed or {})}  # other data need not fit the run's number of clients
     rows: dict[str, dict[str, Any]] = {config.data: elsewhere if changed and not data else {}}
@@ -77,14 +83,16 @@ def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> 
     chosen, _ = federation.run_round(federation.start())
     newcomer = finished.prompt(None)
     prompts = {c.client: finished.prompt(c.client) if is_own else newcomer for c in experiment.task.clients}
-    zero_shot = evaluate(federation.method, federation.prompts(chosen), experiment.task)
+    task, measures = experiment.task, experiment.measures
+    zero_shot = evaluate(federation.method, federation.prompts(chosen), task, measures)
     level = zero_shot.figures.recorded()
-    rows = {"zero_shot": level, "method": evaluate(method, prompts, experiment.task).figures.recorded()}
+    rows = {"zero_shot": level, "method": evaluate(method, prompts, task, measures).figures.recorded()}
     for figures in rows.values():
         figures["below_zero_shot"] = below_zero_shot(figures, level)
     return {
         **rows,
         "held_out": experiment.held_out,
+        **({"measures": described(measures)} if measures else {}),
     }
 
 

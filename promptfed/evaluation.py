@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, harmonic_mean, pstdev
 from typing import Literal, Protocol
 
@@ -14,6 +14,8 @@ from promptfed.errors import DataError
 from promptfed.examples.base import Item
 from promptfed.federation import Federation
 from promptfed.intervals import mean_interval, wilson_interval
+from promptfed.measures.base import Measure, truth_among
+from promptfed.measures.figures import PartTotals, Totals
 from promptfed.method import Method
 from promptfed.scores import NO_CLASS, predicted
 from promptfed.types import (
@@ -37,9 +39,18 @@ class Evaluation:
 
     @classmethod
     def of(
-        cls, name: str, local: dict[int, ClientScore], base: Score, new: Score | None, domains: Mapping[str, Score]
+        cls,
+        name: str,
+        local: dict[int, ClientScore],
+        base: Score,
+        new: Score | None,
+        domains: Mapping[str, Score],
+        measures: Mapping[str, Mapping[str, float | None]] | None = None,
     ) -> Evaluation:
-        """From scores to figures with their intervals; the harmonic mean where there are local and new accuracies."""
+        """From scores to figures with their intervals; the harmonic mean where there are local and new accuracies.
+
+        ``measures``: the figures of those besides accuracy.
+        """
         choosing = {client: score.local for client, score in local.items() if score.local is not None}
         own, everywhere = list(choosing.values()), [score.local_all for score in local.values()]
         parts = {
@@ -68,8 +79,17 @@ class Evaluation:
             items=items | ({} if new is None else {"new": new.items}),
             domain_intervals={d: wilson_interval(score.accuracy, score.items) for d, score in domains.items()},
             domain_items={domain: score.items for domain, score in domains.items()},
+            measures=dict(measures or {}),
         )
         return cls(figures, local)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a prompt does on a set of examples: its ``accuracy``, and the ``totals`` of other measures."""
+
+    accuracy: float
+    totals: Totals = field(default_factory=dict)
 
 
 def accuracy(
@@ -80,9 +100,23 @@ def accuracy(
     among: Sequence[int] | None = None,
 ) -> float:
     """Fraction of ``split`` (labels index ``classes``) classified right, the choice being ``among`` some or all."""
+    return judge(method, prompt, classes, split, among).accuracy
+
+
+def judge(
+    method: Method,
+    prompt: ClientPrompt,
+    classes: Sequence[str],
+    split: Split,
+    among: Sequence[int] | None = None,
+    measures: Mapping[str, Measure] | None = None,
+) -> Judgement:
+    """As ``accuracy``, with the totals of ``measures`` from the same scores."""
     candidates = torch.tensor(range(len(classes)) if among is None else among)
-    names = [classes[i] for i in candidates.tolist()]
-    return top1_accuracy(method.client_logits(prompt, names, split), candidates, split)
+    logits = method.client_logits(prompt, [classes[i] for i in candidates.tolist()], split)
+    truth = truth_among(split.labels, among) if measures else split.labels
+    totals = {name: measure.total(logits, truth) for name, measure in (measures or {}).items() if len(split)}
+    return Judgement(top1_accuracy(logits, candidates, split), totals)
 
 
 def top1_accuracy(logits: Tensor, candidates: Tensor, split: Split) -> float:
@@ -121,32 +155,47 @@ def mean_local_accuracy(
     return fmean(each) if each else float("nan")
 
 
-def evaluate(method: Method, prompts: Mapping[int, ClientPrompt], task: FederatedTask) -> Evaluation:
+def evaluate(
+    method: Method,
+    prompts: Mapping[int, ClientPrompt],
+    task: FederatedTask,
+    measures: Mapping[str, Measure] | None = None,
+) -> Evaluation:
     """Test figures of what each client deploys.
 
     local: each client on its own classes, mean over the clients that have two or more. local_all: each client's own
     test images among all base classes. base: all base classes together. new: classes no client ever saw. domains: base
     classes in each domain. Where clients deploy different prompts, base, new and domains are means over their prompts;
-    where all deploy the same, they are that one's.
+    where all deploy the same, they are that one's. ``measures`` are those besides accuracy, with the same parts except
+    domains.
     """
     tested = {data.client: data for data in task.clients if len(data.test)}
     different = unique_prompts(prompts)
     place = {client: number if len(different) > 1 else 0 for number, client in enumerate(prompts)}
 
     splits = [task.base_test, *task.domain_tests.values(), *(data.test for data in tested.values())]
-    right, rows = rows_right(method, different, task.base_classes, splits)
-    means = [fmean(one[held].mean().item() for one in right) for held in rows[: 1 + len(task.domain_tests)]]
+    scored = rows_right(method, different, task.base_classes, splits, measures)
+    right, rows, first = scored.right, scored.rows, 1 + len(task.domain_tests)
+    means = [fmean(one[held].mean().item() for one in right) for held in rows[:first]]
     base, *domains = (Score(mean, len(split)) for mean, split in zip(means, splits, strict=False))
 
     local: dict[int, ClientScore] = {}
-    for (client, data), held in zip(tested.items(), rows[1 + len(task.domain_tests) :], strict=True):
-        own = local_accuracy(method, prompts[client], task, data, "test") if has_choice(data) else None
-        local[client] = ClientScore(own, right[place[client]][held].mean().item(), len(data.test))
-    new = None
+    own_totals: dict[int, Totals] = {}
+    all_totals: dict[int, Totals] = {}
+    for number, (client, data) in enumerate(tested.items(), first):
+        own = None
+        if has_choice(data):
+            judged = judge(method, prompts[client], task.base_classes, data.test, data.classes, measures)
+            own, own_totals[client] = judged.accuracy, judged.totals
+        all_totals[client] = scored.totals[place[client]][number]
+        local[client] = ClientScore(own, right[place[client]][rows[number]].mean().item(), len(data.test))
+    new, new_totals = None, []
     if len(task.new_test):
-        mean = fmean(accuracy(method, prompt, task.new_classes, task.new_test) for prompt in different)
-        new = Score(mean, len(task.new_test))
-    return Evaluation.of(method.name, local, base, new, dict(zip(task.domain_tests, domains, strict=True)))
+        each = [judge(method, one, task.new_classes, task.new_test, None, measures) for one in different]
+        new, new_totals = Score(fmean(one.accuracy for one in each), len(task.new_test)), [one.totals for one in each]
+    totals = PartTotals(own_totals, all_totals, [one[0] for one in scored.totals], new_totals)
+    by_domain = dict(zip(task.domain_tests, domains, strict=True))
+    return Evaluation.of(method.name, local, base, new, by_domain, totals.figures(measures or {}))
 
 
 class Evaluator(Protocol):
@@ -164,14 +213,14 @@ class Evaluator(Protocol):
 class LocalEvaluator:
     """Judges in this process, which holds all the data of ``task``."""
 
-    def __init__(self, task: FederatedTask) -> None:
-        self.task = task
+    def __init__(self, task: FederatedTask, measures: Mapping[str, Measure] | None = None) -> None:
+        self.task, self.measures = task, measures or {}
 
     def validate(self, federation: Federation, state: FederationState) -> float:
         return mean_local_accuracy(federation.method, federation.prompts(state), self.task, "val")
 
     def evaluate(self, federation: Federation, state: FederationState) -> Evaluation:
-        return evaluate(federation.method, federation.prompts(state), self.task)
+        return evaluate(federation.method, federation.prompts(state), self.task, self.measures)
 
 
 @dataclass(frozen=True)
@@ -197,27 +246,55 @@ def validate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
     return ValidationFigures(local, base, harmonic_mean([local, base]))
 
 
-def mean_accuracies(
-    method: Method, prompts: Sequence[ClientPrompt], classes: Sequence[str], splits: Mapping[str, Split]
-) -> dict[str, float]:
-    """Accuracy on each of ``splits``, mean over ``prompts``; splits may overlap."""
-    right, rows = rows_right(method, prompts, classes, list(splits.values()))
-    return {name: fmean(one[held].mean().item() for one in right) for name, held in zip(splits, rows, strict=True)}
+def judge_parts(
+    method: Method,
+    prompt: ClientPrompt,
+    classes: Sequence[str],
+    splits: Sequence[Split],
+    measures: Mapping[str, Measure] | None = None,
+) -> list[Judgement]:
+    """As ``judge``, on each of ``splits``, which may overlap: every image is scored once."""
+    scored = rows_right(method, [prompt], classes, splits, measures)
+    return [
+        Judgement(scored.right[0][held].mean().item(), totals)
+        for held, totals in zip(scored.rows, scored.totals[0], strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """``right``: for each prompt, 1.0 or 0.0 for every image of some splits together; ``rows``: those of each split.
+
+    ``totals``: for each prompt, for each split, those of measures besides accuracy.
+    """
+
+    right: list[Tensor]
+    rows: list[Tensor]
+    totals: list[list[Totals]]
 
 
 def rows_right(
-    method: Method, prompts: Sequence[ClientPrompt], classes: Sequence[str], splits: Sequence[Split]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """For each prompt, 1.0 or 0.0 for every image of ``splits`` together; and the rows of each split in these.
-
-    Every image is scored and every class name encoded once a prompt, whatever the number of splits.
-    """
+    method: Method,
+    prompts: Sequence[ClientPrompt],
+    classes: Sequence[str],
+    splits: Sequence[Split],
+    measures: Mapping[str, Measure] | None = None,
+) -> RowScores:
+    """Score every image of ``splits``, and encode every class name, once a prompt, whatever the number of splits."""
     everything, rows = joined(splits)
-    right = [
-        (predicted(method.client_logits(prompt, classes, everything)).cpu() == everything.labels).double()
-        for prompt in prompts
-    ]
-    return right, rows
+    right, totals = [], []
+    for prompt in prompts:
+        logits = method.client_logits(prompt, classes, everything)
+        right.append((predicted(logits).cpu() == everything.labels).double())
+        totals.append([_totals(logits, everything.labels, held, measures or {}) for held in rows])
+    return RowScores(right, rows, totals)
+
+
+def _totals(logits: Tensor, labels: Tensor, rows: Tensor, measures: Mapping[str, Measure]) -> Totals:
+    """Those of some ``rows``; none for no rows."""
+    if not measures or not len(rows):
+        return {}
+    return {name: measure.total(logits[rows], labels[rows]) for name, measure in measures.items()}
 
 
 def joined(splits: Sequence[Split]) -> tuple[Split, list[Tensor]]:

@@ -28,6 +28,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.federation import Federation, round_half_up
+from promptfed.measures.base import Measure, build_measures
 from promptfed.method import METHODS, Method
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
@@ -100,6 +101,7 @@ def complete(config: RunConfig) -> RunConfig:
             f"oracle option '{printable(given[0], 80)}' is of no use to task '{config.task}', whose model is a white "
             f"box that nobody asks: leave it out, or use --task {', '.join(n for n in TASKS if TASKS[n].oracle)}"
         )
+    build_measures(config.measures)
     config = config.model_copy(update={"aggregator": name, **sections})
     check_engine(config)
     return config.model_copy(update=_absolute_paths(config))
@@ -219,6 +221,11 @@ class Experiment:
             task = objects.task_of(config)
             for note in task.notes:
                 log.warning(note, extra=TOLD)
+        if config.measures and task.base_classes == ANSWER_CLASSES:
+            raise ConfigError(
+                f"measure '{config.measures[0]}' needs scores of classes, and the answers of task '{config.task}' are "
+                "free text, right or wrong: leave measures out"
+            )
         oracle = None
         if config.oracle is not None:
             assert task.form is not None, "a black-box task says how its examples are put"
@@ -258,6 +265,11 @@ class Experiment:
             return self.config.baselines
         paid = self.setup.oracle is not None and self.setup.oracle.backend.paid
         return ("zero_shot",) if paid else ("zero_shot", "local_only")
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """The measures besides accuracy, by name."""
+        return build_measures(self.config.measures)
 
     @property
     def model_notes(self) -> tuple[str, ...]:

@@ -176,9 +176,17 @@ class Run:
         *,
         partition: str | None = None,
         data_root: str | os.PathLike[str] | None = None,
+        measures: str | Sequence[str] | None = None,
         progress: bool | Progress = True,
     ) -> dict[str, dict[str, Any]]:
         """Score the run's prompts on its own test examples and on those of other ``data``.
+
+        Args:
+            data: Other data sets.
+            partition: How they are dealt out to clients.
+            data_root: Where they are kept.
+            measures: Figures beside accuracy, such as "macro_f1"; None: the run's.
+            progress: Show a progress bar on stderr, or an object that is told what happens.
 
         Returns:
             Data set -> figures of ``zero_shot`` and ``method``. On other data all clients have the shared prompt.
@@ -186,7 +194,9 @@ class Run:
         names = [data] if isinstance(data, str) else list(data)
         changed = {"partition": partition, "data_root": None if data_root is None else os.fspath(data_root)}
         with live_progress(progress) as teller:
-            return evaluate_on(self.finished, names, {k: v for k, v in changed.items() if v is not None}, teller)
+            return evaluate_on(
+                self.finished, names, {k: v for k, v in changed.items() if v is not None}, teller, measures
+            )
 
     def personalize(
         self,

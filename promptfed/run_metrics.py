@@ -11,6 +11,7 @@ from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.kept_text import kept_words
+from promptfed.measures.figures import described
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
 from promptfed.runs.events import Event
@@ -61,6 +62,8 @@ def run_metrics(
     if any(kept.values()):
         metrics["kept_zero_shot"] = {stage: words for stage, words in kept.items() if words}
     metrics["held_out"] = experiment.held_out
+    if measures := experiment.measures:
+        metrics["measures"] = described(measures)
     metrics["prompt_sha256"] = trained[own][1].shared.sha256()
     return metrics
 

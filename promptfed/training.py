@@ -74,7 +74,7 @@ class Training:
         evaluator: Evaluator | None = None,
     ) -> None:
         self.experiment, self.run, self.engine = experiment, run, engine
-        self.evaluator = evaluator or LocalEvaluator(experiment.task)
+        self.evaluator = evaluator or LocalEvaluator(experiment.task, experiment.measures)
         self.baselines = experiment.baselines if baselines is None else baselines
         if experiment.setup.oracle is not None:
             experiment.setup.oracle.keep_in(OracleLedger(run.path / ORACLE_LEDGER))
@@ -370,6 +370,7 @@ class Training:
             new=figures.new,
             hm=figures.hm,
             domains=dict(figures.domains),
+            **({"measures": figures.measures} if figures.measures else {}),
             seconds=time.perf_counter() - began,
             **(self._usage() - before).recorded(),
         )

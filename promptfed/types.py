@@ -212,7 +212,8 @@ class Metrics:
     that it leaves out. ``local_all`` is the mean over all clients; ``local_std``, ``local_all_std`` are over clients.
     ``domains``: domain -> accuracy on its test images, for tasks that have ``domain_tests``.
     ``intervals``: figure -> ends of its 95 % interval (promptfed.intervals); ``items``: figure -> test items behind it.
-    ``domain_intervals`` and ``domain_items``: the same of ``domains``.
+    ``domain_intervals`` and ``domain_items``: the same of ``domains``. ``measures``: measure besides accuracy -> its
+    local, local_std, local_all, local_all_std, base and new.
     """
 
     name: str
@@ -229,12 +230,15 @@ class Metrics:
     items: Mapping[str, int] = field(default_factory=dict)
     domain_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     domain_items: Mapping[str, int] = field(default_factory=dict)
+    measures: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def recorded(self) -> dict[str, Any]:
         """As JSON has it: no tuples, so that it equals what is read back."""
         found = asdict(self)
         for name in ("intervals", "domain_intervals"):
             found[name] = {key: list(ends) for key, ends in found[name].items()}
+        if not self.measures:
+            del found["measures"]
         return {**found, "one_class": list(self.one_class)}
 
 

@@ -68,7 +68,7 @@ def test_other_data_are_scored_with_what_a_newcomer_has(finished, data):
 def test_personal_prompts_are_used_on_the_runs_own_data_only(finished, data, monkeypatch):
     used = []
 
-    def spy(method, prompts, task):
+    def spy(method, prompts, task, measures):
         used.append((method.name, [len(prompt.personal) for prompt in prompts.values()]))
         return evaluate(method, prompts, task)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from promptfed.errors import DataError
-from promptfed.evaluation import accuracy, evaluate, joined, local_accuracy, validate
+from promptfed.evaluation import Judgement, RowScores, accuracy, evaluate, joined, local_accuracy, validate
 from promptfed.intervals import wilson_interval
 from promptfed.methods.local_only import LocalOnly
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
@@ -97,10 +97,11 @@ def test_intervals_stand_beside_the_figures(setup, toy_task, make_split):
 
 def test_hm_is_the_harmonic_mean_of_the_three(setup, toy_task, monkeypatch):
     scores = {id(toy_task.new_test): 1.0}
-    monkeypatch.setattr("promptfed.evaluation.accuracy", lambda m, p, c, split, among=None: scores.get(id(split), 0.5))
+    monkeypatch.setattr("promptfed.evaluation.judge", lambda m, p, c, split, *_: Judgement(scores.get(id(split), 0.5)))
     quarter = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
     monkeypatch.setattr(
-        "promptfed.evaluation.rows_right", lambda m, p, c, splits: ([quarter], [torch.arange(4)] * len(splits))
+        "promptfed.evaluation.rows_right",
+        lambda m, p, c, splits, _: RowScores([quarter], [torch.arange(4)] * len(splits), [[{}] * len(splits)]),
     )
     method = PromptFL(PromptFLConfig(), setup)
     figures = evaluate(method, same_for_all(method), toy_task).figures

@@ -37,6 +37,10 @@ def eval_(
         list[str] | None,
         typer.Option("--data", help="Another data set; may be given several times.", metavar="SOURCE"),
     ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option("--measures", help="Figures beside accuracy, with commas: promptfed list measures.", metavar="M"),
+    ] = None,
     backbone: options.SameBackbone = None,
     trust_address: options.TrustAddress = False,
     json: options.Json = False,
@@ -50,6 +54,7 @@ def eval_(
     \b
     Examples:
       promptfed eval runs/NAME
+      promptfed eval runs/NAME --measures macro_f1,top_k:3,nll
       promptfed eval runs/NAME --data folder:other-photos
       promptfed eval runs/NAME --data folder:photos --data folder:sketches --json
       promptfed eval runs/NAME --data tsv:other-texts.tsv          of a black-box run
@@ -60,6 +65,7 @@ def eval_(
     from promptfed.export.finished import FinishedRun
     from promptfed.report.consoles import output
     from promptfed.report.live import live_progress
+    from promptfed.report.measure_table import measure_table
     from promptfed.report.tables import cross_data_table, domains_table, results_table
 
     asked = {name: flags[name] for name in ASKED}
@@ -67,7 +73,7 @@ def eval_(
     finished = FinishedRun.load(folder)
     changed = options.given({name: flags[name] for name in ("data_root", "partition")})
     with live_progress(not json) as progress:
-        rows = evaluate_on(finished, data or (), changed, progress)
+        rows = evaluate_on(finished, data or (), changed, progress, measures)
     if json:
         typer.echo(as_json.dumps(rows, indent=2))
         return
@@ -80,6 +86,9 @@ def eval_(
         if figures["method"]["domains"]:
             console.print(f"by domain of {name}:", highlight=False, markup=False)
             console.print(domains_table(figures))
+        if figures.get("measures"):
+            console.print(f"other measures of {name}:", highlight=False, markup=False)
+            console.print(measure_table(figures))
 
 
 @with_flags(("base_url",))

@@ -1,4 +1,4 @@
-"""`promptfed list`: methods, backbones, oracles, tasks, aggregators, one line each, and runs."""
+"""`promptfed list`: methods, backbones, oracles, tasks, aggregators, measures, one line each, and runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from promptfed.method import Method
     from promptfed.registry import Registry
 
-KINDS = ("methods", "backbones", "oracles", "tasks", "sources", "aggregators", "runs")
+KINDS = ("methods", "backbones", "oracles", "tasks", "sources", "aggregators", "measures", "runs")
 FIGURES = ("local", "base", "new", "hm")
 OWN = "promptfed"
 WIDE = 110
@@ -47,6 +47,10 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.tasks import TASKS
 
         return {name: _described(TASKS, name) for name in TASKS}
+    if kind == "measures":
+        from promptfed.measures.base import MEASURES
+
+        return {name: _measure(MEASURES, name) for name in MEASURES}
     if kind == "backbones":
         from promptfed.backbones import BACKBONES, MODELS
 
@@ -126,6 +130,12 @@ def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
     return {"about": _about(kind), "origin": registry.origin(name), "options": _fields(kind.Config)}
 
 
+def _measure(registry: Registry[Any], name: str) -> dict[str, Any]:
+    kind = registry[name]
+    facts = {"name": kind.name, "better": kind.better, "unit": kind.unit}
+    return {**facts, "about": _about(kind), "origin": registry.origin(name)}
+
+
 def _labelled(name: str, row: Mapping[str, Any]) -> str:
     """``name``, with the package that it comes from if that is not promptfed."""
     origin = row.get("origin", OWN)
@@ -153,7 +163,7 @@ def list_(
     ] = True,
     json: options.Json = False,
 ) -> None:
-    """List methods, backbones, oracles, tasks, aggregators or runs, one line each; with NAME, all about one of them.
+    """List methods, backbones, oracles, tasks, measures, runs and more, a line each; with NAME, all about one.
 
     Of a method the line says which model it needs (a white box, a backbone; a black box, an oracle), what a client
     sends and is sent in a round of the task, and the default aggregator. Runs come newest first, accuracies in percent.

@@ -142,6 +142,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     import json as as_json
 
     from promptfed.report.consoles import output
+    from promptfed.report.measure_table import measure_table
     from promptfed.report.oracle_usage import asked_words, not_answered_words, usage_of
     from promptfed.report.tables import domains_table, notes_below, results_table
     from promptfed.runs.journal import environment_of
@@ -156,6 +157,8 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
         console.print(results_table(metrics))
         if metrics["method"].get("domains"):
             console.print(domains_table(metrics))
+        if metrics.get("measures"):
+            console.print(measure_table(metrics))
         for line in notes_below(metrics):
             console.print(line, markup=False, highlight=False)
         cost = metrics["cost"]

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from statistics import fmean
 from typing import Any, Literal
 
 from promptfed.deployment import codec
 from promptfed.deployment.engine import start_of
-from promptfed.deployment.messages import Agreement, CorrectCount, Evaluate, EvaluateAnswer, Finish, FinishAnswer
+from promptfed.deployment.messages import (
+    Agreement,
+    CorrectCount,
+    Evaluate,
+    EvaluateAnswer,
+    Finish,
+    FinishAnswer,
+    MeasureTotal,
+    MeasureTotals,
+)
 from promptfed.deployment.site_pool import SitePool
 from promptfed.errors import DeploymentError
 from promptfed.evaluation import Evaluation
 from promptfed.federation import Federation
+from promptfed.measures.base import Measure, Total
+from promptfed.measures.figures import PartTotals
 from promptfed.types import ClientScore, FederationState, Score
 
 
@@ -26,7 +39,7 @@ class SiteEvaluator:
     own site's prompt; new and domains likewise.
 
     ``domains``: those of which there may be figures, by default the sites' own; ``examples``: what each site said that
-    it holds, which no figure may exceed.
+    it holds, which no figure may exceed; ``measures``: those besides accuracy, of which sites send sums and no scores.
 
     Sites that do not answer within ``seconds`` (each time) are left out of the figures and named.
     """
@@ -39,10 +52,11 @@ class SiteEvaluator:
         *,
         domains: Iterable[str] | None = None,
         examples: Mapping[int, int] | None = None,
+        measures: Mapping[str, Measure] | None = None,
     ) -> None:
         self.sites, self.agreement, self.seconds = sites, agreement, seconds
         self.domains = set(agreement.domains if domains is None else domains)
-        self.examples = dict(examples or {})
+        self.examples, self.measures = dict(examples or {}), dict(measures or {})
 
     def validate(self, federation: Federation, state: FederationState) -> float:
         """NaN if no site with validation images answered."""
@@ -72,7 +86,21 @@ class SiteEvaluator:
             name: self._joint([answers[c].domains.get(name) for c in whole if c in answers]) or Score(0.0, 0)
             for name in sorted({name for answer in answers.values() for name in answer.domains})
         }
-        return Evaluation.of(federation.method.name, local, base, new, domains)
+        figures = self._totals(answers, whole).figures(self.measures)
+        return Evaluation.of(federation.method.name, local, base, new, domains, figures)
+
+    def _totals(self, answers: Mapping[int, EvaluateAnswer], whole: Sequence[int]) -> PartTotals:
+        """What the sites say of the measures besides accuracy; jointly where each has images of its own."""
+
+        def part(name: str, clients: Iterable[int]) -> dict[int, dict[str, Total]]:
+            found = {c: _totals_of(answers[c], name) for c in clients if c in answers}
+            return {client: totals for client, totals in found.items() if totals}
+
+        base, new = ([*part(name, whole).values()] for name in ("base", "new"))
+        if not self.agreement.simulated:
+            base, new = _added(base), _added(new)
+        clients = sorted(answers)
+        return PartTotals(part("local", clients), part("local_all", clients), base, new)
 
     def finish(self, federation: Federation, state: FederationState) -> dict[int, str]:
         """Let every site write down the prompt that it deploys. Client -> where, or why not (in brackets)."""
@@ -121,6 +149,14 @@ class SiteEvaluator:
             raise DeploymentError(f"it is the answer of client {found.client}")
         if strange := [name for name in found.domains if name not in self.domains]:
             raise DeploymentError(f"it has a figure of domain '{strange[0]}', which is none of the run's")
+        for name, words in found.measures.items():
+            if name not in self.measures:
+                raise DeploymentError(f"it has figures of measure '{name}', which is none of the run's")
+            for part in MeasureTotals.model_fields:
+                classes = len(self.agreement.new_classes if part == "new" else self.agreement.base_classes)
+                total: MeasureTotal | None = getattr(words, part)
+                if total is not None and not self.measures[name].allows(_total(total), classes, local=part == "local"):
+                    raise DeploymentError(f"its sums of measure '{name}' are none that images can have")
         most = self.examples.get(client)
         for one in (found.local, found.local_all, found.base, found.new, *found.domains.values()):
             if most is not None and one is not None and one.of > most:
@@ -153,6 +189,23 @@ def _client_score(answer: EvaluateAnswer) -> ClientScore | None:
         return None
     own = None if answer.local is None else answer.local.accuracy
     return ClientScore(own, answer.local_all.accuracy, answer.local_all.of)
+
+
+def _total(words: MeasureTotal) -> Total:
+    return Total(words.sums, words.examples)
+
+
+def _totals_of(answer: EvaluateAnswer, part: str) -> dict[str, Total]:
+    """Measure -> its total of ``part`` ("local", "base", ...), as far as the site says."""
+    found = {name: getattr(words, part) for name, words in answer.measures.items()}
+    return {name: _total(words) for name, words in found.items() if words is not None}
+
+
+def _added(totals: Sequence[Mapping[str, Total]]) -> list[dict[str, Total]]:
+    """One entry, in which every measure has the sums of all; none for none."""
+    names = dict.fromkeys(name for one in totals for name in one)
+    joint = {name: reduce(add, (one[name] for one in totals if name in one)) for name in names}
+    return [joint] if joint else []
 
 
 def places(found: Mapping[int, str], agreement: Agreement) -> list[str]:

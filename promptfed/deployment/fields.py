@@ -14,6 +14,8 @@ from promptfed.printable import is_printable, printable
 
 LONGEST_NAME, LONGEST_TEXT = 64, 1_000
 MOST_CLASSES, MOST_SITES, MOST_NOTES = 10_000, 10_000, 20
+MOST_MEASURES, MOST_SUMS = 30, 100_000
+"""Besides accuracy; numbers of one of them."""
 MOST_EXAMPLES = 10**9
 """Of one site, all classes and uses together."""
 LARGEST_LOSS, LONGEST_SECONDS = 1e9, 1e8

@@ -15,8 +15,10 @@ from promptfed.deployment.fields import (
     LONGEST_TEXT,
     MOST_CLASSES,
     MOST_EXAMPLES,
+    MOST_MEASURES,
     MOST_NOTES,
     MOST_SITES,
+    MOST_SUMS,
     Calls,
     Count,
     Dollars,
@@ -265,9 +267,26 @@ class CorrectCount(Message):
         return self
 
 
+class MeasureTotal(Message):
+    """A promptfed.measures.base.Total: sums over ``examples`` examples, none of which can be told from them."""
+
+    sums: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(max_length=MOST_SUMS)]
+    examples: Annotated[Count, Field(ge=1)]
+
+
+class MeasureTotals(Message):
+    """A measure's totals, for the same images as the accuracies of the same names."""
+
+    local: MeasureTotal | None = None
+    local_all: MeasureTotal | None = None
+    base: MeasureTotal | None = None
+    new: MeasureTotal | None = None
+
+
 class EvaluateAnswer(Message):
     """``local``: on the site's own classes, None where it has one only; ``local_all``: the same images among all base
-    classes. ``base``, ``new``, ``domains``: only if the whole was asked for."""
+    classes. ``base``, ``new``, ``domains``: only if the whole was asked for. ``measures``: those besides accuracy, only
+    on test images."""
 
     client: Number
     local: CorrectCount | None
@@ -275,11 +294,17 @@ class EvaluateAnswer(Message):
     base: CorrectCount | None = None
     new: CorrectCount | None = None
     domains: Annotated[dict[Name, CorrectCount], Field(max_length=MOST_SITES)] = Field(default_factory=dict)
+    measures: Annotated[dict[Name, MeasureTotals], Field(max_length=MOST_MEASURES)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_of_the_same_images(self) -> Self:
         if self.local is not None and (self.local_all is None or self.local_all.of != self.local.of):
             raise ValueError("local and local_all are of the same images")
+        for name, totals in self.measures.items():
+            for part in MeasureTotals.model_fields:
+                total, right = getattr(totals, part), getattr(self, part)
+                if total is not None and (right is None or total.examples != right.of):
+                    raise ValueError(f"{part} of measure '{name}' is of the images of its accuracy")
         return self
 
 

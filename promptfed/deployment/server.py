@@ -159,7 +159,14 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         )
         announced = {client: answer.total for client, answer in enumerate(answers)}
         domains = [*agreement.domains, *task.domain_tests]
-        evaluator = SiteEvaluator(sites, agreement, options.site_seconds, domains=domains, examples=announced)
+        evaluator = SiteEvaluator(
+            sites,
+            agreement,
+            options.site_seconds,
+            domains=domains,
+            examples=announced,
+            measures=experiment.measures,
+        )
         training = Training(experiment, folder, PrintProgress(), engine=engine, evaluator=evaluator)
         metrics = training.execute()
         saved = load_checkpoint(folder.stage_folder(config.method, is_baseline=False))

@@ -24,8 +24,9 @@ from promptfed.deployment.site_export import write_site_bundle
 from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
-from promptfed.evaluation import accuracy, has_choice, local_accuracy, mean_accuracies
+from promptfed.evaluation import Judgement, has_choice, judge, judge_parts
 from promptfed.experiment import Experiment, resolve
+from promptfed.measures.figures import Totals
 from promptfed.method import Method
 from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
@@ -173,22 +174,31 @@ class Site:
         prompt, task = ClientPrompt(shared, self._personal(store, method, work)), experiment.task
         started, data = self._since(began), task.clients[work.client]
         split = data.val if work.part == "val" else data.test
-        local = local_all = base = new = None
-        domains: dict[str, messages.CorrectCount] = {}
+        measures = experiment.measures if work.part == "test" else {}
+        figures: dict[str, messages.CorrectCount | None] = {}
+        totals: dict[str, Totals] = {}
+
+        def note(part: str, found: Judgement, split: Split) -> None:
+            figures[part], totals[part] = _right(found.accuracy, split), found.totals
+
         if len(split):
-            local_all = _right(accuracy(method, prompt, task.base_classes, split), split)
+            note("local_all", judge(method, prompt, task.base_classes, split, None, measures), split)
             if has_choice(data):
-                local = _right(local_accuracy(method, prompt, task, data, work.part), split)
+                note("local", judge(method, prompt, task.base_classes, split, data.classes, measures), split)
+        domains: dict[str, messages.CorrectCount] = {}
         if work.whole:
             if len(task.base_test):
                 tests = {"": task.base_test, **task.domain_tests}
-                found = mean_accuracies(method, [prompt], task.base_classes, tests)
-                base = _right(found.pop(""), task.base_test)
-                domains = {name: _right(value, tests[name]) for name, value in found.items()}
+                base, *rest = judge_parts(method, prompt, task.base_classes, list(tests.values()), measures)
+                note("base", base, task.base_test)
+                domains = {d: _right(one.accuracy, tests[d]) for d, one in zip(task.domain_tests, rest, strict=True)}
             if len(task.new_test):
-                new = _right(accuracy(method, prompt, task.new_classes, task.new_test), task.new_test)
+                note("new", judge(method, prompt, task.new_classes, task.new_test, None, measures), task.new_test)
         words = messages.EvaluateAnswer.create(
-            client=work.client, local=local, local_all=local_all, base=base, new=new, domains=domains
+            client=work.client,
+            **{"local": None, **figures},
+            domains=domains,
+            measures={name: _measured(name, totals) for name in measures},
         )
         return codec.pack(words, started)
 
@@ -304,6 +314,14 @@ class Site:
 
 def _right(share: float, split: Split) -> messages.CorrectCount:
     return messages.CorrectCount.create(right=round(share * len(split)), of=len(split), accuracy=share)
+
+
+def _measured(name: str, totals: Mapping[str, Totals]) -> messages.MeasureTotals:
+    """What the measure ``name`` says of each part that it was asked of."""
+    found = {part: one[name] for part, one in totals.items()}
+    return messages.MeasureTotals.create(
+        **{part: messages.MeasureTotal.create(sums=one.sums, examples=one.examples) for part, one in found.items()}
+    )
 
 
 def _known(value: float) -> float | None:

@@ -16,6 +16,7 @@ from promptfed.files.atomic import remove_drafts, write_text
 from promptfed.intervals import wilson_interval
 from promptfed.printable import printable, printable_lines
 from promptfed.readers.content import expected_content
+from promptfed.report.measure_table import measure_caption, measure_rows
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
 from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
 from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, interval, notes_below, percent, result_rows
@@ -89,7 +90,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
     asked = figures.query_curves(events)
     bars = figures.client_bars(events)
     stages = {stage: look.label for stage, look in looks.items()}
-    results = result_rows(metrics)
+    results, measures = result_rows(metrics), measure_rows(metrics)
     examples = (partition or {}).get("examples", "images")
     return {
         "title": run.path.resolve().name,
@@ -105,6 +106,8 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "notes": notes_below(metrics),
         "data_notes": [f"note: {note}" for note in metrics.get("data_notes") or ()],
         "domains": domain_rows(metrics),
+        "measures": measures,
+        "measures_caption": measure_caption(measures[0]),
         "domains_caption": DOMAINS_CAPTION,
         "curves": [Picture(figures.data_uri(figure), f"{title} by round") for title, figure in curves if figure],
         "bars": Picture(figures.data_uri(bars), "Local test accuracy of each client under each stage")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from promptfed.printable import printable
 from promptfed.report import figures
+from promptfed.report.measure_table import measure_rows
 from promptfed.report.tables import result_rows
 from promptfed.runs.directory import RunDirectory
 
@@ -23,6 +26,7 @@ def run_html(run: RunDirectory, title: str) -> str:
             for row in rows
         )
         parts.append(f"<table><thead><tr>{head}<th></th></tr></thead><tbody>{body}</tbody></table>")
+        parts += _measures(metrics)
     events = run.events.read()
     trained = [event for event in events if event.get("stage") != "zero_shot"]
     curves = {
@@ -35,3 +39,19 @@ def run_html(run: RunDirectory, title: str) -> str:
         if figure is not None:
             parts.append(f"<img alt='{escape(text)}' style='max-width: 48%' src='{figures.data_uri(figure)}'>")
     return "\n".join(parts)
+
+
+def _measures(metrics: Mapping[str, Any]) -> list[str]:
+    """The table of measures besides accuracy, if there are any."""
+    columns, rows = measure_rows(metrics)
+    if not rows:
+        return []
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in ("measure", "", *columns))
+    body = "".join(
+        "<tr>"
+        + "".join(f"<th scope='row'>{escape(printable(text))}</th>" for text in (row.note, row.label))
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row.cells)
+        + "</tr>"
+        for row in rows
+    )
+    return [f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"]

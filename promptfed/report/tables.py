@@ -56,7 +56,7 @@ def percent(fraction: float | None) -> str:
 def result_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
     """Columns that have a figure in some row, and the rows of those of zero_shot, local_only and method that
     ``metrics`` has."""
-    found = _shown_stages(metrics)
+    found = shown_stages(metrics)
     every = [[_shown(figures, c) for c in COLUMNS] for _, _, figures in found]
     columns, shown = without_empty(COLUMNS, without_repeated(every))
     rows = []
@@ -116,7 +116,7 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
         label = plain_text(row.label).append(printable(f" {row.note}" if row.note else ""), style="dim")
         if row.flag:
             label.append(f"\n{row.flag}", style="yellow")
-        table.add_row(label, *_styled_cells(row))
+        table.add_row(label, *styled_cells(row))
     return table
 
 
@@ -136,7 +136,7 @@ def results_markdown(metrics: Mapping[str, Any]) -> str:
 
 def domain_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
     """Domains (``*``: no client holds it) and a row of accuracies for each of what ``result_rows`` shows."""
-    held_out, found = metrics.get("held_out") or (), _shown_stages(metrics)
+    held_out, found = metrics.get("held_out") or (), shown_stages(metrics)
     domains = list((metrics.get("method") or {}).get("domains") or ())
     cells = [tuple(percent((figures.get("domains") or {}).get(name)) for name in domains) for _, _, figures in found]
     return [f"{name} *" if name in held_out else name for name in domains], [
@@ -161,11 +161,11 @@ def domains_table(metrics: Mapping[str, Any]) -> Table:
     for domain in domains:
         table.add_column(plain_text(domain), justify="right")
     for row in rows:
-        table.add_row(plain_text(row.label), *_styled_cells(row))
+        table.add_row(plain_text(row.label), *styled_cells(row))
     return table
 
 
-def _styled_cells(row: ResultRow) -> list[Text]:
+def styled_cells(row: ResultRow) -> list[Text]:
     """The cells for the terminal: the best are bold, intervals stand dim below."""
     from rich.text import Text
 
@@ -213,7 +213,7 @@ def best_cells(rows: Sequence[Sequence[str]]) -> list[tuple[bool, ...]]:
     return [tuple(v is not None and v == best for v, best in zip(row, top, strict=True)) for row in values]
 
 
-def _shown_stages(metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+def shown_stages(metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
     """(key, label, figures) of what has a row. A method that is itself a baseline gives one row, not two."""
     found = [(key, label, metrics[key]) for key, label in ROWS if metrics.get(key)]
     own = (metrics.get("method") or {}).get("name")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,6 +62,25 @@ def test_prompts_and_figures_are_those_of_the_local_engine(method, simulate, loc
     assert found == wanted
     validated = SiteEvaluator(simulation.sites, simulation.agreement).validate(federation, state)
     assert validated == LocalEvaluator(experiment.task).validate(reference, expected)
+
+
+def test_measures_are_those_of_the_local_engine(simulate, local):
+    options = {"measures": "macro_f1,nll,ece"}
+    simulation = simulate(**options)
+    federation, history = rounds_of(simulation, rounds=1)
+    experiment, reference, expected = local(1, **options)
+    measures = experiment.measures
+    wanted = LocalEvaluator(experiment.task, measures).evaluate(reference, expected)
+    found = SiteEvaluator(simulation.sites, simulation.agreement, measures=measures).evaluate(
+        federation, history[-1][0]
+    )
+    assert set(found.figures.measures) == {"macro_f1", "nll", "ece"}
+    for name, figures in found.figures.measures.items():
+        assert figures == pytest.approx(wanted.figures.measures[name], rel=1e-4), "scored in other batches"
+    assert replace(found.figures, measures={}) == replace(wanted.figures, measures={})
+    with pytest.raises(DeploymentError, match="no site with test images"):
+        SiteEvaluator(simulation.sites, simulation.agreement).evaluate(federation, history[-1][0])
+    assert any("figures of measure 'macro_f1', which is none of the run's" in line for line in simulation.said)
 
 
 def test_personal_prompts_stay_at_their_sites(simulate, local):

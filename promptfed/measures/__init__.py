@@ -1,0 +1,1 @@
+"""What test figures there are besides accuracy; one file for each measure."""

@@ -1,0 +1,90 @@
+"""The table of measures besides accuracy: a row for each measure and each of zero-shot, local-only and the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from promptfed.printable import plain_text, printable
+from promptfed.report.tables import (
+    EXPLAINED,
+    LOCAL_ALL,
+    ResultRow,
+    percent,
+    shown_stages,
+    styled_cells,
+    with_spread,
+    without_empty,
+    without_repeated,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = {"local": "local", LOCAL_ALL: "local_all", "base": "base", "new": "new"}
+"""Column -> its key in a measure's figures."""
+SHARE = "%"
+
+
+def measure_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
+    """Return the columns that hold anything, and the rows, each labelled "measure, stage"; none without measures.
+
+    The best of each column and measure is marked, which for some measures is the least.
+    """
+    about: Mapping[str, Mapping[str, str]] = metrics.get("measures") or {}
+    stages = shown_stages(metrics)
+    found: list[tuple[str, str]] = []
+    cells: list[list[str]] = []
+    marks: list[tuple[bool, ...]] = []
+    for name, one in about.items():
+        each = [(figures.get("measures") or {}).get(name) or {} for _, _, figures in stages]
+        values = [[figures.get(key) for key in COLUMNS.values()] for figures in each]
+        marks += _best(values, one["better"])
+        cells += [
+            [_shown(figures.get(key), figures.get(f"{key}_std"), one["unit"]) for key in COLUMNS.values()]
+            for figures in each
+        ]
+        title = printable(one["name"], 40) + (f" ({printable(one['unit'], 20)})" if one["unit"] else "")
+        found += [(f"{title}, {one['better']} is better", figures.get("name") or label) for _, label, figures in stages]
+    repeated = without_repeated(cells)
+    columns, shown = without_empty(list(COLUMNS), repeated)
+    places = [list(COLUMNS).index(column) for column in columns]
+    return columns, [
+        ResultRow(stage, title, row, tuple(mark[place] for place in places))
+        for (title, stage), row, mark in zip(found, shown, marks, strict=True)
+    ]
+
+
+def measure_caption(columns: Sequence[str]) -> str:
+    """Return what the columns are."""
+    return f"Other measures. {'; '.join(f'{column}: {EXPLAINED[column]}' for column in columns)}."
+
+
+def measure_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the table for the terminal; the best of each column and measure is bold."""
+    from rich.table import Table
+
+    columns, rows = measure_rows(metrics)
+    table = Table(caption=measure_caption(columns), caption_justify="left")
+    table.add_column("measure")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column.replace(" (", "\n("), justify="right", no_wrap=True)
+    before = ""
+    for row in rows:
+        title = "" if row.note == before else row.note
+        table.add_row(plain_text(title), plain_text(row.label), *styled_cells(row))
+        before = row.note
+    return table
+
+
+def _shown(value: float | None, spread: float | None, unit: str) -> str:
+    if value is None or unit == SHARE:
+        return with_spread(percent(value), spread)
+    return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+
+
+def _best(rows: Sequence[Sequence[float | None]], better: str) -> list[tuple[bool, ...]]:
+    pick = max if better == "higher" else min
+    top = [pick((v for v in column if v is not None), default=None) for column in zip(*rows, strict=True)]
+    return [tuple(v is not None and v == best for v, best in zip(row, top, strict=True)) for row in rows]
