@@ -33,7 +33,9 @@ class BlackBoxConfig(MethodConfig):
         320, ge=1, description="queries (a prompt on an example) of a client in a round, all that it asks included"
     )
     batch_size: int = Field(16, ge=1, description="examples on which prompts are compared, the same ones for all")
-    loss: Literal["cross_entropy", "hinge", "accuracy"] = "cross_entropy"
+    loss: Literal["cross_entropy", "hinge", "accuracy"] = Field(
+        "cross_entropy", description="what the search makes small; accuracy: the share of errors"
+    )
     margin: float = Field(2.0, gt=0, description="of the hinge loss (BBT)")
     keep_zero_shot: bool = Field(
         True, description="deploy the zero-shot prompt if it does better on validation data than what was trained"

@@ -29,13 +29,13 @@ class LocalTraining(MethodConfig):
     """How a client trains in one round. The optimiser starts afresh each round: its state never leaks between
     clients or outlives an overwritten prompt. The learning rate follows the round, not the client's own count."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    lr: float = Field(0.01, gt=0)
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="of a client's steps")
+    lr: float = Field(0.01, gt=0, description="learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    local_epochs: int = Field(2, ge=1)
-    batch_size: int = Field(32, ge=1)
+    weight_decay: float = Field(0.0, ge=0, description="of the optimizer")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate, over the rounds")
+    local_epochs: int = Field(2, ge=1, description="epochs over a client's examples in a round")
+    batch_size: int = Field(32, ge=1, description="examples in a step")
 
     def rate(self, round: int, rounds: int) -> float:
         """Learning rate of ``round`` (from 1) out of ``rounds``."""

@@ -33,8 +33,8 @@ class BlackboxTextConfig(DealtConfig):
     """Where texts come from and how they are put."""
 
     base_fraction: float = Field(1.0, gt=0, le=1, description="share of the classes that clients hold; 1: none is new")
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: str = Field("text", description="column that holds the text")
+    label_column: str = Field("label", description="column that holds the label")
     domain_column: str = Field("", description="column that says who holds a text, for --partition domain")
     template: str | None = Field(
         None, description="jinja2 with {{ prompt }}, {{ text }} and, of masked models, {{ mask }}"

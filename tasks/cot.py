@@ -60,7 +60,7 @@ class CotConfig(DealtConfig):
     class."""
 
     base_fraction: float = Field(1.0, ge=1, le=1, description="of no use here: there are no new classes")
-    question_column: str = "question"
+    question_column: str = Field("question", description="column that holds the question")
     answer_column: str = Field("answer", description="the worked answer; what counts follows #### or comes last")
     domain_column: str = Field("", description="column that says who holds a question, for --partition domain")
     template: str | None = Field(None, description="jinja2 with {{ prompt }} and {{ text }}, which is the question")

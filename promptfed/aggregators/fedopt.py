@@ -54,8 +54,8 @@ class ServerOptimizer(Aggregator):
 class FedAvgMConfig(AggregatorConfig):
     """Options of server momentum."""
 
-    server_lr: float = Field(1.0, gt=0)
-    momentum: float = Field(0.5, ge=0, lt=1)
+    server_lr: float = Field(1.0, gt=0, description="server's learning rate")
+    momentum: float = Field(0.5, ge=0, lt=1, description="share of the last step that is taken again")
 
 
 @AGGREGATORS.register("fedavgm")
@@ -76,21 +76,21 @@ class FedAvgM(ServerOptimizer):
 class AdaptiveConfig(AggregatorConfig):
     """Options of an adaptive server optimiser; changes far below ``tau`` (in the unit of the prompt) are damped."""
 
-    server_lr: float = Field(0.03, gt=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    tau: float = Field(1e-3, gt=0)
+    server_lr: float = Field(0.03, gt=0, description="server's learning rate")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of changes")
+    tau: float = Field(1e-3, gt=0, description="added to the root of the squares: how adaptive a step is")
 
 
 class FedAdagradConfig(AdaptiveConfig):
     """Options of FedAdagrad, by default without momentum, as in the paper's experiments."""
 
-    beta1: float = Field(0.0, ge=0, lt=1)
+    beta1: float = Field(0.0, ge=0, lt=1, description="decay of the mean of changes")
 
 
 class MovingConfig(AdaptiveConfig):
     """Options of FedAdam and FedYogi."""
 
-    beta2: float = Field(0.99, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1, description="decay of the mean of squares")
 
 
 class AdaptiveOptimizer(ServerOptimizer):

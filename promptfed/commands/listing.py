@@ -1,4 +1,4 @@
-"""`promptfed list`: methods, backbones, oracles, tasks, aggregators, measures, one line each, and runs."""
+"""`promptfed list`: methods, backbones, oracles, tasks, aggregators, measures, one line each, and options and runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.flags import Flags, with_flags
+from promptfed.commands.option_listing import show_options
+from promptfed.commands.option_rows import registries, section_rows
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.printable import printable
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from promptfed.method import Method
     from promptfed.registry import Registry
 
-KINDS = ("methods", "backbones", "oracles", "tasks", "sources", "aggregators", "measures", "runs")
+KINDS = ("methods", "backbones", "oracles", "tasks", "sources", "aggregators", "measures", "options", "runs")
 FIGURES = ("local", "base", "new", "hm")
 OWN = "promptfed"
 WIDE = 110
@@ -163,7 +165,7 @@ def list_(
     ] = True,
     json: options.Json = False,
 ) -> None:
-    """List methods, backbones, oracles, tasks, measures, runs and more, a line each; with NAME, all about one.
+    """List methods, backbones, oracles, tasks, measures, options, runs and more; with NAME, all about one.
 
     Of a method the line says which model it needs (a white box, a backbone; a black box, an oracle), what a client
     sends and is sent in a round of the task, and the default aggregator. Runs come newest first, accuracies in percent.
@@ -174,6 +176,7 @@ def list_(
       promptfed list methods fedtpg                  paper, what is trained, sent and kept, options
       promptfed list methods --task clip-domains --backbone lit
       promptfed list aggregators trimmed_mean
+      promptfed list options                         of a run; list options place, list options fedprox
       promptfed list runs --runs experiments
       promptfed list methods --json
     """
@@ -181,6 +184,9 @@ def list_(
 
     from promptfed.report.consoles import output
 
+    if kind == "options":
+        show_options(name, json)
+        return
     rows = _runs(folder) if kind == "runs" else known(kind)
     if name is not None:
         if kind == "runs":
@@ -264,23 +270,9 @@ def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any
         choices = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         choices.add_column(no_wrap=True)
         choices.add_column(overflow="fold")
-        for option, (default, meaning) in _explained_options(kind, name).items():
-            choices.add_row(Text(f"{option}={_cell(default)}"), Text(meaning))
+        for option in section_rows(section, registries()[section][name].Config):
+            choices.add_row(Text(f"{option.name.partition('.')[2]}={option.default}"), Text(option.meaning))
         console.print(choices)
-
-
-def _explained_options(kind: str, name: str) -> dict[str, tuple[Any, str]]:
-    """Return option -> (default, description) of a method, an aggregator or a task."""
-    from promptfed.aggregators.base import AGGREGATORS
-    from promptfed.method import METHODS
-    from promptfed.tasks import TASKS
-
-    registries: dict[str, Any] = {"methods": METHODS, "aggregators": AGGREGATORS, "tasks": TASKS}
-    fields = registries[kind][name].Config.model_fields
-    return {
-        option: (field.get_default(call_default_factory=True), field.description or "")
-        for option, field in fields.items()
-    }
 
 
 def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
@@ -333,15 +325,6 @@ def _age(moment: float | None) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return f"{int(seconds)} s"
-
-
-def _cell(value: Any) -> str:
-    """Return an option's default as a user would type it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "none" if value is None else str(value)
 
 
 def _runs(folder: Path) -> dict[str, dict[str, Any]]:

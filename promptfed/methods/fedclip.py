@@ -22,7 +22,7 @@ from promptfed.types import Broadcast, ClientData, Split
 class FedCLIPConfig(LocalTraining, HandTemplate):
     """Options of training, and the sentence that stands for a class. See docs/methods.md for the learning rate."""
 
-    lr: float = Field(0.02, gt=0)
+    lr: float = Field(0.02, gt=0, description="learning rate")
 
 
 @METHODS.register("fedclip")

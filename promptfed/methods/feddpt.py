@@ -24,7 +24,7 @@ from promptfed.types import Broadcast, ClientData, Split
 class FedDPTConfig(ContextConfig):
     """Fed-DPT's options; see docs/methods.md for the paper's values."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="of a client's steps")
     external_momentum: float = Field(
         0.99, ge=0, le=1, description="how much of its copy of another domain's text prompt a client keeps each round"
     )

@@ -26,7 +26,7 @@ from promptfed.types import Broadcast, ClientData
 class FedTPGConfig(LocalTraining, LabelSpace):
     """FedTPG's options; see docs/methods.md for the paper's values."""
 
-    lr: float = Field(0.0003, gt=0)
+    lr: float = Field(0.0003, gt=0, description="learning rate")
     label_space: Literal["all", "own"] = Field(
         "own", description="a client's softmax, and what the generator sees: its own classes, or all base classes"
     )
