@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from promptfed.commands import compare, deploy, flower, import_, inspect, listing, personalize, serve, site, train
+from promptfed.commands import (
+    compare,
+    deploy,
+    flower,
+    import_,
+    inspect,
+    listing,
+    nearest_words,
+    personalize,
+    serve,
+    site,
+    train,
+)
 from promptfed.commands.empty_paths import refuse_empty_paths
 from promptfed.commands.help_text import build_command
 from promptfed.errors import BudgetExhausted, ConfigError, PromptFedError
@@ -49,6 +61,7 @@ inspect.add_to(app)
 serve.add_to(app)
 flower.add_to(app)
 site.add_to(app)
+nearest_words.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -127,6 +127,19 @@ class Method(ABC):
         An empty ``personal`` asks for what somebody gets who never took part.
         """
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        """Return the contexts that the text tower reads beside a class name.
+
+        Args:
+            shared: What the client is sent.
+            personal: What it keeps; empty for somebody who never took part.
+
+        Returns:
+            A context ``(n_ctx, text_dim)``, or one of each of the run's classes ``(classes, n_ctx, text_dim)``, by
+            its name. Empty (the default): the method learns no words.
+        """
+        return NO_PROMPT
+
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``.
 

@@ -19,6 +19,7 @@ from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.learned_prompt import LearnedPrompt
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.oracle_options import OracleOptions
 from promptfed.personalize.every_client import decided, personalize_run
@@ -36,7 +37,6 @@ from promptfed.runs.events import Event
 from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
 from promptfed.training import Interrupted, OutOfBudget
-from promptfed.types import ClientPrompt
 
 log = logging.getLogger(__name__)
 
@@ -117,10 +117,10 @@ class Run:
             self._finished = FinishedRun.load(self.folder, objects=self.objects)
         return self._finished
 
-    def prompt(self, client: int | None = None) -> ClientPrompt:
+    def prompt(self, client: int | None = None) -> LearnedPrompt:
         """Return what ``client`` deploys after training; None: what somebody gets who never took part."""
         self._check_client(client)
-        return self.finished.prompt(client)
+        return LearnedPrompt(client, self.finished.prompt(client), self.finished.method)
 
     def _check_client(self, client: int | None) -> None:
         names = self.finished.names

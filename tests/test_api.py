@@ -75,6 +75,20 @@ def test_what_is_shown_says_what_it_is(run: pf.Run) -> None:
     assert page.count("<img alt=") == 2
 
 
+def test_the_prompt_says_what_it_is_and_what_is_near(run: pf.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = run.prompt(client=0)
+    assert repr(prompt) == "<prompt of client 0: PromptFL, shared PromptState(ctx (16, 128))>"
+    found = prompt.nearest_words(2)
+    assert [row.position for row in found] == list(range(1, 17))
+    assert all(len(row.words) == 2 and row.words[0][1] <= row.words[1][1] for row in found)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["words", str(run.path), "--client", "0", "--count", "2", "--json"])
+    assert json.loads(capsys.readouterr().out) == found.recorded()
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["words", str(run.path), "--client", "7"])
+    assert "has no client 7" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -64,6 +64,20 @@ class ClassTokens:
 
 
 @dataclass(frozen=True)
+class TokenEmbeddings:
+    """The words of a text tower's tokenizer and ``vectors`` ``(words, text_dim)`` float32 on the CPU, their embeddings.
+
+    A hyphen at its end or beginning marks a piece of a word. No two words have the same vector.
+    """
+
+    words: tuple[str, ...]
+    vectors: Tensor
+
+    def __repr__(self) -> str:
+        return f"TokenEmbeddings({len(self.words)} words, {tuple(self.vectors.shape)})"
+
+
+@dataclass(frozen=True)
 class DeepContext:
     """``vectors`` ``(depth - 1, n_ctx, dim)``, or row by row ``(depth - 1, rows, n_ctx, dim)``, for ``slots``
     ``(rows, n_ctx)`` at the input of blocks ``first``, ``first + 1``, ..."""
@@ -231,6 +245,16 @@ class Backbone(ABC):
     @abstractmethod
     def embed_words(self, text: str) -> Tensor:
         """Token embeddings of plain words, without start and end tokens: ``(tokens, text_dim)`` float32."""
+
+    def token_embeddings(self) -> TokenEmbeddings:
+        """Return the tokenizer's words with their embeddings.
+
+        Raises:
+            BackboneError: This backbone does not tell its words.
+        """
+        raise BackboneError(
+            f"backbone '{self.name}' does not tell the words of its tokenizer: use tiny, lit or open_clip"
+        )
 
     def verify_frozen(self) -> None:
         """Raises BackboneError if any frozen weight changed since loading."""

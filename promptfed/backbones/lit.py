@@ -29,13 +29,14 @@ from promptfed.backbones.base import (
     ClassTokens,
     DeepContext,
     Position,
+    TokenEmbeddings,
     freeze,
     hash_tensors,
 )
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.features import FeatureCache, default_cache
 from promptfed.backbones.minilm import load_minilm, loading, package_folder, word_ids
-from promptfed.backbones.tokenization import Sentences
+from promptfed.backbones.tokenization import Sentences, word_piece_words
 from promptfed.errors import BackboneError
 from promptfed.readers.tensors import MOST_BYTES
 from promptfed.readers.torch_files import read_torch
@@ -86,7 +87,8 @@ class LitBackbone(Backbone):
         self._transform = transform
         start, stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         table: nn.Embedding = reader.get_input_embeddings()
-        self._sentences = Sentences(self.name, partial(word_ids, tokenizer), table, start, stop, self.context_length)
+        encode, words = partial(word_ids, tokenizer), partial(word_piece_words, tokenizer)
+        self._sentences = Sentences(self.name, encode, table, start, stop, self.context_length, words)
         self.calls = CallCount()
         self._mean = torch.zeros(self.embed_dim, device=self.device)
         self._anchors = self._read_anchors(anchors, precision, cache)
@@ -177,6 +179,9 @@ class LitBackbone(Backbone):
 
     def embed_words(self, text: str) -> Tensor:
         return self._sentences.embed_words(text)
+
+    def token_embeddings(self) -> TokenEmbeddings:
+        return self._sentences.token_embeddings()
 
     def _forward(self, vectors: Tensor, end: Tensor) -> Tensor:
         """Input embeddings ``(rows, length, 384)`` -> mean-pooled, unit, centred features ``(rows, 384)`` float32."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,13 @@ from promptfed.backbones.base import (
     DeepContext,
     Position,
     PromptedImages,
+    TokenEmbeddings,
     freeze,
     hash_tensors,
 )
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.openclip_weights import create_from_file, split_options, weights_path
-from promptfed.backbones.tokenization import Sentences
+from promptfed.backbones.tokenization import Sentences, open_clip_words
 from promptfed.backbones.vision_transformer import PromptableViT
 from promptfed.errors import BackboneError, reason, unknown_name
 from promptfed.printable import printable
@@ -91,7 +93,8 @@ class OpenClipBackbone(Backbone):
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         start, stop = tokenizer.sot_token_id, tokenizer.eot_token_id
         table = self._tower.token_embedding
-        self._sentences = Sentences(name, tokenizer.encode, table, start, stop, self.context_length)
+        words = partial(open_clip_words, tokenizer)
+        self._sentences = Sentences(name, tokenizer.encode, table, start, stop, self.context_length, words)
         self.calls = CallCount()
         self._loaded_sha256 = self.weights_sha256()
         # The same weights mean something else under another activation or another number of heads.
@@ -168,6 +171,9 @@ class OpenClipBackbone(Backbone):
 
     def embed_words(self, text: str) -> Tensor:
         return self._sentences.embed_words(text)
+
+    def token_embeddings(self) -> TokenEmbeddings:
+        return self._sentences.token_embeddings()
 
     def _forward(self, vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
         """Token embeddings ``(rows, length, dim)``, read at ``end`` ``(rows,)`` -> ``(rows, embed_dim)`` float32."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -91,7 +91,8 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
         self._fingerprint = about["fingerprint"]
         self._tokens: dict[str, list[int]] = read_json(folder / TOKENS)
         start, stop = about["start"], about["stop"]
-        self._sentences = Sentences(self.name, self._ids, tower.token_embedding, start, stop, self.context_length)
+        table = tower.token_embedding
+        self._sentences = Sentences(self.name, self._ids, table, start, stop, self.context_length, self._words)
         self.calls = CallCount()
         self._loaded_sha256 = self.weights_sha256()
 
@@ -112,6 +113,9 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
             except (OSError, ValueError) as error:
                 LOG.debug("token ids are not kept: %s", error)
         return self._tokens[text]
+
+    def _words(self) -> Mapping[int, str]:
+        return self.whole()._sentences.words()
 
 
 # -------------------------------------------------------------------------------------------- the text tower

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from promptfed.backbones.base import ClassTokens, Position
+from promptfed.backbones.base import ClassTokens, Position, TokenEmbeddings
 from promptfed.errors import BackboneError
 from promptfed.printable import LONGEST, printable
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,8 @@ class Sentences:
     """The tokenizer and embedding table of one text tower.
 
     ``encode`` gives the ids of a text without the ``start`` and ``stop`` tokens that frame every sentence;
-    ``limit`` is the most tokens a sentence may have, frame included; ``backbone`` is named in errors.
+    ``limit`` is the most tokens a sentence may have, frame included; ``backbone`` is named in errors. ``words`` gives
+    the word of each token id that stands for text.
     """
 
     backbone: str
@@ -27,6 +34,7 @@ class Sentences:
     start: int
     stop: int
     limit: int
+    words: Callable[[], Mapping[int, str]]
 
     def ids(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Framed ids ``(texts, longest)`` with zeros after the end, and each text's end position ``(texts,)``.
@@ -67,6 +75,18 @@ class Sentences:
             vectors: Tensor = self.table(ids).float()
             return vectors
 
+    def token_embeddings(self) -> TokenEmbeddings:
+        """Return the words of the tokenizer with their embeddings. Of words that share one embedding, the plainest."""
+        words = {number: word for number, word in self.words().items() if number < len(self.table.weight)}
+        plainest = sorted(words, key=lambda number: (not words[number].isalpha(), not words[number].islower()))
+        with torch.inference_mode(False), torch.no_grad():
+            vectors = self.table.weight.float().cpu()
+            chosen: dict[bytes, int] = {}
+            for number in plainest:
+                chosen.setdefault(vectors[number].numpy().tobytes(), number)
+            numbers = sorted(chosen.values())
+            return TokenEmbeddings(tuple(words[number] for number in numbers), vectors[numbers])
+
     def _frame(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         longest, device = max(len(row) for row in rows), self.table.weight.device
         ids = [[self.start, *row, self.stop] + [0] * (longest - len(row)) for row in rows]
@@ -80,3 +100,22 @@ class Sentences:
                 f"{printable(what, LONGEST)} takes {tokens} tokens, but backbone '{self.backbone}' reads at most "
                 f"{self.limit}: {advice}"
             )
+
+
+def open_clip_words(tokenizer: SimpleTokenizer) -> dict[int, str]:
+    """Return token id -> word of open_clip's byte-pair ``tokenizer``; a piece that is no word's end gets a hyphen."""
+    frame = {tokenizer.sot_token_id, tokenizer.eot_token_id}
+    words = {}
+    for number, token in tokenizer.decoder.items():
+        if number not in frame:
+            piece = token.removesuffix("</w>")
+            text = bytes(tokenizer.byte_decoder[letter] for letter in piece).decode("utf-8", errors="backslashreplace")
+            words[number] = text if token.endswith("</w>") else f"{text}-"
+    return words
+
+
+def word_piece_words(tokenizer: Tokenizer) -> dict[int, str]:
+    """Return token id -> word of a BERT ``tokenizer``; a piece that is no word's beginning gets a hyphen."""
+    entries = sorted((number, token) for token, number in tokenizer.get_vocab().items())
+    is_special = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]").fullmatch
+    return {number: re.sub("^##", "-", token) for number, token in entries if not is_special(token)}

@@ -79,9 +79,11 @@ class DPFPL(ContextMethod):
         kept = {name: trained[name] for name in ("u", "v", "residual")}
         return PromptState({"ctx": trained["ctx"]}), PromptState(kept)
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return PromptState({"ctx": shared["ctx"] + personal_part(personal) if len(personal) else shared["ctx"]})
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        ctx = shared["ctx"] + personal_part(personal) if len(personal) else shared["ctx"]
-        return self.tuner.class_features(PromptState({"ctx": ctx}), classes)
+        return self.tuner.class_features(self.text_contexts(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
         """``p_G + alpha p_L``."""

@@ -108,6 +108,11 @@ class FedAPT(GradientMethod):
             self._known = (shared, names, features)
         return self._known[2]
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        """The meta prompt as each domain's key changes it."""
+        keyed = {f"ctx, domain {number}": shared["ctx"] * (1 + key.cpu()) for number, key in enumerate(self.keys)}
+        return PromptState(keyed)
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         """Text features in the middle of the domains; ``logits`` weighs the domains for each image."""
         return mean_over_domains(self._texts(shared, classes))

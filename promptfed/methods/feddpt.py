@@ -128,6 +128,10 @@ class FedDPT(GradientMethod):
         features = backbone.encode_prompted_texts(asked)
         return F.normalize(torch.stack(features), dim=-1) if features else empty
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        every = {**shared, **personal}
+        return PromptState({name: every[name] for name in map(text_of, range(len(self.domains))) if name in every})
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         """Text features for an image that attends to all domains alike; ``logits`` weighs them for each image."""
         return mean_over_domains(self._texts(PromptState({**shared, **personal}), classes))

@@ -66,8 +66,11 @@ class FedPer(PromptFL):
     ) -> tuple[PromptState, PromptState]:
         return self._split(trained)
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return self._join(shared, personal or self._untrained)
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(self._join(shared, personal or self._untrained), classes)
+        return self.tuner.class_features(self.text_contexts(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
         return self._untrained.interpolate(personal, alpha)

@@ -87,9 +87,11 @@ class FedPGP(GradientMethod):
         sent = {name: trained[name] for name in broadcast.shared}
         return PromptState(sent), PromptState({name: trained[name] for name in ("u", "v")})
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return PromptState({"ctx": personalised({**shared, **personal}) if len(personal) else shared["sigma"]})
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        ctx = personalised({**shared, **personal}) if len(personal) else shared["sigma"]
-        return self.tuner.class_features(PromptState({"ctx": ctx}), classes)
+        return self.tuner.class_features(self.text_contexts(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
         """``sigma + alpha U V``: the straight path from sigma to ctx."""

@@ -44,5 +44,8 @@ class LocalOnly(GradientMethod):
     ) -> tuple[PromptState, PromptState]:
         return NO_PROMPT, trained
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return personal if len(personal) else self.tuner.start()
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(personal if len(personal) else self.tuner.start(), classes)
+        return self.tuner.class_features(self.text_contexts(shared, personal), classes)

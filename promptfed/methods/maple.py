@@ -121,6 +121,10 @@ class MaPLe(GradientMethod):
 
     # ------------------------------------------------------------------------------------------- prediction
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        """The tokens of the first depth; those of the others stand inside the tower, where no word is."""
+        return PromptState({"ctx": shared["ctx"][0]})
+
     @torch.no_grad()
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         text = self._prompted(shared["ctx"].to(self.setup.backbone.device), classes)

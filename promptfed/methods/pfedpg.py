@@ -34,7 +34,7 @@ from promptfed.prompts.text_context import (
 from promptfed.prompts.visual_prompt import prompted_images, start_visual, visual_features
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
-from promptfed.types import Broadcast, ClientData, Split, Update
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split, Update
 
 DESCRIPTOR_RATE = 10.0
 """A descriptor's numbers are some ten times as large as a prompt's: so are its steps when it is fitted alone."""
@@ -164,6 +164,9 @@ class PFedPG(GradientMethod):
     @property
     def reads_texts_only(self) -> bool:
         return self.sends == "ctx"
+
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return PromptState({"ctx": shared["ctx"]}) if self.sends == "ctx" else NO_PROMPT
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         return self._names(classes) if self.sends == "visual" else self.tuner.class_features(shared, classes)

@@ -64,6 +64,9 @@ class PromptFolio(ContextMethod):
         kept = {"local": trained["local"], "theta": torch.tensor([self.theta])}
         return PromptState({"ctx": trained["ctx"]}), PromptState(kept)
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return PromptState({"ctx": shared["ctx"], **({"local": personal["local"]} if len(personal) else {})})
+
     @torch.no_grad()
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         if not len(personal):

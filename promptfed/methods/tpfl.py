@@ -83,6 +83,9 @@ class TPFL(GradientMethod):
     ) -> tuple[PromptState, PromptState]:
         return trained, personal
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return PromptState({"ctx": shared["ctx"]})
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         return self.tuner.class_features(shared, classes)
 

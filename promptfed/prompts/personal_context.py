@@ -30,6 +30,9 @@ class PersonalContextMethod(ContextMethod):
 
     keeps: ClassVar[str] = "images, own context"
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return personal_context(shared, personal)
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         return self.tuner.class_features(personal_context(shared, personal), classes)
 

@@ -20,6 +20,7 @@ import pytest
         ["onboard"],
         ["list"],
         ["report"],
+        ["words"],
         ["tasks", "show"],
     ],
 )

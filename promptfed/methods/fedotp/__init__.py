@@ -72,6 +72,9 @@ class FedOTP(ContextMethod):
     ) -> tuple[PromptState, PromptState]:
         return PromptState({"ctx": trained["ctx"]}), PromptState({LOCAL: trained[LOCAL]})
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return PromptState({"ctx": shared["ctx"], **({LOCAL: personal[LOCAL]} if len(personal) else {})})
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         """The mean direction of a class's prompts, for uses that have no patches; ``logits`` does not go this way."""
         return F.normalize(self._prompts(shared, personal, classes).mean(0), dim=-1)

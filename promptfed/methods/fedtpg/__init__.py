@@ -124,6 +124,10 @@ class FedTPG(GradientMethod):
         """The contexts ``(prompt_depth, n_ctx, dim)`` that the generator makes for a task with ``classes``."""
         return self.generator(self._on_device(shared), self.class_embeddings(classes))
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        """What the generator makes for the run's classes, at the input of the tower."""
+        return PromptState({"ctx": self.contexts(shared, self.setup.classes)[0]})
+
     @torch.no_grad()
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         text = self._prompted(self._on_device(shared), self.class_embeddings(classes), classes)

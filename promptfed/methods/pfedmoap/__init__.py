@@ -94,6 +94,9 @@ class PFedMoAP(ContextMethod):
         gate = Gate.weights(trained) or Gate.weights(personal)
         return PromptState({"ctx": trained["ctx"]}), PromptState({LOCAL: trained["ctx"], **gate})
 
+    def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return personal_context(shared, personal)
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         """Those of the own context, for uses that have no images; ``logits`` mixes in the experts."""
         return self.tuner.class_features(personal_context(shared, personal), classes)
