@@ -24,13 +24,7 @@ from promptfed.local_training import (
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import HandTemplate, template_features
-from promptfed.prompts.text_context import (
-    ContextConfig,
-    ContextTuner,
-    LabelSpace,
-    training_classes,
-    training_images,
-)
+from promptfed.prompts.text_context import ContextConfig, ContextTuner, LabelSpace, training_classes, training_images
 from promptfed.prompts.visual_prompt import prompted_images, start_visual, visual_features
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
