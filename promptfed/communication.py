@@ -7,15 +7,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from promptfed.blackbox.oracles.base import Backend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery
 from promptfed.experiment import Experiment
-from promptfed.method import Shape
-from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 
 
@@ -29,21 +26,8 @@ class RoundBytes:
 
 def round_bytes(experiment: Experiment, client: int = 0) -> RoundBytes:
     """What ``client`` is sent in round 1, and what it must send back."""
-    method = experiment.method()
-    server = method.server_side(experiment.aggregator())
-    shared = method.init_shared()
-    sent = server.broadcast(shared, server.init(shared), client)
-    asked = method.uploads(client, sent)
-    return RoundBytes(
-        sent.nbytes, PromptState({name: _like(sent.get(name), shape) for name, shape in asked.items()}).nbytes
-    )
-
-
-def _like(sent: Tensor | None, shape: Shape) -> Tensor:
-    """A tensor of that shape; a free length is that of what was sent, one where nothing of the name was."""
-    if sent is not None and None in shape:
-        return sent
-    return torch.zeros([1 if length is None else length for length in shape])
+    broadcast, sending = experiment.first_sending(client)
+    return RoundBytes(broadcast.nbytes, sending.nbytes)
 
 
 class ShapeOnlyBackend(Backend):

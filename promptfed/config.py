@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from promptfed.errors import ConfigError, FormatError
 from promptfed.option import Option
 from promptfed.printable import printable
+from promptfed.processor_options import ProcessorOptions
 from promptfed.readers.json_reader import HIGHEST, LOWEST
 from promptfed.readers.yaml_reader import parse_yaml, read_yaml_file
 
@@ -135,6 +136,9 @@ class RunConfig(BaseModel):
     )
     strict: Annotated[bool, Option("task", "free")] = Field(
         False, description="stop at an unreadable image instead of skipping it"
+    )
+    processors: Annotated[ProcessorOptions, Option("federation", flag=False)] = Field(
+        (), description="what happens to an update before it is sent, such as [clip, {quantize: {format: int8}}]"
     )
     plugins: Annotated[dict[str, str], Option("run", "free", flag=False, recorded=True)] = Field(
         default_factory=dict,

@@ -60,6 +60,10 @@ class DeploymentError(PromptFedError, RuntimeError):
     """A message between server and sites cannot be used, or a site cannot take part."""
 
 
+class ProcessorError(PromptFedError, ValueError):
+    """An outgoing processor cannot act on an update, or finds at the server what it did not make."""
+
+
 class TrainingError(PromptFedError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
 

@@ -35,6 +35,9 @@ from promptfed.option import in_groups
 from promptfed.oracle_options import OracleOptions
 from promptfed.plugins import check_plugins, loaded_plugins
 from promptfed.printable import printable
+from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
+from promptfed.processors.pipeline import resolved as resolved_processors
+from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.prompts.initial_words import check_initial_words
 from promptfed.setup import Setup
@@ -85,6 +88,10 @@ def complete(config: RunConfig) -> RunConfig:
         allowed = ", ".join(method.aggregators)
         raise ConfigError(f"aggregator '{name}' does not go with method '{config.method}', which takes: {allowed}")
     aggregator = AGGREGATORS[name]
+    if config.processors and method.trains.startswith("nothing"):
+        raise ConfigError(
+            f"processors act on what clients train, and method '{config.method}' trains nothing: leave them out"
+        )
     sections: dict[str, dict[str, Any]] = {
         "task_options": validate(task.Config, config.task_options, "task option").model_dump(),
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
@@ -102,7 +109,9 @@ def complete(config: RunConfig) -> RunConfig:
             f"box that nobody asks: leave it out, or use --task {', '.join(n for n in TASKS if TASKS[n].oracle)}"
         )
     build_measures(config.measures)
-    config = config.model_copy(update={"aggregator": name, **sections})
+    config = config.model_copy(
+        update={"aggregator": name, "processors": resolved_processors(config.processors), **sections}
+    )
     check_engine(config)
     return config.model_copy(update=_absolute_paths(config))
 
@@ -255,6 +264,8 @@ class Experiment:
         built = cls(config, task, setup, given)
         built.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
         built.check_class_names()
+        if config.processors:
+            built.first_sending()
         return built
 
     @property
@@ -332,6 +343,23 @@ class Experiment:
     def aggregator(self) -> Aggregator:
         return build_aggregator(self.config.aggregator or DEFAULT_AGGREGATORS[0], self.config.aggregator_options)
 
+    def processors(self, stage: str) -> Pipeline:
+        """What happens to updates of ``stage`` before they are sent: to those of a baseline, nothing."""
+        config = self.config
+        return Pipeline.build(config.processors, config.seed) if stage == config.method else NO_PROCESSORS
+
+    def first_sending(self, client: int = 0) -> tuple[PromptState, PromptState]:
+        """Return what ``client`` is sent in round 1, and an example of what it sends back, as it travels.
+
+        Raises ConfigError if a processor of the run cannot act on what the method sends.
+        """
+        method = self.method()
+        server = method.server_side(self.aggregator())
+        shared = method.init_shared()
+        broadcast = server.broadcast(shared, server.init(shared), client)
+        uploads = method.uploads(client, broadcast)
+        return broadcast, self.processors(self.config.method).check(self.config.method, uploads, broadcast)
+
     def samples(self, method: Method) -> dict[int, int]:
         """Client -> the most examples that its update can stand for: those that it holds, or that its site announced
         in its first message. Zero-shot counts validation examples."""
@@ -341,7 +369,8 @@ class Experiment:
     def worker(self, method: Method, stage: str) -> ClientWorker:
         """What does the clients' work of ``stage``, whose method is ``method``."""
         task = centralize(self.task) if method.is_centralized else self.task
-        return ClientWorker(method, task, self.config.dropout if stage == self.config.method else 0.0)
+        dropout = self.config.dropout if stage == self.config.method else 0.0
+        return ClientWorker(method, task, dropout, self.processors(stage))
 
     def federation(self, stage: str | None = None, engine: Engine | None = None) -> Federation:
         """The run's federation, or that of the baseline ``stage``, on ``engine`` (by default in this process).
@@ -370,6 +399,7 @@ class Experiment:
             stage,
             self.samples(method),
             config.max_weight_share,
+            self.processors(stage),
         )
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
-from promptfed.errors import TrainingError
+from promptfed.errors import ProcessorError, TrainingError, reason
 from promptfed.kept_text import carried
 from promptfed.merging import merge
 from promptfed.method import Method
+from promptfed.processors.client_state import prompt_of
+from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import update_personal
 from promptfed.screening import Expected, check_update, limited, outliers, refused
 from promptfed.seeding import numpy_stream
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Incident, Job, Reply
 
+LOG = logging.getLogger(__name__)
 OnIncident = Callable[[Incident], None]
 
 
@@ -29,7 +33,8 @@ class Federation:
     what its jobs are marked with.
 
     What clients say is not believed: promptfed.screening refuses replies, lowers counts of samples to what ``samples``
-    (client -> the most examples that it has) allows, and weights to ``max_weight_share`` of a round.
+    (client -> the most examples that it has) allows, and weights to ``max_weight_share`` of a round. Before that,
+    ``processors``, the very ones of the clients' work, turn what was sent into updates of the method again.
     """
 
     def __init__(
@@ -44,12 +49,14 @@ class Federation:
         stage: str = "",
         samples: Mapping[int, int] | None = None,
         max_weight_share: float = 0.5,
+        processors: Pipeline = NO_PROCESSORS,
     ) -> None:
         self.method, self.engine = method, engine
         self.server = method.server_side(aggregator)
         self.clients, self.participation, self.quorum = sorted(clients), participation, quorum
         self.round_seconds, self.stage = round_seconds, stage
         self.samples, self.max_weight_share = samples or {}, max_weight_share
+        self.processors = processors
 
     def start(self, shared: PromptState | None = None) -> FederationState:
         """The state before round 1: the initial shared prompt, ``shared`` or the method's, and every client's own
@@ -91,7 +98,8 @@ class Federation:
         ]
 
         def judge(reply: Reply) -> Reply:
-            return check_update(reply, self.expected(reply.client, sent[reply.client]))
+            there = sent[reply.client]
+            return check_update(self._received(reply, Broadcast(round, there)), self.expected(reply.client, there))
 
         heard = on_reply and (lambda reply: on_reply(judge(reply)))
         fresh = self.engine.run_round(jobs, heard, should_stop, self.round_seconds)
@@ -109,7 +117,21 @@ class Federation:
     def expected(self, client: int, sent: PromptState) -> Expected:
         """What a reply of ``client`` must look like, who was sent ``sent``."""
         uploads, measures = self.method.uploads(client, sent), self.method.access != "black box"
-        return Expected(uploads, sent, self.samples.get(client), measures)
+        return Expected(uploads, sent, self.samples.get(client), measures, self.processors.figures)
+
+    def _received(self, reply: Reply, broadcast: Broadcast) -> Reply:
+        """Return ``reply`` with its update as the method made it, and its bytes as they travelled."""
+        if not self.processors or reply.failure:
+            return reply
+        try:
+            update = self.processors.incoming(reply.update, broadcast)
+            bytes_up = reply.update.shared.nbytes if reply.bytes_up is None else reply.bytes_up
+        except ProcessorError as error:
+            return refused(reply, str(error))
+        except Exception as error:  # other people's code, on what may be a stranger's update
+            LOG.exception("the update of client %d in round %d", reply.client, reply.round)
+            return refused(reply, f"an update that cannot be read ({type(error).__name__}: {reason(error)})")
+        return replace(reply, update=update, bytes_up=bytes_up)
 
     def _close(
         self, state: FederationState, replies: tuple[Reply, ...], sent: Mapping[int, PromptState]
@@ -146,7 +168,7 @@ class Federation:
 
     def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:
         """What ``client`` would deploy now; None asks for a client that never took part."""
-        personal = NO_PROMPT if client is None else state.personal[client]
+        personal = NO_PROMPT if client is None else prompt_of(state.personal[client])
         return ClientPrompt(self.sent(state, client), personal)
 
     def prompts(self, state: FederationState) -> Mapping[int, ClientPrompt]:

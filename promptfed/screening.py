@@ -46,12 +46,14 @@ class Expected:
         sent: what the client was sent; a tensor that comes back under its name is of the same kind, whole or real.
         samples: the most examples that the client can have trained on; None if nobody knows.
         measures: whether each client has a loss and an accuracy. A search of a black box may have asked nothing.
+        figures: names of what the run's outgoing processors measure.
     """
 
     shapes: Mapping[str, Shape]
     sent: PromptState = field(default_factory=PromptState)
     samples: int | None = None
     measures: bool = True
+    figures: Sequence[str] = ()
 
 
 def check_update(reply: Reply, expected: Expected) -> Reply:
@@ -88,6 +90,7 @@ def _fault(reply: Reply, expected: Expected) -> str:
         or ("" if reply.personal.is_finite() else "numbers that are not finite")
         or _figure_fault(update, expected)
         or _cost_fault(reply)
+        or _processor_fault(reply, expected)
     )
 
 
@@ -118,6 +121,14 @@ def _figure_fault(update: Update, expected: Expected) -> str:
     if not _is_number(update.accuracy, 0, 1):
         return f"an accuracy of {_shown(update.accuracy)}"
     return ""
+
+
+def _processor_fault(reply: Reply, expected: Expected) -> str:
+    figures = reply.processor_figures
+    if not isinstance(figures, Mapping) or not set(figures) <= set(expected.figures):
+        return "figures of processors that the run has not"
+    wrong = [value for value in figures.values() if not _is_number(value, -LARGEST_LOSS, LARGEST_LOSS)]
+    return f"a processor's figure of {_shown(wrong[0])}" if wrong else ""
 
 
 def _cost_fault(reply: Reply) -> str:

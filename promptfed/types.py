@@ -151,7 +151,7 @@ class Reply:
     why it must not be used ("refused: ..."). Then the round goes on without it and ``personal`` is not kept.
     ``bytes_up`` and ``bytes_down`` are what really crossed a network; None where there is none, and the serialised
     prompts are counted. ``start_seconds``: how long the client's process took until it could begin, where it had to be
-    started.
+    started. ``processor_figures``: what the outgoing processors measured, ``clip.clipped`` for example.
     """
 
     client: int
@@ -164,6 +164,7 @@ class Reply:
     bytes_up: int | None = None
     bytes_down: int | None = None
     start_seconds: float | None = None
+    processor_figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

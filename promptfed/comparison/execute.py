@@ -154,7 +154,7 @@ class Comparison:
     def _experiment(self, config: RunConfig) -> Experiment:
         """Shares task, backbone and features with the run before. Raises ConfigError for a method that does not fit."""
         without = {"method": "zero_shot", "method_options": {}, "aggregator": "mean", "aggregator_options": {}}
-        plain = config.model_copy(update=without)
+        plain = config.model_copy(update={**without, "processors": ()})
         try:
             self._first = Experiment.build(plain, like=self._first, objects=self.objects)
         except PromptFedError as error:  # of the data or the backbone: no method could run

@@ -89,8 +89,9 @@ class Plan:
         known = METHODS[method].Config.model_fields
         options = {name: value for name, value in {**self.base.method_options, **tuned}.items() if name in known}
         changed: Options = {"method": method, "method_options": options, "seed": seed, "partition_seed": partition_seed}
-        if method in BASELINES:  # as in a run of their own: nothing to merge, and no client fails
-            changed |= {"aggregator": None, "aggregator_options": {}, "dropout": 0.0, "round_seconds": None}
+        if method in BASELINES:  # as in a run of their own: nothing to merge or to send, and no client fails
+            changed |= {"aggregator": None, "aggregator_options": {}, "processors": ()}
+            changed |= {"dropout": 0.0, "round_seconds": None}
         return resolve(self.base.model_copy(update=changed))
 
     def variants(self, method: str) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from promptfed.deployment.messages import Agreement, Train, TrainAnswer
 from promptfed.deployment.site_pool import SitePool, SiteReply
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import DeploymentError
+from promptfed.processors.client_state import PREFIX
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import PERSONAL_VERSION
 from promptfed.types import NO_PROMPT, Job, Reply, Update, failed
@@ -20,6 +21,9 @@ from promptfed.usage import Usage
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
+
+BARE_VERSION = f"{PREFIX}{PERSONAL_VERSION}"
+"""In the place of ``PERSONAL_VERSION`` where the site keeps no prompt, only what outgoing processors keep."""
 
 
 class FlowerEngine(Engine):
@@ -85,7 +89,7 @@ class FlowerEngine(Engine):
 
 def start_of(personal: PromptState) -> int:
     """The round that a ticket names; 0, the initial prompt, for all else."""
-    return int(personal[PERSONAL_VERSION]) if PERSONAL_VERSION in personal else 0
+    return next((int(personal[name]) for name in (PERSONAL_VERSION, BARE_VERSION) if name in personal), 0)
 
 
 def reply_of(job: Job, answer: SiteReply) -> Reply:
@@ -106,13 +110,20 @@ def reply_of(job: Job, answer: SiteReply) -> Reply:
         client=job.client,
         round=job.broadcast.round,
         update=Update(job.client, shared, words.samples, _number(words.loss), _number(words.accuracy)),
-        personal=PromptState({PERSONAL_VERSION: torch.tensor(words.kept)}) if words.kept else NO_PROMPT,
+        personal=_kept_version(words),
         seconds=words.seconds,
         usage=Usage(**words.usage.model_dump()),
         failure=words.failure,
         start_seconds=parcel.started,
+        processor_figures=words.figures,
         **crossed,
     )
+
+
+def _kept_version(words: TrainAnswer) -> PromptState:
+    """Return what stands at the server for what the site keeps."""
+    name = BARE_VERSION if words.is_bare else PERSONAL_VERSION
+    return PromptState({name: torch.tensor(words.kept)}) if words.kept else NO_PROMPT
 
 
 def _number(value: float | None) -> float:

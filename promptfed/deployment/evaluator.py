@@ -26,6 +26,7 @@ from promptfed.evaluation import Evaluation
 from promptfed.federation import Federation
 from promptfed.measures.base import Measure, Total
 from promptfed.measures.figures import PartTotals
+from promptfed.processors.client_state import prompt_of
 from promptfed.types import ClientScore, FederationState, Score
 
 
@@ -69,7 +70,7 @@ class SiteEvaluator:
         """Raises DeploymentError if no site with test images answered."""
         sent = {client: federation.sent(state, client) for client in federation.clients}
         first = federation.clients[0]
-        alike = all(sent[c] is sent[first] and not len(state.personal[c]) for c in federation.clients)
+        alike = all(sent[c] is sent[first] and not len(prompt_of(state.personal[c])) for c in federation.clients)
         whole = federation.clients[:1] if alike and self.agreement.simulated else federation.clients
         answers = self._ask(federation, state, federation.clients, whole, part="test")
         for client in federation.clients if len(whole) == 1 else ():

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from promptfed.printable import is_printable, printable
 
 LONGEST_NAME, LONGEST_TEXT = 64, 1_000
-MOST_CLASSES, MOST_SITES, MOST_NOTES = 10_000, 10_000, 20
+MOST_CLASSES, MOST_SITES, MOST_NOTES, MOST_FIGURES = 10_000, 10_000, 20, 100
 MOST_MEASURES, MOST_SUMS = 30, 100_000
 """Besides accuracy; numbers of one of them."""
 MOST_EXAMPLES = 10**9
@@ -48,4 +48,6 @@ Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """An accuracy."""
+Figure = Annotated[float, Field(ge=-LARGEST_LOSS, le=LARGEST_LOSS, allow_inf_nan=False)]
+"""What an outgoing processor measured."""
 Loss = Annotated[float, Field(ge=-LARGEST_LOSS, le=LARGEST_LOSS, allow_inf_nan=False)]

@@ -15,6 +15,7 @@ from promptfed.deployment.fields import (
     LONGEST_TEXT,
     MOST_CLASSES,
     MOST_EXAMPLES,
+    MOST_FIGURES,
     MOST_MEASURES,
     MOST_NOTES,
     MOST_SITES,
@@ -23,6 +24,7 @@ from promptfed.deployment.fields import (
     Count,
     Dollars,
     Domain,
+    Figure,
     Hex32,
     Loss,
     Name,
@@ -231,7 +233,8 @@ class UsageWords(Message):
 
 
 class TrainAnswer(Message):
-    """``kept`` is the round under which the site keeps its personal prompt, 0 if it has none; ``failure`` as in
+    """``kept`` is the round under which the site keeps its personal prompt, 0 if it has none; ``is_bare``: nothing of
+    that is a prompt, only what outgoing processors keep. ``figures`` are what these measured. ``failure`` as in
     promptfed.types.Reply: only with one are ``loss`` and ``accuracy`` unknown."""
 
     client: Number
@@ -242,6 +245,8 @@ class TrainAnswer(Message):
     seconds: Seconds
     usage: UsageWords
     kept: Number
+    is_bare: bool = False
+    figures: Annotated[dict[Name, Figure], Field(max_length=MOST_FIGURES)] = Field(default_factory=dict)
     failure: Text = ""
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from promptfed.experiment import Experiment, resolve
 from promptfed.measures.figures import Totals
 from promptfed.method import Method
 from promptfed.printable import printable
+from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
 from promptfed.tasks import TASKS
 from promptfed.types import Broadcast, ClientPrompt, FederatedTask, Job, Split
@@ -163,6 +164,8 @@ class Site:
             seconds=reply.seconds,
             usage=messages.UsageWords.create(**reply.usage.recorded()),
             kept=kept,
+            is_bare=not len(prompt_of(reply.personal)),
+            figures=dict(reply.processor_figures),
             failure=printable(reply.failure, LONGEST_TEXT),
         )
         return codec.pack(words, started, shared=update.shared)
@@ -171,7 +174,7 @@ class Site:
         parcel = codec.unpack(content, messages.Evaluate)
         work, shared = parcel.words, parcel.part("shared")
         experiment, method, store = self._begin(work, shared, keep=False)
-        prompt, task = ClientPrompt(shared, self._personal(store, method, work)), experiment.task
+        prompt, task = ClientPrompt(shared, prompt_of(self._personal(store, method, work))), experiment.task
         started, data = self._since(began), task.clients[work.client]
         split = data.val if work.part == "val" else data.test
         measures = experiment.measures if work.part == "test" else {}

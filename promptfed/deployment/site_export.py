@@ -14,6 +14,7 @@ from promptfed.errors import DeploymentError
 from promptfed.experiment import resolve
 from promptfed.export.bundle import make_bundle, write_bundle
 from promptfed.method import Method
+from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
 from promptfed.setup import Setup
 from promptfed.types import ClientPrompt
@@ -70,5 +71,5 @@ def write_site_bundle(
 ) -> Path:
     """What the site deploys, as a bundle on its own disk and nowhere else."""
     name = work.agreement.sites[work.client].name
-    bundle = make_bundle(config, method, ClientPrompt(shared, personal), work.client, name)
+    bundle = make_bundle(config, method, ClientPrompt(shared, prompt_of(personal)), work.client, name)
     return write_bundle(out, bundle, overwrite=overwrite)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.method import Method
+from promptfed.processors.client_state import joined, prompt_of, states_of
+from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.seeding import numpy_stream
 from promptfed.stderr_log import TOLD
 from promptfed.types import FederatedTask, Job, Reply, failed
@@ -44,10 +47,15 @@ class ClientWorker:
     ``dropout`` is the share of jobs that are lost, as a simulation of real clients: drawn from the stream
     (seed, "dropout", round, client), so a run loses the same ones each time. A client that raises a PromptFedError
     (its loss is not finite, its image cannot be read) fails alone.
+
+    ``processors`` act on each update before it is sent. What they keep is a part of the personal prompt that goes in
+    and out, and that the method does not see.
     """
 
-    def __init__(self, method: Method, task: FederatedTask, dropout: float = 0.0) -> None:
-        self.method, self.dropout = method, dropout
+    def __init__(
+        self, method: Method, task: FederatedTask, dropout: float = 0.0, processors: Pipeline = NO_PROCESSORS
+    ) -> None:
+        self.method, self.dropout, self.processors = method, dropout, processors
         self._task = task
 
     def __call__(self, jobs: Sequence[Job]) -> list[Reply]:
@@ -56,7 +64,9 @@ class ClientWorker:
         present = [job for job in jobs if not self._drops_out(job)]
         before, began = self.method.setup.usage(), time.perf_counter()
         try:
-            results = self.method.train_many([(j.broadcast, self._task.client(j.client), j.personal) for j in present])
+            results = self.method.train_many(
+                [(j.broadcast, self._task.client(j.client), prompt_of(j.personal)) for j in present]
+            )
         except (BudgetExhausted, OracleError):  # no client's fault, and it would meet all others too
             raise
         except PromptFedError as error:
@@ -70,17 +80,38 @@ class ClientWorker:
         seconds = (time.perf_counter() - began) / share
         usage = (self.method.setup.usage() - before).divided(share)
         done = {
-            job.client: Reply(
-                client=job.client,
-                round=job.broadcast.round,
-                update=update,
-                personal=personal,
-                seconds=seconds,
-                usage=usage,
+            job.client: self._sent(
+                job,
+                Reply(
+                    client=job.client,
+                    round=job.broadcast.round,
+                    update=update,
+                    personal=personal,
+                    seconds=seconds,
+                    usage=usage,
+                ),
             )
             for job, (update, personal) in zip(present, results, strict=True)
         }
         return [done.get(job.client) or failed(job, DROPPED) for job in jobs]
+
+    def _sent(self, job: Job, reply: Reply) -> Reply:
+        """Return ``reply`` as it leaves the client: its update processed, its personal prompt with what that left."""
+        if not self.processors:
+            return reply
+        began = time.perf_counter()
+        try:
+            sending = self.processors.outgoing(reply.update, job.broadcast, states_of(job.personal))
+        except PromptFedError as error:
+            LOG.warning("client %d failed in round %d: %s", job.client, job.broadcast.round, error, extra=TOLD)
+            return failed(job, f"error: {error}", reply.seconds + time.perf_counter() - began)
+        return replace(
+            reply,
+            update=sending.update,
+            personal=joined(reply.personal, sending.states),
+            seconds=reply.seconds + time.perf_counter() - began,
+            processor_figures=sending.figures,
+        )
 
     def _drops_out(self, job: Job) -> bool:
         if not self.dropout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ from promptfed.kept_text import carried
 from promptfed.method import Method
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.printable import printable
+from promptfed.processors.client_state import PromptsAlone
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.content import expected_content
@@ -93,7 +94,8 @@ class FinishedRun:
         method = build_method(config.method, config.method_options, setup)
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
         names = {client: name for client, name, _ in clients}
-        return cls(run, method, server, saved[0], names, examples, objects)
+        state = replace(saved[0], personal=PromptsAlone(saved[0].personal)) if config.processors else saved[0]
+        return cls(run, method, server, state, names, examples, objects)
 
     @property
     def keeps_personal_prompts(self) -> bool:

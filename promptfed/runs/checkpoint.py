@@ -246,6 +246,7 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int, events_sha
                 "bytes_down": reply.bytes_down,
                 "shared": list(reply.update.shared),
                 "personal": list(reply.personal),
+                **({"processor_figures": dict(reply.processor_figures)} if reply.processor_figures else {}),
             }
             for reply in state.pending
         ],
@@ -335,4 +336,5 @@ def _reply(tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> Reply:
         failure=str(saved.get("failure", "")),
         bytes_up=saved.get("bytes_up"),
         bytes_down=saved.get("bytes_down"),
+        processor_figures={str(name): float(value) for name, value in saved.get("processor_figures", {}).items()},
     )

@@ -1,0 +1,1 @@
+"""Outgoing processors that make updates smaller."""

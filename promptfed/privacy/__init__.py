@@ -1,0 +1,1 @@
+"""Outgoing processors that limit what an update can say about one client."""
