@@ -20,7 +20,7 @@ HELLO = {
 }  # fmt: skip
 TRAIN = {
     "client": 0, "round": 1, "samples": 4, "loss": 1.5, "accuracy": 0.5, "seconds": 0.1, "usage": {}, "kept": 0,
-    "failure": "",
+    "is_bare": False, "figures": {"clip.clipped": 1.0}, "failure": "",
 }  # fmt: skip
 RIGHT = {"right": 3, "of": 4, "accuracy": 0.75}
 EVALUATE = {"client": 0, "local": RIGHT, "local_all": RIGHT, "base": RIGHT, "new": None, "domains": {"photo": RIGHT}}

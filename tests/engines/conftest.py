@@ -25,6 +25,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.errors import BudgetExhausted, TrainingError
 from promptfed.federation import Federation
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
+from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
 from promptfed.setup import Setup
 from promptfed.types import FederatedTask
@@ -33,6 +34,12 @@ from promptfed.types import FederatedTask
 def limit(stage: str) -> float | None:
     """A client's seconds. None where it would be met by chance, on a machine with much to do."""
     return 2.0 if stage.startswith("hangs") else None
+
+
+def pipeline(stage: str) -> Pipeline:
+    """The processors of a stage that begins with "processed"."""
+    clip, quantize = {"clip": {"max_norm": 0.05}}, {"quantize": {"format": "int8", "error_feedback": True}}
+    return Pipeline.build([clip, quantize], seed=0) if stage.startswith("processed") else NO_PROCESSORS
 
 
 class Moody(PromptFL):
@@ -101,7 +108,7 @@ class ToyPlace:
         return Moody(self.setup(), mood, {int(client) for client in whose.split(",") if client})
 
     def worker(self, stage: str) -> ClientWorker:
-        return ClientWorker(self.method(stage), self.task)
+        return ClientWorker(self.method(stage), self.task, processors=pipeline(stage))
 
     def verify_frozen(self) -> None:
         self.setup().verify_frozen()
@@ -153,7 +160,15 @@ def federation(request, place) -> Callable[..., Federation]:
 
     def make(stage: str = "well") -> Federation:
         engine = ENGINES[request.param](place, stage, request.getfixturevalue)
-        return Federation(place.method(stage), Mean(Mean.Config()), engine, range(3), quorum=0.5, stage=stage)
+        return Federation(
+            place.method(stage),
+            Mean(Mean.Config()),
+            engine,
+            range(3),
+            quorum=0.5,
+            stage=stage,
+            processors=pipeline(stage),
+        )
 
     return make
 

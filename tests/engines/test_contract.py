@@ -19,9 +19,9 @@ def reference(place):
     """``reference(stage, clients)``: the plain loop, one client after the other, in this process."""
 
     def make(stage="well"):
-        return Federation(
-            place.method(stage), Mean(Mean.Config()), LocalEngine(place.worker(stage)), range(3), 1.0, 0.5, stage=stage
-        )
+        worker = place.worker(stage)
+        engine, server = LocalEngine(worker), Mean(Mean.Config())
+        return Federation(worker.method, server, engine, range(3), 1.0, 0.5, stage=stage, processors=worker.processors)
 
     return make
 
@@ -135,3 +135,39 @@ def test_the_bytes_that_crossed_are_told_if_any_did(federation):
     for reply in replies:
         assert reply.bytes_up is None or reply.bytes_up >= reply.update.shared.nbytes
         assert reply.bytes_down is None or reply.bytes_down >= state.shared.nbytes
+
+
+def test_processors_act_the_same_and_their_bytes_are_counted(federation, reference, exact):
+    """Clip, int8 and error feedback: the same prompts, residuals and figures as in the plain loop."""
+    ours, plain = federation("processed"), reference("processed")
+    state, wanted = ours.start(), plain.start()
+    for round in range(3):
+        before = state
+        state, replies = ours.run_round(state)
+        wanted, expected = plain.run_round(wanted)
+        figures = [(r.client, dict(r.processor_figures)["clip.clipped"]) for r in replies]
+        assert figures == [(r.client, r.processor_figures["clip.clipped"]) for r in expected]
+        for reply in replies:
+            change = reply.update.shared - before.shared
+            assert change.norm() <= 0.05 * (1.01 if round == 0 else 1.1), (
+                "rounding, and later the residual, come on top"
+            )
+            assert reply.bytes_up is not None
+            assert reply.bytes_up < (wanted.shared.nbytes if reply.bytes_down is None else reply.bytes_down)
+    assert (state.shared - wanted.shared).norm() <= (0 if exact else 1e-3) * wanted.shared.norm()
+    for client, personal in state.personal.items():
+        assert personal["processor.quantize.ctx"].abs().max() > 0
+        assert not exact or personal == wanted.personal[client]
+        assert set(ours.prompt(state, client).personal) == {"owner", "rounds"}
+
+
+def test_residuals_survive_a_round_that_was_cut_short(federation, reference, exact, tmp_path):
+    ours, plain = federation("processed"), reference("processed")
+    state, heard = rounds(ours, ours.start(), 1), []
+    state, _ = ours.run_round(state, heard.append, lambda: bool(heard))
+    save_checkpoint(tmp_path / "cut", state, events_bytes=0)
+    state = load_checkpoint(tmp_path / "cut").state
+    assert all(dict(reply.processor_figures) for reply in state.pending)
+    state, wanted = rounds(ours, state, 2), rounds(plain, plain.start(), 3)
+    if exact:
+        assert saved(tmp_path / "ours", state) == saved(tmp_path / "plain", wanted)

@@ -14,7 +14,7 @@ from promptfed.deployment import codec
 from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.messages import Agreement, Hello, HelloAnswer
 from promptfed.deployment.messages import SiteInfo as Member
-from promptfed.deployment.site import SiteInfo, SiteOptions
+from promptfed.deployment.site import Site, SiteOptions
 from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_store import SiteStore
 from promptfed.engines.base import never
@@ -30,7 +30,7 @@ class ToyStore(SiteStore):
         return PersonalStore(self.folder / "prompts")
 
 
-class ToySite(SiteInfo):
+class ToySite(Site):
     def __init__(self, client, place, folder):
         super().__init__(SiteOptions.of({"state-dir": str(folder), "partition-id": client}))
         self.client, self.place = client, place
