@@ -106,8 +106,8 @@ class RunConfig(BaseModel):
     client_seconds: Annotated[float | None, Option("place", "free", default="never", metavar="S")] = Field(
         None, gt=0, description="a client that takes longer is stopped, and late"
     )
-    engine: Annotated[Literal["local", "ray"], Option("place", "free")] = Field(
-        "local", description="where clients' work runs"
+    engine: Annotated[str, Option("place", "free", choices="engines", metavar="NAME")] = Field(
+        "local", description="where clients' work runs: local, ray"
     )
     actors: Annotated[int | None, Option("place", "free", default="as many as have room", metavar="N")] = Field(
         None, ge=1, description="processes of engine ray"

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from promptfed.config import RunConfig
-from promptfed.engines.base import Engine
+from promptfed.engines.base import Engine, Worker
 from promptfed.engines.by_value import by_value
-from promptfed.engines.registry import check_engine
-from promptfed.engines.worker import Worker
+from promptfed.engines.registry import ENGINES, check_engine
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.plugins import load_plugins, loaded_plugins
 from promptfed.threads import torch_threads
@@ -58,29 +57,10 @@ def engine_of(config: RunConfig, objects: Objects = NO_OBJECTS) -> Iterator[Engi
     """
     check_engine(config)
     with torch_threads(config.threads):
-        if config.engine == "local":
-            yield None
-            return
-        engine = _ray_engine(config, objects)
+        builder = ExperimentBuilder(config, objects)
+        engine = ENGINES[config.engine].for_run(by_value(builder, objects.parts) if objects.parts else builder, config)
         try:
             yield engine
         finally:
-            engine.close()
-
-
-def _ray_engine(config: RunConfig, objects: Objects) -> Engine:
-    import torch
-
-    from promptfed.engines.ray import RayEngine
-
-    builder = ExperimentBuilder(config, objects)
-    engine = RayEngine(
-        by_value(builder, objects.parts) if objects.parts else builder,
-        actors=config.actors,
-        address=config.ray_address,
-        client_batch=config.client_batch,
-        client_seconds=config.client_seconds,
-        on_gpu=config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()),
-    )
-    engine.builds_from_config = True
-    return engine
+            if engine is not None:
+                engine.close()

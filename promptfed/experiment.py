@@ -21,9 +21,9 @@ from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.build_method import build_method, check_model_fits
 from promptfed.class_lengths import check_class_lengths
 from promptfed.config import RunConfig, validate
-from promptfed.engines.base import Engine
+from promptfed.engines.base import Engine, Worker
 from promptfed.engines.local import LocalEngine
-from promptfed.engines.registry import check_engine
+from promptfed.engines.registry import ENGINES, check_engine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
@@ -391,7 +391,7 @@ class Experiment:
         return Federation(
             method,
             self.aggregator() if own else Mean(Mean.Config()),
-            engine or LocalEngine(self.worker(method, stage), config.client_batch, config.client_seconds),
+            engine or self._stage_engine(self.worker(method, stage)),
             [data.client for data in self.task.clients],
             config.participation,
             config.quorum,
@@ -401,6 +401,11 @@ class Experiment:
             config.max_weight_share,
             self.processors(stage),
         )
+
+    def _stage_engine(self, worker: Worker) -> Engine:
+        """An engine in this process: the run's, or the local one where the run's is made for all stages at once."""
+        engine = ENGINES[self.config.engine].for_stage(worker, self.config)
+        return engine or LocalEngine.for_stage(worker, self.config)
 
 
 def _agree(one: RunConfig, other: RunConfig, options: Sequence[str]) -> bool:

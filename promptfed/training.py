@@ -194,7 +194,11 @@ class Training:
         folder = self.run.stage_folder(stage, is_baseline=is_baseline)
         first = None if saved or stage != self.experiment.config.method else read_first_prompt(self.run)
         state = saved or federation.start(first)
-        if self.experiment.config.engine != "local" and not isinstance(state.personal, StoredPersonal):
+        if (
+            self.engine is not None
+            and self.engine.builds_from_config
+            and not isinstance(state.personal, StoredPersonal)
+        ):
             store = PersonalStore(folder / PERSONAL_FOLDER)
             state = replace(state, personal=StoredPersonal.begin(store, state.personal, state.round))
         cost = cost_of(self.run.events.read(), stage)

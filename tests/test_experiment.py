@@ -36,7 +36,8 @@ def test_what_was_given_by_value_is_not_left_behind(
 
 def test_ray_is_such_an_engine(whole: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
-    monkeypatch.setattr("promptfed.engines.ray.RayEngine", lambda *_, **__: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr("promptfed.engines.ray.RayEngine.__init__", lambda *_, **__: None)
+    monkeypatch.setattr("promptfed.engines.ray.RayEngine.close", lambda _: None)
     config = whole.config.model_copy(update={"engine": "ray"})
     with choose.engine_of(config) as engine:
         assert engine is not None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptfed.engines.worker import Worker
+from promptfed.engines.base import Worker
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import numpy_stream
 from promptfed.types import Job, Reply

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from promptfed.method import Method
     from promptfed.registry import Registry
 
-KINDS = ("methods", "backbones", "oracles", "tasks", "sources", "aggregators", "measures", "options", "runs")
+KINDS = (
+    "methods", "backbones", "oracles", "tasks", "sources", "aggregators", "engines", "measures", "options", "runs",
+)  # fmt: skip
 FIGURES = ("local", "base", "new", "hm")
 OWN = "promptfed"
 WIDE = 110
@@ -49,6 +51,10 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.tasks import TASKS
 
         return {name: _described(TASKS, name) for name in TASKS}
+    if kind == "engines":
+        from promptfed.engines.registry import ENGINES
+
+        return {name: {"about": _about(ENGINES[name]), "origin": ENGINES.origin(name)} for name in ENGINES}
     if kind == "measures":
         from promptfed.measures.base import MEASURES
 

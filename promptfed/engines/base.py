@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Protocol, Self
 
+from promptfed.config import RunConfig
 from promptfed.types import Job, Reply
 
+Worker = Callable[[Sequence[Job]], list[Reply]]
+"""What does clients' work: one reply for each job, in the order of the jobs."""
 OnReply = Callable[[Reply], None]
 ShouldStop = Callable[[], bool]
 LATE = "late"
@@ -18,11 +22,42 @@ def never() -> bool:
     return False
 
 
+class Workplace(Protocol):
+    """All that clients' work of any stage needs, loaded once in a process."""
+
+    def worker(self, stage: str) -> Worker:
+        """What does the clients' work of ``stage``."""
+        ...
+
+    def verify_frozen(self) -> None:
+        """Raises BackboneError if the model is not what was loaded."""
+        ...
+
+
 class Engine(ABC):
-    """Runs the jobs of one round."""
+    """Runs the jobs of one round.
+
+    An engine is made either for each stage of a run, in the run's own process (``for_stage``), or once for the whole
+    run, because its processes load what they need (``for_run``). A class has one of the two.
+    """
 
     builds_from_config: bool = False
     """Whether its processes make task and model anew from the run's options: what was given by value is not theirs."""
+
+    @classmethod  # noqa: B027 (most options go with most engines)
+    def check(cls, config: RunConfig) -> None:
+        """Raises ConfigError for options that do not go with this engine, and if it is not installed."""
+
+    @classmethod
+    def for_stage(cls, worker: Worker, config: RunConfig) -> Self | None:
+        """Make the engine of one stage from what does its clients' work here; None: it is made for the whole run."""
+        return None
+
+    @classmethod
+    def for_run(cls, build: Callable[[], Workplace], config: RunConfig) -> Self | None:
+        """Make the engine of all stages. ``build`` makes a workplace in whatever process it is called, and can be
+        pickled. None (the default): there is one for each stage."""
+        return None
 
     @abstractmethod
     def run_round(

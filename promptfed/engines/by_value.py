@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from promptfed.engines.ray_actor import Workplace
+from promptfed.engines.base import Workplace
 from promptfed.errors import ConfigError, reason
 
 

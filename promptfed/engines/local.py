@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import Self
 
-from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, never
+from promptfed.config import RunConfig
+from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, Worker, never
+from promptfed.engines.registry import ENGINES
 from promptfed.engines.timeout import OutOfTime, interrupted_after
-from promptfed.engines.worker import Worker, run_isolated
+from promptfed.engines.worker import run_isolated
+from promptfed.errors import ConfigError
 from promptfed.types import Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
 
 
+@ENGINES.register("local")
 class LocalEngine(Engine):
-    """``worker`` turns jobs into replies; it is given ``client_batch`` of them at a time.
+    """Clients one after the other in this process, or --client-batch of them side by side.
+
+    ``worker`` turns jobs into replies; it is given ``client_batch`` of them at a time.
 
     A client that takes longer than ``client_seconds`` is interrupted (``interrupted_after`` says where that can be) or
     its reply is thrown away.
@@ -23,6 +30,16 @@ class LocalEngine(Engine):
 
     def __init__(self, worker: Worker, client_batch: int = 1, client_seconds: float | None = None) -> None:
         self.worker, self.client_batch, self.client_seconds = worker, client_batch, client_seconds
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        given = {"--actors": config.actors, "--ray-address": config.ray_address}
+        if useless := ", ".join(flag for flag, value in given.items() if value is not None):
+            raise ConfigError(f"{useless} goes with --engine ray, and the engine is '{config.engine}': leave it out")
+
+    @classmethod
+    def for_stage(cls, worker: Worker, config: RunConfig) -> Self:
+        return cls(worker, config.client_batch, config.client_seconds)
 
     def run_round(
         self,

@@ -8,15 +8,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from promptfed import errors
+from promptfed.config import RunConfig
 from promptfed.engines import ray_runtime
-from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, never
-from promptfed.engines.ray_actor import ActorJob, ActorReply, ClientActor, Refusal, Workplace, packed, unpacked
-from promptfed.errors import PromptFedError, RunError
+from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, Workplace, never
+from promptfed.engines.ray_actor import ActorJob, ActorReply, ClientActor, Refusal, packed, unpacked
+from promptfed.engines.registry import ENGINES
+from promptfed.errors import ConfigError, PromptFedError, RunError
 from promptfed.types import Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
@@ -57,8 +59,11 @@ class ActorSlot:
         self.awaits, self.loads, self.task, self.until = None, None, None, None
 
 
+@ENGINES.register("ray")
 class RayEngine(Engine):
-    """Runs jobs of all stages in ``actors`` processes, by default as many as ``Share.of`` finds room for.
+    """Clients in processes of Ray, on this machine or a cluster.
+
+    Runs jobs of all stages in ``actors`` processes, by default as many as ``Share.of`` finds room for.
 
     ``make`` builds what an actor works with. Each has as many torch ``threads`` as this process, unless told otherwise:
     another number rounds differently. ``client_batch`` clients are handed out together, as by the local engine, and
@@ -66,6 +71,28 @@ class RayEngine(Engine):
     done again; one that hangs past ``client_seconds`` is killed, which costs that client its update. Prompts do not
     depend on any of this: every draw is named by round and client.
     """
+
+    builds_from_config = True
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        if config.oracle is not None:
+            raise ConfigError(
+                f"--engine ray does not go with task '{config.task}': a black box's budget, rate limit and concurrency "
+                "are kept by one process. Use --engine local; --set oracle.concurrency=N has requests made side by side"
+            )
+        ray_runtime.require_ray()
+
+    @classmethod
+    def for_run(cls, build: Callable[[], Workplace], config: RunConfig) -> Self:
+        return cls(
+            build,
+            actors=config.actors,
+            address=config.ray_address,
+            client_batch=config.client_batch,
+            client_seconds=config.client_seconds,
+            on_gpu=config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()),
+        )
 
     def __init__(
         self,

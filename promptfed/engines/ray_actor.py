@@ -5,24 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from promptfed.engines.worker import Worker, run_isolated
+from promptfed.engines.base import Worker, Workplace
+from promptfed.engines.worker import run_isolated
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Job, Reply
-
-
-class Workplace(Protocol):
-    """All that an actor needs for its work, loaded once."""
-
-    def worker(self, stage: str) -> Worker:
-        """What does the clients' work of ``stage``."""
-        ...
-
-    def verify_frozen(self) -> None:
-        """Raises BackboneError if the model is not what was loaded."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,22 @@
-"""Which engines there are, and which options go with them."""
+"""Engines by name."""
 
 from __future__ import annotations
 
 from promptfed.config import RunConfig
+from promptfed.engines.base import Engine
 from promptfed.errors import ConfigError
+from promptfed.registry import Registry
+
+ENGINES: Registry[type[Engine]] = Registry(
+    "engine", "promptfed.engines", group="promptfed.engines", required=("check", "for_stage", "for_run", "run_round")
+)
+WAYS = ("for_stage", "for_run")
+"""How an engine is made; each class has one of them."""
 
 
 def check_engine(config: RunConfig) -> None:
-    """Raises ConfigError for options that do not go with the engine, and for an engine that is not installed."""
-    if config.engine == "local":
-        given = {"--actors": config.actors, "--ray-address": config.ray_address}
-        useless = ", ".join(flag for flag, value in given.items() if value is not None)
-        if useless:
-            raise ConfigError(f"{useless} goes with --engine ray, and the engine is 'local': leave it out")
-        return
-    if config.oracle is not None:
-        raise ConfigError(
-            f"--engine ray does not go with task '{config.task}': a black box's budget, rate limit and concurrency are "
-            "kept by one process. Use --engine local; --set oracle.concurrency=N has requests made side by side"
-        )
-    from promptfed.engines.ray_runtime import require_ray
-
-    require_ray()
+    """Raises ConfigError for an unknown engine, one that is not installed, and options that do not go with it."""
+    kind = ENGINES[config.engine]
+    if not any(way in vars(parent) for parent in kind.__mro__ if parent is not Engine for way in WAYS):
+        raise ConfigError(f"engine '{config.engine}' cannot be made: its class needs for_stage or for_run")
+    kind.check(config)

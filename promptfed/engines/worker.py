@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from promptfed.engines.base import Worker
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.method import Method
 from promptfed.processors.client_state import joined, prompt_of, states_of
@@ -17,8 +18,6 @@ from promptfed.types import FederatedTask, Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
 DROPPED = "dropped out"
-Worker = Callable[[Sequence[Job]], list[Reply]]
-"""What does clients' work: one reply for each job, in the order of the jobs."""
 
 
 def run_isolated(worker: Worker, jobs: Sequence[Job]) -> list[Reply]:
