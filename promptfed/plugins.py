@@ -21,11 +21,23 @@ from promptfed.registry import FILE_MODULE
 LIST = "PROMPTFED_PLUGINS"
 """Environment variable: a text file with one plug-in a line, all of which the command line loads."""
 _loaded: dict[str, str] = {}
+_files: dict[str, str] = {}
+"""Plug-in -> its main file."""
 
 
 def loaded_plugins() -> dict[str, str]:
     """Return the plug-ins of this process: name as it was given (files: absolute) -> SHA-256 of its main file."""
     return dict(_loaded)
+
+
+def plugin_file(name: str) -> str:
+    """Return the main file of the loaded plug-in ``name``; empty if it has none."""
+    return _files.get(name, "")
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a plug-in called ``name`` is a file, and no module."""
+    return name.endswith(".py") or os.sep in name
 
 
 def load_plugin(name: str | os.PathLike[str]) -> None:
@@ -39,7 +51,7 @@ def load_plugin(name: str | os.PathLike[str]) -> None:
     """
     text = os.fspath(name)
     path = Path(text).expanduser()
-    is_file = text.endswith(".py") or os.sep in text
+    is_file = is_file_name(text)
     key = str(path.resolve()) if is_file else text
     if key in _loaded:
         return
@@ -59,6 +71,7 @@ def load_plugin(name: str | os.PathLike[str]) -> None:
         raise ConfigError(
             f"plug-in '{printable(text)}' cannot be loaded: {type(error).__name__}: {reason(error)}"
         ) from error
+    _files[key] = file or ""
     _loaded[key] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 

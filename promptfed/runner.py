@@ -25,6 +25,7 @@ from promptfed.report.comparison import write_comparison
 from promptfed.report.html import write_report
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import note_stop
+from promptfed.runs.plugin_tokens import load_remembered_plugins
 from promptfed.stderr_log import TOLD
 from promptfed.threads import load_warning
 from promptfed.training import Interrupted, OutOfBudget, Training
@@ -61,6 +62,7 @@ def carry_out(
     """
     with folder.lock(), folder.attach_log():
         folder.tidy()
+        load_remembered_plugins(folder)
         warn_of_plugins(folder.config, f"run '{printable(folder.path)}'")
         config = folder.config if change is None else change(folder.config)
         with _begun(folder, config, is_new, objects) as (experiment, engine):

@@ -32,6 +32,7 @@ from promptfed.runs.journal import begin_or_continue, whole_log
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.passport import identity_of, write_passport
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
+from promptfed.runs.plugin_tokens import remember_plugins
 from promptfed.stderr_log import TOLD
 from promptfed.tasks.partition_check import check_partition
 from promptfed.tasks.show import partition_record
@@ -130,6 +131,7 @@ class Training:
         self._fill_features()
         self.run.write_json("partition.json", partition)
         write_passport(self.run, partition, self._identity)
+        remember_plugins(self.run)
 
         trained = {}
         for stage, base in stages:

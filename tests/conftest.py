@@ -41,9 +41,10 @@ from promptfed.types import ClientData, FederatedTask, Split
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests never read or fill the user's caches, nor the addresses that the user trusts."""
+    """Tests never read or fill the user's caches, nor what the user trusts."""
     os.environ["PROMPTFED_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["PROMPTFED_CONFIG"] = str(tmp_path_factory.mktemp("config"))
+    os.environ["PROMPTFED_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

@@ -79,9 +79,11 @@ def test_five_kinds_of_one_file_work_together_and_are_listed(run: Path, plugin: 
 @pytest.mark.slow
 def test_code_runs_only_where_the_user_says_so(run: Path, plugin: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
+    own = {"PROMPTFED_STATE": str(tmp_path / "another machine")}
     for words in (("export", run, "--client", "0", "--out", bundle), ("train", "--resume", run, "--rounds", "2")):
-        assert f"runs only if you say so: add --plugin {plugin}" in promptfed(*words, code=2)
-    promptfed("export", run, "--client", "0", "--out", bundle, f"--plugin={plugin}")
+        assert f"runs only if you say so: add --plugin {plugin}" in promptfed(*words, code=2, **own)
+    promptfed("export", run, "--client", "0", "--out", bundle, f"--plugin={plugin}", **own)
+    promptfed("export", run, "--client", "0", "--out", tmp_path / "again", **own)  # it is asked for once
     picture = tmp_path / "picture.png"
     from PIL import Image
 

@@ -34,6 +34,7 @@ from promptfed.runs.directory import RunDirectory
 from promptfed.runs.passport import check_passport, identity_of
 from promptfed.runs.personal_store import PERSONAL_VERSION
 from promptfed.runs.personalized import Personalized, load_client, prompt_sha256
+from promptfed.runs.plugin_tokens import load_remembered_plugins, remember_plugins
 from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, ClientPrompt, FederationState
 
@@ -63,7 +64,9 @@ class FinishedRun:
         for line in check_passport(run):
             log.warning(line)
         config, table = run.config, run.read_json("partition.json")
+        load_remembered_plugins(run)
         warn_of_plugins(config, f"run '{printable(run.path)}'")
+        remember_plugins(run)
         objects.check_classes(config)
         saved = load_checkpoint(run.stage_folder(config.method, is_baseline=False), fall_back=False)
         if table is None or saved is None or saved[0].round == 0:
