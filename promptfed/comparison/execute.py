@@ -19,7 +19,7 @@ from promptfed.errors import BackboneError, ConfigError, OracleError, PromptFedE
 from promptfed.evaluation import validate
 from promptfed.experiment import Experiment
 from promptfed.objects import NO_OBJECTS, Objects
-from promptfed.option import changing
+from promptfed.option import options_of
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.progress import ComparisonProgress
@@ -193,7 +193,9 @@ def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
 
 def _what_counts(config: RunConfig) -> dict[str, Any]:
     """The options without what may change freely: where the work runs, and what an oracle may be spent on."""
-    options = config.model_dump(mode="json", exclude=set(changing(RunConfig, "free")))
-    free = changing(OracleOptions, "free")
-    options["oracle_options"] = {name: v for name, v in options["oracle_options"].items() if name not in free}
+    models = (RunConfig, OracleOptions)
+    free, free_of_oracle = ({n for n, option in options_of(m).items() if not option.counts} for m in models)
+    options = config.model_dump(mode="json", exclude=free)
+    asked = options["oracle_options"]
+    options["oracle_options"] = {name: value for name, value in asked.items() if name not in free_of_oracle}
     return options

@@ -42,6 +42,19 @@ def test_a_number_that_is_none_is_refused(
     assert RunDirectory.open(run).config.rounds == 2
 
 
+def test_a_run_goes_on_with_what_set_says_and_with_nothing_else(
+    finished: Path, tmp_path: Path, promptfed: Promptfed
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    said = promptfed("train", "--resume", run, "--set", "shots=4", "--set", "method.lr=1")
+    assert (said.code, RunDirectory.open(run).config.shots) == (2, 2)
+    assert "cannot go on with another method_options, shots" in said.err
+    said = promptfed("train", "--resume", run, "--set", "rounds=3", "--round-seconds", 600, "--json")
+    assert said.code == 0
+    config = RunDirectory.open(run).config
+    assert (config.rounds, config.round_seconds) == (3, 600)
+
+
 def test_a_resume_that_cannot_begin_changes_no_option(
     finished: Path, tmp_path: Path, promptfed: Promptfed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
