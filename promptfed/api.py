@@ -26,6 +26,7 @@ from promptfed.export.loaded import load_bundle as load
 from promptfed.method import METHODS, Method
 from promptfed.object_options import ARGUMENTS, config_with_objects, objects_again
 from promptfed.objects import compare as compare_objects
+from promptfed.observers.choose import ObserverChoices, build_observers
 from promptfed.progress import ComparisonProgress, Progress
 from promptfed.report.live_comparison import live_comparison
 from promptfed.run import Run
@@ -53,6 +54,7 @@ def train(
     folder: PathLike | None = None,
     config: PathLike | Mapping[str, Any] | None = None,
     progress: bool | Progress = True,
+    observers: ObserverChoices = (),
     **options: Any,
 ) -> Run:
     """Train a federated prompt, next to the honest baselines, and return the finished run.
@@ -73,6 +75,8 @@ def train(
         folder: The run's folder; None: a fresh one below ``runs``.
         config: A YAML file of options, or such options as a mapping. The other arguments override it.
         progress: Show a progress bar on stderr, or an object that is told what happens.
+        observers: Trackers that record the run: names ("tensorboard", "wandb", "mlflow", "trackio", "jsonl"), names
+            with options (``{"wandb": {"project": "mine"}}``), or ``Observer`` objects; one or several.
         options: All options of ``RunConfig`` (rounds, clients, shots, backbone, seed, ...), hold_out_classes, and
             those of the method, task, aggregator and oracle as mappings: ``method_options={"lr": 0.02}``.
 
@@ -95,11 +99,12 @@ def train(
         first, record = first_prompt(init)
         named = named.model_copy(update={"objects": {**named.objects, INIT: record}})
     chosen = resolve(named)
+    watching = build_observers(observers)
     label = f"{chosen.task}-{chosen.method}"
     run = Run(RunDirectory.create(None if folder is None else Path(folder), chosen, label=label), objects)
     if first is not None:
         save_first_prompt(run.folder, first)
-    run._carry_out(progress, is_new=True)
+    run._carry_out(progress, watching, is_new=True)
     return run
 
 
@@ -134,6 +139,7 @@ def compare(
     search: Mapping[str, Sequence[Any]] | None = None,
     fix_partition: bool = False,
     progress: bool | ComparisonProgress = True,
+    observers: ObserverChoices = (),
     **options: Any,
 ) -> dict[str, Any]:
     """Compare methods fairly: the same partitions, budget and cached features for all, over several seeds.
@@ -145,6 +151,7 @@ def compare(
         search: Option of the methods -> values to search, on validation data of a partition of its own.
         fix_partition: Use one partition for all seeds.
         progress: Show progress on stderr, or an object that is told what happens.
+        observers: As of ``train``; each run has a record of its own.
         options: As of ``train``; data, model, oracle and aggregator may be Python objects.
 
     Returns:
@@ -164,7 +171,7 @@ def compare(
         stop_on_ctrl_c(teller.note) as should_stop,
     ):
         try:
-            summary, _ = carry_out_comparison(plan, place, teller, should_stop, objects)
+            summary, _ = carry_out_comparison(plan, place, teller, should_stop, objects, observers)
         except Interrupted as stopped:
             saved = f"Saved; the same call with folder='{place}' goes on"
             raise KeyboardInterrupt(f"stopped: {stopped.where}. {saved}") from stopped

@@ -21,6 +21,8 @@ from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.learned_prompt import LearnedPrompt
 from promptfed.objects import NO_OBJECTS, Objects
+from promptfed.observers.base import Observer
+from promptfed.observers.choose import ObserverChoices, build_observers
 from promptfed.oracle_options import OracleOptions
 from promptfed.personalize.every_client import decided, personalize_run
 from promptfed.personalize.options import PersonalizeOptions, parse_alphas
@@ -129,12 +131,20 @@ class Run:
 
     # -------------------------------------------------------------------------------------------- what can be done
 
-    def resume(self, rounds: int | None = None, *, progress: bool | Progress = True, **changed: Any) -> Run:
+    def resume(
+        self,
+        rounds: int | None = None,
+        *,
+        progress: bool | Progress = True,
+        observers: ObserverChoices = (),
+        **changed: Any,
+    ) -> Run:
         """Go on where the run stopped; return it when it is finished.
 
         Args:
             rounds: A larger number of rounds than the run has; None: those that are left.
             progress: Show a progress bar on stderr, or an object that is told what happens.
+            observers: Trackers, as of ``promptfed.train``. Each continues the record that it has of the run.
             changed: A larger budget (max_calls, max_tokens, max_usd), or another place to work (engine, device,
                 backbone, base_url, ...); ``promptfed list options`` marks all that may change.
 
@@ -146,12 +156,14 @@ class Run:
         budget = {name: changed.pop(name) for name in OracleOptions.model_fields if name in changed}
         if budget:
             changed["oracle_options"] = {**changed.get("oracle_options", {}), **budget}
-        self._carry_out(progress, changes=changed if rounds is None else {**changed, "rounds": rounds})
+        changes = changed if rounds is None else {**changed, "rounds": rounds}
+        self._carry_out(progress, build_observers(observers), changes=changes)
         return self
 
     def _carry_out(
         self,
         progress: bool | Progress,
+        observers: Sequence[Observer],
         *,
         is_new: bool = False,
         changes: Options | None = None,
@@ -162,7 +174,15 @@ class Run:
                 return resumed(config, changes or {}, self.path, teller.note)
 
             try:
-                carry_out(self.folder, teller, should_stop, change=change, is_new=is_new, objects=self.objects)
+                carry_out(
+                    self.folder,
+                    teller,
+                    should_stop,
+                    change=change,
+                    is_new=is_new,
+                    objects=self.objects,
+                    observers=observers,
+                )
             except OutOfBudget as stopped:
                 raise BudgetExhausted(
                     f"{stopped.where}. Saved; run.resume() goes on with a larger max_calls, max_tokens or max_usd"

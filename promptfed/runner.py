@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -19,10 +19,14 @@ from promptfed.engines.base import Engine, never
 from promptfed.errors import DiskError, PromptFedError
 from promptfed.experiment import Experiment, warn_of_plugins
 from promptfed.objects import NO_OBJECTS, Objects
+from promptfed.observers.audience import warner, watch
+from promptfed.observers.base import Observer
+from promptfed.observers.choose import ObserverChoices
 from promptfed.printable import printable
 from promptfed.progress import ComparisonProgress, Progress
 from promptfed.report.comparison import write_comparison
 from promptfed.report.html import write_report
+from promptfed.report.outcome import run_outcome
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import note_stop
 from promptfed.runs.plugin_tokens import load_remembered_plugins
@@ -42,6 +46,7 @@ def carry_out(
     change: Callable[[RunConfig], RunConfig] | None = None,
     is_new: bool = False,
     objects: Objects = NO_OBJECTS,
+    observers: Sequence[Observer] = (),
 ) -> dict[str, Any]:
     """Train the run in ``folder`` to its end, from wherever it stands, and write its report.
 
@@ -52,6 +57,7 @@ def carry_out(
         change: Returns the options to go on with. They are kept with the run once it can begin with them.
         is_new: Remove the folder again if the run cannot begin.
         objects: What the run's config calls Python objects.
+        observers: Trackers that are told of all events. One that fails is left out.
 
     Returns:
         What ``metrics.json`` holds.
@@ -75,19 +81,27 @@ def carry_out(
                 progress.note(f"note: {warning}")
             for note in experiment.notes:
                 progress.note(f"note: {note}")
-            try:
-                metrics = training.execute()
-            except Interrupted as stopped:
-                why = "its budget is used up: " if isinstance(stopped, OutOfBudget) else "Ctrl-C: "
-                with suppress(DiskError):
-                    note_stop(folder.events, why + stopped.where)
-                raise
-            except PromptFedError as error:
-                with suppress(DiskError):
-                    note_stop(folder.events, f"{type(error).__name__}: {error}")
-                raise
-        write_report(folder)
+            with watch(
+                folder, training.identity, observers, note=progress.note, warn=warner(progress), stop=Interrupted
+            ) as audience:
+                metrics = _execute(training)
+                audience.end(run_outcome(metrics, write_report(folder)))
     return metrics
+
+
+def _execute(training: Training) -> dict[str, Any]:
+    """Train to the end. If the run stops before, the reason is in its log."""
+    try:
+        return training.execute()
+    except Interrupted as stopped:
+        why = "its budget is used up: " if isinstance(stopped, OutOfBudget) else "Ctrl-C: "
+        with suppress(DiskError):
+            note_stop(training.run.events, why + stopped.where)
+        raise
+    except PromptFedError as error:
+        with suppress(DiskError):
+            note_stop(training.run.events, f"{type(error).__name__}: {error}")
+        raise
 
 
 def carry_out_comparison(
@@ -96,8 +110,11 @@ def carry_out_comparison(
     progress: ComparisonProgress,
     should_stop: Callable[[], bool] = never,
     objects: Objects = NO_OBJECTS,
+    observers: ObserverChoices = (),
 ) -> tuple[dict[str, Any], list[Path]]:
     """Do all runs of ``plan`` in ``folder`` and write its tables, also of what there is when it is asked to stop.
+
+    Each run is told to ``observers`` of its own.
 
     Returns:
         What ``comparison.json`` holds, and the files with the tables.
@@ -107,7 +124,7 @@ def carry_out_comparison(
     """
     if warning := load_warning(plan.base.threads):
         progress.note(f"note: {warning}")
-    comparison = Comparison(plan, folder, progress, should_stop, objects)
+    comparison = Comparison(plan, folder, progress, should_stop, objects, observers)
     try:
         summary = comparison.execute()
     except Interrupted:

@@ -81,7 +81,7 @@ class Training:
             experiment.setup.oracle.keep_in(OracleLedger(run.path / ORACLE_LEDGER))
             experiment.setup.oracle.backend.should_stop = should_stop
         self.progress, self.should_stop = progress or Progress(), should_stop
-        self._identity = ""
+        self.identity = ""  # of the run, once it is opened
         self._opened: tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]] | None = None
 
     def check_same_run(self) -> None:
@@ -112,7 +112,7 @@ class Training:
         for note in (*self.experiment.model_notes, *figure_notes(self.experiment.task, figures)):
             log.warning(note, extra=TOLD)
         self.run.write_metrics(metrics)
-        write_passport(self.run, self.run.read_json("partition.json") or {}, self._identity, is_finished=True)
+        write_passport(self.run, self.run.read_json("partition.json") or {}, self.identity, is_finished=True)
         return metrics
 
     def train(self) -> dict[str, tuple[Federation, FederationState]]:
@@ -130,7 +130,7 @@ class Training:
         self.run.remove("metrics.json")
         self._fill_features()
         self.run.write_json("partition.json", partition)
-        write_passport(self.run, partition, self._identity)
+        write_passport(self.run, partition, self.identity)
         remember_plugins(self.run)
 
         trained = {}
@@ -154,7 +154,7 @@ class Training:
             stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn)
             for stage, base in self._stages()
         }
-        self._identity = identity_of(self.run, saved)
+        self.identity = identity_of(self.run, saved)
         return partition, record or {}, saved
 
     def _warn(self, line: str) -> None:
@@ -167,7 +167,7 @@ class Training:
         events = self.run.events
         note_spent(self.experiment.setup.oracle, events.write)
         size = events.size() if size is None else size
-        save_checkpoint(folder, state, events_bytes=size, events_sha256=events.sha256(size), run=self._identity)
+        save_checkpoint(folder, state, events_bytes=size, events_sha256=events.sha256(size), run=self.identity)
 
     def _stages(self) -> list[tuple[str, bool]]:
         """(name, is baseline) in the order in which they run; a method that is itself a baseline runs once."""

@@ -41,6 +41,7 @@ def compare(
     ] = False,
     config: options.ConfigFile = None,
     set_: options.Set = None,
+    observer: options.Observers = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -85,7 +86,7 @@ def compare(
         stop_on_ctrl_c(progress.note) as should_stop,
     ):
         try:
-            summary, pages = carry_out_comparison(plan, folder, progress, should_stop)
+            summary, pages = carry_out_comparison(plan, folder, progress, should_stop, observers=observer or ())
         except Interrupted as stopped:
             progress.note(f"stopped: {stopped.where}. Saved; go on with the same command and --out {folder}")
             raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of

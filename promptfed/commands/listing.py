@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from promptfed.registry import Registry
 
 KINDS = (
-    "methods", "backbones", "oracles", "tasks", "sources", "aggregators", "engines", "measures", "options", "runs",
+    "methods", "backbones", "oracles", "tasks", "sources", "aggregators", "engines", "measures", "observers", "options",
+    "runs",
 )  # fmt: skip
 FIGURES = ("local", "base", "new", "hm")
 OWN = "promptfed"
@@ -59,6 +60,10 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.measures.base import MEASURES
 
         return {name: _measure(MEASURES, name) for name in MEASURES}
+    if kind == "observers":
+        from promptfed.observers.base import OBSERVERS
+
+        return {name: _described(OBSERVERS, name) for name in OBSERVERS}
     if kind == "backbones":
         from promptfed.backbones import BACKBONES, MODELS
 
@@ -272,13 +277,22 @@ def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any
     console.print(table)
     if "options" in row:
         section = kind.removesuffix("s")
-        console.print(f"options (--set {section}.NAME=VALUE):" if row["options"] else "no options", highlight=False)
+        way = f"--observer {name}:NAME=VALUE,..." if kind == "observers" else f"--set {section}.NAME=VALUE"
+        console.print(f"options ({way}):" if row["options"] else "no options", highlight=False)
         choices = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         choices.add_column(no_wrap=True)
         choices.add_column(overflow="fold")
-        for option in section_rows(section, registries()[section][name].Config):
+        for option in section_rows(section, _registry(kind)[name].Config):
             choices.add_row(Text(f"{option.name.partition('.')[2]}={option.default}"), Text(option.meaning))
         console.print(choices)
+
+
+def _registry(kind: str) -> Registry[Any]:
+    """Return the registry of things that have options of their own."""
+    from promptfed.observers.base import OBSERVERS
+
+    registry: Registry[Any] = OBSERVERS if kind == "observers" else registries()[kind.removesuffix("s")]
+    return registry
 
 
 def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder: Path) -> None:

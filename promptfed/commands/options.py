@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from promptfed.commands.flags import Flags, list_options
+from promptfed.commands.flags import Flags, list_options, names_of
 from promptfed.config import Options, RunConfig, build_config, held_out_option, parse_settings, read_yaml
 from promptfed.oracle_options import OracleOptions
 
@@ -32,6 +32,15 @@ Set = Annotated[
         "--set",
         help="Any option by name: method.lr=0.01, task.val_shots=8, quorum=0.8. promptfed list options shows all.",
         metavar="KEY=VALUE",
+    ),
+]
+Observers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--observer",
+        help="Record the run with tensorboard, wandb, mlflow, trackio or jsonl; options: NAME:KEY=VALUE. Repeatable.",
+        metavar="NAME",
+        autocompletion=names_of("observers"),
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the run's folder only (and warnings, on stderr).")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
 
 if TYPE_CHECKING:
+    from promptfed.observers.base import Observer
     from promptfed.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ def train(
         Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="DIR")
     ] = None,
     trust_address: Annotated[bool, typer.Option("--trust-address", hidden=True)] = False,
+    observer: options.Observers = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -55,21 +58,25 @@ def train(
       promptfed train --resume runs/NAME                                 after Ctrl-C or a crash
       promptfed train --resume runs/NAME --max-calls 5000                after its budget was used up
       promptfed train --resume runs/NAME --rounds 40                     more rounds for a finished run
+      promptfed train --observer tensorboard --observer wandb:project=mine
       promptfed train --clients 8 --engine ray --threads 1               clients side by side in processes
       promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=4
 
     Ctrl-C stops after the client that is under way and saves; nothing is lost. So does a budget that is used up
     (exit code 3).
     """
+    from promptfed.observers.choose import build_observers
+
+    observers = build_observers(observer or ())
     if resume is None:
         folder = _create({**flags, "trust_address": trust_address}, run, config, set_)
-        _execute(folder, quiet, json, {}, is_new=True)
+        _execute(folder, quiet, json, {}, observer or [], observers, is_new=True)
         return
     from promptfed.runs.directory import RunDirectory
 
     changes = _changes(flags, set_ or [], {"run": run, "config": config})
     folder = RunDirectory.open(resume)
-    _execute(folder, quiet, json, _admitted(changes, folder, trust_address), is_new=False)
+    _execute(folder, quiet, json, _admitted(changes, folder, trust_address), observer or [], observers, is_new=False)
 
 
 def _changes(flags: Flags, settings: list[str], others: dict[str, Any]) -> Options:
@@ -107,12 +114,21 @@ def _create(flags: Flags, run: Path | None, config: Path | None, settings: list[
     return RunDirectory.create(run, chosen, label=f"{chosen.task}-{chosen.method}")
 
 
-def _resume_command(folder: RunDirectory) -> str:
+def _resume_command(folder: RunDirectory, observers: Sequence[str]) -> str:
     """The command that goes on with the run, as it can be pasted into a shell."""
-    return shlex.join(["promptfed", "train", "--resume", str(folder.path)])
+    again = [word for name in observers for word in ("--observer", name)]
+    return shlex.join(["promptfed", "train", "--resume", str(folder.path), *again])
 
 
-def _execute(folder: RunDirectory, quiet: bool, json: bool, changes: Options, is_new: bool) -> None:
+def _execute(
+    folder: RunDirectory,
+    quiet: bool,
+    json: bool,
+    changes: Options,
+    names: Sequence[str],
+    observers: Sequence[Observer],
+    is_new: bool,
+) -> None:
     from promptfed.report.live import live_progress
     from promptfed.resume_options import resumed
     from promptfed.runner import carry_out, stop_on_ctrl_c
@@ -124,15 +140,15 @@ def _execute(folder: RunDirectory, quiet: bool, json: bool, changes: Options, is
             return resumed(config, changes, folder.path, progress.note)
 
         try:
-            metrics = carry_out(folder, progress, should_stop, change=change, is_new=is_new)
+            metrics = carry_out(folder, progress, should_stop, change=change, is_new=is_new, observers=observers)
         except Interrupted as stopped:
             more = (
                 "  (allow more: add --max-calls, --max-tokens or --max-usd)" if isinstance(stopped, OutOfBudget) else ""
             )
-            progress.note(f"stopped: {stopped.where}. Saved; go on with: {_resume_command(folder)}{more}")
+            progress.note(f"stopped: {stopped.where}. Saved; go on with: {_resume_command(folder, names)}{more}")
             raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
         except OracleError:
-            progress.note(f"stopped. Saved; go on with: {_resume_command(folder)}")
+            progress.note(f"stopped. Saved; go on with: {_resume_command(folder, names)}")
             raise
     show(folder, metrics, folder.path / "report.html", quiet, json)
 

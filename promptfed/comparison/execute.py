@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -19,10 +19,14 @@ from promptfed.errors import BackboneError, ConfigError, OracleError, PromptFedE
 from promptfed.evaluation import validate
 from promptfed.experiment import Experiment
 from promptfed.objects import NO_OBJECTS, Objects
+from promptfed.observers.audience import warner, watch
+from promptfed.observers.base import Observer
+from promptfed.observers.choose import ObserverChoices, build_observers
 from promptfed.option import options_of
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.progress import ComparisonProgress
+from promptfed.report.outcome import run_outcome
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.training import Interrupted, Training
 
@@ -43,9 +47,12 @@ class Comparison:
         progress: ComparisonProgress | None = None,
         should_stop: Callable[[], bool] = never,
         objects: Objects = NO_OBJECTS,
+        observers: ObserverChoices = (),
     ) -> None:
         self.plan, self.folder, self.objects = plan, folder, objects
         self.progress, self.should_stop = progress or ComparisonProgress(), should_stop
+        self.observers = [observers] if isinstance(observers, str | Observer | Mapping) else list(observers)
+        build_observers(self.observers)
         self.left_out: dict[str, str] = {}
         """Method -> why it is not compared, or not to the end."""
         self.search: dict[str, dict[str, Any]] = {}
@@ -147,7 +154,15 @@ class Comparison:
         experiment = self._experiment(config)
         run = opened(folder, config) or RunDirectory.create(folder, config, label="")
         with run.lock(), run.attach_log(), engine_of(config, self.objects) as engine:
-            result = work(Training(experiment, run, self.progress, self.should_stop, baselines=(), engine=engine))
+            training = Training(experiment, run, self.progress, self.should_stop, baselines=(), engine=engine)
+            training.check_same_run()
+            with watch(
+                run, training.identity, build_observers(self.observers),
+                note=self.progress.note, warn=warner(self.progress), stop=Interrupted,
+            ) as audience:  # fmt: skip
+                result = work(training)
+                if (metrics := run.read_metrics()) is not None:
+                    audience.end(run_outcome(metrics))
         self._seconds.setdefault(config.method, []).append(time.perf_counter() - began)
         return result
 

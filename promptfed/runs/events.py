@@ -18,7 +18,9 @@ A stage is one federation inside a run: the method itself, or a baseline (zero_s
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
 from itertools import count
@@ -42,6 +44,8 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.listeners: list[Callable[[Event], None]] = []
+        """Each is given every event once it is written, as it is read back."""
         self._tail_is_whole = False
         self._hasher, self._hashed = hashlib.sha256(), 0
 
@@ -54,6 +58,8 @@ class EventLog:
         line = strict_json.dumps({"event": event, "time": now, **fields})
         self._drop_torn_tail()
         append_bytes(self.path, line.encode() + b"\n")
+        for listener in self.listeners:
+            listener(json.loads(line))
 
     def sha256(self, size: int) -> str:
         """Return the SHA-256 of the first ``size`` bytes, empty if there are fewer; what was hashed before is not read
