@@ -109,10 +109,6 @@ class BlackBoxMethod(Method):
 
     def __init__(self, config: BlackBoxConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        if setup.oracle is None:
-            raise ConfigError(
-                f"method '{self.name}' asks a black box: use --task blackbox-text, blackbox-vision or cot"
-            )
         self.oracle: Oracle = setup.oracle
 
     @abstractmethod
@@ -205,9 +201,6 @@ class BlackBoxMethod(Method):
             return self.oracle.score(prompts, split.items, classes)
         columns = [agreed.index(name) for name in classes]
         return self.oracle.score(prompts, split.items, agreed)[..., columns]
-
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        raise ConfigError(f"{self.name} has no text features: a black box gives scores only")
 
 
 def least(queries: int, suffices: Callable[[int], bool]) -> int:

@@ -63,9 +63,6 @@ class LocalOnlyWrapper(Method):
         mine, server, own = _unpacked(personal)
         return self.inner.logits(self.rule.broadcast(mine, server, None), own, classes, split)
 
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.inner.class_features(shared, personal, classes)
-
 
 def _packed(*states: PromptState) -> PromptState:
     found = {f"{part}/{name}": t for part, state in zip(PARTS, states, strict=True) for name, t in state.items()}

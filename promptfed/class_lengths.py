@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from promptfed.backbones.base import Backbone
 from promptfed.errors import BackboneError
 from promptfed.federation import Federation
+from promptfed.method import FeatureMethod
 from promptfed.types import ClientPrompt
 
 SPARE = 8
@@ -38,7 +39,10 @@ def check_class_lengths(
     if federation is None or not near:
         return
     started = federation()
+    method = started.method
+    if not isinstance(method, FeatureMethod):
+        return
     state, client = started.start(), started.clients[0]
-    prompt = ClientPrompt(started.sent(state, client), started.method.init_personal(client))
+    prompt = ClientPrompt(started.sent(state, client), method.init_personal(client))
     for name in near:
-        started.method.client_features(prompt, [name])
+        method.client_features(prompt, [name])

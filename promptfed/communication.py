@@ -54,6 +54,7 @@ class ShapeOnlyBackend(Backend):
                 yield position, OracleAnswer(text="word")
 
 
-def sizes_only(form: PromptTemplate) -> Oracle:
-    """An oracle that nothing needs to be loaded for."""
+def sizes_only(form: PromptTemplate | None) -> Oracle:
+    """Return an oracle that nothing needs to be loaded for."""
+    assert form is not None, "a black-box task says how its examples are put"
     return Oracle(ShapeOnlyBackend(form))

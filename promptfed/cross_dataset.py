@@ -36,16 +36,13 @@ def evaluate_on(
     config, found, progress = finished.run.config, {}, progress or Progress()
     if measures is not None:
         config = config.model_copy(update={"measures": RunConfig(measures=measures).measures})
-    setup = finished.method.setup
     elsewhere = {"clients": None, **(changed or {})}  # other data need not fit the run's number of clients
     rows: dict[str, dict[str, Any]] = {config.data: elsewhere if changed and not data else {}}
     rows |= {name: {"data": name, **elsewhere} for name in data if name != config.data}
     for name, update in rows.items():
         try:
             changed_config = resolve(config.model_copy(update=update))
-            experiment = Experiment.build(
-                changed_config, features=setup.features, oracle_for=finished.oracle_for, objects=finished.objects
-            )
+            experiment = Experiment.build(changed_config, model_for=finished.model_for, objects=finished.objects)
             if not update:
                 recorded, run = finished.run.read_json("partition.json"), finished.run.path
                 check_partition(recorded, partition_record(experiment.task), run)
@@ -63,11 +60,10 @@ def evaluate_on(
 
 def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str]:
     """What a user should know about figures on other data than the run's own, where the model is a black box."""
-    own, oracle = finished.method.setup.oracle, experiment.setup.oracle
-    if own is None or oracle is None:
+    if experiment.setup.model.kind != "oracle":
         return []
     said = []
-    if oracle.form != own.form:
+    if experiment.setup.oracle.form != finished.method.setup.oracle.form:
         said.append(f"{name}: the run's shared prompt is put in these data's own template, with their label words")
     strange = [c for c in experiment.task.base_classes if c not in finished.method.setup.classes]
     if strange:
@@ -97,9 +93,9 @@ def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> 
 
 
 def _method(finished: FinishedRun, experiment: Experiment) -> Method:
-    """The run's method, asking the oracle that puts examples as the data's form says."""
-    own, oracle = finished.method, experiment.setup.oracle
-    if oracle is own.setup.oracle:
+    """The run's method, asking the model that puts examples as the data's form says."""
+    own, model = finished.method, experiment.setup.model
+    if model is own.setup.model:
         return own
     config = finished.run.config
-    return build_method(config.method, config.method_options, dataclasses.replace(own.setup, oracle=oracle))
+    return build_method(config.method, config.method_options, dataclasses.replace(own.setup, model=model))

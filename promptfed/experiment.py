@@ -11,14 +11,14 @@ from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
 from promptfed.aggregators.mean import Mean
-from promptfed.backbones.absent import AbsentBackbone
+from promptfed.agreement import Agreement
 from promptfed.backbones.base import Backbone
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options
-from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
-from promptfed.build_method import build_method, check_model_fits
+from promptfed.build_method import build_method
 from promptfed.class_lengths import check_class_lengths
 from promptfed.config import RunConfig, validate
 from promptfed.engines.base import Engine, Worker
@@ -28,6 +28,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.federation import Federation, round_half_up
+from promptfed.frozen_model import FrozenModel, OnPrepared
 from promptfed.measures.base import Measure, build_measures
 from promptfed.method import METHODS, Method
 from promptfed.objects import NO_OBJECTS, Objects
@@ -49,7 +50,6 @@ from promptfed.tasks.partitioning import AUTO
 from promptfed.types import FederatedTask
 
 log = logging.getLogger(__name__)
-OnFeatures = Callable[[int, int], None]
 DEFAULT_AGGREGATORS = ("mean",)
 TASK_OPTIONS = in_groups(RunConfig, "task")
 """The options that a task is built from; two runs that agree in them have the same data."""
@@ -207,22 +207,20 @@ class Experiment:
         cls,
         config: RunConfig,
         like: Experiment | None = None,
-        features: FeatureStore | None = None,
-        oracle_for: Callable[[PromptTemplate], Oracle] | None = None,
+        model_for: Callable[[PromptTemplate | None], FrozenModel] | None = None,
         task: FederatedTask | None = None,
         objects: Objects = NO_OBJECTS,
     ) -> Experiment:
-        """Deal out the data and load the backbone of ``config``, which need not be resolved.
+        """Deal out the data and load the model of ``config``, which need not be resolved.
 
-        Whatever ``like`` has that would come out the same (task, backbone, features) is shared with it, not made anew.
-        ``features``: a store of the very backbone that ``config`` names, to be used instead; ``oracle_for``: how to
-        come by the oracle for a task of that form, instead of loading it. ``task``: the data, already dealt out.
-        ``objects``: what ``config`` calls Python objects.
+        Whatever ``like`` has that would come out the same (task, model, features) is shared with it, not made anew.
+        ``model_for``: the very model that ``config`` names, for examples that are put in some template, instead of
+        loading it. ``task``: the data, already dealt out. ``objects``: what ``config`` calls Python objects.
         """
         objects.check_classes(config)
         config = complete(config)
         check_plugins(config.plugins, "the run")  # of other code, whoever opened the run has warned
-        values = {"task": task, "features": features, "oracle": oracle_for}
+        values = {"task": task, "model": model_for}
         given = tuple(name for name, value in values.items() if value is not None)
         if task is None and like is not None and _agree(config, like.config, TASK_OPTIONS):
             task = like.task
@@ -235,33 +233,23 @@ class Experiment:
                 f"measure '{config.measures[0]}' needs scores of classes, and the answers of task '{config.task}' are "
                 "free text, right or wrong: leave measures out"
             )
-        oracle = None
-        if config.oracle is not None:
-            assert task.form is not None, "a black-box task says how its examples are put"
-            same = like is not None and _agree(config, like.config, MODEL_OPTIONS) and task.form == like.task.form
-            if oracle_for is not None:
-                oracle = oracle_for(task.form)
-            else:
-                oracle = like.setup.oracle if like is not None and same else objects.oracle_of(config, task.form)
-            features = like.setup.features if like is not None and same else FeatureStore(AbsentBackbone())
-        elif features is None and like is not None and _agree(config, like.config, MODEL_OPTIONS):
-            features = like.setup.features
-        if features is None:
-            features = FeatureStore(objects.model_of(config))
-        check_model_fits(config.method, features.backbone, oracle)
-        if oracle is not None and task.base_classes == ANSWER_CLASSES:
-            oracle.check_offers({"generation"}, f"task '{config.task}'")
-        setup = Setup(
-            features.backbone,
-            features,
-            task.base_classes,
-            task.templates,
+        if model_for is not None:
+            model = model_for(task.form)
+        elif like is not None and _agree(config, like.config, MODEL_OPTIONS) and task.form == like.task.form:
+            model = like.setup.model
+        else:
+            model = objects.model_of(config, task.form)
+        model.check_offers(METHODS[config.method].requires, f"method '{config.method}'")
+        if task.base_classes == ANSWER_CLASSES:
+            model.check_offers({"generation"}, f"task '{config.task}'")
+        agreement = Agreement(
+            classes=task.base_classes,
+            templates=task.templates,
             rounds=config.rounds,
             seed=config.seed,
             domains=task.domains,
-            oracle=oracle,
         )
-        built = cls(config, task, setup, given)
+        built = cls(config, task, Setup(model, agreement), given)
         built.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
         built.check_class_names()
         if config.processors:
@@ -274,8 +262,7 @@ class Experiment:
         it would double the bill."""
         if self.config.baselines is not None:
             return self.config.baselines
-        paid = self.setup.oracle is not None and self.setup.oracle.backend.paid
-        return ("zero_shot",) if paid else ("zero_shot", "local_only")
+        return ("zero_shot",) if self.setup.model.is_paid else ("zero_shot", "local_only")
 
     @property
     def measures(self) -> dict[str, Measure]:
@@ -311,29 +298,27 @@ class Experiment:
 
     def check_class_names(self) -> None:
         """Raise BackboneError for a class name, also of a new class, that is too long for the model's text tower."""
-        names, oracle = (*self.task.base_classes, *self.task.new_classes), self.setup.oracle
-        if oracle is None:
+        names, model = (*self.task.base_classes, *self.task.new_classes), self.setup.model
+        if isinstance(model, DualEncoder):
             options = self.config.method_options
             n_ctx = max(options.get("n_ctx") or 0, 3 * len(str(options.get("init") or "").split()))
-            check_class_lengths(self.setup.backbone, names, self.setup.templates, n_ctx, self.federation)
-        elif isinstance(backbone := getattr(oracle.backend, "backbone", None), Backbone):
+            check_class_lengths(model.backbone, names, self.setup.templates, n_ctx, self.federation)
+        elif isinstance(backbone := getattr(self.setup.oracle.backend, "backbone", None), Backbone):
             check_class_lengths(backbone, names, [f"{prompt} {{}}." for prompt in self.setup.templates])
 
-    def fill_features(self, on_progress: OnFeatures | None = None) -> None:
-        """Encode every image of the task that the cache does not hold yet; nothing for a black box."""
-        if self.setup.oracle is not None:
-            return
+    def fill_features(self, on_progress: OnPrepared | None = None) -> None:
+        """Have the model compute once what depends on the examples alone: image features, where it makes any."""
         tests = (self.task.base_test, self.task.new_test, *self.task.domain_tests.values())
         held = (split for data in self.task.clients for split in (data.train, data.val, data.test))
         items = {item.content_id(): item for split in chain(tests, held) for item in split.items}
-        with_patches = "patch features" in METHODS[self.config.method].requires
-        self.setup.features.fill(list(items.values()), on_progress, with_patches=with_patches)
+        patches = "patch features" in METHODS[self.config.method].requires
+        self.setup.model.prepare(list(items.values()), on_progress, patches=patches)
 
     def method(self, name: str | None = None) -> Method:
         """The run's method, or the baseline ``name``, which takes those of the run's options that it knows and that
         somebody chose: the method's own defaults (a generator's learning rate, say) are not for a baseline."""
         name, options = name or self.config.method, self.config.method_options
-        if name == "local_only" and self.setup.oracle is not None:
+        if name == "local_only" and self.setup.model.kind == "oracle":
             return LocalOnlyWrapper(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
             known, usual = METHODS[name].Config.model_fields, METHODS[self.config.method].Config.model_fields

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
 from promptfed.errors import TrainingError
-from promptfed.method import Method, MethodConfig, TrainingJob
+from promptfed.method import FeatureMethod, MethodConfig, TrainingJob
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
@@ -154,7 +154,7 @@ def cross_entropy_on(labels: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tens
     return F.cross_entropy(logits, labels.to(logits.device)[rows]), logits
 
 
-class GradientMethod(Method):
+class GradientMethod(FeatureMethod):
     """A method whose clients minimise a loss by gradient steps: say which, and what of the outcome is sent."""
 
     config: LocalTraining

@@ -120,13 +120,6 @@ class Method(ABC):
 
     # ------------------------------------------------------------------------------------------- prediction
 
-    @abstractmethod
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(classes, embed_dim)`` of any class names, for evaluation and export; no gradient.
-
-        An empty ``personal`` asks for what somebody gets who never took part.
-        """
-
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         """Return the contexts that the text tower reads beside a class name.
 
@@ -140,13 +133,12 @@ class Method(ABC):
         """
         return NO_PROMPT
 
+    @abstractmethod
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``.
+        """Scores ``(n, classes)`` of the split's examples.
 
         An empty ``personal`` asks for what somebody gets who never took part.
         """
-        with torch.no_grad():
-            return self._cosines(split, self.class_features(shared, personal, classes))
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
         """The personal prompt that lies ``alpha`` of the way from the shared to the personal one, in prompt space.
@@ -158,29 +150,15 @@ class Method(ABC):
     def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
         """Scores ``(n, classes)`` with what a client deploys: its personal prompt, the shared one, or a mixture.
 
-        A method that predicts by text features alone is mixed as ``client_features`` says; any other mixes logits in
-        feature space. Raises ConfigError for ``space`` "prompt" if the method has no path in prompt space.
+        In feature space the logits are mixed. Raises ConfigError for ``space`` "prompt" if the method has no path in
+        prompt space.
         """
         with torch.no_grad():
-            if self.reads_texts_only:
-                return self._cosines(split, self.client_features(prompt, classes))
             pair, general = self.ends(prompt)
             own = self.logits(*pair, classes, split)
             if general is None:
                 return own
             return torch.lerp(self.logits(*general, classes, split), own, prompt.alpha)
-
-    def client_features(self, prompt: ClientPrompt, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(classes, embed_dim)`` of what a client deploys.
-
-        In feature space they are ``N((1 - alpha) T_shared + alpha T_personal)``: Profit's interpolation
-        (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
-        """
-        pair, general = self.ends(prompt)
-        own = self.class_features(*pair, classes)
-        if general is None:
-            return own
-        return mixed_features(self.class_features(*general, classes), own, prompt.alpha)
 
     def ends(self, prompt: ClientPrompt) -> tuple[Pair, Pair | None]:
         """The (shared, personal) pair to predict with, and the general pair to mix its outcome with, if any."""
@@ -204,7 +182,49 @@ class Method(ABC):
     @property
     def reads_texts_only(self) -> bool:
         """Whether it predicts by cosines to text features alone, which can then be made once and kept."""
-        return type(self).logits is Method.logits
+        return False
+
+
+class FeatureMethod(Method):
+    """A method on a dual encoder: it makes text features of class names, and predicts by their cosines to images."""
+
+    @abstractmethod
+    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
+        """Unit text features ``(classes, embed_dim)`` of any class names, for evaluation and export; no gradient.
+
+        An empty ``personal`` asks for what somebody gets who never took part.
+        """
+
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``.
+
+        An empty ``personal`` asks for what somebody gets who never took part.
+        """
+        with torch.no_grad():
+            return self._cosines(split, self.class_features(shared, personal, classes))
+
+    def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
+        """As every method's; one that predicts by text features alone is mixed as ``client_features`` says."""
+        if not self.reads_texts_only:
+            return super().client_logits(prompt, classes, split)
+        with torch.no_grad():
+            return self._cosines(split, self.client_features(prompt, classes))
+
+    def client_features(self, prompt: ClientPrompt, classes: Sequence[str]) -> Tensor:
+        """Unit text features ``(classes, embed_dim)`` of what a client deploys.
+
+        In feature space they are ``N((1 - alpha) T_shared + alpha T_personal)``: Profit's interpolation
+        (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
+        """
+        pair, general = self.ends(prompt)
+        own = self.class_features(*pair, classes)
+        if general is None:
+            return own
+        return mixed_features(self.class_features(*general, classes), own, prompt.alpha)
+
+    @property
+    def reads_texts_only(self) -> bool:
+        return type(self).logits is FeatureMethod.logits
 
     def _cosines(self, split: Split, texts: Tensor) -> Tensor:
         return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)

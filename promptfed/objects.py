@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from promptfed.aggregators.base import AGGREGATORS
 from promptfed.backbones import load_backbone
 from promptfed.backbones.base import Backbone
+from promptfed.backbones.dual_encoder import DualEncoder
+from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.oracle_factory import load_oracle, oracle_around
 from promptfed.blackbox.oracles.local.function import FunctionBackend, ScoreFunction
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.code_fingerprint import code_sha256
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, missing_object
+from promptfed.frozen_model import FrozenModel
 from promptfed.method import METHODS
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
@@ -75,19 +78,22 @@ class Objects:
             raise ConfigError(f"task '{config.task}' takes data by name only; a Python object goes with {takers}")
         return task.build(config, self.data.source)  # type: ignore[call-arg]
 
-    def model_of(self, config: RunConfig) -> Backbone:
-        """Return the backbone of ``config``. Raises ConfigError if it is an object that is not here."""
-        if not config.backbone.startswith(PREFIX):
-            return load_backbone(config.backbone, device=config.device, precision=config.precision)
-        if self.model is None:
-            raise missing_object("model", config.backbone)
-        return self.model
-
-    def oracle_of(self, config: RunConfig, form: PromptTemplate) -> Oracle:
-        """Return the oracle of ``config``, for examples that are put as ``form`` says.
+    def model_of(self, config: RunConfig, form: PromptTemplate | None = None) -> FrozenModel:
+        """Return the frozen model of ``config``; a black box is asked about examples that are put as ``form`` says.
 
         Raises ConfigError if it is an object that is not here.
         """
+        if config.oracle is not None:
+            assert form is not None, "a black-box task says how its examples are put"
+            return self._oracle(config, form)
+        if not config.backbone.startswith(PREFIX):
+            backbone = load_backbone(config.backbone, device=config.device, precision=config.precision)
+            return DualEncoder(FeatureStore(backbone))
+        if self.model is None:
+            raise missing_object("model", config.backbone)
+        return DualEncoder(FeatureStore(self.model))
+
+    def _oracle(self, config: RunConfig, form: PromptTemplate) -> Oracle:
         name, options = config.oracle or "", validate(OracleOptions, config.oracle_options, "oracle option")
         if not name.startswith(PREFIX):
             return load_oracle(name, form, options, device=config.device, precision=config.precision)

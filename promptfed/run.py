@@ -9,16 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from promptfed.blackbox.oracles.ledger import FILE as ORACLE_LEDGER
-from promptfed.blackbox.oracles.ledger import OracleLedger
-from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.spent import recover_spent
 from promptfed.config import Options, RunConfig, validate
 from promptfed.cross_dataset import evaluate_on
 from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.frozen_model import FrozenModel
 from promptfed.learned_prompt import LearnedPrompt
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.observers.base import Observer
@@ -243,26 +240,21 @@ class Run:
             finished = self.finished
             decided(chosen, finished)
             setup = finished.method.setup
-            experiment = Experiment.build(
-                folder.config, features=setup.features, oracle_for=finished.oracle_for, objects=self.objects
-            )
+            experiment = Experiment.build(folder.config, model_for=finished.model_for, objects=self.objects)
             check_partition(folder.read_json("partition.json"), partition_record(experiment.task), folder.path)
             experiment.fill_features(teller.features)
-            with self._account(setup.oracle):
+            with self._account(setup.model):
                 curve = personalize_run(finished, experiment.task, chosen, teller.personalized)
             setup.verify_frozen()
             write_report(folder)
         return curve
 
     @contextmanager
-    def _account(self, oracle: Oracle | None) -> Iterator[None]:
-        """Write what a black box is asked inside into the run's ledger, and count it against the budget."""
-        if oracle is None:
-            yield
-            return
-        oracle.keep_in(OracleLedger(self.path / ORACLE_LEDGER))
-        recover_spent(oracle, self.events, has_checkpoints=True, say=log.warning)
-        with oracle.account(stage="personalize"):
+    def _account(self, model: FrozenModel) -> Iterator[None]:
+        """Write what the model is asked inside into the run's account of it, and count it against the budget."""
+        model.keep_account_in(self.path)
+        model.recover_account(self.events, has_checkpoints=True, say=log.warning)
+        with model.account(stage="personalize"):
             yield
 
     def export(

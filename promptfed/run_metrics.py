@@ -48,12 +48,11 @@ def run_metrics(
     metrics["notes"] = [*experiment.model_notes, *notes]
     metrics["data_notes"] = list(experiment.task.notes)
     cost = dataclasses.asdict(cost_of(events))
-    if experiment.setup.oracle is not None:
-        # The ledger also knows what was asked for in vain: work that was lost with a killed process.
-        asked = experiment.setup.oracle.ledger.total()
-        cost |= {name: value for name, value in dataclasses.asdict(asked).items() if value}
-        if silent := experiment.setup.oracle.tally.recorded():
-            metrics["not_answered"] = silent
+    if (spent := experiment.setup.model.spent()) is not None:
+        # The account also knows what was asked for in vain: work that was lost with a killed process.
+        cost |= {name: value for name, value in dataclasses.asdict(spent).items() if value}
+    if silent := experiment.setup.model.unanswered():
+        metrics["not_answered"] = silent
     metrics["cost"] = cost
     for federation, state in trained.values():
         if isinstance(federation.method, ZeroShot):

@@ -2,42 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
-from promptfed.backbones.base import Backbone
-from promptfed.backbones.features import FeatureStore
+from promptfed.agreement import Agreement
+from promptfed.errors import ConfigError
+from promptfed.frozen_model import FrozenModel
 from promptfed.usage import Usage
 
 if TYPE_CHECKING:
+    from promptfed.backbones.base import Backbone
+    from promptfed.backbones.dual_encoder import DualEncoder
+    from promptfed.backbones.features import FeatureStore
     from promptfed.blackbox.oracles.oracle import Oracle
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all parties agree on before round 1. ``classes`` are the base classes, ``rounds`` the planned rounds.
+    """A frozen model and an agreement. Every method is built from one."""
 
-    ``domains`` holds the domain of client k at position k, so its length is the number of clients. Black-box methods
-    have an ``oracle``, and in the backbone's place one that refuses to work.
-    """
+    model: FrozenModel
+    agreement: Agreement
 
-    backbone: Backbone
-    features: FeatureStore
-    classes: tuple[str, ...]
-    templates: tuple[str, ...]
-    rounds: int
-    seed: int
-    domains: tuple[str, ...] = ()
-    oracle: Oracle | None = None
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The base classes, in the order of all scores."""
+        return self.agreement.classes
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return self.agreement.templates
+
+    @property
+    def rounds(self) -> int:
+        """The planned rounds."""
+        return self.agreement.rounds
+
+    @property
+    def seed(self) -> int:
+        return self.agreement.seed
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domain of client k at position k."""
+        return self.agreement.domains
+
+    @property
+    def features(self) -> FeatureStore:
+        """The features of a dual encoder. Raises ConfigError if the model is none."""
+        if self.model.kind != "dual encoder":
+            raise ConfigError(
+                "this needs a white-box backbone, but the task's model is a black box (an oracle): choose a black-box "
+                "method (promptfed list methods), or a task such as clip-fewshot"
+            )
+        return cast("DualEncoder", self.model).features
+
+    @property
+    def backbone(self) -> Backbone:
+        """The towers of a dual encoder. Raises ConfigError if the model is none."""
+        return self.features.backbone
+
+    @property
+    def oracle(self) -> Oracle:
+        """The black box. Raises ConfigError if the model is none."""
+        if self.model.kind != "oracle":
+            raise ConfigError("this asks a black box: use --task blackbox-text, blackbox-vision or cot")
+        return cast("Oracle", self.model)
+
+    def agreeing(self, **changes: Any) -> Setup:
+        """Return the same with other values of the agreement: ``setup.agreeing(seed=1)``."""
+        return replace(self, agreement=Agreement(**{**dict(self.agreement), **changes}))
 
     def usage(self) -> Usage:
-        """What the frozen model was asked since it was loaded."""
-        calls = self.backbone.calls
-        white = Usage(image_encoder_calls=calls.images, text_encoder_calls=calls.texts)
-        return white if self.oracle is None else white + self.oracle.usage
+        """Return what the frozen model was asked since it was loaded."""
+        return self.model.usage()
 
     def verify_frozen(self) -> None:
-        """Raises BackboneError if a model that is held in this process is not what was loaded."""
-        self.backbone.verify_frozen()
-        if self.oracle is not None:
-            self.oracle.verify_frozen()
+        """Raise BackboneError if a model that is held in this process is not what was loaded."""
+        self.model.verify_frozen()

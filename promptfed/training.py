@@ -6,15 +6,13 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from promptfed.blackbox.oracles.ledger import FILE as ORACLE_LEDGER
-from promptfed.blackbox.oracles.ledger import OracleLedger
-from promptfed.blackbox.oracles.spent import note_spent, recover_spent
+from promptfed.blackbox.oracles.spent import note_spent
 from promptfed.engines.base import Engine, never
 from promptfed.errors import BudgetExhausted, OracleError, OracleHalted, TrainingError
 from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
@@ -25,11 +23,11 @@ from promptfed.progress import Progress
 from promptfed.prompt_state import PromptState
 from promptfed.result_notes import figure_notes
 from promptfed.run_metrics import near_chance, run_metrics
-from promptfed.runs.backbone import check_same_backbone, has_fingerprint
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, Checkpoint, load_checkpoint, save_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue, whole_log
 from promptfed.runs.ledger import cost_of
+from promptfed.runs.model import check_same_model, has_fingerprint
 from promptfed.runs.passport import identity_of, write_passport
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.runs.plugin_tokens import remember_plugins
@@ -77,9 +75,9 @@ class Training:
         self.experiment, self.run, self.engine = experiment, run, engine
         self.evaluator = evaluator or LocalEvaluator(experiment.task, experiment.measures)
         self.baselines = experiment.baselines if baselines is None else baselines
-        if experiment.setup.oracle is not None:
-            experiment.setup.oracle.keep_in(OracleLedger(run.path / ORACLE_LEDGER))
-            experiment.setup.oracle.backend.should_stop = should_stop
+        self.model = experiment.setup.model
+        self.model.keep_account_in(run.path)
+        self.model.stop_when(should_stop)
         self.progress, self.should_stop = progress or Progress(), should_stop
         self.identity = ""  # of the run, once it is opened
         self._opened: tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]] | None = None
@@ -97,15 +95,13 @@ class Training:
         trained = self.train()
         evaluations = {}
         for stage, found in trained.items():
-            with self._account(stage), _stopping(f"{found[0].method.name}, in its tests"):
+            with self.model.account(stage=stage), _stopping(f"{found[0].method.name}, in its tests"):
                 evaluations[stage] = self._evaluate(stage, *found)
-        oracle = self.experiment.setup.oracle
-        if oracle is not None:
-            oracle.tally.check()
-        self.experiment.setup.verify_frozen()
+        self.model.check_answers()
+        self.model.verify_frozen()
         if self.engine is not None:
             self.engine.verify_frozen()
-        note_spent(oracle, self.run.events.write)
+        note_spent(self.model, self.run.events.write)
         self.run.events.write("run_end")
         metrics = run_metrics(self.experiment, self.run.events.read(), evaluations, trained)
         figures = evaluations[self.experiment.config.method].figures
@@ -117,16 +113,16 @@ class Training:
 
     def train(self) -> dict[str, tuple[Federation, FederationState]]:
         """All but the tests: each stage's federation after its last round. Raises Interrupted when asked to stop."""
-        stages, setup = self._stages(), self.experiment.setup
+        stages = self._stages()
         partition, record, saved = self._opened or self._open()
         self._opened = None
-        if setup.oracle is not None:
+        if self.model.spent() is not None:
             log_before = whole_log(self.run.events, saved.values())
-            recover_spent(setup.oracle, log_before, has_checkpoints=any(saved.values()), say=self._warn)
+            self.model.recover_account(log_before, has_checkpoints=any(saved.values()), say=self._warn)
         begin_or_continue(
             self.run.events, self.experiment.config, saved, self._warn, knows_backbone=has_fingerprint(record)
         )
-        note_spent(setup.oracle, self.run.events.write)
+        note_spent(self.model, self.run.events.write)
         self.run.remove("metrics.json")
         self._fill_features()
         self.run.write_json("partition.json", partition)
@@ -136,7 +132,7 @@ class Training:
         trained = {}
         for stage, base in stages:
             checkpoint = saved[stage]
-            with self._account(stage), _stopping(f"{stage}, at its start"):
+            with self.model.account(stage=stage), _stopping(f"{stage}, at its start"):
                 federation = self.experiment.federation(stage, self.engine)
                 state = self._federate(stage, federation, base, checkpoint.state if checkpoint else None)
             if note := near_chance(self.experiment.task, federation, state):
@@ -146,10 +142,10 @@ class Training:
 
     def _open(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]]:
         """Return the partition, what the run keeps of its own, and the newest checkpoint of each stage."""
-        setup, record = self.experiment.setup, self.run.read_json("partition.json")
-        partition = partition_record(self.experiment.task, setup.oracle, setup.backbone)
+        record = self.run.read_json("partition.json")
+        partition = partition_record(self.experiment.task, self.model)
         check_partition(record, partition, self.run.path)
-        check_same_backbone(self.run.path, record or {}, setup.backbone)
+        check_same_model(self.run.path, record or {}, self.model)
         saved = {
             stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn)
             for stage, base in self._stages()
@@ -165,7 +161,7 @@ class Training:
     def _save(self, folder: Path, state: FederationState, size: int | None = None) -> None:
         """Write a checkpoint that goes with the first ``size`` bytes of the event log, None for all of it."""
         events = self.run.events
-        note_spent(self.experiment.setup.oracle, events.write)
+        note_spent(self.model, events.write)
         size = events.size() if size is None else size
         save_checkpoint(folder, state, events_bytes=size, events_sha256=events.sha256(size), run=self.identity)
 
@@ -312,9 +308,7 @@ class Training:
             seconds=time.perf_counter() - began,
             **(self._usage() - before).recorded(),
         )
-        oracle = self.experiment.setup.oracle
-        asked = None if oracle is None else oracle.ledger.total()
-        self.progress.round(method.name, state.round, loss, val_accuracy, up + down, asked)
+        self.progress.round(method.name, state.round, loss, val_accuracy, up + down, self.model.spent())
         log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
 
     def _chosen(self, stage: str, federation: Federation, state: FederationState) -> FederationState:
@@ -336,12 +330,7 @@ class Training:
         return state
 
     def _usage(self) -> Usage:
-        return self.experiment.setup.usage()
-
-    def _account(self, stage: str) -> AbstractContextManager[None]:
-        """What a black box is asked inside is written down for ``stage``."""
-        oracle = self.experiment.setup.oracle
-        return nullcontext() if oracle is None else oracle.account(stage=stage)
+        return self.model.usage()
 
     def _validated(self, federation: Federation, state: FederationState) -> float:
         """Mean accuracy on validation data; NaN in rounds that the run does not look at."""

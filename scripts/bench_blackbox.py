@@ -113,7 +113,7 @@ def measured(name: str, population: int, tokens: int, items: list[Item], classes
 def wire(method: str, **options: Any) -> dict[str, int]:
     """Bytes of one client's first round; nothing is loaded or trained."""
     config = build_config({"task": "blackbox-text", "method": method, "method_options": options})
-    found = round_bytes(Experiment.build(resolve(config), oracle_for=sizes_only))
+    found = round_bytes(Experiment.build(resolve(config), model_for=sizes_only))
     return {"down": found.down, "up": found.up}
 
 

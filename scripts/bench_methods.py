@@ -29,8 +29,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import build_aggregator
+from promptfed.agreement import Agreement
 from promptfed.backbones import load_backbone
 from promptfed.backbones.base import DeepContext
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.build_method import build_method
@@ -81,7 +83,10 @@ class Bench:
     @classmethod
     def of(cls, name: str, backbone: OpenClipBackbone, store: FeatureStore, size: Size) -> Bench:
         domains = tuple(f"client {k}" for k in range(CLIENTS))
-        setup = Setup(backbone, store, size.names, ("a photo of a {}.",), rounds=10, seed=0, domains=domains)
+        setup = Setup(
+            DualEncoder(store),
+            Agreement(classes=size.names, templates=("a photo of a {}.",), rounds=10, seed=0, domains=domains),
+        )
         known = METHODS[name].Config.model_fields
         method = build_method(name, {k: v for k, v in ONE_STEP.items() if k in known}, setup)
         aggregator = build_aggregator((METHODS[name].aggregators or ("mean",))[0], {})

@@ -33,6 +33,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.agreement import Agreement
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.config import validate
@@ -118,7 +120,7 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 def promptfl(cache: Path, size: Size) -> Method:
     backbone = OpenClipBackbone(ARCHITECTURE, random_model(), open_clip.get_tokenizer(ARCHITECTURE))
     store = FeatureStore(backbone, FeatureCache(cache, 10**9))
-    setup = Setup(backbone, store, size.names, (), rounds=1, seed=0)
+    setup = Setup(DualEncoder(store), Agreement(classes=size.names, rounds=1, seed=0))
     options = {"init": WORDS, "optimizer": "sgd", "momentum": 0.0, "lr": RATE, "local_epochs": 1}
     kind = METHODS["promptfl"]
     return kind(validate(kind.Config, {**options, "batch_size": size.classes * size.shots}, "method option"), setup)

@@ -14,9 +14,8 @@ from promptfed.types import FederatedTask
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from promptfed.backbones.base import Backbone
-    from promptfed.blackbox.oracles.oracle import Oracle
     from promptfed.config import RunConfig
+    from promptfed.frozen_model import FrozenModel
 
 MOST_TICKS = 60
 """Names written along an axis; beyond that every second, third ... one."""
@@ -61,9 +60,7 @@ def examples(task: FederatedTask) -> str:
     return "texts" if isinstance(first, TextItem) else "images"
 
 
-def partition_record(
-    task: FederatedTask, oracle: Oracle | None = None, backbone: Backbone | None = None
-) -> dict[str, Any]:
+def partition_record(task: FederatedTask, model: FrozenModel | None = None) -> dict[str, Any]:
     """What a run keeps of its task: the table, ``new_classes``, ``templates`` and ``content``, by which
     ``partition_check`` knows it again; where the model is a black box also ``form``, and the fingerprint of the
     ``oracle`` that examples in that form are put to, else name and fingerprint of the ``backbone``."""
@@ -73,11 +70,7 @@ def partition_record(
     }
     if task.form is not None:
         agreed["form"] = task.form.model_dump(mode="json")
-    if oracle is not None:
-        agreed["oracle"] = {"name": oracle.name, "fingerprint": oracle.fingerprint}
-    elif backbone is not None:
-        agreed["backbone"] = {"name": backbone.name, "fingerprint": backbone.fingerprint}
-    return {**partition_table(task), **agreed}
+    return {**partition_table(task), **agreed, **(model.describe() if model else {})}
 
 
 def plot_partition(table: dict[str, Any]) -> Figure:

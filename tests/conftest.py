@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from promptfed.agreement import Agreement
 from promptfed.backbones.base import (
     Backbone,
     CallCount,
@@ -32,6 +33,7 @@ from promptfed.backbones.base import (
     PromptedImages,
     hash_tensors,
 )
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.examples.base import ImageItem
@@ -131,9 +133,12 @@ def backbone() -> ToyBackbone:
 @pytest.fixture
 def setup(backbone: ToyBackbone, toy_task: FederatedTask, tmp_path: Path) -> Setup:
     features = FeatureStore(backbone, FeatureCache(tmp_path / "features", limit_bytes=0))
-    return Setup(
-        backbone, features, toy_task.base_classes, toy_task.templates, rounds=3, seed=0, domains=toy_task.domains
-    )
+    return Setup(DualEncoder(features), agreement_of(toy_task))
+
+
+def agreement_of(task: FederatedTask) -> Agreement:
+    """Three rounds on ``task``."""
+    return Agreement(classes=task.base_classes, templates=task.templates, rounds=3, seed=0, domains=task.domains)
 
 
 @pytest.fixture
@@ -220,7 +225,7 @@ def promptable_setup(backbone, setup, tmp_path: Path):
 
     promptable = Promptable()
     store = FeatureStore(promptable, FeatureCache(tmp_path / "promptable", limit_bytes=0))
-    return replace(setup, backbone=promptable, features=store)
+    return replace(setup, model=DualEncoder(store))
 
 
 @pytest.fixture(scope="session")
@@ -242,8 +247,5 @@ def small_clip() -> OpenClipBackbone:
 @pytest.fixture
 def clip_setup(small_clip: OpenClipBackbone, setup, tmp_path: Path):
     """``setup`` with the small CLIP."""
-    return replace(
-        setup,
-        backbone=small_clip,
-        features=FeatureStore(small_clip, FeatureCache(tmp_path / "clip", limit_bytes=0)),
-    )
+    features = FeatureStore(small_clip, FeatureCache(tmp_path / "clip", limit_bytes=0))
+    return replace(setup, model=DualEncoder(features))

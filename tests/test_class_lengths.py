@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import build_config
 from promptfed.errors import BackboneError
@@ -31,7 +32,7 @@ def folder(root: Path, name: str) -> Path:
 
 def build(data: Path, features: FeatureStore, **options: object) -> Experiment:
     given = {"data": f"folder:{data}", "clients": 2, "shots": 1, "task_options": {"base_fraction": 0.5, "val_shots": 1}}
-    return Experiment.build(resolve(build_config({**given, **options})), features=features)
+    return Experiment.build(resolve(build_config({**given, **options})), model_for=lambda _: DualEncoder(features))
 
 
 @pytest.fixture(scope="module")

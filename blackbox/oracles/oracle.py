@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,10 +15,9 @@ from promptfed.blackbox.oracles.base import Backend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget, Reservation
 from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.exact_match import is_right
-from promptfed.blackbox.oracles.ledger import Account, OracleLedger
+from promptfed.blackbox.oracles.ledger import FILE, Account, OracleLedger
 from promptfed.blackbox.oracles.query import (
     Candidate,
-    OracleAbility,
     OracleAnswer,
     ProposalQuery,
     Query,
@@ -24,18 +25,23 @@ from promptfed.blackbox.oracles.query import (
     TextQuery,
     key_of,
 )
+from promptfed.blackbox.oracles.spent import recover_spent
 from promptfed.blackbox.oracles.tally import Tally
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item, QuestionItem
+from promptfed.frozen_model import FrozenModel, Kind
 from promptfed.prompt_template import PromptTemplate
+from promptfed.types import Split
 from promptfed.usage import Usage
 
 
-class Oracle:
+class Oracle(FrozenModel):
     """Asks ``backend``, but never the same question twice: request -> cache -> budget -> backend -> cache and ledger.
 
     What a backend yields is kept at once, so an interrupted or exhausted run has lost nothing that it paid for.
     """
+
+    kind: ClassVar[Kind] = "oracle"
 
     def __init__(
         self,
@@ -51,8 +57,7 @@ class Oracle:
         self.budget = Budget() if budget is None else budget
         self.ledger = OracleLedger() if ledger is None else ledger
         self.tally = Tally() if tally is None else tally
-        self.usage = Usage()
-        """All that was used since loading, in this process."""
+        self._used = Usage()
         self._account = Account()
         self.budget.on_reserved = lambda reservation: self.ledger.open(reservation)
         self.budget.on_settled = self._settled
@@ -70,8 +75,12 @@ class Oracle:
         return self.backend.form
 
     @property
-    def abilities(self) -> frozenset[OracleAbility]:
-        return self.backend.abilities
+    def abilities(self) -> frozenset[str]:
+        return frozenset(self.backend.abilities)
+
+    @property
+    def is_paid(self) -> bool:
+        return self.backend.paid
 
     @property
     def soft(self) -> SoftSpace:
@@ -90,6 +99,10 @@ class Oracle:
             )
 
     # ------------------------------------------------------------------------------------------------- asking
+
+    def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
+        """To a black box a hand-written prompt is a candidate like any other."""
+        return self.score([Candidate(template)], split.items, classes)[0]
 
     def score(self, candidates: Sequence[Candidate], items: Sequence[Item], classes: Sequence[str]) -> Tensor:
         """Scores ``(candidates, items, classes)`` float32: how well each class fits each example under each prompt; NaN
@@ -208,6 +221,12 @@ class Oracle:
         finally:
             self._account = before
 
+    def usage(self) -> Usage:
+        return self._used
+
+    def keep_account_in(self, run: Path) -> None:
+        self.keep_in(OracleLedger(run / FILE))
+
     def keep_in(self, ledger: OracleLedger) -> None:
         """Go on with a run's own ledger: what it has already counts against the budget."""
         self.ledger = ledger
@@ -215,12 +234,33 @@ class Oracle:
         self.budget.spent = ledger.total()
 
     def _note(self, usage: Usage) -> None:
-        self.usage += usage
+        self._used += usage
         self.ledger.add(self._account, usage)
 
     def _settled(self, reservation: Reservation, used: Usage) -> None:
-        self.usage += used
+        self._used += used
         self.ledger.settle(self._account, reservation, used)
+
+    def recover_account(
+        self, events: Iterable[Mapping[str, Any]] | None, *, has_checkpoints: bool, say: Callable[[str], None]
+    ) -> None:
+        recover_spent(self.ledger, events, has_checkpoints=has_checkpoints, say=say)
+        self.budget.spent = self.ledger.total()
+
+    def spent(self) -> Usage:
+        return self.ledger.total()
+
+    def stop_when(self, should_stop: Callable[[], bool]) -> None:
+        self.backend.should_stop = should_stop
+
+    def check_answers(self) -> None:
+        self.tally.check()
+
+    def unanswered(self) -> dict[str, Any]:
+        return self.tally.recorded()
+
+    def describe(self) -> dict[str, Any]:
+        return {"oracle": {"name": self.name, "fingerprint": self.fingerprint}}
 
     def verify_frozen(self) -> None:
         self.backend.verify_frozen()

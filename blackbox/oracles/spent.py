@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from promptfed.blackbox.oracles.ledger import Account
-from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.blackbox.oracles.ledger import Account, OracleLedger
 from promptfed.errors import RunError
+from promptfed.frozen_model import FrozenModel
 from promptfed.usage import Usage
 
 RECOVERED = "recovered"
@@ -18,19 +18,24 @@ EVENT = "spent"
 FIELDS = tuple(field.name for field in fields(Usage))
 
 
-def note_spent(oracle: Oracle | None, write: Callable[..., None]) -> None:
-    """Have ``write`` put into the event log what the run has spent until now; nothing where no black box is asked."""
-    if oracle is not None:
-        write(EVENT, **oracle.ledger.total().recorded())
+def note_spent(model: FrozenModel, write: Callable[..., None]) -> None:
+    """Have ``write`` put into the event log what the run has spent; nothing for a model that keeps no account."""
+    spent = model.spent()
+    if spent is not None:
+        write(EVENT, **spent.recorded())
 
 
 def recover_spent(
-    oracle: Oracle, events: Iterable[Mapping[str, Any]] | None, *, has_checkpoints: bool, say: Callable[[str], None]
+    ledger: OracleLedger,
+    events: Iterable[Mapping[str, Any]] | None,
+    *,
+    has_checkpoints: bool,
+    say: Callable[[str], None],
 ) -> None:
-    """Add to the run's ledger what the event log knows of and it does not, and count it against the budget.
+    """Add to the run's ledger what the event log knows of and it does not.
 
     Args:
-        oracle: Keeps account in the run's ledger.
+        ledger: Of the run.
         events: The run's event log, oldest first; None if it is gone or is not what was written.
         has_checkpoints: Whether something of the run was trained already.
         say: Is told in a line if the ledger lacked something.
@@ -38,7 +43,6 @@ def recover_spent(
     Raises:
         RunError: The ledger is empty, and no log says what was spent before.
     """
-    ledger = oracle.ledger
     total = ledger.total()
     if events is None:
         if has_checkpoints and total == Usage():
@@ -55,7 +59,6 @@ def recover_spent(
         return
     known = Usage(**lacking)
     ledger.add(Account(RECOVERED), known)
-    oracle.budget.spent = ledger.total()
     say(
         f"'{ledger.file}' is gone or lacks what events.jsonl says was spent ({known.oracle_calls:,} calls, "
         f"{known.prompt_tokens + known.completion_tokens:,} tokens, ${known.usd:.2f}): these count against the budget, "

@@ -118,7 +118,7 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
 
     def build(name: str, like: Experiment | None = None) -> Experiment:
         config = resolve(build_config(given, {"method": name}))
-        return Experiment.build(config, like=like, oracle_for=sizes_only if config.oracle is not None else None)
+        return Experiment.build(config, like=like, model_for=sizes_only if config.oracle is not None else None)
 
     chosen = task or RunConfig.model_fields["task"].default
     is_black = TASKS[chosen].oracle is not None

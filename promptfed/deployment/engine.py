@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from promptfed.deployment import codec
-from promptfed.deployment.messages import Agreement, Train, TrainAnswer
+from promptfed.deployment.messages import SiteAgreement, Train, TrainAnswer
 from promptfed.deployment.site_pool import SitePool, SiteReply
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import DeploymentError
@@ -38,7 +38,7 @@ class FlowerEngine(Engine):
     def __init__(
         self,
         sites: SitePool,
-        agreement: Agreement,
+        agreement: SiteAgreement,
         *,
         min_sites: int = 1,
         wait_seconds: float = 600.0,

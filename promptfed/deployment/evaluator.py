@@ -11,7 +11,7 @@ from typing import Any, Literal
 from promptfed.deployment import codec
 from promptfed.deployment.engine import start_of
 from promptfed.deployment.messages import (
-    Agreement,
+    SiteAgreement,
     CorrectCount,
     Evaluate,
     EvaluateAnswer,
@@ -48,7 +48,7 @@ class SiteEvaluator:
     def __init__(
         self,
         sites: SitePool,
-        agreement: Agreement,
+        agreement: SiteAgreement,
         seconds: float | None = None,
         *,
         domains: Iterable[str] | None = None,
@@ -209,6 +209,6 @@ def _added(totals: Sequence[Mapping[str, Total]]) -> list[dict[str, Total]]:
     return [joint] if joint else []
 
 
-def places(found: Mapping[int, str], agreement: Agreement) -> list[str]:
+def places(found: Mapping[int, str], agreement: SiteAgreement) -> list[str]:
     """What ``finish`` found, as lines to read."""
     return [f"{agreement.sites[client].name}: {where}" for client, where in sorted(found.items())]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
-from promptfed.deployment.messages import Agreement, HelloAnswer
+from promptfed.deployment.messages import HelloAnswer, SiteAgreement
 from promptfed.deployment.site_pool import Holder
 from promptfed.errors import DeploymentError, RunError
 from promptfed.printable import printable
@@ -22,7 +22,7 @@ class Known:
     """``run`` is the run's name for its sites; ``answers``: what each said at first, none where they are simulated."""
 
     run: str
-    agreement: Agreement | None = None
+    agreement: SiteAgreement | None = None
     answers: list[HelloAnswer] = field(default_factory=list)
     holders: dict[str, Holder] = field(default_factory=dict)
 
@@ -35,7 +35,7 @@ class Known:
         try:
             return cls(
                 str(found["run"]),
-                Agreement.read(json.dumps(found["agreement"])) if found.get("agreement") else None,
+                SiteAgreement.read(json.dumps(found["agreement"])) if found.get("agreement") else None,
                 [HelloAnswer.read(json.dumps(answer)) for answer in found.get("answers") or ()],
                 {name: Holder(int(it["node"]), str(it["key_sha256"])) for name, it in found.get("holders", {}).items()},
             )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from promptfed.agreement import Agreement
 from promptfed.deployment.fields import (
     LONGEST_TEXT,
     MOST_CLASSES,
@@ -85,8 +86,8 @@ class SiteInfo(Message):
     domain: Domain = ""
 
 
-class Agreement(Message):
-    """What all parties agreed on before round 1; it travels with every question, so that a site needs no memory.
+class SiteAgreement(Message):
+    """What all sites agreed on before round 1; it travels with every question, so that a site needs no memory.
 
     ``sites`` are the clients in the order of their numbers. ``simulated``: every node deals out the same task from
     ``config`` and plays one client of it; else each has data of its own. ``merged``: class names that differ only in
@@ -114,13 +115,19 @@ class Agreement(Message):
         """The domain of client k at position k; a site without one is a domain of its own."""
         return tuple(site.domain or site.name for site in self.sites)
 
+    def shared(self, rounds: int, seed: int) -> Agreement:
+        """Return it as every federation's, with the run's ``rounds`` and ``seed``."""
+        return Agreement(
+            classes=self.base_classes, templates=self.templates, rounds=rounds, seed=seed, domains=self.domains
+        )
+
 
 # ------------------------------------------------------------------------------------------------- questions
 
 
 class Hello(Message):
     """Who are you, and do you fit? ``classes``: the agreed names, None if the sites' own are to be joined; ``merged``
-    as in Agreement."""
+    as in SiteAgreement."""
 
     run: RunKey
     simulated: bool
@@ -134,7 +141,7 @@ class Hello(Message):
 class Prepare(Message):
     """Encode the images, once, before the first round."""
 
-    agreement: Agreement
+    agreement: SiteAgreement
     client: Number
 
 
@@ -142,7 +149,7 @@ class Work(Message):
     """What the questions about a prompt have in common: ``start`` is the round whose personal prompt counts, 0 the
     initial one. The shared prompt comes with it."""
 
-    agreement: Agreement
+    agreement: SiteAgreement
     stage: Name
     client: Number
     round: Number

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import RunConfig, build_config, read_yaml, validate
@@ -18,7 +19,7 @@ from promptfed.deployment.class_names import joined_classes, lonely_classes, spl
 from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.evaluator import SiteEvaluator, places
 from promptfed.deployment.known_sites import Known
-from promptfed.deployment.messages import Agreement, Hello, HelloAnswer, Prepare, PrepareAnswer, SiteInfo
+from promptfed.deployment.messages import Hello, HelloAnswer, Prepare, PrepareAnswer, SiteAgreement, SiteInfo
 from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
@@ -148,7 +149,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         task = _without_data(dealt) if dealt else remote_task(agreement, answers, config)
         known.agreement, known.answers = agreement, answers
         known.save(folder)
-        experiment = Experiment.build(config, features=features, task=task)
+        experiment = Experiment.build(config, model_for=lambda _: DualEncoder(features), task=task)
         _prepare(sites, agreement, options.site_seconds)
         engine = FlowerEngine(
             sites,
@@ -236,7 +237,7 @@ def _folder(path: Path, config: RunConfig) -> RunDirectory:
     return folder
 
 
-def _classes(agreement: Agreement | None, options: ServerOptions) -> tuple[str, ...] | None:
+def _classes(agreement: SiteAgreement | None, options: ServerOptions) -> tuple[str, ...] | None:
     return options.agreed if agreement is None else (*agreement.base_classes, *agreement.new_classes)
 
 
@@ -247,7 +248,7 @@ def _too_few(sites: SitePool, needed: int, seconds: float) -> str:
 
 def _agree(
     hello: Hello, config: RunConfig, sites: SitePool, dealt: FederatedTask | None, options: ServerOptions
-) -> Agreement:
+) -> SiteAgreement:
     """From the first answers to what all keep to."""
     if dealt is not None:
         base, new, templates = dealt.base_classes, dealt.new_classes, dealt.templates
@@ -264,7 +265,7 @@ def _agree(
             raise DeploymentError(f"the sites have one class only ('{base[0]}'): at least two are needed")
         members = [sites.answers[name].site for name in names]
     say(f"agreed: {len(members)} sites ({', '.join(site.name for site in members)}), {len(base)} classes")
-    return Agreement.create(
+    return SiteAgreement.create(
         run=hello.run,
         simulated=dealt is not None,
         config=hello.config,
@@ -277,7 +278,7 @@ def _agree(
     )
 
 
-def _answers(known: Known, agreement: Agreement, sites: SitePool) -> list[HelloAnswer]:
+def _answers(known: Known, agreement: SiteAgreement, sites: SitePool) -> list[HelloAnswer]:
     """What each site said about its data: of a run that goes on, what it said at first."""
     if known.answers:
         return known.answers
@@ -299,7 +300,7 @@ def _without_data(task: FederatedTask) -> FederatedTask:
     return replace(task, clients=clients, base_test=NOTHING, new_test=NOTHING, domain_tests=tests)
 
 
-def _prepare(sites: SitePool, agreement: Agreement, seconds: float) -> None:
+def _prepare(sites: SitePool, agreement: SiteAgreement, seconds: float) -> None:
     """Every site encodes its images once, so that no round has to wait for the image tower."""
     questions = {k: codec.pack(Prepare.create(agreement=agreement, client=k)) for k in range(len(agreement.sites))}
     for client, answer in sorted(sites.ask(questions, group="prepare", seconds=seconds).items()):

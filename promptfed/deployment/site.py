@@ -14,12 +14,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.aggregators.mean import Mean
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import RunConfig, build_config, validate
 from promptfed.deployment import codec, messages
 from promptfed.deployment.fields import LONGEST_TEXT
-from promptfed.deployment.messages import Agreement
+from promptfed.deployment.messages import SiteAgreement
 from promptfed.deployment.site_export import write_site_bundle
 from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
@@ -246,7 +247,7 @@ class Site:
                 return built.setup.features
         return FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
 
-    def _experiment(self, agreement: Agreement) -> Experiment:
+    def _experiment(self, agreement: SiteAgreement) -> Experiment:
         key = agreement.model_dump_json()
         if key not in self._experiments:
             config = self._config(agreement.config, agreement.simulated)
@@ -255,7 +256,7 @@ class Site:
             task: FederatedTask | None = None
             if not agreement.simulated:
                 task = site_task(read_site(self.options.site, self.options.data, config), agreement, config)
-            built = Experiment.build(config, features=self._features(config), task=task)
+            built = Experiment.build(config, model_for=lambda _: DualEncoder(self._features(config)), task=task)
             if built.setup.backbone.fingerprint != agreement.fingerprint:
                 raise DeploymentError(f"backbone '{config.backbone}' here is not the one that was agreed on")
             self._experiments = {key: built}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig, build_config
-from promptfed.deployment.messages import Agreement, Train, Work
+from promptfed.deployment.messages import SiteAgreement, Train, Work
 from promptfed.deployment.site_store import SiteStore, kept_runs
 from promptfed.errors import DeploymentError
 from promptfed.experiment import resolve
@@ -47,17 +48,9 @@ def export_site(
     return bundle_at, sent.after
 
 
-def setup_of(agreement: Agreement, config: RunConfig, features: FeatureStore) -> Setup:
-    """What all parties agreed on, without any data."""
-    return Setup(
-        features.backbone,
-        features,
-        agreement.base_classes,
-        agreement.templates,
-        rounds=config.rounds,
-        seed=config.seed,
-        domains=agreement.domains,
-    )
+def setup_of(agreement: SiteAgreement, config: RunConfig, features: FeatureStore) -> Setup:
+    """Return what a method works with at a site, without any data."""
+    return Setup(DualEncoder(features), agreement.shared(config.rounds, config.seed))
 
 
 def write_site_bundle(

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from promptfed.deployment.messages import Agreement, Train, Work
+from promptfed.deployment.messages import SiteAgreement, Train, Work
 from promptfed.errors import DeploymentError, FormatError, RunError
 from promptfed.files.atomic import PRIVATE, write_bytes
 from promptfed.files.sealed_json import opened_json, sealed_json
@@ -111,11 +111,11 @@ class SiteStore:
         tensors = {name.removeprefix("shared/"): t for name, t in state.items() if name.startswith("shared/")}
         return Sent(PromptState(tensors), int(state["client"]), int(state["after"]), int(state["start"]))
 
-    def agreement(self) -> Agreement:
+    def agreement(self) -> SiteAgreement:
         """Raises DeploymentError if there is none that can be read."""
         path = self.folder / AGREEMENT
         try:
-            return Agreement.read(json.dumps(opened_json(read_bytes(path, LIMITS.size))))
+            return SiteAgreement.read(json.dumps(opened_json(read_bytes(path, LIMITS.size))))
         except (OSError, FormatError, DeploymentError) as error:
             raise DeploymentError(f"cannot read {printable(path)}: {printable(error, 200)}; {AGAIN}") from error
 

@@ -11,7 +11,7 @@ import torch
 from promptfed.config import RunConfig, validate
 from promptfed.deployment.class_names import agreed_names
 from promptfed.deployment.fields import LONGEST_TEXT
-from promptfed.deployment.messages import Agreement, HelloAnswer, SiteInfo
+from promptfed.deployment.messages import HelloAnswer, SiteAgreement, SiteInfo
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import Sample
 from promptfed.printable import printable
@@ -99,7 +99,7 @@ def check_classes(data: SiteData, agreed: Sequence[str], *, merged: bool = False
         )
 
 
-def site_task(data: SiteData, agreement: Agreement, config: RunConfig) -> FederatedTask:
+def site_task(data: SiteData, agreement: SiteAgreement, config: RunConfig) -> FederatedTask:
     """The common task as one site sees it: every client is there, and its own alone has data.
 
     ``base_test`` is the site's own test images of base classes, ``new_test`` those of new classes.
@@ -154,7 +154,7 @@ def agreed_task(config: RunConfig, classes: Sequence[str]) -> tuple[tuple[str, .
     return tuple(classes[:count]), tuple(classes[count:]), fitting
 
 
-def remote_task(agreement: Agreement, answers: Sequence[HelloAnswer], config: RunConfig) -> FederatedTask:
+def remote_task(agreement: SiteAgreement, answers: Sequence[HelloAnswer], config: RunConfig) -> FederatedTask:
     """The task as the server knows it: names and numbers of examples, and no example."""
     clients = []
     for client, (site, answer) in enumerate(zip(agreement.sites, answers, strict=True)):
@@ -219,7 +219,7 @@ def _elsewhere(client: int, site: SiteInfo) -> ClientData:
     return ClientData(client, site.name, (), NOTHING, NOTHING, NOTHING, site.domain)
 
 
-def _labels(agreement: Agreement, answer: HelloAnswer, counts: Sequence[int]) -> CountedSplit:
+def _labels(agreement: SiteAgreement, answer: HelloAnswer, counts: Sequence[int]) -> CountedSplit:
     """Counts alone, for tables of who holds what: the images are the site's."""
     base = agreement.base_classes
     names = agreed_names(answer.classes, base, merged=agreement.merged)

@@ -157,7 +157,6 @@ def make_blackbox_bundle(
     ``chosen`` says how alpha was chosen, ``origin`` what its run was.
     """
     oracle = method.setup.oracle
-    assert oracle is not None, "not a black-box run"
     candidate = candidate_of(method, prompt)
     meta = BlackBoxMeta(
         **agreed(method, config.method, prompt, client, client_name, chosen, origin),

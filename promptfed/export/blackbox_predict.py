@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from promptfed.backbones.absent import AbsentBackbone
-from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.oracles.exact_match import final_answer
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.tokens.base import TokenPromptMethod
@@ -26,19 +24,9 @@ class BlackBoxPredictor:
     installed."""
 
     def __init__(self, bundle: BlackBoxBundle, oracle: Oracle) -> None:
-        meta, backbone = bundle.meta, AbsentBackbone()
-        plain = Setup(
-            backbone,
-            FeatureStore(backbone),
-            meta.classes,
-            meta.templates,
-            meta.rounds,
-            meta.seed,
-            meta.domains,
-            oracle=oracle,
-        )
+        meta = bundle.meta
         self.bundle, self.oracle = bundle, oracle
-        self.method = build_method(meta.method, meta.method_options, plain)
+        self.method = build_method(meta.method, meta.method_options, Setup(oracle, meta))
         if isinstance(self.method, TokenPromptMethod):
             with fitting(bundle):
                 self.method.check_agreed(bundle.shared)  # the tokens are those whose digest is in the checked prompt

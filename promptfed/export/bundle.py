@@ -40,7 +40,7 @@ from promptfed.export.folder import (
 from promptfed.export.folder import write_bundle as write_bundle
 from promptfed.export.origin import BundleOrigin
 from promptfed.export.readme import readme
-from promptfed.method import Method
+from promptfed.method import FeatureMethod
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
 from promptfed.readers.tensors import parse_tensors
@@ -104,7 +104,7 @@ class Bundle(PromptFolder):
 
 def make_bundle(
     config: RunConfig,
-    method: Method,
+    method: FeatureMethod,
     prompt: ClientPrompt,
     client: int,
     client_name: str,
@@ -127,7 +127,8 @@ def make_bundle(
         ),
         logit_scale=backbone.logit_scale,
     )
-    return Bundle(prompt.shared, prompt.personal, meta, method.client_features(prompt, setup.classes), prompt.tuned)
+    features = method.client_features(prompt, setup.classes)
+    return Bundle(prompt.shared, prompt.personal, meta, features, prompt.tuned)
 
 
 def check_backbone(bundle: Bundle, backbone: Backbone) -> None:

@@ -4,15 +4,13 @@ call of a black box that costs money."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from promptfed.aggregators.base import Aggregator, build_aggregator
-from promptfed.backbones.absent import AbsentBackbone
-from promptfed.backbones.features import FeatureStore
-from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.agreement import Agreement
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
@@ -20,6 +18,7 @@ from promptfed.experiment import warn_of_plugins
 from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.origin import origin_of
+from promptfed.frozen_model import FrozenModel
 from promptfed.kept_text import carried
 from promptfed.method import Method
 from promptfed.objects import NO_OBJECTS, Objects
@@ -28,9 +27,9 @@ from promptfed.processors.client_state import PromptsAlone
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.content import expected_content
-from promptfed.runs.backbone import check_same_backbone
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.model import check_same_model
 from promptfed.runs.passport import check_passport, identity_of
 from promptfed.runs.personal_store import PERSONAL_VERSION
 from promptfed.runs.personalized import Personalized, load_client, prompt_sha256
@@ -81,19 +80,14 @@ class FinishedRun:
             classes, templates = (tuple(map(str, table[name])) for name in ("classes", "templates"))
             examples = str(table.get("examples", "images"))
         if setup is None:
-            oracle = None if config.oracle is None else _oracle(run, config, table, objects)
-            backbone = AbsentBackbone() if oracle else objects.model_of(config)
-            check_same_backbone(run.path, table, backbone)
-            setup = Setup(
-                backbone,
-                FeatureStore(backbone),
+            agreement = Agreement(
                 classes=classes,
                 templates=templates,
                 rounds=config.rounds,
                 seed=config.seed,
                 domains=tuple(domain for _, _, domain in clients),
-                oracle=oracle,
             )
+            setup = Setup(_model(run, config, table, objects), agreement)
         method = build_method(config.method, config.method_options, setup)
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
         names = {client: name for client, name, _ in clients}
@@ -114,14 +108,12 @@ class FinishedRun:
         found, general = candidate_of(self.method, own), candidate_of(self.method, ClientPrompt(own.shared))
         return found is None or general is None or found.described() != general.described()
 
-    @property
-    def oracle_for(self) -> Callable[[PromptTemplate], Oracle] | None:
-        """How to come by the run's oracle for examples that are put in some form: the run's own, or for another form
-        the same model again. None: the run has a backbone."""
-        own, config = self.method.setup.oracle, self.run.config
-        if own is None:
-            return None
-        return lambda form: own if form == own.form else self.objects.oracle_of(config, form)
+    def model_for(self, form: PromptTemplate | None) -> FrozenModel:
+        """Return the run's model for examples that are put as ``form`` says: its own, or the same one loaded again."""
+        model = self.method.setup.model
+        if model.kind != "oracle" or form == self.method.setup.oracle.form:
+            return model
+        return self.objects.model_of(self.run.config, form)
 
     def prompt(self, client: int | None) -> ClientPrompt:
         """What ``client`` has after training; None asks for somebody who never took part.
@@ -189,19 +181,13 @@ class FinishedRun:
         return {number: (digests[id(shared)], self.state.personal[number].sha256()) for number, shared in sent.items()}
 
 
-def _oracle(run: RunDirectory, config: RunConfig, table: Mapping[str, Any], objects: Objects) -> Oracle:
-    """The run's oracle, which is not asked anything: a server is reached at the first question that is new.
+def _model(run: RunDirectory, config: RunConfig, table: Mapping[str, Any], objects: Objects) -> FrozenModel:
+    """Load the run's model; a black box is not asked anything: a server is reached at the first question that is new.
 
-    Raises RunError if the run does not say how examples were put, or if the oracle is another one by now.
+    Raises RunError if the run does not say how examples were put to a black box, or if the model is another one by now.
     """
-    if "form" not in table:
+    if config.oracle is not None and "form" not in table:
         raise RunError(f"{run.path}/partition.json has no form: promptfed train --resume {run.path} writes it again")
-    oracle = objects.oracle_of(config, PromptTemplate.model_validate(table["form"]))
-    trained_with = table.get("oracle", {}).get("fingerprint", oracle.fingerprint)
-    if oracle.fingerprint != trained_with:
-        raise RunError(
-            f"run '{run.path}' was trained with another oracle than '{oracle.name}' is now (fingerprint "
-            f"{trained_with[:12]}, not {oracle.fingerprint[:12]}): its files, or the way promptfed asks it, have "
-            "changed; bring the old ones back, or train again"
-        )
-    return oracle
+    model = objects.model_of(config, PromptTemplate.model_validate(table["form"]) if "form" in table else None)
+    check_same_model(run.path, table, model)
+    return model

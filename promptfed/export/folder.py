@@ -14,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from promptfed.agreement import Agreement
 from promptfed.errors import BundleError, FormatError
 from promptfed.export.origin import BundleOrigin
 from promptfed.files.atomic_folder import write_folder
@@ -43,10 +44,8 @@ ClassNames = Annotated[
 ]
 
 
-class Meta(BaseModel):
-    """``promptfed_config.json``: what all bundles say. ``classes`` are the base classes, in the agreed order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Meta(Agreement):
+    """``promptfed_config.json``: the agreement of the run, and what all bundles say beside it."""
 
     format_version: int = FORMAT_VERSION
     promptfed_version: str
@@ -54,11 +53,8 @@ class Meta(BaseModel):
     method_options: dict[str, Any]
     classes: ClassNames
     templates: tuple[str, ...] = Field(max_length=MOST_CLASSES)
-    rounds: int = Field(ge=1)
-    seed: int
     client: int
     client_name: str
-    domains: tuple[str, ...] = ()
     alpha: float = Field(1.0, ge=0, le=1, description="how much of the client's own prompt is deployed")
     space: Literal["prompt", "features"] = "features"
     chosen: str = Field("", description="how alpha was chosen")
@@ -115,18 +111,13 @@ def agreed(
     origin: BundleOrigin | None,
 ) -> Any:
     """What ``Meta`` asks for, of ``client``'s ``prompt`` in a run with ``method`` (called ``name``)."""
-    setup = method.setup
     return {
         "promptfed_version": version("promptfed"),
         "method": name,
         "method_options": method.config.model_dump(mode="json"),
-        "classes": setup.classes,
-        "templates": setup.templates,
-        "rounds": setup.rounds,
-        "seed": setup.seed,
+        **dict(method.setup.agreement),
         "client": client,
         "client_name": client_name,
-        "domains": setup.domains,
         "alpha": prompt.alpha,
         "space": prompt.space,
         "chosen": chosen,

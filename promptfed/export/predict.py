@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from promptfed.backbones.base import Backbone
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore, default_cache
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
@@ -42,9 +43,8 @@ class Predictor:
         check_backbone(bundle, backbone)
         meta = bundle.meta
         store = FeatureStore(backbone, default_cache(read_only=True)) if features is None else features
-        setup = Setup(backbone, store, meta.classes, meta.templates, meta.rounds, meta.seed, meta.domains)
         self.bundle = bundle
-        self.method = build_method(meta.method, meta.method_options, setup)
+        self.method = build_method(meta.method, meta.method_options, Setup(DualEncoder(store), meta))
 
     def predict(self, paths: Sequence[Path], classes: Sequence[str] | None = None, top: int = 5) -> list[Prediction]:
         """The ``top`` most probable classes of every image; ``classes`` None means those the bundle was trained on.

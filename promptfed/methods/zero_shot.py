@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.errors import ConfigError
-from promptfed.method import METHODS, Method
+from promptfed.method import METHODS, FeatureMethod
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import template_features
 from promptfed.scores import as_if_uniform, predicted
@@ -20,7 +19,7 @@ from promptfed.types import Broadcast, ClientData, Split, Update
 
 
 @METHODS.register("zero_shot")
-class ZeroShot(Method):
+class ZeroShot(FeatureMethod):
     """The template is chosen on validation data, in one federated round: each client scores every template on its own
     validation images over all base classes, the server averages the scores by sample count. On a black box the
     templates are the task's hand-written prompts.
@@ -43,10 +42,10 @@ class ZeroShot(Method):
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         judged = data.val if len(data.val) else data.train
-        right, loss, oracle = [], [], self.setup.oracle
-        with nullcontext() if oracle is None else oracle.account(round=broadcast.round, client=data.client):
+        right, loss = [], []
+        with self.setup.model.account(round=broadcast.round, client=data.client):
             for template in self.setup.templates:
-                logits = self._logits(template, self.setup.classes, judged)
+                logits = self.setup.model.template_scores(template, judged, self.setup.classes)
                 right.append((predicted(logits).cpu() == judged.labels).float().mean())
                 loss.append(F.cross_entropy(as_if_uniform(logits).cpu(), judged.labels).item())
         scores = torch.stack(right)
@@ -67,19 +66,13 @@ class ZeroShot(Method):
         """What a black box is sent."""
         return Candidate(self.template(shared))
 
-    def _logits(self, template: str, classes: Sequence[str], split: Split) -> Tensor:
-        """Scores ``(n, classes)``; to a black box the template is a prompt like any other."""
-        if self.setup.oracle is not None:
-            return self.setup.oracle.score([Candidate(template)], split.items, classes)[0]
-        return self._cosines(split, template_features(self.setup, classes, template))
-
     @property
     def reads_texts_only(self) -> bool:
-        return self.setup.oracle is None
+        return self.setup.model.kind == "dual encoder"
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         with torch.no_grad():
-            return self._logits(self.template(shared), classes, split)
+            return self.setup.model.template_scores(self.template(shared), split, classes)
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         return F.normalize(template_features(self.setup, classes, self.template(shared)), dim=-1)

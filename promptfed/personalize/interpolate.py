@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from promptfed.evaluation import has_choice, top1_accuracy
-from promptfed.method import Method, cosine_logits, mixed_features
+from promptfed.method import FeatureMethod, Method, cosine_logits, mixed_features
 from promptfed.runs.personalized import AlphaChoice, ClientCurve
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split
 
@@ -50,21 +50,21 @@ class Sweep:
     @torch.no_grad()
     def _logits(self, names: tuple[str, ...], split: Split) -> list[Tensor]:
         method, setup = self.method, self.method.setup
-        if method.reads_texts_only:
+        if isinstance(method, FeatureMethod) and method.reads_texts_only:
             images, scale = setup.features.images(split), setup.backbone.logit_scale
-            return [cosine_logits(images, texts, scale) for texts in self._class_features(names)]
+            return [cosine_logits(images, texts, scale) for texts in self._class_features(method, names)]
         if self.prompt.space == "features":
             general, own = (method.client_logits(self._at(alpha), names, split) for alpha in (0.0, 1.0))
             return [torch.lerp(general, own, alpha) for alpha in self.alphas]
         return [method.client_logits(self._at(alpha), names, split) for alpha in self.alphas]
 
-    def _class_features(self, names: tuple[str, ...]) -> list[Tensor]:
+    def _class_features(self, method: FeatureMethod, names: tuple[str, ...]) -> list[Tensor]:
         if names not in self._texts:
             if self.prompt.space == "features":
-                general, own = (self.method.client_features(self._at(alpha), names) for alpha in (0.0, 1.0))
+                general, own = (method.client_features(self._at(alpha), names) for alpha in (0.0, 1.0))
                 self._texts[names] = [mixed_features(general, own, alpha) for alpha in self.alphas]
             else:
-                self._texts[names] = [self.method.client_features(self._at(alpha), names) for alpha in self.alphas]
+                self._texts[names] = [method.client_features(self._at(alpha), names) for alpha in self.alphas]
         return self._texts[names]
 
     def _at(self, alpha: float) -> ClientPrompt:

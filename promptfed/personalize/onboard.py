@@ -159,7 +159,7 @@ def method_for(finished: FinishedRun, classes: tuple[str, ...]) -> Method:
     """The run's method for a newcomer with ``classes``: on these alone, or on the base classes if bound to them."""
     config, setup = finished.run.config, finished.method.setup
     if not bound_to_classes(finished.method, setup, config.method):
-        return build_method(config.method, config.method_options, replace(setup, classes=classes))
+        return build_method(config.method, config.method_options, setup.agreeing(classes=classes))
     strange = [name for name in classes if name not in setup.classes]
     if strange:
         raise ConfigError(
@@ -171,7 +171,7 @@ def method_for(finished: FinishedRun, classes: tuple[str, ...]) -> Method:
 
 def bound_to_classes(method: Method, setup: Setup, name: str) -> bool:
     """Whether the prompts' shapes depend on the number of base classes (one prompt for each class)."""
-    fewer = build_method(name, method.config.model_dump(), replace(setup, classes=setup.classes[:-1]))
+    fewer = build_method(name, method.config.model_dump(), setup.agreeing(classes=setup.classes[:-1]))
     pairs = ((m.init_shared(), m.init_personal(0)) for m in (method, fewer))
     return any(one.mismatch(other) is not None for one, other in zip(*pairs, strict=True))
 

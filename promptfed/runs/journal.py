@@ -137,7 +137,7 @@ def _check_same(config: RunConfig, events: EventLog, knows_backbone: bool) -> No
 def differences(began: Mapping[str, Any], now: Mapping[str, Any], *, knows_backbone: bool = False) -> str:
     """Return which options that a run must keep are not the same, in words; empty if all are.
 
-    The backbone's name is not compared where the run knows it by its fingerprint (``check_same_backbone``).
+    The backbone's name is not compared where the run knows it by its fingerprint (``check_same_model``).
     """
     may_change = MAY_CHANGE | MOVED if knows_backbone else MAY_CHANGE
     names = [name for name in sorted({*began, *now} - may_change) if _value(began, name) != _value(now, name)]

@@ -16,10 +16,10 @@ from promptfed.environment import environment
 from promptfed.errors import RunError
 from promptfed.files.sealed_json import checksum, plain_json
 from promptfed.printable import printable
-from promptfed.runs.backbone import has_fingerprint
 from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import differences
+from promptfed.runs.model import has_fingerprint
 
 FILE = "run.json"
 FORMAT = 1

@@ -24,6 +24,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from PIL import Image
 
 from faults.outcomes import Outcome, Result
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import build_config
@@ -62,7 +63,7 @@ class Stage:
 
     grid: Any
     sites: list[Site]
-    agreement: messages.Agreement
+    agreement: messages.SiteAgreement
     experiment: Experiment
     hello: Hello
     questions: dict[str, RecordDict]
@@ -315,7 +316,7 @@ def _prepared(folder: Path) -> Stage:
     with _quiet():
         agreement = _agree(hello, config, federated, task, None)  # type: ignore[arg-type]
         federated.agree([site.name for site in agreement.sites])
-        experiment = Experiment.build(config, features=features, task=_without_data(task))
+        experiment = Experiment.build(config, model_for=lambda _: DualEncoder(features), task=_without_data(task))
         _prepare(federated, agreement, 60)
     federation = experiment.federation(engine=FlowerEngine(federated, agreement, wait_seconds=1.0))
     state, _ = federation.run_round(federation.start())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -13,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptfed.backbones.absent import AbsentBackbone
-from promptfed.backbones.features import FeatureCache, FeatureStore
+from promptfed.agreement import Agreement
 from promptfed.blackbox.oracles.base import LocalBackend, SoftSpace
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
@@ -106,14 +104,11 @@ def text_task(text_split: Callable[..., Split], backend: ToyBackend) -> Federate
 
 
 @pytest.fixture
-def black_setup(oracle: Oracle, text_task: FederatedTask, tmp_path: Path) -> Setup:
+def black_setup(oracle: Oracle, text_task: FederatedTask) -> Setup:
     """What black-box methods are built with."""
-    backbone = AbsentBackbone()
-    features = FeatureStore(backbone, FeatureCache(tmp_path / "features", limit_bytes=0))
-    plain = Setup(
-        backbone, features, text_task.base_classes, text_task.templates, rounds=3, seed=0, domains=text_task.domains
-    )
-    return replace(plain, oracle=oracle)
+    task = text_task
+    agreed = Agreement(classes=task.base_classes, templates=task.templates, rounds=3, seed=0, domains=task.domains)
+    return Setup(oracle, agreed)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def sums(tmp_path):
 @pytest.fixture
 def experiment(backend, sums):
     def make(method, **options):
-        def oracle_for(form):
+        def model_for(form):
             backend.form = form
             return Oracle(backend)
 
@@ -38,7 +38,7 @@ def experiment(backend, sums):
 
         backend.other = other
         config = {"task": "cot", "data": sums, "method": method, "clients": 2, "rounds": 2, "shots": 4, **options}
-        return Experiment.build(resolve(build_config(config)), oracle_for=oracle_for)
+        return Experiment.build(resolve(build_config(config)), model_for=model_for)
 
     return make
 

@@ -52,4 +52,4 @@ def test_a_model_in_this_process_whose_scores_are_no_numbers_does_not_answer(bla
     )
     found = oracle.score([Candidate()], text_split("hot: fire", "hot: broken", "cold: ice").items, ("cold", "hot"))[0]
     assert predicted(found).tolist() == [1, -1, 0]
-    assert oracle.usage.oracle_unanswered == 1
+    assert oracle.usage().oracle_unanswered == 1

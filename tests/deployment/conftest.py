@@ -15,11 +15,12 @@ from PIL import Image
 
 pytest.importorskip("flwr")
 
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import build_config
 from promptfed.deployment.engine import FlowerEngine
-from promptfed.deployment.messages import Agreement, Hello
+from promptfed.deployment.messages import Hello, SiteAgreement
 from promptfed.deployment.server import _agree, _without_data, checked
 from promptfed.deployment.site import Site, SiteOptions
 from promptfed.deployment.site_pool import SitePool
@@ -92,9 +93,11 @@ class Simulation:
         self.said: list[str] = []
         self.sites = SitePool(self.grid, hello, patience=0.2, poll=0.01, say=self.said.append)
         self.sites.gather(len(task.clients), 30)
-        self.agreement: Agreement = _agree(hello, self.config, self.sites, task, None)  # type: ignore[arg-type]
+        self.agreement: SiteAgreement = _agree(hello, self.config, self.sites, task, None)  # type: ignore[arg-type]
         self.sites.agree([site.name for site in self.agreement.sites])
-        self.experiment = Experiment.build(self.config, features=features, task=_without_data(task))
+        self.experiment = Experiment.build(
+            self.config, model_for=lambda _: DualEncoder(features), task=_without_data(task)
+        )
         self.engine = FlowerEngine(self.sites, self.agreement, wait_seconds=0.2)
 
     def start_site(self, client: int, node: int | None = None) -> int:

@@ -115,4 +115,6 @@ def test_a_problem_is_raised_with_its_own_words():
 @pytest.mark.parametrize("run", ["../../etc", "", "0" * 31, "G" * 32])
 def test_the_name_of_a_run_is_no_path(run):
     with pytest.raises(ValueError, match="run"):
-        messages.Agreement(run=run, simulated=True, config={}, base_classes=(), templates=(), sites=(), fingerprint="")
+        messages.SiteAgreement(
+            run=run, simulated=True, config={}, base_classes=(), templates=(), sites=(), fingerprint=""
+        )

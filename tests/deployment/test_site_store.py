@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("flwr")
 
-from promptfed.deployment.messages import Agreement, Train
+from promptfed.deployment.messages import SiteAgreement, Train
 from promptfed.deployment.site_store import SiteStore
 from promptfed.errors import DeploymentError
 from promptfed.prompt_state import PromptState
@@ -21,7 +21,7 @@ SHARED = PromptState({"ctx": torch.arange(12.0).reshape(3, 4), "bias": torch.one
 
 @pytest.fixture
 def store(tmp_path: Path) -> SiteStore:
-    agreement = Agreement(
+    agreement = SiteAgreement(
         run=RUN,
         simulated=True,
         config={"rounds": 3},

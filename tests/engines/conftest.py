@@ -18,6 +18,8 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
+from promptfed.agreement import Agreement
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.engines.base import Engine
 from promptfed.engines.local import LocalEngine
@@ -100,7 +102,8 @@ class ToyPlace:
         if not self.setups:
             backbone, task = self.backbone(), self.task
             features = FeatureStore(backbone, FeatureCache(Path("none"), limit_bytes=0))
-            self.setups.append(Setup(backbone, features, task.base_classes, task.templates, rounds=3, seed=0))
+            agreed = Agreement(classes=task.base_classes, templates=task.templates, rounds=3, seed=0)
+            self.setups.append(Setup(DualEncoder(features), agreed))
         return self.setups[0]
 
     def method(self, stage: str) -> Moody:

@@ -12,7 +12,7 @@ import torch
 
 from promptfed.deployment import codec
 from promptfed.deployment.engine import FlowerEngine
-from promptfed.deployment.messages import Agreement, Hello, HelloAnswer
+from promptfed.deployment.messages import Hello, HelloAnswer, SiteAgreement
 from promptfed.deployment.messages import SiteInfo as Member
 from promptfed.deployment.site import Site, SiteOptions
 from promptfed.deployment.site_pool import SitePool
@@ -58,7 +58,7 @@ class SeenThrough(FlowerEngine):
         members = tuple(Member(name=f"client {client}") for client in range(3))
         sites.gather(3, 30)
         sites.agree([member.name for member in members])
-        super().__init__(sites, Agreement(**NOBODY, base_classes=(), templates=(), sites=members))
+        super().__init__(sites, SiteAgreement(**NOBODY, base_classes=(), templates=(), sites=members))
 
     def run_round(self, jobs, on_reply=None, should_stop=never, seconds=None):
         shown = {job.client: job.personal for job in jobs}

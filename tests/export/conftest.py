@@ -14,11 +14,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.agreement import Agreement
 from promptfed.backbones.base import Backbone, CallCount, ClassTokens, DeepContext, Position
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import RunConfig
 from promptfed.export.bundle import Bundle, make_bundle
-from promptfed.method import METHODS, Method, MethodConfig
+from promptfed.method import METHODS, FeatureMethod, Method, MethodConfig
 from promptfed.prompt_state import PromptState
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, ClientPrompt, Split, Update
@@ -83,7 +85,7 @@ class TintConfig(MethodConfig):
     strength: float = Field(1.0, ge=0)
 
 
-class Tint(Method):
+class Tint(FeatureMethod):
     """Text feature of a class = its colour + ``strength`` * (shared tint + personal tint), normalised."""
 
     name = "tint"
@@ -137,7 +139,9 @@ def bundle_of(
     backbone: ColourBackbone, store: PlainStore, methods: dict[type[Method], str]
 ) -> Callable[[type[Method]], Bundle]:
     def make(kind: type[Method]) -> Bundle:
-        setup = Setup(backbone, store, ("red", "green", "blue"), ("a {} wall.",), rounds=3, seed=5)
+        setup = Setup(
+            DualEncoder(store), Agreement(classes=("red", "green", "blue"), templates=("a {} wall.",), rounds=3, seed=5)
+        )
         shared = PromptState({"tint": torch.tensor([0.1, 0.0, 0.0])})
         personal = PromptState({"tint": torch.tensor([0.0, 0.2, 0.0])})
         method = kind(TintConfig(strength=0.5), setup)

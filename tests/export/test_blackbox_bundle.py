@@ -18,8 +18,7 @@ from safetensors.torch import save
 from thermometer import CLASSES, FORM, Everything, Remapped, Thermometer, bundled
 
 from promptfed.aggregators.mean import Mean
-from promptfed.backbones.absent import AbsentBackbone
-from promptfed.backbones.features import FeatureStore
+from promptfed.agreement import Agreement
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig
@@ -48,8 +47,7 @@ def oracle() -> Oracle:
 
 @pytest.fixture
 def setup(oracle: Oracle) -> Setup:
-    backbone = AbsentBackbone()
-    return Setup(backbone, FeatureStore(backbone), CLASSES, FORM.prompts, rounds=3, seed=5, oracle=oracle)
+    return Setup(oracle, Agreement(classes=CLASSES, templates=FORM.prompts, rounds=3, seed=5))
 
 
 @pytest.fixture
@@ -173,7 +171,7 @@ def test_texts_are_sorted_as_the_method_does(text: BlackBoxBundle, soft: BlackBo
 def test_a_known_answer_is_not_asked_for_again(text: BlackBoxBundle, oracle: Oracle) -> None:
     for _ in range(2):
         BlackBoxPredictor(text, oracle).predict(["fire", "ice"])
-    assert (oracle.usage.oracle_calls, oracle.usage.oracle_cache_hits) == (2, 2)
+    assert (oracle.usage().oracle_calls, oracle.usage().oracle_cache_hits) == (2, 2)
 
 
 def test_questions_are_answered(setup: Setup, oracle: Oracle, tmp_path: Path) -> None:
@@ -206,7 +204,7 @@ def test_another_oracle_is_refused_by_name(text: BlackBoxBundle, monkeypatch: py
 @pytest.mark.parametrize("name", sorted(name for name in METHODS if METHODS[name].access == "black box"))
 def test_every_methods_bundle_predicts_as_the_method_does(name: str, setup: Setup, tmp_path: Path) -> None:
     """With the states that the method starts from, and an oracle that can do everything."""
-    plain = replace(setup, oracle=Oracle(Everything()), domains=("one", "two"))
+    plain = replace(setup, model=Oracle(Everything())).agreeing(domains=("one", "two"))
     method = build_method(name, {}, plain)
     server, shared = method.server_side(Mean(Mean.Config())), method.init_shared()
     prompt = ClientPrompt(server.broadcast(shared, server.init(shared), 0), method.init_personal(0))

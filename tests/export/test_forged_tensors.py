@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from promptfed.backbones.absent import AbsentBackbone
-from promptfed.backbones.features import FeatureStore
+from promptfed.agreement import Agreement
 from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig
@@ -35,8 +34,7 @@ def bundle() -> BlackBoxBundle:
         PromptTemplate(template="{{ prompt }} {{ text }}", prompts=("an icon of a",)),
         OracleOptions(),
     )
-    backbone = AbsentBackbone()
-    setup = Setup(backbone, FeatureStore(backbone), CLASSES, ("an icon of a",), rounds=1, seed=0, oracle=oracle)
+    setup = Setup(oracle, Agreement(classes=CLASSES, templates=("an icon of a",), rounds=1, seed=0))
     method = build_method("zoopfl", {}, setup)
     prompt = ClientPrompt(method.init_shared(), method.init_personal(0))
     config = RunConfig(task="blackbox-vision", method="zoopfl", oracle="clip:tiny")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -27,7 +25,7 @@ def shaken(state):
 def test_keys_are_known_to_all_and_never_sent(setup, toy_task):
     method = make(setup)
     assert torch.equal(method.keys, make(setup).keys)
-    assert not torch.equal(method.keys, make(replace(setup, seed=1)).keys)
+    assert not torch.equal(method.keys, make(setup.agreeing(seed=1)).keys)
     assert method.keys.shape == (3, 3, 4)
     assert 0 <= method.keys.min() < method.keys.max() < 1
     shared = method.init_shared()
@@ -114,7 +112,7 @@ def test_new_class_names_get_the_mean_meta_prompt(setup, toy_task):
 
 
 def test_with_one_domain_there_is_nothing_to_choose(setup, toy_task):
-    method = make(replace(setup, domains=("one", "one", "one")), class_specific=False)
+    method = make(setup.agreeing(domains=("one", "one", "one")), class_specific=False)
     shared = shaken(method.init_shared())
     images = setup.features.images(toy_task.base_test)
     assert torch.equal(method.domain_weights(shared, images), torch.ones(20, 1))

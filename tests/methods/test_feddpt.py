@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -88,7 +86,7 @@ def test_copies_of_other_domains_move_by_momentum_and_by_nothing_else(promptable
 
 
 def test_the_server_puts_text_prompts_side_by_side_and_averages_the_visual_ones(promptable_setup, toy_task):
-    setup = replace(promptable_setup, domains=("a", "b", "a"))
+    setup = promptable_setup.agreeing(domains=("a", "b", "a"))
     method = make(setup, lr=0.1)
     fed = Federation(method, Mean(Mean.Config()), LocalEngine(ClientWorker(method, toy_task)), range(3))
     state, replies = fed.run_round(fed.start())
@@ -140,7 +138,7 @@ def test_a_client_predicts_with_its_copies_of_the_other_domains(promptable_setup
 
 
 def test_with_a_single_domain_the_text_side_is_promptfl(promptable_setup, toy_task):
-    setup = replace(promptable_setup, domains=("one", "one", "one"))
+    setup = promptable_setup.agreeing(domains=("one", "one", "one"))
     method, split = make(setup), toy_task.base_test
     shared = method.init_shared()
     plain = PromptFL(PromptFLConfig(n_ctx=3), setup)

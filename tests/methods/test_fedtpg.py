@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import AGGREGATORS, build_aggregator
 from promptfed.backbones import load_backbone
 from promptfed.backbones.base import PromptedText
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
@@ -38,7 +39,7 @@ def test_the_shared_prompt_is_the_generator_and_nothing_is_personal(setup):
     shared = method.init_shared()
     assert {name: tuple(t.shape) for name, t in shared.items()} == ContextGenerator(4, 3).shapes
     assert shared == method_on(setup).init_shared()
-    assert shared != method_on(replace(setup, seed=1)).init_shared()
+    assert shared != method_on(setup.agreeing(seed=1)).init_shared()
     assert len(method.init_personal(0)) == 0
     assert set(method.uploads(0, shared)) == set(shared)
 
@@ -182,7 +183,7 @@ def tiny():
 
 def test_with_a_deeper_prompt_every_part_of_it_counts(tiny, setup):
     names = ("cat", "dog")
-    real = replace(setup, backbone=tiny, features=FeatureStore(tiny), classes=names)
+    real = replace(setup, model=DualEncoder(FeatureStore(tiny))).agreeing(classes=names)
     method = method_on(real, prompt_depth=3, n_ctx=2)
     shared = method.init_shared()
     before = method.class_features(shared, NO_PROMPT, names)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -15,7 +13,7 @@ def draw(*shape):
 
 
 def test_domains_are_numbered_in_order_of_first_appearance(setup):
-    domains = Domains(replace(setup, domains=("sketch", "photo", "sketch", "art")))
+    domains = Domains(setup.agreeing(domains=("sketch", "photo", "sketch", "art")))
     assert domains.names == ("sketch", "photo", "art")
     assert [domains.of(client) for client in range(4)] == [0, 1, 0, 2]
     assert len(domains) == 3
@@ -25,7 +23,7 @@ def test_a_client_without_a_known_domain_is_named(setup):
     with pytest.raises(ConfigError, match="client 3 has no domain: the domains of clients 0 to 2 are known"):
         Domains(setup).of(3)
     with pytest.raises(ConfigError, match="names none"):
-        Domains(replace(setup, domains=()))
+        Domains(setup.agreeing(domains=()))
 
 
 def test_mixture_logits_are_cosines_to_features_mixed_for_each_image():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.prompts import visual_prompt as visual
 from promptfed.prompts.visual_prompt import prompted_images, start_visual, visual_features
@@ -20,7 +21,7 @@ def test_the_start_is_small_noise_from_its_own_stream(clip_setup):
     torch.manual_seed(5)
     assert torch.equal(start_visual(clip_setup, 400), tokens)
     assert not torch.equal(start_visual(clip_setup, 400, "other"), tokens)
-    assert not torch.equal(start_visual(replace(clip_setup, seed=1), 400), tokens)
+    assert not torch.equal(start_visual(clip_setup.agreeing(seed=1), 400), tokens)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -54,7 +55,7 @@ def test_the_same_split_and_prompt_are_encoded_once(clip_setup, make_split):
     assert cost(split, ctx + 1e-6) == 3
     assert cost(other, ctx) == 3, "another split may have other images"
     assert cost(split, ctx) == 0
-    elsewhere = replace(clip_setup, features=FeatureStore(clip_setup.backbone, clip_setup.features.cache))
+    elsewhere = replace(clip_setup, model=DualEncoder(FeatureStore(clip_setup.backbone, clip_setup.features.cache)))
     visual_features(elsewhere, split, ctx)
     assert cost(split, ctx) == 0
 

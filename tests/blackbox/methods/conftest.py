@@ -115,7 +115,7 @@ def picture_task(bright: BrightBackend) -> FederatedTask:
 
 @pytest.fixture
 def bright_setup(black_setup: Setup, bright: BrightBackend, picture_task: FederatedTask) -> Setup:
-    return replace(black_setup, oracle=Oracle(bright), domains=picture_task.domains)
+    return replace(black_setup, model=Oracle(bright)).agreeing(domains=picture_task.domains)
 
 
 @pytest.fixture

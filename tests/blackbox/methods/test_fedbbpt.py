@@ -106,7 +106,7 @@ def test_it_stays_small_at_its_defaults(black_setup, bright_setup):
 def test_it_asks_for_no_more_than_its_allowance(black_setup, text_task):
     method = make(black_setup, queries=31)
     trained(method, text_task.clients[0])
-    assert method.oracle.usage.oracle_queries == 24
+    assert method.oracle.usage().oracle_queries == 24
     too_few = make(black_setup, queries=7)
     assert trained(too_few, text_task.clients[0])[0].shared == too_few.init_shared()
 

@@ -95,8 +95,8 @@ def test_a_prompt_drawn_twice_is_paid_for_once(black_setup, text_task, oracle):
     method = make(black_setup, n_tokens=1, candidates=2, samples=8, lr=0.01)
     method.train(Broadcast(1, method.init_shared()), text_task.clients[0], NO_PROMPT)
     # 64 queries are 16 prompts of 4 examples: 8 steps of at most 2 distinct prompts each, not 2 of 8
-    assert 56 <= oracle.usage.oracle_queries <= 64
-    assert oracle.usage.oracle_calls == 8
+    assert 56 <= oracle.usage().oracle_queries <= 64
+    assert oracle.usage().oracle_calls == 8
 
 
 def test_local_only_clients_work_as_often_as_in_the_federation(black_setup):

@@ -145,9 +145,9 @@ def test_it_finds_a_warmer_prompt_and_two_runs_find_the_same(make, text_task):
 
 def test_a_client_stays_within_its_allowance(make, text_task, oracle):
     method = make()
-    before = oracle.usage
+    before = oracle.usage()
     method.train(Broadcast(1, method.init_shared()), text_task.clients[0], NO_PROMPT)
-    used = (oracle.usage - before).oracle_queries
+    used = (oracle.usage() - before).oracle_queries
     assert used == 3 * 5 * 4 + 2 * 4, "three generations, then found and received prompt"
     assert used <= OPTIONS["queries"]
 
@@ -173,9 +173,9 @@ def test_full_covariance_is_learned_and_sent(make, text_task):
 
 def test_perturbation_costs_twice_and_leaves_the_frame_alone(make, text_task, oracle, backend):
     method = make(perturb=1.0, queries=160)
-    before = oracle.usage
+    before = oracle.usage()
     update, _ = method.train(Broadcast(1, method.init_shared()), text_task.clients[0], NO_PROMPT)
-    assert (oracle.usage - before).oracle_queries == 2 * (3 * 5 * 4 + 2 * 4)
+    assert (oracle.usage() - before).oracle_queries == 2 * (3 * 5 * 4 + 2 * 4)
     assert update.shared.is_finite()
 
 

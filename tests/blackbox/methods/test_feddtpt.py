@@ -43,7 +43,7 @@ def test_proposals_are_counted_and_hold_no_client_s_text(black_setup, text_task,
     for query in proposals:
         assert not private & set(f"{query.before} {query.after}".split())
         assert query.after.split()[-1] in ("cold", "hot")
-    assert oracle.usage.oracle_queries <= 64
+    assert oracle.usage().oracle_queries <= 64
 
 
 def test_accuracy_accepts_and_probability_decides_between_equals(black_setup):

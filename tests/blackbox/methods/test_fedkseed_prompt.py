@@ -137,7 +137,7 @@ def test_twelve_bytes_a_step(black_setup, text_task):
 def test_it_asks_for_no_more_than_its_allowance(black_setup, text_task):
     method = make(black_setup, queries=65)
     update, _ = trained(method, text_task.clients[0])
-    assert method.oracle.usage.oracle_queries == 60
+    assert method.oracle.usage().oracle_queries == 60
     assert len(update.shared["seeds"]) == 10
     nothing, _ = trained(make(black_setup, queries=5), text_task.clients[0])
     assert nothing.shared["seeds"].shape == nothing.shared["scalars"].shape == (0,)

@@ -112,9 +112,9 @@ def test_every_example_is_asked_about_once_and_never_beyond_the_allowance(black_
     loop, state, spent = federation(method, text_task), None, []
     state = loop.start()
     for _ in range(4):
-        before = black_setup.oracle.usage.oracle_queries
+        before = black_setup.oracle.usage().oracle_queries
         state, replies = loop.run_round(state)
-        spent.append(black_setup.oracle.usage.oracle_queries - before)
+        spent.append(black_setup.oracle.usage().oracle_queries - before)
     assert spent == [3 * 8, 3 * 8, 0, 0]  # four prompts on two of four examples, twice
     assert state.personal[0]["seen"].tolist() == [4, 4, 4, 4]
     assert all(np.isfinite(reply.update.loss) for reply in replies)
@@ -193,5 +193,5 @@ def test_bundled_prompts_suit_the_task(black_setup):
     found = FedLogic(FedLogicConfig(), black_setup).prompts
     assert found[:3] == ("", "fire", "ice")
     assert any("category" in text for text in found)
-    asked = FedLogic(FedLogicConfig(), replace(black_setup, classes=("wrong", "right"))).prompts
+    asked = FedLogic(FedLogicConfig(), black_setup.agreeing(classes=("wrong", "right"))).prompts
     assert any("calculation" in text for text in asked)

@@ -52,7 +52,7 @@ def sums(text_task):
 
 @pytest.fixture
 def sum_setup(black_setup):
-    return replace(black_setup, classes=ANSWER_CLASSES)
+    return black_setup.agreeing(classes=ANSWER_CLASSES)
 
 
 def adds_up(query):
@@ -190,7 +190,7 @@ def test_labels_are_worked_examples_too(black_setup, text_task):
 def test_reruns_dropouts_one_client_and_alone(black_setup, text_task, backend, variant):
     method = make(black_setup, variant=variant)
     one, _ = run(method, text_task)
-    two, _ = run(make(replace(black_setup, oracle=Oracle(backend)), variant=variant), text_task)
+    two, _ = run(make(replace(black_setup, model=Oracle(backend)), variant=variant), text_task)
     assert one.shared == two.shared
     run(method, text_task, clients=(2,))
     run(method, text_task, dropout=0.9)

@@ -79,8 +79,8 @@ def test_with_ranks_the_first_pool_are_the_task_s_prompts_and_the_last_round_onl
     broadcast = federation(method, text_task)
     broadcast.run_round(states[2])
     assert not [query for query in backend.asked if isinstance(query, TextQuery)]
-    assert make(replace(black_setup, rounds=1)).rounds == 2
-    assert make(replace(black_setup, rounds=1), merge="summary").rounds == 1
+    assert make(black_setup.agreeing(rounds=1)).rounds == 2
+    assert make(black_setup.agreeing(rounds=1), merge="summary").rounds == 1
 
 
 @pytest.mark.parametrize("merge", MERGES)
@@ -154,19 +154,19 @@ def test_no_client_asks_more_than_its_allowance(black_setup, text_task, backend,
 def test_reruns_are_identical(black_setup, text_task, backend, merge):
     says(backend, lambda asked: f"fire {len(asked) % 7} lava {sum(map(ord, asked)) % 5}")
     one, _ = run(make(black_setup, merge=merge), text_task)
-    fresh = replace(black_setup, oracle=Oracle(backend))
+    fresh = replace(black_setup, model=Oracle(backend))
     two, _ = run(make(fresh, merge=merge), text_task)
     assert [state.shared for state in one] == [state.shared for state in two]
 
 
 def test_dropouts_one_client_and_alone(black_setup, text_task, backend):
     says(backend, HELPFUL)
-    states, replies = run(make(replace(black_setup, rounds=6)), text_task, dropout=0.5)
+    states, replies = run(make(black_setup.agreeing(rounds=6)), text_task, dropout=0.5)
     assert any(reply.failure for reply in replies)
     assert text_of(states[-1].shared["text"]) in (HELPFUL, "fire")
     states, _ = run(make(black_setup), text_task, clients=(2,))
     assert text_of(states[-1].shared["text"]) in (HELPFUL, "fire")
-    alone = LocalOnlyWrapper(make(replace(black_setup, rounds=1)), Mean(Mean.Config()))
+    alone = LocalOnlyWrapper(make(black_setup.agreeing(rounds=1)), Mean(Mean.Config()))
     assert alone.rounds == 2
     states, _ = run(alone, text_task)
     assert alone.logits(NO_PROMPT, states[-1].personal[0], ("cold", "hot"), text_task.base_test).shape == (4, 2)

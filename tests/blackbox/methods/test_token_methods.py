@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -61,7 +59,7 @@ def loss_of(method, prompt, task):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_few_rounds_find_a_warmer_prompt(name, make, text_task, black_setup):
     rounds = 3 if name == "fedng" else 6
-    method = make(name, replace(black_setup, rounds=rounds))
+    method = make(name, black_setup.agreeing(rounds=rounds))
     federation, state = run(method, text_task, rounds)
     prompts = federation.prompts(state)
     before = loss_of(method, federation.prompt(federation.start(), None), text_task)
@@ -77,12 +75,12 @@ def test_the_allowance_is_used_and_never_exceeded(name, queries, make, text_task
     shared = method.init_shared()
     memory = server.init(shared)
     for round in (1, 2, 3):
-        before = oracle.usage.oracle_queries
+        before = oracle.usage().oracle_queries
         sent = Broadcast(round, server.broadcast(shared, memory, 0))
         update, _ = method.train(sent, text_task.clients[0], method.init_personal(0))
-        assert oracle.usage.oracle_queries - before <= queries
+        assert oracle.usage().oracle_queries - before <= queries
         if round == 1 and queries == 96:
-            assert oracle.usage.oracle_queries - before > 40
+            assert oracle.usage().oracle_queries - before > 40
         shared, memory = server.apply(shared, [update], memory)
 
 

@@ -65,10 +65,10 @@ def test_the_re_mapping_learns_without_a_query(black_setup, text_task):
     desk = ClientOracle(method, 1, data, 4)
     rows = torch.arange(4)
     scores, labels = desk.scores([method.candidate(method.init_shared(), NO_PROMPT)], rows)
-    left, asked = desk.left, method.oracle.usage
+    left, asked = desk.left, method.oracle.usage()
     start = method.init_personal(0)
     found = method.remapped(start, scores[0], labels, data)
-    assert (desk.left, method.oracle.usage) == (left, asked)
+    assert (desk.left, method.oracle.usage()) == (left, asked)
     before, after = (F.cross_entropy(method.adjusted(scores[0], p), labels) for p in (start, found))
     assert after < before / 2
     assert method.remapped(start, scores[0] * 1000, labels, data).is_finite()
@@ -102,7 +102,7 @@ def test_pre_training_finds_the_principal_components():
 def test_the_encoder_is_pre_trained_once_without_queries_and_then_neither_moved_nor_sent(black_setup, text_task):
     method = make(black_setup, queries=1)  # not enough for a step
     update, _ = trained(method, text_task.clients[0])
-    assert method.oracle.usage.oracle_queries == 0
+    assert method.oracle.usage().oracle_queries == 0
     assert not torch.equal(update.shared["encoder"], method.raw_encoder)
     shared = update.shared
     assert set(method.uploads(0, shared)) == {"W1", "W2", "b1", "b2"}
@@ -173,7 +173,7 @@ def test_it_asks_for_no_more_than_its_allowance(black_setup, text_task):
     method = make(black_setup, queries=31)
     trained(method, text_task.clients[0])
     step = 2 * method.config.probes * 4  # both sides of each probe, on four examples
-    assert method.oracle.usage.oracle_queries == 31 // step * step > 0
+    assert method.oracle.usage().oracle_queries == 31 // step * step > 0
 
 
 def test_blending_goes_from_nothing_of_its_own_to_all(black_setup, text_task):

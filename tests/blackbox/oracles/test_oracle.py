@@ -31,7 +31,7 @@ def test_no_question_is_asked_twice(oracle, backend, text_split):
     first = oracle.score([Candidate("ice"), Candidate("ice")], split.items, ["cold", "hot"])
     again = oracle.score([Candidate("ice")], split.items, ["cold", "hot"])
     assert torch.equal(first[0], again[0])
-    assert oracle.usage == Usage(oracle_queries=9, oracle_calls=2, oracle_cache_hits=7)
+    assert oracle.usage() == Usage(oracle_queries=9, oracle_calls=2, oracle_cache_hits=7)
 
 
 def test_usage_is_written_down_for_each_account(oracle, text_split):
@@ -42,7 +42,7 @@ def test_usage_is_written_down_for_each_account(oracle, text_split):
         oracle.score([Candidate("ice")], split.items, ["hot"])
     rows = [(r["stage"], r["round"], r["client"], r["oracle_calls"]) for r in oracle.ledger.rows()]
     assert rows == [("fedbpt", 0, -1, 2), ("fedbpt", 2, 1, 2)]
-    assert oracle.ledger.total("fedbpt") == oracle.ledger.total() == oracle.usage
+    assert oracle.ledger.total("fedbpt") == oracle.ledger.total() == oracle.usage()
 
 
 def test_a_used_up_budget_keeps_what_was_paid(backend, text_split):
@@ -50,10 +50,10 @@ def test_a_used_up_budget_keeps_what_was_paid(backend, text_split):
     split = text_split(*[f"hot: fire x{k}" for k in range(20)])
     with pytest.raises(BudgetExhausted, match="8 calls"):
         oracle.score([Candidate()], split.items, ["hot"])
-    assert oracle.usage.oracle_calls == 8
+    assert oracle.usage().oracle_calls == 8
     free = Oracle(backend, cache=oracle.cache)
     free.score([Candidate()], split.items, ["hot"])
-    assert free.usage.oracle_calls == 12
+    assert free.usage().oracle_calls == 12
 
 
 def test_an_oracle_says_what_it_cannot_do(oracle, text_split):

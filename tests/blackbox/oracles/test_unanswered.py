@@ -67,7 +67,7 @@ def test_a_model_that_says_nothing_of_use_ends_the_run(stub_server, connect, tex
     assert "task.template" in said
     assert "\x1b" not in said
     assert "\n" not in said
-    assert oracle.usage.oracle_unanswered == 21  # more than a tenth of 200
+    assert oracle.usage().oracle_unanswered == 21  # more than a tenth of 200
     assert len(stub.asked) <= 1 + 21 + 8  # those under way are still answered
     assert oracle.budget.under_way == 0
 
@@ -78,7 +78,7 @@ def test_up_to_a_tenth_is_borne_counted_and_never_a_score(stub_server, connect, 
     found = oracle.score([Candidate()], text_split(*texts(40)).items, CLASSES)[0]
     silent = [k for k, text in enumerate(texts(40)) if "fire 7" in text]
     assert (~is_answered(found)).nonzero().flatten().tolist() == silent
-    assert oracle.usage.oracle_unanswered == len(silent)
+    assert oracle.usage().oracle_unanswered == len(silent)
     assert oracle.ledger.total().oracle_unanswered == len(silent)
     assert oracle.tally.recorded()["unanswered"]["answers"] == len(silent)
     oracle.tally.check()
@@ -177,7 +177,7 @@ def test_a_refused_text_is_named_and_left_out_and_the_run_goes_on(
     with caplog.at_level("WARNING", "promptfed"):
         found = oracle.score([Candidate(), Candidate("so")], text_split(*lines).items, CLASSES)
     assert (~is_answered(found)).nonzero().tolist() == [[0, 10], [1, 10]]
-    assert oracle.usage.oracle_unanswered == 2
+    assert oracle.usage().oracle_unanswered == 2
     [message] = [line for line in caplog.messages if line.startswith("left out")]
     assert "awful\\x1b[31m ice" in message
     assert refusal[1][:20] in message
@@ -215,5 +215,5 @@ def test_a_prompt_gains_nothing_by_texts_that_are_left_out(stub_server, connect,
     prompts = [Candidate(f"p{k}") for k in range(40)]
     found = oracle.score(prompts, text_split(*texts(10)).items, CLASSES)
     assert (~is_answered(found)).sum() == 40
-    assert oracle.usage.oracle_calls == 1 + 40 * 9
+    assert oracle.usage().oracle_calls == 1 + 40 * 9
     oracle.tally.check()

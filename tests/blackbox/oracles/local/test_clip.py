@@ -102,7 +102,7 @@ def test_towers_are_asked_once_for_each_prompt_and_image(clip):
     oracle.score(population[:3], [Blot(9)], CLASSES)
     assert clip.backbone.calls.texts - before[0] == 6 * len(CLASSES)
     assert clip.backbone.calls.images - before[1] == len(ITEMS) + 1
-    assert oracle.usage.oracle_calls == 6 * len(ITEMS) + 3
+    assert oracle.usage().oracle_calls == 6 * len(ITEMS) + 3
 
 
 def test_a_population_goes_through_the_text_tower_together(clip, monkeypatch):

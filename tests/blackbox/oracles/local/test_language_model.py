@@ -275,8 +275,8 @@ def test_calls_are_counted_and_answers_rounded(tiny_model):
     items = [TextItem(text) for text in TEXTS]
     oracle.score([Candidate(), Candidate(soft=torch.zeros(2, 32))], items, LABELS)
     found = oracle.score([Candidate()], items, LABELS)
-    assert oracle.usage.oracle_calls == 8
-    assert oracle.usage.oracle_cache_hits == 4
+    assert oracle.usage().oracle_calls == 8
+    assert oracle.usage().oracle_cache_hits == 4
     assert torch.equal(found.double().round(decimals=DIGITS).float(), found)
 
 

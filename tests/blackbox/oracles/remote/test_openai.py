@@ -50,8 +50,8 @@ def test_scores_are_the_labels_log_probabilities(stub_server, connect, text_spli
         for p in PROMPTS
     ]
     assert torch.allclose(found, torch.tensor(wanted), atol=1e-5)
-    assert oracle.usage.oracle_calls == len(stub.asked) == stub.count("answered") == 18 + 1
-    assert oracle.usage.labels_floored == 0
+    assert oracle.usage().oracle_calls == len(stub.asked) == stub.count("answered") == 18 + 1
+    assert oracle.usage().labels_floored == 0
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_probe_finds_the_best_way(stub_server, connect, text_split, server, 
     else:
         assert torch.allclose(found, torch.tensor([expected(stub, item.text) for item in split.items]), atol=1e-5)
         assert (found[:, 1] - found[:, 0]).sign().tolist() == pytest.approx([r if r else 0 for r in right], abs=1)
-    assert oracle.usage.oracle_calls == stub.count("answered")
+    assert oracle.usage().oracle_calls == stub.count("answered")
 
 
 def test_labels_of_several_tokens_count_by_their_first_where_it_is_their_own(stub_server, connect, text_split):
@@ -114,7 +114,7 @@ def test_missing_labels_get_a_floor_and_are_counted(stub_server, connect, text_s
     with caplog.at_level("WARNING", "promptfed"):
         found = oracle.score([Candidate()], split.items, CLASSES)[0]
     floored = [sorted(stub.log_probs(FORM.render("", i.text)).values())[-2] - 1 for i in split.items]
-    assert oracle.usage.labels_floored > 30
+    assert oracle.usage().labels_floored > 30
     assert found[-1, 0].item() == pytest.approx(floored[-1], abs=1e-5)
     assert sum("set to a floor" in line for line in caplog.messages) == 1
 
@@ -137,7 +137,7 @@ def test_faults_that_heal_change_nothing_and_are_counted_once(stub_server, conne
     slow = {"timeout_seconds": 0.15} if fault in ("drip", "silent") else {}
     oracle = connect(stub, retries=20, **slow)
     assert torch.equal(oracle.score(PROMPTS, split.items, CLASSES), wanted)
-    used = oracle.usage
+    used = oracle.usage()
     assert used.oracle_calls == stub.count("answered", "lost")
     assert used.oracle_retries == len(stub.asked) - len(calm.asked)
     assert oracle.budget.under_way == 0
@@ -152,7 +152,7 @@ def test_faults_that_do_not_heal_stop_at_once(stub_server, connect, text_split, 
     with pytest.raises(OracleError, match=says):
         oracle.score(PROMPTS, text_split(*TEXTS).items, CLASSES)
     assert len(stub.asked) == 7
-    assert oracle.usage.oracle_calls == stub.count("answered")
+    assert oracle.usage().oracle_calls == stub.count("answered")
     stub.fault = lambda number, body: ""
     oracle.score(PROMPTS, text_split(*TEXTS).items, CLASSES)
     assert len(stub.asked) == 18 + 1 + 1  # every question once, the one that failed once more
@@ -164,7 +164,7 @@ def test_a_server_that_never_recovers_is_given_up(stub_server, connect, text_spl
     with pytest.raises(OracleError, match=r"status 503.*after 4 attempts"):
         oracle.score(PROMPTS, text_split(*TEXTS).items, CLASSES)
     assert len(stub.asked) == 3 + 4
-    assert (oracle.usage.oracle_calls, oracle.usage.oracle_retries) == (3, 3)
+    assert (oracle.usage().oracle_calls, oracle.usage().oracle_retries) == (3, 3)
 
 
 def test_a_server_that_changed_is_probed_anew_by_the_next_run(stub_server, connect, text_split, tmp_path):
@@ -187,7 +187,7 @@ def test_nothing_is_asked_when_all_is_known(stub_server, connect, text_split, tm
     oracle = connect(stub, cache=AnswerCache(tmp_path / "answers.sqlite"))
     assert torch.equal(oracle.score(PROMPTS, split.items, CLASSES), first)
     assert stub.asked == []
-    assert oracle.usage.oracle_calls == 0
+    assert oracle.usage().oracle_calls == 0
     assert oracle.backend._loop is None  # not even a thread
 
 
@@ -198,7 +198,7 @@ def test_a_hard_stop_is_never_overshot_by_requests_side_by_side(stub_server, con
     split = text_split(*[f"hot: fire x{k}" for k in range(60)])
     with pytest.raises(BudgetExhausted, match=r"is used up"):
         oracle.score([Candidate()], split.items, CLASSES)
-    used, most = oracle.usage, Limits(**{k.removeprefix("max_"): v for k, v in limit.items()})
+    used, most = oracle.usage(), Limits(**{k.removeprefix("max_"): v for k, v in limit.items()})
     assert used.oracle_calls == stub.count("answered")
     if most.calls is not None:
         assert used.oracle_calls == most.calls
@@ -252,7 +252,7 @@ def test_an_interrupt_keeps_what_is_under_way(stub_server, connect, text_split, 
     with pytest.raises(KeyboardInterrupt):
         oracle.score([Candidate()], split.items, CLASSES)
     assert 9 < len(stub.asked) < 41
-    assert oracle.usage.oracle_calls == stub.count("answered") == len(stub.asked)
+    assert oracle.usage().oracle_calls == stub.count("answered") == len(stub.asked)
     connect(stub, cache=cache).score([Candidate()], split.items, CLASSES)
     identities = [asked.identity for asked in stub.asked]
     assert len(identities) == len(set(identities)) == 41
@@ -342,4 +342,4 @@ def test_a_server_that_is_not_there_is_said_so(connect, text_split):
     oracle = connect(Nowhere(), retries=1)
     with pytest.raises(OracleError, match="cannot be reached"):
         oracle.score([Candidate()], text_split("hot: a").items, CLASSES)
-    assert oracle.usage.oracle_calls == 0
+    assert oracle.usage().oracle_calls == 0

@@ -145,9 +145,9 @@ def test_scores_are_those_of_the_model_in_this_process(served, kind, template):
     several = prompts(here.soft.dim)
     found = oracle.score(several, ITEMS, CLASSES)
     assert torch.allclose(found, here.score(several, ITEMS, CLASSES), atol=2e-5)
-    assert oracle.usage.oracle_calls == len(server.asked) == 9 + 1
-    assert oracle.usage.labels_floored == 0
-    assert oracle.usage.prompt_tokens > 9 * 5
+    assert oracle.usage().oracle_calls == len(server.asked) == 9 + 1
+    assert oracle.usage().labels_floored == 0
+    assert oracle.usage().prompt_tokens > 9 * 5
 
 
 def test_a_server_without_the_two_extra_fields_is_asked_without(served):
@@ -155,10 +155,10 @@ def test_a_server_without_the_two_extra_fields_is_asked_without(served):
     oracle = connect(local, server, folder)
     found, here = oracle.score(prompts(32), ITEMS, CLASSES), Oracle(local).score(prompts(32), ITEMS, CLASSES)
     assert "logprob_token_ids" not in server.asked[-1]
-    assert 0 < oracle.usage.labels_floored < found.numel()
+    assert 0 < oracle.usage().labels_floored < found.numel()
     answered = found.isfinite()  # of no use is an answer in which all labels are missing
-    assert (~answered).sum() == oracle.usage.oracle_unanswered * len(CLASSES) > 0
-    assert ((found - here).abs()[answered] < 2e-5).sum() == answered.sum() - oracle.usage.labels_floored
+    assert (~answered).sum() == oracle.usage().oracle_unanswered * len(CLASSES) > 0
+    assert ((found - here).abs()[answered] < 2e-5).sum() == answered.sum() - oracle.usage().labels_floored
 
 
 def test_what_a_server_should_not_get_is_not_sent(served):
