@@ -40,7 +40,7 @@ from promptfed.export.folder import (
 from promptfed.export.folder import write_bundle as write_bundle
 from promptfed.export.origin import BundleOrigin
 from promptfed.export.readme import readme
-from promptfed.method import FeatureMethod
+from promptfed.method import FeatureMethod, Method
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
 from promptfed.readers.tensors import parse_tensors
@@ -104,7 +104,7 @@ class Bundle(PromptFolder):
 
 def make_bundle(
     config: RunConfig,
-    method: FeatureMethod,
+    method: Method,
     prompt: ClientPrompt,
     client: int,
     client_name: str,
@@ -116,6 +116,8 @@ def make_bundle(
     ``chosen`` says in words how ``prompt.alpha`` was chosen, ``origin`` what its run was.
     """
     setup, backbone = method.setup, method.setup.backbone
+    if not isinstance(method, FeatureMethod):
+        raise BundleError(f"{method.name} makes no text features of class names, so there is nothing to export")
     meta = BundleMeta(
         **agreed(method, config.method, prompt, client, client_name, chosen, origin),
         backbone=BackboneMeta(
