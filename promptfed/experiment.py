@@ -14,7 +14,6 @@ from promptfed.aggregators.mean import Mean
 from promptfed.agreement import Agreement
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.dual_encoder import DualEncoder
-from promptfed.backbones.features import FeatureStore
 from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary

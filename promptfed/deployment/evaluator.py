@@ -11,7 +11,6 @@ from typing import Any, Literal
 from promptfed.deployment import codec
 from promptfed.deployment.engine import start_of
 from promptfed.deployment.messages import (
-    SiteAgreement,
     CorrectCount,
     Evaluate,
     EvaluateAnswer,
@@ -19,6 +18,7 @@ from promptfed.deployment.messages import (
     FinishAnswer,
     MeasureTotal,
     MeasureTotals,
+    SiteAgreement,
 )
 from promptfed.deployment.site_pool import SitePool
 from promptfed.errors import DeploymentError
