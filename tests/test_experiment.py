@@ -20,14 +20,14 @@ def whole() -> Experiment:
 
 
 @pytest.mark.parametrize(
-    ("values", "words"), [(("task",), "the task that"), (("features",), "the features that"), ((), "")]
+    ("values", "words"), [(("task",), "the task that"), (("model_for",), "the model that"), ((), "")]
 )
 def test_what_was_given_by_value_is_not_left_behind(
     whole: Experiment, monkeypatch: pytest.MonkeyPatch, values: tuple[str, ...], words: str
 ) -> None:
-    given = {"task": whole.task, "features": whole.setup.features}
+    given = {"task": whole.task, "model_for": lambda _: whole.setup.model}
     built = Experiment.build(whole.config, **{name: given[name] for name in values})  # type: ignore[arg-type]
-    assert built.given == values
+    assert built.given == tuple(name.removesuffix("_for") for name in values)
     engine = SimpleNamespace(builds_from_config=True)
     with pytest.raises(ConfigError, match=words) if words else nullcontext():
         built.federation(engine=engine)  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ def test_options_that_name_measures() -> None:
 def test_free_answers_have_no_classes_to_measure() -> None:
     config = resolve(build_config({"task": "cot", "measures": "macro_f1"}))
     with pytest.raises(ConfigError, match="answers of task 'cot' are free text"):
-        Experiment.build(config, oracle_for=lambda form: None)  # type: ignore[arg-type,return-value]
+        Experiment.build(config, model_for=lambda form: None)  # type: ignore[arg-type,return-value]
 
 
 def test_the_table_marks_the_best_of_each_measure() -> None:
