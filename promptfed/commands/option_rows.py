@@ -112,7 +112,8 @@ def _row(name: str, field: FieldInfo, option: Option | None, prefix: str) -> Opt
     default = (option.default if option else "") or shown_default(field.get_default(call_default_factory=True))
     flag = f"--{name.replace('_', '-')}" if option and option.flag else ""
     resume = RESUME[option.change] if option and not option.recorded else ""
-    return OptionRow(prefix + name, values_of(field), default, field.description or "", flag, resume)
+    values = f"promptfed list {option.choices}" if option and option.choices else values_of(field)
+    return OptionRow(prefix + name, values, default, field.description or "", flag, resume)
 
 
 def _marked_rows(model: type[BaseModel], group: str = "", prefix: str = "") -> list[OptionRow]:

@@ -39,8 +39,10 @@ def test_all_options_of_a_run_are_listed(promptfed):
     assert set(rows) == {name for model in MODELS for name in model.model_fields}
     assert rows["rounds"]["resume"] == "larger"
     assert rows["backbone"]["resume"] == "moved"
-    assert rows["engine"] | {"meaning": ""} == {
-        "name": "engine", "values": "local, ray", "default": "local", "meaning": "", "flag": "--engine", "resume": "yes"
+    assert rows["method"]["values"] == "promptfed list methods"
+    assert rows["precision"] | {"meaning": ""} == {
+        "name": "precision", "values": "float32, bfloat16, float16", "default": "float32", "meaning": "",
+        "flag": "--precision", "resume": "",
     }  # fmt: skip
     assert rows["plugins"]["resume"] == rows["max_usd"]["values"].partition(" ")[2].partition(">")[0] == ""
 
