@@ -112,6 +112,34 @@ def check_plugins(named: Mapping[str, str], what: str) -> list[str]:
     ]
 
 
+def short_names(plugins: Mapping[str, str]) -> dict[str, str]:
+    """Return ``plugins`` (name -> SHA-256) with files by their own name, without the folders of this machine."""
+    return {_short(name): digest for name, digest in plugins.items()}
+
+
+def check_site_plugins(named: Mapping[str, str]) -> list[str]:
+    """Compare the plug-ins that a server names with those that this site has loaded of its own accord.
+
+    Returns:
+        A line for each that has the same name here, and other code.
+
+    Raises:
+        ConfigError: One is not loaded here. It is not imported, because the server is somebody else.
+    """
+    codes, names = set(_loaded.values()), {_short(name) for name in _loaded}
+    others = [name for name, digest in named.items() if not digest or digest not in codes]
+    if missing := [name for name in others if _short(name) not in names]:
+        raise ConfigError(
+            f"the run needs the plug-in {', '.join(map(printable, missing))}, which this site has not loaded: get its "
+            'code, look at it, and add plugins="PATH or module" to this node\'s --node-config'
+        )
+    return [f"plug-in {printable(name)} is not the code that the server has" for name in others]
+
+
+def _short(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2] if is_file_name(name) else name
+
+
 def _run_file(path: Path) -> str:
     """Import ``path`` under a name of its own, which pickled objects of its classes can be found by."""
     name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

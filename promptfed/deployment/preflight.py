@@ -57,6 +57,7 @@ def checks(
     """Each check as soon as it is made; nothing is changed but that the state directory is made."""
     try:
         options = SiteOptions.of(node_config)
+        options.load_plugins()
     except PromptFedError as error:
         yield CheckResult("node-config", False, str(error))
         return

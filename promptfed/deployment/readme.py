@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from promptfed.config import RunConfig
+from promptfed.plugins import short_names
 
 TEXT = """\
 # A federation of {sites} sites
@@ -57,7 +58,7 @@ The last option keeps Flower from installing packages when a run starts. In anot
     flower-supernode --root-certificates ca.crt --auth-supernode-private-key site0 --superlink SERVER:8000 \\
         --host 127.0.0.1 --port 9094 --node-config '{node}'
 
-{node_words}
+{node_words}{plugin_words}
 A site that was stopped is simply started again, after two minutes: until then the server takes the old process for
 alive and refuses the key. Its personal prompt is in its state-dir.
 
@@ -96,6 +97,11 @@ SIMULATED_WORDS = """\
 The run simulates its clients: every node deals out the same data, and node k (`partition-id=k`, from 0) plays client k.
 For sites with data of their own, make the app with `--data sites --clients N`.
 """
+PLUGIN_WORDS = """\
+
+The run needs other people's code: {names}. Each site gets it, looks at it, and names it in its own --node-config:
+`plugins="/path/mine.py"`, several with commas. No server can make a site load anything.
+"""
 
 
 def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, version: str) -> str:
@@ -111,4 +117,5 @@ def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, versio
         run_dir=run_dir,
         node=OWN if own else SIMULATED,
         node_words=OWN_WORDS if own else SIMULATED_WORDS,
+        plugin_words=PLUGIN_WORDS.format(names=", ".join(short_names(config.plugins))) if config.plugins else "",
     )

@@ -54,6 +54,8 @@ poll-seconds = 1.0
 merge-classes = false
 # Names of sites, with commas, that may be given by another node from now on: a site that lost its state-dir.
 forget-sites = ""
+# Other people's code that the server loads, modules and .py files with commas. Sites name theirs in --node-config.
+plugins = "{plugins}"
 """
 SERVER = '''\
 """The server: agrees with the sites, then merges what they send."""
@@ -102,7 +104,8 @@ def write_app(folder: Path, config: RunConfig, *, run_dir: Path, classes: str, m
             raise ConfigError(
                 f"class '{printable(name, 80)}' has {len(name)} characters: at most {LONGEST_NAME} printable ones"
             )
-    for value in (str(run_dir), classes, publisher):
+    plugins = ",".join(config.plugins)
+    for value in (str(run_dir), classes, publisher, plugins):
         if '"' in value or "\\" in value or "\n" in value:
             raise ConfigError(f"{value!r} must be free of quotes, backslashes and line ends")
     name = app_name(folder)
@@ -116,6 +119,7 @@ def write_app(folder: Path, config: RunConfig, *, run_dir: Path, classes: str, m
             run_dir=run_dir,
             classes=classes,
             min_sites=min_sites,
+            plugins=plugins,
         ),
         "LICENSE": LICENSE,
         "README.md": readme(

@@ -25,6 +25,7 @@ from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
 from promptfed.option import changing
+from promptfed.plugins import load_listed_plugins, load_plugins, short_names
 from promptfed.printable import printable_lines
 from promptfed.progress import Progress
 from promptfed.runs.checkpoint import load_checkpoint
@@ -64,6 +65,7 @@ class ServerOptions(BaseModel):
     merge_classes: bool = Field(
         False, alias="merge-classes", description="class names that differ in case, blanks or underscores only are one"
     )
+    plugins: str = Field("", description="modules and .py files of the server, with commas; sites name their own")
     forget_sites: str = Field(
         "", alias="forget-sites", description="names, with commas, that may be given by another node from now on"
     )
@@ -88,9 +90,10 @@ def server_app(config: Path) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            serve(
-                grid, validate(ServerOptions, context.run_config, "run config option"), build_config(read_yaml(config))
-            )
+            options = validate(ServerOptions, context.run_config, "run config option")
+            load_listed_plugins()
+            load_plugins(split_names(options.plugins))
+            serve(grid, options, build_config(read_yaml(config)))
         except PromptFedError as error:
             say(f"error: {error}")
             sys.exit(2)
@@ -116,7 +119,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         hello = Hello.create(
             run=known.run,
             simulated=simulated,
-            config=config.model_dump(mode="json"),
+            config={**config.model_dump(mode="json"), "plugins": short_names(config.plugins)},
             classes=None if agreement is None and options.agreed is None else _classes(agreement, options),
             fingerprint=features.backbone.fingerprint,
             promptfed=version("promptfed"),

@@ -29,6 +29,7 @@ from promptfed.evaluation import Judgement, has_choice, judge, judge_parts
 from promptfed.experiment import Experiment, resolve
 from promptfed.measures.figures import Totals
 from promptfed.method import Method
+from promptfed.plugins import check_site_plugins, load_listed_plugins, load_plugins
 from promptfed.printable import printable
 from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
@@ -55,6 +56,7 @@ class SiteOptions(BaseModel):
     backbone: str = Field("", description="where this site has the agreed backbone, if its path differs")
     device: str = ""
     lost_state: Literal["stop", "restart"] = Field("stop", alias="lost-state")
+    plugins: str = Field("", description="modules and .py files with other people's code, with commas")
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> SiteOptions:
@@ -69,11 +71,20 @@ class SiteOptions(BaseModel):
             raise ConfigError(f'this node\'s --node-config has data="{options.data}" and no site="NAME"')
         return options
 
+    def load_plugins(self) -> None:
+        """Load what the operator chose: by ``plugins``, or in the list PROMPTFED_PLUGINS. Raises ConfigError."""
+        load_listed_plugins()
+        load_plugins(name.strip() for name in self.plugins.split(",") if name.strip())
+
 
 class Site:
-    """``answer`` is all that the server can ask for. ``began``: when this process started (``time.monotonic``)."""
+    """``answer`` is all that the server can ask for. ``began``: when this process started (``time.monotonic``).
+
+    Raises ConfigError for a plug-in of ``options`` that cannot be loaded. What the server names is compared with these.
+    """
 
     def __init__(self, options: SiteOptions, began: float | None = None) -> None:
+        options.load_plugins()
         self.options, self._began = options, began
         self._experiments: dict[str, Experiment] = {}
         self._methods: dict[tuple[str, str], Method] = {}
@@ -230,7 +241,10 @@ class Site:
                 else 'the run asks for sites with data of their own: give this node data="folder:PATH"'
             )
         own = {"device": self.options.device, "backbone": self.options.backbone}
-        config = resolve(build_config(options, {name: value for name, value in own.items() if value}))
+        config = build_config(options, {name: value for name, value in own.items() if value})
+        for line in check_site_plugins(config.plugins):
+            log.warning(line)
+        config = resolve(config.model_copy(update={"plugins": {}}))
         if config.oracle is not None:
             raise DeploymentError(f"task '{config.task}' asks a black box, which sites do not")
         return config
