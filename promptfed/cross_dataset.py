@@ -60,10 +60,11 @@ def evaluate_on(
 
 def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str]:
     """What a user should know about figures on other data than the run's own, where the model is a black box."""
-    if experiment.setup.model.kind != "oracle":
+    model = experiment.setup.model
+    if model.form is None:
         return []
     said = []
-    if experiment.setup.oracle.form != finished.method.setup.oracle.form:
+    if model.form != finished.method.setup.model.form:
         said.append(f"{name}: the run's shared prompt is put in these data's own template, with their label words")
     strange = [c for c in experiment.task.base_classes if c not in finished.method.setup.classes]
     if strange:

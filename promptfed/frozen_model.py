@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from promptfed.examples.base import Item
+from promptfed.prompt_template import PromptTemplate
 from promptfed.types import Split
 from promptfed.usage import Usage
 
@@ -65,6 +66,11 @@ class FrozenModel(ABC):
         """Return what a run writes down about it, by which it is known again."""
 
     # ---------------------------------------------------------- what a model need not have: nothing by default
+
+    @property
+    def form(self) -> PromptTemplate | None:
+        """How a prompt and an example are put together for it; None for a model that is not asked in words."""
+        return None
 
     @property
     def is_paid(self) -> bool:

@@ -111,9 +111,7 @@ class FinishedRun:
     def model_for(self, form: PromptTemplate | None) -> FrozenModel:
         """Return the run's model for examples that are put as ``form`` says: its own, or the same one loaded again."""
         model = self.method.setup.model
-        if model.kind != "oracle" or form == self.method.setup.oracle.form:
-            return model
-        return self.objects.model_of(self.run.config, form)
+        return model if form == model.form else self.objects.model_of(self.run.config, form)
 
     def prompt(self, client: int | None) -> ClientPrompt:
         """What ``client`` has after training; None asks for somebody who never took part.
