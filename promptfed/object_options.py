@@ -62,6 +62,11 @@ def objects_again(config: RunConfig, options: Options) -> tuple[RunConfig, Objec
     if odd := [name for name in ARGUMENTS if isinstance(options.get(name), str)]:
         raise ConfigError(f"{odd[0]} is {options[odd[0]]!r}: a run is loaded with Python objects, not with names")
     objects, records = _taken(options, {}, precision=config.precision)
+    for role in CLASSES:
+        if role in options and options[role] != getattr(config, role):
+            raise ConfigError(
+                f"the run was made with {role} '{printable(getattr(config, role))}', and '{options[role]}' was given"
+            )
     if (data := options.get("data")) is not None:
         objects["data"] = _read(config, data, options.get("test"), options.get("class_names"))
         records["data"] = ObjectRecord(name=objects["data"].name, fingerprint=objects["data"].fingerprint)
@@ -83,15 +88,15 @@ def _taken(
         options[role] = name
         if section:
             options[f"{role}_options"] = section
-        if not kind.__module__.startswith("promptfed."):
+        if registry.is_adopted(name):
             objects.setdefault("classes", {})[role] = kind
             records[role] = ObjectRecord(name=name, fingerprint=code_sha256(kind))
     model = options.pop("model", None)
+    if model is not None and (options.get("backbone") or file.get("backbone")) is not None:
+        raise ConfigError("model and backbone are two names for the same thing: give one of them")
     if isinstance(model, str):
         options["backbone"] = model
     elif model is not None:
-        if (options.get("backbone") or file.get("backbone")) is not None:
-            raise ConfigError("model and backbone are the same thing by value and by name: give one of them")
         backbone = backbone_of(model, str(options.get("device") or file.get("device") or "cpu"))
         objects["model"] = backbone
         name = backbone.name if backbone.name.startswith(PREFIX) else PREFIX + backbone.name

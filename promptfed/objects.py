@@ -137,11 +137,7 @@ def compare(found: RunConfig, config: RunConfig, run: str) -> list[str]:
         before = config.objects.get(role)
         if before is None:
             raise ConfigError(
-                f"run '{printable(run)}' was made with a {role} by name, not a Python object: leave it out"
-            )
-        if role in CLASSES and before.name != record.name:
-            raise ConfigError(
-                f"run '{printable(run)}' was made with {role} '{printable(before.name)}', and '{record.name}' was given"
+                f"run '{printable(run)}' was made with its {role} by name, not a Python object: leave it out"
             )
         if before.fingerprint == record.fingerprint:
             continue

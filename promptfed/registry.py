@@ -77,6 +77,10 @@ class Registry(Generic[T]):
         self._adopted.add(name)
         return name
 
+    def is_adopted(self, name: str) -> bool:
+        """Whether ``name`` is that of a class that the user handed over."""
+        return name in self._adopted
+
     def origin(self, name: str) -> str:
         """Return the top-level package, module or file that ``name`` comes from."""
         module = str(getattr(self[name], "__module__", "")).partition(".")[0]
