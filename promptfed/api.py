@@ -19,6 +19,7 @@ from promptfed.blackbox.oracles.local.function import ScoreFunction
 from promptfed.comparison.folder import comparison_folder
 from promptfed.comparison.plan import Plan
 from promptfed.config import Options, held_out_option, read_yaml
+from promptfed.engines.base import Engine
 from promptfed.errors import unknown_name
 from promptfed.experiment import resolve
 from promptfed.export.loaded import LoadedBundle
@@ -50,6 +51,7 @@ def train(
     model: Any = None,
     oracle: str | ScoreFunction | None = None,
     aggregator: str | type[Aggregator] | Aggregator | None = None,
+    engine: str | type[Engine] | Engine | None = None,
     init: Run | LoadedBundle | PathLike | None = None,
     folder: PathLike | None = None,
     config: PathLike | Mapping[str, Any] | None = None,
@@ -71,6 +73,7 @@ def train(
         oracle: The black box: a name, or a function ``score(prompts, texts, labels)`` that returns an array (prompts,
             texts, labels).
         aggregator: How updates are merged: a name, or a class or instance of your own.
+        engine: Where clients work: "local", "ray", or a class or instance of your own.
         init: A run or bundle (or its folder) whose shared prompt this run begins with.
         folder: The run's folder; None: a fresh one below ``runs``.
         config: A YAML file of options, or such options as a mapping. The other arguments override it.
@@ -92,8 +95,9 @@ def train(
     file: Mapping[str, Any] = (
         {} if config is None else config if isinstance(config, Mapping) else read_yaml(Path(config))
     )
-    own = {"class_names": class_names, "test": test, "model": model, "oracle": oracle, "aggregator": aggregator}
-    named, objects = config_with_objects(file, _given(options, method=method, data=data, **own))
+    options |= {"class_names": class_names, "test": test, "model": model, "oracle": oracle}
+    options |= {"aggregator": aggregator, "engine": engine, "method": method, "data": data}
+    named, objects = config_with_objects(file, _given(options))
     first = None
     if init is not None:
         first, record = first_prompt(init)
@@ -114,7 +118,7 @@ def load_run(path: PathLike, **objects: Any) -> Run:
     Args:
         path: The folder.
         objects: What the run was trained with by value, given again: data, class_names, test, model, oracle, method,
-            aggregator. Fingerprints are compared.
+            aggregator, engine. Fingerprints are compared.
 
     Raises:
         RunError: There is no run.
@@ -178,9 +182,9 @@ def compare(
     return {**summary, "folder": str(place)}
 
 
-def _given(options: Mapping[str, Any], **more: Any) -> Options:
+def _given(options: Mapping[str, Any]) -> Options:
     """The options that the caller really gave, in the words of ``RunConfig``."""
-    chosen = {name: value for name, value in {**options, **more}.items() if value is not None}
+    chosen = {name: value for name, value in options.items() if value is not None}
     held_out = chosen.pop("hold_out_classes", None)
     if held_out is not None:
         chosen["task_options"] = {**chosen.get("task_options", {}), **held_out_option(held_out)}

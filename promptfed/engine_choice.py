@@ -57,8 +57,9 @@ def engine_of(config: RunConfig, objects: Objects = NO_OBJECTS) -> Iterator[Engi
     """
     check_engine(config)
     with torch_threads(config.threads):
-        builder = ExperimentBuilder(config, objects)
-        engine = ENGINES[config.engine].for_run(by_value(builder, objects.parts) if objects.parts else builder, config)
+        kind, builder = ENGINES[config.engine], ExperimentBuilder(config, objects)
+        leaves = kind.builds_from_config and objects.parts
+        engine = kind.for_run(by_value(builder, objects.parts, config.engine) if leaves else builder, config)
         try:
             yield engine
         finally:

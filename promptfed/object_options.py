@@ -11,6 +11,7 @@ from promptfed.backbones.objects import backbone_of, precision_of
 from promptfed.blackbox.oracle_factory import ORACLES
 from promptfed.code_fingerprint import code_sha256
 from promptfed.config import ObjectRecord, Options, RunConfig, build_config, validate
+from promptfed.engines.base import Engine
 from promptfed.errors import ConfigError
 from promptfed.method import Method
 from promptfed.objects import CLASSES, Objects, function_name
@@ -20,11 +21,11 @@ from promptfed.tasks.blackbox_text import BlackboxTextConfig, columns_of
 from promptfed.tasks.partitioning import BY_CLIENT
 from promptfed.tasks.sources.objects import PREFIX, ObjectData, object_name, read_objects
 
-ARGUMENTS = ("data", "test", "class_names", "model", "oracle", "method", "aggregator")
+ARGUMENTS = ("data", "test", "class_names", "model", "oracle", "method", "aggregator", "engine")
 """Arguments that may be Python objects, or belong to one."""
 TEXT_TASK, TEXT_METHOD = "blackbox-text", "fedbdpl"
 """What a function for an oracle is asked by, if nobody says: it scores texts, and takes prompts that are texts."""
-BASES: Mapping[str, type] = {"method": Method, "aggregator": Aggregator}
+BASES: Mapping[str, type] = {"method": Method, "aggregator": Aggregator, "engine": Engine}
 
 
 def config_with_objects(file: Mapping[str, Any], options: Options) -> tuple[RunConfig, Objects]:
@@ -61,9 +62,10 @@ def objects_again(config: RunConfig, options: Options) -> tuple[RunConfig, Objec
     options = {name: value for name, value in options.items() if value is not None}
     if odd := [name for name in ARGUMENTS if isinstance(options.get(name), str)]:
         raise ConfigError(f"{odd[0]} is {options[odd[0]]!r}: a run is loaded with Python objects, not with names")
+    roles = [role for role in CLASSES if role in options]
     objects, records = _taken(options, {}, precision=config.precision)
-    for role in CLASSES:
-        if role in options and options[role] != getattr(config, role):
+    for role in roles:
+        if options[role] != getattr(config, role):
             raise ConfigError(
                 f"the run was made with {role} '{printable(getattr(config, role))}', and '{options[role]}' was given"
             )
@@ -119,16 +121,19 @@ def _taken(
     return objects, records
 
 
-def _class_of(role: str, value: Any, section: Any) -> tuple[type, Options | None]:
-    """The class of ``value``, a class or an instance; and the options of the latter. Raises ConfigError."""
+def _class_of(role: str, value: Any, section: Any) -> tuple[Any, Options | None]:
+    """The class of ``value``, a class or an instance, and the options of the latter; an engine stays what it is.
+
+    Raises ConfigError.
+    """
     base = BASES[role]
     kind = value if isinstance(value, type) else type(value)
     if not issubclass(kind, base):
         raise ConfigError(
             f"{role} is {printable(repr(value), 80)}: give a name, or a class or instance of {base.__name__}"
         )
-    if isinstance(value, type):
-        return kind, None
+    if isinstance(value, type | Engine):
+        return value, None
     if section:
         raise ConfigError(f"{role} is an instance, which has its options: leave out {role}_options")
     return kind, value.config.model_dump()

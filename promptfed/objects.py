@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS
 from promptfed.backbones import load_backbone
@@ -19,6 +19,7 @@ from promptfed.blackbox.oracles.local.function import FunctionBackend, ScoreFunc
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.code_fingerprint import code_sha256
 from promptfed.config import RunConfig, validate
+from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError, missing_object
 from promptfed.frozen_model import FrozenModel
 from promptfed.method import METHODS
@@ -30,10 +31,7 @@ from promptfed.tasks import TASKS
 from promptfed.tasks.sources.objects import PREFIX, ObjectData, plain_name
 from promptfed.types import FederatedTask
 
-if TYPE_CHECKING:
-    from promptfed.engines.base import Engine
-
-CLASSES: Mapping[str, Registry[Any]] = {"method": METHODS, "aggregator": AGGREGATORS}
+CLASSES: Mapping[str, Registry[Any]] = {"method": METHODS, "aggregator": AGGREGATORS, "engine": ENGINES}
 """Arguments that take a class, and where it is registered under its own name."""
 
 
@@ -56,15 +54,13 @@ class Objects:
         data: The examples.
         model: The frozen model of white-box methods.
         oracle: A function that scores texts.
-        classes: Argument ("method", "aggregator") -> the class that was given.
-        engine: Where clients work.
+        classes: Argument ("method", "aggregator", "engine") -> the class that was given, or the engine itself.
     """
 
     data: ObjectData | None = None
     model: Backbone | None = None
     oracle: ScoreFunction | None = None
-    classes: Mapping[str, type] = field(default_factory=dict)
-    engine: type[Engine] | Engine | None = None
+    classes: Mapping[str, Any] = field(default_factory=dict)
 
     def task_of(self, config: RunConfig) -> FederatedTask:
         """Return the data of ``config``, dealt out. Raises ConfigError if they are an object that is not here."""
@@ -105,7 +101,7 @@ class Objects:
     def parts(self) -> tuple[Any, ...]:
         """All that was given, the examples and data sets of ``data`` one by one."""
         holders = () if self.data is None else self.data.parts
-        values = (*holders, self.model, self.oracle, *self.classes.values(), self.engine)
+        values = (*holders, self.model, self.oracle, *self.classes.values())
         return tuple(value for value in values if value is not None)
 
     def register_classes(self) -> None:
@@ -116,8 +112,9 @@ class Objects:
     def check_classes(self, config: RunConfig) -> None:
         """Raise ConfigError if a class that the run was given is not registered in this process."""
         for role, registry in CLASSES.items():
-            if role in config.objects and config.objects[role].name not in registry:
-                raise missing_object(role, config.objects[role].name)
+            name = getattr(config, role)
+            if role in config.objects and config.objects[role].name == name and name not in registry:
+                raise missing_object(role, name)
 
 
 NO_OBJECTS = Objects()

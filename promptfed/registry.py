@@ -54,9 +54,10 @@ class Registry(Generic[T]):
         return add
 
     def adopt(self, thing: T) -> str:
-        """Return the name of ``thing``, a class that the user hands over: the one it is registered under, else its own
-        ``__name__``, under which it is registered for this process. A class that is defined anew, as a notebook does,
-        takes the place of the earlier one.
+        """Return the name of ``thing``, a class or object that the user hands over.
+
+        That is the one it is registered under, else that of its class, under which it is registered for this process.
+        A class that is defined anew, as a notebook does, takes the place of the earlier one.
 
         Raises:
             ConfigError: Another class has that name, or it lacks an attribute.
@@ -65,7 +66,7 @@ class Registry(Generic[T]):
         for name, known in self._found.items():
             if known is thing:
                 return name
-        name = str(thing.__name__)  # type: ignore[attr-defined]
+        name = str(getattr(thing, "__name__", type(thing).__name__))
         other = self._found.get(name)
         if other is not None and not (name in self._adopted and _place(other) == _place(thing)):
             raise ConfigError(
@@ -135,4 +136,5 @@ class Registry(Generic[T]):
 
 def _place(thing: object) -> tuple[str, str]:
     """Where a class is defined."""
-    return str(getattr(thing, "__module__", "")), str(getattr(thing, "__qualname__", ""))
+    kind = thing if hasattr(thing, "__qualname__") else type(thing)
+    return str(kind.__module__), str(kind.__qualname__)

@@ -49,6 +49,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PROMPTFED_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 
+@pytest.fixture(scope="module")
+def forgets_classes() -> Iterator[None]:
+    """Classes that a module's tests hand over are registered in this process until the module's end."""
+    from promptfed.objects import CLASSES
+
+    before = {role: ({name: registry[name] for name in registry}, set()) for role, registry in CLASSES.items()}
+    yield
+    for role, registry in CLASSES.items():
+        registry._found, registry._adopted = before[role]
+
+
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The optional folder of real data; the test is skipped where it is absent."""

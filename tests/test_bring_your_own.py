@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import torch
 import promptfed as pf
 from promptfed.aggregators.mean import Mean
 from promptfed.cli import main
+from promptfed.engines.base import Worker
+from promptfed.engines.local import LocalEngine
 from promptfed.methods.promptfl import PromptFL
 from promptfed.prompt_state import PromptState
 from promptfed.tasks.sources.icon_source import source as icons
-from promptfed.types import Broadcast, ClientData
+from promptfed.types import Broadcast, ClientData, Job, Reply
 
+pytestmark = pytest.mark.usefixtures("forgets_classes")
 SMALL: dict[str, Any] = {
     "rounds": 1, "shots": 2, "clients": 2, "threads": 1, "progress": False,
     "task_options": {"val_shots": 1, "test_per_class": 2},
@@ -50,6 +54,24 @@ class Halved(PromptFL):
     ) -> tuple[PromptState, PromptState]:
         update, kept = super().conclude(trained, broadcast, data, personal)
         return 0.5 * update + 0.5 * broadcast.shared, kept
+
+
+class Backwards(LocalEngine):
+    """Hands the clients' work out from the last to the first, and keeps a list."""
+
+    def __init__(self, order: list[int]) -> None:
+        self.order = order
+
+    def for_stage(self, worker: Worker, config: pf.RunConfig) -> Backwards:  # type: ignore[override]
+        super().__init__(worker)
+        return self
+
+    def run_round(self, jobs: Sequence[Job], *rest: Any, **more: Any) -> list[Reply]:
+        replies = []
+        for job in sorted(jobs, key=lambda job: -job.client):
+            replies += super().run_round([job], *rest, **more)
+            self.order.append(job.client)
+        return replies[::-1]
 
 
 class Again(Mean):
@@ -143,6 +165,17 @@ def test_other_objects_are_not_those(run: pf.Run, pictures: Any) -> None:
         pf.load_run(run.path, data="icons")
     with pytest.raises(pf.PromptFedError, match="Did you mean 'data'"):
         pf.load_run(run.path, dat=pictures)
+
+
+def test_an_engine_of_the_users_does_the_work(run: pf.Run, pictures: Any, tmp_path: Path) -> None:
+    order: list[int] = []
+    given = {"data": pictures, "model": pf.load_backbone("tiny"), "method": Halved, "aggregator": Again}
+    options = {**given, "aggregator_options": {"longest": 7}, **SMALL}
+    own = pf.train(engine=Backwards(order), folder=tmp_path / "run", **options)
+    assert order[-2:] == [1, 0]
+    assert own.config.engine == "Backwards"
+    assert own.metrics["prompt_sha256"] == run.metrics["prompt_sha256"]
+    assert pf.load_run(own.path, **given).resume(2, engine="local", progress=False).round == 2
 
 
 def test_each_client_brings_its_own(pictures: Any, tmp_path: Path) -> None:

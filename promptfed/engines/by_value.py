@@ -26,9 +26,9 @@ class PickledBuilder:
         return workplace
 
 
-def by_value(builder: Any, things: Iterable[Any]) -> PickledBuilder:
-    """Pickle ``builder`` with the code of ``things``, objects of the user's program, whose modules another process may
-    not find.
+def by_value(builder: Any, things: Iterable[Any], engine: str) -> PickledBuilder:
+    """Pickle ``builder`` for the processes of ``engine``, with the code of ``things``, objects of the user's program,
+    whose modules another process may not find.
 
     Raises:
         ConfigError: Something in it cannot be pickled.
@@ -44,7 +44,7 @@ def by_value(builder: Any, things: Iterable[Any]) -> PickledBuilder:
         return PickledBuilder(cloudpickle.dumps(builder))
     except Exception as error:  # whatever the objects raise
         raise ConfigError(
-            f"engine 'ray' sends the Python objects of the run to its processes, and they cannot be pickled "
+            f"engine '{engine}' sends the Python objects of the run to its processes, and they cannot be pickled "
             f"({type(error).__name__}: {reason(error)}): use engine='local'"
         ) from error
     finally:

@@ -17,6 +17,7 @@ WAYS = ("for_stage", "for_run")
 def check_engine(config: RunConfig) -> None:
     """Raises ConfigError for an unknown engine, one that is not installed, and options that do not go with it."""
     kind = ENGINES[config.engine]
-    if not any(way in vars(parent) for parent in kind.__mro__ if parent is not Engine for way in WAYS):
+    parents = (kind if isinstance(kind, type) else type(kind)).__mro__  # one that a user hands over may be an instance
+    if not any(way in vars(parent) for parent in parents if parent is not Engine for way in WAYS):
         raise ConfigError(f"engine '{config.engine}' cannot be made: its class needs for_stage or for_run")
     kind.check(config)
