@@ -27,6 +27,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.federation import Federation, round_half_up
+from promptfed.first_update import first_update
 from promptfed.frozen_model import FrozenModel, OnPrepared
 from promptfed.measures.base import Measure, build_measures
 from promptfed.method import METHODS, Method
@@ -337,12 +338,9 @@ class Experiment:
 
         Raises ConfigError if a processor of the run cannot act on what the method sends.
         """
-        method = self.method()
-        server = method.server_side(self.aggregator())
-        shared = method.init_shared()
-        broadcast = server.broadcast(shared, server.init(shared), client)
-        uploads = method.uploads(client, broadcast)
-        return broadcast, self.processors(self.config.method).check(self.config.method, uploads, broadcast)
+        method = self.config.method
+        broadcast, example = first_update(self.method(), self.aggregator(), client)
+        return broadcast, self.processors(method).check(method, example, broadcast)
 
     def samples(self, method: Method) -> dict[int, int]:
         """Client -> the most examples that its update can stand for: those that it holds, or that its site announced

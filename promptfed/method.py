@@ -53,6 +53,8 @@ class Method(ABC):
     """Whether it needs the model itself (gradients, features) or only its scores."""
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone (``Ability``) or the oracle (``OracleAbility``) must be able to do."""
+    integer_uploads: ClassVar[frozenset[str]] = frozenset()
+    """Names of uploads that hold whole numbers (a text, tokens) and that no client is sent."""
     aggregators: ClassVar[tuple[str, ...]] = ()
     """The aggregators that fit, the default first; empty: any, and the default is the mean."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig

@@ -14,6 +14,7 @@ from promptfed.kept_text import kept_words
 from promptfed.measures.figures import described
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
+from promptfed.runs.client_events import processor_figures
 from promptfed.runs.events import Event
 from promptfed.runs.ledger import cost_of
 from promptfed.types import FederatedTask, FederationState
@@ -45,7 +46,9 @@ def run_metrics(
     metrics["new_classes"] = list(experiment.task.new_classes)
     near = (near_chance(experiment.task, *found) for found in trained.values())
     notes = [note for note in near if note] + figure_notes(experiment.task, evaluations[own].figures)
-    metrics["notes"] = [*experiment.model_notes, *notes]
+    events = list(events)
+    measured = processor_figures(events, own)
+    metrics["notes"] = [*experiment.model_notes, *notes, *experiment.processors(own).summaries(measured)]
     metrics["data_notes"] = list(experiment.task.notes)
     cost = dataclasses.asdict(cost_of(events))
     if (spent := experiment.setup.model.spent()) is not None:

@@ -20,10 +20,10 @@ from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.kept_text import kept_words, unmarked
 from promptfed.progress import Progress
-from promptfed.prompt_state import PromptState
 from promptfed.result_notes import figure_notes
 from promptfed.run_metrics import near_chance, run_metrics
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, Checkpoint, load_checkpoint, save_checkpoint
+from promptfed.runs.client_events import broadcast_sizes, bytes_down, bytes_up, client_event
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue, whole_log
 from promptfed.runs.ledger import cost_of
@@ -208,7 +208,7 @@ class Training:
         while state.round < method.rounds:
             began, size = time.perf_counter(), self.run.events.size()
             sent = {c: federation.sent(state, c) for c in federation.participants(state.round + 1)}
-            sizes = _sizes(sent)
+            sizes = broadcast_sizes(sent)
 
             def on_reply(reply: Reply, sizes: dict[int, int] = sizes) -> None:
                 self._record(stage, reply, sizes[reply.client])
@@ -258,21 +258,7 @@ class Training:
             raise TrainingError(f"no update of {stage} could be used in any round: {faults[0].partition(': ')[2]}")
 
     def _record(self, stage: str, reply: Reply, sent: int) -> None:
-        self.run.events.write(
-            "client",
-            stage=stage,
-            round=reply.round,
-            client=reply.client,
-            failure=reply.failure,
-            loss=reply.update.loss,
-            accuracy=reply.update.accuracy,
-            samples=reply.update.samples,
-            bytes_up=_bytes_up(reply),
-            bytes_down=_bytes_down(reply, sent),
-            seconds=reply.seconds,
-            **({} if reply.start_seconds is None else {"start_seconds": reply.start_seconds}),
-            **reply.usage.recorded(),
-        )
+        self.run.events.write("client", **client_event(stage, reply, sent))
 
     def _finish_round(
         self,
@@ -285,7 +271,7 @@ class Training:
     ) -> None:
         method, good = federation.method, [r for r in replies if not r.failure]
         loss = fmean(r.update.loss for r in good) if good else float("nan")
-        up, down = sum(map(_bytes_up, replies)), sum(_bytes_down(r, sizes[r.client]) for r in replies)
+        up, down = sum(map(bytes_up, replies)), sum(bytes_down(r, sizes[r.client]) for r in replies)
         before, began = self._usage(), time.perf_counter()
         val_accuracy = self._validated(federation, state)
         self.run.events.write(
@@ -381,17 +367,3 @@ def _stopping(where: str) -> Iterator[None]:
         raise OutOfBudget(f"{where}: {stop}") from stop
     except OracleHalted as stop:
         raise Interrupted(f"{where}: {stop}") from stop
-
-
-def _bytes_up(reply: Reply) -> int:
-    return reply.update.shared.nbytes if reply.bytes_up is None else reply.bytes_up
-
-
-def _bytes_down(reply: Reply, sent: int) -> int:
-    return sent if reply.bytes_down is None else reply.bytes_down
-
-
-def _sizes(sent: dict[int, PromptState]) -> dict[int, int]:
-    """Bytes that each client is sent; the same value sent to several is serialised once to count it."""
-    known: dict[int, int] = {}
-    return {client: known.setdefault(id(state), state.nbytes) for client, state in sent.items()}

@@ -57,6 +57,7 @@ class FedKSeedPrompt(BlackBoxMethod):
     paper: ClassVar[str] = "FedKSeed: Qin et al. 2024, ICML, arXiv 2312.06353, on BBT's z"
     trains: ClassVar[str] = "search vector z (dim,), sent as seeds and scalars"
     requires: ClassVar[frozenset[str]] = frozenset({"soft prompts"})
+    integer_uploads: ClassVar[frozenset[str]] = frozenset({"seeds"})
     Config: ClassVar[type[MethodConfig]] = FedKSeedConfig
     config: FedKSeedConfig
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from promptfed.registry import Registry
 
 KINDS = (
-    "methods", "backbones", "oracles", "tasks", "sources", "aggregators", "engines", "measures", "observers", "options",
-    "runs",
+    "methods", "backbones", "oracles", "tasks", "sources", "aggregators", "processors", "engines", "measures",
+    "observers", "options", "runs",
 )  # fmt: skip
 FIGURES = ("local", "base", "new", "hm")
 OWN = "promptfed"
@@ -48,6 +48,10 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.aggregators.base import AGGREGATORS
 
         return {name: _described(AGGREGATORS, name) for name in AGGREGATORS}
+    if kind == "processors":
+        from promptfed.processors.base import PROCESSORS
+
+        return {name: _described(PROCESSORS, name) for name in PROCESSORS}
     if kind == "tasks":
         from promptfed.tasks import TASKS
 
@@ -277,8 +281,12 @@ def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any
     console.print(table)
     if "options" in row:
         section = kind.removesuffix("s")
-        way = f"--observer {name}:NAME=VALUE,..." if kind == "observers" else f"--set {section}.NAME=VALUE"
-        console.print(f"options ({way}):" if row["options"] else "no options", highlight=False)
+        ways = {
+            "observers": f"--observer {name}:NAME=VALUE,...",
+            "processors": f"--set 'processors=[{{{name}: {{NAME: VALUE}}}}]'",
+        }
+        way = ways.get(kind, f"--set {section}.NAME=VALUE")
+        console.print(f"options ({way}):" if row["options"] else "no options", highlight=False, markup=False)
         choices = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         choices.add_column(no_wrap=True)
         choices.add_column(overflow="fold")
@@ -290,8 +298,10 @@ def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any
 def _registry(kind: str) -> Registry[Any]:
     """Return the registry of things that have options of their own."""
     from promptfed.observers.base import OBSERVERS
+    from promptfed.processors.base import PROCESSORS
 
-    registry: Registry[Any] = OBSERVERS if kind == "observers" else registries()[kind.removesuffix("s")]
+    own: dict[str, Registry[Any]] = {"observers": OBSERVERS, "processors": PROCESSORS}
+    registry: Registry[Any] = own[kind] if kind in own else registries()[kind.removesuffix("s")]
     return registry
 
 

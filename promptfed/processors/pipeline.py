@@ -6,16 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from promptfed.config import validate
 from promptfed.errors import ConfigError, ProcessorError
 from promptfed.processors.base import PROCESSORS, Processor, Streams
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
-
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -82,12 +77,12 @@ class Pipeline:
                 raise ProcessorError(f"an update in which processor '{name}' {error}") from error
         return update
 
-    def check(self, method: str, uploads: Mapping[str, Shape], broadcast: PromptState) -> PromptState:
+    def check(self, method: str, example: PromptState, broadcast: PromptState) -> PromptState:
         """Check that all can act on what ``method`` sends, and that the server gets that back.
 
         Args:
             method: The method's name, for messages.
-            uploads: Names and shapes of what a client sends, None for any length (``Method.uploads``).
+            example: What a client sends in round 1: the right names, shapes and kinds of numbers.
             broadcast: What a client is sent in round 1.
 
         Returns:
@@ -96,10 +91,7 @@ class Pipeline:
         Raises:
             ConfigError: One of them cannot act on it.
         """
-        first, example = (
-            Broadcast(1, broadcast),
-            PromptState({n: _like(broadcast.get(n), s) for n, s in uploads.items()}),
-        )
+        first = Broadcast(1, broadcast)
         update = Update(0, example, 1, 0.0, 0.0)
         for name, processor in self.processors.items():
             try:
@@ -148,11 +140,3 @@ def resolved(options: Sequence[Mapping[str, Mapping[str, Any]]]) -> tuple[dict[s
                 raise ConfigError(f"processor '{name}' is named twice: each acts once on an update, so leave one out")
             found[name] = validate(PROCESSORS[name].Config, values, f"{name} option").model_dump()
     return tuple({name: values} for name, values in found.items())
-
-
-def _like(sent: Tensor | None, shape: Shape) -> Tensor:
-    """Return zeros of ``shape``; a free length is that of what was sent, one where nothing of the name was."""
-    if sent is not None and len(sent.shape) == len(shape):
-        size = [length if given is None else given for given, length in zip(shape, sent.shape, strict=True)]
-        return torch.zeros(size, dtype=sent.dtype)
-    return torch.zeros([1 if length is None else length for length in shape])

@@ -60,6 +60,7 @@ class PFLGradFree(TokenPromptMethod):
     paper: ClassVar[str] = "Wang et al. 2024, Findings of NAACL, 2024.findings-naacl.286"
     trains: ClassVar[str] = "token indices: shared (n_tokens,), personal (n_personal,)"
     keeps: ClassVar[str] = "texts or images, its own tokens"
+    integer_uploads: ClassVar[frozenset[str]] = frozenset({"tokens"})
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
     Config: ClassVar[type[MethodConfig]] = PFLGradFreeConfig
     config: PFLGradFreeConfig

@@ -1,0 +1,56 @@
+"""What the event log says of one client's reply, and what crossed the network for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from promptfed.prompt_state import PromptState
+from promptfed.types import Reply
+
+
+def client_event(stage: str, reply: Reply, broadcast_bytes: int) -> dict[str, Any]:
+    """Return the fields of the event ``client``. ``broadcast_bytes``: of what the client was sent, as serialised."""
+    return {
+        "stage": stage,
+        "round": reply.round,
+        "client": reply.client,
+        "failure": reply.failure,
+        "loss": reply.update.loss,
+        "accuracy": reply.update.accuracy,
+        "samples": reply.update.samples,
+        "bytes_up": bytes_up(reply),
+        "bytes_down": bytes_down(reply, broadcast_bytes),
+        "seconds": reply.seconds,
+        **({} if reply.start_seconds is None else {"start_seconds": reply.start_seconds}),
+        **({"processors": dict(reply.processor_figures)} if reply.processor_figures else {}),
+        **reply.usage.recorded(),
+    }
+
+
+def processor_figures(events: Iterable[Mapping[str, Any]], stage: str) -> list[dict[str, float]]:
+    """Return what the outgoing processors measured, of each update of ``stage`` that was used."""
+    return [
+        event["processors"]
+        for event in events
+        if event.get("event") == "client"
+        and event.get("stage") == stage
+        and not event.get("failure")
+        and isinstance(event.get("processors"), dict)
+    ]
+
+
+def bytes_up(reply: Reply) -> int:
+    """Return the bytes that the client sent: what crossed a network if any, else its update as serialised."""
+    return reply.update.shared.nbytes if reply.bytes_up is None else reply.bytes_up
+
+
+def bytes_down(reply: Reply, broadcast_bytes: int) -> int:
+    """Return the bytes that the client was sent: what crossed a network if any, else the broadcast as serialised."""
+    return broadcast_bytes if reply.bytes_down is None else reply.bytes_down
+
+
+def broadcast_sizes(broadcasts: Mapping[int, PromptState]) -> dict[int, int]:
+    """Return the bytes that each client is sent; the same value sent to several is serialised once to count it."""
+    known: dict[int, int] = {}
+    return {client: known.setdefault(id(state), state.nbytes) for client, state in broadcasts.items()}
