@@ -56,6 +56,8 @@ merge-classes = false
 forget-sites = ""
 # Other people's code that the server loads, modules and .py files with commas. Sites name theirs in --node-config.
 plugins = "{plugins}"
+# Trackers that record the run at the server, with blanks between them: "tensorboard wandb:project=mine".
+observers = ""
 """
 SERVER = '''\
 """The server: agrees with the sites, then merges what they send."""

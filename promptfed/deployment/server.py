@@ -24,15 +24,19 @@ from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
+from promptfed.observers.audience import watch
+from promptfed.observers.choose import build_observers
 from promptfed.option import changing
 from promptfed.plugins import load_listed_plugins, load_plugins, short_names
 from promptfed.printable import printable_lines
 from promptfed.progress import Progress
+from promptfed.report.html import write_report
+from promptfed.report.outcome import run_outcome
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.tasks import TASKS
 from promptfed.threads import torch_threads
-from promptfed.training import Training
+from promptfed.training import Interrupted, Training
 from promptfed.types import FederatedTask, Reply
 from promptfed.usage import Usage
 
@@ -69,6 +73,7 @@ class ServerOptions(BaseModel):
     forget_sites: str = Field(
         "", alias="forget-sites", description="names, with commas, that may be given by another node from now on"
     )
+    observers: str = Field("", description="trackers that record the run, with blanks, as of --observer")
 
     @property
     def agreed(self) -> tuple[str, ...] | None:
@@ -109,6 +114,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
     if not options.run_dir.is_absolute():
         raise ConfigError(f"run-dir is '{options.run_dir}': give an absolute path, so that a restarted run finds it")
     config = checked(config)
+    observers = build_observers(options.observers.split())
     folder = _folder(options.run_dir, config)
     with folder.lock(), folder.attach_log(), torch_threads(config.threads):
         features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
@@ -172,15 +178,17 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
             measures=experiment.measures,
         )
         training = Training(experiment, folder, PrintProgress(), engine=engine, evaluator=evaluator)
-        metrics = training.execute()
-        saved = load_checkpoint(folder.stage_folder(config.method, is_baseline=False))
-        assert saved is not None, "a run that was executed has a checkpoint"
-        bundles = evaluator.finish(experiment.federation(config.method, engine), saved[0])
-        for line in places(bundles, agreement):
-            say(f"prompt at {line}")
-    from promptfed.report.html import write_report
-
-    say(f"prompt SHA-256 {metrics['prompt_sha256']}; report: {write_report(folder)}")
+        training.check_same_run()
+        with watch(folder, training.identity, observers, note=say, warn=say, stop=Interrupted) as audience:
+            metrics = training.execute()
+            saved = load_checkpoint(folder.stage_folder(config.method, is_baseline=False))
+            assert saved is not None, "a run that was executed has a checkpoint"
+            bundles = evaluator.finish(experiment.federation(config.method, engine), saved[0])
+            for line in places(bundles, agreement):
+                say(f"prompt at {line}")
+            report = write_report(folder)
+            audience.end(run_outcome(metrics, report))
+    say(f"prompt SHA-256 {metrics['prompt_sha256']}; report: {report}")
     return Deployed(metrics, bundles)
 
 

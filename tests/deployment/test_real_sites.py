@@ -66,7 +66,7 @@ def hospitals(tmp_path, domains, grid):
 
 
 def test_sites_get_the_prompts_of_one_party_that_had_all_their_images(hospitals, domains, tmp_path):
-    done = hospitals.serve()
+    done = hospitals.serve(observers="jsonl")
     config = resolve(build_config({**OPTIONS, "data": f"folder:{domains}"}))
     run = RunDirectory.create(tmp_path / "pooled", config, label="")
     expected = Training(Experiment.build(config), run).execute()
@@ -76,6 +76,10 @@ def test_sites_get_the_prompts_of_one_party_that_had_all_their_images(hospitals,
     pooled = json.loads((tmp_path / "pooled" / "partition.json").read_text())
     assert [row["name"] for row in table["clients"]] == [row["name"] for row in pooled["clients"]] == sorted(HELD)
     assert table["classes"] == pooled["classes"]
+    observed = [json.loads(line) for line in (tmp_path / "run" / "observed.jsonl").read_text().splitlines()]
+    assert [observed[0]["event"], observed[-1]["state"]] == ["begin", "finished"]
+    losses = {name for line in observed for name in line if name.endswith("/loss")}
+    assert losses == {f"client_{number}/loss" for number in range(3)}
 
 
 def test_no_message_holds_an_image_or_a_personal_prompt(hospitals):
