@@ -156,6 +156,8 @@ class Comparison:
         with run.lock(), run.attach_log(), engine_of(config, self.objects) as engine:
             training = Training(experiment, run, self.progress, self.should_stop, baselines=(), engine=engine)
             training.check_same_run()
+            if run.config != config:  # in another place, or with a larger budget
+                run.reconfigure(config)
             with watch(
                 run, training.identity, build_observers(self.observers),
                 note=self.progress.note, warn=warner(self.progress), stop=Interrupted,

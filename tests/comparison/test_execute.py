@@ -103,12 +103,14 @@ def test_progress_counts_runs_and_guesses_the_time_left(compared):
     assert len(heard.ended) == 6
 
 
-def test_a_second_time_everything_is_kept(compared):
+def test_a_second_time_everything_is_kept_also_in_another_place(compared, make_plan):
     plan, folder, summary, _ = compared
-    before, heard = events(folder), Heard()
-    assert Comparison(plan, folder, heard).execute() == summary
-    assert events(folder) == before
-    assert heard.begun == []
+    elsewhere = make_plan(["promptfl"], 2, client_seconds=600.0, threads=1, device="auto")
+    for again in (plan, elsewhere):
+        before, heard = events(folder), Heard()
+        assert Comparison(again, folder, heard).execute()["methods"] == summary["methods"]
+        assert events(folder) == before
+        assert heard.begun == []
 
 
 def test_other_options_in_the_same_folder_are_refused(compared, make_plan):
@@ -117,7 +119,7 @@ def test_other_options_in_the_same_folder_are_refused(compared, make_plan):
         Comparison(make_plan(["promptfl"], 2, rounds=3), folder).execute()
 
 
-def test_interrupted_anywhere_it_ends_with_the_same_figures(compared, tmp_path):
+def test_interrupted_anywhere_it_ends_with_the_same_figures(compared, make_plan, tmp_path):
     plan, _, summary, _ = compared
     stops = 0
     for patience in (3, 7, 12):
@@ -127,8 +129,9 @@ def test_interrupted_anywhere_it_ends_with_the_same_figures(compared, tmp_path):
         stops += 1
     unfinished = Comparison(plan, tmp_path).summary()
     assert len(unfinished["methods"]["promptfl"]["runs"]) < 2
-    again = Comparison(plan, tmp_path).execute()
+    again = Comparison(make_plan(["promptfl"], 2, client_seconds=600.0), tmp_path).execute()
     assert stops == 3
+    assert RunDirectory.open(tmp_path / "promptfl" / "seed-1").config.client_seconds == 600
     for name, method in summary["methods"].items():
         for one, other in zip(method["runs"], again["methods"][name]["runs"], strict=True):
             assert {f: one[f] for f in FIGURES} == {f: other[f] for f in FIGURES}
