@@ -18,7 +18,7 @@ from promptfed.aggregators.base import Aggregator
 from promptfed.blackbox.oracles.local.function import ScoreFunction
 from promptfed.comparison.folder import comparison_folder
 from promptfed.comparison.plan import Plan
-from promptfed.config import Options, held_out_option, read_yaml
+from promptfed.config import Options, in_sections, read_yaml
 from promptfed.engines.base import Engine
 from promptfed.errors import unknown_name
 from promptfed.experiment import resolve
@@ -28,6 +28,7 @@ from promptfed.method import METHODS, Method
 from promptfed.object_options import ARGUMENTS, config_with_objects, objects_again
 from promptfed.objects import compare as compare_objects
 from promptfed.observers.choose import ObserverChoices, build_observers
+from promptfed.oracle_options import OracleOptions
 from promptfed.progress import ComparisonProgress, Progress
 from promptfed.report.live_comparison import live_comparison
 from promptfed.run import Run
@@ -80,8 +81,8 @@ def train(
         progress: Show a progress bar on stderr, or an object that is told what happens.
         observers: Trackers that record the run: names ("tensorboard", "wandb", "mlflow", "trackio", "jsonl"), names
             with options (``{"wandb": {"project": "mine"}}``), or ``Observer`` objects; one or several.
-        options: All options of ``RunConfig`` (rounds, clients, shots, backbone, seed, ...), hold_out_classes, and
-            those of the method, task, aggregator and oracle as mappings: ``method_options={"lr": 0.02}``.
+        options: All options of a run (rounds, clients, shots, backbone, seed, max_calls, ...: docs/configuration.md),
+            and those of the method, task, aggregator and oracle as mappings: ``method_options={"lr": 0.02}``.
 
     Returns:
         The run, all of whose files are in its folder.
@@ -185,7 +186,5 @@ def compare(
 def _given(options: Mapping[str, Any]) -> Options:
     """The options that the caller really gave, in the words of ``RunConfig``."""
     chosen = {name: value for name, value in options.items() if value is not None}
-    held_out = chosen.pop("hold_out_classes", None)
-    if held_out is not None:
-        chosen["task_options"] = {**chosen.get("task_options", {}), **held_out_option(held_out)}
+    chosen = in_sections(chosen, set(OracleOptions.model_fields) - {"model"})  # model= is the frozen model here
     return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in chosen.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -224,6 +224,26 @@ def parse_settings(settings: Sequence[str]) -> Options:
             key, value = f"{section}_options", {name: value}
         found[key] = {**_section(key, found), **_section(key, {key: value})} if key in SECTIONS else value
     return found
+
+
+def in_sections(options: Mapping[str, Any], of_oracle: Iterable[str]) -> Options:
+    """Return ``options`` as a config has them.
+
+    Args:
+        options: Options by name. Those in sections stay there.
+        of_oracle: The names that are options of a black box: they move into its section.
+
+    Raises:
+        ConfigError: The share of classes to be held out is none.
+    """
+    moved = dict(options)
+    oracle = {name: moved.pop(name) for name in of_oracle if name in moved}
+    if oracle:
+        moved["oracle_options"] = {**_section("oracle_options", moved), **oracle}
+    if "hold_out_classes" in moved:
+        held_out = held_out_option(moved.pop("hold_out_classes"))
+        moved["task_options"] = {**_section("task_options", moved), **held_out}
+    return moved
 
 
 def held_out_option(share: Any) -> Options:

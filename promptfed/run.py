@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from promptfed.config import Options, RunConfig, validate
+from promptfed.config import Options, RunConfig, in_sections, validate
 from promptfed.cross_dataset import evaluate_on
 from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
@@ -150,9 +150,7 @@ class Run:
             BudgetExhausted: What may be spent on a black box is used up. All that was done is saved.
             PromptFedError: The run cannot go on.
         """
-        budget = {name: changed.pop(name) for name in OracleOptions.model_fields if name in changed}
-        if budget:
-            changed["oracle_options"] = {**changed.get("oracle_options", {}), **budget}
+        changed = in_sections(changed, OracleOptions.model_fields)
         changes = changed if rounds is None else {**changed, "rounds": rounds}
         self._carry_out(progress, build_observers(observers), changes=changes)
         return self

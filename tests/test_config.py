@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from promptfed.config import RunConfig, build_config, parse_settings, read_yaml
+from promptfed.config import RunConfig, build_config, in_sections, parse_settings, read_yaml
 from promptfed.errors import ConfigError
 
 
@@ -64,6 +64,18 @@ def test_a_section_must_hold_options(value: Any) -> None:
             build_config(*layers)
     with pytest.raises(ConfigError, match="method_options"):
         parse_settings(["method.lr=1", f"method_options={yaml.safe_dump(value)}"])
+
+
+def test_options_of_a_black_box_and_shorthands_move_into_their_sections() -> None:
+    options = {"max_calls": 5, "oracle_options": {"retries": 1}, "hold_out_classes": 0.25, "rounds": 3}
+    assert in_sections(options, ("max_calls", "model")) == {
+        "oracle_options": {"retries": 1, "max_calls": 5},
+        "task_options": {"base_fraction": 0.75},
+        "rounds": 3,
+    }
+    assert len(options) == 4
+    with pytest.raises(ConfigError, match=r"--hold-out-classes is '1': give a share"):
+        in_sections({"hold_out_classes": 1}, ())
 
 
 def test_a_config_cannot_be_changed() -> None:

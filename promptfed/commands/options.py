@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from promptfed.commands.flags import Flags, list_options, names_of
-from promptfed.config import Options, RunConfig, build_config, held_out_option, parse_settings, read_yaml
+from promptfed.config import Options, RunConfig, build_config, in_sections, parse_settings, read_yaml
 from promptfed.oracle_options import OracleOptions
 
 Number = str | None
@@ -52,15 +52,10 @@ def given(flags: Mapping[str, Any]) -> Options:
     found: Options = {
         name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
     }
-    oracle = {name: found.pop(name) for name in OracleOptions.model_fields if name in found}
-    if oracle:
-        found["oracle_options"] = oracle
-    if "hold_out_classes" in found:
-        found["task_options"] = held_out_option(found.pop("hold_out_classes"))
     for name in list_options() & found.keys():
         values = [value.strip() for text in found[name] for value in text.split(",")]
         found[name] = [value for value in values if value and value != "none"]
-    return found
+    return in_sections(found, OracleOptions.model_fields)
 
 
 def config_from(flags: Flags, config: Path | None, settings: list[str] | None) -> RunConfig:
