@@ -16,8 +16,8 @@ from promptfed.measures.figures import described
 from promptfed.method import Method
 from promptfed.progress import Progress
 from promptfed.result_notes import below_zero_shot
-from promptfed.tasks.partition_check import check_partition
-from promptfed.tasks.show import partition_record
+from promptfed.runs.partition_check import check_partition
+from promptfed.runs.partition_file import partition_record
 
 
 def evaluate_on(

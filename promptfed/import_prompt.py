@@ -11,8 +11,8 @@ from promptfed.method import Method
 from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import save_checkpoint
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.partition_file import partition_record
 from promptfed.runs.passport import identity_of, write_passport
-from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState
 
 

@@ -33,8 +33,8 @@ from promptfed.runner import carry_out, stop_on_ctrl_c
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.events import Event
-from promptfed.tasks.partition_check import check_partition
-from promptfed.tasks.show import partition_record
+from promptfed.runs.partition_check import check_partition
+from promptfed.runs.partition_file import partition_record
 from promptfed.training import Interrupted, OutOfBudget
 
 log = logging.getLogger(__name__)

@@ -28,12 +28,12 @@ from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import begin_or_continue, whole_log
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.model import check_same_model, has_fingerprint
+from promptfed.runs.partition_check import check_partition
+from promptfed.runs.partition_file import partition_record
 from promptfed.runs.passport import identity_of, write_passport
 from promptfed.runs.personal_store import PersonalStore, StoredPersonal
 from promptfed.runs.plugin_tokens import remember_plugins
 from promptfed.stderr_log import TOLD
-from promptfed.tasks.partition_check import check_partition
-from promptfed.tasks.show import partition_record
 from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
 from promptfed.warm_start import read_first_prompt

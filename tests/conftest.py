@@ -36,8 +36,10 @@ from promptfed.backbones.base import (
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.openclip import OpenClipBackbone
+from promptfed.config import build_config
 from promptfed.examples.base import ImageItem
 from promptfed.setup import Setup
+from promptfed.tasks import TASKS
 from promptfed.types import ClientData, FederatedTask, Split
 
 
@@ -260,3 +262,14 @@ def clip_setup(small_clip: OpenClipBackbone, setup, tmp_path: Path):
     """``setup`` with the small CLIP."""
     features = FeatureStore(small_clip, FeatureCache(tmp_path / "clip", limit_bytes=0))
     return replace(setup, model=DualEncoder(features))
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FederatedTask]:
+    """``build(data=..., shots=...)``: the task ``clip-fewshot`` with these options, and a cache of its own."""
+    monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "cache"))
+
+    def make(**options: object) -> FederatedTask:
+        return TASKS["clip-fewshot"].build(build_config(options))
+
+    return make

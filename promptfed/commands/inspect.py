@@ -55,9 +55,10 @@ def show(
     from promptfed.experiment import resolve
     from promptfed.report.consoles import output
     from promptfed.report.figures import save
+    from promptfed.report.partition_plot import plot_partition
     from promptfed.result_notes import listed, new_classes_line
+    from promptfed.runs.partition_file import partition_table, shown_data
     from promptfed.tasks import TASKS
-    from promptfed.tasks.show import partition_table, plot_partition, shown_data
 
     chosen = resolve(options.config_from(flags, config, set_))
     built = TASKS[chosen.task].build(chosen)

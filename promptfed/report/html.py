@@ -145,7 +145,7 @@ def _oracle_tables(
 
 def _partition(table: dict[str, Any]) -> Picture:
     from promptfed.report.figures import data_uri
-    from promptfed.tasks.show import plot_partition
+    from promptfed.report.partition_plot import plot_partition
 
     figure = plot_partition(table)
     what = f"Training {table.get('examples', 'images')} by client and class"

@@ -18,9 +18,9 @@ from promptfed.report.html import write_report
 from promptfed.report.interpolation import curve_markdown
 from promptfed.report.live import LiveProgress
 from promptfed.report.live_comparison import LiveComparison
+from promptfed.report.partition_plot import plot_partition
 from promptfed.report.tables import domains_table, results_markdown, results_table
 from promptfed.runs.directory import RunDirectory
-from promptfed.tasks.show import plot_partition
 
 NAMES = {
     "closing tag": "[/b]",

@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptfed.config import build_config
-from promptfed.tasks import TASKS
-from promptfed.types import FederatedTask
-
 MakeFolder = Callable[..., Path]
 
 
@@ -35,15 +31,5 @@ def make_folder(tmp_path: Path) -> MakeFolder:
                 pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / folder / f"{prefix}{i:03}.png")
         return root
-
-    return make
-
-
-@pytest.fixture
-def build() -> Callable[..., FederatedTask]:
-    """``build(data=..., shots=...)``: the task ``clip-fewshot`` with these options."""
-
-    def make(**options: object) -> FederatedTask:
-        return TASKS["clip-fewshot"].build(build_config(options))
 
     return make

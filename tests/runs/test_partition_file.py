@@ -7,7 +7,8 @@ from collections.abc import Callable
 import matplotlib
 from PIL import Image
 
-from promptfed.tasks.show import partition_table, plot_partition
+from promptfed.report.partition_plot import plot_partition
+from promptfed.runs.partition_file import partition_table
 from promptfed.types import FederatedTask
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from promptfed.errors import DataError
-from promptfed.tasks.partition_check import check_partition, differences
-from promptfed.tasks.show import partition_record
+from promptfed.runs.partition_check import check_partition, differences
+from promptfed.runs.partition_file import partition_record
 from promptfed.types import FederatedTask
 
 Build = Callable[..., FederatedTask]
