@@ -1,0 +1,1 @@
+"""One plug-in of each kind; ``docs/extending.md`` of promptfed explains them."""
