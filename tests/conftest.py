@@ -273,3 +273,20 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fede
         return TASKS["clip-fewshot"].build(build_config(options))
 
     return make
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """``make_folder({"cat": 3, "photo/dog": 2})``: so many different little pictures beneath each folder."""
+
+    def make(counts: dict[str, int], name: str = "pictures", prefix: str = "") -> Path:
+        root = tmp_path / name
+        for number, (folder, count) in enumerate(counts.items()):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng([number, len(prefix)])
+            for i in range(count):
+                pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / folder / f"{prefix}{i:03}.png")
+        return root
+
+    return make
