@@ -1,4 +1,7 @@
-"""Carry out a run in its folder: build it, train, test, write the report. The command line and the API both call it."""
+"""Carry out a run in its folder: build it, train, test, write the report.
+
+The command line, the API and the Flower server all call it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +21,7 @@ from promptfed.config import RunConfig
 from promptfed.engine_choice import engine_of
 from promptfed.engines.base import Engine, never
 from promptfed.errors import DiskError, PromptFedError
+from promptfed.evaluation import Evaluator
 from promptfed.experiment import Experiment, warn_of_plugins
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.observers.audience import warner, watch
@@ -38,6 +43,15 @@ from promptfed.warm_start import check_first_prompt, read_first_prompt
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class RunParts:
+    """What a run is carried out with. ``engine`` and ``evaluator``: None for those of this process."""
+
+    experiment: Experiment
+    engine: Engine | None = None
+    evaluator: Evaluator | None = None
+
+
 def carry_out(
     folder: RunDirectory,
     progress: Progress,
@@ -47,6 +61,7 @@ def carry_out(
     is_new: bool = False,
     objects: Objects = NO_OBJECTS,
     observers: Sequence[Observer] = (),
+    begin: Callable[[RunConfig], AbstractContextManager[RunParts]] | None = None,
 ) -> dict[str, Any]:
     """Train the run in ``folder`` to its end, from wherever it stands, and write its report.
 
@@ -58,6 +73,8 @@ def carry_out(
         is_new: Remove the folder again if the run cannot begin.
         objects: What the run's config calls Python objects.
         observers: Trackers that are told of all events. One that fails is left out.
+        begin: Builds what the options say, as a context that is left after the tests and before the report; None: on
+            the engine that they name, on this machine.
 
     Returns:
         What ``metrics.json`` holds.
@@ -71,8 +88,11 @@ def carry_out(
         load_remembered_plugins(folder)
         warn_of_plugins(folder.config, f"run '{printable(folder.path)}'")
         config = folder.config if change is None else change(folder.config)
-        with _begun(folder, config, is_new, objects) as (experiment, engine):
-            training = Training(experiment, folder, progress, should_stop, engine=engine)
+        with begin(config) if begin else _local_parts(folder, config, is_new, objects) as parts:
+            experiment = parts.experiment
+            training = Training(
+                experiment, folder, progress, should_stop, engine=parts.engine, evaluator=parts.evaluator
+            )
             training.check_same_run()  # a run that cannot go on stays as it is
             if config != folder.config:
                 folder.reconfigure(config)
@@ -134,9 +154,7 @@ def carry_out_comparison(
 
 
 @contextmanager
-def _begun(
-    folder: RunDirectory, config: RunConfig, is_new: bool, objects: Objects
-) -> Iterator[tuple[Experiment, Engine | None]]:
+def _local_parts(folder: RunDirectory, config: RunConfig, is_new: bool, objects: Objects) -> Iterator[RunParts]:
     """The experiment and the engine of ``config``, until the block is left; a new folder is removed if either fails."""
     with ExitStack() as stack:
         try:
@@ -148,7 +166,7 @@ def _begun(
             if is_new:
                 folder.discard()
             raise
-        yield experiment, engine
+        yield RunParts(experiment, engine)
 
 
 @contextmanager

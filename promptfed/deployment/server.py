@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,19 +26,17 @@ from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
-from promptfed.observers.audience import watch
 from promptfed.observers.choose import build_observers
 from promptfed.option import changing
 from promptfed.plugins import load_listed_plugins, load_plugins, short_names
 from promptfed.printable import printable_lines
 from promptfed.progress import Progress
-from promptfed.report.html import write_report
-from promptfed.report.outcome import run_outcome
+from promptfed.report.html import REPORT_FILE
+from promptfed.runner import RunParts, carry_out
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.tasks import TASKS
 from promptfed.threads import torch_threads
-from promptfed.training import Interrupted, Training
 from promptfed.types import FederatedTask, Reply
 from promptfed.usage import Usage
 
@@ -115,81 +115,112 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         raise ConfigError(f"run-dir is '{options.run_dir}': give an absolute path, so that a restarted run finds it")
     config = checked(config)
     observers = build_observers(options.observers.split())
-    folder = _folder(options.run_dir, config)
-    with folder.lock(), folder.attach_log(), torch_threads(config.threads):
-        features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
-        known = Known.load(folder)
-        known.forget(split_names(options.forget_sites))
-        known.save(folder)
-        simulated, agreement = config.data != OWN_DATA, known.agreement
-        hello = Hello.create(
-            run=known.run,
-            simulated=simulated,
-            config={**config.model_dump(mode="json"), "plugins": short_names(config.plugins)},
-            classes=None if agreement is None and options.agreed is None else _classes(agreement, options),
-            fingerprint=features.backbone.fingerprint,
-            promptfed=version("promptfed"),
-            merged=options.merge_classes if agreement is None else agreement.merged,
-        )
-        sites = SitePool(
-            grid,
-            hello,
-            patience=options.patience_seconds,
-            poll=options.poll_seconds,
-            say=say,
-            holders=known.holders,
-            on_holders=lambda holders: known.held_by(holders).save(folder),
-        )
-        dealt = TASKS[config.task].build(config) if simulated else None
-        wanted = len(agreement.sites) if agreement else len(dealt.clients) if dealt else config.clients or 1
-        needed = min(options.min_sites, wanted)
-        if agreement is not None:
+    deployment = Deployment(grid, options, config)
+    metrics = carry_out(
+        deployment.folder,
+        PrintProgress(),
+        change=deployment.changed,
+        observers=observers,
+        begin=deployment.begin,
+    )
+    say(f"prompt SHA-256 {metrics['prompt_sha256']}; report: {deployment.folder.path / REPORT_FILE}")
+    return Deployed(metrics, deployment.bundles)
+
+
+class Deployment:
+    """A run over the sites of ``grid``, in its folder, which is new or that of a run to go on with.
+
+    ``bundles``: client -> where its site has its prompt, once the run is done.
+    """
+
+    def __init__(self, grid: Grid, options: ServerOptions, config: RunConfig) -> None:
+        self.grid, self.options, self.config = grid, options, config
+        path = options.run_dir
+        self.folder = RunDirectory.open(path) if is_run(path) else RunDirectory.create(path, config, label="")
+        self.bundles: dict[int, str] = {}
+
+    def changed(self, before: RunConfig) -> RunConfig:
+        """Return the options to go on with. Raises RunError if the folder belongs to a run with other ones."""
+        old, new = before.model_dump(), self.config.model_dump()
+        changed = [name for name in old if old[name] != new[name] and name not in FREE]
+        if changed:
+            raise RunError(
+                f"run directory '{self.folder.path}' belongs to a run with another {', '.join(changed)}: choose "
+                f"another run-dir, or go back to {', '.join(f'{name}={old[name]}' for name in changed)}"
+            )
+        return self.config
+
+    @contextmanager
+    def begin(self, config: RunConfig) -> Iterator[RunParts]:
+        """Agree with the sites, and yield what the run is carried out with; then every site writes its bundle."""
+        options, folder = self.options, self.folder
+        with torch_threads(config.threads):
+            features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
+            known = Known.load(folder)
+            known.forget(split_names(options.forget_sites))
+            known.save(folder)
+            simulated, agreement = config.data != OWN_DATA, known.agreement
+            hello = Hello.create(
+                run=known.run,
+                simulated=simulated,
+                config={**config.model_dump(mode="json"), "plugins": short_names(config.plugins)},
+                classes=None if agreement is None and options.agreed is None else _classes(agreement, options),
+                fingerprint=features.backbone.fingerprint,
+                promptfed=version("promptfed"),
+                merged=options.merge_classes if agreement is None else agreement.merged,
+            )
+            sites = SitePool(
+                self.grid,
+                hello,
+                patience=options.patience_seconds,
+                poll=options.poll_seconds,
+                say=say,
+                holders=known.holders,
+                on_holders=lambda holders: known.held_by(holders).save(folder),
+            )
+            dealt = TASKS[config.task].build(config) if simulated else None
+            wanted = len(agreement.sites) if agreement else len(dealt.clients) if dealt else config.clients or 1
+            needed = min(options.min_sites, wanted)
+            if agreement is not None:
+                sites.agree([site.name for site in agreement.sites])
+                say(f"going on with {folder.path}")
+            elif dealt is not None:
+                sites.agree([data.name for data in dealt.clients])
+            sites.gather(wanted, options.wait_seconds)
+            if agreement is None:
+                if len(sites.connected) < needed:
+                    raise DeploymentError(_too_few(sites, needed, options.wait_seconds))
+                agreement = _agree(hello, config, sites, dealt, options)
             sites.agree([site.name for site in agreement.sites])
-            say(f"going on with {folder.path}")
-        elif dealt is not None:
-            sites.agree([data.name for data in dealt.clients])
-        sites.gather(wanted, options.wait_seconds)
-        if agreement is None:
-            if len(sites.connected) < needed:
-                raise DeploymentError(_too_few(sites, needed, options.wait_seconds))
-            agreement = _agree(hello, config, sites, dealt, options)
-        sites.agree([site.name for site in agreement.sites])
-        answers = _answers(known, agreement, sites)
-        task = _without_data(dealt) if dealt else remote_task(agreement, answers, config)
-        known.agreement, known.answers = agreement, answers
-        known.save(folder)
-        experiment = Experiment.build(config, model_for=lambda _: DualEncoder(features), task=task)
-        _prepare(sites, agreement, options.site_seconds)
-        engine = FlowerEngine(
-            sites,
-            agreement,
-            min_sites=needed,
-            wait_seconds=options.wait_seconds,
-            client_seconds=config.client_seconds,
-        )
-        announced = {client: answer.total for client, answer in enumerate(answers)}
-        domains = [*agreement.domains, *task.domain_tests]
-        evaluator = SiteEvaluator(
-            sites,
-            agreement,
-            options.site_seconds,
-            domains=domains,
-            examples=announced,
-            measures=experiment.measures,
-        )
-        training = Training(experiment, folder, PrintProgress(), engine=engine, evaluator=evaluator)
-        training.check_same_run()
-        with watch(folder, training.identity, observers, note=say, warn=say, stop=Interrupted) as audience:
-            metrics = training.execute()
+            answers = _answers(known, agreement, sites)
+            task = _without_data(dealt) if dealt else remote_task(agreement, answers, config)
+            known.agreement, known.answers = agreement, answers
+            known.save(folder)
+            experiment = Experiment.build(config, model_for=lambda _: DualEncoder(features), task=task)
+            _prepare(sites, agreement, options.site_seconds)
+            engine = FlowerEngine(
+                sites,
+                agreement,
+                min_sites=needed,
+                wait_seconds=options.wait_seconds,
+                client_seconds=config.client_seconds,
+            )
+            announced = {client: answer.total for client, answer in enumerate(answers)}
+            domains = [*agreement.domains, *task.domain_tests]
+            evaluator = SiteEvaluator(
+                sites,
+                agreement,
+                options.site_seconds,
+                domains=domains,
+                examples=announced,
+                measures=experiment.measures,
+            )
+            yield RunParts(experiment, engine, evaluator)
             saved = load_checkpoint(folder.stage_folder(config.method, is_baseline=False))
             assert saved is not None, "a run that was executed has a checkpoint"
-            bundles = evaluator.finish(experiment.federation(config.method, engine), saved[0])
-            for line in places(bundles, agreement):
+            self.bundles = evaluator.finish(experiment.federation(config.method, engine), saved[0])
+            for line in places(self.bundles, agreement):
                 say(f"prompt at {line}")
-            report = write_report(folder)
-            audience.end(run_outcome(metrics, report))
-    say(f"prompt SHA-256 {metrics['prompt_sha256']}; report: {report}")
-    return Deployed(metrics, bundles)
 
 
 class PrintProgress(Progress):
@@ -229,23 +260,6 @@ def checked(config: RunConfig) -> RunConfig:
         if config.clients is None:
             raise ConfigError("sites bring their own data, so say how many there are: --clients N")
     return config
-
-
-def _folder(path: Path, config: RunConfig) -> RunDirectory:
-    """The run directory, new or to go on with. Raises RunError if it belongs to a run with other options."""
-    if not is_run(path):
-        return RunDirectory.create(path, config, label="")
-    folder = RunDirectory.open(path)
-    before, now = folder.config.model_dump(), config.model_dump()
-    changed = [name for name in before if before[name] != now[name] and name not in FREE]
-    if changed:
-        raise RunError(
-            f"run directory '{path}' belongs to a run with another {', '.join(changed)}: choose another run-dir, or go "
-            f"back to {', '.join(f'{name}={before[name]}' for name in changed)}"
-        )
-    if any(before[name] != now[name] for name in FREE):
-        folder.reconfigure(config)
-    return folder
 
 
 def _classes(agreement: SiteAgreement | None, options: ServerOptions) -> tuple[str, ...] | None:

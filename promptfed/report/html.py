@@ -41,9 +41,12 @@ class Picture:
     least_width: int = 0
 
 
+REPORT_FILE = "report.html"
+
+
 def write_report(run: RunDirectory) -> Path:
     """Write ``report.html`` anew from what the run directory holds by now; returns its path."""
-    path = run.path / "report.html"
+    path = run.path / REPORT_FILE
     with expected_content(f"the files of run '{printable(run.path)}'"):
         page = render("report.html.j2", _content(run))
     remove_drafts(path.parent)
