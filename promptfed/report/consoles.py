@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from promptfed.printable import printable_lines
 
 PIPE_WIDTH = 160
 """Columns where there is no terminal; rich takes 80 there and wraps tables in mid-figure."""
+NOTEBOOK_WIDTH = 110
+"""Columns of a notebook's cell."""
 
 
 def output() -> Console:
@@ -31,7 +34,15 @@ def messages() -> Console:
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else PIPE_WIDTH
-    return PlainConsole(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    console = PlainConsole(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    if console.is_jupyter:
+        console.width = NOTEBOOK_WIDTH
+    return console
+
+
+def draws_bars(console: Console) -> bool:
+    """Whether bars that move can be drawn: on a terminal, and in a notebook that has widgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 class PlainConsole(Console):

@@ -15,7 +15,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 from promptfed.progress import Progress
-from promptfed.report.consoles import messages
+from promptfed.report.consoles import draws_bars, messages
 from promptfed.report.oracle_usage import asked_words
 from promptfed.types import Incident, Reply
 from promptfed.usage import Usage
@@ -40,7 +40,7 @@ class LiveProgress(Progress):
             ),
             console=console,
             expand=True,
-            disable=not console.is_terminal,
+            disable=not draws_bars(console),
         )
         self._task: TaskID | None = None
         self._total = self._clients = self._done = self._bytes = self._lost = 0
@@ -100,7 +100,7 @@ class LiveProgress(Progress):
         self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
-        if not self.console.is_terminal:
+        if not draws_bars(self.console):
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from rich.progress import Progress as RichProgress
 
 from promptfed.printable import plain_text
 from promptfed.progress import ComparisonProgress
+from promptfed.report.consoles import draws_bars
 from promptfed.report.live import chosen_progress
 from promptfed.report.oracle_usage import asked_words
 from promptfed.report.tables import percent
@@ -30,7 +31,7 @@ class LiveComparison(ComparisonProgress):
             BarColumn(bar_width=24),
             TextColumn("{task.fields[said]}", markup=False),
             console=console,
-            disable=not console.is_terminal,
+            disable=not draws_bars(console),
         )
         self._all: TaskID | None = None
         self._one: TaskID | None = None
@@ -54,7 +55,7 @@ class LiveComparison(ComparisonProgress):
             self._one = self._bars.add_task("run", total=None, said="")
         self._bars.update(self._all, completed=number - 1, said=f"{number} of {total}{left}")
         self._bars.reset(self._one, total=None, description=what, said="")
-        if not self.console.is_terminal:
+        if not draws_bars(self.console):
             self._said += f" ({left.removeprefix(', ')})" if left else ""
 
     def end(self, figures: Mapping[str, Any]) -> None:
