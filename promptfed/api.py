@@ -1,9 +1,12 @@
 """The program as functions: what the command line does, Python does with the same options and the same errors.
 
->>> import promptfed as pf
->>> run = pf.train(method="promptfl", data="folder:photos", rounds=20)    # doctest: +SKIP
->>> run.export(client=0, path="bundle")                                   # doctest: +SKIP
->>> pf.load("bundle").predict(["photo.jpg"], classes=["cat", "dog"])      # doctest: +SKIP
+For example::
+
+    import promptfed as pf
+
+    run = pf.train(method="promptfl", data="folder:photos", rounds=20)
+    run.export(client=0, path="bundle")
+    pf.load("bundle").predict(["photo.jpg"], classes=["cat", "dog"])
 """
 
 from __future__ import annotations

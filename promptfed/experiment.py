@@ -202,6 +202,10 @@ class Experiment:
     given: tuple[str, ...] = ()
     """What was handed over as a value (task, features, oracle) and cannot be made anew from ``config``."""
 
+    def __repr__(self) -> str:
+        model = self.setup.backbone if self.setup.oracle is None else self.setup.oracle
+        return f"<experiment: {self.config.method} with {self.config.data}, {self.task!r}, {model!r}>"
+
     @classmethod
     def build(
         cls,

@@ -58,6 +58,9 @@ class Federation:
         self.samples, self.max_weight_share = samples or {}, max_weight_share
         self.processors = processors
 
+    def __repr__(self) -> str:
+        return f"<federation of {len(self.clients)} clients: {self.method!r}, {self.server!r}, {self.engine!r}>"
+
     def start(self, shared: PromptState | None = None) -> FederationState:
         """The state before round 1: the initial shared prompt, ``shared`` or the method's, and every client's own
         personal prompt."""

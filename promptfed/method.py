@@ -64,6 +64,9 @@ class Method(ABC):
     def __init__(self, config: MethodConfig, setup: Setup) -> None:
         self.config, self.setup = config, setup
 
+    def __repr__(self) -> str:
+        return f"<method {self.name}: {self.config!r}>"
+
     @property
     def rounds(self) -> int:
         """Rounds this method needs, by default those of the run."""

@@ -27,9 +27,15 @@ class PromptState(Mapping[str, Tensor]):
     Tensors are float32; integers (token ids, the bytes of a text) stay the integers that they are, and become float32
     in arithmetic.
 
-    >>> a = PromptState({"ctx": torch.ones(4, 8)})
-    >>> (a + 3 * a)["ctx"][0, 0].item()
-    4.0
+    >>> start, end = PromptState({"ctx": torch.zeros(4, 8)}), PromptState({"ctx": torch.ones(4, 8)})
+    >>> start.interpolate(end, 0.25)["ctx"][0, 0].item()
+    0.25
+    >>> (end + 3 * end)["ctx"][0, 0].item(), (end - start).is_finite()
+    (4.0, True)
+    >>> end.mismatch(PromptState({"ctx": torch.ones(2, 8)}))
+    "'ctx' is (4, 8) and (2, 8)"
+    >>> PromptState.from_bytes(end.to_bytes()) == end
+    True
 
     Two states combine only if their names and shapes agree; otherwise ValueError names the difference.
     """

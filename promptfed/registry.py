@@ -39,6 +39,10 @@ class Registry(Generic[T]):
         self._adopted: set[str] = set()
         self._scanned = self._scanning = False
 
+    def __repr__(self) -> str:
+        names = ", ".join(sorted(self._found)) if self._scanned else "not read yet"
+        return f"<registry of {self.kind}s: {names}>"
+
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator. Raises ValueError if ``name`` is taken, because a silent second one would hide the first, or if
         the thing lacks an attribute."""

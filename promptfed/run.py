@@ -43,11 +43,11 @@ log = logging.getLogger(__name__)
 class Run:
     """A run in its folder. Get one by ``promptfed.train`` (a new run) or ``promptfed.load_run`` (an existing one).
 
-    >>> run = promptfed.load_run("runs/NAME")                           # doctest: +SKIP
-    >>> run.metrics["method"]["base"]                                   # doctest: +SKIP
-    0.538
-    >>> run.export(client=0, path="bundle")                             # doctest: +SKIP
-    PosixPath('bundle')
+    For example::
+
+        run = promptfed.load_run("runs/NAME")
+        run.metrics["method"]["base"]  # such as 0.538
+        run.export(client=0, path="bundle")
     """
 
     def __init__(self, folder: RunDirectory, objects: Objects = NO_OBJECTS) -> None:

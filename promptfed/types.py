@@ -27,6 +27,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.items)
 
+    def __repr__(self) -> str:
+        return f"<split of {self.total} examples>"
+
     @property
     def total(self) -> int:
         """Examples, also where their numbers are all that is known."""
@@ -74,6 +77,10 @@ class FederatedTask:
     domain_tests: Mapping[str, Split] = field(default_factory=dict)
     form: PromptTemplate | None = None
     partition: str = ""
+
+    def __repr__(self) -> str:
+        classes = f"{len(self.base_classes)} base and {len(self.new_classes)} new classes"
+        return f"<task {self.name}: {len(self.clients)} clients, {classes}>"
 
     def client(self, number: int) -> ClientData:
         """The data of client ``number``: at that position, but for a task that holds only some of the clients."""

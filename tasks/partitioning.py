@@ -54,7 +54,11 @@ def settle(domains: Sequence[str], examples: int, clients: int | None) -> tuple[
 
 
 def even_blocks(things: int, clients: int) -> list[range]:
-    """``range(things)`` in ``clients`` contiguous blocks whose lengths differ by one at most, longer ones first."""
+    """``range(things)`` in ``clients`` contiguous blocks whose lengths differ by one at most, longer ones first.
+
+    >>> even_blocks(5, 2)
+    [range(0, 3), range(3, 5)]
+    """
     short, longer = divmod(things, clients)
     starts = [i * short + min(i, longer) for i in range(clients + 1)]
     return [range(a, b) for a, b in pairwise(starts)]
@@ -63,7 +67,10 @@ def even_blocks(things: int, clients: int) -> list[range]:
 def fixed_blocks(classes: int, per_client: int) -> list[range]:
     """FedTPG's rule: ``K = max(1, round(classes / per_client))`` clients, the last one takes what is left.
 
-    Halves are rounded to even, as FedTPG does: 50 classes of 20 make 2 clients with 20 and 30 classes.
+    Halves are rounded to even, as FedTPG does.
+
+    >>> fixed_blocks(50, 20)  # 2.5 clients
+    [range(0, 20), range(20, 50)]
     """
     clients = max(1, round(classes / per_client))
     ends = [*(per_client * (i + 1) for i in range(clients - 1)), classes]
@@ -104,6 +111,9 @@ def drawn_classes(classes: int, clients: int, per_client: int | None, seed: int)
 
 def domain_groups(domains: Sequence[str], clients: int | None) -> list[tuple[str, ...]]:
     """The domains of each client: one each by default, neighbours together if there are fewer clients.
+
+    >>> domain_groups(["photo", "sketch", "painting"], 2)
+    [('photo', 'sketch'), ('painting',)]
 
     Raises ConfigError if there are no domains, or fewer of them than clients.
     """

@@ -62,6 +62,9 @@ class Oracle(FrozenModel):
         self.budget.on_reserved = lambda reservation: self.ledger.open(reservation)
         self.budget.on_settled = self._settled
 
+    def __repr__(self) -> str:
+        return f"<oracle {self.name}: {self.usage.oracle_calls} calls>"
+
     @property
     def name(self) -> str:
         return self.backend.name

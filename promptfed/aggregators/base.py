@@ -42,6 +42,9 @@ class Aggregator(ABC):
     def __init__(self, config: AggregatorConfig) -> None:
         self.config = config
 
+    def __repr__(self) -> str:
+        return f"<aggregator {type(self).__name__}: {self.config!r}>"
+
     def init(self, shared: PromptState) -> PromptState:
         """Server state before round 1; empty for aggregators that remember nothing."""
         return NO_PROMPT

@@ -20,7 +20,11 @@ from promptfed.types import Update
 
 
 def middle_mean(values: Tensor, cut: int) -> Tensor:
-    """``(n, ...)`` -> ``(...)``: the mean without the ``cut`` smallest and largest of each number, float64."""
+    """``(n, ...)`` -> ``(...)``: the mean without the ``cut`` smallest and largest of each number, float64.
+
+    >>> middle_mean(torch.tensor([[1.0], [2.0], [3.0], [900.0]]), cut=1).item()
+    2.5
+    """
     return values.double().sort(0).values[cut : len(values) - cut].mean(0)
 
 

@@ -16,6 +16,9 @@ def weighted_mean(states: Sequence[Mapping[str, Tensor]], weights: Sequence[floa
     """``sum_i w_i s_i / sum_i w_i``, accumulated in float64. Weights must not all be zero.
 
     Each tensor is averaged over the states that have it. ValueError if two states have it in different shapes.
+
+    >>> weighted_mean([{"ctx": torch.tensor([0.0])}, {"ctx": torch.tensor([4.0])}], [3, 1])["ctx"].item()
+    1.0
     """
     found: dict[str, Tensor] = {}
     for name in sorted({name for state in states for name in state}):

@@ -146,6 +146,9 @@ class Backbone(ABC):
     device: torch.device
     calls: CallCount
 
+    def __repr__(self) -> str:
+        return f"<backbone {self.name}: text {self.text_dim}, joint {self.embed_dim} dimensions, on {self.device}>"
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:

@@ -231,6 +231,9 @@ class FeatureStore:
         self._texts: dict[str, Tensor] = {}
         self._kept_pixels: dict[str, Tensor] = {}
 
+    def __repr__(self) -> str:
+        return f"<features of {self.backbone!r}: {len(self._images)} images and {len(self._texts)} texts in memory>"
+
     def images(self, split: Split) -> Tensor:
         """Features ``(n, embed_dim)`` float32 of the split's images, not normalised.
 

@@ -59,6 +59,9 @@ class Engine(ABC):
         pickled. None (the default): there is one for each stage."""
         return None
 
+    def __repr__(self) -> str:
+        return f"<engine {type(self).__name__}>"
+
     @abstractmethod
     def run_round(
         self,

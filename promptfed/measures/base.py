@@ -55,6 +55,9 @@ class Measure(ABC):
     unit: ClassVar[str] = "%"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
+    def __repr__(self) -> str:
+        return f"<measure {self.name}: {self.better} is better>"
+
     def __init__(self, argument: str = "") -> None:
         if argument:
             raise ConfigError(f"measure '{self.name}' takes nothing after a colon: leave out '{printable(argument)}'")

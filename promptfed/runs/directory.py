@@ -58,6 +58,9 @@ class RunDirectory:
         self.path, self.config = path, config
         self.events = EventLog(path / "events.jsonl")
 
+    def __repr__(self) -> str:
+        return f"<run directory {str(self.path)!r}: {self.config.method} on {self.config.data}>"
+
     @classmethod
     def create(cls, path: Path | None, config: RunConfig, *, label: str) -> RunDirectory:
         """Start a run in ``path``, or with None in a fresh folder ``runs/<date-time>-<label>``.
