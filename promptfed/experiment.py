@@ -203,8 +203,7 @@ class Experiment:
     """What was handed over as a value (task, features, oracle) and cannot be made anew from ``config``."""
 
     def __repr__(self) -> str:
-        model = self.setup.backbone if self.setup.oracle is None else self.setup.oracle
-        return f"<experiment: {self.config.method} with {self.config.data}, {self.task!r}, {model!r}>"
+        return f"<experiment: {self.config.method} with {self.config.data}, {self.task!r}, {self.setup.model!r}>"
 
     @classmethod
     def build(

@@ -30,6 +30,9 @@ class FrozenModel(ABC):
 
     kind: ClassVar[Kind]
 
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
     @property
     @abstractmethod
     def name(self) -> str:

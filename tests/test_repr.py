@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +69,8 @@ def test_parts_of_an_experiment_say_what_they_are(setup: Any, toy_task: Any, tmp
     assert repr(method).startswith("<method PromptFL: PromptFLConfig(")
     assert "n_ctx=2" in repr(method)
     assert repr(federation).startswith("<federation of 3 clients: <method PromptFL")
-    experiment = Experiment(RunConfig(), toy_task, replace(setup, rounds=2))
-    assert repr(experiment) == f"<experiment: promptfl with icons, {toy_task!r}, {backbone}>"
+    experiment = Experiment(RunConfig(), toy_task, setup)
+    assert repr(experiment) == f"<experiment: promptfl with icons, {toy_task!r}, <dual encoder toy>>"
 
 
 def test_no_class_of_the_public_api_shows_an_address() -> None:

@@ -63,7 +63,7 @@ class Oracle(FrozenModel):
         self.budget.on_settled = self._settled
 
     def __repr__(self) -> str:
-        return f"<oracle {self.name}: {self.usage.oracle_calls} calls>"
+        return f"<oracle {self.name}: {self.usage().oracle_calls} calls>"
 
     @property
     def name(self) -> str:
