@@ -187,7 +187,7 @@ def compare(
 
 
 def _given(options: Mapping[str, Any]) -> Options:
-    """The options that the caller really gave, in the words of ``RunConfig``."""
+    """Return the options that the caller really gave, in the words of ``RunConfig``."""
     chosen = {name: value for name, value in options.items() if value is not None}
     chosen = in_sections(chosen, set(OracleOptions.model_fields) - {"model"})  # model= is the frozen model here
     return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in chosen.items()}

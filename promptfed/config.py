@@ -184,6 +184,7 @@ class RunConfig(BaseModel):
                 yield name, value
 
     def to_yaml(self) -> str:
+        """Return the options as a YAML document."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
 
 
@@ -196,7 +197,7 @@ class Shorthands(BaseModel):
 
 
 def read_yaml(path: Path) -> Options:
-    """A config file as a dictionary. Raises ConfigError naming the file if it is missing or not a YAML mapping."""
+    """Read a config file as a dictionary. Raises ConfigError naming the file if it is missing or not a YAML mapping."""
     try:
         data = read_yaml_file(path)
     except FileNotFoundError as error:
@@ -285,7 +286,7 @@ def merge_options(*layers: Mapping[str, Any]) -> Options:
 
 
 def _section(key: str, values: Mapping[str, Any]) -> Options:
-    """The options under ``key``, none if it is absent. Raises ConfigError if something else stands there."""
+    """Return the options under ``key``, none if it is absent. Raises ConfigError if something else stands there."""
     section = values.get(key, {})
     if not isinstance(section, dict):
         raise ConfigError(f"option '{key}' is {printable(repr(section), 200)}: it must hold 'name: value' lines")

@@ -34,8 +34,10 @@ class LearnedPrompt:
 
     @property
     def text_contexts(self) -> PromptState:
-        """The learned contexts ``(n_ctx, dim)`` or ``(classes, n_ctx, dim)`` that stand beside a class name; empty
-        where the method learns none."""
+        """The learned contexts ``(n_ctx, dim)`` or ``(classes, n_ctx, dim)`` that stand beside a class name.
+
+        Empty where the method learns none.
+        """
         (shared, personal), _ = self.method.ends(self.state)
         return self.method.text_contexts(shared, personal)
 

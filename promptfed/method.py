@@ -75,11 +75,11 @@ class Method(ABC):
     # ------------------------------------------------------------------------------------------------ state
 
     def init_shared(self) -> PromptState:
-        """The prompt the server starts from; empty for methods that share nothing."""
+        """Return the prompt the server starts from; empty for methods that share nothing."""
         return NO_PROMPT
 
     def init_personal(self, client: int) -> PromptState:
-        """What ``client`` keeps to itself from the start; empty for methods without a personal part."""
+        """Return what ``client`` keeps to itself from the start; empty for methods without a personal part."""
         return NO_PROMPT
 
     # --------------------------------------------------------------------------------------------- training
@@ -114,12 +114,14 @@ class Method(ABC):
         return drawn
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
-        """What the server does with updates; a method with a rule of its own wraps or replaces ``aggregator``."""
+        """Return what merges updates; a method with a rule of its own wraps or replaces ``aggregator``."""
         return aggregator
 
     def fit_newcomer(self, shared: PromptState, data: ClientData) -> PromptState | None:
-        """What a client that never took part deploys in the place of what ``broadcast`` would send it, if the paper
-        has a way of its own to make it from the server's ``shared`` state and the newcomer's data. None: it has not.
+        """Make what a client that never took part deploys in the place of what ``broadcast`` would send it.
+
+        None (the default): the paper has no way of its own to make it from the server's ``shared`` state and the
+        newcomer's data.
         """
         return None
 
@@ -146,7 +148,7 @@ class Method(ABC):
         """
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
-        """The personal prompt that lies ``alpha`` of the way from the shared to the personal one, in prompt space.
+        """Return the personal prompt ``alpha`` of the way from the shared to the personal one, in prompt space.
 
         At 0 the client behaves as one without a personal part. None (the default): this method has no such path.
         """
@@ -166,7 +168,7 @@ class Method(ABC):
             return torch.lerp(self.logits(*general, classes, split), own, prompt.alpha)
 
     def ends(self, prompt: ClientPrompt) -> tuple[Pair, Pair | None]:
-        """The (shared, personal) pair to predict with, and the general pair to mix its outcome with, if any."""
+        """Return the (shared, personal) pair to predict with, and the general pair to mix its outcome with, if any."""
         general = (prompt.shared, NO_PROMPT)
         if not prompt.is_personal:
             return general, None
@@ -195,7 +197,7 @@ class FeatureMethod(Method):
 
     @abstractmethod
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(classes, embed_dim)`` of any class names, for evaluation and export; no gradient.
+        """Return unit text features ``(classes, embed_dim)`` of any class names, without a gradient.
 
         An empty ``personal`` asks for what somebody gets who never took part.
         """
@@ -216,7 +218,7 @@ class FeatureMethod(Method):
             return self._cosines(split, self.client_features(prompt, classes))
 
     def client_features(self, prompt: ClientPrompt, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(classes, embed_dim)`` of what a client deploys.
+        """Return unit text features ``(classes, embed_dim)`` of what a client deploys.
 
         In feature space they are ``N((1 - alpha) T_shared + alpha T_personal)``: Profit's interpolation
         (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
@@ -236,7 +238,7 @@ class FeatureMethod(Method):
 
 
 def shapes(state: Mapping[str, Tensor], names: Iterable[str] | None = None) -> dict[str, Shape]:
-    """The shapes of ``state``'s tensors, or of some of them."""
+    """Return the shapes of ``state``'s tensors, or of some of them."""
     return {name: tuple(state[name].shape) for name in (state if names is None else names)}
 
 

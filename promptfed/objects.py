@@ -42,7 +42,7 @@ def function_oracle(score: ScoreFunction, form: PromptTemplate, options: OracleO
 
 
 def function_name(score: ScoreFunction) -> str:
-    """What configs and messages call a function or callable object."""
+    """Return what configs and messages call a function or callable object."""
     return plain_name(getattr(score, "__name__", type(score).__name__))
 
 

@@ -64,7 +64,7 @@ class PromptState(Mapping[str, Tensor]):
         return f"PromptState({shapes or 'empty'})"
 
     def __eq__(self, other: object) -> bool:
-        """Same names, same shapes, same values (a NaN equals nothing)."""
+        """Return whether names, shapes and values are the same (a NaN equals nothing)."""
         if not isinstance(other, PromptState):
             return NotImplemented
         return list(self) == list(other) and all(torch.equal(self[name], other[name]) for name in self)
@@ -85,11 +85,11 @@ class PromptState(Mapping[str, Tensor]):
     __rmul__ = __mul__
 
     def map(self, change: Callable[[Tensor], Tensor]) -> PromptState:
-        """A new state with ``change`` applied to every tensor."""
+        """Return a new state with ``change`` applied to every tensor."""
         return PromptState({name: change(t) for name, t in self.items()})
 
     def combine(self, other: PromptState, operation: Callable[[Tensor, Tensor], Tensor]) -> PromptState:
-        """A new state with ``operation`` applied tensor by tensor; ValueError if the two do not fit."""
+        """Return a new state with ``operation`` applied tensor by tensor; ValueError if the two do not fit."""
         difference = self.mismatch(other)
         if difference:
             raise ValueError(f"prompt states do not fit: {difference}")
@@ -113,6 +113,7 @@ class PromptState(Mapping[str, Tensor]):
         return math.sqrt(sum(t.double().square().sum().item() for t in self.values()))
 
     def is_finite(self) -> bool:
+        """Return whether no value is infinite or no number."""
         return all(bool(torch.isfinite(t).all()) for t in self.values())
 
     # ---------------------------------------------------------------------------------------- serialisation
@@ -123,12 +124,12 @@ class PromptState(Mapping[str, Tensor]):
         return len(self.to_bytes()) if self._tensors else 0
 
     def to_bytes(self) -> bytes:
-        """The state as safetensors bytes; the same state always gives the same bytes."""
+        """Return the state as safetensors bytes; the same state always gives the same bytes."""
         return save({name: t.contiguous() for name, t in self.items()})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PromptState:
-        """Raises RunError if ``data`` is not a safetensors buffer."""
+        """Read a state from safetensors bytes. Raises RunError if ``data`` is something else."""
         try:
             return cls(parse_tensors(data))
         except FormatError as error:
@@ -140,11 +141,12 @@ class PromptState(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: Path) -> PromptState:
-        """Raises RunError naming ``path`` if it is missing or damaged."""
+        """Read a state from a file. Raises RunError naming ``path`` if it is missing or damaged."""
         try:
             return cls.from_bytes(read_bytes(path, MOST_BYTES))
         except (OSError, FormatError, RunError) as error:
             raise RunError(f"cannot read prompt {path}: {error}") from error
 
     def sha256(self) -> str:
+        """Return the hex SHA-256 of the serialised state."""
         return hashlib.sha256(self.to_bytes()).hexdigest()

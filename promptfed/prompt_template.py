@@ -52,7 +52,7 @@ class PromptTemplate(BaseModel):
         return compiled(self.template)
 
     def render(self, prompt: str, text: str, mask: str = "") -> str:
-        """The whole text that is sent: an empty prompt leaves no gap, and ``text`` is never read as a template."""
+        """Return the whole text to send: an empty prompt leaves no gap, and ``text`` is never read as a template."""
         return self.preamble + self.example(text, prompt, mask)
 
     def example(self, text: str, prompt: str = "", mask: str = "") -> str:
@@ -60,17 +60,17 @@ class PromptTemplate(BaseModel):
         return _tidy(rendered(self._compiled, prompt, text, mask))
 
     def around(self, text: str, mask: str = "") -> tuple[str, str]:
-        """What stands before and after the prompt: where soft prompt vectors go."""
+        """Return what stands before and after the prompt: where soft prompt vectors go."""
         whole = rendered(self._compiled, _MARK, text.replace(_MARK, ""), mask)
         before, _, after = whole.partition(_MARK)
         return self.preamble + _tidy(before), _tidy(after.replace(_MARK, ""))
 
     def word(self, name: str) -> str:
-        """The label word of class ``name``."""
+        """Return the label word of class ``name``."""
         return self.words.get(name, name.replace("_", " "))
 
     def description(self, name: str) -> str:
-        """The sentence that stands for class ``name``."""
+        """Return the sentence that stands for class ``name``."""
         return self.descriptions.get(name, self.word(name))
 
     @field_validator("words", "descriptions", mode="before")

@@ -44,8 +44,11 @@ class Registry(Generic[T]):
         return f"<registry of {self.kind}s: {names}>"
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator. Raises ValueError if ``name`` is taken, because a silent second one would hide the first, or if
-        the thing lacks an attribute."""
+        """Return a decorator that registers a thing as ``name``.
+
+        It raises ValueError if ``name`` is taken, because a silent second one would hide the first, or if the thing
+        lacks an attribute.
+        """
 
         def add(thing: T) -> T:
             if name in self._found:
@@ -131,7 +134,7 @@ class Registry(Generic[T]):
         return name in self._found
 
     def __getitem__(self, name: str) -> T:
-        """Raises ConfigError, naming the nearest known name, if ``name`` is not registered."""
+        """Return what is registered. Raises ConfigError, naming the nearest name, if ``name`` is not."""
         self._scan()
         if name not in self._found:
             raise unknown_name(self.kind, name, self._found)

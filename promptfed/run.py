@@ -101,7 +101,7 @@ class Run:
         return f"<run {str(self.path)!r}: {self.config.method} on {self.config.data}, {state}>"
 
     def _repr_html_(self) -> str:
-        """The table of results and the curves, as a notebook shows them."""
+        """Return the table of results and the curves, as a notebook shows them."""
         return run_html(self.folder, repr(self))
 
     # -------------------------------------------------------------------------------------------- what it learned

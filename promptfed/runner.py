@@ -155,7 +155,7 @@ def carry_out_comparison(
 
 @contextmanager
 def _local_parts(folder: RunDirectory, config: RunConfig, is_new: bool, objects: Objects) -> Iterator[RunParts]:
-    """The experiment and the engine of ``config``, until the block is left; a new folder is removed if either fails."""
+    """Yield the experiment and the engine of ``config``; a new folder is removed if either fails."""
     with ExitStack() as stack:
         try:
             experiment = Experiment.build(config, objects=objects)
@@ -171,7 +171,7 @@ def _local_parts(folder: RunDirectory, config: RunConfig, is_new: bool, objects:
 
 @contextmanager
 def stop_on_ctrl_c(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) asks for a clean stop after the current client; a second one is immediate.
+    """Take the first Ctrl-C (or SIGTERM) for a clean stop after the current client; a second one is immediate.
 
     Only the main thread can listen; in another one the result never asks for a stop.
     """

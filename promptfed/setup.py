@@ -31,6 +31,7 @@ class Setup:
 
     @property
     def templates(self) -> tuple[str, ...]:
+        """Sentences with ``{}`` in the place of a class name."""
         return self.agreement.templates
 
     @property
@@ -40,6 +41,7 @@ class Setup:
 
     @property
     def seed(self) -> int:
+        """The seed of all public draws."""
         return self.agreement.seed
 
     @property

@@ -50,19 +50,26 @@ class Aggregator(ABC):
         return NO_PROMPT
 
     def check(self, clients: int) -> None:  # noqa: B027 (most have nothing to check)
-        """Raises ConfigError if the options cannot work with ``clients`` updates a round."""
+        """Raise ConfigError if the options cannot work with ``clients`` updates a round."""
 
     def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
-        """What ``client`` is sent; None asks for a client that never took part. By default ``shared``, for all."""
+        """Return what ``client`` (None: one that never took part) is sent. By default ``shared``, for all."""
         return shared
 
     @abstractmethod
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
-        """``updates`` come sorted by client id, at least one, checked to be finite and to have the shapes that were
-        sent; returns the new shared prompt and server state. Updates may hold only some of the tensors of ``shared``
-        if the method says so (``Method.uploads``).
+        """Merge a round's updates.
+
+        Args:
+            shared: The prompt before the round.
+            updates: At least one, sorted by client id, checked to be finite and to have the shapes that were sent.
+                They may hold only some of the tensors of ``shared`` if the method says so (``Method.uploads``).
+            server: The aggregator's own state.
+
+        Returns:
+            The new shared prompt and server state.
         """
 
 
@@ -92,6 +99,6 @@ AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator", "promptfed.aggr
 
 
 def build_aggregator(name: str, options: Mapping[str, Any]) -> Aggregator:
-    """The aggregator called ``name`` with ``options``. Raises ConfigError for a name or an option that there is not."""
+    """Return the aggregator called ``name``. Raises ConfigError for a name or an option that there is not."""
     kind = AGGREGATORS[name]
     return kind(validate(kind.Config, options, "aggregator option"))

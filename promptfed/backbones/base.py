@@ -48,6 +48,7 @@ class ClassTokens:
 
     @property
     def n_ctx(self) -> int:
+        """The number of context tokens."""
         return self.slots.shape[1]
 
     def with_context(self, ctx: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class ClassTokens:
         return self.embeddings.scatter(1, index, filled.to(self.embeddings.dtype))
 
     def select(self, classes: Sequence[int]) -> ClassTokens:
-        """The rows of some classes, in the given order."""
+        """Return the rows of some classes, in the given order."""
         rows = torch.as_tensor(list(classes), device=self.slots.device)
         return ClassTokens(self.embeddings[rows], self.slots[rows], self.end[rows])
 
@@ -79,15 +80,18 @@ class TokenEmbeddings:
 
 @dataclass(frozen=True)
 class DeepContext:
-    """``vectors`` ``(depth - 1, n_ctx, dim)``, or row by row ``(depth - 1, rows, n_ctx, dim)``, for ``slots``
-    ``(rows, n_ctx)`` at the input of blocks ``first``, ``first + 1``, ..."""
+    """Contexts that stand inside of a text tower.
+
+    ``vectors`` ``(depth - 1, n_ctx, dim)``, or row by row ``(depth - 1, rows, n_ctx, dim)``, go into ``slots``
+    ``(rows, n_ctx)`` at the input of blocks ``first``, ``first + 1``, ...
+    """
 
     vectors: Tensor
     slots: Tensor
     first: int = 1
 
     def select(self, rows: slice) -> DeepContext:
-        """The contexts of some rows."""
+        """Return the contexts of some rows."""
         vectors = self.vectors if self.vectors.dim() == 3 else self.vectors[:, rows]
         return DeepContext(vectors, self.slots[rows], self.first)
 
@@ -103,8 +107,11 @@ class DeepContext:
 
 @dataclass(frozen=True)
 class PromptedImages:
-    """``features`` ``(batch, embed_dim)``, not normalised; ``attention`` ``(batch, n)``: how much the class token
-    attends to each visual prompt token in the last block: a softmax over these tokens, averaged over heads."""
+    """What a prompted image tower makes of a batch.
+
+    ``features`` ``(batch, embed_dim)`` are not normalised. ``attention`` ``(batch, n)`` says how much the class token
+    attends to each visual prompt token in the last block: a softmax over these tokens, averaged over heads.
+    """
 
     features: Tensor
     attention: Tensor
@@ -160,7 +167,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Tensor:
-        """An RGB image as the tensor ``(3, height, width)`` that ``encode_images`` takes."""
+        """Return an RGB image as the tensor ``(3, height, width)`` that ``encode_images`` takes."""
 
     @abstractmethod
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -196,9 +203,9 @@ class Backbone(ABC):
         return self.encode_prompted_texts([PromptedText(ctx, tokens, deep)])[0]
 
     def encode_prompted_texts(self, texts: Sequence[PromptedText]) -> list[Tensor]:
-        """Features ``(classes, embed_dim)`` of each of ``texts``; those with deep contexts of one shape and place share
-        passes, and so do those without.
+        """Return features ``(classes, embed_dim)`` of each of ``texts``.
 
+        Those with deep contexts of one shape and place share passes, and so do those without.
         Sharing changes results by rounding only: rows do not see each other, and padding is not seen either.
         """
         found: dict[int, Tensor] = {}
@@ -231,9 +238,10 @@ class Backbone(ABC):
         return dict(zip(chosen, features.split(sizes), strict=True))
 
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
-        """Images seen with visual prompt tokens: ``ctx`` ``(n, vision_dim)`` joins the class and patch tokens at the
-        input of the ViT, ``deep`` ``(depth - 1, n, vision_dim)`` replaces those tokens at the input of blocks 1, 2, ...
+        """Encode images as they are seen with visual prompt tokens.
 
+        ``ctx`` ``(n, vision_dim)`` joins the class and patch tokens at the input of the ViT, ``deep``
+        ``(depth - 1, n, vision_dim)`` replaces those tokens at the input of blocks 1, 2, ...
         Counts image calls; differentiable in the prompts. Only for backbones with visual prompts.
         """
         raise BackboneError(f"backbone '{self.name}' has no visual prompts: use tiny or an open_clip ViT")
@@ -260,7 +268,7 @@ class Backbone(ABC):
         )
 
     def verify_frozen(self) -> None:
-        """Raises BackboneError if any frozen weight changed since loading."""
+        """Raise BackboneError if any frozen weight changed since loading."""
         if self.weights_sha256() != self._loaded_sha256:
             raise BackboneError(
                 f"backbone '{self.name}' changed during the run: its frozen weights are not what was loaded"

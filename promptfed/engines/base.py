@@ -18,7 +18,7 @@ LATE = "late"
 
 
 def never() -> bool:
-    """The default for ``should_stop``."""
+    """Return False: the default for ``should_stop``."""
     return False
 
 
@@ -26,11 +26,11 @@ class Workplace(Protocol):
     """All that clients' work of any stage needs, loaded once in a process."""
 
     def worker(self, stage: str) -> Worker:
-        """What does the clients' work of ``stage``."""
+        """Return what does the clients' work of ``stage``."""
         ...
 
     def verify_frozen(self) -> None:
-        """Raises BackboneError if the model is not what was loaded."""
+        """Raise BackboneError if the model is not what was loaded."""
         ...
 
 
@@ -46,7 +46,7 @@ class Engine(ABC):
 
     @classmethod  # noqa: B027 (most options go with most engines)
     def check(cls, config: RunConfig) -> None:
-        """Raises ConfigError for options that do not go with this engine, and if it is not installed."""
+        """Raise ConfigError for options that do not go with this engine, and if it is not installed."""
 
     @classmethod
     def for_stage(cls, worker: Worker, config: RunConfig) -> Self | None:
@@ -55,8 +55,10 @@ class Engine(ABC):
 
     @classmethod
     def for_run(cls, build: Callable[[], Workplace], config: RunConfig) -> Self | None:
-        """Make the engine of all stages. ``build`` makes a workplace in whatever process it is called, and can be
-        pickled. None (the default): there is one for each stage."""
+        """Make the engine of all stages; None (the default): there is one for each stage.
+
+        ``build`` makes a workplace in whatever process it is called, and can be pickled.
+        """
         return None
 
     def __repr__(self) -> str:
@@ -79,7 +81,7 @@ class Engine(ABC):
         """
 
     def verify_frozen(self) -> None:  # noqa: B027 (an engine without models elsewhere has nothing to check)
-        """Raises BackboneError if a model that was loaded for this engine's work is not what was loaded."""
+        """Raise BackboneError if a model that was loaded for this engine's work is not what was loaded."""
 
     def close(self) -> None:  # noqa: B027 (nor to end)
         """End what the engine started; it can do no more work."""

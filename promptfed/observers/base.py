@@ -119,6 +119,7 @@ class Observer:
         """Record what happened before: for a tracker that begins a record of a run that goes on.
 
         Args:
+            run: What the run is, with its past.
             after: Stage -> the last step that is on record; earlier ones are left out. None: record everything.
         """
         for event, scalars in run.past:

@@ -24,8 +24,14 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class VectorWords:
-    """One context vector: the context's name, its class ("" where all share it), its position from 1, and the nearest
-    words with their distances, nearest first."""
+    """One context vector with the words around it.
+
+    Attributes:
+        context: The context's name.
+        class_name: Its class; "" where all share it.
+        position: Its position in the context, from 1.
+        words: The nearest words with their distances, nearest first.
+    """
 
     context: str
     class_name: str
