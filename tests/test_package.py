@@ -12,6 +12,7 @@ from pathlib import Path
 from shutil import copy, copytree, ignore_patterns
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 MAPPED = {"promptfed": "promptfed", "tasks": "promptfed.tasks", "blackbox": "promptfed.blackbox"}
@@ -153,3 +154,16 @@ def test_ctrl_c_while_modules_are_loaded_costs_one_line(words: list[str]) -> Non
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_a_commit_checks_what_ci_checks() -> None:
+    """The programs of .ci/run's style and type steps are local hooks of pre-commit."""
+    script = (ROOT / ".ci" / "run").read_text()
+    hooks = [
+        hook
+        for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repo["hooks"]
+    ]
+    for program in ("ruff check", "ruff format", "mypy"):
+        assert re.search(rf"^run {program} ", script, re.MULTILINE)
+        assert [hook["language"] for hook in hooks if program in hook.get("entry", "")] == ["system"]
