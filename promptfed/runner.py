@@ -73,7 +73,7 @@ def carry_out(
         is_new: Remove the folder again if the run cannot begin.
         objects: What the run's config calls Python objects.
         observers: Trackers that are told of all events. One that fails is left out.
-        begin: Builds what the options say, as a context that is left after the tests and before the report; None: on
+        begin: Builds what the options say, as a context that is left when the report is written; None: on
             the engine that they name, on this machine.
 
     Returns:
