@@ -18,6 +18,8 @@ from promptfed.progress import Progress
 from promptfed.result_notes import below_zero_shot
 from promptfed.runs.partition_check import check_partition
 from promptfed.runs.partition_file import partition_record
+from promptfed.tasks.partitioning import AUTO, BY_CLIENT
+from promptfed.tasks.sources.objects import ObjectData
 
 
 def evaluate_on(
@@ -26,28 +28,36 @@ def evaluate_on(
     changed: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     measures: str | Sequence[str] | None = None,
+    other: ObjectData | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Data set -> test figures of ``zero_shot`` and ``method``, and which domains no client held.
 
     The run's own data come first. ``changed`` (data_root, partition) is for the others; without ``data`` it deals the
     run's own images out anew. Wherever the clients are not those of the run, all have what a newcomer has.
-    ``measures``: those beside accuracy, by default the run's.
+    ``measures``: those beside accuracy, by default the run's. ``other``: data that are a Python object.
     """
     config, found, progress = finished.run.config, {}, progress or Progress()
     if measures is not None:
         config = config.model_copy(update={"measures": RunConfig(measures=measures).measures})
     elsewhere = {"clients": None, **(changed or {})}  # other data need not fit the run's number of clients
+    if config.partition == BY_CLIENT:
+        elsewhere = {"partition": AUTO, **elsewhere}
+    objects = dict.fromkeys([config.data, *data], finished.objects)
     rows: dict[str, dict[str, Any]] = {config.data: elsewhere if changed and not data else {}}
     rows |= {name: {"data": name, **elsewhere} for name in data if name != config.data}
+    if other is not None:
+        name = f"{other.name} (other)" if other.name in rows else other.name
+        rows[name] = {**elsewhere, "data": other.name, **({"partition": BY_CLIENT} if other.source.by_client else {})}
+        objects[name] = dataclasses.replace(finished.objects, data=other)
     for name, update in rows.items():
         try:
             changed_config = resolve(config.model_copy(update=update))
-            experiment = Experiment.build(changed_config, model_for=finished.model_for, objects=finished.objects)
+            experiment = Experiment.build(changed_config, model_for=finished.model_for, objects=objects[name])
             if not update:
                 recorded, run = finished.run.read_json("partition.json"), finished.run.path
                 check_partition(recorded, partition_record(experiment.task), run)
         except DataError as error:
-            if name != config.data or not data:
+            if name != config.data or len(rows) == 1:
                 raise
             progress.note(f"the run's own data are left out: {error}")  # they may be on another machine
             continue

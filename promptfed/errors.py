@@ -77,9 +77,10 @@ def reason(error: BaseException) -> str:
     return printable(said, LONGEST_REASON)
 
 
-def missing_object(role: str, name: str) -> ConfigError:
+def missing_object(role: str, name: str) -> ConfigError | DataError:
     """The error for a Python object that no file holds: says by which argument (``role``) to give it."""
-    return ConfigError(
+    kind = DataError if role == "data" else ConfigError
+    return kind(
         f"{role} '{printable(name, LONGEST_REASON)}' is a Python object, which no file holds: give the same again in "
         f"Python, promptfed.load_run(path, {role}=...) of a run or promptfed.load(path, {role}=...) of a bundle; the "
         "command line cannot"

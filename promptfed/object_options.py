@@ -45,7 +45,7 @@ def config_with_objects(file: Mapping[str, Any], options: Options) -> tuple[RunC
         config = build_config(file, options)
     else:
         config = build_config(file, {**options, "data": PREFIX + object_name(data)})
-        objects["data"] = _read(config, data, test, class_names)
+        objects["data"] = read_data(config, data, test, class_names)
         records["data"] = ObjectRecord(name=objects["data"].name, fingerprint=objects["data"].fingerprint)
         if objects["data"].source.by_client and "partition" not in config.model_fields_set:
             config = config.model_copy(update={"partition": BY_CLIENT})
@@ -70,7 +70,7 @@ def objects_again(config: RunConfig, options: Options) -> tuple[RunConfig, Objec
                 f"the run was made with {role} '{printable(getattr(config, role))}', and '{options[role]}' was given"
             )
     if (data := options.get("data")) is not None:
-        objects["data"] = _read(config, data, options.get("test"), options.get("class_names"))
+        objects["data"] = read_data(config, data, options.get("test"), options.get("class_names"))
         records["data"] = ObjectRecord(name=objects["data"].name, fingerprint=objects["data"].fingerprint)
     return config.model_copy(update={"objects": records}), Objects(**objects)
 
@@ -139,7 +139,11 @@ def _class_of(role: str, value: Any, section: Any) -> tuple[Any, Options | None]
     return kind, value.config.model_dump()
 
 
-def _read(config: RunConfig, data: Any, test: Any, class_names: Sequence[str] | None) -> ObjectData:
+def read_data(config: RunConfig, data: Any, test: Any, class_names: Sequence[str] | None) -> ObjectData:
+    """Return the examples of the object ``data`` as the task of ``config`` takes them.
+
+    Raises ConfigError or DataError for what does not fit.
+    """
     task = TASKS[config.task]
     if not task.object_kind:
         takers = ", ".join(name for name in TASKS if TASKS[name].object_kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.frozen_model import FrozenModel
 from promptfed.learned_prompt import LearnedPrompt
+from promptfed.object_options import read_data
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.observers.base import Observer
 from promptfed.observers.choose import ObserverChoices, build_observers
@@ -187,8 +188,9 @@ class Run:
 
     def evaluate(
         self,
-        data: str | Sequence[str] = (),
+        data: Any = (),
         *,
+        class_names: Sequence[str] | None = None,
         partition: str | None = None,
         data_root: str | os.PathLike[str] | None = None,
         measures: str | Sequence[str] | None = None,
@@ -197,7 +199,8 @@ class Run:
         """Score the run's prompts on its own test examples and on those of other ``data``.
 
         Args:
-            data: Other data sets.
+            data: Names of other data sets, or an object with examples as ``promptfed.train`` takes it.
+            class_names: The classes of such an object.
             partition: How they are dealt out to clients.
             data_root: Where they are kept.
             measures: Figures beside accuracy, such as "macro_f1"; None: the run's.
@@ -206,11 +209,15 @@ class Run:
         Returns:
             Data set -> figures of ``zero_shot`` and ``method``. On other data all clients have the shared prompt.
         """
-        names = [data] if isinstance(data, str) else list(data)
+        is_named = isinstance(data, str | os.PathLike) or not len(data) or isinstance(next(iter(data)), str)
+        if isinstance(data, Mapping) or not is_named:
+            names, other = [], read_data(self.config, data, None, class_names)
+        else:
+            names, other = [os.fspath(data)] if isinstance(data, str | os.PathLike) else list(data), None
         changed = {"partition": partition, "data_root": None if data_root is None else os.fspath(data_root)}
         with live_progress(progress) as teller:
             return evaluate_on(
-                self.finished, names, {k: v for k, v in changed.items() if v is not None}, teller, measures
+                self.finished, names, {k: v for k, v in changed.items() if v is not None}, teller, measures, other
             )
 
     def personalize(

@@ -167,6 +167,16 @@ def test_other_objects_are_not_those(run: pf.Run, pictures: Any) -> None:
         pf.load_run(run.path, dat=pictures)
 
 
+def test_its_prompts_are_tried_on_other_objects(run: pf.Run, pictures: Any) -> None:
+    others = pictures[::2]
+    found = run.evaluate(data=others, progress=False)
+    assert list(found) == ["object:list", "object:list (other)"]
+    bare = pf.load_run(run.path, model=pf.load_backbone("tiny"))
+    assert list(bare.evaluate(data={"a": others, "b": others}, progress=False)) == ["object:clients"]
+    with pytest.raises(pf.PromptFedError, match="give class_names"):
+        bare.evaluate(data=[(image, 0) for image, _ in others], progress=False)
+
+
 def test_an_engine_of_the_users_does_the_work(run: pf.Run, pictures: Any, tmp_path: Path) -> None:
     order: list[int] = []
     given = {"data": pictures, "model": pf.load_backbone("tiny"), "method": Halved, "aggregator": Again}
