@@ -307,6 +307,9 @@ def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
             _check_numbers(getattr(validated, name), f"{kind} '{name}'")
         return validated
     except ValidationError as error:
+        for problem in error.errors():
+            if isinstance(inner := problem.get("ctx", {}).get("error"), ConfigError):  # a model that says it itself
+                raise inner from error
         raise ConfigError(_complaints(error, model, kind)) from error
 
 

@@ -52,7 +52,7 @@ def test_every_way_to_name_them_is_one_config(text, found):
         ([{"clip": {"norm": 1}}], "unknown clip option 'norm': .*known are max_norm"),
         ([{"quantize": {"format": "int4"}}], "quantize option 'format' is 'int4'"),
         (["clip", "clip"], "processor 'clip' is named twice"),
-        (5, "option 'processors' is 5: give a list of names"),
+        (5, "^option 'processors' is 5: give a list of names"),
         ([{"clip": 3}], "give a list of names"),
         ([{"clip": {}, "quantize": {}}], "give a list of names"),
         ([None], "give a list of names"),
