@@ -10,8 +10,10 @@ from promptfed.option import Option
 
 
 class OracleOptions(BaseModel):
-    """``--set oracle.NAME=VALUE`` on the command line; some have flags of their own. A key is never an option: only the
-    name of the environment variable that holds it is."""
+    """``--set oracle.NAME=VALUE`` on the command line; some have flags of their own.
+
+    A key is never an option: only the name of the environment variable that holds it is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

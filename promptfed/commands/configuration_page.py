@@ -1,5 +1,7 @@
-"""docs/configuration.md: all options of promptfed, from the models that define them (scripts/make_configuration_page.py
-writes it)."""
+"""docs/configuration.md: all options of promptfed, from the models that define them.
+
+``python scripts/make_configuration_page.py`` writes it.
+"""
 
 from __future__ import annotations
 

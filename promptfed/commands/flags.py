@@ -110,8 +110,10 @@ def _field(name: str, models: tuple[type[BaseModel], ...]) -> tuple[FieldInfo, O
 
 
 def _parameter(name: str, field: FieldInfo, option: Option, text: str, only_common: bool) -> inspect.Parameter:
-    """Return the command's parameter for an option. Values stay text until the config model reads them, so that a bad
-    one gets the same message from every source."""
+    """Return the command's parameter for an option.
+
+    Values stay text until the config model reads them, so that a bad one gets the same message from every source.
+    """
     kind: Any = str | None
     if field.annotation is bool:
         kind = bool | None

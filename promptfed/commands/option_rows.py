@@ -55,8 +55,14 @@ def section_rows(section: str, config: type[BaseModel]) -> list[OptionRow]:
 
 
 def tables(name: str | None) -> dict[str, list[OptionRow]]:
-    """Return title -> rows of what ``name`` means: a group of options, a method, an aggregator or a task; None: of all
-    options of a run. Raises ConfigError if it is none of them."""
+    """Return title -> rows of what ``name`` means.
+
+    Args:
+        name: A group of options, a method, an aggregator or a task; None: all options of a run.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
     if name is None:
         found = {title: run_rows(group) for group, title in GROUPS.items()}
     elif name == "personalize":
