@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,18 @@ import torch
 
 import promptfed as pf
 from promptfed.aggregators.mean import Mean
+from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.cli import main
 from promptfed.engines.base import Worker
 from promptfed.engines.local import LocalEngine
 from promptfed.methods.promptfl import PromptFL
+from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_state import PromptState
+from promptfed.prompt_template import PromptTemplate
+from promptfed.tasks.blackbox_text import load_texts
+from promptfed.tasks.sources import load_source
 from promptfed.tasks.sources.icon_source import source as icons
+from promptfed.tasks.sources.tables import Columns
 from promptfed.types import Broadcast, ClientData, Job, Reply
 
 pytestmark = pytest.mark.usefixtures("forgets_classes")
@@ -260,6 +266,21 @@ def test_a_class_has_its_own_name_and_no_other_class_has_it() -> None:
         AGGREGATORS.adopt(type("Mine", (Mean,), {"__module__": "elsewhere"}))
     with pytest.raises(pf.PromptFedError, match="'mean' is another class already"):
         AGGREGATORS.adopt(type("mean", (Mean,), {"__module__": "elsewhere"}))
+
+
+@pytest.mark.parametrize(
+    ("load", "role"),
+    [
+        (lambda: load_source("object:list"), "data"),
+        (lambda: load_texts("object:list", Columns()), "data"),
+        (lambda: pf.load_backbone("object:CLIP"), "model"),
+        (lambda: load_oracle("object:score", PromptTemplate(), OracleOptions()), "oracle"),
+    ],
+)
+def test_a_name_never_becomes_an_object(load: Callable[[], Any], role: str) -> None:
+    """So a Flower server or site, a stranger's run and a bundle end with this line."""
+    with pytest.raises(pf.PromptFedError, match=rf"{role} 'object:\w+' is a Python object, which no file holds"):
+        load()
 
 
 def test_a_comparison_takes_them_too(pictures: Any, tmp_path: Path) -> None:

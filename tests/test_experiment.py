@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from promptfed import engine_choice as choose
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment, complete, resolve
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,16 @@ def test_ray_is_such_an_engine(whole: Experiment, monkeypatch: pytest.MonkeyPatc
     with choose.engine_of(config) as engine:
         assert engine is not None
         assert engine.builds_from_config
+
+
+def test_it_resolves_its_config_itself_and_reads_no_file_that_it_names(tmp_path: Path) -> None:
+    options = {"clients": 2, "shots": 1, "rounds": 1, "task_options": {"test_per_class": 1, "val_shots": 1}}
+    plain = build_config(options)
+    built, resolved = Experiment.build(plain), resolve(plain)
+    assert built.config == resolved.model_copy(update={"plugins": plain.plugins})
+    assert built.config.method_options["n_ctx"] == 16
+    (tmp_path / "words.txt").write_text("one\ntwo\n")
+    words = {"vocabulary": f"file:{tmp_path / 'words.txt'}", "candidates": 4}
+    config = build_config({"task": "blackbox-text", "method": "fedbdpl", "method_options": words})
+    assert complete(config).method_options["vocabulary"] == words["vocabulary"], "a server may have named it"
+    assert resolve(config).method_options["vocabulary"] == ["one", "two"]
