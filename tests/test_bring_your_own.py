@@ -55,10 +55,10 @@ class Halved(PromptFL):
 
     name = "Halved"
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        update, kept = super().conclude(trained, broadcast, data, personal)
+        update, kept = super().split_update(trained, broadcast, data, personal)
         return 0.5 * update + 0.5 * broadcast.shared, kept
 
 

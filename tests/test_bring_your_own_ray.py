@@ -47,10 +47,10 @@ class Quartered(PromptFL):
 
     name = "Quartered"
 
-    def conclude(
+    def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        update, kept = super().conclude(trained, broadcast, data, personal)
+        update, kept = super().split_update(trained, broadcast, data, personal)
         return 0.25 * update + 0.75 * broadcast.shared, kept
 
 
