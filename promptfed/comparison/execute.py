@@ -161,6 +161,7 @@ class Comparison:
             with watch(
                 run, training.identity, build_observers(self.observers),
                 note=self.progress.note, warn=warner(self.progress), stop=Interrupted,
+                name="-".join(folder.resolve().relative_to(self.folder.resolve().parent).parts),
             ) as audience:  # fmt: skip
                 result = work(training)
                 if (metrics := run.read_metrics()) is not None:

@@ -76,6 +76,7 @@ class Audience:
 
     Args:
         folder: The run, with all that its event log holds.
+        name: What trackers call it.
         identity: What the run is known by.
         observers: Who is told.
         note: Is given a line for each place where a record can be seen.
@@ -83,9 +84,9 @@ class Audience:
     """
 
     def __init__(
-        self, folder: RunDirectory, identity: str, observers: Sequence[Observer], *, note: Say, warn: Say
+        self, folder: RunDirectory, name: str, identity: str, observers: Sequence[Observer], *, note: Say, warn: Say
     ) -> None:
-        self.folder, self.identity, self.note, self.warn = folder, identity, note, warn
+        self.folder, self.name, self.identity, self.note, self.warn = folder, name, identity, note, warn
         self._seats = [Seat(observer) for observer in observers]
         self._reader = ScalarReader()
         self._is_begun = False
@@ -128,7 +129,7 @@ class Audience:
         options = flat_options(self.folder.config.model_dump(mode="json"))
         path = self.folder.path.resolve()
         for seat in self._seats:
-            seat.begin(RunDescription(self.identity, path.name, path, options, known))
+            seat.begin(RunDescription(self.identity, self.name or path.name, path, options, known))
 
     def _speak(self) -> None:
         """Say in this thread what the others have come to."""
@@ -161,12 +162,14 @@ def watch(
     note: Say,
     warn: Say,
     stop: type[Exception],
+    name: str = "",
 ) -> Iterator[Audience]:
     """Tell ``observers`` of all that is written to the log of the run in ``folder`` until the block is left.
 
-    ``stop`` is raised by a run that is asked to stop and can go on later; any other exception is a failure.
+    ``stop`` is raised by a run that is asked to stop and can go on later; any other exception is a failure. Trackers
+    call the run ``name``, by default as its folder.
     """
-    audience = Audience(folder, identity, observers, note=note, warn=warn)
+    audience = Audience(folder, name, identity, observers, note=note, warn=warn)
     if not observers:
         yield audience
         return

@@ -30,7 +30,7 @@ class RunDescription:
 
     Attributes:
         identity: A random number in hexadecimal that stays with the run when it is resumed.
-        name: The name of its folder.
+        name: The name of its folder; of a run of a comparison also those of the folders above it.
         folder: The folder itself, absolute.
         options: All options by the names of ``--set``: ``{"rounds": 20, "method.lr": 0.01}``.
         past: What happened before, oldest first, with the numbers of each event; empty for a new run.

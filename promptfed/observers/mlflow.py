@@ -17,6 +17,8 @@ from promptfed.runs.events import Event
 IDENTITY = "promptfed.run"
 """Tag by which a run is found again."""
 STATES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+DEFAULTS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+"""Variables of MLflow that are set if they are not; with its own 7 a server that is away is asked for four minutes."""
 LONGEST_PARAM, MOST_PARAMS = 500, 100
 """Characters of a value, and parameters in one request, that every MLflow server takes."""
 
@@ -38,7 +40,8 @@ class MLflow(Observer):
     packages, extra = ("mlflow",), "mlflow"
 
     def begin(self, run: RunDescription) -> str:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name, value in DEFAULTS.items():
+            os.environ.setdefault(name, value)
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 

@@ -39,7 +39,7 @@ class Heard(ComparisonProgress):
 def compared(make_plan, tmp_path_factory):
     """(plan, folder, summary, what was said) of promptfl and the baselines on two seeds."""
     plan, folder, heard = make_plan(["promptfl"], 2), tmp_path_factory.mktemp("compared"), Heard()
-    return plan, folder, Comparison(plan, folder, heard).execute(), heard
+    return plan, folder, Comparison(plan, folder, heard, observers="jsonl").execute(), heard
 
 
 def events(folder):
@@ -101,6 +101,15 @@ def test_progress_counts_runs_and_guesses_the_time_left(compared):
     assert heard.begun[0][3] is None
     assert all(left > 0 for *_, left in heard.begun[1:])
     assert len(heard.ended) == 6
+
+
+def test_each_run_has_a_record_of_its_own(compared):
+    plan, folder, _, _ = compared
+    for method, seed in plan.runs:
+        lines = (folder / method / f"seed-{seed}" / "observed.jsonl").read_text().splitlines()
+        about = json.loads(lines[0])
+        assert about["run"] == f"{folder.name}-{method}-seed-{seed}"
+        assert json.loads(lines[-1])["state"] == "finished"
 
 
 def test_a_second_time_everything_is_kept_also_in_another_place(compared, make_plan):
