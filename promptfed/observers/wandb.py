@@ -68,7 +68,7 @@ class WeightsAndBiases(Observer):
             reinit="create_new",
             settings=wandb.Settings(console="off", silent=True, finish_timeout=PATIENCE),
         )
-        self._run.config.update(dict(run.options), allow_val_change=True)  # type: ignore[no-untyped-call]
+        self._run.config.update(dict(run.options), allow_val_change=True)
         self._stages: set[str] = set()
         if not (self._run.resumed or is_known):
             self.replay(run)
