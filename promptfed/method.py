@@ -186,6 +186,9 @@ class Method(ABC):
             )
         return (prompt.shared, blended), None
 
+    def check_agreed(self, shared: PromptState) -> None:  # noqa: B027 (most have nothing to compare)
+        """Raise TrainingError if ``shared`` means something else here than where it was made, such as other tokens."""
+
     @property
     def reads_texts_only(self) -> bool:
         """Whether it predicts by cosines to text features alone, which can then be made once and kept."""

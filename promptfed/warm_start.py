@@ -9,8 +9,7 @@ from typing import Any
 from promptfed.config import ObjectRecord
 from promptfed.errors import ConfigError, RunError
 from promptfed.experiment import Experiment
-from promptfed.export.blackbox_bundle import read_blackbox_bundle
-from promptfed.export.bundle import is_for_black_box, read_bundle
+from promptfed.export.bundle import read_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.export.loaded import LoadedBundle
 from promptfed.kept_text import MARK
@@ -40,8 +39,7 @@ def first_prompt(init: Any) -> tuple[PromptState, ObjectRecord]:
         if is_run(folder):
             finished = FinishedRun.load(RunDirectory.open(folder))
         else:
-            shared = read_blackbox_bundle(folder).shared if is_for_black_box(folder) else read_bundle(folder).shared
-            return _recorded(shared, f"bundle {folder.name}")
+            return _recorded(read_bundle(folder).shared, f"bundle {folder.name}")
     elif isinstance(init, LoadedBundle):
         return _recorded(init.shared, f"bundle {init.path.name}")
     if not isinstance(finished, FinishedRun):

@@ -9,7 +9,7 @@ from promptfed.comparison.execute import _what_counts
 from promptfed.config import SECTIONS, RunConfig, build_config
 from promptfed.deployment.server import FREE
 from promptfed.experiment import MODEL_OPTIONS, TASK_OPTIONS
-from promptfed.export.blackbox_bundle import ABOUT_THE_MODEL
+from promptfed.export.bundle import ABOUT_THE_MODEL
 from promptfed.option import GROUPS, Option, changing, options_of, resumable
 from promptfed.oracle_options import OracleOptions
 from promptfed.runs.journal import MAY_CHANGE, MOVED, ORACLE_MAY_CHANGE

@@ -64,5 +64,5 @@ def write_site_bundle(
 ) -> Path:
     """What the site deploys, as a bundle on its own disk and nowhere else."""
     name = work.agreement.sites[work.client].name
-    bundle = make_bundle(config, method, ClientPrompt(shared, prompt_of(personal)), work.client, name)
+    bundle = make_bundle(config, method, ClientPrompt(shared, prompt_of(personal)), work.client, name, "images")
     return write_bundle(out, bundle, overwrite=overwrite)

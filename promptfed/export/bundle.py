@@ -1,105 +1,171 @@
 """A prompt bundle: one client's prompt as a folder that can be handed to somebody else, and used without promptfed.
 
     prompt.safetensors                what was trained: tensors `shared/NAME`, `personal/NAME`, `tuned/NAME`
-    class_text_features.safetensors   `features` (classes, embed_dim), unit length, and `logit_scale`
-    promptfed_config.json             everything else (BundleMeta), with the SHA-256 of the two files above
+    promptfed_config.json             everything else (Meta), with the SHA-256 of all files but the README
     README.md                         how to use it, with and without promptfed
 
-Prompts for black boxes make another folder: `blackbox_bundle.py`.
+For a dual encoder also
+
+    class_text_features.safetensors   `features` (classes, embed_dim), unit length, and `logit_scale`
+
+and for a black box, where the method deploys such a thing,
+
+    prompt.txt                        the prompt as a text
+    soft_prompt.safetensors           `soft` (n_tokens, dim), vectors in a text's place
+    pixel_prompt.safetensors          `pixels` (3, height, width), added to images
+
+A black-box method that deploys more than one prompt (a re-mapping of scores, a vote) has those of these files that
+there are; ``Meta.complete`` says whether they are all of it. No key is in a bundle, nor the name of a variable or of
+a local file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save
 from torch import Tensor
 
-from promptfed.backbones.base import Backbone
+from promptfed.blackbox.base import BlackBoxMethod
+from promptfed.blackbox.oracles.query import Candidate
 from promptfed.config import RunConfig
 from promptfed.errors import BundleError, ConfigError, FormatError, RunError
 from promptfed.export.folder import (
     CONFIG,
     FEATURES,
+    PIXELS,
     PROMPT,
     README,
+    SOFT,
+    TEXT,
+    BackboneMeta,
     Meta,
-    PromptFolder,
-    agreed,
+    OracleMeta,
     checksums,
-    config_bytes,
-    packed,
-    raw_config,
     read_meta,
-    unpacked,
     verified,
+    write_files,
 )
-from promptfed.export.folder import write_bundle as write_bundle
 from promptfed.export.origin import BundleOrigin
 from promptfed.export.readme import readme
+from promptfed.frozen_model import FrozenModel
+from promptfed.kept_text import kept_of
 from promptfed.method import FeatureMethod, Method
+from promptfed.methods.zero_shot import ZeroShot
+from promptfed.option import options_of
+from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
+from promptfed.readers.content import expected_content
 from promptfed.readers.tensors import parse_tensors
-from promptfed.trust import is_local_file
 from promptfed.types import ClientPrompt
 
+ABOUT_THE_MODEL = tuple(name for name, option in options_of(OracleOptions).items() if option.in_bundle)
+"""Options of an oracle that a bundle says. The others are the user's own: keys, files, budgets, rates."""
 
-class BackboneMeta(BaseModel):
-    """The frozen model that a prompt was trained on, and without which it means nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    fingerprint: str
-    text_dim: int = Field(ge=1)
-    embed_dim: int = Field(ge=1)
-    precision: str
-
-
-class BundleMeta(Meta):
-    """``promptfed_config.json``. ``classes`` are in the order of the class text features."""
-
-    backbone: BackboneMeta
-    logit_scale: float = Field(gt=0, allow_inf_nan=False)
+KINDS = {"dual encoder": "backbone"}
+"""Kinds of model that messages call by another word, the one of the command line."""
 
 
 @dataclass(frozen=True, eq=False)
-class Bundle(PromptFolder):
-    """One client's prompt with all that is needed to use it; ``class_features`` is ``(classes, embed_dim)`` float32.
+class Bundle:
+    """One client's prompt with all that is needed to use it.
 
-    Raises BundleError if the features do not fit ``meta`` or are not of unit length, or a prompt is not finite.
+    Attributes:
+        shared: The prompt that all clients share.
+        personal: What is the client's own.
+        meta: What ``promptfed_config.json`` says.
+        class_features: Unit text features ``(classes, embed_dim)`` float32 of a dual encoder; None for a black box.
+        candidate: The prompt that a black box is sent; None where there is no single one.
+        tuned: The shared prompt as it was fine-tuned on the client.
+
+    Raises:
+        BundleError: The features do not fit ``meta`` or are not of unit length, or a prompt is not finite.
     """
 
     shared: PromptState
     personal: PromptState
-    meta: BundleMeta
-    class_features: Tensor
+    meta: Meta
+    class_features: Tensor | None = None
+    candidate: Candidate | None = None
     tuned: PromptState = field(default_factory=PromptState)
 
-    @property
-    def about(self) -> BundleMeta:
-        return self.meta
-
     def __post_init__(self) -> None:
-        features = self.class_features.detach().to("cpu", torch.float32).contiguous()
-        object.__setattr__(self, "class_features", features)
-        expected = (len(self.meta.classes), self.meta.backbone.embed_dim)
+        if self.meta.backbone is not None:
+            object.__setattr__(self, "class_features", self._checked_features(self.meta.backbone.embed_dim))
+        if not all(state.is_finite() for state in self.parts.values()):
+            raise BundleError(f"the prompt of client {self.meta.client} holds numbers that are not finite")
+
+    def _checked_features(self, embed_dim: int) -> Tensor:
+        if self.class_features is None:
+            raise BundleError("there are no class text features, which a bundle for a backbone needs")
+        features = _plain(self.class_features)
+        expected = (len(self.meta.classes), embed_dim)
         if tuple(features.shape) != expected:
             raise BundleError(f"class text features are {tuple(features.shape)}, not {expected} (classes, embed_dim)")
         lengths = features.norm(dim=-1)
         if not torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3):
             raise BundleError("class text features must be of unit length; divide each row by its norm")
-        self.check_finite()
+        return features
+
+    @property
+    def prompt(self) -> ClientPrompt:
+        """What the client deploys."""
+        return ClientPrompt(self.shared, self.personal, self.meta.alpha, self.meta.space, self.tuned)
+
+    @property
+    def parts(self) -> dict[str, PromptState]:
+        """The prompts by the first part of their tensors' names in the file."""
+        return {"shared": self.shared, "personal": self.personal, "tuned": self.tuned}
 
     def contents(self) -> dict[str, bytes]:
-        scale = torch.tensor(self.meta.logit_scale, dtype=torch.float32)
-        files = {PROMPT: packed(self), FEATURES: save({"features": self.class_features, "logit_scale": scale})}
+        """Return file name -> bytes; the same bundle always gives the same bytes."""
+        tensors = {f"{part}/{name}": tensor for part, state in self.parts.items() for name, tensor in state.items()}
+        files = {PROMPT: PromptState(tensors).to_bytes()}
+        if self.class_features is not None:
+            scale = torch.tensor(self.meta.logit_scale, dtype=torch.float32)
+            files[FEATURES] = save({"features": self.class_features, "logit_scale": scale})
+        if self.candidate is not None:
+            files |= _candidate_files(self.candidate)
         meta = self.meta.model_copy(update={"sha256": checksums(files)})
-        return {**files, CONFIG: config_bytes(meta), README: readme(replace(self, meta=meta)).encode()}
+        return {**files, CONFIG: meta.to_bytes(), README: readme(replace(self, meta=meta)).encode()}
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Turn what Python and torch raise about tensors that the bundle's method cannot use into a BundleError.
+
+        A file whose checksum is right may be forged all the same: tensors of other names, shapes or types.
+        """
+        what = f"the tensors of client {self.meta.client} for method '{self.meta.method}'"
+        try:
+            with expected_content(what, tensors=True):
+                yield
+        except FormatError as error:
+            raise BundleError(f"the bundle's prompt cannot be used: {error}; export it again") from error
+
+
+def _candidate_files(candidate: Candidate) -> dict[str, bytes]:
+    files = {}
+    if candidate.soft is not None:
+        files[SOFT] = save({"soft": _plain(candidate.soft)})
+    if candidate.pixels is not None:
+        files[PIXELS] = save({"pixels": _plain(candidate.pixels)})
+    if candidate.text or not files:
+        files[TEXT] = candidate.text.encode()
+    return files
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32).contiguous()
+
+
+# ---------------------------------------------------------------------------------------------------- making
 
 
 def make_bundle(
@@ -107,73 +173,173 @@ def make_bundle(
     method: Method,
     prompt: ClientPrompt,
     client: int,
-    client_name: str,
+    name: str,
+    examples: str,
     chosen: str = "",
     origin: BundleOrigin | None = None,
 ) -> Bundle:
-    """What ``client`` of a run takes home: its prompts, and what ``method`` makes of the base classes' names.
+    """Return what ``client`` of a run takes home; a black box is not asked anything.
 
-    ``chosen`` says in words how ``prompt.alpha`` was chosen, ``origin`` what its run was.
+    Args:
+        config: The run's.
+        method: The run's method with its model.
+        prompt: What the client deploys.
+        client: Its number.
+        name: What it is called.
+        examples: What the run was trained on: "images", "texts" or "questions".
+        chosen: How ``prompt.alpha`` was chosen, in words.
+        origin: What its run was.
+
+    Raises:
+        BundleError: The model is a dual encoder, and the method makes no text features for it.
     """
-    setup, backbone = method.setup, method.setup.backbone
-    if not isinstance(method, FeatureMethod):
-        raise BundleError(f"{method.name} makes no text features of class names, so there is nothing to export")
-    meta = BundleMeta(
-        **agreed(method, config.method, prompt, client, client_name, chosen, origin),
-        backbone=BackboneMeta(
+    about: dict[str, Any] = {
+        "promptfed_version": version("promptfed"),
+        "method": config.method,
+        "method_options": method.config.model_dump(mode="json"),
+        **dict(method.setup.agreement),
+        "client": client,
+        "client_name": name,
+        "alpha": prompt.alpha,
+        "space": prompt.space,
+        "chosen": chosen,
+        "origin": origin,
+    }
+    if config.oracle is None:
+        backbone = method.setup.backbone
+        if not isinstance(method, FeatureMethod):
+            raise BundleError(f"{method.name} makes no text features of class names, so there is nothing to export")
+        backbone_meta = BackboneMeta(
             name=backbone.name,
             fingerprint=backbone.fingerprint,
             text_dim=backbone.text_dim,
             embed_dim=backbone.embed_dim,
             precision=config.precision,
-        ),
-        logit_scale=backbone.logit_scale,
-    )
-    features = method.client_features(prompt, setup.classes)
-    return Bundle(prompt.shared, prompt.personal, meta, features, prompt.tuned)
-
-
-def check_backbone(bundle: Bundle, backbone: Backbone) -> None:
-    """Raises BundleError, naming both backbones, unless ``backbone`` is the very one the bundle was made with."""
-    made_for = bundle.meta.backbone
-    if made_for.fingerprint == backbone.fingerprint:
-        return
-    fix = f"load backbone '{made_for.name}' in {made_for.precision}"
-    if made_for.name == backbone.name:
-        fix += " with the weights and the promptfed version it was exported with"
-    raise BundleError(
-        f"the bundle of client {bundle.meta.client} was made for backbone '{made_for.name}' "
-        f"({made_for.precision}, fingerprint {made_for.fingerprint[:12]}) and does not fit backbone '{backbone.name}' "
-        f"(fingerprint {backbone.fingerprint[:12]}): {fix}, or export again from a run with '{backbone.name}'"
-    )
-
-
-def check_named_backbone(bundle: Bundle, given: str | None) -> None:
-    """Raises ConfigError if the bundle's backbone is a file of the machine it was made on: the user names the copy."""
-    name = bundle.meta.backbone.name
-    if given is None and name.startswith("open_clip:") and is_local_file(name):
-        raise ConfigError(
-            f"the bundle was made for weights in a file ('{printable(name, LONGEST)}'), which a bundle cannot choose "
-            "here: name your copy of it by --backbone open_clip:MODEL/FILE"
         )
+        meta = Meta(**about, backbone=backbone_meta, logit_scale=backbone.logit_scale)
+        features = method.client_features(prompt, method.setup.classes)
+        return Bundle(prompt.shared, prompt.personal, meta, features, tuned=prompt.tuned)
+    oracle, candidate = method.setup.oracle, candidate_of(method, prompt)
+    meta = Meta(
+        **about,
+        oracle=OracleMeta(
+            name=config.oracle,
+            fingerprint=oracle.fingerprint,
+            precision=config.precision,
+            options={name: value for name, value in config.oracle_options.items() if name in ABOUT_THE_MODEL},
+        ),
+        form=oracle.form,
+        examples=examples,  # type: ignore[arg-type]
+        complete=candidate is not None and is_complete(method, prompt),
+    )
+    return Bundle(prompt.shared, prompt.personal, meta, None, candidate, prompt.tuned)
 
 
-def is_for_black_box(folder: Path) -> bool:
-    """Whether the bundle in ``folder`` is one of `blackbox_bundle.py`. Raises BundleError if it is none at all."""
-    found = raw_config(folder)
-    return isinstance(found, dict) and "oracle" in found
+def candidate_of(method: Method, prompt: ClientPrompt) -> Candidate | None:
+    """Return the one prompt that a client with ``prompt`` sends to a black box.
+
+    None where there is no such thing: scores of two prompts are mixed, each example has a prompt of its own, or the
+    method has none.
+    """
+    if not isinstance(method, BlackBoxMethod | ZeroShot):
+        return None
+    kept = kept_of(prompt)
+    if kept is not None:
+        return Candidate(kept)
+    pair, general = method.ends(prompt)
+    if general is not None:
+        return None
+    try:
+        candidate = method.candidate(*pair)
+    except ConfigError:
+        return None
+    soft, pixels = candidate.soft, candidate.pixels
+    return candidate if (soft is None or soft.dim() == 2) and (pixels is None or pixels.dim() == 3) else None
+
+
+def is_complete(method: Method, prompt: ClientPrompt) -> bool:
+    """Whether ``candidate_of`` is all that ``method`` predicts with for a client with ``prompt``, if it is anything."""
+    if isinstance(method, ZeroShot) or kept_of(prompt) is not None:
+        return True
+    return isinstance(method, BlackBoxMethod) and method.sends_one_prompt
+
+
+def check_model(bundle: Bundle, model: FrozenModel) -> None:
+    """Raise BundleError, naming both models, unless ``model`` is the very one that the bundle was made for."""
+    kind, made_for = bundle.meta.kind, bundle.meta.model
+    if made_for.fingerprint == model.fingerprint:
+        return
+    if kind == "oracle":
+        fix = "use the model, the options and the promptfed version it was exported with"
+    else:
+        fix = f"load backbone '{made_for.name}' in {made_for.precision}"
+        if made_for.name == model.name:
+            fix += " with the weights and the promptfed version it was exported with"
+        fix += f", or export again from a run with '{model.name}'"
+    raise BundleError(
+        f"the bundle of client {bundle.meta.client} was made for {kind} '{made_for.name}' ({made_for.precision}, "
+        f"fingerprint {made_for.fingerprint[:12]}) and does not fit {KINDS.get(model.kind, model.kind)} "
+        f"'{model.name}' (fingerprint {model.fingerprint[:12]}): {fix}"
+    )
+
+
+# --------------------------------------------------------------------------------------------------- on disk
+
+
+def write_bundle(folder: Path, bundle: Bundle, *, overwrite: bool = False) -> Path:
+    """Write the bundle whole or not at all, and return ``folder``.
+
+    Raises BundleError if ``folder`` is a file, holds anything but a bundle, or holds a bundle and ``overwrite`` is
+    off.
+    """
+    write_files(folder, bundle.contents(), overwrite)
+    return folder
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """The bundle in ``folder``. Raises BundleError naming what is missing, damaged or of another format."""
-    if is_for_black_box(folder):
-        raise BundleError(f"bundle '{folder}' holds a prompt for a black box, not for a backbone")
-    meta = read_meta(folder, BundleMeta)
-    prompt, features = verified(folder, PROMPT, meta), verified(folder, FEATURES, meta)
+    """Read the bundle in ``folder``. Raises BundleError naming what is missing, damaged or of another format."""
+    meta = read_meta(folder)
+    vocabulary = meta.method_options.get("vocabulary")
+    if isinstance(vocabulary, str) and vocabulary != "bundled":
+        raise BundleError(
+            f"bundle '{folder}' names a file for its vocabulary ('{printable(vocabulary, LONGEST)}'), which is not "
+            "read: a bundle holds its tokens itself; export it again with this version of promptfed"
+        )
+    optional = [name for name in (TEXT, SOFT, PIXELS) if name in meta.sha256]
+    names = (PROMPT, FEATURES) if meta.backbone is not None else (PROMPT, *optional)
+    files = {name: verified(folder, name, meta) for name in names}
     try:
-        parts, tensors = unpacked(prompt), parse_tensors(features)
-        if "features" not in tensors:
-            raise BundleError("the class text features are not in their file")
-        return Bundle(parts["shared"], parts["personal"], meta, tensors["features"], parts["tuned"])
-    except (RunError, BundleError, FormatError) as error:
+        parts = _unpacked(files[PROMPT])
+        features, soft, pixels = (
+            _tensor(files, file, name) for file, name in ((FEATURES, "features"), (SOFT, "soft"), (PIXELS, "pixels"))
+        )
+        text = files.get(TEXT, b"").decode()
+        candidate = Candidate(text, soft, pixels) if files.keys() & {TEXT, SOFT, PIXELS} else None
+        return Bundle(**parts, meta=meta, class_features=features, candidate=candidate)
+    except (RunError, BundleError, FormatError, KeyError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
+
+
+def _unpacked(content: bytes) -> dict[str, PromptState]:
+    """The prompts in a file, by part. Raises BundleError for tensors of other names, RunError for no safetensors."""
+    state = PromptState.from_bytes(content)
+    parts: dict[str, dict[str, Tensor]] = {"shared": {}, "personal": {}, "tuned": {}}
+    for key, tensor in state.items():
+        part, slash, name = key.partition("/")
+        if part not in parts or not slash:
+            raise BundleError("a tensor has a name that does not belong in it")
+        parts[part][name] = tensor
+    return {part: PromptState(tensors) for part, tensors in parts.items()}
+
+
+def _tensor(files: dict[str, bytes], file: str, name: str) -> Tensor | None:
+    """The tensor ``name`` in ``file``; None without that file. Raises BundleError if it cannot be read."""
+    if file not in files:
+        return None
+    try:
+        tensors = parse_tensors(files[file])
+    except FormatError as error:
+        raise BundleError(f"{file}: {error}") from error
+    if name not in tensors:
+        raise BundleError(f"{file} holds no tensor '{name}'")
+    return tensors[name]

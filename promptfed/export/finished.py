@@ -15,8 +15,7 @@ from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
 from promptfed.experiment import warn_of_plugins
-from promptfed.export.blackbox_bundle import BlackBoxBundle, candidate_of, is_complete, make_blackbox_bundle
-from promptfed.export.bundle import Bundle, make_bundle
+from promptfed.export.bundle import Bundle, candidate_of, is_complete, make_bundle
 from promptfed.export.origin import origin_of
 from promptfed.frozen_model import FrozenModel
 from promptfed.kept_text import carried
@@ -143,8 +142,8 @@ class FinishedRun:
             )
         return found
 
-    def bundle(self, client: int, *, shared_only: bool = False) -> Bundle | BlackBoxBundle:
-        """What ``client`` takes home: its personalised prompt if there is one, else what it has after training.
+    def bundle(self, client: int, *, shared_only: bool = False) -> Bundle:
+        """Return what ``client`` takes home: its personalised prompt if there is one, else what it has after training.
 
         ``shared_only`` leaves out all that is its own. Raises RunError if the run has no such client.
         """
@@ -161,9 +160,7 @@ class FinishedRun:
                 prompt, chosen = found.deployed(prompt), found.about.why
         name, config = self.names[client], self.run.config
         origin = origin_of(self.run, client, shared=shared_only, alike=() if chosen else self._alike(client, prompt))
-        if config.oracle is not None:
-            return make_blackbox_bundle(config, self.method, prompt, client, name, self.examples, chosen, origin)
-        return make_bundle(config, self.method, prompt, client, name, chosen, origin)
+        return make_bundle(config, self.method, prompt, client, name, self.examples, chosen, origin)
 
     def _alike(self, client: int, prompt: ClientPrompt) -> tuple[int, ...]:
         """The other clients that have the very prompt of ``client`` after training."""

@@ -1,4 +1,4 @@
-"""The folder that every prompt bundle is: written whole or not at all, read with every file checked.
+"""The folder that a prompt bundle is: written whole or not at all, read with every file checked.
 
 Nothing in it is pickled, and nothing in it is run when it is read.
 """
@@ -7,35 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from promptfed.agreement import Agreement
 from promptfed.errors import BundleError, FormatError
 from promptfed.export.origin import BundleOrigin
 from promptfed.files.atomic_folder import write_folder
-from promptfed.method import Method
 from promptfed.printable import LONGEST, printable
-from promptfed.prompt_state import PromptState
-from promptfed.readers.content import expected_content
+from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import parse_json
 from promptfed.readers.tensors import MOST_BYTES
-from promptfed.types import ClientPrompt
 
 FORMAT_VERSION = 1
 CONFIG, PROMPT, README = "promptfed_config.json", "prompt.safetensors", "README.md"
 FEATURES = "class_text_features.safetensors"
 TEXT, SOFT, PIXELS = "prompt.txt", "soft_prompt.safetensors", "pixel_prompt.safetensors"
 FILES = frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS})
-PARTS = ("shared", "personal", "tuned")
-
 
 MOST_CLASSES, LONGEST_NAME = 50_000, 10_000
 """Class names of a bundle, and letters of one: a stranger's could ask for a day's work."""
@@ -44,8 +37,50 @@ ClassNames = Annotated[
 ]
 
 
+class BackboneMeta(BaseModel):
+    """The dual encoder that a prompt was trained on, and without which it means nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    text_dim: int = Field(ge=1)
+    embed_dim: int = Field(ge=1)
+    precision: str
+
+
+class OracleMeta(BaseModel):
+    """The black box that a prompt was made for. ``name`` is what ``--oracle`` takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    precision: str
+    options: dict[str, Any]
+
+
 class Meta(Agreement):
-    """``promptfed_config.json``: the agreement of the run, and what all bundles say beside it."""
+    """``promptfed_config.json``: the agreement of the run, whose prompt it is, and the one model that it is for.
+
+    A bundle for a dual encoder has ``backbone`` and ``logit_scale``, one for a black box has ``oracle``, ``form``,
+    ``examples`` and ``complete``. The file says what its kind has.
+
+    Attributes:
+        classes: The base classes, in the order of the class text features.
+        alpha: How much of the client's own prompt is deployed, 0..1.
+        chosen: How alpha was chosen.
+        origin: The run that the prompt comes from.
+        sha256: File name -> hex SHA-256.
+        form: How an example is put, and what the classes are called.
+        complete: Whether the deployed prompt is all that the method predicts with.
+    """
+
+    FIELDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "backbone": ("backbone", "logit_scale"),
+        "oracle": ("oracle", "form", "examples", "complete"),
+    }
+    """Kind of model -> the fields that a bundle for it has, and no other has."""
 
     format_version: int = FORMAT_VERSION
     promptfed_version: str
@@ -55,95 +90,56 @@ class Meta(Agreement):
     templates: tuple[str, ...] = Field(max_length=MOST_CLASSES)
     client: int
     client_name: str
-    alpha: float = Field(1.0, ge=0, le=1, description="how much of the client's own prompt is deployed")
+    alpha: float = Field(1.0, ge=0, le=1)
     space: Literal["prompt", "features"] = "features"
-    chosen: str = Field("", description="how alpha was chosen")
-    origin: BundleOrigin | None = Field(None, description="the run that it comes from")
+    chosen: str = ""
+    origin: BundleOrigin | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
+    backbone: BackboneMeta | None = None
+    logit_scale: float | None = Field(None, gt=0, allow_inf_nan=False)
+    oracle: OracleMeta | None = None
+    form: PromptTemplate | None = None
+    examples: Literal["images", "texts", "questions"] = "images"
+    complete: bool = True
 
-
-M = TypeVar("M", bound=Meta)
-
-
-class PromptFolder(ABC):
-    """One client's prompt with all that is needed to use it."""
-
-    shared: PromptState
-    personal: PromptState
-    tuned: PromptState
-
-    @property
-    @abstractmethod
-    def about(self) -> Meta:
-        """What its ``promptfed_config.json`` says."""
-
-    @abstractmethod
-    def contents(self) -> dict[str, bytes]:
-        """File name -> bytes; the same bundle always gives the same bytes."""
+    @model_validator(mode="after")
+    def _is_for_one_model(self) -> Meta:
+        if (self.backbone is None) == (self.oracle is None):
+            raise ValueError("backbone and oracle, of which exactly one must be given")
+        of_kind = self.FIELDS[self.kind]
+        lacking = [name for name in of_kind if name not in self.model_fields_set or getattr(self, name) is None]
+        foreign = [name for name in self._foreign if name in self.model_fields_set]
+        if lacking or foreign:
+            raise ValueError(", ".join((*lacking, *foreign)))
+        return self
 
     @property
-    def prompt(self) -> ClientPrompt:
-        return ClientPrompt(self.shared, self.personal, self.about.alpha, self.about.space, self.tuned)
+    def kind(self) -> Literal["backbone", "oracle"]:
+        """What kind of model the prompt is for."""
+        return "oracle" if self.backbone is None else "backbone"
 
     @property
-    def parts(self) -> dict[str, PromptState]:
-        """The prompts by the first part of their tensors' names in the file."""
-        return {"shared": self.shared, "personal": self.personal, "tuned": self.tuned}
+    def model(self) -> BackboneMeta | OracleMeta:
+        """The frozen model that the prompt is for."""
+        model = self.backbone or self.oracle
+        assert model is not None, "the validator saw to it"
+        return model
 
     @property
-    def tensors(self) -> list[str]:
-        """The tensors in words, for a README."""
-        return [f"`{part}/{name}` {tuple(t.shape)}" for part, state in self.parts.items() for name, t in state.items()]
+    def _foreign(self) -> tuple[str, ...]:
+        """The fields that only bundles for another kind of model have."""
+        return tuple(name for kind, names in self.FIELDS.items() if kind != self.kind for name in names)
 
-    def check_finite(self) -> None:
-        """Raises BundleError for a prompt with numbers that are not finite."""
-        if not all(state.is_finite() for state in self.parts.values()):
-            raise BundleError(f"the prompt of client {self.about.client} holds numbers that are not finite")
-
-
-def agreed(
-    method: Method,
-    name: str,
-    prompt: ClientPrompt,
-    client: int,
-    client_name: str,
-    chosen: str,
-    origin: BundleOrigin | None,
-) -> Any:
-    """What ``Meta`` asks for, of ``client``'s ``prompt`` in a run with ``method`` (called ``name``)."""
-    return {
-        "promptfed_version": version("promptfed"),
-        "method": name,
-        "method_options": method.config.model_dump(mode="json"),
-        **dict(method.setup.agreement),
-        "client": client,
-        "client_name": client_name,
-        "alpha": prompt.alpha,
-        "space": prompt.space,
-        "chosen": chosen,
-        "origin": origin,
-    }
-
-
-@contextmanager
-def fitting(bundle: PromptFolder) -> Iterator[None]:
-    """Turn what Python and torch raise about tensors that the bundle's method cannot use into a BundleError.
-
-    A file whose checksum is right may be forged all the same: tensors of other names, shapes or types.
-    """
-    about = bundle.about
-    try:
-        with expected_content(f"the tensors of client {about.client} for method '{about.method}'", tensors=True):
-            yield
-    except FormatError as error:
-        raise BundleError(f"the bundle's prompt cannot be used: {error}; export it again") from error
+    def to_bytes(self) -> bytes:
+        """Return the file's content."""
+        return (self.model_dump_json(indent=2, exclude=set(self._foreign)) + "\n").encode()
 
 
 # --------------------------------------------------------------------------------------------------- writing
 
 
-def write_bundle(folder: Path, bundle: PromptFolder, *, overwrite: bool = False) -> Path:
-    """Write the bundle whole or not at all, and return ``folder``.
+def write_files(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
+    """Write a bundle's files (name -> content) whole or not at all.
 
     Raises BundleError if ``folder`` is a file, holds anything but a bundle, or holds a bundle and ``overwrite`` is
     off: a folder with somebody's other files in it is never removed.
@@ -151,12 +147,11 @@ def write_bundle(folder: Path, bundle: PromptFolder, *, overwrite: bool = False)
     try:
         target = Path(os.path.realpath(folder))  # resolve() raises RuntimeError for links that go round in a circle
         _check_target(folder, target, overwrite)
-        write_folder(target, bundle.contents(), FILES)
+        write_folder(target, files, FILES)
     except OSError as error:
         raise BundleError(
             f"cannot write bundle '{printable(folder, LONGEST)}': {error.strerror or error}; choose another folder"
         ) from error
-    return folder
 
 
 def _check_target(folder: Path, target: Path, overwrite: bool) -> None:
@@ -179,26 +174,16 @@ def _check_target(folder: Path, target: Path, overwrite: bool) -> None:
         )
 
 
-def packed(bundle: PromptFolder) -> bytes:
-    """All parts of the prompt as one safetensors file."""
-    parts = {f"{part}/{name}": t for part, state in bundle.parts.items() for name, t in state.items()}
-    return PromptState(parts).to_bytes()
-
-
 def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
     """File name -> hex SHA-256."""
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
-def config_bytes(meta: Meta) -> bytes:
-    return (meta.model_dump_json(indent=2) + "\n").encode()
-
-
 # --------------------------------------------------------------------------------------------------- reading
 
 
-def raw_config(folder: Path) -> Any:
-    """The JSON in the bundle's config. Raises BundleError for what is no bundle, damaged or of another format."""
+def read_meta(folder: Path) -> Meta:
+    """Read the bundle's config. Raises BundleError for what is no bundle, damaged or of another format."""
     if not folder.is_dir():
         what = "is a file, not a bundle folder" if folder.exists() else "does not exist"
         raise BundleError(f"bundle '{folder}' {what}; 'promptfed export RUN --client K' makes a bundle")
@@ -212,16 +197,16 @@ def raw_config(folder: Path) -> Any:
             f"bundle '{folder}' has format version {given}, this promptfed reads {FORMAT_VERSION}; "
             "use the promptfed version it was made with, or export it again"
         )
-    return found
-
-
-def read_meta(folder: Path, kind: type[M]) -> M:
-    """Raises BundleError naming what is wrong in the config."""
     try:
-        return kind.model_validate(raw_config(folder))
+        return Meta.model_validate(found)
     except ValidationError as error:
-        wrong = ", ".join(".".join(map(str, problem["loc"])) or "its form" for problem in error.errors())
+        wrong = ", ".join(".".join(map(str, problem["loc"])) or _whole(problem) for problem in error.errors())
         raise BundleError(f"bundle '{folder}' is damaged: {CONFIG} is wrong in {wrong}; export it again") from error
+
+
+def _whole(problem: ErrorDetails) -> str:
+    """Say what is wrong with the config as a whole."""
+    return str(problem["ctx"]["error"]) if problem["type"] == "value_error" else "its form"
 
 
 def verified(folder: Path, name: str, meta: Meta) -> bytes:
@@ -234,15 +219,6 @@ def verified(folder: Path, name: str, meta: Meta) -> bytes:
     return content
 
 
-def unpacked(content: bytes) -> dict[str, PromptState]:
-    """What ``packed`` made, by part. Raises BundleError for tensors of other names, RunError for no safetensors."""
-    state = PromptState.from_bytes(content)
-    parts = {part: _part(state, part) for part in PARTS}
-    if sum(map(len, parts.values())) != len(state):
-        raise BundleError("a tensor has a name that does not belong in it")
-    return parts
-
-
 def _read(folder: Path, name: str) -> bytes:
     try:
         return read_bytes(folder / name, MOST_BYTES)
@@ -251,7 +227,3 @@ def _read(folder: Path, name: str) -> bytes:
     except OSError as error:
         why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror or error})"
         raise BundleError(f"bundle '{folder}' is not complete: {name} {why}; export it again") from error
-
-
-def _part(state: PromptState, part: str) -> PromptState:
-    return PromptState({name.removeprefix(f"{part}/"): t for name, t in state.items() if name.startswith(f"{part}/")})

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from promptfed.backbones import load_backbone
-from promptfed.backbones.features import FeatureStore
+from promptfed.backbones.base import Backbone
+from promptfed.backbones.dual_encoder import DualEncoder
+from promptfed.backbones.features import FeatureStore, default_cache
 from promptfed.backbones.objects import backbone_of
+from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.blackbox.oracles.local.function import ScoreFunction
+from promptfed.blackbox.oracles.oracle import Oracle
+from promptfed.config import validate
 from promptfed.errors import ConfigError
-from promptfed.export.blackbox_bundle import load_bundles_oracle, read_blackbox_bundle
-from promptfed.export.blackbox_predict import BlackBoxPredictor
-from promptfed.export.bundle import check_named_backbone, is_for_black_box, read_bundle
+from promptfed.export.bundle import ABOUT_THE_MODEL, Bundle, check_model, read_bundle
+from promptfed.export.folder import BackboneMeta, OracleMeta
 from promptfed.export.predict import Prediction, Predictor
 from promptfed.method import METHODS
-from promptfed.printable import printable
+from promptfed.objects import function_oracle
+from promptfed.oracle_options import OracleOptions
+from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
+from promptfed.trust import admitted, is_local_file
 
-EXAMPLE_KINDS = {"texts": "text", "questions": "question"}
+EXAMPLE_KINDS = {"images": "path", "texts": "text", "questions": "question"}
 """Of a bundle -> what one example is called; an image is called by its path."""
 
 
@@ -33,11 +40,10 @@ class LoadedBundle:
         example_kind: What one example is: "path" (of an image), "text" or "question".
     """
 
-    def __init__(self, path: Path, predictor: Predictor | BlackBoxPredictor) -> None:
+    def __init__(self, path: Path, predictor: Predictor) -> None:
         self.path, self._predictor = path, predictor
         self.classes: tuple[str, ...] = predictor.bundle.meta.classes
-        kind = getattr(predictor.bundle.meta, "examples", "images")
-        self.example_kind = EXAMPLE_KINDS.get(kind, "path")
+        self.example_kind = EXAMPLE_KINDS[predictor.bundle.meta.examples]
 
     @property
     def shared(self) -> PromptState:
@@ -64,14 +70,11 @@ class LoadedBundle:
         """
         if isinstance(examples, (str, os.PathLike)):
             raise ConfigError(f"examples must be a list, not {type(examples).__name__}: give [{examples!r}]")
-        if isinstance(self._predictor, Predictor):
-            return self._predictor.predict([Path(example) for example in examples], classes, top)
-        return self._predictor.predict([os.fspath(example) for example in examples], classes, top)
+        return self._predictor.predict(examples, classes, top)
 
     def close(self) -> None:
         """Close the connection to a black box; a loaded backbone needs no closing."""
-        if isinstance(self._predictor, BlackBoxPredictor):
-            self._predictor.oracle.close()
+        self._predictor.model.close()
 
     def __enter__(self) -> LoadedBundle:
         return self
@@ -108,35 +111,99 @@ def load_bundle(
         ConfigError: An option does not go with it, or it names what only the user can name.
     """
     folder = Path(path)
-    changed = {name: value for name, value in changed.items() if value is not None}
-    if is_for_black_box(folder):
-        if backbone is not None or model is not None:
-            raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
-        sealed = read_blackbox_bundle(folder)
-        _check_method(sealed.meta.method, folder)
-        asked = load_bundles_oracle(sealed, oracle, device, trust_address=trust_address, **changed)
-        if not keep_features:
-            asked.backend.leave_no_features()
-        return LoadedBundle(folder, BlackBoxPredictor(sealed, asked))
-    if oracle is not None or changed:
-        raise ConfigError("this bundle is for a backbone, not for a black box; leave out the options of an oracle")
     bundle = read_bundle(folder)
-    _check_method(bundle.meta.method, folder)
-    made_with = bundle.meta.backbone
-    if isinstance(model, str):
-        backbone, model = model, None
-    if model is None:
-        check_named_backbone(bundle, backbone)
-        found = load_backbone(backbone or made_with.name, device=device, precision=made_with.precision)
-    else:
-        found = backbone_of(model, device)
-    return LoadedBundle(folder, Predictor(bundle, found, FeatureStore(found) if keep_features else None))
-
-
-def _check_method(method: str, folder: Path) -> None:
-    """Raise ConfigError for a method that nobody here has: it may be a plug-in's, which the user has to name."""
-    if method not in METHODS:
+    if bundle.meta.method not in METHODS:  # it may be a plug-in's, which the user has to name
         raise ConfigError(
-            f"bundle '{printable(folder)}' was made with method '{printable(method)}', which is not installed: "
-            "name the plug-in that has it by --plugin"
+            f"bundle '{printable(folder)}' was made with method '{printable(bundle.meta.method)}', which is not "
+            "installed: name the plug-in that has it by --plugin"
+        )
+    changed = {name: value for name, value in changed.items() if value is not None}
+    if bundle.meta.backbone is not None:
+        if oracle is not None or changed:
+            raise ConfigError("this bundle is for a backbone, not for a black box; leave out the options of an oracle")
+        cache = None if keep_features else default_cache(read_only=True)
+        towers = _load_backbone(bundle.meta.backbone, backbone if model is None else model, device)
+        return LoadedBundle(folder, Predictor(bundle, DualEncoder(FeatureStore(towers, cache))))
+    if backbone is not None or model is not None:
+        raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
+    black_box = load_bundle_oracle(bundle, oracle, device, trust_address=trust_address, **changed)
+    if not keep_features:
+        black_box.backend.leave_no_features()
+    return LoadedBundle(folder, Predictor(bundle, black_box))
+
+
+def _load_backbone(meta: BackboneMeta, model: Any, device: str) -> Backbone:
+    """Load the backbone in ``meta``, or ``model``: another name of it, or an object.
+
+    Raises ConfigError if ``meta`` names a file of the machine that it was made on: the user names the copy.
+    """
+    if model is not None and not isinstance(model, str):
+        return backbone_of(model, device)
+    if model is None and meta.name.startswith("open_clip:") and is_local_file(meta.name):
+        raise ConfigError(
+            f"the bundle was made for weights in a file ('{printable(meta.name, LONGEST)}'), which a bundle cannot "
+            "choose here: name your copy of it by --backbone open_clip:MODEL/FILE"
+        )
+    return load_backbone(model or meta.name, device=device, precision=meta.precision)
+
+
+def load_bundle_oracle(
+    bundle: Bundle,
+    name: str | ScoreFunction | None = None,
+    device: str = "cpu",
+    *,
+    trust_address: bool = False,
+    **changed: Any,
+) -> Oracle:
+    """Load the oracle that ``bundle`` was made for.
+
+    A bundle may be a stranger's: its address is used only if the user named it before or says ``trust_address``, a
+    key's variable and files of this machine only if the user names them.
+
+    Args:
+        bundle: One for a black box.
+        name: The same oracle under another name, or the function itself.
+        device: "cpu", "cuda" or "auto".
+        trust_address: Use the server that the bundle names.
+        changed: Other options of the oracle.
+
+    Raises:
+        BundleError: It is another oracle; both are named.
+        ConfigError: The user has to name something.
+    """
+    meta, form = bundle.meta.oracle, bundle.meta.form
+    assert meta is not None, "a bundle for a black box says which"
+    assert form is not None, "and how its examples are put"
+    told = {option: value for option, value in meta.options.items() if option in ABOUT_THE_MODEL}
+    if name is not None and not isinstance(name, str):
+        oracle = function_oracle(name, form, validate(OracleOptions, {**told, **changed}, "oracle option"))
+    else:
+        wanted = name or meta.name
+        _check_files(meta, name, changed)
+        if wanted in ("api", "embeds"):
+            access = {option: changed.pop(option, None) for option in ("base_url", "api_key_env")}
+            told = admitted(told, "the bundle", **access, trust_address=trust_address, strict=False)
+        options = validate(OracleOptions, {**told, **changed}, "oracle option")
+        oracle = load_oracle(wanted, form, options, device=device, precision=meta.precision)
+    check_model(bundle, oracle)
+    return oracle
+
+
+def _check_files(meta: OracleMeta, name: str | None, changed: Mapping[str, Any]) -> None:
+    """Raise ConfigError for files of this machine that the user has to name, and for some that do not go with it."""
+    kind, _, file = meta.name.partition(":")
+    if name is None and kind in ("local", "clip") and is_local_file(file):
+        raise ConfigError(
+            f"the bundle was made for a model in a file or folder ('{printable(file, LONGEST)}'), which a bundle "
+            f"cannot choose here: name your copy of it by --oracle {kind}:PATH"
+        )
+    needs_embeddings, has_embeddings = (name or meta.name) == "embeds", bool(changed.get("embeddings"))
+    if needs_embeddings and not has_embeddings:
+        raise ConfigError(
+            "the bundle's vectors go between token embeddings, which a bundle does not hold: name a folder of the "
+            f"same model ('{printable(meta.options.get('model') or '', LONGEST)}') by --embeddings DIR"
+        )
+    if has_embeddings and not needs_embeddings:
+        raise ConfigError(
+            f"--embeddings goes with oracle embeds; this bundle is for '{printable(meta.name, LONGEST)}': leave it out"
         )

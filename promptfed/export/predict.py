@@ -1,7 +1,8 @@
-"""Classify image files, or texts, with a prompt bundle, among its own classes or any others."""
+"""Classify images or texts, or answer questions, with a prompt bundle and its model."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from promptfed.backbones.base import Backbone
-from promptfed.backbones.dual_encoder import DualEncoder
-from promptfed.backbones.features import FeatureStore, default_cache
+from promptfed.blackbox.oracles.exact_match import final_answer
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
-from promptfed.examples.base import FileItem, Item
-from promptfed.export.bundle import Bundle, check_backbone
-from promptfed.export.folder import fitting
+from promptfed.examples.base import FileItem, Item, TextItem
+from promptfed.export.bundle import Bundle, check_model
+from promptfed.frozen_model import FrozenModel
 from promptfed.method import cosine_logits
 from promptfed.scores import is_answered
 from promptfed.setup import Setup
@@ -25,58 +24,96 @@ from promptfed.types import Split
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of ``example``, an image's path or a text, best first, as ``(class, probability)``;
-    none if a black box did not answer."""
+    """What a bundle says of one example.
+
+    Attributes:
+        example: An image's path, or a text.
+        ranked: The most probable classes, best first, as ``(class, probability)``; of a question its answer. Empty if
+            a black box did not answer.
+    """
 
     example: Path | str
     ranked: tuple[tuple[str, float], ...]
 
 
 class Predictor:
-    """A bundle joined with its backbone again. Features that the cache holds are used, and none is added to it, unless
-    ``features`` is a store that does; several predictors may share one.
+    """A bundle joined with its model again.
 
-    Raises BundleError if the bundle was made for another backbone, ConfigError if its method is not installed.
+    Raises:
+        BundleError: The bundle was made for another model, or its method cannot use its prompt.
+        ConfigError: Its method is not installed.
+        TrainingError: The tokens of its prompt are not those that its method has.
     """
 
-    def __init__(self, bundle: Bundle, backbone: Backbone, features: FeatureStore | None = None) -> None:
-        check_backbone(bundle, backbone)
+    def __init__(self, bundle: Bundle, model: FrozenModel) -> None:
+        check_model(bundle, model)
         meta = bundle.meta
-        store = FeatureStore(backbone, default_cache(read_only=True)) if features is None else features
-        self.bundle = bundle
-        self.method = build_method(meta.method, meta.method_options, Setup(DualEncoder(store), meta))
+        self.bundle, self.model = bundle, model
+        self.method = build_method(meta.method, meta.method_options, Setup(model, meta))
+        with bundle.fitting():
+            self.method.check_agreed(bundle.shared)
 
-    def predict(self, paths: Sequence[Path], classes: Sequence[str] | None = None, top: int = 5) -> list[Prediction]:
-        """The ``top`` most probable classes of every image; ``classes`` None means those the bundle was trained on.
+    def predict(
+        self, examples: Sequence[str | os.PathLike[str]], classes: Sequence[str] | None = None, top: int = 5
+    ) -> list[Prediction]:
+        """Return the ``top`` most probable classes of every example; of questions, what is answered.
 
-        Probabilities are a softmax over all the classes asked for. Raises DataError naming an image that is missing or
-        cannot be decoded, ConfigError for fewer than two class names, a name given twice, or ``top`` below 1.
+        Probabilities are a softmax over the scores of all the classes asked for.
+
+        Args:
+            examples: Paths of images, texts or questions, as ``bundle.meta.examples`` says.
+            classes: Class names to choose among; None: those that the bundle was trained on.
+            top: How many classes to name.
+
+        Raises:
+            DataError: An image is missing or cannot be decoded.
+            ConfigError: Fewer than two class names, a name given twice, or ``top`` below 1.
+            OracleError: A black box does not answer.
+            BudgetExhausted: What it may cost is used up.
         """
-        names = checked_classes(self.bundle.meta.classes if classes is None else classes, top)
-        if not paths:
+        meta = self.bundle.meta
+        if meta.examples == "questions":
+            return self._answers([os.fspath(question) for question in examples])
+        names = checked_classes(meta.classes if classes is None else classes, top)
+        if not examples:
             return []
-        split = unlabelled([FileItem(path) for path in paths])
-        with fitting(self.bundle):
-            logits = self._logits(split, names, classes is None)
-        return ranked(paths, logits, names, top)
+        images = meta.examples == "images"
+        values = [Path(example) if images else os.fspath(example) for example in examples]
+        items = [FileItem(value) if isinstance(value, Path) else TextItem(value) for value in values]
+        return ranked(values, self._logits(items, names, classes is None), names, top)
 
     @torch.no_grad()
-    def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
-        """Scores ``(images, classes)``."""
-        if not own or not self.method.reads_texts_only:
-            # Other classes, or a method that prompts the image side too: the method has to be asked.
-            return self.method.client_logits(self.bundle.prompt, names, split)
-        images = self.method.setup.features.images(split)
-        return cosine_logits(images, self.bundle.class_features.to(images.device), self.bundle.meta.logit_scale)
+    def _logits(self, items: Sequence[Item], names: tuple[str, ...], trained: bool) -> Tensor:
+        """Scores ``(items, classes)``; ``trained``: ``names`` are the classes that the bundle was trained on."""
+        features, split = self.bundle.class_features, unlabelled(items)
+        with self.bundle.fitting():
+            if features is None or not trained or not self.method.reads_texts_only:
+                return self.method.client_logits(self.bundle.prompt, names, split)
+            assert self.bundle.meta.logit_scale is not None, "every bundle with class features has one"
+            images = self.method.setup.features.images(split)
+            return cosine_logits(images, features.to(images.device), self.bundle.meta.logit_scale)
+
+    def _answers(self, questions: Sequence[str]) -> list[Prediction]:
+        prompt, oracle = self.bundle.candidate, self.method.setup.oracle
+        if prompt is None:
+            raise ConfigError(f"{self.method.name} has no single prompt that a question could be answered with")
+        form = oracle.form
+        texts = [form.render(prompt.text, question) for question in questions]
+        completions = oracle.generate(texts, max_tokens=form.answer_tokens, stop=form.stop)
+        answers = [final_answer(text) or text.strip() for text in completions]
+        return [
+            Prediction(question, ((answer, 1.0),) if answer else ())
+            for question, answer in zip(questions, answers, strict=True)
+        ]
 
 
 def unlabelled(items: Sequence[Item]) -> Split:
-    """Examples whose classes nobody knows."""
+    """Return a split of examples whose classes nobody knows."""
     return Split(tuple(items), torch.zeros(len(items), dtype=torch.int64))
 
 
 def ranked(examples: Sequence[Path | str], logits: Tensor, names: Sequence[str], top: int) -> list[Prediction]:
-    """The ``top`` classes of each example by its scores ``(examples, classes)``; none without an answer."""
+    """Return the ``top`` classes of each example by its scores ``(examples, classes)``; none without an answer."""
     answered = is_answered(logits).tolist()
     best = logits.float().softmax(-1).topk(min(top, len(names)), dim=-1)
     return [
@@ -88,7 +125,7 @@ def ranked(examples: Sequence[Path | str], logits: Tensor, names: Sequence[str],
 
 
 def checked_classes(classes: Sequence[str], top: int) -> tuple[str, ...]:
-    """``classes`` without spaces around them. Raises ConfigError for lists that make no sense."""
+    """Return ``classes`` without spaces around them. Raises ConfigError for lists that make no sense."""
     names = tuple(name.strip() for name in classes)
     if len(names) < 2:
         raise ConfigError(f"classes are {list(names)}: at least two are needed, such as --classes 'cat,dog'")

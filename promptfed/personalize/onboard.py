@@ -137,7 +137,7 @@ def onboard(
         return accuracy(judged, deployed, classes, data.test, among)
 
     return Onboarded(
-        bundle=make_bundle(finished.run.config, method, prompt, number, name, choice.why),
+        bundle=make_bundle(finished.run.config, method, prompt, number, name, finished.examples, choice.why),
         data=data,
         zero_shot=on_test(*_zero_shot(method.setup, data)),
         alphas=options.alphas,

@@ -33,7 +33,6 @@ from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.config import RunConfig, build_config, parse_settings, read_yaml
 from promptfed.errors import PromptFedError
 from promptfed.examples.base import FileItem
-from promptfed.export.blackbox_bundle import read_blackbox_bundle
 from promptfed.export.bundle import read_bundle
 from promptfed.files.sealed_json import SEAL, sealed_json
 from promptfed.methods.fedtpg.checkpoint import read_released
@@ -179,16 +178,14 @@ def _bundles(folder: Path) -> Iterator[Target]:
     features = save({"features": unit, "logit_scale": torch.tensor(10.0)})
     vision = {"prompt.safetensors": prompt, "class_text_features.safetensors": features}
     about = {**common, "method": "promptfl", "backbone": backbone, "logit_scale": 10.0}
-    yield from _bundle(folder / "vision", "vision", vision, about, read_bundle)
+    yield from _bundle(folder / "vision", "vision", vision, about)
     texts = {"prompt.safetensors": prompt, "prompt.txt": b"Say it.", "soft_prompt.safetensors": save({"soft": unit})}
     oracle = {"name": "minilm", "fingerprint": "f" * 64, "precision": "float32", "options": {}}
     about = {**common, "method": "fedbpt", "oracle": oracle, "form": {}, "examples": "texts", "complete": True}
-    yield from _bundle(folder / "black", "black-box", texts, about, read_blackbox_bundle)
+    yield from _bundle(folder / "black", "black-box", texts, about)
 
 
-def _bundle(
-    home: Path, kind: str, files: dict[str, bytes], about: dict[str, Any], read: Callable[[Path], object]
-) -> Iterator[Target]:
+def _bundle(home: Path, kind: str, files: dict[str, bytes], about: dict[str, Any]) -> Iterator[Target]:
     home.mkdir()
     for name, content in files.items():
         (home / name).write_bytes(content)
@@ -199,9 +196,9 @@ def _bundle(
         config.write_text(json.dumps({**about, "sha256": digests}))
 
     sign()
-    yield Target(f"{kind} bundle: config", config, lambda: read(home))
+    yield Target(f"{kind} bundle: config", config, lambda: read_bundle(home))
     for name in files:
-        yield Target(f"{kind} bundle: {name}", home / name, lambda: read(home), sign)
+        yield Target(f"{kind} bundle: {name}", home / name, lambda: read_bundle(home), sign)
 
 
 def _data(folder: Path) -> Iterator[Target]:

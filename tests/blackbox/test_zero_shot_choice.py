@@ -13,7 +13,7 @@ from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.evaluation import evaluate
-from promptfed.export.blackbox_bundle import candidate_of, is_complete
+from promptfed.export.bundle import candidate_of, is_complete
 from promptfed.federation import Federation
 from promptfed.kept_text import MARK, kept_of, kept_text, kept_words, unmarked
 from promptfed.prompt_state import PromptState

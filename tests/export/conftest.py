@@ -120,8 +120,9 @@ def methods() -> Iterator[dict[type[Method], str]]:
 
 
 @pytest.fixture
-def make_backbone() -> type[ColourBackbone]:
-    return ColourBackbone
+def make_model() -> Callable[..., DualEncoder]:
+    """``make_model(fingerprint, name)``: another dual encoder."""
+    return lambda *identity: DualEncoder(PlainStore(ColourBackbone(*identity)))
 
 
 @pytest.fixture
@@ -132,6 +133,11 @@ def backbone() -> ColourBackbone:
 @pytest.fixture
 def store(backbone: ColourBackbone) -> PlainStore:
     return PlainStore(backbone)
+
+
+@pytest.fixture
+def model(store: PlainStore) -> DualEncoder:
+    return DualEncoder(store)
 
 
 @pytest.fixture
@@ -146,7 +152,7 @@ def bundle_of(
         personal = PromptState({"tint": torch.tensor([0.0, 0.2, 0.0])})
         method = kind(TintConfig(strength=0.5), setup)
         config = RunConfig(method=methods[kind], rounds=3, seed=5)
-        return make_bundle(config, method, ClientPrompt(shared, personal), 2, "house 2")
+        return make_bundle(config, method, ClientPrompt(shared, personal), 2, "house 2", "images")
 
     return make
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from promptfed.errors import BundleError
-from promptfed.export.bundle import Bundle, check_backbone, read_bundle, write_bundle
+from promptfed.export.bundle import Bundle, check_model, read_bundle, write_bundle
 from promptfed.prompt_state import PromptState
 
 NAMES = {"prompt.safetensors", "class_text_features.safetensors", "promptfed_config.json", "README.md"}
@@ -199,14 +199,14 @@ def test_a_bundle_whose_checksums_fit_but_whose_tensors_do_not_is_refused(bundle
         read_bundle(folder)
 
 
-def test_another_backbone_is_refused_by_name(bundle: Bundle, backbone: Any, make_backbone: Any) -> None:
-    check_backbone(bundle, backbone)
+def test_another_backbone_is_refused_by_name(bundle: Bundle, model: Any, make_model: Any) -> None:
+    check_model(bundle, model)
     with pytest.raises(BundleError, match=r"backbone 'colours' \(float32.*does not fit backbone 'greys'") as error:
-        check_backbone(bundle, make_backbone("b" * 64, "greys"))
+        check_model(bundle, make_model("b" * 64, "greys"))
     assert "load backbone 'colours' in float32" in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(BundleError, match="with the weights and the promptfed version"):
-        check_backbone(bundle, make_backbone("b" * 64))
+        check_model(bundle, make_model("b" * 64))
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "x" * 4_000, "file/below", "loop/below"])

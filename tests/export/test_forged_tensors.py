@@ -14,9 +14,8 @@ from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import BundleError
-from promptfed.export.blackbox_bundle import BlackBoxBundle, make_blackbox_bundle, read_blackbox_bundle
-from promptfed.export.blackbox_predict import BlackBoxPredictor
-from promptfed.export.folder import write_bundle
+from promptfed.export.bundle import Bundle, make_bundle, read_bundle, write_bundle
+from promptfed.export.predict import Predictor
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
@@ -27,7 +26,7 @@ CLASSES = ("cat", "dog", "bird")
 
 
 @pytest.fixture(scope="module")
-def bundle() -> BlackBoxBundle:
+def bundle() -> Bundle:
     """ZOOPFL as it starts: an encoder, a generator of pixels, and a map of scores that is the client's own."""
     oracle = load_oracle(
         "clip:tiny",
@@ -38,27 +37,27 @@ def bundle() -> BlackBoxBundle:
     method = build_method("zoopfl", {}, setup)
     prompt = ClientPrompt(method.init_shared(), method.init_personal(0))
     config = RunConfig(task="blackbox-vision", method="zoopfl", oracle="clip:tiny")
-    made = make_blackbox_bundle(config, method, prompt, 0, "one", "images")
+    made = make_bundle(config, method, prompt, 0, "one", "images")
     object.__setattr__(made, "oracle_of_tests", oracle)
     return made
 
 
-def predict(bundle: BlackBoxBundle, folder: Path) -> int:
+def predict(bundle: Bundle, folder: Path) -> int:
     """Write the bundle with checksums that are right, read it, and return how many classes it ranks for an image."""
-    read = read_blackbox_bundle(write_bundle(folder / "b", bundle))
+    read = read_bundle(write_bundle(folder / "b", bundle))
     Image.new("RGB", (8, 8), "red").save(folder / "image.png")
     oracle = bundle.oracle_of_tests  # type: ignore[attr-defined]
-    [found] = BlackBoxPredictor(read, oracle).predict([str(folder / "image.png")])
+    [found] = Predictor(read, oracle).predict([str(folder / "image.png")])
     return len(found.ranked)
 
 
-def remade(bundle: BlackBoxBundle, shared: dict[str, torch.Tensor]) -> BlackBoxBundle:
+def remade(bundle: Bundle, shared: dict[str, torch.Tensor]) -> Bundle:
     changed = replace(bundle, shared=PromptState(shared))
     object.__setattr__(changed, "oracle_of_tests", bundle.oracle_of_tests)  # type: ignore[attr-defined]
     return changed
 
 
-def test_the_bundle_as_it_is_predicts(bundle: BlackBoxBundle, tmp_path: Path) -> None:
+def test_the_bundle_as_it_is_predicts(bundle: Bundle, tmp_path: Path) -> None:
     assert predict(bundle, tmp_path) == len(CLASSES)
 
 
@@ -77,9 +76,7 @@ def test_the_bundle_as_it_is_predicts(bundle: BlackBoxBundle, tmp_path: Path) ->
         lambda state: state | {"kept_zero_shot": torch.tensor([1.5, -2.0, 1e38])},
     ],
 )
-def test_tensors_of_other_names_shapes_and_types_cost_one_line(
-    bundle: BlackBoxBundle, tmp_path: Path, change: object
-) -> None:
+def test_tensors_of_other_names_shapes_and_types_cost_one_line(bundle: Bundle, tmp_path: Path, change: object) -> None:
     forged = remade(bundle, change(dict(bundle.shared)))  # type: ignore[operator]
     with pytest.raises(BundleError) as caught:
         predict(forged, tmp_path)

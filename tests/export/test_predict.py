@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from promptfed.backbones.dual_encoder import DualEncoder
+from promptfed.backbones.features import FeatureStore, default_cache
 from promptfed.errors import BundleError, ConfigError, DataError
 from promptfed.export.bundle import Bundle, read_bundle, write_bundle
 from promptfed.export.predict import Predictor
 
 
 @pytest.fixture
-def predictor(bundle: Bundle, backbone: Any, store: Any) -> Predictor:
-    return Predictor(bundle, backbone, store)
+def predictor(bundle: Bundle, model: DualEncoder) -> Predictor:
+    return Predictor(bundle, model)
 
 
 def test_own_classes_use_the_stored_features_and_no_text_tower(
@@ -49,9 +51,9 @@ def test_stored_and_recomputed_features_agree(predictor: Predictor, photos: dict
 
 
 def test_a_bundle_from_disk_predicts_the_same(
-    bundle: Bundle, predictor: Predictor, backbone: Any, store: Any, photos: dict[str, Path], tmp_path: Path
+    bundle: Bundle, predictor: Predictor, model: DualEncoder, photos: dict[str, Path], tmp_path: Path
 ) -> None:
-    again = Predictor(read_bundle(write_bundle(tmp_path / "b", bundle)), backbone, store)
+    again = Predictor(read_bundle(write_bundle(tmp_path / "b", bundle)), model)
     assert again.predict(list(photos.values())) == predictor.predict(list(photos.values()))
 
 
@@ -62,10 +64,10 @@ def test_top_limits_the_list_but_not_the_softmax(predictor: Predictor, photos: d
 
 
 def test_a_method_with_scores_of_its_own_is_asked(
-    backwards: Bundle, predictor: Predictor, backbone: Any, store: Any, photos: dict[str, Path]
+    backwards: Bundle, predictor: Predictor, model: DualEncoder, photos: dict[str, Path]
 ) -> None:
     [forwards] = predictor.predict([photos["yellow"]])
-    [turned] = Predictor(backwards, backbone, store).predict([photos["yellow"]])
+    [turned] = Predictor(backwards, model).predict([photos["yellow"]])
     assert [name for name, _ in turned.ranked] == [name for name, _ in reversed(forwards.ranked)]
 
 
@@ -73,7 +75,8 @@ def test_the_default_store_reads_files(
     bundle: Bundle, backbone: Any, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "cache"))
-    found = Predictor(bundle, backbone).predict([photos["red"], photos["blue"]])
+    features = FeatureStore(backbone, default_cache(read_only=True))
+    found = Predictor(bundle, DualEncoder(features)).predict([photos["red"], photos["blue"]])
     assert [p.ranked[0][0] for p in found] == ["red", "blue"]
 
 
@@ -104,13 +107,13 @@ def test_class_lists_that_make_no_sense(predictor: Predictor, classes: list[str]
 
 
 def test_another_backbone_and_an_unknown_method_are_refused(
-    bundle: Bundle, backbone: Any, store: Any, make_backbone: Any
+    bundle: Bundle, model: DualEncoder, make_model: Any
 ) -> None:
     with pytest.raises(BundleError, match="made for backbone 'colours'"):
-        Predictor(bundle, make_backbone("d" * 64, "greys"), store)
+        Predictor(bundle, make_model("d" * 64, "greys"))
     meta = bundle.meta.model_copy(update={"method": "no-such-method"})
     with pytest.raises(ConfigError, match="unknown method 'no-such-method'"):
-        Predictor(Bundle(bundle.shared, bundle.personal, meta, bundle.class_features), backbone, store)
+        Predictor(Bundle(bundle.shared, bundle.personal, meta, bundle.class_features), model)
 
 
 def test_predictions_leave_the_bundle_alone(bundle: Bundle, predictor: Predictor, photos: dict[str, Path]) -> None:

@@ -33,7 +33,7 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_the_numpy_lines_agree_with_promptfed(
-    bundle: Bundle, backbone: Any, store: Any, photos: dict[str, Path], tmp_path: Path
+    bundle: Bundle, backbone: Any, model: Any, photos: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = write_bundle(tmp_path / "b", bundle)
     page = (folder / "README.md").read_text()
@@ -44,7 +44,7 @@ def test_the_numpy_lines_agree_with_promptfed(
     pixels = torch.stack([backbone.preprocess(Image.open(path)) for path in paths])
     np.save(folder / "image_features.npy", backbone.encode_images(pixels).numpy())
     said = run(python_block(folder), folder)
-    assert said == str([p.ranked[0][0] for p in Predictor(bundle, backbone, store).predict(paths)])
+    assert said == str([p.ranked[0][0] for p in Predictor(bundle, model).predict(paths)])
     assert said == "['blue', 'green', 'red']"
 
 

@@ -13,7 +13,7 @@ from promptfed.blackbox.oracles.query import OracleAnswer, Query, ScoreQuery
 from promptfed.config import RunConfig
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item
-from promptfed.export.blackbox_bundle import BlackBoxBundle, make_blackbox_bundle
+from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
@@ -80,8 +80,8 @@ class Remapped(BlackBoxMethod):
         return -self.scored([Candidate()], classes, split)[0]
 
 
-def bundled(method: Method, name: str, shared: PromptState, examples: str = "texts") -> BlackBoxBundle:
+def bundled(method: Method, name: str, shared: PromptState, examples: str = "texts") -> Bundle:
     """A bundle of ``method`` with ``shared``, as a run with a paid server would make it."""
     options = {"api_key_env": "MY_KEY", "max_calls": 7, "model": "m"}
     config = RunConfig(task="blackbox-text", method=name, oracle="thermometer", oracle_options=options)
-    return make_blackbox_bundle(config, method, ClientPrompt(shared), 2, "house $2", examples)
+    return make_bundle(config, method, ClientPrompt(shared), 2, "house $2", examples)

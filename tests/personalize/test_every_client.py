@@ -147,7 +147,7 @@ def test_a_bundle_predicts_what_the_client_deploys(finish, toy_task, tmp_path):
     personalize_run(finished, toy_task, QUICK.model_copy(update={"alphas": (0.6,), "space": "features"}))
     bundle = read_bundle(write_bundle(tmp_path / "bundle", finished.bundle(1)))
     setup = finished.method.setup
-    predictor = Predictor(bundle, setup.backbone, setup.features)
+    predictor = Predictor(bundle, setup.model)
     deployed = finished.personalized(1).deployed(finished.prompt(1))
     own, split = list(toy_task.base_classes), toy_task.base_test
     expected = finished.method.client_logits(deployed, own, split)
