@@ -187,6 +187,30 @@ def test_a_damaged_config_is_named(bundle: Bundle, tmp_path: Path) -> None:
             read_bundle(folder)
 
 
+ORACLE = {"name": "minilm", "fingerprint": "f" * 64, "precision": "float32", "options": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"backbone": None}, "backbone and oracle, of which exactly one must be given"),
+        ({"oracle": ORACLE}, "backbone and oracle, of which exactly one must be given"),
+        ({"logit_scale": None}, "logit_scale"),
+        ({"form": {}, "examples": "texts"}, "form, examples"),
+        ({"backbone": None, "oracle": ORACLE}, "form, examples, complete, backbone, logit_scale"),
+    ],
+)
+def test_a_bundle_is_for_one_model_and_has_its_fields_alone(
+    bundle: Bundle, tmp_path: Path, change: dict[str, Any], wrong: str
+) -> None:
+    folder = write_bundle(tmp_path / "b", bundle)
+    fields = json.loads((folder / "promptfed_config.json").read_text()).keys()
+    assert not fields & {"oracle", "form", "examples", "complete"}
+    change_config(folder, **change)
+    with pytest.raises(BundleError, match=f"is wrong in {wrong}; export it again"):
+        read_bundle(folder)
+
+
 def test_a_bundle_whose_checksums_fit_but_whose_tensors_do_not_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     stranger = replace(bundle, shared=PromptState({"tint": torch.ones(3)}))
     folder = write_bundle(tmp_path / "b", stranger)
