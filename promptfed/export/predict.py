@@ -79,15 +79,15 @@ class Predictor:
             return []
         images = meta.examples == "images"
         values = [Path(example) if images else os.fspath(example) for example in examples]
-        items = [FileItem(value) if isinstance(value, Path) else TextItem(value) for value in values]
-        return ranked(values, self._logits(items, names, classes is None), names, top)
+        split = unlabelled([FileItem(value) if isinstance(value, Path) else TextItem(value) for value in values])
+        return ranked(values, self._logits(split, names, own=classes is None), names, top)
 
     @torch.no_grad()
-    def _logits(self, items: Sequence[Item], names: tuple[str, ...], trained: bool) -> Tensor:
-        """Scores ``(items, classes)``; ``trained``: ``names`` are the classes that the bundle was trained on."""
-        features, split = self.bundle.class_features, unlabelled(items)
+    def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
+        """Scores ``(examples, classes)``; ``own``: ``names`` are the classes that the bundle was trained on."""
+        features = self.bundle.class_features
         with self.bundle.fitting():
-            if features is None or not trained or not self.method.reads_texts_only:
+            if features is None or not own or not self.method.reads_texts_only:
                 return self.method.client_logits(self.bundle.prompt, names, split)
             assert self.bundle.meta.logit_scale is not None, "every bundle with class features has one"
             images = self.method.setup.features.images(split)
