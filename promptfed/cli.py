@@ -12,15 +12,18 @@ import typer
 
 from promptfed.commands import (
     compare,
-    deploy,
+    evaluate,
+    export,
     flower,
     import_,
-    inspect,
     listing,
     nearest_words,
     personalize,
+    predict,
+    report,
     serve,
     site,
+    tasks,
     train,
 )
 from promptfed.commands.empty_paths import refuse_empty_paths
@@ -53,11 +56,14 @@ app = typer.Typer(
 )
 train.add_to(app)
 compare.add_to(app)
-deploy.add_to(app)
+evaluate.add_to(app)
+export.add_to(app)
+predict.add_to(app)
 personalize.add_to(app)
 import_.add_to(app)
 listing.add_to(app)
-inspect.add_to(app)
+report.add_to(app)
+tasks.add_to(app)
 serve.add_to(app)
 flower.add_to(app)
 site.add_to(app)

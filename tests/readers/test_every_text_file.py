@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
-from promptfed.commands.deploy import _lines
+from promptfed.commands.predict import _lines
 from promptfed.config import read_yaml
 from promptfed.errors import ConfigError, DataError, PromptFedError
 from promptfed.tasks.sources.class_names import parse_class_list, read_class_table

@@ -1,4 +1,4 @@
-"""`promptfed report | tasks show`: look at runs, and at who holds what."""
+"""`promptfed tasks show`: look at who holds what."""
 
 from __future__ import annotations
 
@@ -9,27 +9,12 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.flags import Flags, run_flags, with_flags
-from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("report")(report)
     tasks = typer.Typer(no_args_is_help=True, help="Look at tasks and partitions.", rich_markup_mode=None)
     tasks.command("show")(show)
     app.add_typer(tasks, name="tasks")
-
-
-def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
-    """Write RUN/report.html anew: curves, partition, per-client bars, cost. Works on unfinished runs too.
-
-    \b
-    Example:
-      promptfed report runs/NAME
-    """
-    from promptfed.report.html import write_report
-    from promptfed.runs.directory import RunDirectory
-
-    typer.echo(printable(write_report(RunDirectory.open(run))))
 
 
 @with_flags(run_flags("task"))

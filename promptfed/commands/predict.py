@@ -1,4 +1,4 @@
-"""`promptfed eval | export | predict`: use what a run has learned."""
+"""`promptfed predict`: sort images, texts or questions with a bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.flags import Flags, with_flags
-from promptfed.commands.opened import ASKED, open_run
+from promptfed.commands.opened import ASKED
 from promptfed.errors import ConfigError, FormatError
 from promptfed.printable import LONGEST, printable
 from promptfed.readers.text import filled_lines
@@ -24,125 +24,7 @@ NOT_ANSWERED = "not answered"
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("eval")(eval_)
-    app.command("export")(export)
     app.command("predict")(predict)
-
-
-@with_flags(("data_root", "partition", *ASKED))
-def eval_(
-    flags: Flags,
-    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
-    data: Annotated[
-        list[str] | None,
-        typer.Option("--data", help="Another data set; may be given several times.", metavar="SOURCE"),
-    ] = None,
-    measures: Annotated[
-        str | None,
-        typer.Option("--measures", help="Figures beside accuracy, with commas: promptfed list measures.", metavar="M"),
-    ] = None,
-    backbone: options.SameBackbone = None,
-    trust_address: options.TrustAddress = False,
-    json: options.Json = False,
-) -> None:
-    """Score a run's prompts on the test images again, and on other data sets'.
-
-    On the run's own data each client has its own prompt. Another data set is dealt out by the run's rules to as many
-    clients as fit it: nobody there took part, so all have the run's shared prompt, which meets their classes as new
-    names. Zero-shot stands beside it, its template chosen on the validation images of the same data.
-
-    \b
-    Examples:
-      promptfed eval runs/NAME
-      promptfed eval runs/NAME --measures macro_f1,top_k:3,nll
-      promptfed eval runs/NAME --data folder:other-photos
-      promptfed eval runs/NAME --data folder:photos --data folder:sketches --json
-      promptfed eval runs/NAME --data tsv:other-texts.tsv          of a black-box run
-    """
-    import json as as_json
-
-    from promptfed.cross_dataset import evaluate_on
-    from promptfed.export.finished import FinishedRun
-    from promptfed.report.consoles import output
-    from promptfed.report.live import live_progress
-    from promptfed.report.measure_table import measure_table
-    from promptfed.report.tables import cross_data_table, domains_table, results_table
-
-    asked = {name: flags[name] for name in ASKED}
-    folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
-    finished = FinishedRun.load(folder)
-    changed = options.given({name: flags[name] for name in ("data_root", "partition")})
-    with live_progress(not json) as progress:
-        rows = evaluate_on(finished, data or (), changed, progress, measures)
-    if json:
-        typer.echo(as_json.dumps(rows, indent=2))
-        return
-    console = output()
-    if len(rows) > 1:
-        console.print(cross_data_table(rows))
-    for name, figures in rows.items():
-        if len(rows) == 1:
-            console.print(results_table(figures))
-        if figures["method"]["domains"]:
-            console.print(f"by domain of {name}:", highlight=False, markup=False)
-            console.print(domains_table(figures))
-        if figures.get("measures"):
-            console.print(f"other measures of {name}:", highlight=False, markup=False)
-            console.print(measure_table(figures))
-
-
-@with_flags(("base_url",))
-def export(
-    flags: Flags,
-    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
-    client: Annotated[int | None, typer.Option("--client", help="Whose prompt.", metavar="K")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every client's, each in a folder of its own.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR")
-    ] = None,
-    shared: Annotated[
-        bool, typer.Option("--shared", help="The shared prompt alone, without anything of the client's own.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
-    backbone: options.SameBackbone = None,
-    json: options.Json = False,
-) -> None:
-    """Write a client's prompt as a self-contained bundle, usable without promptfed too.
-
-    For a backbone it holds the class text features as well, which plain numpy and open_clip can use; for a black box
-    the text (prompt.txt) or the vectors that are sent, and no call is made that costs money. If promptfed personalize
-    has run, it is the client's personalised prompt, with the alpha that was chosen and why.
-
-    \b
-    Examples:
-      promptfed export runs/NAME --client 0
-      promptfed export runs/NAME --client 3 --out hospital-3
-      promptfed export runs/NAME --all --out bundles
-      promptfed export runs/NAME --client 0 --shared
-    """
-    import json as as_json
-
-    from promptfed.export.bundle import write_bundle
-    from promptfed.export.finished import FinishedRun
-    from promptfed.export.origin import same_prompts
-
-    if all_ == (client is not None):
-        raise ConfigError("say whose prompt to export: either --client K or --all")
-    folder = open_run(run, backbone=backbone, base_url=flags["base_url"], is_asked=False)
-    finished = FinishedRun.load(folder)
-    if client is not None:
-        folders = {client: out or run / "bundles" / f"client-{client}"}
-    else:
-        folders = {each: (out or run / "bundles") / f"client-{each}" for each in sorted(finished.names)}
-    bundles = {k: finished.bundle(k, shared_only=shared) for k in folders}
-    written = {str(k): str(write_bundle(f, bundles[k], overwrite=overwrite)) for k, f in folders.items()}
-    if json:
-        typer.echo(as_json.dumps(written, indent=2))
-        return
-    for path in written.values():
-        typer.echo(printable(path))
-    for note in same_prompts({number: bundle.meta.origin for number, bundle in bundles.items()}):
-        typer.echo(f"note: {note}", err=True)
 
 
 @with_flags((*ASKED, "max_calls", "max_usd"))

@@ -1,0 +1,72 @@
+"""`promptfed export`: write a client's prompt as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptfed.commands import options
+from promptfed.commands.flags import Flags, with_flags
+from promptfed.commands.opened import open_run
+from promptfed.errors import ConfigError
+from promptfed.printable import printable
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("export")(export)
+
+
+@with_flags(("base_url",))
+def export(
+    flags: Flags,
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    client: Annotated[int | None, typer.Option("--client", help="Whose prompt.", metavar="K")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every client's, each in a folder of its own.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR")
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="The shared prompt alone, without anything of the client's own.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    backbone: options.SameBackbone = None,
+    json: options.Json = False,
+) -> None:
+    """Write a client's prompt as a self-contained bundle, usable without promptfed too.
+
+    For a backbone it holds the class text features as well, which plain numpy and open_clip can use; for a black box
+    the text (prompt.txt) or the vectors that are sent, and no call is made that costs money. If promptfed personalize
+    has run, it is the client's personalised prompt, with the alpha that was chosen and why.
+
+    \b
+    Examples:
+      promptfed export runs/NAME --client 0
+      promptfed export runs/NAME --client 3 --out hospital-3
+      promptfed export runs/NAME --all --out bundles
+      promptfed export runs/NAME --client 0 --shared
+    """
+    import json as as_json
+
+    from promptfed.export.bundle import write_bundle
+    from promptfed.export.finished import FinishedRun
+    from promptfed.export.origin import same_prompts
+
+    if all_ == (client is not None):
+        raise ConfigError("say whose prompt to export: either --client K or --all")
+    folder = open_run(run, backbone=backbone, base_url=flags["base_url"], is_asked=False)
+    finished = FinishedRun.load(folder)
+    if client is not None:
+        folders = {client: out or run / "bundles" / f"client-{client}"}
+    else:
+        folders = {each: (out or run / "bundles") / f"client-{each}" for each in sorted(finished.names)}
+    bundles = {k: finished.bundle(k, shared_only=shared) for k in folders}
+    written = {str(k): str(write_bundle(f, bundles[k], overwrite=overwrite)) for k, f in folders.items()}
+    if json:
+        typer.echo(as_json.dumps(written, indent=2))
+        return
+    for path in written.values():
+        typer.echo(printable(path))
+    for note in same_prompts({number: bundle.meta.origin for number, bundle in bundles.items()}):
+        typer.echo(f"note: {note}", err=True)
