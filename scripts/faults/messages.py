@@ -151,7 +151,7 @@ def _to_server(stage: Stage, kind: str, stream: random.Random) -> str:
 def _to_site(stage: Stage, kind: str, stream: random.Random) -> str:
     """The server's question is changed; the site answers it, or says in one line why not."""
     answer = stage.sites[LIAR].answer(mutant(stage.questions[kind], stream))
-    if codec.kind_of(answer) != "Problem":
+    if codec.kind_of(answer) != "ErrorReply":
         return HARMLESS
     try:
         codec.unpack(answer, messages.PrepareAnswer)

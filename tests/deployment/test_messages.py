@@ -23,7 +23,8 @@ TRAIN = {
     "is_bare": False, "figures": {"clip.clipped": 1.0}, "failure": "",
 }  # fmt: skip
 RIGHT = {"right": 3, "of": 4, "accuracy": 0.75}
-EVALUATE = {"client": 0, "local": RIGHT, "local_all": RIGHT, "base": RIGHT, "new": None, "domains": {"photo": RIGHT}}
+EVALUATE = {"client": 0, "local": RIGHT, "local_all": RIGHT, "base": RIGHT, "new": None, "domains": {"photo": RIGHT},
+            "measures": {}}  # fmt: skip
 MANY = [f"class {n}" for n in range(2 * MOST_CLASSES)]
 NAMES = {
     "10 MB": "x" * 10_000_000, "nothing": "", "blanks": "   ", "escape code": "\x1b[31mred", "line": "two\nlines",

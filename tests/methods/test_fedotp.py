@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean
-from promptfed.build_method import check_model_fits
+from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
@@ -132,8 +132,8 @@ def test_class_features_are_the_mean_direction_of_both_prompts(setup, both):
     assert torch.allclose(method.class_features(shared, NO_PROMPT, NAMES), ends[0], atol=1e-6)
 
 
-def test_a_backbone_without_patches_and_a_mass_above_one_are_refused(backbone):
+def test_a_backbone_without_patches_and_a_mass_above_one_are_refused(setup):
     with pytest.raises(ConfigError, match="'fedotp' needs a backbone with patch features"):
-        check_model_fits("fedotp", backbone)
+        build_method("fedotp", {}, setup)
     with pytest.raises(ConfigError, match="mass"):
         resolve(RunConfig(method="fedotp", method_options={"mass": 1.5}))

@@ -53,7 +53,7 @@ def test_the_search_goes_on_where_it_was(black_setup, text_task):
 
 
 def test_pooled_has_one_client_work_with_the_queries_and_data_of_all(black_setup, text_task, backend):
-    method, state, replies = run("bbt", black_setup, text_task, centralize=True, rounds=1)
+    method, state, replies = run("bbt", black_setup, text_task, pooled=True, rounds=1)
     assert [reply.client for reply in replies] == [0]
     assert replies[0].usage.oracle_queries == 3 * 100
     assert replies[0].update.samples == 12
