@@ -136,7 +136,23 @@ def _class_of(role: str, value: Any, section: Any) -> tuple[Any, Options | None]
         return value, None
     if section:
         raise ConfigError(f"{role} is an instance, which has its options: leave out {role}_options")
+    if isinstance(value, Aggregator) and (odd := _beyond_config(value)):
+        raise ConfigError(
+            f"{role} {kind.__name__} holds {odd}, which its Config does not say: a run is made from the class and the "
+            "Config, so make it an option there"
+        )
     return kind, value.config.model_dump()
+
+
+def _beyond_config(aggregator: Aggregator) -> str:
+    """What ``aggregator`` has that its class does not make of its config; empty for nothing."""
+    try:
+        plain = vars(type(aggregator)(aggregator.config))
+    except Exception:  # whatever the user's class raises
+        return "arguments"
+    own = vars(aggregator)
+    odd = [name for name in own if name not in plain or repr(own[name]) != repr(plain[name])]
+    return ", ".join(map(printable, odd))
 
 
 def read_data(config: RunConfig, data: Any, test: Any, class_names: Sequence[str] | None) -> ObjectData:

@@ -268,6 +268,16 @@ def test_a_class_has_its_own_name_and_no_other_class_has_it() -> None:
         AGGREGATORS.adopt(type("mean", (Mean,), {"__module__": "elsewhere"}))
 
 
+def test_an_instance_that_knows_more_than_its_config_is_refused() -> None:
+    class Scaled(Mean):
+        def __init__(self, config: Any, scale: float = 1) -> None:
+            super().__init__(config)
+            self.scale = scale
+
+    with pytest.raises(pf.PromptFedError, match="aggregator Scaled holds scale, which its Config does not say"):
+        pf.train(aggregator=Scaled(Scaled.Config(), 2), **ONLY_METHOD)
+
+
 @pytest.mark.parametrize(
     ("load", "role"),
     [
