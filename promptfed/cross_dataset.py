@@ -52,6 +52,8 @@ def evaluate_on(
     for name, update in rows.items():
         try:
             changed_config = resolve(config.model_copy(update=update))
+            if other is None and name != config.data and changed_config.data == config.data:
+                continue  # the run's own data, by another path
             experiment = Experiment.build(changed_config, model_for=finished.model_for, objects=objects[name])
             if not update:
                 recorded, run = finished.run.read_json("partition.json"), finished.run.path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -77,8 +79,12 @@ def test_personal_prompts_are_used_on_the_runs_own_data_only(finished, data, mon
     assert [lengths for name, lengths in used if name == "local-only"] == [[1, 1, 1], [0, 0]]
 
 
-def test_the_runs_own_data_are_not_scored_twice(finished, data):
-    assert list(evaluate_on(finished, [data["own"], data["other"]])) == [data["own"], data["other"]]
+def test_the_runs_own_data_are_not_scored_twice(finished, data, monkeypatch):
+    assert list(evaluate_on(finished, [data["own"]])) == [data["own"]]
+    own = Path(data["own"].removeprefix("folder:"))
+    monkeypatch.chdir(own.parent)
+    for same in (f"folder:{own.name}", f"folder:./{own.name}/", f"folder:{own}/../{own.name}"):
+        assert list(evaluate_on(finished, [same])) == [data["own"]]
 
 
 def test_domains_never_trained_on_are_scored_one_by_one(finished, data):
