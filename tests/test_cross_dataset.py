@@ -80,7 +80,7 @@ def test_personal_prompts_are_used_on_the_runs_own_data_only(finished, data, mon
 
 
 def test_the_runs_own_data_are_not_scored_twice(finished, data, monkeypatch):
-    assert list(evaluate_on(finished, [data["own"]])) == [data["own"]]
+    assert list(evaluate_on(finished, [data["own"], data["other"]])) == [data["own"], data["other"]]
     own = Path(data["own"].removeprefix("folder:"))
     monkeypatch.chdir(own.parent)
     for same in (f"folder:{own.name}", f"folder:./{own.name}/", f"folder:{own}/../{own.name}"):
