@@ -59,8 +59,7 @@ def _quickly() -> Iterator[None]:
         target.write(b"a picture")
 
     with (
-        patch("promptfed.experiment.load_backbone", _loaded_once),
-        patch("promptfed.export.finished.load_backbone", _loaded_once),
+        patch("promptfed.objects.load_backbone", _loaded_once),
         patch("matplotlib.figure.Figure.savefig", write_no_picture),
     ):
         yield
