@@ -163,11 +163,11 @@ class GradientMethod(FeatureMethod):
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         """What the client minimises in this round."""
 
-    @abstractmethod
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        """From the trained values to (what is sent, what the client keeps)."""
+        """From the trained values to (what is sent, what the client keeps); by default all is sent."""
+        return trained, personal
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         return self.train_many([(broadcast, data, personal)])[0]

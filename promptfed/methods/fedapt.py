@@ -83,11 +83,6 @@ class FedAPT(GradientMethod):
 
         return LocalObjective(broadcast.shared, labels, loss, texts)
 
-    def split_update(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        return trained, personal
-
     # ------------------------------------------------------------------------------------------- prediction
 
     def domain_weights(self, shared: PromptState, images: Tensor) -> Tensor:

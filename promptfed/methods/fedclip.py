@@ -68,11 +68,6 @@ class FedCLIP(GradientMethod):
 
         return LocalObjective(broadcast.shared, data.train.labels, loss)
 
-    def split_update(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        return trained, personal
-
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         return F.normalize(template_features(self.setup, classes, self.template), dim=-1)
 

@@ -114,11 +114,6 @@ class MaPLe(GradientMethod):
         slower = dict.fromkeys(("weight", "bias"), self.config.coupling_rate)
         return LocalObjective(broadcast.shared, labels, loss, texts, slower)
 
-    def split_update(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        return trained, personal
-
     # ------------------------------------------------------------------------------------------- prediction
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:

@@ -106,11 +106,6 @@ class PFedPG(GradientMethod):
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         return self._problem(broadcast.shared, lambda parameters: parameters[self.sends], data)
 
-    def split_update(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        return trained, personal
-
     def fit_descriptor(self, phi: PromptState, data: ClientData, rounds: int | None = None) -> PromptState:
         """What a client that was never in training deploys: only its descriptor is fitted, on its own images, for
         ``rounds`` rounds of local training (by default those of the run), from the mean descriptor on, with the

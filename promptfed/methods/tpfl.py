@@ -78,11 +78,6 @@ class TPFL(GradientMethod):
         """What is added to the cross-entropy in this round, from what was sent and what the client kept."""
         return None
 
-    def split_update(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        return trained, personal
-
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": shared["ctx"]})
 

@@ -145,11 +145,6 @@ class ContextMethod(GradientMethod):
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         return self.tuner.problem(broadcast.shared, data)
 
-    def split_update(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        return trained, personal
-
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": shared["ctx"]})
 

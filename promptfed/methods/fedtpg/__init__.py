@@ -110,11 +110,6 @@ class FedTPG(GradientMethod):
 
         return replace(self.tuner.problem(broadcast.shared, data), texts=texts)
 
-    def split_update(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        return trained, personal
-
     def class_embeddings(self, classes: Sequence[str]) -> Tensor:
         """``E`` ``(classes, embed_dim)``: unit features of the bare names, from the feature cache."""
         return F.normalize(self.setup.features.texts([name.replace("_", " ") for name in classes]), dim=-1)
