@@ -116,14 +116,18 @@ def log_rank_weights(k: int) -> Vector:
 
 def weights_by_rank(fitness: Sequence[float] | Vector) -> Vector:
     """``(k,)`` log-rank weights in the order of ``fitness``; equals share, so that no order of clients favours one."""
+    return shared_by_equals(fitness, log_rank_weights(len(fitness)))
+
+
+def shared_by_equals(fitness: Sequence[float] | Vector, by_rank: Vector) -> Vector:
+    """``(k,)`` weights in the order of ``fitness`` from those ``by_rank``, best first; equals get their mean."""
     place = ranks(fitness)
-    by_rank = log_rank_weights(len(place))
-    found = np.empty(len(place))
+    weights = np.empty(len(place))
     for value in np.unique(place):
         equal = place == value
         first = round(value - (equal.sum() - 1) / 2)
-        found[equal] = by_rank[first : first + equal.sum()].mean()
-    return found
+        weights[equal] = by_rank[first : first + equal.sum()].mean()
+    return weights
 
 
 def update(

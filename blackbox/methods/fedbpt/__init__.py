@@ -16,9 +16,9 @@ from promptfed.aggregators.base import Aggregator, AggregatorConfig
 from promptfed.blackbox.base import BlackBoxMethod, ClientOracle
 from promptfed.blackbox.methods.fedbpt.corruption import perturbed
 from promptfed.blackbox.oracles.query import Candidate
-from promptfed.blackbox.search.base import Vector, ranks
+from promptfed.blackbox.search.base import Vector
 from promptfed.blackbox.search.cma_es import CmaEs
-from promptfed.blackbox.search.cma_update import Distribution
+from promptfed.blackbox.search.cma_update import Distribution, shared_by_equals
 from promptfed.blackbox.search.cma_update import update as cma_update
 from promptfed.blackbox.soft.projection import Projection, SoftPromptConfig, vector
 from promptfed.method import METHODS, MethodConfig, Shape
@@ -165,14 +165,7 @@ class GlobalSearch(Aggregator):
 
 def rank_weights(fitness: Sequence[float]) -> Vector:
     """``(k,)`` weights ``ln(k + 1) - ln(rank)``, equals sharing theirs: everybody has a say, the best the most."""
-    place = ranks(fitness)
-    by_rank = math.log(len(place) + 1) - np.log(np.arange(1, len(place) + 1))
-    found = np.empty(len(place))
-    for value in np.unique(place):
-        equal = place == value
-        first = round(value - (equal.sum() - 1) / 2)
-        found[equal] = by_rank[first : first + equal.sum()].mean()
-    return found
+    return shared_by_equals(fitness, math.log(len(fitness) + 1) - np.log(np.arange(1, len(fitness) + 1)))
 
 
 def _distribution(shared: PromptState, server: PromptState) -> Distribution:
