@@ -14,7 +14,7 @@ from promptfed.config import ObjectRecord, Options, RunConfig, build_config, val
 from promptfed.engines.base import Engine
 from promptfed.errors import ConfigError
 from promptfed.method import Method
-from promptfed.objects import CLASSES, Objects, function_name
+from promptfed.objects import CLASSES, Objects, function_name, object_kind_of
 from promptfed.printable import printable
 from promptfed.tasks import TASKS
 from promptfed.tasks.blackbox_text import BlackboxTextConfig, columns_of
@@ -160,12 +160,7 @@ def read_data(config: RunConfig, data: Any, test: Any, class_names: Sequence[str
 
     Raises ConfigError or DataError for what does not fit.
     """
-    task = TASKS[config.task]
-    if not task.object_kind:
-        takers = ", ".join(name for name in TASKS if TASKS[name].object_kind)
-        raise ConfigError(f"task '{config.task}' takes data by name only; a Python object goes with {takers}")
-    columns = None
-    if issubclass(task.Config, BlackboxTextConfig):
+    kind, columns = object_kind_of(config.task), None
+    if issubclass(TASKS[config.task].Config, BlackboxTextConfig):
         columns = columns_of(validate(BlackboxTextConfig, config.task_options, "task option"))
-    kind = task.object_kind
     return read_objects(data, kind, class_names=class_names, test=test, columns=columns, strict=config.strict)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from promptfed.aggregators.base import AGGREGATORS
 from promptfed.backbones import load_backbone
@@ -33,6 +33,15 @@ from promptfed.types import FederatedTask
 
 CLASSES: Mapping[str, Registry[Any]] = {"method": METHODS, "aggregator": AGGREGATORS, "engine": ENGINES}
 """Arguments that take a class, and where it is registered under its own name."""
+
+
+def object_kind_of(task: str) -> Literal["images", "texts"]:
+    """Return what ``task`` takes as a Python object, images or texts. Raises ConfigError if it takes none."""
+    kind = TASKS[task].object_kind
+    if not kind:
+        takers = ", ".join(name for name in TASKS if TASKS[name].object_kind)
+        raise ConfigError(f"task '{task}' takes data by name only; a Python object goes with {takers}")
+    return kind
 
 
 def function_oracle(score: ScoreFunction, form: PromptTemplate, options: OracleOptions) -> Oracle:
@@ -69,9 +78,7 @@ class Objects:
             return task.build(config)
         if self.data is None or self.data.name != config.data:
             raise missing_object("data", config.data)
-        if not task.object_kind:
-            takers = ", ".join(name for name in TASKS if TASKS[name].object_kind)
-            raise ConfigError(f"task '{config.task}' takes data by name only; a Python object goes with {takers}")
+        object_kind_of(config.task)
         return task.build(config, self.data.source)  # type: ignore[call-arg]
 
     def model_of(self, config: RunConfig, form: PromptTemplate | None = None) -> FrozenModel:
