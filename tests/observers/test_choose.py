@@ -18,11 +18,12 @@ def test_names_options_and_objects_are_all_observers() -> None:
     class Mine(Observer):
         """Is told, and keeps nothing."""
 
-    first, second = build_observers(["jsonl:path=/tmp/some file.jsonl", Mine()])
-    assert (first.label, second.label) == ("jsonl", "Mine")
-    assert getattr(first.config, "path") == "/tmp/some file.jsonl"  # noqa: B009
-    [same] = build_observers({"jsonl": {"path": "/tmp/some file.jsonl"}})
-    assert same.config == first.config
+    path = "/tmp/some file.jsonl"
+    by_name, by_object = build_observers([f"jsonl:path={path}", Mine()])
+    assert (by_name.label, by_object.label) == ("jsonl", "Mine")
+    assert by_name.config.model_dump()["path"] == path
+    [by_mapping] = build_observers({"jsonl": {"path": path}})
+    assert by_mapping.config == by_name.config
     assert build_observers("jsonl")[0].config == build_observers({"jsonl": None})[0].config
 
 

@@ -64,15 +64,15 @@ class FunctionBackend(Backend):
         Raises OracleError for a function that fails, or returns something else.
         """
         try:
-            found = self._score(list(prompts), list(texts), list(labels))
+            returned = self._score(list(prompts), list(texts), list(labels))
         except PromptFedError as error:
             raise OracleError(f"oracle '{self.name}' failed: {reason(error)}") from error
         except Exception as error:  # whatever the user's code raises
             raise OracleError(f"oracle '{self.name}' failed: {type(error).__name__}: {reason(error)}") from error
         try:
-            if isinstance(found, torch.Tensor):
-                found = found.detach().to("cpu", torch.float64).numpy()
-            array = np.asarray(found, dtype=np.float64)
+            is_tensor = isinstance(returned, torch.Tensor)
+            values = returned.detach().to("cpu", torch.float64).numpy() if is_tensor else returned
+            array = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise OracleError(f"oracle '{self.name}' returned no array of numbers: {reason(error)}") from error
         expected = (len(prompts), len(texts), len(labels))
