@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import dis
+import enum
+import fractions
+import functools
 import hashlib
 import inspect
+import pathlib
+import re
 import types
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +22,9 @@ import torch
 
 from promptfed.backbones.base import hash_tensors
 
-PLAIN = (str, bytes, int, float, bool, type(None))
+PLAIN = (str, bytes, int, float, bool, type(None), complex, bytearray, range, np.generic, enum.Enum, re.Pattern)
+PLAIN_TOO = (pathlib.PurePath, decimal.Decimal, fractions.Fraction, datetime.date, datetime.time, datetime.timedelta)
+"""Values that ``repr`` tells apart, and writes alike in every process."""
 DEEPEST = 6
 """Functions that call functions that call functions: so far the code is followed."""
 
@@ -22,11 +32,11 @@ DEEPEST = 6
 def code_sha256(thing: Any) -> str:
     """Return the hex SHA-256 of the code of a function, class or callable object.
 
-    It covers the source (or the byte code, where there is no source), defaults, what a closure holds, and the plain
-    values, arrays, models and functions of the same module that the code names. What the code reads elsewhere, such as
-    a server, is not seen.
+    It covers the source (or the byte code, where there is no source), defaults, what a closure, a partial or an object
+    holds, and the plain values, collections, arrays, models, and the functions, classes and objects of the same module
+    that the code names. What the code reads elsewhere, such as a server or another module, is not seen.
     """
-    return hashlib.sha256("\n".join(_lines(thing, DEEPEST, set())).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256("\n".join(_lines(thing, DEEPEST, set())).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _lines(thing: Any, depth: int, seen: set[int]) -> Iterator[str]:
@@ -37,44 +47,73 @@ def _lines(thing: Any, depth: int, seen: set[int]) -> Iterator[str]:
         if id(thing) in seen:
             return
         seen.add(id(thing))
-        yield _source(thing) or _code(thing.__code__)
-        yield from _value("defaults", (thing.__defaults__, thing.__kwdefaults__), depth, seen)
+        source = _source(thing)
+        if not source or thing.__name__ == "<lambda>":  # a line may have several of these
+            yield _code(thing.__code__)
+        yield source
+        yield from _value("defaults", (thing.__defaults__, thing.__kwdefaults__), depth, seen, home=thing.__module__)
         for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
             try:
-                yield from _value(name, cell.cell_contents, depth, seen)
+                yield from _value(name, cell.cell_contents, depth, seen, home=thing.__module__)
             except ValueError:  # not set yet
                 yield f"{name} is empty"
-        for name in _globals(thing.__code__):
-            if name in thing.__globals__:
-                yield from _value(name, thing.__globals__[name], depth, seen, module=thing.__module__)
+        yield from _named(thing, depth, seen)
     elif isinstance(thing, type):
-        yield _source(thing) or "|".join(
-            f"{name}:{_code(member.__code__)}"
-            for name, member in sorted(vars(thing).items())
-            if isinstance(member, types.FunctionType)
-        )
+        if id(thing) in seen:
+            return
+        seen.add(id(thing))
+        functions = {name: member for name, member in sorted(vars(thing).items()) if _is_function(member)}
+        yield _source(thing) or "|".join(f"{name}:{_code(f.__code__)}" for name, f in functions.items())
+        for function in functions.values():
+            yield from _named(function, depth, seen)
+        for base in thing.__bases__:
+            yield from _value("base", base, depth, seen, module=thing.__module__)
     else:
         yield from _value("object", thing, depth, seen)
 
 
-def _value(name: str, value: Any, depth: int, seen: set[int], module: str | None = None) -> Iterator[str]:
-    """Lines about a value that code names; of functions and classes only those of its own ``module``, if it is said."""
-    if isinstance(value, PLAIN):
+def _named(function: types.FunctionType, depth: int, seen: set[int]) -> Iterator[str]:
+    """Lines about the global values that ``function`` names."""
+    for name in _globals(function.__code__):
+        if name in function.__globals__:
+            yield from _value(name, function.__globals__[name], depth, seen, module=function.__module__)
+
+
+def _is_function(member: Any) -> bool:
+    return isinstance(member, types.FunctionType)
+
+
+def _value(
+    name: str, value: Any, depth: int, seen: set[int], module: str | None = None, home: str | None = None
+) -> Iterator[str]:
+    """Lines about a value that code names; of functions and classes only those of its own ``module``, if it is said.
+
+    Objects are looked into if their class is of ``module`` or ``home``.
+    """
+    if isinstance(value, (*PLAIN, *PLAIN_TOO)):
         yield f"{name}={value!r}"
     elif depth == 0:
         return
-    elif isinstance(value, tuple | list):
+    elif isinstance(value, tuple | list | deque):
         for i, part in enumerate(value):
-            yield from _value(f"{name}[{i}]", part, depth - 1, seen)
-    elif isinstance(value, dict):
+            yield from _value(f"{name}[{i}]", part, depth - 1, seen, module, home)
+    elif isinstance(value, set | frozenset):
+        parts = ("|".join(_value("", part, depth - 1, set(seen), module, home)) for part in value)
+        yield f"{name} holds {sorted(parts)}"
+    elif isinstance(value, dict | types.MappingProxyType):
         for key, part in value.items():
-            yield from _value(f"{name}[{key!r}]", part, depth - 1, seen)
+            yield from _value(f"{name}[{key!r}]", part, depth - 1, seen, module, home)
+    elif isinstance(value, functools.partial):
+        call = {"function": value.func, "arguments": value.args, "keywords": value.keywords}
+        yield from _value(name, call, depth, seen, module, home)
     elif isinstance(value, torch.Tensor):
         yield f"{name}={hash_tensors([('', value)])}"
     elif isinstance(value, np.ndarray):
         yield f"{name}={value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
     elif isinstance(value, torch.nn.Module):
         yield f"{name}={hash_tensors(value.state_dict().items())}"
+    elif isinstance(value, types.BuiltinFunctionType | np.ufunc):
+        yield f"{name} is {value.__name__}"
     elif isinstance(value, types.ModuleType):
         yield f"{name} is module {value.__name__}"
     elif isinstance(value, types.FunctionType | types.MethodType | type):
@@ -84,10 +123,22 @@ def _value(name: str, value: Any, depth: int, seen: set[int], module: str | None
             yield f"{name} is {value.__module__}.{value.__qualname__}"
     elif id(value) not in seen:
         seen.add(id(value))
-        yield f"{name} is of {type(value).__module__}.{type(value).__qualname__}"
-        if type(value).__module__ == module or name in ("object", "self"):
-            yield from _lines(type(value), depth - 1, seen)
-            yield from _value(f"{name}.", getattr(value, "__dict__", {}), depth - 1, seen)
+        kind = type(value)
+        yield f"{name} is of {kind.__module__}.{kind.__qualname__}"
+        if (wrapped := getattr(value, "__wrapped__", None)) is not None:  # as of functools.cache
+            yield from _value(f"{name}.__wrapped__", wrapped, depth, seen, module, home)
+        elif kind.__module__ in (module, home) or name in ("object", "self"):
+            yield from _lines(kind, depth - 1, seen)
+            for attribute, part in _attributes(value).items():
+                yield from _value(f"{name}.{attribute}", part, depth - 1, seen, kind.__module__)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds: its ``__dict__`` and its slots."""
+    slots = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
+    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    held = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
+    return {**held, **getattr(value, "__dict__", {})}
 
 
 def _source(thing: Any) -> str:
@@ -99,12 +150,15 @@ def _source(thing: Any) -> str:
 
 def _code(code: types.CodeType) -> str:
     """Byte code and constants; what differs between two compilations of one source, such as addresses, is left out."""
-    constants = [_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts if not _is_set(c)]
-    return hashlib.sha256(repr((code.co_code, code.co_names, constants)).encode()).hexdigest()
+    return hashlib.sha256(
+        repr((code.co_code, code.co_names, list(map(_constant, code.co_consts)))).encode()
+    ).hexdigest()
 
 
-def _is_set(constant: Any) -> bool:
-    return isinstance(constant, frozenset)  # its order is another in each process
+def _constant(value: Any) -> str:
+    if isinstance(value, types.CodeType):
+        return _code(value)
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)  # its order is by chance
 
 
 def _globals(code: types.CodeType) -> list[str]:
