@@ -73,7 +73,11 @@ LONGEST_REASON = 1_000
 
 def reason(error: BaseException) -> str:
     """Return all that ``error`` says on one line: the line that helps is often not the first."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # somebody else's exception can fail at that too
+        said = ""
+    said = said or type(error).__name__
     return printable(said, LONGEST_REASON)
 
 

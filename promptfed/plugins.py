@@ -16,7 +16,7 @@ from pathlib import Path
 
 from promptfed.errors import ConfigError, reason
 from promptfed.printable import printable
-from promptfed.registry import FILE_MODULE
+from promptfed.registry import FILE_MODULE, undone_if_it_fails
 
 LIST = "PROMPTFED_PLUGINS"
 """Environment variable: a text file with one plug-in a line, all of which the command line loads."""
@@ -60,14 +60,17 @@ def load_plugin(name: str | os.PathLike[str]) -> None:
             f"plug-in '{printable(text)}' is no file; give a .py file, or a module such as my_package.methods"
         )
     try:
-        file = _run_file(path.resolve()) if is_file else importlib.import_module(text).__file__
+        with undone_if_it_fails():
+            file = _run_file(path.resolve()) if is_file else importlib.import_module(text).__file__
     except ModuleNotFoundError as error:
         if not is_file and error.name and text.split(".")[0] == error.name.split(".")[0]:
             raise ConfigError(
                 f"plug-in '{printable(text)}' is no module that Python finds: install its package, or give a .py file"
             ) from error
         raise ConfigError(f"plug-in '{printable(text)}' cannot be loaded: {reason(error)}") from error
-    except Exception as error:  # whatever a stranger's module raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a stranger's module raises, SystemExit too
         raise ConfigError(
             f"plug-in '{printable(text)}' cannot be loaded: {type(error).__name__}: {reason(error)}"
         ) from error

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from promptfed.errors import ConfigError, reason, unknown_name
 
@@ -19,6 +21,27 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 FILE_MODULE = "promptfed_plugin_"
 """How the module of a file begins that was named as a plug-in; its stem and a digest follow."""
+
+
+_registries: list[Registry[Any]] = []
+"""All of this process."""
+
+
+@contextmanager
+def undone_if_it_fails() -> Iterator[None]:
+    """Take back what the block registered if it raises, so that it can be tried again, and no half of it stays.
+
+    What belongs to a module that is imported stays, because that module is not run again.
+    """
+    before = {id(registry): set(registry._found) for registry in _registries}
+    try:
+        yield
+    except BaseException:
+        for registry in _registries:  # those too that the block imported
+            for name in registry._found.keys() - before.get(id(registry), set()):
+                if getattr(registry._found[name], "__module__", None) not in sys.modules:
+                    del registry._found[name]
+        raise
 
 
 class Registry(Generic[T]):
@@ -37,7 +60,8 @@ class Registry(Generic[T]):
         """Module or entry point -> why it cannot be imported."""
         self._found: dict[str, T] = {}
         self._adopted: set[str] = set()
-        self._scanned = self._scanning = False
+        self._scanned = self._scanning = self._has_packages = False
+        _registries.append(self)
 
     def __repr__(self) -> str:
         names = ", ".join(sorted(self._found)) if self._scanned else "not read yet"
@@ -47,10 +71,12 @@ class Registry(Generic[T]):
         """Return a decorator that registers a thing as ``name``.
 
         It raises ValueError if ``name`` is taken, because a silent second one would hide the first, or if the thing
-        lacks an attribute.
+        lacks an attribute. What promptfed itself has is there before anybody else's.
         """
 
         def add(thing: T) -> T:
+            if not str(getattr(thing, "__module__", "")).startswith(("promptfed.", *self.packages)):
+                self._scan_packages()
             if name in self._found:
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
             if missing := [attribute for attribute in self.required if not hasattr(thing, attribute)]:
@@ -99,18 +125,29 @@ class Registry(Generic[T]):
     def _scan(self) -> None:
         if self._scanned or self._scanning:
             return
+        self._scan_packages()
         self._scanning = True
         try:
-            for package in self.packages:
-                for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-                    name = f"{package}.{module.name}"
-                    self._guarded(name, lambda name=name: importlib.import_module(name))  # type: ignore[misc]
             if self.group:
                 for point in entry_points(group=self.group):
                     self._guarded(f"entry point {point.name} = {point.value}", lambda point=point: self._add(point))  # type: ignore[misc]
         finally:
             self._scanning = False
         self._scanned = True
+
+    def _scan_packages(self) -> None:
+        """Import promptfed's own modules, once."""
+        if self._has_packages or self._scanning:
+            return
+        self._scanning = True
+        try:
+            for package in self.packages:
+                for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                    name = f"{package}.{module.name}"
+                    self._guarded(name, lambda name=name: importlib.import_module(name))  # type: ignore[misc]
+        finally:
+            self._scanning = False
+        self._has_packages = True
 
     def _add(self, point: object) -> None:
         thing = point.load()  # type: ignore[attr-defined]
@@ -120,8 +157,9 @@ class Registry(Generic[T]):
     def _guarded(self, name: str, load: Callable[[], object]) -> None:
         """Call ``load``; if it fails, name it and leave the rest alive."""
         try:
-            load()
-        except Exception as error:  # whatever a stranger's module raises
+            with undone_if_it_fails():
+                load()
+        except (Exception, SystemExit) as error:  # whatever a stranger's module raises
             self.failures[name] = f"{type(error).__name__}: {reason(error)}"
             log.warning("%s cannot be imported, so its %ss are missing: %s", name, self.kind, self.failures[name])
 

@@ -134,6 +134,12 @@ def test_ray_s_actors_have_it_too(run: Path, plugin: Path, tmp_path: Path) -> No
         ("wrong.py", "1 / 0", "ZeroDivisionError: division by zero"),
         ("twice.py", "from promptfed.aggregators.base import AGGREGATORS\nAGGREGATORS['mean']\n"
                      "AGGREGATORS.register('mean')(int)", "'mean' is registered twice"),
+        ("taken.py", "from promptfed.measures.base import MEASURES, Measure\n"
+                     "MEASURES.register('accuracy')(type('Mine', (Measure,), {'name': 'x', 'better': 'higher'}))",
+         "measure 'accuracy' is registered twice"),
+        ("left.py", "raise SystemExit(0)", "SystemExit: 0"),
+        ("base.py", "raise BaseException('all')", "BaseException: all"),
+        ("mute.py", "class Mute(Exception):\n    def __str__(self): return 1 / 0\nraise Mute", "Mute: Mute"),
         ("bare.py", "from promptfed.method import METHODS\nMETHODS.register('bare')(int)", "lacks name, paper"),
     ],
 )  # fmt: skip
@@ -157,3 +163,32 @@ def test_twice_is_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: Any = builtins.counted  # type: ignore[attr-defined]
     assert counted == 1
     assert list(plugins.loaded_plugins()) == [str(tmp_path / "one.py")]
+
+
+def test_a_built_in_s_name_cannot_be_taken_before_it_is_asked_for(tmp_path: Path) -> None:
+    """In a process that has read no registry yet."""
+    (tmp_path / "mine.py").write_text(
+        "from promptfed.aggregators.base import AGGREGATORS, Aggregator\n"
+        "@AGGREGATORS.register('mean')\nclass Mine(Aggregator):\n    pass\n"
+    )
+    said = promptfed("list", "aggregators", "--plugin", tmp_path / "mine.py", code=2)
+    assert "aggregator 'mean' is registered twice" in said
+    assert said.count("\n") == 1
+
+
+def test_a_file_that_failed_can_be_mended_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptfed.measures.base import MEASURES
+
+    monkeypatch.setattr(plugins, "_loaded", {})
+    code = (
+        "from promptfed.measures.base import MEASURES\n"
+        "MEASURES.register('mended')(type('Mended', (MEASURES['nll'],), {'__module__': __name__}))\n"
+    )
+    (tmp_path / "mended.py").write_text(code + "1 / 0")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        plugins.load_plugin(tmp_path / "mended.py")
+    assert "mended" not in MEASURES
+    (tmp_path / "mended.py").write_text(code)
+    plugins.load_plugin(tmp_path / "mended.py")
+    assert "mended" in MEASURES
+    monkeypatch.delitem(MEASURES._found, "mended")
