@@ -62,6 +62,8 @@ def objects_again(config: RunConfig, options: Options) -> tuple[RunConfig, Objec
     options = {name: value for name, value in options.items() if value is not None}
     if odd := [name for name in ARGUMENTS if isinstance(options.get(name), str)]:
         raise ConfigError(f"{odd[0]} is {options[odd[0]]!r}: a run is loaded with Python objects, not with names")
+    if odd := [name for name in ("test", "class_names") if name in options and "data" not in options]:
+        raise ConfigError(f"{odd[0]} goes with data, which is not given: give both as promptfed.train had them")
     roles = [role for role in CLASSES if role in options]
     objects, records = _taken(options, {}, precision=config.precision)
     for role in roles:

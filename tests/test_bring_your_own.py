@@ -169,6 +169,8 @@ def test_other_objects_are_not_those(run: pf.Run, pictures: Any) -> None:
         pf.load_run(run.path, method=PromptFL)
     with pytest.raises(pf.PromptFedError, match="Python objects, not with names"):
         pf.load_run(run.path, data="icons")
+    with pytest.raises(pf.PromptFedError, match="test goes with data, which is not given"):
+        pf.load_run(run.path, test=pictures)
     with pytest.raises(pf.PromptFedError, match="Did you mean 'data'"):
         pf.load_run(run.path, dat=pictures)
 

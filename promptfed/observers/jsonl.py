@@ -35,11 +35,18 @@ class JsonLines(Observer):
         given = self.config.path
         self._path = run.folder / FILE if given is None else Path(given).expanduser().resolve()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        known = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        is_known = self._knows(run.identity)
         self._write("begin", options=dict(run.options))
-        if run.identity not in known:
+        if not is_known:
             self.replay(run)
         return str(self._path)
+
+    def _knows(self, identity: str) -> bool:
+        """Return whether a line of the file names the run; a device or a pipe, which may never end, is not read."""
+        if not self._path.is_file():
+            return False
+        with self._path.open("rb") as lines:
+            return any(identity.encode() in line for line in lines)
 
     def event(self, event: Event) -> None:
         if event["event"] in ("incident", "stopped"):

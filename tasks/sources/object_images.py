@@ -107,8 +107,11 @@ def image_of(value: Any, place: str) -> Image.Image:
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, torch.Tensor):
-        value = value.detach().to("cpu")
-        array, first = (value.float() if value.is_floating_point() else value).numpy(), True
+        try:
+            value = value.detach().to("cpu")
+            array, first = (value.float() if value.is_floating_point() else value).numpy(), True
+        except (NotImplementedError, RuntimeError, TypeError) as error:  # on "meta", sparse, quantized
+            raise DataError(f"{place} is a tensor that holds no plain numbers: {reason(error)}") from error
     elif isinstance(value, np.ndarray):
         array, first = value, False
     else:

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -148,6 +149,8 @@ def _tables(data: Any, client: str, split: str, place: str) -> Iterator[Table]:
                 f"data '{place}' has the key {printable(repr(odd), LONGEST)}, which is no split: use train, "
                 "validation and test"
             )
+        if len({str(key).strip() for key in data}) < len(data):
+            raise ConfigError(f"data '{place}' names a client twice, as a number and as text: give each its own name")
         for key, part in data.items():
             if not isinstance(key, str | int) or isinstance(key, bool) or not str(key).strip():
                 raise ConfigError(f"data '{place}' names a client {printable(repr(key), LONGEST)}: give a name")
@@ -213,7 +216,9 @@ def _item(value: Any, kind: Kind, place: str) -> Item:
             raise DataError(f"{place} is {what}, and the task's examples are texts: give text")
         return TextItem(value.strip(), place)
     if isinstance(value, str | os.PathLike):
-        path = Path(value).expanduser()
+        path = Path(value)
+        with suppress(RuntimeError):  # "~name" of nobody: a file may be called so
+            path = path.expanduser()
         if not os.path.lexists(path):
             raise DataError(
                 f"{place}: there is no file '{printable(value, LONGEST)}', and the task's examples are images (of "
@@ -312,8 +317,9 @@ def _label(row: Row, number: Mapping[str, int], classes: Sequence[str]) -> int:
             f"{place} has the label {printable(repr(label), LONGEST)}: give the name or the number of a class"
         ) from error
     if not 0 <= k < len(classes):
+        shown = k if abs(k) < 10**12 else "of very many digits"
         raise DataError(
-            f"{place} has the label {k}, which is outside the {len(classes)} classes (0 to {len(classes) - 1})"
+            f"{place} has the label {shown}, which is outside the {len(classes)} classes (0 to {len(classes) - 1})"
         )
     return k
 

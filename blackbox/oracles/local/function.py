@@ -71,9 +71,11 @@ class FunctionBackend(Backend):
             raise OracleError(f"oracle '{self.name}' failed: {type(error).__name__}: {reason(error)}") from error
         try:
             is_tensor = isinstance(returned, torch.Tensor)
-            values = returned.detach().to("cpu", torch.float64).numpy() if is_tensor else returned
-            array = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+            array = np.asarray(returned.detach().to("cpu", torch.float64).numpy() if is_tensor else returned)
+            if array.dtype.kind in "cmM":  # complex numbers and times would lose a part
+                raise TypeError(f"it is of {array.dtype}")
+            array = array.astype(np.float64)
+        except Exception as error:  # whatever the user's object raises when it is read
             raise OracleError(f"oracle '{self.name}' returned no array of numbers: {reason(error)}") from error
         expected = (len(prompts), len(texts), len(labels))
         if array.shape != expected:

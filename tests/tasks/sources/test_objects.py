@@ -137,6 +137,9 @@ def test_copies_are_left_out_and_two_labels_for_one_picture_are_an_error() -> No
         ([(picture(0), 0), ("a text", 1)], {}, "there is no file 'a text'"),
         ([(picture(0), 0), (3.5, 1)], {}, r"list\[1\] is a float: give a PIL image"),
         ([(picture(0), 3)], {}, "has the label 3, .*classes.*0 to 2"),
+        ([(picture(0), 10**5000)], {}, "of very many digits"),
+        ([("~nobody-of-this-name/x.png", 0)], {}, "there is no file '~nobody"),
+        ({0: pairs(), "0": pairs()}, {}, "names a client twice"),
         ([(picture(0), -1)], {}, "has the label -1"),
         ([(picture(0), "rde")], {}, "Did you mean 'red'"),
         ([(picture(0), 0.5)], {}, "has the label 0.5: give the name or the number"),
@@ -210,6 +213,8 @@ def test_the_white_of_floats_is_one() -> None:
         (np.zeros((5, 7), np.int64), "give uint8"),
         (np.zeros((5, 7), bool), "give uint8"),
         (object(), "give a PIL image"),
+        (torch.empty(3, 5, 7, device="meta"), "no plain numbers"),
+        (torch.zeros(3, 5, 7).to_sparse(), "no plain numbers"),
     ],
 )
 def test_other_arrays_are_refused(value: Any, words: str) -> None:
