@@ -25,7 +25,7 @@ from promptfed.run_metrics import near_chance, run_metrics
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, Checkpoint, load_checkpoint, save_checkpoint
 from promptfed.runs.client_events import broadcast_sizes, bytes_down, bytes_up, client_event
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.journal import begin_or_continue, whole_log
+from promptfed.runs.journal import begin_or_continue, check_options, whole_log
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.model import check_same_model, has_fingerprint
 from promptfed.runs.partition_check import check_partition
@@ -83,12 +83,15 @@ class Training:
         self._opened: tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]] | None = None
 
     def check_same_run(self) -> None:
-        """Compare what was begun with what is there now, and change nothing in the run: data, backbone, checkpoints.
+        """Compare what was begun with what is there now, and change nothing in the run.
+
+        Data, backbone, checkpoints and options are compared.
 
         Raises:
             RunError: The run cannot go on with them.
         """
-        self._opened = self._open()
+        self._opened = _, record, saved = self._open()
+        check_options(self.experiment.config, self.run.events, saved.values(), knows_backbone=has_fingerprint(record))
 
     def execute(self) -> dict[str, Any]:
         """The whole run; returns what ``metrics.json`` holds. Raises Interrupted when asked to stop."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from promptfed.config import validate
-from promptfed.errors import ConfigError, FormatError
+from promptfed.errors import ConfigError, FormatError, PromptFedError, reason
 from promptfed.observers.base import OBSERVERS, Observer
 from promptfed.printable import printable
 from promptfed.readers.yaml_reader import parse_yaml
@@ -25,14 +25,26 @@ def build_observers(choices: ObserverChoices) -> list[Observer]:
     Raises:
         ConfigError: An observer or an option is unknown, an observer is named twice, or its package is missing.
     """
-    several = [choices] if isinstance(choices, str | Observer | Mapping) else list(choices)
+    is_one = isinstance(choices, str | Observer | Mapping) or not isinstance(choices, Iterable)
+    several = [choices] if is_one else list(choices)
     chosen = [observer for choice in several for observer in _observers(choice)]
     labels = [observer.label for observer in chosen]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ConfigError(f"observer '{printable(twice[0])}' is named twice: name it once, with all its options")
     for observer in chosen:
-        observer.check()
+        try:
+            observer.check()
+        except PromptFedError:
+            raise
+        except Exception as error:  # whatever somebody else's tracker raises
+            raise _unusable(observer.label, error) from error
     return chosen
+
+
+def _unusable(name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"observer '{printable(name, 100)}' cannot be used here: {type(error).__name__}: {reason(error)}; leave it out"
+    )
 
 
 def _observers(choice: ObserverChoice) -> list[Observer]:
@@ -46,12 +58,21 @@ def _observers(choice: ObserverChoice) -> list[Observer]:
         raise ConfigError(
             f"observer {printable(repr(choice), 100)}: give a name, a mapping of a name to its options, or an Observer"
         )
+    for name, options in choice.items():
+        if not isinstance(name, str) or not isinstance(options, Mapping | None):
+            raise ConfigError(
+                f"observer {printable(repr(choice), 100)}: give a mapping of a name to a mapping of its options"
+            )
     return [_build(name, options or {}) for name, options in choice.items()]
 
 
 def _build(name: str, options: Mapping[str, Any]) -> Observer:
     kind = OBSERVERS[name]
-    observer = kind(validate(kind.Config, options, f"option of observer {printable(name)}:"))
+    config = validate(kind.Config, options, f"option of observer {printable(name)}:")
+    try:
+        observer = kind(config)
+    except Exception as error:  # whatever somebody else's tracker raises
+        raise _unusable(name, error) from error
     observer.label = name
     return observer
 

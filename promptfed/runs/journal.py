@@ -79,6 +79,19 @@ def begin_or_continue(
     events.write("resume", environment=now, killed=cut_off)
 
 
+def check_options(
+    config: RunConfig, events: EventLog, checkpoints: Iterable[Checkpoint | None], *, knows_backbone: bool = False
+) -> None:
+    """Compare ``config`` with the options that the run was begun with, as ``begin_or_continue`` does; write nothing.
+
+    Raises RunError if it would train something else.
+    """
+    saved = [checkpoint for checkpoint in checkpoints if checkpoint is not None]
+    last = max(saved, key=lambda checkpoint: checkpoint.events_bytes, default=None)
+    if last is not None and events.sha256(last.events_bytes) == last.events_sha256:
+        _check_same(config, events, knows_backbone)
+
+
 def whole_log(events: EventLog, checkpoints: Iterable[Checkpoint | None]) -> list[Event] | None:
     """Return all events; None if the log is not what it was when the newest of ``checkpoints`` was saved."""
     saved = [checkpoint for checkpoint in checkpoints if checkpoint is not None]
@@ -146,8 +159,8 @@ def differences(began: Mapping[str, Any], now: Mapping[str, Any], *, knows_backb
 
 def _value(options: Mapping[str, Any], name: str) -> Any:
     value = options.get(name)
-    if name == "objects":  # runs of promptfed 0.1 had none
-        return value or {}
+    if name in ("objects", "processors"):  # runs of promptfed 0.1 had none
+        return value or None
     if name == "oracle_options" and isinstance(value, dict):
         return {option: given for option, given in value.items() if option not in ORACLE_MAY_CHANGE}
     return value

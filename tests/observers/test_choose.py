@@ -27,6 +27,11 @@ def test_names_options_and_objects_are_all_observers() -> None:
     assert build_observers("jsonl")[0].config == build_observers({"jsonl": None})[0].config
 
 
+class Failing(Observer):
+    def check(self) -> None:
+        raise ZeroDivisionError("no\nway")
+
+
 @pytest.mark.parametrize(
     ("choice", "why"),
     [
@@ -36,6 +41,12 @@ def test_names_options_and_objects_are_all_observers() -> None:
         ("jsonl:place=x", "unknown option of observer jsonl: 'place'"),
         ("jsonl:path=[", "the value of path is not YAML"),
         ([7], "observer 7: give a name"),
+        (7, "observer 7: give a name"),
+        (None, "observer None: give a name"),
+        (Observer, "give a name"),
+        ({"jsonl": 7}, "a mapping of its options"),
+        ({7: {}}, "a mapping of its options"),
+        (Failing(), "observer 'Failing' cannot be used here: ZeroDivisionError"),
     ],
 )
 def test_what_is_no_observer_is_one_line(choice: Any, why: str) -> None:

@@ -1,0 +1,27 @@
+"""A run goes on with the options that it was begun with, and one that is refused stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import promptfed as pf
+from promptfed.runs.journal import differences
+
+
+def test_options_that_an_earlier_version_did_not_have_are_no_change() -> None:
+    now = {"rounds": 2, "seed": 1, "objects": {}, "processors": []}
+    assert differences({"rounds": 2, "seed": 1}, now) == ""
+    assert "processors was None" in differences({"rounds": 2, "seed": 1}, {**now, "processors": [{"clip": {}}]})
+    assert "seed was 1 and is 2" in differences({"rounds": 2, "seed": 1}, {**now, "seed": 2})
+
+
+def test_a_resume_that_is_refused_changes_no_file(tmp_path: Path) -> None:
+    run = pf.train(rounds=1, shots=1, clients=2, threads=1, folder=tmp_path / "run", baselines=[], progress=False)
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.01", "lr: 0.02"))
+    before = config.read_bytes()
+    with pytest.raises(pf.PromptFedError, match="is not the one that the run was begun with: method_options"):
+        pf.load_run(run.path).resume(rounds=3, progress=False)
+    assert config.read_bytes() == before
