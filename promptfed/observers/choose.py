@@ -25,8 +25,11 @@ def build_observers(choices: ObserverChoices) -> list[Observer]:
     Raises:
         ConfigError: An observer or an option is unknown, an observer is named twice, or its package is missing.
     """
-    is_one = isinstance(choices, str | Observer | Mapping) or not isinstance(choices, Iterable)
-    several = [choices] if is_one else list(choices)
+    several: list[ObserverChoice]
+    if isinstance(choices, str | Observer | Mapping) or not isinstance(choices, Iterable):
+        several = [choices]
+    else:
+        several = list(choices)
     chosen = [observer for choice in several for observer in _observers(choice)]
     labels = [observer.label for observer in chosen]
     if twice := [label for label in labels if labels.count(label) > 1]:
