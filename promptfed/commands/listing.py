@@ -28,6 +28,14 @@ KINDS = (
     "methods", "backbones", "oracles", "tasks", "sources", "aggregators", "processors", "engines", "measures",
     "observers", "options", "runs",
 )  # fmt: skip
+OTHER_NAMES = {"models": "backbones"}
+"""What a kind is called elsewhere, such as in the entry-point group ``promptfed.models`` -> one of ``KINDS``."""
+TEXT_SOURCES = {
+    "texts:NAME": {"about": "Texts: bundled ones, reviews, questions or requests; for --task blackbox-text."},
+    "tsv:PATH": {"about": "Texts: a tab-separated file, or a folder with train.tsv, dev.tsv and test.tsv."},
+    "jsonl:PATH": {"about": "Texts: one JSON object a line, or a folder with train.jsonl, dev.jsonl and test.jsonl."},
+}
+"""Sources of texts; hf:NAME reads both images and texts."""
 FIGURES = ("local", "base", "new", "hm")
 OWN = "promptfed"
 WIDE = 110
@@ -78,8 +86,10 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.tasks.sources import KINDS as BUILT_IN
         from promptfed.tasks.sources import SOURCES, maker_of
 
-        return {form: {"about": _about(maker_of(name))} for name, (_, form) in BUILT_IN.items()} | {
-            name: {"about": _about(SOURCES[name]), "origin": SOURCES.origin(name)} for name in SOURCES
+        return {
+            **{form: {"about": _about(maker_of(name))} for name, (_, form) in BUILT_IN.items()},
+            **TEXT_SOURCES,
+            **{name: {"about": _about(SOURCES[name]), "origin": SOURCES.origin(name)} for name in SOURCES},
         }
     if kind == "oracles":
         from promptfed.blackbox.oracle_factory import ORACLES
@@ -202,10 +212,12 @@ def list_(
     if kind == "options":
         show_options(name, json)
         return
+    kind = OTHER_NAMES.get(kind, kind)
     rows = _runs(folder) if kind == "runs" else known(kind)
     if name is not None:
         if kind == "runs":
             raise ConfigError(f"'{name}': promptfed report RUN shows all about a run; list runs takes no name")
+        name = next((row for row in rows if row.partition(":")[0] == name), name)  # folder is folder:PATH
         if name not in rows:
             raise unknown_name(kind.removesuffix("s"), name, rows)
         rows = {name: rows[name]}

@@ -80,8 +80,8 @@ def tables(name: str | None) -> dict[str, list[OptionRow]]:
             if name in registry
         }
         if not found:
-            every = [each for registry in registries().values() for each in registry]
-            raise unknown_name("group of options, method, aggregator or task", name, [*GROUPS, *every])
+            every = {each for registry in registries().values() for each in registry}
+            raise unknown_name("group of options, method, aggregator or task", name, every.union(GROUPS))
     return {title: rows for title, rows in found.items() if rows or name is not None}
 
 

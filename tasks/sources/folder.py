@@ -79,7 +79,8 @@ def list_images(root: Path) -> tuple[list[Found], tuple[str, ...]]:
     """
     tops = subfolders(root)
     if not tops:
-        what = "holds images but no class folders" if images_in(root) else "is empty"
+        what = "is empty" if not any(root.iterdir()) else "holds neither images nor folders"
+        what = "holds images but no class folders" if images_in(root) else what
         raise DataError(f"data folder '{printable(root)}' {what}; {LAYOUTS}")
     splits = [top for top in tops if split_of(top.name)]
     flat = [top for top in splits if images_in(top)]

@@ -128,3 +128,27 @@ def test_runs_show_method_and_data_where_there_is_room(promptfed, finished, monk
     out = promptfed("list", "runs", "--runs", finished.parent).out
     assert "promptfl" in out
     assert "folder:" in out
+
+
+def test_models_is_another_name_of_backbones(promptfed):
+    assert promptfed("list", "models").out == promptfed("list", "backbones").out
+
+
+def test_sources_of_texts_are_those_that_the_task_reads(promptfed):
+    from promptfed.commands.listing import TEXT_SOURCES
+    from promptfed.tasks.blackbox_text import KINDS
+
+    rows = json.loads(promptfed("list", "sources", "--json").out)
+    assert {form.partition(":")[0] for form in TEXT_SOURCES} | {"hf"} == set(KINDS)
+    assert set(TEXT_SOURCES) <= set(rows)
+
+
+def test_a_source_is_named_without_its_argument(promptfed):
+    assert list(json.loads(promptfed("list", "sources", "folder", "--json").out)) == ["folder:PATH"]
+    assert "Did you mean 'folder:PATH'" in promptfed("list", "sources", "foldr:PATH").err
+
+
+def test_an_unknown_group_of_options_lists_each_name_once(promptfed):
+    names = promptfed("list", "options", "placee").err.partition("Known: ")[2].rstrip(".\n").split(", ")
+    assert "fedamp" in names
+    assert len(names) == len(set(names))

@@ -249,3 +249,9 @@ def test_hidden_folders_with_images_are_said(make_folder: MakeFolder, name: str)
     (root / "__MACOSX").mkdir()
     (root / "__MACOSX" / "._0.png").write_bytes(b"x")
     assert load_source(f"folder:{root}").notes == source.notes
+
+
+def test_a_folder_with_files_of_another_kind_is_not_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("text\tlabel\n")
+    with pytest.raises(DataError, match="holds neither images nor folders; expected"):
+        load_source(f"folder:{tmp_path}")
