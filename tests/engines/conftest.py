@@ -176,9 +176,9 @@ def federation(request, place) -> Callable[..., Federation]:
     return make
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def ray_session() -> Iterator[Any]:
-    """Ray, begun once for this folder: actors that outlived it would keep the machine's cores from other tests."""
+    """Ray, begun once for each file: actors that outlived it would keep the machine's cores from other tests."""
     from promptfed.engines import ray_runtime
 
     assert ray_runtime.begin(None)
@@ -188,7 +188,7 @@ def ray_session() -> Iterator[Any]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def ray_engine(ray_session) -> Iterator[Callable[[ToyPlace], Engine]]:
     """One engine of two actors for all tests, made for the first of them."""
     from promptfed.engines.ray import RayEngine
