@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from promptfed.aggregators.base import Aggregator
@@ -27,6 +26,7 @@ from promptfed.errors import unknown_name
 from promptfed.experiment import resolve
 from promptfed.export.loaded import LoadedBundle
 from promptfed.export.loaded import load_bundle as load
+from promptfed.files.paths import checked_path
 from promptfed.method import METHODS, Method
 from promptfed.object_options import ARGUMENTS, config_with_objects, objects_again
 from promptfed.objects import compare as compare_objects
@@ -96,8 +96,9 @@ def train(
         KeyboardInterrupt: After Ctrl-C. All that was done is saved; ``load_run(folder).resume()`` goes on.
         PromptFedError: The run cannot begin, or cannot go on.
     """
+    place = None if folder is None else checked_path(folder, "folder")
     file: Mapping[str, Any] = (
-        {} if config is None else config if isinstance(config, Mapping) else read_yaml(Path(config))
+        {} if config is None else config if isinstance(config, Mapping) else read_yaml(checked_path(config, "config"))
     )
     options |= {"class_names": class_names, "test": test, "model": model, "oracle": oracle}
     options |= {"aggregator": aggregator, "engine": engine, "method": method, "data": data}
@@ -109,7 +110,7 @@ def train(
     chosen = resolve(named)
     watching = build_observers(observers)
     label = f"{chosen.task}-{chosen.method}"
-    run = Run(RunDirectory.create(None if folder is None else Path(folder), chosen, label=label), objects)
+    run = Run(RunDirectory.create(place, chosen, label=label), objects)
     if first is not None:
         save_first_prompt(run.folder, first)
     run._carry_out(progress, watching, is_new=True)
@@ -126,9 +127,9 @@ def load_run(path: PathLike, **objects: Any) -> Run:
 
     Raises:
         RunError: There is no run.
-        ConfigError: An object is not the one that the run was trained with.
+        ConfigError: An object is not the one that the run was trained with, or ``path`` is no path.
     """
-    folder = RunDirectory.open(Path(path))
+    folder = RunDirectory.open(checked_path(path, "path"))
     if not objects:
         return Run(folder)
     if unknown := set(objects) - set(ARGUMENTS):
@@ -174,7 +175,7 @@ def compare(
     base, objects = config_with_objects({}, _given(options))
     plan = Plan.make(base, names, seeds, fix_partition=fix_partition, grid=grid)
     with (
-        comparison_folder(None if folder is None else Path(folder)) as place,
+        comparison_folder(None if folder is None else checked_path(folder, "folder")) as place,
         live_comparison(progress) as teller,
         stop_on_ctrl_c(teller.note) as should_stop,
     ):

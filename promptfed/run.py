@@ -15,6 +15,7 @@ from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import write_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.files.paths import checked_path
 from promptfed.frozen_model import FrozenModel
 from promptfed.learned_prompt import LearnedPrompt
 from promptfed.object_options import read_data
@@ -278,7 +279,7 @@ class Run:
             shared: Leave out all that is the client's own.
             overwrite: Replace a bundle that is there.
         """
-        place = self.path / "bundles" / f"client-{client}" if path is None else Path(path)
+        place = self.path / "bundles" / f"client-{client}" if path is None else checked_path(path, "path")
         return write_bundle(place, self.finished.bundle(client, shared_only=shared), overwrite=overwrite)
 
     def report(self) -> Path:

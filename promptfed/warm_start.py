@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from promptfed.config import ObjectRecord
@@ -12,10 +11,11 @@ from promptfed.experiment import Experiment
 from promptfed.export.bundle import read_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.export.loaded import LoadedBundle
+from promptfed.files.paths import checked_path
 from promptfed.kept_text import MARK
-from promptfed.printable import printable
+from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
-from promptfed.runs.directory import RunDirectory, is_run
+from promptfed.runs.directory import BUNDLE_CONFIG, RunDirectory, is_run
 
 FILE = "init.safetensors"
 """The prompt that a run began with, in its folder: it goes on without the other run."""
@@ -35,11 +35,15 @@ def first_prompt(init: Any) -> tuple[PromptState, ObjectRecord]:
     """
     finished: Any = getattr(init, "finished", None)
     if isinstance(init, str | os.PathLike):
-        folder = Path(init)
+        folder = checked_path(init, ROLE)
         if is_run(folder):
             finished = FinishedRun.load(RunDirectory.open(folder))
-        else:
+        elif (folder / BUNDLE_CONFIG).exists():
             return _recorded(read_bundle(folder).shared, f"bundle {folder.name}")
+        else:
+            raise ConfigError(
+                f"init is '{printable(folder, LONGEST)}', where neither a run nor a bundle is: give the folder of one"
+            )
     elif isinstance(init, LoadedBundle):
         return _recorded(init.shared, f"bundle {init.path.name}")
     if not isinstance(finished, FinishedRun):

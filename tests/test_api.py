@@ -49,6 +49,14 @@ def test_the_five_lines(run: pf.Run, picture: Path, tmp_path: Path) -> None:
     assert sum(share for _, share in answer.ranked) == pytest.approx(1)
 
 
+def test_a_run_is_no_bundle_and_a_bundle_no_run(run: pf.Run, tmp_path: Path) -> None:
+    with pytest.raises(pf.PromptFedError, match=r"is a run, not a bundle: export .* promptfed.load_run"):
+        pf.load(run.path)
+    bundle = run.export(client=1, path=tmp_path / "bundle")
+    with pytest.raises(pf.PromptFedError, match=r"is a bundle, not a run: .* promptfed.load\)"):
+        pf.load_run(bundle)
+
+
 def test_a_run_is_that_of_the_command_line(run: pf.Run, tmp_path: Path) -> None:
     words = (
         "train", "--method", "promptfl", "--data", "icons", "--clients", 2, "--rounds", 2, "--shots", 1, "--threads", 1,

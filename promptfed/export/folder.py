@@ -23,9 +23,10 @@ from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import parse_json
 from promptfed.readers.tensors import MOST_BYTES
+from promptfed.runs.directory import BUNDLE_CONFIG, is_run
 
 FORMAT_VERSION = 1
-CONFIG, PROMPT, README = "promptfed_config.json", "prompt.safetensors", "README.md"
+CONFIG, PROMPT, README = BUNDLE_CONFIG, "prompt.safetensors", "README.md"
 FEATURES = "class_text_features.safetensors"
 TEXT, SOFT, PIXELS = "prompt.txt", "soft_prompt.safetensors", "pixel_prompt.safetensors"
 FILES = frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS})
@@ -186,7 +187,12 @@ def read_meta(folder: Path) -> Meta:
     """Read the bundle's config. Raises BundleError for what is no bundle, damaged or of another format."""
     if not folder.is_dir():
         what = "is a file, not a bundle folder" if folder.exists() else "does not exist"
-        raise BundleError(f"bundle '{folder}' {what}; 'promptfed export RUN --client K' makes a bundle")
+        raise BundleError(f"bundle '{folder}' {what}; promptfed export (in Python run.export) makes a bundle")
+    if is_run(folder) and not (folder / CONFIG).exists():
+        raise BundleError(
+            f"'{folder}' is a run, not a bundle: export one client's prompt first (promptfed export, in Python "
+            "promptfed.load_run and run.export)"
+        )
     try:
         found = parse_json(_read(folder, CONFIG))
     except FormatError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from promptfed.errors import ConfigError
 from promptfed.export.bundle import ABOUT_THE_MODEL, Bundle, check_model, read_bundle
 from promptfed.export.folder import BackboneMeta, OracleMeta
 from promptfed.export.predict import Prediction, Predictor
+from promptfed.files.paths import checked_path
 from promptfed.method import METHODS
 from promptfed.objects import function_oracle
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
+from promptfed.tasks.sources.object_images import is_image, kind_of
 from promptfed.trust import admitted, is_local_file
 
 EXAMPLE_KINDS = {"images": "path", "texts": "text", "questions": "question"}
@@ -54,22 +56,27 @@ class LoadedBundle:
         meta = self._predictor.bundle.meta
         return f"<bundle {str(self.path)!r}: {meta.method}, {len(self.classes)} classes>"
 
-    def predict(
-        self, examples: Sequence[str | os.PathLike[str]], classes: Sequence[str] | None = None, top: int = 3
-    ) -> list[Prediction]:
+    def predict(self, examples: Iterable[Any], classes: Sequence[str] | None = None, top: int = 3) -> list[Prediction]:
         """Return the ``top`` most probable classes of each example.
 
         Args:
-            examples: Paths of images, or texts, as ``example_kind`` says.
+            examples: Images, or texts, as ``example_kind`` says. An image is a path, a PIL image, or an array as
+                ``promptfed.train(data=...)`` takes it.
             classes: Class names to choose among, also such as were never trained on; None: those of the bundle.
             top: How many classes to name.
 
         Raises:
-            DataError: An image is missing or cannot be decoded.
-            ConfigError: Fewer than two classes, one given twice, or ``top`` below 1.
+            DataError: An image is missing or cannot be decoded, or an example is of another kind.
+            ConfigError: ``examples`` is no list; fewer than two classes, one given twice, or ``top`` below 1.
         """
-        if isinstance(examples, (str, os.PathLike)):
-            raise ConfigError(f"examples must be a list, not {type(examples).__name__}: give [{examples!r}]")
+        if isinstance(examples, str | os.PathLike):
+            raise ConfigError(
+                f"examples must be a list, not {type(examples).__name__}: give [{printable(repr(examples), LONGEST)}]"
+            )
+        if is_image(examples) or isinstance(examples, Mapping | bytes) or not isinstance(examples, Iterable):
+            raise ConfigError(
+                f"examples must be a list, and this is {kind_of(examples)}: give [one], or list(...) of several"
+            )
         return self._predictor.predict(examples, classes, top)
 
     def close(self) -> None:
@@ -108,9 +115,9 @@ def load_bundle(
 
     Raises:
         BundleError: The bundle is damaged, or was made for another model.
-        ConfigError: An option does not go with it, or it names what only the user can name.
+        ConfigError: An option does not go with it, it names what only the user can name, or ``path`` is no path.
     """
-    folder = Path(path)
+    folder = checked_path(path, "path")
     bundle = read_bundle(folder)
     if bundle.meta.method not in METHODS:  # it may be a plug-in's, which the user has to name
         raise ConfigError(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from promptfed.blackbox.oracles.exact_match import final_answer
 from promptfed.build_method import build_method
-from promptfed.errors import ConfigError
-from promptfed.examples.base import FileItem, Item, TextItem
+from promptfed.errors import ConfigError, DataError
+from promptfed.examples.base import FileItem, ImageItem, Item, TextItem
 from promptfed.export.bundle import Bundle, check_model
 from promptfed.frozen_model import FrozenModel
 from promptfed.method import cosine_logits
+from promptfed.printable import LONGEST, printable
 from promptfed.scores import is_answered
 from promptfed.setup import Setup
+from promptfed.tasks.sources.object_images import image_item, kind_of
 from promptfed.types import Split
 
 
@@ -27,7 +30,7 @@ class Prediction:
     """What a bundle says of one example.
 
     Attributes:
-        example: An image's path, or a text.
+        example: An image's path, or a text; an image in memory is called by its place: ``examples[0]``.
         ranked: The most probable classes, best first, as ``(class, probability)``; of a question its answer. Empty if
             a black box did not answer.
     """
@@ -53,34 +56,33 @@ class Predictor:
         with bundle.fitting():
             self.method.check_agreed(bundle.shared)
 
-    def predict(
-        self, examples: Sequence[str | os.PathLike[str]], classes: Sequence[str] | None = None, top: int = 5
-    ) -> list[Prediction]:
+    def predict(self, examples: Iterable[Any], classes: Sequence[str] | None = None, top: int = 5) -> list[Prediction]:
         """Return the ``top`` most probable classes of every example; of questions, what is answered.
 
         Probabilities are a softmax over the scores of all the classes asked for.
 
         Args:
-            examples: Paths of images, texts or questions, as ``bundle.meta.examples`` says.
+            examples: Images, texts or questions, as ``bundle.meta.examples`` says. An image is a path, a PIL image, or
+                an array as ``image_of`` (tasks/sources/object_images.py) takes it.
             classes: Class names to choose among; None: those that the bundle was trained on.
             top: How many classes to name.
 
         Raises:
-            DataError: An image is missing or cannot be decoded.
+            DataError: An image is missing or cannot be decoded, or an example is of another kind.
             ConfigError: Fewer than two class names, a name given twice, or ``top`` below 1.
             OracleError: A black box does not answer.
             BudgetExhausted: What it may cost is used up.
         """
         meta = self.bundle.meta
         if meta.examples == "questions":
-            return self._answers([os.fspath(question) for question in examples])
+            return self._answers([_text(value, i) for i, value in enumerate(examples)])
         names = checked_classes(meta.classes if classes is None else classes, top)
-        if not examples:
+        as_item = _image if meta.examples == "images" else _text_item
+        items = [as_item(value, i) for i, value in enumerate(examples)]
+        if not items:
             return []
-        images = meta.examples == "images"
-        values = [Path(example) if images else os.fspath(example) for example in examples]
-        split = unlabelled([FileItem(value) if isinstance(value, Path) else TextItem(value) for value in values])
-        return ranked(values, self._logits(split, names, own=classes is None), names, top)
+        shown = [_shown(item) for item in items]
+        return ranked(shown, self._logits(unlabelled(items), names, own=classes is None), names, top)
 
     @torch.no_grad()
     def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
@@ -107,6 +109,30 @@ class Predictor:
         ]
 
 
+def _image(value: Any, number: int) -> ImageItem:
+    """Raise DataError for what is no image."""
+    return image_item(value, f"examples[{number}]")
+
+
+def _text_item(value: Any, number: int) -> TextItem:
+    return TextItem(_text(value, number))
+
+
+def _text(value: Any, number: int) -> str:
+    """Raise DataError for what is no text."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise DataError(f"examples[{number}] is {kind_of(value)}, and this bundle is for texts: give text")
+    return value
+
+
+def _shown(item: Item) -> Path | str:
+    if isinstance(item, FileItem):
+        return item.path
+    return item.text if isinstance(item, TextItem) else item.name
+
+
 def unlabelled(items: Sequence[Item]) -> Split:
     """Return a split of examples whose classes nobody knows."""
     return Split(tuple(items), torch.zeros(len(items), dtype=torch.int64))
@@ -126,14 +152,16 @@ def ranked(examples: Sequence[Path | str], logits: Tensor, names: Sequence[str],
 
 def checked_classes(classes: Sequence[str], top: int) -> tuple[str, ...]:
     """Return ``classes`` without spaces around them. Raises ConfigError for lists that make no sense."""
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ConfigError(f"classes are {printable(repr(classes), LONGEST)}: give a list of names")
     names = tuple(name.strip() for name in classes)
     if len(names) < 2:
-        raise ConfigError(f"classes are {list(names)}: at least two are needed, such as --classes 'cat,dog'")
+        raise ConfigError(f"classes are {list(names)}: at least two are needed, such as cat and dog")
     if "" in names:
         raise ConfigError(f"classes are {list(names)}: one of them is empty; give every class a name")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"class '{twice[0]}' is given {names.count(twice[0])} times; name every class once")
-    if top < 1:
-        raise ConfigError(f"top is {top}: it must be at least 1")
+    if not isinstance(top, int) or top < 1:
+        raise ConfigError(f"top is {printable(repr(top), LONGEST)}: it must be a number, at least 1")
     return names

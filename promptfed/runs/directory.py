@@ -34,6 +34,8 @@ from promptfed.readers.files import MEGABYTE, kind_of, read_bytes
 from promptfed.runs.checkpoint import tidy_checkpoints
 from promptfed.runs.events import EventLog
 
+BUNDLE_CONFIG = "promptfed_config.json"
+"""The file that makes a folder a bundle (``promptfed.export``), and no run."""
 LOCK = ".lock"
 PERSONALIZED = "personalized"
 FILES = (
@@ -86,6 +88,11 @@ class RunDirectory:
         if not path.is_dir():
             raise RunError(f"run directory '{path}' does not exist; `promptfed list runs` shows the runs there are")
         if not is_run(path):
+            if (path / BUNDLE_CONFIG).is_file():
+                raise RunError(
+                    f"'{path}' is a bundle, not a run: promptfed predict asks it (in Python promptfed.load); a run is "
+                    "what promptfed train makes"
+                )
             raise RunError(
                 f"'{path}' is not a run directory: it has no config.yaml; `promptfed list runs` shows those that are"
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 
 from promptfed.errors import DataError, reason
 from promptfed.examples import pixels
-from promptfed.examples.base import ImageItem
+from promptfed.examples.base import FileItem, ImageItem
 
 CHANNELS = (1, 3, 4)
 """Grey, RGB and RGBA."""
@@ -91,6 +93,23 @@ def kind_of(value: Any) -> str:
 def is_image(value: Any) -> bool:
     """Whether ``value`` is of a kind that ``image_of`` takes."""
     return isinstance(value, Image.Image | np.ndarray | torch.Tensor)
+
+
+def image_item(value: Any, place: str) -> ImageItem:
+    """Return ``value`` as an example: the path of a file, or an image in memory.
+
+    Args:
+        value: A path, or an image as ``image_of`` takes it.
+        place: What messages call an image in memory.
+
+    Raises:
+        DataError: It is of another kind.
+    """
+    if isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str):
+        return FileItem(Path(value))
+    if not is_image(value):
+        raise DataError(f"{place} is {kind_of(value)}: give a PIL image, an array, or the path of a file")
+    return ObjectImage(value, place)
 
 
 def image_of(value: Any, place: str) -> Image.Image:

@@ -25,7 +25,7 @@ from promptfed.printable import LONGEST, printable
 from promptfed.tasks.sources import checked
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.hugging_face import RowItem, encoded_rows, image_and_label
-from promptfed.tasks.sources.object_images import DatasetImage, ObjectImage, example_of, is_image, kind_of
+from promptfed.tasks.sources.object_images import DatasetImage, ObjectImage, example_of, image_item, is_image, kind_of
 from promptfed.tasks.sources.splits import split_of
 from promptfed.tasks.sources.tables import Columns
 
@@ -224,10 +224,8 @@ def _item(value: Any, kind: Kind, place: str) -> Item:
                 f"{place}: there is no file '{printable(value, LONGEST)}', and the task's examples are images (of "
                 "texts: task='blackbox-text')"
             )
-        return FileItem(path.absolute())
-    if not is_image(value):
-        raise DataError(f"{place} is {kind_of(value)}: give a PIL image, an array, or the path of a file")
-    return ObjectImage(value, place)
+        value = path.absolute()
+    return image_item(value, place)
 
 
 def _hugging_face_rows(table: Table, kind: Kind, columns: Columns) -> Iterator[Row]:

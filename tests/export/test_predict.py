@@ -6,13 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore, default_cache
-from promptfed.errors import BundleError, ConfigError, DataError
+from promptfed.errors import BundleError, ConfigError, DataError, PromptFedError
 from promptfed.export.bundle import Bundle, read_bundle, write_bundle
+from promptfed.export.loaded import LoadedBundle
 from promptfed.export.predict import Predictor
 
 
@@ -34,6 +37,33 @@ def test_own_classes_use_the_stored_features_and_no_text_tower(
     assert found.example == photos["green"]
     assert [name for name, _ in found.ranked] == sorted(expected, key=expected.__getitem__, reverse=True)
     assert dict(found.ranked) == pytest.approx(expected, abs=1e-5)
+
+
+def test_images_in_memory_are_scored_as_their_files_are(predictor: Predictor, photos: dict[str, Path]) -> None:
+    image = Image.open(photos["green"]).convert("RGB")
+    pixels = np.asarray(image)
+    in_memory = [image, pixels, torch.from_numpy(pixels.copy()).permute(2, 0, 1), pixels / 255]
+    found = LoadedBundle(Path("b"), predictor).predict(iter([str(photos["green"]), *in_memory]))
+    assert [p.example for p in found] == [photos["green"], *(f"examples[{i}]" for i in range(1, 5))]
+    assert all(p.ranked == found[0].ranked for p in found)
+
+
+@pytest.mark.parametrize(
+    ("examples", "said"),
+    [
+        ([3], r"examples\[0\] is an int: give a PIL image, an array, or the path"),
+        ([b"a.png"], r"examples\[0\] is a bytes: give a PIL image"),
+        ([(np.zeros((2, 2)), 1)], r"examples\[0\] is a tuple of 2: give a PIL image"),
+        ([np.full((2, 2), 7.0)], r"examples\[0\] is an array \(2, 2\) of float64 with values outside 0..1"),
+        (np.zeros((2, 4, 6, 3), np.uint8), "examples must be a list, and this is a ndarray"),
+        (Image.new("RGB", (2, 2)), "examples must be a list, and this is an Image"),
+        (None, "examples must be a list, and this is a NoneType"),
+        (Path("a.png"), "examples must be a list, not PosixPath"),
+    ],
+)
+def test_what_is_no_image_is_one_line(predictor: Predictor, examples: Any, said: str) -> None:
+    with pytest.raises(PromptFedError, match=f"^{said}[^\n]*$"):
+        LoadedBundle(Path("b"), predictor).predict(examples)
 
 
 def test_other_classes_go_through_the_method(predictor: Predictor, photos: dict[str, Path]) -> None:
@@ -99,9 +129,12 @@ def test_unreadable_images_are_named(predictor: Predictor, photos: dict[str, Pat
         (["red", "blue", "red "], 5, "class 'red' is given 2 times"),
         (["red", " "], 5, "one of them is empty"),
         (["red", "blue"], 0, "top is 0"),
+        (["red", "blue"], "3", "top is '3'"),
+        ("red,blue", 5, "give a list of names"),
+        (["red", 3], 5, "give a list of names"),
     ],
 )
-def test_class_lists_that_make_no_sense(predictor: Predictor, classes: list[str], top: int, said: str) -> None:
+def test_class_lists_that_make_no_sense(predictor: Predictor, classes: Any, top: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         predictor.predict([Path("any.png")], classes, top)
 
