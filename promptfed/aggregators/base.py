@@ -1,4 +1,4 @@
-"""What every way of merging prompts looks like to the federation."""
+"""The interface of aggregators: how the server merges a round's updates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AggregatorConfig(BaseModel):
 
 
 class RobustConfig(AggregatorConfig):
-    """Options of a rule that is meant to withstand malicious clients: it is told to leave out what is far too long."""
+    """Options of a rule that withstands malicious clients; it refuses updates that are far too long."""
 
     longest: float | None = Field(
         default=5.0, ge=1, description="refuse updates that change more than so many times the round's median change"
@@ -35,7 +35,7 @@ class RobustConfig(AggregatorConfig):
 
 
 class Aggregator(ABC):
-    """Merges updates. Knows no method and no engine; its own state (momentum, ...) is a PromptState too."""
+    """Rule that merges updates. Knows no method and no engine; its own state (momentum, ...) is a PromptState too."""
 
     Config: ClassVar[type[AggregatorConfig]] = AggregatorConfig
 
@@ -46,14 +46,20 @@ class Aggregator(ABC):
         return f"<aggregator {type(self).__name__}: {self.config!r}>"
 
     def init(self, shared: PromptState) -> PromptState:
-        """Server state before round 1; empty for aggregators that remember nothing."""
+        """Return the server state before round 1; empty for aggregators that keep none."""
         return NO_PROMPT
 
     def check(self, clients: int) -> None:  # noqa: B027 (most have nothing to check)
         """Raise ConfigError if the options cannot work with ``clients`` updates a round."""
 
     def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
-        """Return what ``client`` (None: one that never took part) is sent. By default ``shared``, for all."""
+        """Return what one client is sent; by default ``shared``, for all.
+
+        Args:
+            shared: The prompt after the last round.
+            server: The aggregator's own state.
+            client: The client's number; None for a client that never took part.
+        """
         return shared
 
     @abstractmethod
@@ -74,7 +80,7 @@ class Aggregator(ABC):
 
 
 class AggregatorWrapper(Aggregator):
-    """Does all as ``inner`` does; a method's own rule is a subclass that changes a part of it."""
+    """Aggregator that delegates to ``inner``; a method's own rule is a subclass that overrides a part of it."""
 
     def __init__(self, inner: Aggregator) -> None:
         super().__init__(inner.config)
@@ -99,6 +105,10 @@ AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator", "promptfed.aggr
 
 
 def build_aggregator(name: str, options: Mapping[str, Any]) -> Aggregator:
-    """Return the aggregator called ``name``. Raises ConfigError for a name or an option that there is not."""
+    """Return the aggregator called ``name``.
+
+    Raises:
+        ConfigError: The name or an option is unknown, or an option has a bad value.
+    """
     kind = AGGREGATORS[name]
     return kind(validate(kind.Config, options, "aggregator option"))

@@ -37,27 +37,33 @@ class ClusteredConfig(AggregatorConfig):
 
 
 def cluster_by_direction(rows: Tensor, clusters: int, threshold: float | None) -> list[int]:
-    """A cluster number for each of ``rows`` ``(n, values)``, n >= 2, by the cosine distance between them.
+    """Cluster ``rows`` by the cosine distance between them.
 
-    Numbers count from 0 in order of first appearance. A row of zeros is at distance 1 from all others.
+    Args:
+        rows: One direction for each client, ``(n, values)``, n >= 2. A row of zeros is at distance 1 from all others.
+        clusters: How many clusters to make, unless ``threshold`` is given.
+        threshold: Clusters further apart than this cosine distance (0 to 2) stay apart.
+
+    Returns:
+        The cluster of each row; clusters count from 0 in order of first appearance.
     """
     from sklearn.cluster import AgglomerativeClustering
 
     unit = F.normalize(rows, dim=1)
     distances = (1 - unit @ unit.T).clamp_min(0).fill_diagonal_(0)
     count = {"n_clusters": clusters} if threshold is None else {"n_clusters": None, "distance_threshold": threshold}
-    found = AgglomerativeClustering(metric="precomputed", linkage="average", **count).fit_predict(distances.numpy())
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(found.tolist()))}
-    return [numbers[label] for label in found.tolist()]
+    labels = AgglomerativeClustering(metric="precomputed", linkage="average", **count).fit_predict(distances.numpy())
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels.tolist()))}
+    return [numbers[label] for label in labels.tolist()]
 
 
 @AGGREGATORS.register("clustered")
 class Clustered(Aggregator):
     """One prompt for each cluster of clients that change the prompt in similar directions; means by samples.
 
-    After ``warmup`` rounds (later if fewer updates than clusters came in) the updates of one round are clustered. Who
-    was not there joins, with its first update thereafter, the cluster whose mean direction is nearest. ``shared`` is
-    the mean over all of a round's updates, and what those without a cluster are sent.
+    After ``warmup`` rounds the updates of one round are clustered; if fewer updates than clusters arrive, the next
+    round is tried. A client without an update in that round joins, with its next update, the cluster whose mean
+    direction is nearest. ``shared`` is the mean over all of a round's updates; clients without a cluster are sent it.
     Server memory: ``rounds`` (), ``members`` (n, 2) of client and cluster, ``directions`` (clusters, values),
     ``cluster/C/NAME``.
     """
@@ -82,8 +88,8 @@ class Clustered(Aggregator):
         if MEMBERS in server:
             return mean, self._follow(shared, updates, server)
         rounds = server[ROUNDS] + 1
-        needed = 2 if self.config.threshold is not None else max(2, self.config.clusters)
-        if rounds < self.config.warmup or len(updates) < needed:
+        minimum = 2 if self.config.threshold is not None else max(2, self.config.clusters)
+        if rounds < self.config.warmup or len(updates) < minimum:
             return mean, PromptState({ROUNDS: rounds})
         return mean, PromptState({ROUNDS: rounds, **self._divide(shared, updates)})
 
@@ -92,7 +98,7 @@ class Clustered(Aggregator):
         return shared if client is None or client not in members else cluster_prompt(server, members[client])
 
     def _divide(self, shared: PromptState, updates: Sequence[Update]) -> dict[str, Tensor]:
-        """Server memory after the round whose updates make the clusters."""
+        """Return the server memory after the round whose updates make the clusters."""
         rows = difference_rows(shared, updates)
         numbers = cluster_by_direction(rows, self.config.clusters, self.config.threshold)
         unit = F.normalize(rows, dim=1)
@@ -105,7 +111,7 @@ class Clustered(Aggregator):
         return {**memory, DIRECTIONS: torch.stack(directions)}
 
     def _follow(self, shared: PromptState, updates: Sequence[Update], server: PromptState) -> PromptState:
-        """Server memory after a later round: newcomers join, and every cluster takes the mean of its own updates."""
+        """Return the server memory after a later round: newcomers join, and each cluster merges its own updates."""
         members = membership(server)
         newcomers = [update for update in updates if update.client not in members]
         if newcomers:
@@ -120,15 +126,16 @@ class Clustered(Aggregator):
 
 
 def membership(server: PromptState) -> dict[int, int]:
-    """Client -> its cluster."""
+    """Return client -> cluster."""
     return {int(client): int(cluster) for client, cluster in server[MEMBERS].tolist()} if MEMBERS in server else {}
 
 
 def cluster_prompt(server: PromptState, cluster: int) -> PromptState:
+    """Return the prompt of ``cluster`` from server memory."""
     prefix = f"{CLUSTER}{cluster}/"
     return PromptState({key.removeprefix(prefix): tensor for key, tensor in server.items() if key.startswith(prefix)})
 
 
 def stored(cluster: int, prompt: PromptState) -> dict[str, Tensor]:
-    """``prompt`` under the names that it has in server memory."""
+    """Return ``prompt`` under the names that it has in server memory."""
     return {f"{CLUSTER}{cluster}/{name}": tensor for name, tensor in prompt.items()}

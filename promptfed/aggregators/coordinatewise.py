@@ -1,7 +1,7 @@
-"""Robust merging number by number: median and trimmed mean (Yin et al. 2018).
+"""Robust merging coordinate by coordinate: median and trimmed mean (Yin et al. 2018).
 
-Both take every client alike: a weight that clients report themselves would be a way to attack. Each tensor is merged
-over those who sent it.
+All clients have equal weight: sample counts that clients report themselves would be a way to attack. Each tensor is
+merged over the clients that sent it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from promptfed.types import Update
 
 
 def middle_mean(values: Tensor, cut: int) -> Tensor:
-    """``(n, ...)`` -> ``(...)``: the mean without the ``cut`` smallest and largest of each number, float64.
+    """Return the mean over ``n`` of ``(n, ...)`` without each number's ``cut`` smallest and largest values, float64.
 
     >>> middle_mean(torch.tensor([[1.0], [2.0], [3.0], [900.0]]), cut=1).item()
     2.5
@@ -29,23 +29,23 @@ def middle_mean(values: Tensor, cut: int) -> Tensor:
 
 
 def trim_all(shared: PromptState, updates: Sequence[Update], cut: Callable[[int], int]) -> PromptState:
-    """``shared`` with every tensor that ``n`` clients sent replaced by their ``middle_mean`` with ``cut(n)``."""
-    sent: dict[str, list[Tensor]] = {}
+    """Replace every tensor that ``n`` clients sent by their ``middle_mean`` with ``cut(n)``."""
+    tensors_by_name: dict[str, list[Tensor]] = {}
     for update in updates:
         for name, tensor in update.shared.items():
-            sent.setdefault(name, []).append(tensor)
-    middles = {name: middle_mean(torch.stack(tensors), cut(len(tensors))) for name, tensors in sent.items()}
+            tensors_by_name.setdefault(name, []).append(tensor)
+    middles = {name: middle_mean(torch.stack(tensors), cut(len(tensors))) for name, tensors in tensors_by_name.items()}
     return PromptState({**shared, **middles})
 
 
 def most(updates: int) -> int:
-    """How many can be cut at each end so that something is left."""
+    """Return how many of ``updates`` values can be cut at each end so that at least one is left."""
     return (updates - 1) // 2
 
 
 @AGGREGATORS.register("median")
 class Median(Aggregator):
-    """Median of each number over the clients, all alike; of an even count, the mean of the two in the middle."""
+    """Median of each number over the clients, with equal weights; of an even count, the mean of the middle two."""
 
     Config = RobustConfig
 
@@ -63,16 +63,16 @@ class TrimmedMeanConfig(RobustConfig):
 
 @AGGREGATORS.register("trimmed_mean")
 class TrimmedMean(Aggregator):
-    """Mean of each number without the ``trim`` share of the clients at each end, rounded up; all clients alike.
+    """Mean of each number without the ``trim`` share of the clients at each end, rounded up; equal weights.
 
-    If clients are missing so that nothing would be left, as many are cut as possible: that is the median.
+    If so few updates arrive that nothing would be left, as many as possible are cut, which gives the median.
     """
 
     Config = TrimmedMeanConfig
     config: TrimmedMeanConfig
 
     def cut(self, updates: int) -> int:
-        """How many of so many updates are cut at each end."""
+        """Return how many of ``updates`` values are cut at each end."""
         return math.ceil(round(self.config.trim * updates, 9))  # 0.07 * 100 is a little more than 7
 
     def check(self, clients: int) -> None:

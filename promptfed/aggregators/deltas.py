@@ -1,4 +1,4 @@
-"""What an update changed: its difference from the shared prompt, by name or as one row of numbers. All in float64."""
+"""Differences of updates from the shared prompt, by name or as one row of numbers. All in float64."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from promptfed.types import Update
 
 
 def difference(shared: PromptState, update: Update) -> dict[str, Tensor]:
-    """``update - shared``, name by name, of the tensors that were sent."""
+    """Return ``update - shared``, name by name, of the tensors in the update."""
     return {name: tensor.double() - shared[name].double() for name, tensor in update.shared.items()}
 
 
 def difference_rows(shared: PromptState, updates: Sequence[Update]) -> Tensor:
-    """``(updates, values of shared)``: each update's difference as one row; a tensor not sent is unchanged."""
+    """Return each update's difference as one row, ``(updates, values of shared)``; a missing tensor is unchanged."""
     rows = []
     for update in updates:
-        changed = difference(shared, update)
-        parts = [changed.get(name, torch.zeros_like(tensor, dtype=torch.float64)) for name, tensor in shared.items()]
+        delta = difference(shared, update)
+        parts = [delta.get(name, torch.zeros_like(tensor, dtype=torch.float64)) for name, tensor in shared.items()]
         rows.append(torch.cat([part.flatten() for part in parts]) if parts else torch.zeros(0, dtype=torch.float64))
     return torch.stack(rows)
 
 
 def pairwise_distances(rows: Tensor) -> Tensor:
-    """``(n, n)`` Euclidean distances between ``rows`` ``(n, values)``."""
+    """Return the Euclidean distances ``(n, n)`` between ``rows`` ``(n, values)``."""
     # The matrix-product shortcut loses half of the digits where points lie close together.
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,8 +1,8 @@
 """Server optimisers: the merged change of a round is a gradient step for the server (Reddi et al. 2021, FedOpt).
 
 ``delta = sum_i (n_i / n) (theta_i - theta)``, weighted by samples, is the pseudo-gradient (of descent, so it is
-added). Tensors that nobody sent stay as they are, and so does the optimiser's memory of them. So does a tensor whose
-step or memory would leave float32: an infinite second moment would stop it for good.
+added). A tensor without an update stays as it is, and so does the optimiser's memory of it. The same holds for a
+tensor whose step or memory would leave float32: an infinite second moment would stop it for good.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ MOMENTUM, SECOND = "momentum/", "second/"
 
 
 class ServerOptimizer(Aggregator):
-    """An optimiser that steps along each round's merged change. Server memory: ``momentum/NAME``, ``second/NAME``."""
+    """Optimiser that steps along each round's merged change. Server memory: ``momentum/NAME``, ``second/NAME``."""
 
     @abstractmethod
     def step(self, delta: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """What to add to one tensor, float64; ``memory`` holds its MOMENTUM (and SECOND), to be updated."""
+        """Return the step to add to one tensor, in float64.
+
+        Args:
+            delta: The round's merged change of the tensor, float64.
+            memory: Its MOMENTUM (and SECOND); updated in place.
+        """
 
     def init(self, shared: PromptState) -> PromptState:
         return PromptState({MOMENTUM + name: torch.zeros_like(tensor) for name, tensor in shared.items()})
@@ -39,16 +44,16 @@ class ServerOptimizer(Aggregator):
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
         deltas = weighted_mean([difference(shared, update) for update in updates], [u.samples for u in updates])
-        merged, kept = dict(shared), dict(server)
+        prompt, state = dict(shared), dict(server)
         for name, delta in deltas.items():
             memory = {key: server[key + name].double() for key in (MOMENTUM, SECOND) if key + name in server}
-            moved = shared[name].double() + self.step(delta.double(), memory)
-            if all(tensor.float().isfinite().all() for tensor in (moved, *memory.values())):
-                merged[name] = moved
-                kept |= {key + name: tensor for key, tensor in memory.items()}
+            value = shared[name].double() + self.step(delta.double(), memory)
+            if all(tensor.float().isfinite().all() for tensor in (value, *memory.values())):
+                prompt[name] = value
+                state |= {key + name: tensor for key, tensor in memory.items()}
             else:
                 log.warning("'%s' is left as it was: its change, up to %.0e, is too large", name, delta.abs().max())
-        return PromptState(merged), PromptState(kept)
+        return PromptState(prompt), PromptState(state)
 
 
 class FedAvgMConfig(AggregatorConfig):
@@ -94,15 +99,17 @@ class MovingConfig(AdaptiveConfig):
 
 
 class AdaptiveOptimizer(ServerOptimizer):
-    """``m <- beta1 m + (1 - beta1) delta``, ``theta <- theta + server_lr m / (sqrt(v) + tau)``; ``v`` starts at
-    ``tau^2`` (Algorithm 2 of Reddi et al., without bias correction). Subclasses say how ``v`` follows ``delta^2``.
+    """Adaptive server optimiser without bias correction (Algorithm 2 of Reddi et al. 2021).
+
+    ``m <- beta1 m + (1 - beta1) delta``, ``theta <- theta + server_lr m / (sqrt(v) + tau)``; ``v`` starts at ``tau^2``.
+    Subclasses define how ``v`` follows ``delta^2``.
     """
 
     config: AdaptiveConfig
 
     @abstractmethod
-    def second(self, before: Tensor, squared: Tensor) -> Tensor:
-        """``v`` after a round whose change was ``squared`` = ``delta^2``."""
+    def second(self, previous: Tensor, squared: Tensor) -> Tensor:
+        """Return ``v`` after a round, from the ``previous`` one and from ``squared`` = ``delta^2``."""
 
     def init(self, shared: PromptState) -> PromptState:
         second = {SECOND + name: torch.full_like(tensor, self.config.tau**2) for name, tensor in shared.items()}
@@ -122,8 +129,8 @@ class FedAdagrad(AdaptiveOptimizer):
     Config = FedAdagradConfig
     config: FedAdagradConfig
 
-    def second(self, before: Tensor, squared: Tensor) -> Tensor:
-        return before + squared
+    def second(self, previous: Tensor, squared: Tensor) -> Tensor:
+        return previous + squared
 
 
 @AGGREGATORS.register("fedadam")
@@ -133,8 +140,8 @@ class FedAdam(AdaptiveOptimizer):
     Config = MovingConfig
     config: MovingConfig
 
-    def second(self, before: Tensor, squared: Tensor) -> Tensor:
-        return self.config.beta2 * before + (1 - self.config.beta2) * squared
+    def second(self, previous: Tensor, squared: Tensor) -> Tensor:
+        return self.config.beta2 * previous + (1 - self.config.beta2) * squared
 
 
 @AGGREGATORS.register("fedyogi")
@@ -144,5 +151,5 @@ class FedYogi(AdaptiveOptimizer):
     Config = MovingConfig
     config: MovingConfig
 
-    def second(self, before: Tensor, squared: Tensor) -> Tensor:
-        return before - (1 - self.config.beta2) * squared * torch.sign(before - squared)
+    def second(self, previous: Tensor, squared: Tensor) -> Tensor:
+        return previous - (1 - self.config.beta2) * squared * torch.sign(previous - squared)

@@ -24,10 +24,15 @@ class GeometricMedianConfig(RobustConfig):
 
 
 def weiszfeld_weights(points: Tensor, shares: Tensor, config: GeometricMedianConfig) -> Tensor:
-    """``(n, values)``, ``(n,)`` -> weights ``(n,)``, summing to 1, of which the median is the weighted mean.
+    """Return weights ``(n,)``, summing to 1, with which the weighted mean of ``points`` is their geometric median.
 
     Each iteration: ``w_i = shares_i / max(smoothing, |v - p_i|)``, ``v = sum_i w_i p_i / sum_i w_i``. It stops by the
-    median distance: a mean one is as large as an outlier makes it, and then the first steps would seem short.
+    median distance. The mean distance grows with an outlier, so that the first steps would seem short.
+
+    Args:
+        points: ``(n, values)``.
+        shares: Weights of the points in the sum of distances, ``(n,)``.
+        config: Smoothing, tolerance and number of iterations.
     """
     weights = shares / shares.sum()
     middle = weights @ points
@@ -35,18 +40,18 @@ def weiszfeld_weights(points: Tensor, shares: Tensor, config: GeometricMedianCon
         distances = (points - middle).norm(dim=1)
         weights = shares / distances.clamp_min(config.smoothing)
         weights = weights / weights.sum()
-        before, middle = middle, weights @ points
-        if (middle - before).norm() <= config.tolerance * distances.median():
+        previous, middle = middle, weights @ points
+        if (middle - previous).norm() <= config.tolerance * distances.median():
             break
     return weights
 
 
 @AGGREGATORS.register("geometric_median")
 class GeometricMedian(Aggregator):
-    """The prompt with the least sum of distances to the updates, weighted by samples (RFA).
+    """Prompt with the least sum of distances to the updates, weighted by samples (RFA).
 
-    Distances are taken over the whole update; a tensor that a client did not send counts as unchanged, and each
-    tensor is merged over those who sent it.
+    Distances are taken over the whole update, in which a missing tensor counts as unchanged. Each tensor is merged over
+    the clients that sent it.
     """
 
     Config = GeometricMedianConfig

@@ -21,7 +21,7 @@ class InterpolatedConfig(AggregatorConfig):
 
 @AGGREGATORS.register("interpolated")
 class DampedMean(Aggregator):
-    """``theta <- (1 - beta) theta + beta sum_i (n_i / n) theta_i``: only part of the way to the mean by samples."""
+    """``theta <- (1 - beta) theta + beta sum_i (n_i / n) theta_i``: a part of the way to the mean by samples."""
 
     Config = InterpolatedConfig
     config: InterpolatedConfig

@@ -1,8 +1,8 @@
 """Krum and Multi-Krum: keep the updates that lie closest to others (Blanchard et al. 2017).
 
-Score of an update: the sum of squared distances to its ``n - f - 2`` nearest fellows, where ``f`` is how many of the
-``n`` clients may be malicious; low is good. Distances are taken over the whole update; a tensor that a client did not
-send counts as unchanged. All clients count alike, as in the paper.
+The score of an update is the sum of squared distances to its ``n - f - 2`` nearest neighbours, where ``f`` of the
+``n`` clients may be malicious; low is good. Distances are taken over the whole update, in which a missing tensor
+counts as unchanged. All clients have equal weight, as in the paper.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from promptfed.types import Update
 
 
 def krum_scores(rows: Tensor, byzantine: int) -> Tensor:
-    """``(n, values)`` -> ``(n,)``; of at least one neighbour, where there is one."""
+    """Return Krum's scores ``(n,)`` of ``rows`` ``(n, values)``; at least one neighbour counts, if there is one."""
     squared = pairwise_distances(rows).square().sort(1).values
     return squared[:, 1 : 1 + max(1, len(rows) - byzantine - 2)].sum(1)  # the first is the distance to itself
 
@@ -38,22 +38,22 @@ class KrumConfig(AggregatorConfig):
 class Krum(Aggregator):
     """The one update that lies closest to the others, unchanged; needs ``2 byzantine + 3`` updates a round.
 
-    If clients are missing so that fewer arrive, an update is still judged by at least one neighbour; of two, the
-    client with the lower number wins.
+    If fewer updates arrive, an update is still scored by at least one neighbour. Of two updates, that of the client
+    with the lower number wins.
     """
 
     Config: ClassVar[type[KrumConfig]] = KrumConfig
     config: KrumConfig
 
     def keep(self, updates: int) -> int:
-        """How many of so many updates are kept."""
+        """Return how many of ``updates`` are kept."""
         return 1
 
     def check(self, clients: int) -> None:
         byzantine = self.config.byzantine
         if clients < 2 * byzantine + 3:
-            fits = (clients - 3) // 2
-            fix = f"--set aggregator.byzantine={fits}" if fits >= 0 else "--aggregator median"
+            largest = (clients - 3) // 2
+            fix = f"--set aggregator.byzantine={largest}" if largest >= 0 else "--aggregator median"
             raise ConfigError(
                 f"Krum with byzantine={byzantine} needs {2 * byzantine + 3} updates a round and {clients} of them "
                 f"are asked for: use more clients a round, or {fix}"
@@ -75,7 +75,7 @@ class MultiKrumConfig(KrumConfig):
 
 @AGGREGATORS.register("multi_krum")
 class MultiKrum(Krum):
-    """Mean of the ``keep`` updates with the best Krum scores, all alike; needs ``2 byzantine + 3`` updates a round.
+    """Mean of the ``keep`` updates with the best Krum scores, equal weights; needs ``2 byzantine + 3`` updates a round.
 
     If fewer arrive, at most all but ``byzantine`` of them are kept, and at least one.
     """

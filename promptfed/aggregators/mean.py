@@ -13,14 +13,19 @@ from promptfed.types import Update
 
 
 def weighted_mean(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> PromptState:
-    """``sum_i w_i s_i / sum_i w_i``, accumulated in float64. Weights must not all be zero.
+    """Return ``sum_i w_i s_i / sum_i w_i``, accumulated in float64.
 
-    Each tensor is averaged over the states that have it. ValueError if two states have it in different shapes.
+    Args:
+        states: Tensors by name. Each tensor is averaged over the states that have it.
+        weights: One for each state, not all zero.
+
+    Raises:
+        ValueError: Two states have a tensor in different shapes.
 
     >>> weighted_mean([{"ctx": torch.tensor([0.0])}, {"ctx": torch.tensor([4.0])}], [3, 1])["ctx"].item()
     1.0
     """
-    found: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
     for name in sorted({name for state in states for name in state}):
         holders = [(state[name], weight) for state, weight in zip(states, weights, strict=True) if name in state]
         shapes = {tuple(tensor.shape) for tensor, _ in holders}
@@ -28,12 +33,12 @@ def weighted_mean(states: Sequence[Mapping[str, Tensor]], weights: Sequence[floa
             raise ValueError(f"updates do not fit: '{name}' is {' and '.join(map(str, sorted(shapes)))}")
         shares = torch.tensor([weight for _, weight in holders], dtype=torch.float64)
         tensors = torch.stack([tensor.double() for tensor, _ in holders])
-        found[name] = torch.tensordot(shares / shares.sum(), tensors, 1)
-    return PromptState(found)
+        means[name] = torch.tensordot(shares / shares.sum(), tensors, 1)
+    return PromptState(means)
 
 
 def merged(shared: PromptState, updates: Sequence[Update], weights: Sequence[float]) -> PromptState:
-    """``shared`` with every tensor that somebody sent replaced by the weighted mean over those who sent it.
+    """Replace each tensor of ``shared`` by the weighted mean over the updates that hold it.
 
     Where each client owns some tensors (Fed-DPT's text prompts), this puts them side by side.
     """
@@ -41,7 +46,7 @@ def merged(shared: PromptState, updates: Sequence[Update], weights: Sequence[flo
 
 
 def mean_by_samples(shared: PromptState, updates: Sequence[Update]) -> PromptState:
-    """``merged`` by sample counts: ``theta <- sum_i (n_i / n) theta_i``."""
+    """Merge by sample counts: ``theta <- sum_i (n_i / n) theta_i``."""
     return merged(shared, updates, [update.samples for update in updates])
 
 
@@ -57,7 +62,7 @@ class Mean(Aggregator):
 
 @AGGREGATORS.register("uniform")
 class Uniform(Aggregator):
-    """``theta <- mean_i theta_i``, every client alike: what the released PromptFL and FedTPG codes do."""
+    """``theta <- mean_i theta_i``, with equal weights: what the released PromptFL and FedTPG codes do."""
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState

@@ -1,4 +1,4 @@
-"""Norm clipping: no client moves the prompt further than the client in the middle (after Sun et al. 2019)."""
+"""Norm clipping: no client moves the prompt further than the median client (after Sun et al. 2019)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promptfed.types import Update
 
 @AGGREGATORS.register("norm_clip")
 class NormClip(Aggregator):
-    """Each update's change is shortened to the median length of this round's changes, then the mean by samples.
+    """Shorten each update's change to the median length of the round's changes, then take the mean by samples.
 
     The paper uses a fixed limit; the median needs none and follows the changes as they get shorter.
     """

@@ -33,7 +33,7 @@ class Total:
     examples: int
 
     def __add__(self, other: Total) -> Total:
-        sums = tuple(one + two for one, two in zip(self.sums, other.sums, strict=True))
+        sums = tuple(left + right for left, right in zip(self.sums, other.sums, strict=True))
         return Total(sums, self.examples + other.examples)
 
 
@@ -136,5 +136,5 @@ def truth_among(labels: Tensor, candidates: Sequence[int] | None) -> Tensor:
     """Return the position of each label ``(n,)`` among ``candidates`` (None: all classes), -1 if it is not there."""
     if candidates is None:
         return labels
-    place = {label: position for position, label in enumerate(candidates)}
-    return torch.tensor([place.get(label, -1) for label in labels.tolist()], dtype=torch.int64)
+    column = {label: position for position, label in enumerate(candidates)}
+    return torch.tensor([column.get(label, -1) for label in labels.tolist()], dtype=torch.int64)

@@ -26,8 +26,8 @@ class CalibrationError(Measure):
         """Return ``(n, bins)``: confidence minus 1 if right, in the bin of the confidence, else 0."""
         confidence, best = log_probabilities(outputs).exp().max(1)
         gap = confidence - (best == truth).double()
-        place = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bin b holds confidences in (b, b + 1] / bins
-        return torch.zeros(len(truth), BINS, dtype=torch.float64).scatter_(1, place[:, None], gap[:, None])
+        column = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bin b holds confidences in (b, b + 1] / bins
+        return torch.zeros(len(truth), BINS, dtype=torch.float64).scatter_(1, column[:, None], gap[:, None])
 
     def combine(self, total: Total) -> float:
         """Return the sum of the bins' absolute sums, divided by the number of examples."""

@@ -36,7 +36,7 @@ class PartTotals:
 
     def _of(self, name: str, measure: Measure) -> MeasureFigures:
         def each(totals: Iterable[Totals]) -> list[float]:
-            return [measure.combine(one[name]) for one in totals if name in one]
+            return [measure.combine(total[name]) for total in totals if name in total]
 
         local, everywhere = each(self.local.values()), each(self.local_all.values())
         return {
@@ -51,7 +51,10 @@ class PartTotals:
 
 def described(measures: Mapping[str, Measure]) -> dict[str, dict[str, str]]:
     """Return what a reader of the figures must know, who may not have the measures: name, better, unit."""
-    return {name: {"name": one.name, "better": one.better, "unit": one.unit} for name, one in measures.items()}
+    return {
+        name: {"name": measure.name, "better": measure.better, "unit": measure.unit}
+        for name, measure in measures.items()
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

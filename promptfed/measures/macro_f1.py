@@ -33,6 +33,6 @@ class MacroF1(Measure):
 
     def combine(self, total: Total) -> float:
         """Return the mean of ``2 both / (right + answered)`` over the classes that occur."""
-        truth, answers, both = torch.tensor(total.sums, dtype=torch.float64).reshape(3, -1)
-        met = truth + answers
-        return float((2 * both[met > 0] / met[met > 0]).mean())
+        truth, answers, hits = torch.tensor(total.sums, dtype=torch.float64).reshape(3, -1)
+        present = truth + answers
+        return float((2 * hits[present > 0] / present[present > 0]).mean())

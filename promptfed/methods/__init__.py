@@ -1,0 +1,1 @@
+"""Methods of the literature, one module or folder for each paper."""

@@ -58,7 +58,7 @@ class DPFPL(ContextMethod):
         images, backbone = training_images(self.setup, data), self.setup.backbone
         noise = torch_stream(self.setup.seed, "power iteration", broadcast.round, data.client)
         probe = torch.randn(self.rank, backbone.text_dim, generator=noise)
-        own = personal if len(personal) else factorised(torch.zeros(self.tuner.n_ctx, backbone.text_dim), probe)
+        local = personal if len(personal) else factorised(torch.zeros(self.tuner.n_ctx, backbone.text_dim), probe)
 
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters["ctx"] + personal_part(parameters), classes)]
@@ -71,13 +71,13 @@ class DPFPL(ContextMethod):
             for name, value in factorised(personal_part(parameters), probe).items():
                 parameters[name].copy_(value)
 
-        return LocalObjective(PromptState({**broadcast.shared, **own}), labels, loss, texts, project=project)
+        return LocalObjective(PromptState({**broadcast.shared, **local}), labels, loss, texts, project=project)
 
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        kept = {name: trained[name] for name in ("u", "v", "residual")}
-        return PromptState({"ctx": trained["ctx"]}), PromptState(kept)
+        local = {name: trained[name] for name in ("u", "v", "residual")}
+        return PromptState({"ctx": trained["ctx"]}), PromptState(local)
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": shared["ctx"] + personal_part(personal) if len(personal) else shared["ctx"]})
@@ -86,19 +86,27 @@ class DPFPL(ContextMethod):
         return self.tuner.class_features(self.text_contexts(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
-        """``p_G + alpha p_L``."""
+        """Return ``p_G + alpha p_L``."""
         return PromptState({**personal, "v": personal["v"] * alpha, "residual": personal["residual"] * alpha})
 
 
 def personal_part(parts: PromptState | Parameters) -> Tensor:
-    """``p_L = u v + residual`` ``(n_ctx, dim)``."""
+    """Return ``p_L = u v + residual`` ``(n_ctx, dim)``."""
     return parts["u"] @ parts["v"] + parts["residual"]
 
 
 def factorised(prompt: Tensor, probe: Tensor) -> dict[str, Tensor]:
-    """``prompt`` ``(n, dim)`` as ``u v + residual`` by one power iteration from ``probe`` ``(rank, dim)``:
-    ``u = orth(prompt probe^T)``, ``v = u^T prompt``. The three add up to ``prompt``; rank(prompt) <= rank leaves no
-    residual."""
+    """Factorise a prompt as ``u v + residual`` by one power iteration.
+
+    ``u = orth(prompt probe^T)`` and ``v = u^T prompt``. If rank(prompt) <= rank, the residual is zero.
+
+    Args:
+        prompt: ``(n, dim)``.
+        probe: Start of the iteration, ``(rank, dim)``.
+
+    Returns:
+        ``u`` ``(n, rank)``, ``v`` ``(rank, dim)``, ``residual`` ``(n, dim)``.
+    """
     u, triangle = torch.linalg.qr(prompt @ probe.to(prompt.device).T)
     u = u * torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # signs as in Gram-Schmidt, or columns would flip at will
     v = u.T @ prompt

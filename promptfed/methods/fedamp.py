@@ -17,18 +17,18 @@ from promptfed.types import Broadcast, ClientData
 
 
 class FedAMPConfig(PromptFLConfig):
-    """PromptFL's options, and the pull. How the mixtures are made are the options of the aggregator ``fedamp``."""
+    """PromptFL's options, and the pull. The aggregator ``fedamp`` has the options of the mixtures."""
 
     pull: float = Field(1.0, ge=0, description="lambda / alpha of the paper: strength of the pull to the mixture")
 
 
 @METHODS.register("fedamp")
 class FedAMP(PersonalContextMethod):
-    """Client k minimises ``CE(w) + lambda / (2 alpha) ||w - u_k||^2``, where the mixture ``u_k`` is what it was sent.
+    """Client k minimises ``CE(w) + lambda / (2 alpha) ||w - u_k||^2`` with ``u_k`` the mixture that it receives.
 
-    Shared: ``ctx`` ``(n_ctx, dim)``; client k is sent ``u_k``, weighted by how like k's last context the others' are.
-    Personal: ``local`` of the same shape, the ``w_k`` that it sent last. The paper's personal model is ``w_k``, so
-    that is what a client predicts with; somebody who never took part has the mean of all.
+    Shared: ``ctx`` ``(n_ctx, dim)``; client k is sent ``u_k``, weighted by the similarity of the others' last contexts.
+    Personal: ``local`` of the same shape, its last ``w_k``. The paper's personal model is ``w_k``, so a client
+    predicts with it; a client that never took part has the mean of all.
 
     Different from the paper: it minimises exactly, where we take ``local_epochs`` from ``u_k`` on, as the proximal
     step towards ``u_k`` suggests (other implementations go on from the last ``w_k``).

@@ -86,7 +86,7 @@ class FedAPT(GradientMethod):
     # ------------------------------------------------------------------------------------------- prediction
 
     def domain_weights(self, shared: PromptState, images: Tensor) -> Tensor:
-        """``w`` ``(n, domains)`` of image features ``(n, embed_dim)``, not normalised."""
+        """Return ``w`` ``(n, domains)`` of image features ``(n, embed_dim)``, not normalised."""
         scores = images @ shared["query"].to(images.device).T
         centred = scores - scores.mean(-1, keepdim=True)
         variance = centred.square().sum(-1, keepdim=True) / max(scores.shape[-1] - 1, 1)  # unbiased, as released
@@ -94,22 +94,22 @@ class FedAPT(GradientMethod):
 
     @torch.no_grad()
     def _texts(self, shared: PromptState, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(domains, classes, embed_dim)``; those last asked for are remembered."""
+        """Return unit text features ``(domains, classes, embed_dim)``; the last ones are cached."""
         names = tuple(classes)
         if self._known is None or self._known[0] is not shared or self._known[1] != names:
             ctx = shared["ctx"].to(self.setup.backbone.device)
-            asked = [self.tuner.prompted(ctx * (1 + key), names) for key in self.keys]
-            features = F.normalize(torch.stack(self.setup.backbone.encode_prompted_texts(asked)), dim=-1)
+            prompts = [self.tuner.prompted(ctx * (1 + key), names) for key in self.keys]
+            features = F.normalize(torch.stack(self.setup.backbone.encode_prompted_texts(prompts)), dim=-1)
             self._known = (shared, names, features)
         return self._known[2]
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
-        """The meta prompt as each domain's key changes it."""
+        """Return the meta prompt as each domain's key changes it."""
         keyed = {f"ctx, domain {number}": shared["ctx"] * (1 + key.cpu()) for number, key in enumerate(self.keys)}
         return PromptState(keyed)
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """Text features in the middle of the domains; ``logits`` weighs the domains for each image."""
+        """Return text features in the middle of the domains; ``logits`` weighs the domains for each image."""
         return mean_over_domains(self._texts(shared, classes))
 
     @torch.no_grad()

@@ -27,15 +27,16 @@ class FedCLIPConfig(LocalTraining, HandTemplate):
 
 @METHODS.register("fedclip")
 class FedCLIP(GradientMethod):
-    """Clients train ``a(z) = softmax(W2 tanh(W1 z + b1) + b2)``, which weights the d dimensions of the image feature
-    z (not normalised): ``z' = a(z) * z``. Classes are fixed hand-written sentences. ``logits = s N(z') N(T)^T``.
+    """Clients train an attention adapter ``z' = a(z) * z`` on the image feature z (not normalised).
+
+    ``a(z) = softmax(W2 tanh(W1 z + b1) + b2)`` weights the d dimensions of z. Classes are fixed hand-written sentences.
+    ``logits = s N(z') N(T)^T``.
 
     Shared: ``w1``, ``w2`` ``(d, d)`` and ``b1``, ``b2`` ``(d,)``. Personal: nothing.
     The loss is the paper's symmetric contrast of a batch's images with their own classes' sentences, over
-    temperature. Different: two samples of one class are no longer each other's negatives, their pairs are left out
-    of the softmax; the sentences are encoded once; the learning rate is larger and Adam's eps is torch's
-    1e-8, the released code's 1e-6 (see docs/methods.md); the mean is weighted by sample count (``uniform`` is the
-    paper's).
+    temperature. Different: two samples of one class are not each other's negatives, their pairs are left out of the
+    softmax; the sentences are encoded once; the learning rate is larger and Adam's eps is torch's 1e-8, the released
+    code's 1e-6 (see docs/methods.md); the mean is weighted by sample count (``uniform`` is the paper's).
     """
 
     name: ClassVar[str] = "FedCLIP"
@@ -48,8 +49,10 @@ class FedCLIP(GradientMethod):
         self.template = config.template
 
     def init_shared(self) -> PromptState:
-        """Uniform in +-1/sqrt(d), as torch starts linear layers: then ``a`` is nearly the same for all dimensions
-        and the start is nearly zero-shot."""
+        """Return parameters uniform in +-1/sqrt(d), as torch starts linear layers.
+
+        Then ``a`` is nearly the same for all dimensions and the start is nearly zero-shot.
+        """
         width = self.setup.backbone.embed_dim
         draw = torch_stream(self.setup.seed, "adapter")
         shapes = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
@@ -80,17 +83,20 @@ class FedCLIP(GradientMethod):
 
 
 def adapted(adapter: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """``z' = a(z) * z`` of features z ``(n, d)``."""
-    hidden = torch.tanh(F.linear(images, adapter["w1"], adapter["b1"]))
-    return F.linear(hidden, adapter["w2"], adapter["b2"]).softmax(-1) * images
+    """Return ``z' = a(z) * z`` of features z ``(n, d)``."""
+    activation = torch.tanh(F.linear(images, adapter["w1"], adapter["b1"]))
+    return F.linear(activation, adapter["w2"], adapter["b2"]).softmax(-1) * images
 
 
 def contrast(logits: Tensor, labels: Tensor) -> Tensor:
-    """Symmetric contrast of each image with the sentences of all samples, and of each sentence with all images.
+    """Return the symmetric contrast of each image with all samples' sentences, and of each sentence with all images.
 
-    ``logits`` ``(batch, classes)``, ``labels`` ``(batch,)``. Pairs of two samples of one class are left out on both
-    sides. (Soft targets that spread over such pairs would not do: same class means same sentence, and so they give
-    the very loss that has the false negatives.)
+    Pairs of two samples of one class are left out on both sides. Soft targets that spread over such pairs do not help:
+    samples of one class have the same sentence, so the loss is the one with the false negatives.
+
+    Args:
+        logits: ``(batch, classes)``.
+        labels: ``(batch,)``.
     """
     pairs = logits[:, labels]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)

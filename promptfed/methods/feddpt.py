@@ -35,16 +35,17 @@ class FedDPTConfig(ContextConfig):
 
 @METHODS.register("feddpt")
 class FedDPT(GradientMethod):
-    """Each domain has a text prompt ``P_k``; there are as many visual prompt tokens as domains, shared by all. With
-    ``w(x)`` the class token's attention to those tokens in the last block, an image is compared with
-    ``T_c(x) = sum_k w_k(x) N(g(P_k, c))`` (the paper's equation 5).
+    """Each domain has a text prompt ``P_k``, weighed by an image's attention to visual prompt tokens.
+
+    There are as many visual tokens as domains, shared by all. With ``w(x)`` the class token's attention to those tokens
+    in the last block, an image is compared with ``T_c(x) = sum_k w_k(x) N(g(P_k, c))`` (the paper's equation 5).
 
     Shared: ``text/k`` ``(n_ctx, dim)`` for domain k, and ``visual`` ``(domains, vision_dim)``. A client of domain k
-    trains and sends ``text/k`` and ``visual`` only. A tensor is averaged over those who sent it, which puts the
+    trains and sends ``text/k`` and ``visual`` only. A tensor is averaged over the clients that sent it, which puts the
     domains' text prompts side by side (the paper's concatenation) and averages the visual ones.
-    Personal: the client's copies of the other domains' text prompts. They know no gradient: when a round begins each
-    moves towards what was downloaded, ``P_j <- a P_j + (1 - a) downloaded``. Somebody who never took part uses the
-    server's own; the mixture asks for no domain label.
+    Personal: the client's copies of the other domains' text prompts. They have no gradient: when a round begins each
+    moves towards the download, ``P_j <- a P_j + (1 - a) downloaded``. A client that never took part uses the
+    server's own; the mixture needs no domain label.
 
     The paper's full text was not at hand: shapes, the mean over attention heads and cross-entropy in place of its
     cosine loss are inferred or second hand. Different from it: the other domains' text features cannot change within
@@ -67,7 +68,7 @@ class FedDPT(GradientMethod):
     # ------------------------------------------------------------------------------------------------ state
 
     def init_shared(self) -> PromptState:
-        """All text prompts start alike, so that at first the mixture is PromptFL's one prompt."""
+        """Return equal text prompts for all domains, so that the mixture starts as PromptFL's one prompt."""
         texts = {text_of(k): self.tuner.start()["ctx"] for k in range(len(self.domains))}
         return PromptState({**texts, "visual": start_visual(self.setup, len(self.domains), "feddpt")})
 
@@ -78,12 +79,12 @@ class FedDPT(GradientMethod):
         return shapes(sent, [text_of(self.domains.of(client)), "visual"])
 
     def _external(self, shared: PromptState, client: int) -> PromptState:
-        """The text prompts of ``shared`` that are not ``client``'s own domain's."""
-        others = set(range(len(self.domains))) - {self.domains.of(client)}
-        return PromptState({text_of(k): shared[text_of(k)] for k in others})
+        """Return the text prompts of ``shared`` of all domains but ``client``'s."""
+        domains = set(range(len(self.domains))) - {self.domains.of(client)}
+        return PromptState({text_of(k): shared[text_of(k)] for k in domains})
 
     def _moved(self, broadcast: Broadcast, client: int, personal: PromptState) -> PromptState:
-        """The client's copies of the other domains' text prompts in this round."""
+        """Return the client's copies of the other domains' text prompts in this round."""
         downloaded = self._external(broadcast.shared, client)
         return downloaded.interpolate(personal, self.config.external_momentum) if len(personal) else downloaded
 
@@ -91,24 +92,24 @@ class FedDPT(GradientMethod):
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.config.label_space, self.setup, data)
-        mine, scale = self.domains.of(data.client), self.setup.backbone.logit_scale
-        own, answers = text_of(mine), labels.to(self.setup.backbone.device)
+        domain, scale = self.domains.of(data.client), self.setup.backbone.logit_scale
+        own_name, answers = text_of(domain), labels.to(self.setup.backbone.device)
         others = self._texts(self._moved(broadcast, data.client, personal), classes)
 
         def texts(parameters: Parameters) -> list[PromptedText]:
-            return [self.tuner.prompted(parameters[own], classes)]
+            return [self.tuner.prompted(parameters[own_name], classes)]
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            seen = prompted_images(self.setup, data.train, rows, parameters["visual"])
-            mixed = torch.cat([others[:mine], F.normalize(features[0], dim=-1)[None], others[mine:]])
-            logits = mixture_logits(seen.features, seen.attention, mixed, scale)
+            prompted = prompted_images(self.setup, data.train, rows, parameters["visual"])
+            texts_by_domain = torch.cat([others[:domain], F.normalize(features[0], dim=-1)[None], others[domain:]])
+            logits = mixture_logits(prompted.features, prompted.attention, texts_by_domain, scale)
             if self.config.loss == "cross_entropy":
                 return F.cross_entropy(logits, answers[rows]), logits
             right = logits.gather(1, answers[rows][:, None]) / scale
             return 1 - right.mean(), logits
 
         return LocalObjective(
-            PromptState({name: broadcast.shared[name] for name in (own, "visual")}), labels, loss, texts
+            PromptState({name: broadcast.shared[name] for name in (own_name, "visual")}), labels, loss, texts
         )
 
     def split_update(
@@ -120,33 +121,33 @@ class FedDPT(GradientMethod):
 
     @torch.no_grad()
     def _texts(self, prompts: PromptState, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(domains, classes, embed_dim)`` of those domains' text prompts in ``prompts``."""
+        """Return unit text features ``(domains, classes, embed_dim)`` of those domains' text prompts in ``prompts``."""
         backbone = self.setup.backbone
-        held = [prompts[text_of(k)] for k in range(len(self.domains)) if text_of(k) in prompts]
-        asked = [self.tuner.prompted(ctx.to(backbone.device), classes) for ctx in held]
+        contexts = [prompts[text_of(k)] for k in range(len(self.domains)) if text_of(k) in prompts]
+        texts = [self.tuner.prompted(ctx.to(backbone.device), classes) for ctx in contexts]
         empty = torch.empty(0, len(classes), backbone.embed_dim, device=backbone.device)
-        features = backbone.encode_prompted_texts(asked)
+        features = backbone.encode_prompted_texts(texts)
         return F.normalize(torch.stack(features), dim=-1) if features else empty
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
-        every = {**shared, **personal}
-        return PromptState({name: every[name] for name in map(text_of, range(len(self.domains))) if name in every})
+        prompts = {**shared, **personal}
+        return PromptState({name: prompts[name] for name in map(text_of, range(len(self.domains))) if name in prompts})
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """Text features for an image that attends to all domains alike; ``logits`` weighs them for each image."""
+        """Return text features for an image that attends to all domains alike; ``logits`` weighs them by image."""
         return mean_over_domains(self._texts(PromptState({**shared, **personal}), classes))
 
     @torch.no_grad()
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        seen = visual_features(self.setup, split, shared["visual"])
+        images = visual_features(self.setup, split, shared["visual"])
         texts = self._texts(PromptState({**shared, **personal}), classes)
-        return mixture_logits(seen.features, seen.attention, texts, self.setup.backbone.logit_scale)
+        return mixture_logits(images.features, images.attention, texts, self.setup.backbone.logit_scale)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
-        """The copies of the other domains' prompts, moved from the server's (0) to the client's own (1)."""
-        return PromptState({name: torch.lerp(shared[name], kept, alpha) for name, kept in personal.items()})
+        """Move the copies of the other domains' prompts from the server's (0) to the client's own (1)."""
+        return PromptState({name: torch.lerp(shared[name], copy, alpha) for name, copy in personal.items()})
 
 
 def text_of(domain: int) -> str:
-    """Name of a domain's text prompt."""
+    """Return the name of a domain's text prompt."""
     return f"text/{domain}"

@@ -76,12 +76,12 @@ class FedPer(PromptFL):
         return self._untrained.interpolate(personal, alpha)
 
     def _split(self, prompt: PromptState) -> tuple[PromptState, PromptState]:
-        """A whole context -> (shared tokens, private tokens)."""
+        """Split a whole context into (shared tokens, private tokens)."""
         ctx = prompt["ctx"]
         at = self.n_private if self.private_first else ctx.shape[-2] - self.n_private
         front, back = ctx[..., :at, :], ctx[..., at:, :]
-        shared, private = (back, front) if self.private_first else (front, back)
-        return PromptState({"ctx": shared}), PromptState({PRIVATE: private})
+        public, private = (back, front) if self.private_first else (front, back)
+        return PromptState({"ctx": public}), PromptState({PRIVATE: private})
 
     def _join(self, shared: PromptState, personal: PromptState) -> PromptState:
         parts = [shared["ctx"], personal[PRIVATE]]

@@ -31,7 +31,7 @@ class FedPGPConfig(ContextConfig, HandTemplate):
 
 @METHODS.register("fedpgp")
 class FedPGP(GradientMethod):
-    """``ctx = sigma + U V``: what all learn together, and what one client adds to it.
+    """``ctx = sigma + U V``: a part that all learn together, and a low-rank part of each client.
 
     Shared: ``sigma`` ``(n_ctx, dim)``. Personal: ``u`` ``(n_ctx, rank)``, ``v`` ``(rank, dim)``.
     Loss: cross-entropy with ctx, plus mu times a contrastive term that holds sigma to the hand-written sentence and
@@ -60,17 +60,17 @@ class FedPGP(GradientMethod):
         classes, labels = training_classes(self.label_space, self.setup, data)
         images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
         hand = template_features(self.setup, classes, self.template)
-        own = personal if len(personal) else self._low_rank_start()
+        local = personal if len(personal) else self._low_rank_start()
 
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(ctx, classes) for ctx in (personalised(parameters), parameters["sigma"])]
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            fitted, common = features
-            entropy, logits = cross_entropy_on(labels, cosine_logits(images[rows], fitted, scale), rows)
-            return entropy + self.mu * contrast(hand, common, fitted, self.tau), logits
+            personalized, common = features
+            entropy, logits = cross_entropy_on(labels, cosine_logits(images[rows], personalized, scale), rows)
+            return entropy + self.mu * contrast(hand, common, personalized, self.tau), logits
 
-        return LocalObjective(PromptState({**broadcast.shared, **own}), labels, loss, texts)
+        return LocalObjective(PromptState({**broadcast.shared, **local}), labels, loss, texts)
 
     def _low_rank_start(self) -> PromptState:
         noise = torch_stream(self.setup.seed, "low rank")
@@ -84,8 +84,8 @@ class FedPGP(GradientMethod):
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        sent = {name: trained[name] for name in broadcast.shared}
-        return PromptState(sent), PromptState({name: trained[name] for name in ("u", "v")})
+        shared = {name: trained[name] for name in broadcast.shared}
+        return PromptState(shared), PromptState({name: trained[name] for name in ("u", "v")})
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": personalised({**shared, **personal}) if len(personal) else shared["sigma"]})
@@ -94,17 +94,25 @@ class FedPGP(GradientMethod):
         return self.tuner.class_features(self.text_contexts(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
-        """``sigma + alpha U V``: the straight path from sigma to ctx."""
+        """Return ``sigma + alpha U V``, the straight path from sigma to ctx."""
         return PromptState({**personal, "u": personal["u"] * alpha})
 
 
 def personalised(parts: Parameters) -> Tensor:
-    """``sigma + U V``."""
+    """Return ``sigma + U V``."""
     return parts["sigma"] + parts["u"] @ parts["v"]
 
 
-def contrast(hand: Tensor, common: Tensor, fitted: Tensor, tau: float) -> Tensor:
-    """Mean over classes of ``-log(e^p / (e^p + e^q))`` with ``p = cos(T_0, T_sigma) / tau`` and
-    ``q = cos(T_sigma, T_ctx) / tau``; all three ``(classes, embed_dim)``."""
-    positive, negative = F.cosine_similarity(hand, common), F.cosine_similarity(common, fitted)
+def contrast(hand: Tensor, common: Tensor, personal: Tensor, tau: float) -> Tensor:
+    """Return the mean over classes of ``-log(e^p / (e^p + e^q))`` (FedPGP's contrastive term).
+
+    ``p = cos(T_0, T_sigma) / tau`` and ``q = cos(T_sigma, T_ctx) / tau``.
+
+    Args:
+        hand: T_0, the features of the hand-written sentences, ``(classes, embed_dim)``.
+        common: T_sigma, those of the shared context.
+        personal: T_ctx, those of the client's context.
+        tau: Temperature.
+    """
+    positive, negative = F.cosine_similarity(hand, common), F.cosine_similarity(common, personal)
     return F.softplus((negative - positive) / tau).mean()

@@ -30,9 +30,9 @@ class FinetuneConfig(PromptFLConfig):
 class Finetune(PersonalContextMethod):
     """All rounds are PromptFL's; in one more, every client trains the final ``ctx`` on its own images and keeps it.
 
-    Shared: ``ctx`` ``(n_ctx, dim)``; in the last round clients send it back as they got it, and the server leaves all
-    as it was. Personal, after the last round: ``local`` of the same shape, the minimum that ``finetune_epochs`` found
-    of ``CE(p) + l2_to_global / 2 ||p - ctx||^2`` (Collins et al. 2023). A client whose last round failed has ``ctx``.
+    Shared: ``ctx`` ``(n_ctx, dim)``; in the last round clients send it back unchanged, and the server changes nothing.
+    Personal, after the last round: ``local`` of the same shape, the minimum that ``finetune_epochs`` reach of
+    ``CE(p) + l2_to_global / 2 ||p - ctx||^2`` (Collins et al. 2023). A client whose last round failed has ``ctx``.
     """
 
     name: ClassVar[str] = "PromptFL+FT"
@@ -51,7 +51,7 @@ class Finetune(PersonalContextMethod):
         return self.setup.rounds + 1
 
     def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
-        """Everybody fine-tunes in the last round."""
+        """Return all clients in the last round, in which everybody fine-tunes."""
         return clients if round > self.setup.rounds else drawn
 
     def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
@@ -62,13 +62,13 @@ class Finetune(PersonalContextMethod):
             for job in jobs
             for data in [job[1]]
         ]
-        trained = train_clients(problems, self.last_training, self.setup, jobs[0][0].round)
+        results = train_clients(problems, self.last_training, self.setup, jobs[0][0].round)
         return [
             (
-                Update(data.client, sent.shared, len(data.train), fit.loss, fit.accuracy),
+                Update(data.client, broadcast.shared, len(data.train), fit.loss, fit.accuracy),
                 PromptState({LOCAL: values["ctx"]}),
             )
-            for (sent, data, _), (values, fit) in zip(jobs, trained, strict=True)
+            for (broadcast, data, _), (values, fit) in zip(jobs, results, strict=True)
         ]
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
@@ -76,8 +76,10 @@ class Finetune(PersonalContextMethod):
 
 
 class UnlessUnchanged(AggregatorWrapper):
-    """``inner``, but a round in which everybody sent back what it was sent changes nothing: not by noise, not by the
-    momentum of a server optimiser either."""
+    """Wrapper of ``inner`` under which a round of unchanged updates changes nothing.
+
+    Neither noise nor the momentum of a server optimiser then moves the prompt.
+    """
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState

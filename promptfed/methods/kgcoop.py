@@ -29,12 +29,13 @@ class KgCoOpConfig(PromptFLConfig, HandTemplate):
 
 @METHODS.register("kgcoop")
 class KgCoOp(PromptFL):
-    """Each client minimises ``CE + w (1 - mean_c cos(T_c, g(template_c)))``: ``T_c`` is the feature of class c with the
-    learned context, ``g(template_c)`` that of the hand-written sentence, over the classes of the client's softmax.
+    """Each client minimises ``CE + w (1 - mean_c cos(T_c, g(template_c)))`` over the classes of its softmax.
+
+    ``T_c`` is the feature of class c with the learned context, ``g(template_c)`` that of the hand-written sentence.
 
     Shared: ``ctx`` ``(n_ctx, dim)``. Personal: nothing. The template's features are computed once and kept.
     The pull is what FedTPG's released code adds. The paper takes a template of its own for each data set; here it is
-    the task's first one, or ``template``. Else as PromptFL.
+    the task's first one, or ``template``. Otherwise as PromptFL.
     """
 
     name: ClassVar[str] = "FedKgCoOp"
@@ -48,11 +49,11 @@ class KgCoOp(PromptFL):
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         plain = super().problem(broadcast, data, personal)
         classes, _ = training_classes(self.tuner.config.label_space, self.setup, data)
-        written = template_features(self.setup, classes, self.template)
+        template = template_features(self.setup, classes, self.template)
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             value, logits = plain.loss(parameters, features, rows)
-            likeness = F.cosine_similarity(features[0], written, dim=-1).mean()
+            likeness = F.cosine_similarity(features[0], template, dim=-1).mean()
             return value + self.weight * (1 - likeness), logits
 
         return replace(plain, loss=loss)

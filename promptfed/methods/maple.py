@@ -41,8 +41,10 @@ class MaPLeConfig(LocalTraining, LabelSpace):
 
 @METHODS.register("maple")
 class MaPLe(GradientMethod):
-    """A text context ``P_d`` stands in the slots at the input of text block d, for d below ``depth``; the visual
-    tokens at the input of image block d are a linear function of it, ``V_d = P_d W_d^T + b_d``.
+    """Coupled prompts of both towers: the visual tokens are a linear function of the text contexts.
+
+    A text context ``P_d`` stands in the slots at the input of text block d, for d below ``depth``; the visual tokens at
+    the input of image block d are ``V_d = P_d W_d^T + b_d``.
 
     Shared, averaged tensor by tensor: ``ctx`` ``(depth, n_ctx, text_dim)``, the couplings ``weight``
     ``(depth, vision_dim, text_dim)`` and ``bias`` ``(depth, vision_dim)``. Personal: nothing. The mean of products is
@@ -84,8 +86,10 @@ class MaPLe(GradientMethod):
         self._tokens: dict[tuple[str, ...], ClassTokens] = {}
 
     def init_shared(self) -> PromptState:
-        """Contexts N(0, 0.02), the first from words; every coupling starts alike, uniform in +-1/sqrt(text_dim)
-        (PyTorch's start of a linear layer)."""
+        """Return contexts N(0, 0.02), the first from words, and couplings uniform in +-1/sqrt(text_dim).
+
+        All couplings start alike, as PyTorch starts a linear layer.
+        """
         backbone, draw = self.setup.backbone, torch_stream(self.setup.seed, "maple")
         ctx = 0.02 * torch.randn(self.depth, self.config.n_ctx, backbone.text_dim, generator=draw)
         if self._words is not None:
@@ -117,7 +121,7 @@ class MaPLe(GradientMethod):
     # ------------------------------------------------------------------------------------------- prediction
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
-        """The tokens of the first depth; those of the others stand inside the tower, where no word is."""
+        """Return the tokens of the first depth; the deeper ones stand inside the tower, without words."""
         return PromptState({"ctx": shared["ctx"][0]})
 
     @torch.no_grad()
@@ -135,7 +139,7 @@ class MaPLe(GradientMethod):
         return visual_features(self.setup, split, ctx, deep)
 
     def _prompted(self, ctx: Tensor, classes: Sequence[str]) -> PromptedText:
-        """The texts "<ctx> <kept words> {class}." with the deeper contexts of ``ctx`` ``(depth, n_ctx, text_dim)``."""
+        """Return the texts "<ctx> <kept words> {class}." with the deeper contexts of ``ctx``."""
         names = tuple(classes)
         if names not in self._tokens:
             sentences = [f"{self._kept_words} {name}".lstrip() for name in names]
@@ -153,7 +157,11 @@ def remaining_words(backbone: Backbone, sentence: str, n_ctx: int) -> str:
 
 
 def visual_tokens(prompt: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-    """``V_d = P_d W_d^T + b_d`` for every depth: (those at the input ``(n_ctx, vision_dim)``, the deeper ones
-    ``(depth - 1, n_ctx, vision_dim)``, None at depth 1)."""
+    """Return ``V_d = P_d W_d^T + b_d`` for every depth.
+
+    Returns:
+        The tokens at the input ``(n_ctx, vision_dim)``, and the deeper ones ``(depth - 1, n_ctx, vision_dim)``, None at
+        depth 1.
+    """
     tokens = torch.baddbmm(prompt["bias"][:, None], prompt["ctx"], prompt["weight"].transpose(1, 2))
     return tokens[0], tokens[1:] if len(tokens) > 1 else None

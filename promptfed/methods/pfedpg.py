@@ -45,13 +45,14 @@ class PFedPGConfig(LocalTraining, LabelSpace, HandTemplate):
 
 @METHODS.register("pfedpg")
 class PFedPG(GradientMethod):
-    """The server holds a hyper-network ``phi`` and sends client n the prompt that it makes from its descriptor,
-    ``P_n = base + W_O Attn(W_Q d_n, W_K base, W_V base)``; the client trains it to ``P~_n`` and sends that.
+    """The server's hyper-network ``phi`` makes each client's prompt from a descriptor of the client.
+
+    ``P_n = base + W_O Attn(W_Q d_n, W_K base, W_V base)``; client n trains it to ``P~_n`` and sends that.
 
     Shared, on the server only: ``base`` ``(n_ctx, width)``, a ``descriptor/n`` ``(width,)`` a client, and ``query``,
     ``key``, ``value``, ``out`` ``(width, width)``. Sent both ways: ``visual`` ``(n_ctx, vision_dim)``, or ``ctx``
-    ``(n_ctx, text_dim)`` with side "text". Personal: nothing; what a client deploys is what it is sent. Somebody who
-    never took part gets the prompt of the mean descriptor, or a better one by ``fit_descriptor``.
+    ``(n_ctx, text_dim)`` with side "text". Personal: nothing; a client deploys what it is sent. A client that never
+    took part gets the prompt of the mean descriptor, or a better one by ``fit_descriptor``.
 
     The paper has a classification head for each client. CLIP needs none: the classes' text features take its place
     (in a hand-written template; side "text" prompts the text tower instead). The attention has one query, whose
@@ -77,8 +78,10 @@ class PFedPG(GradientMethod):
         self.tuner = ContextTuner(ContextConfig.model_validate({"n_ctx": config.n_ctx}), setup)
 
     def init_shared(self) -> PromptState:
-        """``base`` as other methods start their prompts, descriptors U(-1, 1), keys of unit variance so that clients
-        attend differently from the first round on, the other projections as a linear layer starts."""
+        """Return ``base`` started as other methods' prompts, descriptors U(-1, 1), and random projections.
+
+        Keys have unit variance, so that clients attend differently from round 1; the others start as linear layers do.
+        """
         seed = self.setup.seed
         base = start_visual(self.setup, self.config.n_ctx, "pfedpg") if self.sends == "visual" else None
         base = self.tuner.start("pfedpg")["ctx"] if base is None else base
@@ -107,22 +110,24 @@ class PFedPG(GradientMethod):
         return self._problem(broadcast.shared, lambda parameters: parameters[self.sends], data)
 
     def fit_descriptor(self, phi: PromptState, data: ClientData, rounds: int | None = None) -> PromptState:
-        """What a client that was never in training deploys: only its descriptor is fitted, on its own images, for
-        ``rounds`` rounds of local training (by default those of the run), from the mean descriptor on, with the
-        hyper-network ``phi`` frozen. Nothing is sent. Returns the prompt, as ``broadcast`` would send it."""
+        """Fit the prompt of a client that was never in training, as ``broadcast`` would send it.
+
+        Only its descriptor is fitted, on its own images from the mean descriptor on, with ``phi`` frozen, for
+        ``rounds`` rounds of local training (by default those of the run). Nothing is sent.
+        """
         device = self.setup.backbone.device
-        frozen = {name: tensor.to(device) for name, tensor in phi.items()}
-        found = PromptState({"descriptor": mean_descriptor(phi)})
+        network = {name: tensor.to(device) for name, tensor in phi.items()}
+        start = PromptState({"descriptor": mean_descriptor(phi)})
         for round in range(1, (rounds or self.setup.rounds) + 1):
-            problem = self._problem(found, lambda p: generate(frozen, p["descriptor"]), data)
-            [(found, _)] = train_clients([(data.client, problem)], self.config, self.setup, round)
-        return PromptState({self.sends: generate(phi, found["descriptor"])})
+            problem = self._problem(start, lambda p: generate(network, p["descriptor"]), data)
+            [(start, _)] = train_clients([(data.client, problem)], self.config, self.setup, round)
+        return PromptState({self.sends: generate(phi, start["descriptor"])})
 
     def fit_newcomer(self, shared: PromptState, data: ClientData) -> PromptState:
         return self.fit_descriptor(shared, data)
 
-    def _problem(self, start: PromptState, read: Callable[[Parameters], Tensor], data: ClientData) -> LocalObjective:
-        """Cross-entropy of scaled cosines with the prompt that ``read`` makes of the trained values."""
+    def _problem(self, start: PromptState, make: Callable[[Parameters], Tensor], data: ClientData) -> LocalObjective:
+        """Return the cross-entropy of scaled cosines with the prompt that ``make`` makes."""
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         scale = self.setup.backbone.logit_scale
         lr_multipliers = {"descriptor": DESCRIPTOR_RATE}
@@ -130,7 +135,7 @@ class PFedPG(GradientMethod):
             images = training_images(self.setup, data)
 
             def texts(parameters: Parameters) -> list[PromptedText]:
-                return [self.tuner.prompted(read(parameters), classes)]
+                return [self.tuner.prompted(make(parameters), classes)]
 
             def text_loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
                 return cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
@@ -139,15 +144,15 @@ class PFedPG(GradientMethod):
         names = self._names(classes)
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            seen = prompted_images(self.setup, data.train, rows, read(parameters))
-            return cross_entropy_on(labels, cosine_logits(seen.features, names, scale), rows)
+            prompted = prompted_images(self.setup, data.train, rows, make(parameters))
+            return cross_entropy_on(labels, cosine_logits(prompted.features, names, scale), rows)
 
         return LocalObjective(start, labels, loss, lr_multipliers=lr_multipliers)
 
     # ------------------------------------------------------------------------------------------- prediction
 
     def _names(self, classes: Sequence[str]) -> Tensor:
-        """Unit features ``(classes, embed_dim)`` of the class names in the template. They never change."""
+        """Return unit features ``(classes, embed_dim)`` of the class names in the template; they never change."""
         return F.normalize(template_features(self.setup, classes, self.config.template), dim=-1)
 
     @property
@@ -164,34 +169,38 @@ class PFedPG(GradientMethod):
         if self.sends == "ctx":
             return super().logits(shared, personal, classes, split)
         with torch.no_grad():
-            seen = visual_features(self.setup, split, shared["visual"])
-            return cosine_logits(seen.features, self._names(classes), self.setup.backbone.logit_scale)
+            images = visual_features(self.setup, split, shared["visual"])
+            return cosine_logits(images.features, self._names(classes), self.setup.backbone.logit_scale)
 
 
 # ------------------------------------------------------------------------------------------- the hyper-network
 
 
 def descriptor_of(client: int) -> str:
-    """Name of a client's descriptor."""
+    """Return the name of a client's descriptor."""
     return f"descriptor/{client}"
 
 
 def mean_descriptor(phi: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean of the clients' descriptors ``(width,)``."""
     return torch.stack([tensor for name, tensor in phi.items() if name.startswith("descriptor/")]).mean(0)
 
 
 def generate(phi: Mapping[str, Tensor], descriptor: Tensor) -> Tensor:
-    """The prompt ``(n_ctx, width)`` of ``descriptor`` ``(width,)``: the base, and on each of its tokens the same
-    mixture of them, ``W_O softmax(W_Q d . W_K base / sqrt(width)) W_V base``."""
+    """Return the prompt ``(n_ctx, width)`` of ``descriptor`` ``(width,)``: the base plus a mixture of its tokens.
+
+    The mixture ``W_O softmax(W_Q d . W_K base / sqrt(width)) W_V base`` is the same on each token.
+    """
     base = phi["base"]
     scores = (base @ phi["key"].T) @ (phi["query"] @ descriptor) / base.shape[1] ** 0.5
-    mixed: Tensor = base + phi["out"] @ (scores.softmax(0) @ (base @ phi["value"].T))
-    return mixed
+    prompt: Tensor = base + phi["out"] @ (scores.softmax(0) @ (base @ phi["value"].T))
+    return prompt
 
 
 class HyperNetwork(Aggregator):
-    """``phi <- phi - eta sum_n (n_i / n) J_n(phi)^T (P_n - P~_n)`` over the clients that replied: one gradient step
-    on ``1/2 sum_n (n_i / n) |P_n(phi) - P~_n|^2``.
+    """Aggregator that takes one gradient step on ``1/2 sum_n (n_i / n) |P_n(phi) - P~_n|^2`` over the replies.
+
+    ``phi <- phi - eta sum_n (n_i / n) J_n(phi)^T (P_n - P~_n)``.
 
     Server memory, with adamw: ``NAME/step``, ``NAME/exp_avg``, ``NAME/exp_avg_sq`` of every parameter that ever
     moved. The descriptor of a client that did not reply stays as it is, and so does its memory.
@@ -202,9 +211,11 @@ class HyperNetwork(Aggregator):
         self.prompt, self.options = prompt, config
 
     def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
-        """The prompt of ``client``, or that of the mean descriptor for somebody who has none."""
-        own = None if client is None else shared.get(descriptor_of(client))
-        return PromptState({self.prompt: generate(shared, mean_descriptor(shared) if own is None else own)})
+        """Return the prompt of ``client``, or that of the mean descriptor for a client without one."""
+        descriptor = None if client is None else shared.get(descriptor_of(client))
+        if descriptor is None:
+            descriptor = mean_descriptor(shared)
+        return PromptState({self.prompt: generate(shared, descriptor)})
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
@@ -213,12 +224,12 @@ class HyperNetwork(Aggregator):
         optimizer = self._optimizer(phi, server)
         total = sum(update.samples for update in updates)
         with torch.enable_grad():
-            made = [generate(phi, phi[descriptor_of(update.client)]) for update in updates]
+            prompts = [generate(phi, phi[descriptor_of(update.client)]) for update in updates]
             pulls = [
                 update.samples / total * (prompt.detach() - update.shared[self.prompt])
-                for prompt, update in zip(made, updates, strict=True)
+                for prompt, update in zip(prompts, updates, strict=True)
             ]
-            torch.autograd.backward(made, pulls)
+            torch.autograd.backward(prompts, pulls)
         optimizer.step()
         memory = {
             f"{name}/{part}": value
@@ -229,7 +240,7 @@ class HyperNetwork(Aggregator):
         return PromptState(phi), PromptState(memory)
 
     def _optimizer(self, phi: Parameters, server: PromptState) -> torch.optim.Optimizer:
-        """The server's optimiser with what it remembers; parameters without a gradient are left alone by it."""
+        """Return the server's optimiser with its memory; it skips parameters without a gradient."""
         if self.options.server_optimizer == "sgd":
             return torch.optim.SGD(phi.values(), lr=self.options.server_lr)
         optimizer = torch.optim.AdamW(phi.values(), lr=self.options.server_lr, weight_decay=0.0)

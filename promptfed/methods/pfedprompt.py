@@ -33,15 +33,16 @@ class PFedPromptConfig(ContextConfig):
 
 @METHODS.register("pfedprompt")
 class PFedPrompt(PromptFL):
-    """Clients tune one context together as in PromptFL; each adds a vote of its own labelled images, which needs no
-    training: ``logits = s N(f(x)) N(T)^T + alpha exp(-beta (1 - N(f(x)) K^T)) Y``.
+    """Clients tune one context as in PromptFL; each adds a vote of its own labelled images.
+
+    The vote needs no training: ``logits = s N(f(x)) N(T)^T + alpha exp(-beta (1 - N(f(x)) K^T)) Y``.
 
     Shared: ``ctx`` ``(n_ctx, dim)``. Personal, never sent: ``keys`` K ``(M, embed_dim)``, unit features of the
     client's M training images; ``labels`` ``(M,)``, their base classes, which make the one-hot Y; ``alpha`` ``(1,)``.
-    Classes that the client has no images of get the text term alone, and so does somebody who never took part.
+    Classes without images at the client get the text term alone, and so does a client that never took part.
     The paper's code is not public and its exact attention is not known to us: this is the training-free form that
     later papers describe (that of Tip-Adapter), without attention over places in the image.
-    The memory has no part in training, where every image would find itself in it. The right alpha grows with the
+    The memory has no part in training, where every image would match itself in it. The right alpha grows with the
     backbone's logit scale, so by default each client chooses its own on its validation images, in every round.
     """
 
@@ -64,10 +65,10 @@ class PFedPrompt(PromptFL):
         return trained, PromptState({**memory, "alpha": torch.tensor([alpha])})
 
     def _best_alpha(self, shared: PromptState, memory: dict[str, Tensor], data: ClientData) -> float:
-        """The smallest of STRENGTHS with the most validation images right, among the client's own classes."""
-        own, classes = torch.tensor(data.classes), [self.setup.classes[i] for i in data.classes]
-        said, remembered = self._terms(shared, PromptState(memory), classes, data.val)
-        guesses = [own[(said + strength * remembered).argmax(-1).cpu()] for strength in STRENGTHS]
+        """Return the smallest of STRENGTHS with the most right validation images, among the client's own classes."""
+        labels, classes = torch.tensor(data.classes), [self.setup.classes[i] for i in data.classes]
+        text, memory_vote = self._terms(shared, PromptState(memory), classes, data.val)
+        guesses = [labels[(text + strength * memory_vote).argmax(-1).cpu()] for strength in STRENGTHS]
         right = [int((guess == data.val.labels).sum()) for guess in guesses]
         return STRENGTHS[right.index(max(right))]
 
@@ -75,14 +76,14 @@ class PFedPrompt(PromptFL):
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         if not len(personal):
             return super().logits(shared, personal, classes, split)
-        said, remembered = self._terms(shared, personal, classes, split)
-        return said + personal["alpha"].to(said.device) * remembered
+        text, memory_vote = self._terms(shared, personal, classes, split)
+        return text + personal["alpha"].to(text.device) * memory_vote
 
     @torch.no_grad()
     def _terms(
         self, shared: PromptState, memory: PromptState, classes: Sequence[str], split: Split
     ) -> tuple[Tensor, Tensor]:
-        """The text term and the memory's vote before alpha, each ``(n, classes)``; a class without entries gets 0."""
+        """Return the text term and the memory's vote before alpha, ``(n, classes)`` each."""
         images = self.setup.features.images(split)
         device, nowhere = images.device, len(classes)
         columns = {name: column for column, name in enumerate(classes)}
@@ -91,9 +92,9 @@ class PFedPrompt(PromptFL):
         votes = F.one_hot(columns_of, nowhere + 1)[:, :nowhere].float()
         cosines = F.normalize(images, dim=-1) @ memory["keys"].to(device).T
         texts = self.class_features(shared, memory, classes)
-        said = cosine_logits(images, texts, self.setup.backbone.logit_scale)
-        return said, torch.exp(-self.beta * (1 - cosines)) @ votes
+        text = cosine_logits(images, texts, self.setup.backbone.logit_scale)
+        return text, torch.exp(-self.beta * (1 - cosines)) @ votes
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
-        """The memory speaks ``alpha`` times as loud."""
+        """Scale the memory's vote by ``alpha``."""
         return PromptState({**personal, "alpha": personal["alpha"] * alpha})

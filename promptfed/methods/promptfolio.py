@@ -61,8 +61,8 @@ class PromptFolio(ContextMethod):
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        kept = {"local": trained["local"], "theta": torch.tensor([self.theta])}
-        return PromptState({"ctx": trained["ctx"]}), PromptState(kept)
+        personal_parts = {"local": trained["local"], "theta": torch.tensor([self.theta])}
+        return PromptState({"ctx": trained["ctx"]}), PromptState(personal_parts)
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": shared["ctx"], **({"local": personal["local"]} if len(personal) else {})})
@@ -71,15 +71,15 @@ class PromptFolio(ContextMethod):
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         if not len(personal):
             return self.tuner.class_features(shared, classes)
-        both = [self.tuner.prompted(ctx, classes) for ctx in (shared["ctx"], personal["local"])]
-        return portfolio(self.setup.backbone.encode_prompted_texts(both), personal["theta"].item())
+        texts = [self.tuner.prompted(ctx, classes) for ctx in (shared["ctx"], personal["local"])]
+        return portfolio(self.setup.backbone.encode_prompted_texts(texts), personal["theta"].item())
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
-        """The same contexts with ``alpha * theta``: theta is free after training, since features are what is mixed."""
+        """Scale theta by ``alpha``; features are mixed, so theta is free after training."""
         return PromptState({**personal, "theta": personal["theta"] * alpha})
 
 
 def portfolio(features: Sequence[Tensor], theta: float) -> Tensor:
-    """Unit features ``(classes, embed_dim)`` of T, from those of P_G and P_L."""
+    """Return unit features ``(classes, embed_dim)`` of T, from those of P_G and P_L."""
     common, local = (F.normalize(texts, dim=-1) for texts in features)
     return mixed_features(common, local, theta)

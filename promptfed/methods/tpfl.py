@@ -38,8 +38,9 @@ class ATPFLConfig(TPFLConfig):
 
 @METHODS.register("tpfl")
 class TPFL(GradientMethod):
-    """Clients train a text context (CoOp) and visual tokens at the input of the image tower (shallow VPT) together,
-    by cross-entropy of scaled cosines; the server averages both.
+    """Clients train a text context (CoOp) and visual tokens at the input of the image tower (shallow VPT) together.
+
+    The loss is the cross-entropy of scaled cosines; the server averages both.
 
     Shared: ``ctx`` ``(n_ctx, dim)`` (class-specific ``(classes, n_ctx, dim)``) and ``visual``
     ``(n_visual, vision_dim)``. Personal: nothing. Images are encoded with the prompt in training and in evaluation.
@@ -75,7 +76,7 @@ class TPFL(GradientMethod):
         return LocalObjective(broadcast.shared, labels, loss, texts)
 
     def penalty(self, shared: PromptState, data: ClientData, personal: PromptState) -> Penalty | None:
-        """What is added to the cross-entropy in this round, from what was sent and what the client kept."""
+        """Return the term to add to the cross-entropy in this round, from the broadcast and the personal prompt."""
         return None
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
@@ -93,13 +94,15 @@ class TPFL(GradientMethod):
 
 @METHODS.register("atpfl")
 class ATPFL(TPFL):
-    """TPFL with a contrastive term that draws an image's feature ``z`` under the prompt in training towards the one
-    under the received prompt, ``z_g``, and away from the one under the client's own last prompt, ``z_p``:
+    """TPFL with a contrastive term on image features.
+
+    It draws an image's feature ``z`` under the prompt in training towards the one under the received prompt, ``z_g``,
+    and away from the one under the client's own last prompt, ``z_p``:
     ``L = CE + mu * mean -log(e^{cos(z, z_g)/t} / (e^{cos(z, z_g)/t} + e^{cos(z, z_p)/t}))``.
 
     The abstract says "contrastive"; this form is inferred from MOON (Li et al., CVPR 2021). ``z_g`` and ``z_p`` do
     not change within a round and are encoded once in it.
-    Shared: as TPFL. Personal: ``visual`` ``(n_visual, vision_dim)``, the visual tokens that the client sent last (its
+    Shared: as TPFL. Personal: ``visual`` ``(n_visual, vision_dim)``, the visual tokens of the client's last update (its
     text context takes no part in ``z``). It serves training only: everybody predicts with the shared prompt. In a
     client's first round there is no last prompt and hence no contrastive term, whose gradient would be zero.
     """
@@ -115,11 +118,11 @@ class ATPFL(TPFL):
     def penalty(self, shared: PromptState, data: ClientData, personal: PromptState) -> Penalty | None:
         if not len(personal) or not self.mu:
             return None
-        received = visual_features(self.setup, data.train, shared["visual"]).features
+        global_features = visual_features(self.setup, data.train, shared["visual"]).features
         previous = visual_features(self.setup, data.train, personal["visual"]).features
 
         def penalty(images: Tensor, rows: Tensor) -> Tensor:
-            return self.mu * contrast(images, received[rows], previous[rows], self.temperature)
+            return self.mu * contrast(images, global_features[rows], previous[rows], self.temperature)
 
         return penalty
 
@@ -130,8 +133,14 @@ class ATPFL(TPFL):
 
 
 def contrast(features: Tensor, towards: Tensor, away: Tensor, temperature: float) -> Tensor:
-    """The mean over rows of ``-log(e^{a/t} / (e^{a/t} + e^{b/t}))``, with a and b the cosines of ``features``
-    ``(n, dim)`` to the rows of ``towards`` and ``away``; log 2 means no preference."""
+    """Return the mean over rows of ``-log(e^{a/t} / (e^{a/t} + e^{b/t}))``; log 2 means no preference.
+
+    Args:
+        features: ``(n, dim)``.
+        towards: ``(n, dim)``; a is the cosine of each feature to its row.
+        away: ``(n, dim)``; b is the cosine to its row.
+        temperature: t.
+    """
     near = F.cosine_similarity(features, towards, dim=-1)
     far = F.cosine_similarity(features, away, dim=-1)
     return F.softplus((far - near) / temperature).mean()

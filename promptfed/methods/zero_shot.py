@@ -20,11 +20,12 @@ from promptfed.types import Broadcast, ClientData, Split, Update
 
 @METHODS.register("zero_shot")
 class ZeroShot(FeatureMethod):
-    """The template is chosen on validation data, in one federated round: each client scores every template on its own
-    validation images over all base classes, the server averages the scores by sample count. On a black box the
-    templates are the task's hand-written prompts.
+    """Choose the best hand-written template on validation data, in one federated round.
 
-    Shared: ``accuracy`` ``(templates,)``. Personal: nothing. Ties go to the template that stands first.
+    Each client scores every template on its own validation images over all base classes, and the server averages the
+    scores by sample count. On a black box the templates are the task's hand-written prompts.
+
+    Shared: ``accuracy`` ``(templates,)``. Personal: nothing. Of equal scores, the first template wins.
     """
 
     name: ClassVar[str] = "zero-shot"
@@ -41,29 +42,29 @@ class ZeroShot(FeatureMethod):
         return PromptState({"accuracy": torch.zeros(len(self.setup.templates))})
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
-        judged = data.val if len(data.val) else data.train
+        split = data.val if len(data.val) else data.train
         right, loss = [], []
         with self.setup.model.account(round=broadcast.round, client=data.client):
             for template in self.setup.templates:
-                logits = self.setup.model.template_scores(template, judged, self.setup.classes)
-                right.append((predicted(logits).cpu() == judged.labels).float().mean())
-                loss.append(F.cross_entropy(as_if_uniform(logits).cpu(), judged.labels).item())
+                logits = self.setup.model.template_scores(template, split, self.setup.classes)
+                right.append((predicted(logits).cpu() == split.labels).float().mean())
+                loss.append(F.cross_entropy(as_if_uniform(logits).cpu(), split.labels).item())
         scores = torch.stack(right)
         best = int(scores.argmax())
         scored = PromptState({"accuracy": scores})
-        return Update(data.client, scored, len(judged), loss[best], scores[best].item()), personal
+        return Update(data.client, scored, len(split), loss[best], scores[best].item()), personal
 
     def check_feasible(self, clients: Sequence[ClientData]) -> None:
-        """Training examples will do where there are none for validation."""
+        """Check that there are examples to score templates on: validation, or else training examples."""
         if not any(len(data.val) or len(data.train) for data in clients):
             raise ConfigError("no client holds an example to choose a template by: raise --shots or task.val_shots")
 
     def template(self, shared: PromptState) -> str:
-        """The template with the best validation accuracy."""
+        """Return the template with the best validation accuracy."""
         return self.setup.templates[int(shared["accuracy"].argmax())]
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
-        """What a black box is sent."""
+        """Return the candidate that a black box is sent."""
         return Candidate(self.template(shared))
 
     @property

@@ -125,11 +125,11 @@ class Audience:
         if first["event"] == "resume":
             with suppress(RunError):
                 past = self.folder.events.read()[:-1]
-        known = tuple((event, self._reader.read(event)) for event in past)
+        scalars = tuple((event, self._reader.read(event)) for event in past)
         options = flat_options(self.folder.config.model_dump(mode="json"))
         path = self.folder.path.resolve()
         for seat in self._seats:
-            seat.begin(RunDescription(self.identity, self.name or path.name, path, options, known))
+            seat.begin(RunDescription(self.identity, self.name or path.name, path, options, scalars))
 
     def _speak(self) -> None:
         """Say in this thread what the others have come to."""

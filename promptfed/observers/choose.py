@@ -25,23 +25,23 @@ def build_observers(choices: ObserverChoices) -> list[Observer]:
     Raises:
         ConfigError: An observer or an option is unknown, an observer is named twice, or its package is missing.
     """
-    several: list[ObserverChoice]
+    entries: list[ObserverChoice]
     if isinstance(choices, str | Observer | Mapping) or not isinstance(choices, Iterable):
-        several = [choices]
+        entries = [choices]
     else:
-        several = list(choices)
-    chosen = [observer for choice in several for observer in _observers(choice)]
-    labels = [observer.label for observer in chosen]
+        entries = list(choices)
+    observers = [observer for choice in entries for observer in _observers(choice)]
+    labels = [observer.label for observer in observers]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ConfigError(f"observer '{printable(twice[0])}' is named twice: name it once, with all its options")
-    for observer in chosen:
+    for observer in observers:
         try:
             observer.check()
         except PromptFedError:
             raise
         except Exception as error:  # whatever somebody else's tracker raises
             raise _unusable(observer.label, error) from error
-    return chosen
+    return observers
 
 
 def _unusable(name: str, error: Exception) -> ConfigError:
@@ -82,7 +82,7 @@ def _build(name: str, options: Mapping[str, Any]) -> Observer:
 
 def _options(choice: str, text: str) -> dict[str, Any]:
     """``"project=mine,group=a"`` as a mapping; values are read as YAML."""
-    found = {}
+    options = {}
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
@@ -91,9 +91,9 @@ def _options(choice: str, text: str) -> dict[str, Any]:
                 "wandb:project=mine"
             )
         try:
-            found[name.strip()] = parse_yaml(value)
+            options[name.strip()] = parse_yaml(value)
         except FormatError as error:
             raise ConfigError(
                 f"observer '{printable(choice, 200)}': the value of {name} is not YAML: {error}"
             ) from error
-    return found
+    return options

@@ -26,14 +26,16 @@ class JsonLines(Observer):
     """
 
     class Config(ObserverConfig):
+        """Options of this observer."""
+
         path: str | None = Field(None, description=f"the file; by default {FILE} in the run's folder")
 
     config: Config
 
     def begin(self, run: RunDescription) -> str:
         self._run = {"run": run.name, "identity": run.identity}
-        given = self.config.path
-        self._path = run.folder / FILE if given is None else Path(given).expanduser().resolve()
+        path = self.config.path
+        self._path = run.folder / FILE if path is None else Path(path).expanduser().resolve()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         is_known = self._knows(run.identity)
         self._write("begin", options=dict(run.options))

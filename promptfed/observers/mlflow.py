@@ -31,6 +31,8 @@ class MLflow(Observer):
     """
 
     class Config(ObserverConfig):
+        """Options of this observer."""
+
         experiment: str | None = Field(
             None, description="the experiment; by default MLFLOW_EXPERIMENT_NAME, else promptfed"
         )
@@ -61,11 +63,11 @@ class MLflow(Observer):
             for part in _parts(params, MOST_PARAMS):
                 client.log_batch(self._id, params=part)
             self.replay(run)
-        place = client.tracking_uri
+        address = client.tracking_uri
         return (
-            f"{place}/#/experiments/{experiment}/runs/{self._id}"
-            if place.startswith("http")
-            else (f"mlflow ui --backend-store-uri {place}")
+            f"{address}/#/experiments/{experiment}/runs/{self._id}"
+            if address.startswith("http")
+            else (f"mlflow ui --backend-store-uri {address}")
         )
 
     def event(self, event: Event) -> None:
@@ -93,14 +95,14 @@ class MLflow(Observer):
         """Return the identifier of the experiment ``name``, which is made if it is not there."""
         from mlflow.exceptions import MlflowException
 
-        if (known := self._client.get_experiment_by_name(name)) is not None:
-            return str(known.experiment_id)
+        if (experiment := self._client.get_experiment_by_name(name)) is not None:
+            return str(experiment.experiment_id)
         try:
             return str(self._client.create_experiment(name))
         except MlflowException:  # another process made it at the same moment
-            if (known := self._client.get_experiment_by_name(name)) is None:
+            if (experiment := self._client.get_experiment_by_name(name)) is None:
                 raise
-            return str(known.experiment_id)
+            return str(experiment.experiment_id)
 
     def _last_step(self, stage: str) -> int:
         """Return the last round of ``stage`` that is on record, -1 if there is none."""

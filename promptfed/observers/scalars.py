@@ -76,11 +76,11 @@ class ScalarReader:
 
 
 def _tests(event: Event) -> dict[str, float]:
-    found = {f"test/{name}": event[field] for field, name in TEST.items() if _is_number(event.get(field))}
+    values = {f"test/{name}": event[field] for field, name in TEST.items() if _is_number(event.get(field))}
     for row in event.get("local") or ():
-        found |= _numbers(row, ("accuracy", "all_classes"), f"client_{row['client']}/test_")
+        values |= _numbers(row, ("accuracy", "all_classes"), f"client_{row['client']}/test_")
     domains = event.get("domains") or {}
-    return found | {f"test/domain/{_plain(name)}": value for name, value in domains.items() if _is_number(value)}
+    return values | {f"test/domain/{_plain(name)}": value for name, value in domains.items() if _is_number(value)}
 
 
 def _numbers(values: Mapping[str, Any], names: tuple[str, ...], prefix: str = "") -> dict[str, float]:

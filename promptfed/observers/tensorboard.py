@@ -20,6 +20,8 @@ class TensorBoard(Observer):
     """
 
     class Config(ObserverConfig):
+        """Options of this observer."""
+
         folder: str | None = Field(
             None,
             description="a folder for many runs, each in one of its own; by default tensorboard in the run's folder",
@@ -29,11 +31,11 @@ class TensorBoard(Observer):
     packages, extra = ("tensorboard",), "tensorboard"
 
     def begin(self, run: RunDescription) -> str:
-        given = self.config.folder
+        folder = self.config.folder
         self._folder = (
             run.folder / "tensorboard"
-            if given is None
-            else Path(given).expanduser().resolve() / f"{run.name}-{run.identity[:8]}"
+            if folder is None
+            else Path(folder).expanduser().resolve() / f"{run.name}-{run.identity[:8]}"
         )
         self._writers: dict[str, Any] = {}
         is_new = not any(self._folder.glob("*/events.out.tfevents.*"))
@@ -45,7 +47,7 @@ class TensorBoard(Observer):
             self.replay(run)
         else:  # the clients of a round that is not finished: the new files begin after the last finished one
             self.replay(run, run.steps)
-        return f"tensorboard --logdir {given or self._folder}"
+        return f"tensorboard --logdir {folder or self._folder}"
 
     def _writer(self, stage: str) -> Any:
         from torch.utils.tensorboard import SummaryWriter

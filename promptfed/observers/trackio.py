@@ -26,6 +26,8 @@ class Trackio(Observer):
     """
 
     class Config(ObserverConfig):
+        """Options of this observer."""
+
         project: str = Field("promptfed", description="the project")
         group: str | None = Field(None, description="runs of one group are shown together")
         space: str | None = Field(None, description="a Hugging Face Space; it is private if promptfed creates it")
@@ -42,7 +44,7 @@ class Trackio(Observer):
             vars(module)["print"] = _whisper  # stdout is promptfed's own, and --json is read by programs
         name = f"{run.name}-{run.identity[:8]}"  # trackio finds runs by their names
         is_elsewhere = bool(self.config.space or any(map(os.environ.get, ELSEWHERE)))
-        is_known = any(known.name == name for known in _runs(self.config.project))
+        is_known = any(earlier.name == name for earlier in _runs(self.config.project))
         self._run: Any = trackio.init(
             project=self.config.project,
             name=name,
@@ -85,5 +87,5 @@ def _runs(project: str) -> list[Any]:
 
 
 def _whisper(*words: Any, **_: Any) -> None:
-    """Write to run.log what trackio prints."""
+    """Write trackio's printed lines to run.log."""
     log.info("%s", printable(" ".join(map(str, words)), LONGEST))

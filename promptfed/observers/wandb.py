@@ -28,6 +28,8 @@ class WeightsAndBiases(Observer):
     """
 
     class Config(ObserverConfig):
+        """Options of this observer."""
+
         project: str | None = Field(None, description="the project; by default WANDB_PROJECT, else promptfed")
         entity: str | None = Field(None, description="the user or team; by default WANDB_ENTITY, else the user's own")
         group: str | None = Field(None, description="runs of one group are shown together")
@@ -102,7 +104,7 @@ class WeightsAndBiases(Observer):
 
 
 def _has_key(server: str) -> bool:
-    """Whether there is a key for ``server`` in the environment or in what ``wandb login`` has stored."""
+    """Return whether there is a key for ``server`` in the environment or in the store of ``wandb login``."""
     if any(os.environ.get(name) for name in KEYS):
         return True
     try:

@@ -28,13 +28,13 @@ def states_of(personal: PromptState) -> dict[str, PromptState]:
         if name.startswith(PREFIX):
             processor, _, plain = name.removeprefix(PREFIX).partition(".")
             tensors.setdefault(processor, {})[plain] = tensor
-    return {processor: PromptState(held) for processor, held in tensors.items()}  # type: ignore[arg-type]
+    return {processor: PromptState(state) for processor, state in tensors.items()}  # type: ignore[arg-type]
 
 
 def joined(prompt: PromptState, states: Mapping[str, PromptState]) -> PromptState:
     """Return ``prompt`` with what processors keep; the very object if they keep nothing."""
-    kept = {f"{PREFIX}{processor}.{name}": t for processor, state in states.items() for name, t in state.items()}
-    return PromptState({**prompt, **kept}) if kept else prompt
+    tensors = {f"{PREFIX}{processor}.{name}": t for processor, state in states.items() for name, t in state.items()}
+    return PromptState({**prompt, **tensors}) if tensors else prompt
 
 
 class PromptsAlone(Mapping[int, PromptState]):

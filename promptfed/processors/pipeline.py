@@ -51,17 +51,17 @@ class Pipeline:
         Raises:
             ProcessorError: One of them cannot act on it; one line that names it.
         """
-        kept: dict[str, PromptState] = {}
+        new_states: dict[str, PromptState] = {}
         figures: dict[str, float] = {}
         for name, processor in self.processors.items():
             streams = Streams(self.seed, name, broadcast.round, update.client)
             try:
-                made = processor.outgoing(update, broadcast, states.get(name, NO_PROMPT), streams)
+                result = processor.outgoing(update, broadcast, states.get(name, NO_PROMPT), streams)
             except ProcessorError as error:
                 raise ProcessorError(f"processor '{name}' {error}") from error
-            update, kept[name] = made.update, made.state
-            figures |= {f"{name}.{figure}": float(value) for figure, value in made.figures.items()}
-        return Sending(update, kept, figures)
+            update, new_states[name] = result.update, result.state
+            figures |= {f"{name}.{figure}": float(value) for figure, value in result.figures.items()}
+        return Sending(update, new_states, figures)
 
     def incoming(self, update: Update, broadcast: Broadcast) -> Update:
         """Return ``update`` as the method's own again, in float32, at the server.
@@ -114,12 +114,12 @@ class Pipeline:
         """Return what each processor has to say about the ``figures`` of all updates of a run."""
         lines = []
         for name, processor in self.processors.items():
-            own = [
+            subset = [
                 {figure: each[f"{name}.{figure}"] for figure in processor.figures}
                 for each in figures
                 if all(f"{name}.{figure}" in each for figure in processor.figures)
             ]
-            if own and (line := processor.summary(own)):
+            if subset and (line := processor.summary(subset)):
                 lines.append(line)
         return lines
 
@@ -133,10 +133,10 @@ def resolved(options: Sequence[Mapping[str, Mapping[str, Any]]]) -> tuple[dict[s
     Raises:
         ConfigError: A processor or an option is unknown, has a bad value, or stands there twice.
     """
-    found: dict[str, dict[str, Any]] = {}
+    filled: dict[str, dict[str, Any]] = {}
     for entry in options:
         for name, values in entry.items():
-            if name in found:
+            if name in filled:
                 raise ConfigError(f"processor '{name}' is named twice: each acts once on an update, so leave one out")
-            found[name] = validate(PROCESSORS[name].Config, values, f"{name} option").model_dump()
-    return tuple({name: values} for name, values in found.items())
+            filled[name] = validate(PROCESSORS[name].Config, values, f"{name} option").model_dump()
+    return tuple({name: values} for name, values in filled.items())

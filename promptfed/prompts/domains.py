@@ -1,4 +1,4 @@
-"""For methods that know the clients' domains: who is in which, and text features mixed over domains for each image."""
+"""The clients' domains, and text features mixed over domains for each image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from promptfed.setup import Setup
 
 
 class Domains:
-    """The distinct domains of ``setup``, numbered from 0 in order of first appearance.
+    """Distinct domains of ``setup``, numbered from 0 in order of first appearance.
 
-    Raises ConfigError if the setup names none.
+    Raises:
+        ConfigError: The setup names no domains.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -26,7 +27,11 @@ class Domains:
         return len(self.names)
 
     def of(self, client: int) -> int:
-        """The number of ``client``'s domain. Raises ConfigError for somebody whose domain is not known."""
+        """Return the number of ``client``'s domain.
+
+        Raises:
+            ConfigError: The client's domain is not known.
+        """
         if not 0 <= client < len(self._of_client):
             raise ConfigError(
                 f"client {client} has no domain: the domains of clients 0 to {len(self._of_client) - 1} are known. "
@@ -36,11 +41,16 @@ class Domains:
 
 
 def mixture_logits(images: Tensor, weights: Tensor, texts: Tensor, scale: float) -> Tensor:
-    """``scale * cos(f(x), sum_k w_k(x) T_kc)``: logits ``(n, classes)`` against text features mixed for each image.
+    """Return logits ``(n, classes)`` against features mixed for each image: ``scale * cos(f(x), sum_k w_k(x) T_kc)``.
 
-    ``images`` ``(n, dim)``, of any length; ``weights`` ``(n, domains)``; ``texts`` unit ``(domains, classes, dim)``.
     The mixed features ``(n, classes, dim)`` themselves are never built: the cosine needs only the products of images
     with texts, and for the mixture's length those of texts with texts.
+
+    Args:
+        images: ``(n, dim)``, of any length.
+        weights: ``(n, domains)``.
+        texts: Unit features ``(domains, classes, dim)``.
+        scale: The backbone's logit scale.
     """
     products = torch.einsum("nd,kcd->nkc", F.normalize(images, dim=-1), texts)
     gram = torch.einsum("kcd,jcd->ckj", texts, texts)
@@ -49,6 +59,8 @@ def mixture_logits(images: Tensor, weights: Tensor, texts: Tensor, scale: float)
 
 
 def mean_over_domains(texts: Tensor) -> Tensor:
-    """Unit features ``(classes, dim)`` in the middle of ``texts`` ``(domains, classes, dim)``: what is left where
-    there is no image to say how the domains weigh."""
+    """Return unit features ``(classes, dim)`` in the middle of ``texts`` ``(domains, classes, dim)``.
+
+    They serve where there is no image to weigh the domains.
+    """
     return F.normalize(texts.mean(0), dim=-1)

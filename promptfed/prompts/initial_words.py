@@ -1,4 +1,4 @@
-"""The words that a context starts from are words: the name of a file or a run in their place is refused."""
+"""Check of the words that a context starts from: the name of a file or a run in their place is refused."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def check_initial_words(words: str) -> None:
 
 
 def _kind_of_path(words: str) -> str:
-    """Return what ``words`` are if they are no words, else nothing."""
+    """Return what kind of path ``words`` are; empty if they are words."""
     if not words.strip():  # the path "" would be the folder one stands in, which may be a run
         return ""
     try:
         places = [Path(words).expanduser(), Path("runs") / words]
-        if any((place / mark).is_file() for place in places for mark in MARKS):
+        if any((folder / mark).is_file() for folder in places for mark in MARKS):
             return "the name of a run or a bundle"
         if places[0].is_file():
             return "the name of a file"

@@ -71,7 +71,7 @@ class NearestWords:
 
     @property
     def title(self) -> str:
-        """What the table shows, in one line."""
+        """Return the table's title, in one line."""
         return f"nearest words by {self.metric} distance among the token embeddings of {printable(self.backbone)}"
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -120,20 +120,21 @@ def nearest_words(
     Raises:
         ConfigError: ``count`` is no positive number, or ``metric`` is another word.
     """
-    chosen = next((name for name in METRICS if name == metric), None)
-    if chosen is None:
+    metric_name = next((name for name in METRICS if name == metric), None)
+    if metric_name is None:
         raise ConfigError(f"metric is '{printable(metric, 50)}': choose euclidean or cosine")
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError(f"count is {printable(count, 50)}: how many words a vector gets, 1 or more")
     rows = []
     for name, context in contexts.items():
         vectors = context.float().reshape(-1, context.shape[-1])
-        distances, numbers = _nearest(vectors, table.vectors, min(count, len(table.words)), chosen)
-        places = [(of, place) for of in (classes if context.dim() == 3 else [""]) for place in range(context.shape[-2])]
-        for (class_name, place), near, ids in zip(places, distances.tolist(), numbers.tolist(), strict=True):
+        distances, numbers = _nearest(vectors, table.vectors, min(count, len(table.words)), metric_name)
+        owners = classes if context.dim() == 3 else [""]
+        places = [(owner, position) for owner in owners for position in range(context.shape[-2])]
+        for (class_name, position), near, ids in zip(places, distances.tolist(), numbers.tolist(), strict=True):
             words = tuple((table.words[number], distance) for number, distance in zip(ids, near, strict=True))
-            rows.append(VectorWords(name, class_name, place + 1, words))
-    return NearestWords(tuple(rows), chosen, backbone)
+            rows.append(VectorWords(name, class_name, position + 1, words))
+    return NearestWords(tuple(rows), metric_name, backbone)
 
 
 def _nearest(vectors: Tensor, table: Tensor, count: int, metric: Metric) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Methods whose clients end up with a text context of their own beside the one that they were sent."""
+"""Methods whose clients have a text context of their own beside the shared one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LOCAL = "local"
 
 
 def personal_context(shared: PromptState, personal: PromptState) -> PromptState:
-    """``{"ctx": ...}``: the client's own context, or the shared one for somebody who has none."""
+    """Return ``{"ctx": ...}``: the client's own context, or the shared one for a client without one."""
     return PromptState({"ctx": personal[LOCAL] if LOCAL in personal else shared["ctx"]})
 
 
 def towards_personal(shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
-    """``personal`` with its own context moved back to ``(1 - alpha) ctx + alpha local``."""
+    """Return ``personal`` with its own context moved back to ``(1 - alpha) ctx + alpha local``."""
     return PromptState({**personal, LOCAL: torch.lerp(shared["ctx"], personal[LOCAL], alpha)})
 
 

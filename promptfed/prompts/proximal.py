@@ -1,4 +1,4 @@
-"""A pull back to where training starts, added to what a client minimises: FedProx's, FedAMP's and Profit's term."""
+"""Proximal term towards the start of training: FedProx's, FedAMP's and Profit's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from promptfed.local_training import LocalObjective, Parameters
 
 
 def with_proximal_term(problem: LocalObjective, strength: float) -> LocalObjective:
-    """``problem`` with ``strength / 2 * ||w - w_start||^2`` added, over all trained values together.
+    """Return ``problem`` with ``strength / 2 * ||w - w_start||^2`` added, over all trained values together.
 
-    The reported loss includes the pull. ``strength`` 0 gives ``problem`` back as it is.
+    The reported loss includes the term. With ``strength`` 0, ``problem`` is returned as it is.
     """
     if strength == 0:
         return problem

@@ -1,4 +1,4 @@
-"""Class names in a hand-written sentence: the fixed text that several methods lean on."""
+"""Class names in a hand-written sentence: the fixed text that several methods use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ class HandTemplate(MethodConfig):
 
 
 def template_features(setup: Setup, classes: Sequence[str], template: str = "") -> Tensor:
-    """Features ``(classes, embed_dim)``, not normalised, of the class names in ``template`` (the task's first one if
-    empty). They come from the feature cache: each sentence goes through the text tower once."""
+    """Return features ``(classes, embed_dim)``, not normalised, of the class names in a template.
+
+    They come from the feature cache: each sentence goes through the text tower once.
+
+    Args:
+        setup: The run's agreement and model.
+        classes: Class names.
+        template: The sentence with "{}"; empty: the task's first one.
+    """
     sentence = template or setup.templates[0]
     return setup.features.texts([sentence.replace("{}", name.replace("_", " ")) for name in classes])

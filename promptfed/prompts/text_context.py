@@ -1,4 +1,4 @@
-"""A learned text context: the piece that every CoOp-like method shares."""
+"""A learned text context, which all CoOp-like methods share."""
 
 from __future__ import annotations
 
@@ -48,7 +48,13 @@ class ContextConfig(LocalTraining, LabelSpace):
 def training_classes(
     label_space: Literal["all", "own"], setup: Setup, data: ClientData
 ) -> tuple[tuple[str, ...], Tensor]:
-    """The class names that a client's softmax runs over, and its training labels ``(n,)`` among them."""
+    """Return the class names that a client's softmax runs over, and its training labels ``(n,)`` among them.
+
+    Args:
+        label_space: "all" classes of the run, or the client's "own".
+        setup: The run's agreement and model.
+        data: The client's examples.
+    """
     if label_space == "all":
         return setup.classes, data.train.labels
     return tuple(setup.classes[i] for i in data.classes), torch.searchsorted(
@@ -57,12 +63,12 @@ def training_classes(
 
 
 def training_images(setup: Setup, data: ClientData) -> Tensor:
-    """Unit features ``(n, embed_dim)`` of a client's training images, from the cache."""
+    """Return unit features ``(n, embed_dim)`` of a client's training images, from the cache."""
     return F.normalize(setup.features.images(data.train), dim=-1)
 
 
 class ContextTuner:
-    """Makes, trains and reads the prompt ``{"ctx": (n_ctx, dim)}`` or, class-specific, ``(classes, n_ctx, dim)``."""
+    """Make, train and read the prompt ``{"ctx": (n_ctx, dim)}`` or, class-specific, ``(classes, n_ctx, dim)``."""
 
     def __init__(self, config: ContextConfig, setup: Setup) -> None:
         self.config, self.setup = config, setup
@@ -73,8 +79,10 @@ class ContextTuner:
         self.n_ctx = config.n_ctx if self._words is None else len(self._words)
 
     def start(self, *purpose: str | int) -> PromptState:
-        """The context to start from, drawn from the stream (seed, "context", *purpose): the same for everybody who
-        gives the same purpose."""
+        """Return the context to start from, drawn from the stream (seed, "context", *purpose).
+
+        It is the same for all that give the same purpose.
+        """
         ctx = self._words
         if ctx is None:
             noise = torch_stream(self.setup.seed, "context", *purpose)
@@ -84,27 +92,30 @@ class ContextTuner:
         return PromptState({"ctx": ctx})
 
     def tokens(self, classes: Sequence[str]) -> ClassTokens:
-        """Class names tokenised with room for the context, once for each list of names."""
+        """Tokenise class names with room for the context, once for each list of names."""
         names = tuple(classes)
         if names not in self._tokens:
             self._tokens[names] = self.setup.backbone.class_tokens(names, self.n_ctx, self.config.position)
         return self._tokens[names]
 
     def prompted(self, ctx: Tensor, classes: Sequence[str]) -> PromptedText:
-        """The texts "<context> {class}." of ``classes``, to be encoded."""
+        """Return the texts "<context> {class}." of ``classes``, to be encoded."""
         return PromptedText(self.context_for(ctx, classes), self.tokens(classes))
 
     def context_for(self, ctx: Tensor, classes: Sequence[str]) -> Tensor:
-        """The context of each of ``classes``. A name outside the base classes has no context of its own under CSC
-        and gets the mean over the base classes; the paper leaves that case open."""
+        """Return the context of each of ``classes``.
+
+        Under class-specific contexts (CSC) a name outside the base classes gets the mean over the base classes. The
+        paper leaves that case open.
+        """
         if ctx.dim() == 2 or tuple(classes) == self.setup.classes:
             return ctx
-        known = {name: row for row, name in enumerate(self.setup.classes)}
-        rest = ctx.mean(0)
-        return torch.stack([ctx[known[name]] if name in known else rest for name in classes])
+        rows = {name: row for row, name in enumerate(self.setup.classes)}
+        mean = ctx.mean(0)
+        return torch.stack([ctx[rows[name]] if name in rows else mean for name in classes])
 
     def problem(self, prompt: PromptState, data: ClientData) -> LocalObjective:
-        """CoOp's loss, cross-entropy of scaled cosines, on one client's images."""
+        """Return CoOp's loss, cross-entropy of scaled cosines, on one client's images."""
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
 
@@ -117,12 +128,12 @@ class ContextTuner:
         return LocalObjective(prompt, labels, loss, texts)
 
     def train(self, prompt: PromptState, data: ClientData, round: int) -> tuple[PromptState, FitMetrics]:
-        """Local training of ``prompt`` by CoOp's loss on one client's images."""
+        """Train ``prompt`` by CoOp's loss on one client's images."""
         return train_clients([(data.client, self.problem(prompt, data))], self.config, self.setup, round)[0]
 
     @torch.no_grad()
     def class_features(self, prompt: PromptState, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(classes, embed_dim)`` float32."""
+        """Return unit text features ``(classes, embed_dim)`` float32."""
         text = self.prompted(prompt["ctx"].to(self.setup.backbone.device), classes)
         return F.normalize(self.setup.backbone.encode_prompted_texts([text])[0], dim=-1)
 

@@ -1,4 +1,4 @@
-"""Images seen under a visual prompt: what every method shares that also prompts the image tower.
+"""Image features under a visual prompt, for all methods that prompt the image tower.
 
 Such features change with the prompt, so the feature cache cannot hold them. Training sends gradients through
 ``prompted_images``; evaluation reads ``visual_features``, which encodes a split once for each prompt.
@@ -28,8 +28,10 @@ _seen: WeakKeyDictionary[FeatureStore, _Seen] = WeakKeyDictionary()
 
 
 def start_visual(setup: Setup, n: int, *purpose: str | int) -> Tensor:
-    """``n`` visual prompt tokens to start from, N(0, 0.02): ``(n, vision_dim)``, from the stream
-    (seed, "visual prompt", *purpose)."""
+    """Return ``n`` visual prompt tokens ``(n, vision_dim)`` to start from, N(0, 0.02).
+
+    They are drawn from the stream (seed, "visual prompt", *purpose).
+    """
     noise = torch_stream(setup.seed, "visual prompt", *purpose)
     return 0.02 * torch.randn(n, setup.backbone.vision_dim, generator=noise)
 
@@ -37,31 +39,45 @@ def start_visual(setup: Setup, n: int, *purpose: str | int) -> Tensor:
 def prompted_images(
     setup: Setup, split: Split, rows: Tensor, ctx: Tensor, deep: Tensor | None = None
 ) -> PromptedImages:
-    """Some ``rows`` of ``split``, seen with visual tokens ``ctx`` ``(n, vision_dim)`` and, deep, ``deep``
-    ``(depth - 1, n, vision_dim)``; differentiable in both."""
+    """Encode some ``rows`` of ``split`` under a visual prompt; differentiable in ``ctx`` and ``deep``.
+
+    Args:
+        setup: The run's agreement and model.
+        split: The images.
+        rows: Which of them.
+        ctx: Visual tokens at the input, ``(n, vision_dim)``.
+        deep: Those at the inputs of the next blocks, ``(depth - 1, n, vision_dim)``.
+    """
     return setup.backbone.encode_prompted_images(setup.features.pixels(split, rows), ctx, deep)
 
 
 def visual_features(
     setup: Setup, split: Split, ctx: Tensor, deep: Tensor | None = None, batch: int = 64
 ) -> PromptedImages:
-    """All images of ``split`` under a fixed visual prompt, not normalised, no gradient; ``batch`` of them at a time.
+    """Encode all images of ``split`` under a fixed visual prompt; not normalised, no gradient.
 
-    Kept in memory (up to KEPT_BYTES) by split and by the prompt's values, because the same images are asked about
-    with several class lists. What is encoded counts as image calls; what is remembered does not.
+    The features stay in memory (up to KEPT_BYTES) by split and by the prompt's values, because the same images are
+    scored with several class lists. Encoding counts as image calls; reading from memory does not.
+
+    Args:
+        setup: The run's agreement and model.
+        split: The images.
+        ctx: Visual tokens at the input, ``(n, vision_dim)``.
+        deep: Those at the inputs of the next blocks, ``(depth - 1, n, vision_dim)``.
+        batch: Images encoded at a time.
     """
     prompt = PromptState({"ctx": ctx} if deep is None else {"ctx": ctx, "deep": deep})
     key = (ref(split), prompt.sha256(), batch)
-    seen = _seen.setdefault(setup.features, OrderedDict())
-    if key not in seen:
+    cache = _seen.setdefault(setup.features, OrderedDict())
+    if key not in cache:
         # The caller may be in inference mode, whose tensors can never be trained on; these are kept for all callers.
         with torch.inference_mode(False), torch.no_grad():
-            seen[key] = _encoded(setup, split, ctx, deep, batch)
-        held = sum(_size(found) for found in seen.values())
-        while held > KEPT_BYTES and len(seen) > 1:
-            held -= _size(seen.popitem(last=False)[1])
-    seen.move_to_end(key)
-    return seen[key]
+            cache[key] = _encoded(setup, split, ctx, deep, batch)
+        size = sum(_size(entry) for entry in cache.values())
+        while size > KEPT_BYTES and len(cache) > 1:
+            size -= _size(cache.popitem(last=False)[1])
+    cache.move_to_end(key)
+    return cache[key]
 
 
 def _encoded(setup: Setup, split: Split, ctx: Tensor, deep: Tensor | None, batch: int) -> PromptedImages:
@@ -69,11 +85,11 @@ def _encoded(setup: Setup, split: Split, ctx: Tensor, deep: Tensor | None, batch
     features = [torch.empty(0, backbone.embed_dim, device=backbone.device)]
     attention = [torch.empty(0, len(ctx), device=backbone.device)]
     for rows in torch.arange(len(split)).split(batch) if len(split) else ():
-        found = prompted_images(setup, split, rows, ctx, deep)
-        features.append(found.features)
-        attention.append(found.attention)
+        result = prompted_images(setup, split, rows, ctx, deep)
+        features.append(result.features)
+        attention.append(result.attention)
     return PromptedImages(torch.cat(features), torch.cat(attention))
 
 
-def _size(found: PromptedImages) -> int:
-    return found.features.nbytes + found.attention.nbytes
+def _size(images: PromptedImages) -> int:
+    return images.features.nbytes + images.attention.nbytes

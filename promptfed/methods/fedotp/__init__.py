@@ -34,7 +34,7 @@ class FedOTPConfig(ContextConfig):
 
 @METHODS.register("fedotp")
 class FedOTP(ContextMethod):
-    """The score of a class is what it gains when the image's patches are carried to its two prompts.
+    """The score of a class is the similarity of the image's patches, transported to its two prompts.
 
     Shared: ``ctx`` ``(n_ctx, dim)``, averaged. Personal: ``local`` of the same shape, which never leaves; empty until
     a client first trains, and then begun from the same noise (or words) for everybody. With
@@ -76,7 +76,7 @@ class FedOTP(ContextMethod):
         return PromptState({"ctx": shared["ctx"], **({LOCAL: personal[LOCAL]} if len(personal) else {})})
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """The mean direction of a class's prompts, for uses that have no patches; ``logits`` does not go this way."""
+        """Return the mean direction of a class's prompts, for uses without patches; ``logits`` does not use it."""
         return F.normalize(self._prompts(shared, personal, classes).mean(0), dim=-1)
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
@@ -89,17 +89,17 @@ class FedOTP(ContextMethod):
             return torch.cat([self._carried(F.normalize(part, dim=-1), texts) for part in patches.split(images)])
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
-        """The local context moves to the global one; two equal prompts score as the global one alone does."""
+        """Move the local context to the global one; two equal prompts score as the global one alone does."""
         return towards_personal(shared, personal, alpha)
 
     def _carried(self, patches: Tensor, texts: Tensor) -> Tensor:
-        """Unit ``(batch, places, dim)`` and any ``(prompts, classes, dim)`` -> logits ``(batch, classes)``."""
+        """Return logits ``(batch, classes)`` of unit ``(batch, places, dim)`` and any ``(prompts, classes, dim)``."""
         similarity = torch.einsum("bvd,kcd->bckv", patches, F.normalize(texts, dim=-1))
         config = self.config
         plan = transport_plan(similarity, config.mass, config.smoothing, config.steps, config.tolerance)
         return self.setup.backbone.logit_scale * (plan * similarity).sum((-2, -1))
 
     def _prompts(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """Unit features ``(prompts, classes, dim)``: of the global prompt, and of the local one if there is one."""
+        """Return unit features ``(prompts, classes, dim)`` of the global prompt and of any local one."""
         contexts = [shared["ctx"], *([personal[LOCAL]] if len(personal) else [])]
         return torch.stack([self.tuner.class_features(PromptState({"ctx": ctx}), classes) for ctx in contexts])

@@ -15,17 +15,22 @@ LEAST_SMOOTHING = 0.01
 def transport_plan(
     similarity: Tensor, mass: float = 1.0, smoothing: float = 0.1, steps: int = 100, tolerance: float = 1e-3
 ) -> Tensor:
-    """Plans ``(..., prompts, places)`` that carry ``mass`` (0 < mass <= 1) at the least entropic cost.
+    """Return plans ``(..., prompts, places)`` that carry ``mass`` at the least entropic cost.
 
-    ``similarity`` ``(..., prompts, places)`` holds cosines; the cost is one minus it, the entropy's weight
-    ``smoothing`` (at least LEAST_SMOOTHING). Every prompt gets exactly ``mass / prompts``; every place gives at most
-    ``1 / places``, and exactly that if ``mass`` is 1. Places that fit no prompt thus may stay out.
+    Every prompt gets exactly ``mass / prompts``; every place gives at most ``1 / places``, and exactly that if ``mass``
+    is 1. So places that fit no prompt may stay out.
 
-    Solved by Sinkhorn's scaling with a bound (Chizat et al. 2018; FedOTP's equations): ``Pi = diag(u) K diag(v)``,
-    ``u <- min(a / (K v), 1)``, ``v <- b / (K' u)``, ``K = exp((similarity - 1) / smoothing)``. Each problem stops for
-    itself once its ``v`` changes by less than ``tolerance`` (relative), or after ``steps``, so its plan does not
-    depend on what else is in the batch. The prompts' shares are exact whenever it stops; the places' bounds are met
-    the better the longer it runs (small ``smoothing`` converges slowly).
+    Solved by Sinkhorn's scaling with a bound (Chizat et al. 2018; FedOTP's equations): ``Pi = diag(u) K diag(v)``, ``u
+    <- min(a / (K v), 1)``, ``v <- b / (K' u)``, ``K = exp((similarity - 1) / smoothing)``. Each problem stops by its
+    own ``v``, so its plan does not depend on the rest of the batch. The prompts' shares are exact whenever it stops;
+    the places' bounds are met better the longer it runs (small ``smoothing`` converges slowly).
+
+    Args:
+        similarity: Cosines ``(..., prompts, places)``; the cost is one minus it.
+        mass: The mass to carry, 0 < mass <= 1.
+        smoothing: Weight of the entropy, at least LEAST_SMOOTHING.
+        steps: The most steps.
+        tolerance: Stop when ``v`` changes by less than this (relative).
     """
     prompts, places = similarity.shape[-2:]
     wide = similarity.double()
@@ -41,13 +46,13 @@ def transport_plan(
         return take / (u @ kernel.mT)
 
     v = torch.full_like(kernel[:, :1, :1], take).expand(-1, 1, prompts)
-    done = torch.zeros_like(kernel[:, :1, :1], dtype=torch.bool)
+    converged = torch.zeros_like(kernel[:, :1, :1], dtype=torch.bool)
     for step in range(steps):
-        fresh = to_prompts(from_places(v))
-        settled = ((fresh - v).abs() <= tolerance * fresh).all(-1, keepdim=True)
-        v = torch.where(done, v, fresh)
-        done |= settled
-        if step % LOOK_EVERY == LOOK_EVERY - 1 and bool(done.all()):
+        update = to_prompts(from_places(v))
+        close = ((update - v).abs() <= tolerance * update).all(-1, keepdim=True)
+        v = torch.where(converged, v, update)
+        converged |= close
+        if step % LOOK_EVERY == LOOK_EVERY - 1 and bool(converged.all()):
             break
     u = from_places(v)
     plan = to_prompts(u).mT * kernel * u

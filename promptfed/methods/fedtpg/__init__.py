@@ -67,7 +67,11 @@ class FedTPG(GradientMethod):
     Config = FedTPGConfig
 
     def __init__(self, config: FedTPGConfig, setup: Setup) -> None:
-        """Raises ConfigError for heads or a prompt depth that the backbone's text tower cannot take."""
+        """Make the generator.
+
+        Raises:
+            ConfigError: The backbone's text tower does not take these heads or this prompt depth.
+        """
         super().__init__(config, setup)
         backbone, depth = setup.backbone, config.prompt_depth
         if depth > 1 and "deep text prompts" not in backbone.abilities:
@@ -116,11 +120,11 @@ class FedTPG(GradientMethod):
 
     @torch.no_grad()
     def contexts(self, shared: PromptState, classes: Sequence[str]) -> Tensor:
-        """The contexts ``(prompt_depth, n_ctx, dim)`` that the generator makes for a task with ``classes``."""
+        """Return the contexts ``(prompt_depth, n_ctx, dim)`` that the generator makes for a task with ``classes``."""
         return self.generator(self._on_device(shared), self.class_embeddings(classes))
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
-        """What the generator makes for the run's classes, at the input of the tower."""
+        """Return the generator's context for the run's classes, at the input of the tower."""
         return PromptState({"ctx": self.contexts(shared, self.setup.classes)[0]})
 
     @torch.no_grad()

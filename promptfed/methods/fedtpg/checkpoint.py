@@ -33,33 +33,46 @@ class ReleasedGenerator:
 
     @property
     def model_depth(self) -> int:
-        return 1 + max((int(found[1]) for name in self.state if (found := LAYER.match(name))), default=-1)
+        return 1 + max((int(match[1]) for name in self.state if (match := LAYER.match(name))), default=-1)
 
-    def options(self, prompt_depth: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        """``given`` method options with those that the file decides. It does not hold ``prompt_depth``, by which its
-        ``n_ctx * prompt_depth`` queries are divided. Raises ConfigError if ``given`` says otherwise than the file."""
+    def options(self, prompt_depth: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in the method options that the file decides.
+
+        The file does not hold ``prompt_depth``, by which its ``n_ctx * prompt_depth`` queries are divided.
+
+        Args:
+            prompt_depth: How many blocks get contexts.
+            options: The user's method options.
+
+        Raises:
+            ConfigError: ``options`` contradict the file.
+        """
         queries = len(self.state[QUERIES])
         if queries % prompt_depth:
             raise ConfigError(
                 f"option 'prompt_depth' is {prompt_depth}, which does not divide the {queries} queries of checkpoint "
                 f"'{self.path}'"
             )
-        decided: dict[str, Any] = {
+        fixed: dict[str, Any] = {
             "n_ctx": queries // prompt_depth,
             "model_depth": self.model_depth,
             "prompt_depth": prompt_depth,
         }
         if prompt_depth > 1:  # what the file was trained as: the released code overwrites the first context
-            decided["input_context"] = "overwritten"
-        for name, value in decided.items():
-            if given.get(name, value) != value:
+            fixed["input_context"] = "overwritten"
+        for name, value in fixed.items():
+            if options.get(name, value) != value:
                 raise ConfigError(
-                    f"option '{name}' is {given[name]}, but checkpoint '{self.path}' has {value}: leave it out"
+                    f"option '{name}' is {options[name]}, but checkpoint '{self.path}' has {value}: leave it out"
                 )
-        return {**given, **decided}
+        return {**options, **fixed}
 
     def check(self, method: Method) -> None:
-        """Raises RunError, naming the tensor and the way out, unless ``method`` (FedTPG) can take the parameters."""
+        """Check that ``method`` (FedTPG) can take the parameters.
+
+        Raises:
+            RunError: It cannot; the message names the tensor and the way out.
+        """
         backbone, width = method.setup.backbone, self.state[QUERIES].shape[1]
         if width != backbone.text_dim:
             raise RunError(
@@ -67,14 +80,14 @@ class ReleasedGenerator:
                 f"{backbone.text_dim}: use the backbone it was trained with, such as open_clip:ViT-B-16/openai for 512"
             )
         expected = {name: tuple(tensor.shape) for name, tensor in method.init_shared().items()}
-        for what, names in (
+        for fault, names in (
             ("lacks", expected.keys() - self.state.keys()),
             ("has an unknown", self.state.keys() - expected.keys()),
         ):
             if names:
                 raise RunError(
-                    f"checkpoint '{self.path}' {what} '{min(names)}' ({len(names)} such): it is no generator of FedTPG "
-                    f"for backbone '{backbone.name}'"
+                    f"checkpoint '{self.path}' {fault} '{min(names)}' ({len(names)} such): it is no generator of "
+                    f"FedTPG for backbone '{backbone.name}'"
                 )
         for name, shape in expected.items():
             if tuple(self.state[name].shape) != shape:
@@ -87,19 +100,22 @@ class ReleasedGenerator:
 def read_released(path: Path) -> ReleasedGenerator:
     """Read a checkpoint: a dictionary whose ``state_dict`` holds tensors in any precision.
 
-    Nothing but tensors and plain values is unpickled. Raises RunError if the file is missing or is something else.
+    Only tensors and plain values are unpickled.
+
+    Raises:
+        RunError: The file is missing or is something else.
     """
     if not path.is_file():
         raise RunError(
             f"checkpoint '{path}' does not exist" if not path.exists() else f"checkpoint '{path}' is no file"
         )
     try:
-        found = read_torch(path, MOST_BYTES)
+        content = read_torch(path, MOST_BYTES)
     except OSError as error:
         raise RunError(f"cannot read checkpoint '{path}': {error.strerror or error}") from error
     except FormatError as error:
         raise RunError(f"not a PyTorch file of plain tensors, which are all that is opened: {error}") from error
-    tensors = found.get("state_dict") if isinstance(found, dict) else None
+    tensors = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise RunError(f"checkpoint '{path}' has no 'state_dict' of named tensors, as FedTPG's released files have")
     queries = tensors.get(QUERIES)
@@ -111,5 +127,5 @@ def read_released(path: Path) -> ReleasedGenerator:
     state = PromptState({str(name): tensor for name, tensor in tensors.items()})
     if not state.is_finite():
         raise RunError(f"checkpoint '{path}' holds numbers that are not finite")
-    epoch = found.get("epoch")
+    epoch = content.get("epoch")
     return ReleasedGenerator(path, state, epoch if isinstance(epoch, int) and 1 <= epoch <= MOST_ROUNDS else 1)

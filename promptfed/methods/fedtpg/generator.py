@@ -25,8 +25,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         query = self.norm(x)
-        seen = query if self.norm_context is None else self.norm_context(context)
-        attended: Tensor = self.fn(query, seen, seen, need_weights=False)[0]
+        keys = query if self.norm_context is None else self.norm_context(context)
+        attended: Tensor = self.fn(query, keys, keys, need_weights=False)[0]
         return attended
 
 
@@ -47,8 +47,8 @@ class FeedForward(nn.Module):
         self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * inner), GatedGelu(), nn.Linear(inner, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        fed: Tensor = self.net(x)
-        return fed
+        output: Tensor = self.net(x)
+        return output
 
 
 class PromptTranslator(nn.Module):
@@ -94,7 +94,11 @@ class ContextGenerator:
     def __init__(
         self, width: int, embed_dim: int, *, n_ctx: int = 4, prompt_depth: int = 1, layers: int = 0, heads: int = 4
     ) -> None:
-        """Raises ValueError if ``heads`` does not divide ``width``."""
+        """Lay out the network's parameters.
+
+        Raises:
+            ValueError: ``heads`` does not divide ``width``.
+        """
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         # On the meta device: the parameters come with each call, and making them must not draw random numbers.
@@ -103,24 +107,24 @@ class ContextGenerator:
         self.shapes = {PREFIX + name: tuple(p.shape) for name, p in self._net.named_parameters()}
 
     def __call__(self, parameters: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
-        """Contexts ``(prompt_depth, n_ctx, width)``, differentiable in all ``parameters``."""
-        named = {name.removeprefix(PREFIX): tensor for name, tensor in parameters.items()}
-        contexts: Tensor = functional_call(self._net, named, (embeddings,), strict=True)
+        """Return contexts ``(prompt_depth, n_ctx, width)``, differentiable in all ``parameters``."""
+        by_name = {name.removeprefix(PREFIX): tensor for name, tensor in parameters.items()}
+        contexts: Tensor = functional_call(self._net, by_name, (embeddings,), strict=True)
         return contexts
 
     def start(self, draw: torch.Generator) -> dict[str, Tensor]:
-        """Fresh parameters: queries from N(0, 0.02), all else as PyTorch's modules start, but from ``draw``."""
-        found: dict[str, Tensor] = {}
+        """Return initial parameters: queries from N(0, 0.02), the rest as PyTorch's modules start, from ``draw``."""
+        parameters: dict[str, Tensor] = {}
         for name, shape in self.shapes.items():
             layer, _, kind = name.rpartition(".")
             if name == PREFIX + "soft_prompt":
-                found[name] = 0.02 * torch.randn(shape, generator=draw)
+                parameters[name] = 0.02 * torch.randn(shape, generator=draw)
             elif len(shape) == 1 and (kind == "in_proj_bias" or layer.endswith(STARTING_NEUTRAL)):
-                found[name] = torch.full(shape, float(kind == "weight"))
+                parameters[name] = torch.full(shape, float(kind == "weight"))
             else:
                 if layer.endswith(".fn"):  # the attention's projections: Xavier
                     bound = math.sqrt(6 / sum(shape))
                 else:  # linear layers, weight and bias: by the number of inputs
                     bound = self.shapes[f"{layer}.weight"][1] ** -0.5
-                found[name] = torch.empty(shape).uniform_(-bound, bound, generator=draw)
-        return found
+                parameters[name] = torch.empty(shape).uniform_(-bound, bound, generator=draw)
+        return parameters

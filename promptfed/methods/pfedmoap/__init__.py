@@ -69,9 +69,9 @@ class PFedMoAP(ContextMethod):
         return ExpertPool(aggregator, self.config.experts)
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
-        own = PromptState({"ctx": broadcast.shared["ctx"]})
+        local = PromptState({"ctx": broadcast.shared["ctx"]})
         if not experts_in(broadcast.shared):
-            return self.tuner.problem(own, data)
+            return self.tuner.problem(local, data)
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         images, peers = training_images(self.setup, data), self._peers(broadcast.shared, classes)
         noise = torch_stream(self.setup.seed, "gate")
@@ -81,11 +81,11 @@ class PFedMoAP(ContextMethod):
             return [self.tuner.prompted(parameters["ctx"], classes)]
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            said = F.normalize(features[0], dim=-1)
-            return cross_entropy_on(labels, self._mixture_logits(parameters, images[rows], said, peers), rows)
+            text = F.normalize(features[0], dim=-1)
+            return cross_entropy_on(labels, self._mixture_logits(parameters, images[rows], text, peers), rows)
 
         return LocalObjective(
-            PromptState({**own, **gate}), labels, loss, texts, dict.fromkeys(gate, self.config.gate_lr)
+            PromptState({**local, **gate}), labels, loss, texts, dict.fromkeys(gate, self.config.gate_lr)
         )
 
     def split_update(
@@ -98,44 +98,51 @@ class PFedMoAP(ContextMethod):
         return personal_context(shared, personal)
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """Those of the own context, for uses that have no images; ``logits`` mixes in the experts."""
+        """Return the text features of the own context, for uses without images; ``logits`` mixes in the experts."""
         return self.tuner.class_features(personal_context(shared, personal), classes)
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         with torch.no_grad():
-            own, images = self.class_features(shared, personal, classes), self.setup.features.images(split)
+            local, images = self.class_features(shared, personal, classes), self.setup.features.images(split)
             weights = {name: tensor.to(images.device) for name, tensor in Gate.weights(personal).items()}
             if not weights or not experts_in(shared):
-                return cosine_logits(images, own, self.setup.backbone.logit_scale)
+                return cosine_logits(images, local, self.setup.backbone.logit_scale)
             images, peers = F.normalize(images, dim=-1), self._peers(shared, classes)
             parts = images.split(max(1, CHUNK // (len(classes) * self.gate.width)))
-            return torch.cat([self._mixture_logits(weights, part, own, peers) for part in parts])
+            return torch.cat([self._mixture_logits(weights, part, local, peers) for part in parts])
 
-    def _mixture_logits(self, weights: Parameters, images: Tensor, own: Tensor, peers: Tensor) -> Tensor:
-        """Unit ``(batch, dim)``, ``(classes, dim)`` and ``(experts, classes, dim)`` -> ``(batch, classes)``."""
-        asked = self.gate.thinned(images)
-        mixed = self.gate.mixed(weights, asked, self.gate.thinned(torch.cat([own[None], peers])))
-        cosines = F.cosine_similarity(asked[:, None], mixed, dim=-1)
-        return self.setup.backbone.logit_scale * (cosines + self.config.local_weight * images @ own.T)
+    def _mixture_logits(self, weights: Parameters, images: Tensor, local: Tensor, peers: Tensor) -> Tensor:
+        """Return logits ``(batch, classes)`` of the mixture.
+
+        Args:
+            weights: The gate's.
+            images: Unit features ``(batch, dim)``.
+            local: Unit text features of the client's own context, ``(classes, dim)``.
+            peers: Those of the experts, ``(experts, classes, dim)``.
+        """
+        queries = self.gate.thinned(images)
+        texts = self.gate.mixed(weights, queries, self.gate.thinned(torch.cat([local[None], peers])))
+        cosines = F.cosine_similarity(queries[:, None], texts, dim=-1)
+        return self.setup.backbone.logit_scale * (cosines + self.config.local_weight * images @ local.T)
 
     @torch.no_grad()
     def _peers(self, shared: PromptState, classes: Sequence[str]) -> Tensor:
-        """Unit text features ``(experts, classes, dim)`` of the contexts sent along."""
+        """Return unit text features ``(experts, classes, dim)`` of the contexts in the broadcast."""
         backbone = self.setup.backbone
         texts = [self.tuner.prompted(shared[name].to(backbone.device), classes) for name in experts_in(shared)]
         return F.normalize(torch.stack(backbone.encode_prompted_texts(texts)), dim=-1)
 
 
 def experts_in(shared: PromptState) -> list[str]:
-    """Names of the experts in what a client was sent, the nearest first."""
+    """Return the names of the experts in a broadcast, the nearest first."""
     return [name for name in shared if name.startswith(EXPERT)]
 
 
 class ExpertPool(AggregatorWrapper):
-    """Merges as ``inner`` does, and remembers everybody's last context to deal out to its nearest neighbours.
+    """Aggregator that merges as ``inner`` does, and keeps each client's last context for its nearest neighbours.
 
-    Server memory: ``pool/<client>`` ``(n_ctx, dim)``, and inner's own under ``inner/``. Clients that skip a round stay
-    in the pool with what they sent last.
+    Server memory: ``pool/<client>`` ``(n_ctx, dim)``, and inner's own under ``inner/``. The last context of a client
+    that skips a round stays in the pool.
     """
 
     def __init__(self, inner: Aggregator, experts: int) -> None:
@@ -147,13 +154,13 @@ class ExpertPool(AggregatorWrapper):
 
     def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
         memory, pool = _unfiled(server)
-        sent = self.inner.broadcast(shared, memory, client)
+        prompt = self.inner.broadcast(shared, memory, client)
         if client is None or client not in pool:
-            return sent
-        own = pool[client].double()
-        distance = {peer: (ctx.double() - own).norm().item() for peer, ctx in pool.items() if peer != client}
+            return prompt
+        last = pool[client].double()
+        distance = {peer: (ctx.double() - last).norm().item() for peer, ctx in pool.items() if peer != client}
         nearest = sorted(distance, key=lambda peer: (distance[peer], peer))[: self.experts]
-        return PromptState({**sent, **{f"{EXPERT}{rank:03d}": pool[peer] for rank, peer in enumerate(nearest)}})
+        return PromptState({**prompt, **{f"{EXPERT}{rank:03d}": pool[peer] for rank, peer in enumerate(nearest)}})
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
@@ -164,13 +171,13 @@ class ExpertPool(AggregatorWrapper):
 
 
 def _filed(memory: PromptState, pool: dict[int, Tensor]) -> PromptState:
-    """Inner's memory and the pool of contexts as one state."""
-    kept = {f"{INNER}{name}": tensor for name, tensor in memory.items()}
-    return PromptState({**kept, **{f"{POOL}{client}": ctx for client, ctx in pool.items()}})
+    """Join inner's memory and the pool of contexts to one state."""
+    state = {f"{INNER}{name}": tensor for name, tensor in memory.items()}
+    return PromptState({**state, **{f"{POOL}{client}": ctx for client, ctx in pool.items()}})
 
 
 def _unfiled(server: PromptState) -> tuple[PromptState, dict[int, Tensor]]:
-    """The inverse of ``_filed``."""
+    """Split one state into inner's memory and the pool: the inverse of ``_filed``."""
     memory = {name.removeprefix(INNER): tensor for name, tensor in server.items() if name.startswith(INNER)}
     pool = {int(name.removeprefix(POOL)): tensor for name, tensor in server.items() if name.startswith(POOL)}
     return PromptState(memory), pool

@@ -33,33 +33,37 @@ class Gate:
         self.scale = scale
 
     def start(self, init: Literal["identity", "xavier"], noise: torch.Generator) -> PromptState:
-        """Untrained weights. "identity": the gate begins as attention-weighted mean of the texts; "xavier": random."""
-        found = {}
+        """Return initial weights: "identity" is an attention-weighted mean of the texts, "xavier" is random."""
+        tensors = {}
         for part in PARTS:
             bound = math.sqrt(3 / self.width)  # Xavier's, for a square matrix
             random = torch.empty(self.width, self.width).uniform_(-bound, bound, generator=noise)
-            found[f"{part}.weight"] = torch.eye(self.width) if init == "identity" else random
-            found[f"{part}.bias"] = torch.zeros(self.width)
-        return PromptState({f"gate.{name}": tensor for name, tensor in found.items()})
+            tensors[f"{part}.weight"] = torch.eye(self.width) if init == "identity" else random
+            tensors[f"{part}.bias"] = torch.zeros(self.width)
+        return PromptState({f"gate.{name}": tensor for name, tensor in tensors.items()})
 
     @staticmethod
     def weights(prompt: PromptState) -> PromptState:
-        """The gate's part of a client's personal prompt; empty if it has none yet."""
+        """Return the gate's part of a client's personal prompt; empty if it has none yet."""
         return PromptState({name: tensor for name, tensor in prompt.items() if name.startswith("gate.")})
 
     def thinned(self, features: Tensor) -> Tensor:
-        """``(..., embed_dim)`` -> ``(..., width)``."""
+        """Thin features out: ``(..., embed_dim)`` -> ``(..., width)``."""
         return features[..., :: self.stride]
 
     def mixed(self, weights: Mapping[str, Tensor], images: Tensor, texts: Tensor) -> Tensor:
-        """One text feature ``(batch, classes, width)`` for each image and class.
+        """Return one text feature ``(batch, classes, width)`` for each image and class.
 
-        ``images`` ``(batch, width)`` ask; ``texts`` ``(experts, classes, width)`` answer, each class for itself. The
-        order of experts does not matter. Keys and values are projected once for all images.
+        Keys and values are projected once for all images. The order of experts does not matter.
+
+        Args:
+            weights: The gate's.
+            images: Queries, ``(batch, width)``.
+            texts: Keys and values, ``(experts, classes, width)``; each class by itself.
         """
 
-        def project(part: str, given: Tensor) -> Tensor:
-            return F.linear(given, weights[f"gate.{part}.weight"], weights[f"gate.{part}.bias"])
+        def project(part: str, inputs: Tensor) -> Tensor:
+            return F.linear(inputs, weights[f"gate.{part}.weight"], weights[f"gate.{part}.bias"])
 
         heads = (self.heads, -1)
         query = project("query", images).unflatten(-1, heads)
