@@ -63,7 +63,8 @@ def evaluate_on(
                 raise
             progress.note(f"the run's own data are left out: {error}")  # they may be on another machine
             continue
-        for note in _notes(finished, experiment, name):
+        told = () if not update else tuple(f"{name}: {note}" for note in experiment.task.notes)
+        for note in (*told, *_notes(finished, experiment, name)):
             progress.note(note)
         experiment.fill_features(progress.features)
         found[name] = _figures(finished, experiment, is_own=not update)

@@ -42,7 +42,6 @@ from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.prompts.initial_words import check_initial_words
 from promptfed.setup import Setup
-from promptfed.stderr_log import TOLD
 from promptfed.tasks import TASKS
 from promptfed.tasks.base import Task, is_own_data
 from promptfed.tasks.centralized import centralize
@@ -230,7 +229,7 @@ class Experiment:
         if task is None:
             task = objects.task_of(config)
             for note in task.notes:
-                log.warning(note, extra=TOLD)
+                log.info(note)  # for run.log: whoever watches is told by the caller
         if config.measures and task.base_classes == ANSWER_CLASSES:
             raise ConfigError(
                 f"measure '{config.measures[0]}' needs scores of classes, and the answers of task '{config.task}' are "

@@ -19,6 +19,7 @@ from promptfed.engines.base import Worker
 from promptfed.engines.local import LocalEngine
 from promptfed.methods.promptfl import PromptFL
 from promptfed.oracle_options import OracleOptions
+from promptfed.progress import Progress
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.tasks.blackbox_text import load_texts
@@ -175,10 +176,23 @@ def test_other_objects_are_not_those(run: pf.Run, pictures: Any) -> None:
         pf.load_run(run.path, dat=pictures)
 
 
-def test_its_prompts_are_tried_on_other_objects(run: pf.Run, pictures: Any) -> None:
-    others = pictures[::2]
-    found = run.evaluate(data=others, progress=False)
+class Notes(Progress):
+    """Keeps the notes that it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_its_prompts_are_tried_on_other_objects(run: pf.Run, pictures: Any, caplog: pytest.LogCaptureFixture) -> None:
+    others, notes = pictures[::2], Notes()
+    found = run.evaluate(data=others, progress=False, partition="auto")
     assert list(found) == ["object:list", "object:list (other)"]
+    assert not caplog.messages  # without a handler Python would print them
+    assert run.evaluate(data=others, progress=notes, partition="auto") == found
+    assert [line.partition(": no domains")[0] for line in notes.lines] == ["object:list (other): partition auto"]
     bare = pf.load_run(run.path, model=pf.load_backbone("tiny"))
     assert list(bare.evaluate(data={"a": others, "b": others}, progress=False)) == ["object:clients"]
     with pytest.raises(pf.PromptFedError, match="give class_names"):

@@ -11,7 +11,6 @@ report.html, run.log
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import stat
@@ -29,10 +28,11 @@ from promptfed.errors import FormatError, RunError
 from promptfed.files.atomic import LEFTOVER_SUFFIX, naming, remove_drafts, write_bytes, write_text
 from promptfed.files.processes import describe_holder
 from promptfed.files.sealed_json import opened_json, sealed_json
-from promptfed.printable import printable, printable_lines
+from promptfed.printable import printable
 from promptfed.readers.files import MEGABYTE, kind_of, read_bytes
 from promptfed.runs.checkpoint import tidy_checkpoints
 from promptfed.runs.events import EventLog
+from promptfed.runs.run_log import attach_run_log
 
 BUNDLE_CONFIG = "promptfed_config.json"
 """The file that makes a folder a bundle (``promptfed.export``), and no run."""
@@ -50,7 +50,6 @@ RUNS = Path("runs")
 
 MOST_BYTES = 64 * MEGABYTE
 """Of a JSON file of a run."""
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class RunDirectory:
@@ -175,36 +174,7 @@ class RunDirectory:
 
         Raises DiskError if the file cannot be opened; a line that the disk refuses later is left out.
         """
-        logger = logging.getLogger("promptfed")
-        with naming(self.path / "run.log"):
-            handler = QuietFileHandler(self.path / "run.log", encoding="utf-8")
-        handler.setFormatter(PlainFormatter(LOG_FORMAT))
-        stack = ExitStack()
-        stack.callback(handler.close)
-        logger.addHandler(handler)
-        stack.callback(logger.removeHandler, handler)
-        stack.callback(logger.setLevel, logger.level)
-        logger.setLevel(min(logger.level, logging.INFO) or logging.INFO)
-        return stack
-
-
-class QuietFileHandler(logging.FileHandler):
-    """Writes to a file; what the disk refuses is left out, for the run itself will say so."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name that logging calls)
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Close the file, whatever the disk says."""
-        with suppress(OSError):
-            super().close()
-
-
-class PlainFormatter(logging.Formatter):
-    """Lines of a log whose control characters are escaped: names in it come from outside."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
+        return attach_run_log(self.path / "run.log")
 
 
 def is_run(path: Path) -> bool:
