@@ -15,7 +15,6 @@ from promptfed.agreement import Agreement
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.blackbox.local_only import LocalOnlyWrapper
-from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.build_method import build_method
 from promptfed.class_lengths import check_class_lengths
@@ -31,11 +30,10 @@ from promptfed.first_update import first_update
 from promptfed.frozen_model import FrozenModel, OnPrepared
 from promptfed.measures.base import Measure, build_measures
 from promptfed.method import METHODS, Method
+from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
-from promptfed.oracle_options import OracleOptions
 from promptfed.plugins import check_plugins, loaded_plugins
-from promptfed.printable import printable
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.processors.pipeline import resolved as resolved_processors
 from promptfed.prompt_state import PromptState
@@ -47,6 +45,7 @@ from promptfed.tasks.base import Task, is_own_data
 from promptfed.tasks.centralized import centralize
 from promptfed.tasks.partitioning import AUTO
 from promptfed.types import FederatedTask
+from promptfed.used_packages import used_packages
 
 log = logging.getLogger(__name__)
 DEFAULT_AGGREGATORS = ("mean",)
@@ -54,10 +53,6 @@ TASK_OPTIONS = in_groups(RunConfig, "task")
 """The options that a task is built from; two runs that agree in them have the same data."""
 MODEL_OPTIONS = in_groups(RunConfig, "model", "oracle")
 """Two runs that agree in them ask the same model."""
-PHOTO_BACKBONE = "lit"
-"""The backbone of data that are not icons, if nobody names one."""
-ICON_BACKBONE, ICON_ORACLE = "tiny", "clip:tiny"
-ACCESS = {False: "white box", True: "black box"}
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -66,8 +61,9 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises ConfigError for an unknown task, method or aggregator, and for options they do not have.
     """
     warn_of_plugins(config)
-    config = complete(config.model_copy(update={"plugins": loaded_plugins()}))
-    return config.model_copy(update={"method_options": read_vocabulary(config.method_options)})
+    config = complete(config)
+    plugins = {**loaded_plugins(), **used_packages(config)}
+    return config.model_copy(update={"plugins": plugins, "method_options": read_vocabulary(config.method_options)})
 
 
 def complete(config: RunConfig) -> RunConfig:
@@ -76,6 +72,8 @@ def complete(config: RunConfig) -> RunConfig:
     task = TASKS[config.task]
     config = config.model_copy(update=_task_defaults(config, task))
     method = METHODS[config.method]
+    model = named_model(config)
+    model.check_task()
     _check_access(config, method)
     if task.partitions and config.partition not in task.partitions:
         raise ConfigError(
@@ -95,18 +93,9 @@ def complete(config: RunConfig) -> RunConfig:
         "task_options": validate(task.Config, config.task_options, "task option").model_dump(),
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
+        **model.checked_options(),
     }
     check_initial_words(str(sections["method_options"].get("init") or ""))
-    if config.oracle is not None:
-        check_oracle(config.oracle)
-        oracle_options = validate(OracleOptions, config.oracle_options, "oracle option")
-        check_oracle_options(config.oracle, oracle_options)
-        sections["oracle_options"] = oracle_options.model_dump()
-    elif given := [name for name, value in config.oracle_options.items() if value is not None]:
-        raise ConfigError(
-            f"oracle option '{printable(given[0], 80)}' is of no use to task '{config.task}', whose model is a white "
-            f"box that nobody asks: leave it out, or use --task {', '.join(n for n in TASKS if TASKS[n].oracle)}"
-        )
     build_measures(config.measures)
     config = config.model_copy(
         update={"aggregator": name, "processors": resolved_processors(config.processors), **sections}
@@ -128,8 +117,7 @@ def _task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
         for option in ("data", "method", "rounds")
         if option not in config.model_fields_set
     }
-    if config.oracle is None:
-        found["oracle"] = task.oracle
+    found["oracle"] = config.oracle or task.oracle
     if task.partitions and "partition" not in config.model_fields_set:
         found["partition"] = task.partitions[0]
     return {**found, **_own_data_defaults(config.model_copy(update=found), config.model_fields_set, task)}
@@ -142,10 +130,8 @@ def _own_data_defaults(config: RunConfig, given: set[str], task: type[Task]) -> 
     """
     found: dict[str, Any] = {}
     options = config.task_options
-    if config.oracle is None and "backbone" not in given and not _is_icons(config):
-        found["backbone"] = PHOTO_BACKBONE
-    if task.oracle == ICON_ORACLE and config.oracle == ICON_ORACLE and "oracle" not in given and not _is_icons(config):
-        found["oracle"] = f"clip:{PHOTO_BACKBONE}"
+    if not _is_icons(config):
+        found |= named_model(config).for_photographs(given)
     if not is_own_data(config.data, config.partition):
         return found
     if "base_fraction" in task.Config.model_fields and "base_fraction" not in options:
@@ -161,18 +147,13 @@ def _is_icons(config: RunConfig) -> bool:
 
 
 def _check_access(config: RunConfig, method: type[Method]) -> None:
-    """Raises ConfigError if a white-box method meets a black box, or the other way round."""
-    is_black = config.oracle is not None
-    if is_black and TASKS[config.task].oracle is None:
-        raise ConfigError(
-            f"oracle '{config.oracle}' does not go with task '{config.task}', whose model is a white box: "
-            f"use --task {', '.join(name for name in TASKS if TASKS[name].oracle)}"
-        )
-    if method.access not in ("any", ACCESS[is_black]):
-        fitting = ", ".join(name for name in METHODS if METHODS[name].access in ("any", ACCESS[is_black]))
+    """Raise ConfigError if a white-box method meets a black box, or the other way round."""
+    model = named_model(config)
+    if not model.fits(method.access):
+        fitting = ", ".join(name for name in METHODS if model.fits(METHODS[name].access))
         raise ConfigError(
             f"method '{config.method}' works on a {method.access}, and the model of task '{config.task}' is a "
-            f"{ACCESS[is_black]}: use one of {fitting}"
+            f"{model.access}: use one of {fitting}"
         )
 
 
@@ -274,11 +255,8 @@ class Experiment:
     @property
     def model_notes(self) -> tuple[str, ...]:
         """What a user should know about the model on these data."""
-        model = self.config.oracle or self.config.backbone
-        if model not in (ICON_BACKBONE, ICON_ORACLE) or _is_icons(self.config):
-            return ()
-        option = f"--oracle clip:{PHOTO_BACKBONE}" if self.config.oracle else f"--backbone {PHOTO_BACKBONE}"
-        return (f"'{model}' was trained on drawn icons and hardly knows photographs: {option} does",)
+        hint = "" if _is_icons(self.config) else named_model(self.config).hint()
+        return (hint,) if hint else ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -320,7 +298,7 @@ class Experiment:
         """The run's method, or the baseline ``name``, which takes those of the run's options that it knows and that
         somebody chose: the method's own defaults (a generator's learning rate, say) are not for a baseline."""
         name, options = name or self.config.method, self.config.method_options
-        if name == "local_only" and self.setup.model.kind == "oracle":
+        if name == "local_only" and not self.setup.model.has_gradients:
             return LocalOnlyWrapper(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
             known, usual = METHODS[name].Config.model_fields, METHODS[self.config.method].Config.model_fields

@@ -29,6 +29,8 @@ class FrozenModel(ABC):
     """
 
     kind: ClassVar[Kind]
+    has_gradients: ClassVar[bool] = True
+    """Whether the loss of a prompt can be differentiated through it."""
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"

@@ -1,4 +1,4 @@
-"""Other people's code that the user named: ``--plugin``, ``promptfed.load_plugin`` or the file PROMPTFED_PLUGINS.
+"""Other people's code that the user chose: ``--plugin``, ``load_plugin``, PROMPTFED_PLUGINS, or an installed package.
 
 Code runs only if the local user chose it. A plug-in's name in a config, a run, a bundle or a message is compared with
 those that are loaded, and never imported.
@@ -12,12 +12,16 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from promptfed.errors import ConfigError, reason
 from promptfed.printable import printable
 from promptfed.registry import FILE_MODULE, undone_if_it_fails
 
+GROUPS = "promptfed."
+"""How the entry-point groups begin by which installed packages add to promptfed."""
 LIST = "PROMPTFED_PLUGINS"
 """Environment variable: a text file with one plug-in a line, all of which the command line loads."""
 _loaded: dict[str, str] = {}
@@ -30,9 +34,37 @@ def loaded_plugins() -> dict[str, str]:
     return dict(_loaded)
 
 
+def installed_plugins() -> dict[str, str]:
+    """Return the modules that installed packages add by entry points -> SHA-256 of their files. None is imported."""
+    groups = [group for group in entry_points().groups if group.startswith(GROUPS)]
+    modules = {point.module for group in groups for point in entry_points(group=group)}
+    files = {module: module_file(module) for module in sorted(modules)}
+    return {module: _sha256(file) for module, file in files.items()}
+
+
+def present_plugins() -> dict[str, str]:
+    """Return what this process may use: the loaded plug-ins and the installed ones, each with its SHA-256."""
+    return {**installed_plugins(), **_loaded}
+
+
+def module_file(name: str) -> str:
+    """Return the file that Python would import for the module ``name``, and import none; empty if there is none."""
+    path, spec, parts = None, None, name.split(".")
+    for depth in range(len(parts)):
+        try:
+            spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
+        except (ImportError, ValueError):
+            return ""
+        if spec is None:
+            return ""
+        path = spec.submodule_search_locations
+        path = None if path is None else list(path)
+    return "" if spec is None else str(spec.origin or "")
+
+
 def plugin_file(name: str) -> str:
-    """Return the main file of the loaded plug-in ``name``; empty if it has none."""
-    return _files.get(name, "")
+    """Return the main file of the plug-in ``name``; empty if it has none."""
+    return _files.get(name) or ("" if is_file_name(name) else module_file(name))
 
 
 def is_file_name(name: str) -> bool:
@@ -75,7 +107,7 @@ def load_plugin(name: str | os.PathLike[str]) -> None:
             f"plug-in '{printable(text)}' cannot be loaded: {type(error).__name__}: {reason(error)}"
         ) from error
     _files[key] = file or ""
-    _loaded[key] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    _loaded[key] = _sha256(file) if file else ""
 
 
 def load_plugins(names: Iterable[str | os.PathLike[str]]) -> None:
@@ -104,14 +136,18 @@ def check_plugins(named: Mapping[str, str], what: str) -> list[str]:
     Raises:
         ConfigError: One is not loaded. It is not imported here, because ``what`` may be a stranger's.
     """
-    missing = [name for name in named if name not in _loaded]
+    present = present_plugins()
+    missing = [name for name in named if name not in present]
     if missing:
         options = " ".join(f"--plugin {printable(name)}" for name in missing)
-        raise ConfigError(f"{what} was made with code of a plug-in, which runs only if you say so: add {options}")
+        package = "" if all(map(is_file_name, missing)) else ", or install the package that has it"
+        raise ConfigError(
+            f"{what} was made with code of a plug-in, which runs only if you say so: add {options}{package}"
+        )
     return [
         f"plug-in {printable(name)} is not the code that {what} was made with"
         for name, digest in named.items()
-        if digest != _loaded[name]
+        if digest != present[name]
     ]
 
 
@@ -129,7 +165,8 @@ def check_site_plugins(named: Mapping[str, str]) -> list[str]:
     Raises:
         ConfigError: One is not loaded here. It is not imported, because the server is somebody else.
     """
-    codes, names = set(_loaded.values()), {_short(name) for name in _loaded}
+    present = present_plugins()
+    codes, names = set(present.values()), {_short(name) for name in present}
     others = [name for name, digest in named.items() if not digest or digest not in codes]
     if missing := [name for name in others if _short(name) not in names]:
         raise ConfigError(
@@ -137,6 +174,14 @@ def check_site_plugins(named: Mapping[str, str]) -> list[str]:
             'code, look at it, and add plugins="PATH or module" to this node\'s --node-config'
         )
     return [f"plug-in {printable(name)} is not the code that the server has" for name in others]
+
+
+def _sha256(file: str) -> str:
+    """Return the hex SHA-256 of a file; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _short(name: str) -> str:

@@ -12,7 +12,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from promptfed.errors import ConfigError, reason, unknown_name
@@ -60,6 +60,8 @@ class Registry(Generic[T]):
         """Module or entry point -> why it cannot be imported."""
         self._found: dict[str, T] = {}
         self._adopted: set[str] = set()
+        self._modules: dict[str, str] = {}
+        """Name -> the module of the entry point that added it."""
         self._scanned = self._scanning = self._has_packages = False
         _registries.append(self)
 
@@ -122,6 +124,11 @@ class Registry(Generic[T]):
             return module
         return module.removeprefix(FILE_MODULE).rpartition("_")[0] + ".py"
 
+    def entry_module(self, name: str) -> str:
+        """Return the module whose entry point added ``name``; empty if it came another way, or is unknown."""
+        self._scan()
+        return self._modules.get(name, "")
+
     def _scan(self) -> None:
         if self._scanned or self._scanning:
             return
@@ -149,10 +156,11 @@ class Registry(Generic[T]):
             self._scanning = False
         self._has_packages = True
 
-    def _add(self, point: object) -> None:
-        thing = point.load()  # type: ignore[attr-defined]
+    def _add(self, point: EntryPoint) -> None:
+        thing = point.load()
         if thing not in self._found.values():  # loading it may have registered it already
-            self.register(point.name)(thing)  # type: ignore[attr-defined]
+            self.register(point.name)(thing)
+        self._modules[point.name] = point.module
 
     def _guarded(self, name: str, load: Callable[[], object]) -> None:
         """Call ``load``; if it fails, name it and leave the rest alive."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from promptfed.blackbox.oracle_factory import check_oracle_options
-from promptfed.config import Options, RunConfig, build_config, validate
+from promptfed.config import Options, RunConfig, build_config
 from promptfed.engines.registry import check_engine
 from promptfed.errors import ConfigError
 from promptfed.method import METHODS
+from promptfed.named_model import named_model
 from promptfed.option import resumable
 from promptfed.oracle_options import OracleOptions
 
@@ -35,20 +35,8 @@ def resumed(config: RunConfig, changes: Options, run: Path, say: Callable[[str],
         allowed = ", ".join((*resumable(RunConfig), *resumable(OracleOptions)))
         raise ConfigError(f"a run cannot go on with another {', '.join(sorted(refused))}: it may change {allowed}")
     rounds = changes.pop("rounds", None)
-    config = _with_place(_with_budget(config, oracle_options, run), changes)
+    config = _with_place(named_model(config).with_options(oracle_options, run), changes)
     return config if rounds is None else _with_rounds(config, rounds, run, say)
-
-
-def _with_budget(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConfig:
-    """Return ``config`` with other options of its oracle. Raises ConfigError for what does not fit."""
-    if not changes:
-        return config
-    if config.oracle is None:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
-        raise ConfigError(f"run '{run}' asks no black box, so there is no budget: leave out {flags}")
-    oracle_options = validate(OracleOptions, {**config.oracle_options, **changes}, "oracle option")
-    check_oracle_options(config.oracle, oracle_options)
-    return config.model_copy(update={"oracle_options": oracle_options.model_dump()})
 
 
 def _with_place(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:

@@ -42,6 +42,7 @@ class Oracle(FrozenModel):
     """
 
     kind: ClassVar[Kind] = "oracle"
+    has_gradients: ClassVar[bool] = False
 
     def __init__(
         self,

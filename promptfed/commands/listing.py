@@ -128,20 +128,22 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
     from promptfed.errors import PromptFedError
     from promptfed.experiment import Experiment, resolve
     from promptfed.method import METHODS
-    from promptfed.tasks import TASKS
+    from promptfed.named_model import usual_model
 
     def build(name: str, like: Experiment | None = None) -> Experiment:
         config = resolve(build_config(given, {"method": name}))
-        return Experiment.build(config, like=like, model_for=sizes_only if config.oracle is not None else None)
+        return Experiment.build(config, like=like, model_for=None if model.has_towers else sizes_only)
 
     chosen = task or RunConfig.model_fields["task"].default
-    is_black = TASKS[chosen].oracle is not None
     found: dict[str, dict[str, Any]] = {}
-    for usual, asks in ((chosen, is_black), ("clip-fewshot" if is_black else "blackbox-text", not is_black)):
-        names = [name for name in wanted if (METHODS[name].access == "black box") == asks]
+    left = list(wanted)
+    for usual in dict.fromkeys((chosen, "clip-fewshot", "blackbox-text")):
+        model = usual_model(RunConfig(task=usual))
+        names = [name for name in left if model.fits(METHODS[name].access)]
         if not names:
             continue
-        given = options.given({"task": usual, "backbone": None if asks else backbone})
+        left = [name for name in left if name not in names]
+        given = options.given({"task": usual, "backbone": backbone if model.has_towers else None})
         plain = build("zero_shot")
         for name in names:
             try:

@@ -11,7 +11,6 @@ import typer
 from promptfed.commands import options
 from promptfed.commands.flags import Flags, with_flags
 from promptfed.commands.opened import ASKED, open_run
-from promptfed.errors import ConfigError
 from promptfed.oracle_options import OracleOptions
 from promptfed.personalize.options import ALPHAS, OnboardOptions, PersonalizeOptions, parse_alphas
 
@@ -100,6 +99,7 @@ def onboard(
     from promptfed.config import validate
     from promptfed.export.bundle import write_bundle
     from promptfed.export.finished import FinishedRun
+    from promptfed.named_model import named_model
     from promptfed.personalize.onboard import onboard as take_in
     from promptfed.report.consoles import output
     from promptfed.report.live import live_progress
@@ -109,11 +109,8 @@ def onboard(
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
     chosen = validate(OnboardOptions, values, "onboard option")
     folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
-    if folder.config.oracle is not None:
-        raise ConfigError(
-            f"onboard tunes by gradients, which the black box of '{run}' has none of: give the newcomer the shared "
-            f"prompt, promptfed export {run} --client 0 --shared, and other classes with promptfed predict --classes"
-        )
+    instead = f"give the newcomer the shared prompt, promptfed export {run} --client 0 --shared, and other classes with"
+    named_model(folder.config).check_gradients("onboard", f"{instead} promptfed predict --classes")
     source = load_source(data)
     called = name or Path(data.partition(":")[2] or data).name or "newcomer"
     finished = FinishedRun.load(folder)

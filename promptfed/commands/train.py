@@ -12,7 +12,6 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.flags import Flags, run_flags, with_flags
-from promptfed.commands.opened import admitted_oracle
 from promptfed.config import Options, RunConfig, merge_options, parse_settings
 from promptfed.errors import ConfigError, OracleError
 from promptfed.option import resumable
@@ -94,16 +93,16 @@ def _changes(flags: Flags, settings: list[str], others: dict[str, Any]) -> Optio
 def _admitted(changes: Options, folder: RunDirectory, trust_address: bool) -> Options:
     """Return ``changes`` with the server and key variable that may be used. Raises ConfigError for what the run names
     and the user never did."""
+    from promptfed.named_model import ModelOptions, named_model
     from promptfed.trust import check_cluster
 
     what = f"run '{folder.path}'"
     check_cluster(folder.config.ray_address, what, changes.get("ray_address"))
-    if folder.config.oracle is None:
-        return changes
-    named, line = folder.config.oracle_options, changes.get("oracle_options", {})
-    used = admitted_oracle(named, what, line.get("base_url"), line.get("api_key_env"), trust_address)
-    admitted = {name: value for name, value in used.items() if value != named.get(name)}
-    return {**changes, "oracle_options": {**line, **admitted}}
+    config, line = folder.config, changes.get("oracle_options", {})
+    named = ModelOptions(None, line.get("base_url"), line.get("api_key_env"), trust_address)
+    used = named_model(config).opened(what, named).get("oracle_options", {})
+    admitted = {name: value for name, value in used.items() if value != config.oracle_options.get(name)}
+    return {**changes, "oracle_options": {**line, **admitted}} if admitted else changes
 
 
 def _create(flags: Flags, run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
@@ -157,6 +156,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     """What a finished run prints last."""
     import json as as_json
 
+    from promptfed.named_model import named_model
     from promptfed.report.consoles import output
     from promptfed.report.measure_table import measure_table
     from promptfed.report.oracle_usage import asked_words, not_answered_words, usage_of
@@ -178,11 +178,11 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
         for line in notes_below(metrics):
             console.print(line, markup=False, highlight=False)
         cost = metrics["cost"]
-        asked = f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts"
-        if folder.config.oracle is not None:
-            asked = f"{cost['oracle_queries']:,} queries: {asked_words(usage_of(cost))}"
+        asked = f"{cost['oracle_queries']:,} queries: {asked_words(usage_of(cost))}"
+        encoded = f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts"
+        work = encoded if named_model(folder.config).has_towers else asked
         console.print(
-            f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; {asked}",
+            f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; {work}",
             highlight=False,
         )
         if said := not_answered_words(metrics):

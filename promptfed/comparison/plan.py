@@ -9,10 +9,10 @@ from typing import Any
 
 from promptfed.config import Options, RunConfig, parse_settings, validate
 from promptfed.errors import ConfigError, unknown_name
-from promptfed.experiment import ACCESS, resolve
+from promptfed.experiment import resolve
 from promptfed.method import METHODS
+from promptfed.named_model import usual_model
 from promptfed.run_metrics import BASELINES
-from promptfed.tasks import TASKS
 
 TUNING_SEED = 1000
 """Seed, and partition seed, of the search: no seed that is compared."""
@@ -47,8 +47,8 @@ class Plan:
         grid: Mapping[str, tuple[Any, ...]] | None = None,
     ) -> Plan:
         """Raises ConfigError for an unknown method, an option that no method has, or a bad value of one."""
-        access = ACCESS[base.oracle is not None or TASKS[base.task].oracle is not None]
-        fitting = [name for name in METHODS if METHODS[name].access in ("any", access)]
+        model = usual_model(base)
+        fitting = [name for name in METHODS if model.fits(METHODS[name].access)]
         wanted = fitting if list(methods) == ["all"] else list(methods)
         names = tuple(dict.fromkeys([*(name for name in BASELINES if name in fitting), *wanted]))
         if not 1 <= seeds <= MOST_SEEDS:

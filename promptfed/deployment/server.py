@@ -26,6 +26,7 @@ from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment, resolve
+from promptfed.named_model import named_model
 from promptfed.observers.choose import build_observers
 from promptfed.option import changing
 from promptfed.plugins import load_listed_plugins, load_plugins, short_names
@@ -248,11 +249,7 @@ class PrintProgress(Progress):
 def checked(config: RunConfig) -> RunConfig:
     """``config`` resolved, if it can be run over sites; else ConfigError."""
     config = resolve(config)
-    if config.oracle is not None:
-        raise ConfigError(
-            f"task '{config.task}' asks a black box, whose budget is one process's: run it by promptfed train, on the "
-            "local engine"
-        )
+    named_model(config).check_processes("a run over sites")
     if config.data == OWN_DATA:
         from promptfed.deployment.site_task import options_of
 

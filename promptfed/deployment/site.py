@@ -29,6 +29,7 @@ from promptfed.evaluation import Judgement, has_choice, judge, judge_parts
 from promptfed.experiment import Experiment, resolve
 from promptfed.measures.figures import Totals
 from promptfed.method import Method
+from promptfed.named_model import named_model
 from promptfed.plugins import check_site_plugins, load_listed_plugins, load_plugins
 from promptfed.printable import printable
 from promptfed.processors.client_state import prompt_of
@@ -245,8 +246,7 @@ class Site:
         for line in check_site_plugins(config.plugins):
             log.warning(line)
         config = resolve(config.model_copy(update={"plugins": {}}))
-        if config.oracle is not None:
-            raise DeploymentError(f"task '{config.task}' asks a black box, which sites do not")
+        named_model(config).check_processes("a run over sites")
         return config
 
     def _client(self, clients: int) -> int:

@@ -18,7 +18,8 @@ from promptfed.engines import ray_runtime
 from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, Workplace, never
 from promptfed.engines.ray_actor import ActorJob, ActorReply, ClientActor, Refusal, packed, unpacked
 from promptfed.engines.registry import ENGINES
-from promptfed.errors import ConfigError, PromptFedError, RunError
+from promptfed.errors import PromptFedError, RunError
+from promptfed.named_model import named_model
 from promptfed.types import Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
@@ -76,11 +77,7 @@ class RayEngine(Engine):
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
-        if config.oracle is not None:
-            raise ConfigError(
-                f"--engine ray does not go with task '{config.task}': a black box's budget, rate limit and concurrency "
-                "are kept by one process. Use --engine local; --set oracle.concurrency=N has requests made side by side"
-            )
+        named_model(config).check_processes("--engine ray")
         ray_runtime.require_ray()
 
     @classmethod
@@ -151,7 +148,7 @@ class RayEngine(Engine):
                             closes = now + seconds
                         asked = now
                 if waiting and now - asked > PATIENCE_SECONDS and not self._working():
-                    LOG.warning("still waiting for %d Ray actors of %s", len(self.seats), self.share)
+                    LOG.warning("%s", self._wait_words())
                     asked = now
                 for seat in self._news(closes):
                     self._take(seat, waiting, hear)
@@ -173,6 +170,15 @@ class RayEngine(Engine):
         if self._began_ray:
             self._ray.shutdown()
             self._began_ray = False
+
+    def _wait_words(self) -> str:
+        """Say what is waited for while no actor is ready."""
+        free = self._ray.available_resources().get("CPU", 0.0)
+        total = sum(cpus for cpus, _ in ray_runtime.nodes())
+        return (
+            f"still waiting for {len(self.seats)} Ray actors of {self.share.cpus} CPUs each; Ray has {free:g} of {total} "
+            "CPUs free. They load the model, or other programs on this Ray hold its CPUs and have to end first"
+        )
 
     # ------------------------------------------------------------------------------------------------- seats
 

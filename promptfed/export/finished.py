@@ -20,6 +20,7 @@ from promptfed.export.origin import origin_of
 from promptfed.frozen_model import FrozenModel
 from promptfed.kept_text import carried
 from promptfed.method import Method
+from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.printable import printable
 from promptfed.processors.client_state import PromptsAlone
@@ -181,8 +182,7 @@ def _model(run: RunDirectory, config: RunConfig, table: Mapping[str, Any], objec
 
     Raises RunError if the run does not say how examples were put to a black box, or if the model is another one by now.
     """
-    if config.oracle is not None and "form" not in table:
-        raise RunError(f"{run.path}/partition.json has no form: promptfed train --resume {run.path} writes it again")
+    named_model(config).check_template(table, run.path)
     model = objects.model_of(config, PromptTemplate.model_validate(table["form"]) if "form" in table else None)
     check_same_model(run.path, table, model)
     return model

@@ -40,13 +40,13 @@ def decided(options: PersonalizeOptions, finished: FinishedRun) -> PersonalizeOp
     """
     method, keeps = finished.method, finished.keeps_personal_prompts
     words = kept_words(finished.state)
-    is_black_box = method.setup.model.kind == "oracle"
-    if is_black_box and not keeps and words:
+    is_fixed = not keeps and not method.setup.model.has_gradients
+    if is_fixed and words:
         raise ConfigError(
             f"{method.name} {words}, so there is nothing of the clients' own to mix: search for more rounds, or "
             "train with --set method.keep_zero_shot=false"
         )
-    if is_black_box and not keeps:
+    if is_fixed:
         raise ConfigError(
             f"clients of {method.name} have nothing of their own to mix, and a black box gives no gradients to "
             "fine-tune by: search for more rounds, or with a method whose clients deploy prompts of their own"

@@ -14,6 +14,7 @@ from promptfed.blackbox.oracles.ledger import LOST, OracleLedger
 from promptfed.blackbox.oracles.spent import RECOVERED
 from promptfed.files.atomic import remove_drafts, write_text
 from promptfed.intervals import wilson_interval
+from promptfed.named_model import named_model
 from promptfed.printable import printable, printable_lines
 from promptfed.readers.content import expected_content
 from promptfed.report.measure_table import measure_caption, measure_rows
@@ -95,9 +96,10 @@ def _content(run: RunDirectory) -> dict[str, Any]:
     stages = {stage: look.label for stage, look in looks.items()}
     results, measures = result_rows(metrics), measure_rows(metrics)
     examples = (partition or {}).get("examples", "images")
+    model = named_model(config)
     return {
         "title": run.path.resolve().name,
-        "model": f"backbone {config.backbone}" if config.oracle is None else f"oracle {config.oracle}",
+        "model": model.label,
         "config": config.model_dump(),
         "file_notes": notes,
         "environment": environment_of(events),
@@ -121,8 +123,8 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "partition": _partition(partition) if partition and partition.get("clients") else None,
         "examples": examples,
         "lost": _lost_rows(events, stages),
-        "costs": _cost_rows(events, stages, is_black_box=config.oracle is not None),
-        "is_black_box": config.oracle is not None,
+        "costs": _cost_rows(events, stages, model.has_towers),
+        "has_towers": model.has_towers,
         "asked": Picture(figures.data_uri(asked), "Validation accuracy by queries") if asked else None,
         "oracle": _oracle_tables(run, stages, partition),
         "oracle_caption": ORACLE_CAPTION,
@@ -219,19 +221,19 @@ def is_late_refusal(event: Mapping[str, Any]) -> bool:
 
 
 def _cost_rows(
-    events: Sequence[Mapping[str, Any]], stages: Mapping[str, str], is_black_box: bool
+    events: Sequence[Mapping[str, Any]], stages: Mapping[str, str], has_towers: bool
 ) -> list[tuple[str, list[str]]]:
     """Cost of the shared features, of each stage, and of the whole run; a black box has no features to share."""
     costs = [("features (shared)", cost_of(event for event in events if event["event"] == "features"))]
-    costs = [] if is_black_box else costs
+    costs = costs if has_towers else []
     costs += [(label, cost_of(events, stage)) for stage, label in stages.items()]
     costs.append(("whole run", cost_of(events)))
-    return [(label, _cost_cells(cost, is_black_box)) for label, cost in costs]
+    return [(label, _cost_cells(cost, has_towers)) for label, cost in costs]
 
 
-def _cost_cells(cost: Cost, is_black_box: bool) -> list[str]:
+def _cost_cells(cost: Cost, has_towers: bool) -> list[str]:
     cells = [readable_bytes(cost.bytes_up), readable_bytes(cost.bytes_down), f"{cost.seconds:,.1f} s"]
-    return cells if is_black_box else [*cells, f"{cost.image_encoder_calls:,}", f"{cost.text_encoder_calls:,}"]
+    return [*cells, f"{cost.image_encoder_calls:,}", f"{cost.text_encoder_calls:,}"] if has_towers else cells
 
 
 def readable_bytes(count: int) -> str:

@@ -13,7 +13,6 @@ import os
 import re
 import stat
 from contextlib import suppress
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 import platformdirs
@@ -21,7 +20,7 @@ import platformdirs
 from promptfed.errors import FormatError, RunError
 from promptfed.files import strict_json
 from promptfed.files.atomic import PRIVATE, write_bytes
-from promptfed.plugins import is_file_name, load_plugin, loaded_plugins, plugin_file
+from promptfed.plugins import is_file_name, load_plugin, module_file, plugin_file, present_plugins
 from promptfed.printable import printable
 from promptfed.readers.json_reader import parse_json
 from promptfed.runs.directory import RunDirectory
@@ -40,9 +39,9 @@ def remember_plugins(run: RunDirectory) -> None:
 
     A folder that cannot be written costs the memory only: the plug-ins have to be named again.
     """
-    loaded, named = loaded_plugins(), run.config.plugins
+    present, named = present_plugins(), run.config.plugins
     identity = _identity(run)
-    if not named or not identity or any(loaded.get(name) != digest for name, digest in named.items()):
+    if not named or not identity or any(present.get(name) != digest for name, digest in named.items()):
         return
     plugins = {name: {"sha256": digest, "file": plugin_file(name)} for name, digest in named.items()}
     if _read(identity) == plugins:
@@ -58,7 +57,7 @@ def load_remembered_plugins(run: RunDirectory) -> None:
     Raises:
         ConfigError: The plug-in is the one of the token, and fails.
     """
-    missing = [name for name in run.config.plugins if name not in loaded_plugins()]
+    missing = [name for name in run.config.plugins if name not in present_plugins()]
     if not missing or not (identity := _identity(run)):
         return
     token = _read(identity)
@@ -72,28 +71,13 @@ def load_remembered_plugins(run: RunDirectory) -> None:
 
 def _is_unchanged(name: str, file: str, digest: str) -> bool:
     """Return whether ``name`` still leads to ``file`` with the SHA-256 ``digest``. Nothing is imported to find out."""
-    place = name if is_file_name(name) else _module_file(name)
+    place = name if is_file_name(name) else module_file(name)
     if not file or place != file:
         return False
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest() == digest
     except OSError:
         return False
-
-
-def _module_file(name: str) -> str:
-    """Return the file that Python would import for the module ``name``, and import none; empty if there is none."""
-    path, spec, parts = None, None, name.split(".")
-    for depth in range(len(parts)):
-        try:
-            spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
-        except (ImportError, ValueError):
-            return ""
-        if spec is None:
-            return ""
-        path = spec.submodule_search_locations
-        path = None if path is None else list(path)
-    return "" if spec is None else str(spec.origin or "")
 
 
 def _identity(run: RunDirectory) -> str:
