@@ -210,7 +210,7 @@ class NamedOracle(NamedModel):
     def check_processes(self, what: str) -> None:
         raise ConfigError(
             f"{what} does not go with task '{self.config.task}': a black box's budget, rate limit and concurrency are "
-            "kept by one process. Use promptfed train with --engine local; --set oracle.concurrency=N has requests "
+            "kept by one process. Use --engine local with promptfed train; --set oracle.concurrency=N has requests "
             "made side by side"
         )
 
