@@ -176,7 +176,7 @@ class RayEngine(Engine):
         free = self._ray.available_resources().get("CPU", 0.0)
         total = sum(cpus for cpus, _ in ray_runtime.nodes())
         return (
-            f"still waiting for {len(self.seats)} Ray actors of {self.share.cpus} CPUs each; Ray has {free:g} of {total} "
+            f"waiting for {len(self.seats)} Ray actors of {self.share.cpus} CPUs each; Ray has {free:g} of {total} "
             "CPUs free. They load the model, or other programs on this Ray hold its CPUs and have to end first"
         )
 

@@ -29,7 +29,7 @@ def test_cpus_that_others_hold_are_said(ray_session, ray_engine, place, caplog, 
     federation = Federation(place.method("well"), Mean(Mean.Config()), engine, range(3), stage="well")
 
     def stop():
-        return "still waiting" in caplog.text or time.monotonic() > ends
+        return "waiting for" in caplog.text or time.monotonic() > ends
 
     _, replies = federation.run_round(federation.start(), should_stop=stop)
     ray_session.kill(holder)
