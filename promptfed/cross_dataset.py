@@ -43,7 +43,7 @@ def evaluate_on(
     if config.partition == BY_CLIENT:
         elsewhere = {"partition": AUTO, **elsewhere}
     objects = dict.fromkeys([config.data, *data], finished.objects)
-    rows: dict[str, dict[str, Any]] = {config.data: elsewhere if changed and not data else {}}
+    rows: dict[str, dict[str, Any]] = {config.data: elsewhere if changed and not data and other is None else {}}
     rows |= {name: {"data": name, **elsewhere} for name in data if name != config.data}
     if other is not None:
         name = f"{other.name} (other)" if other.name in rows else other.name
