@@ -1,4 +1,4 @@
-"""Frozen vision-language models by name: what prompts are learned against, never trained and never sent."""
+"""Frozen vision-language models by name. Prompts are learned against them; they are never trained and never sent."""
 
 from __future__ import annotations
 
@@ -21,9 +21,16 @@ MODELS: Registry[LoadBackbone] = Registry("backbone", group="promptfed.models")
 
 
 def load_backbone(name: str, *, device: str = "cpu", precision: str = "float32") -> Backbone:
-    """Load a frozen backbone. ``device`` is cpu, cuda or auto; ``precision`` float32, bfloat16 or float16.
+    """Load a frozen backbone.
 
-    Raises ConfigError for an unknown name, device or precision, and BackboneError if the weights cannot be had.
+    Args:
+        name: Such as "tiny", "lit" or "open_clip:ViT-B-16/openai".
+        device: "cpu", "cuda", "cuda:1" or "auto".
+        precision: "float32", "bfloat16" or "float16".
+
+    Raises:
+        ConfigError: The name, the device or the precision is unknown.
+        BackboneError: The weights are not available.
     """
     if name == "tiny":
         from promptfed.backbones.tiny import load_tiny

@@ -1,4 +1,4 @@
-"""What promptfed asks of a frozen vision-language model."""
+"""The interface of frozen vision-language models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JOINT_ROWS = 256
 
 @dataclass
 class CallCount:
-    """How many images and texts went through the towers since loading (each item of a batch counts)."""
+    """Number of images and texts that went through the towers since loading (each item of a batch counts)."""
 
     images: int = 0
     texts: int = 0
@@ -35,7 +35,7 @@ class CallCount:
 
 @dataclass(frozen=True)
 class ClassTokens:
-    """Class names made ready for a learned context, with all that never changes already looked up.
+    """Class names tokenised with room for a learned context, with all constant embeddings looked up.
 
     ``embeddings`` ``(classes, length, dim)``: token embeddings with zeros where the context goes, cut after the
     longest end token. ``slots`` ``(classes, n_ctx)``: the context's positions in each row. ``end`` ``(classes,)``:
@@ -54,9 +54,9 @@ class ClassTokens:
     def with_context(self, ctx: Tensor) -> Tensor:
         """Put ``ctx`` ``(n_ctx, dim)`` or ``(classes, n_ctx, dim)`` in place: ``(classes, length, dim)``."""
         classes, _, dim = self.embeddings.shape
-        filled = ctx if ctx.dim() == 3 else ctx.expand(classes, -1, -1)
+        contexts = ctx if ctx.dim() == 3 else ctx.expand(classes, -1, -1)
         index = self.slots[:, :, None].expand(-1, -1, dim)
-        return self.embeddings.scatter(1, index, filled.to(self.embeddings.dtype))
+        return self.embeddings.scatter(1, index, contexts.to(self.embeddings.dtype))
 
     def select(self, classes: Sequence[int]) -> ClassTokens:
         """Return the rows of some classes, in the given order."""
@@ -66,7 +66,7 @@ class ClassTokens:
 
 @dataclass(frozen=True)
 class TokenEmbeddings:
-    """The words of a text tower's tokenizer and ``vectors`` ``(words, text_dim)`` float32 on the CPU, their embeddings.
+    """Words of a text tower's tokenizer and their embeddings ``vectors`` ``(words, text_dim)``, float32 on the CPU.
 
     A hyphen at its end or beginning marks a piece of a word. No two words have the same vector.
     """
@@ -80,7 +80,7 @@ class TokenEmbeddings:
 
 @dataclass(frozen=True)
 class DeepContext:
-    """Contexts that stand inside of a text tower.
+    """Contexts inside a text tower.
 
     ``vectors`` ``(depth - 1, n_ctx, dim)``, or row by row ``(depth - 1, rows, n_ctx, dim)``, go into ``slots``
     ``(rows, n_ctx)`` at the input of blocks ``first``, ``first + 1``, ...
@@ -96,7 +96,7 @@ class DeepContext:
         return DeepContext(vectors, self.slots[rows], self.first)
 
     def put(self, hidden: Tensor, block: int) -> Tensor:
-        """``hidden`` ``(rows, length, dim)``, the input of ``block``, its slots replaced where it has a context."""
+        """Return the input ``(rows, length, dim)`` of ``block`` with its slots replaced, if it has a context."""
         number = block - self.first
         if not 0 <= number < len(self.vectors):
             return hidden
@@ -107,7 +107,7 @@ class DeepContext:
 
 @dataclass(frozen=True)
 class PromptedImages:
-    """What a prompted image tower makes of a batch.
+    """Output of a prompted image tower for a batch.
 
     ``features`` ``(batch, embed_dim)`` are not normalised. ``attention`` ``(batch, n)`` says how much the class token
     attends to each visual prompt token in the last block: a softmax over these tokens, averaged over heads.
@@ -133,7 +133,7 @@ class PromptedText:
 
 
 class Backbone(ABC):
-    """A frozen model with an image and a text tower that share a space of ``embed_dim`` dimensions.
+    """Frozen model with an image and a text tower that share a space of ``embed_dim`` dimensions.
 
     Encoders return float32 on the CPU-or-GPU device of the backbone, *not* normalised: cosine is the caller's.
     ``text_dim`` is the width of one context token, ``vision_dim`` that of one visual prompt token (0 where the image
@@ -159,11 +159,11 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hex SHA-256 of weights, precision and preprocessing, fixed at loading: the key of cached features."""
+        """Return the hex SHA-256 of weights, precision and preprocessing at loading: the key of cached features."""
 
     @abstractmethod
     def weights_sha256(self) -> str:
-        """Hex SHA-256 of all frozen parameters and buffers as they are now, to prove that nothing moved."""
+        """Return the hex SHA-256 of all frozen parameters and buffers as they are now."""
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Tensor:
@@ -171,13 +171,14 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """``(batch, 3, height, width)`` -> ``(batch, embed_dim)``; counts ``batch`` image calls; no gradient."""
+        """Encode ``(batch, 3, height, width)`` to ``(batch, embed_dim)``; counts image calls; no gradient."""
 
     @abstractmethod
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Plain sentences -> ``(texts, embed_dim)``; counts text calls; no gradient.
+        """Encode plain sentences to ``(texts, embed_dim)``; counts text calls; no gradient.
 
-        Raises BackboneError for a text that does not fit the context length.
+        Raises:
+            BackboneError: A text does not fit the context length.
         """
 
     def check_text(self, text: str) -> None:
@@ -188,66 +189,73 @@ class Backbone(ABC):
     def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
         """Tokenise "<n_ctx slots> {class}." for every class (underscores become spaces).
 
-        Raises BackboneError if context and name together exceed the context length.
+        Raises:
+            BackboneError: Context and name together exceed the context length.
         """
 
     @abstractmethod
     def encode_embeddings(self, vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
-        """Token embeddings ``(rows, length, dim)``, the last real one at ``end`` ``(rows,)`` -> ``(rows, embed_dim)``.
+        """Encode token embeddings to ``(rows, embed_dim)``; counts text calls.
 
-        Counts text calls; differentiable in ``vectors`` and ``deep``.
+        Args:
+            vectors: ``(rows, length, dim)``; differentiable.
+            end: Position of the last real token of each row, ``(rows,)``.
+            deep: Contexts at the inputs of later blocks; differentiable.
         """
 
     def encode_prompted_text(self, ctx: Tensor, tokens: ClassTokens, deep: Tensor | None = None) -> Tensor:
-        """One PromptedText: ``(classes, embed_dim)`` float32, differentiable in the contexts."""
+        """Encode one PromptedText to ``(classes, embed_dim)`` float32, differentiable in the contexts."""
         return self.encode_prompted_texts([PromptedText(ctx, tokens, deep)])[0]
 
     def encode_prompted_texts(self, texts: Sequence[PromptedText]) -> list[Tensor]:
         """Return features ``(classes, embed_dim)`` of each of ``texts``.
 
-        Those with deep contexts of one shape and place share passes, and so do those without.
-        Sharing changes results by rounding only: rows do not see each other, and padding is not seen either.
+        Texts without deep contexts share passes, and so do those with deep contexts of one shape and place. Sharing
+        changes results by rounding only: rows do not see each other, and padding is not seen either.
         """
-        found: dict[int, Tensor] = {}
+        features: dict[int, Tensor] = {}
         waiting: dict[tuple[torch.Size, int] | None, list[int]] = {}
         for number, text in enumerate(texts):
-            together = waiting.setdefault(None if text.deep is None else (text.deep.shape, text.first), [])
-            if together and sum(len(texts[i].tokens.end) for i in (*together, number)) > JOINT_ROWS:
-                found.update(self._encode_jointly(texts, together))
-                together.clear()
-            together.append(number)
-        for together in waiting.values():
-            found.update(self._encode_jointly(texts, together))
-        return [found[number] for number in range(len(texts))]
+            batch = waiting.setdefault(None if text.deep is None else (text.deep.shape, text.first), [])
+            if batch and sum(len(texts[i].tokens.end) for i in (*batch, number)) > JOINT_ROWS:
+                features.update(self._encode_jointly(texts, batch))
+                batch.clear()
+            batch.append(number)
+        for batch in waiting.values():
+            features.update(self._encode_jointly(texts, batch))
+        return [features[number] for number in range(len(texts))]
 
-    def _encode_jointly(self, texts: Sequence[PromptedText], chosen: Sequence[int]) -> dict[int, Tensor]:
-        asked = [texts[i] for i in chosen]
-        filled = [text.tokens.with_context(text.ctx.to(self.device)) for text in asked]
-        longest = max(vectors.shape[1] for vectors in filled)
-        padded = [F.pad(vectors, (0, 0, 0, longest - vectors.shape[1])) for vectors in filled]
-        ends, sizes = torch.cat([text.tokens.end for text in asked]), [len(vectors) for vectors in filled]
+    def _encode_jointly(self, texts: Sequence[PromptedText], indices: Sequence[int]) -> dict[int, Tensor]:
+        batch = [texts[i] for i in indices]
+        inputs = [text.tokens.with_context(text.ctx.to(self.device)) for text in batch]
+        longest = max(vectors.shape[1] for vectors in inputs)
+        padded = [F.pad(vectors, (0, 0, 0, longest - vectors.shape[1])) for vectors in inputs]
+        ends, sizes = torch.cat([text.tokens.end for text in batch]), [len(vectors) for vectors in inputs]
         deep = [
             text.deep.to(self.device)[:, None].expand(-1, size, -1, -1)
-            for text, size in zip(asked, sizes, strict=True)
+            for text, size in zip(batch, sizes, strict=True)
             if text.deep is not None
         ]
         context = None
         if deep:
-            context = DeepContext(torch.cat(deep, 1), torch.cat([t.tokens.slots for t in asked]), asked[0].first)
+            context = DeepContext(torch.cat(deep, 1), torch.cat([t.tokens.slots for t in batch]), batch[0].first)
         features = self.encode_embeddings(torch.cat(padded), ends, context)
-        return dict(zip(chosen, features.split(sizes), strict=True))
+        return dict(zip(indices, features.split(sizes), strict=True))
 
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
-        """Encode images as they are seen with visual prompt tokens.
+        """Encode images under visual prompt tokens; counts image calls; differentiable in the prompts.
 
-        ``ctx`` ``(n, vision_dim)`` joins the class and patch tokens at the input of the ViT, ``deep``
-        ``(depth - 1, n, vision_dim)`` replaces those tokens at the input of blocks 1, 2, ...
-        Counts image calls; differentiable in the prompts. Only for backbones with visual prompts.
+        Only for backbones with visual prompts.
+
+        Args:
+            pixels: ``(batch, 3, height, width)``.
+            ctx: ``(n, vision_dim)``; joins the class and patch tokens at the input of the ViT.
+            deep: ``(depth - 1, n, vision_dim)``; replaces those tokens at the input of blocks 1, 2, ...
         """
         raise BackboneError(f"backbone '{self.name}' has no visual prompts: use tiny or an open_clip ViT")
 
     def encode_patches(self, pixels: Tensor) -> Tensor:
-        """Features of places in the images, in the space of the pooled ones: ``(batch, places, embed_dim)``.
+        """Return features of places in the images, in the space of the pooled ones: ``(batch, places, embed_dim)``.
 
         Counts image calls; no gradient. Only for backbones with patch features.
         """
@@ -255,13 +263,13 @@ class Backbone(ABC):
 
     @abstractmethod
     def embed_words(self, text: str) -> Tensor:
-        """Token embeddings of plain words, without start and end tokens: ``(tokens, text_dim)`` float32."""
+        """Return token embeddings of plain words, without start and end tokens: ``(tokens, text_dim)`` float32."""
 
     def token_embeddings(self) -> TokenEmbeddings:
         """Return the tokenizer's words with their embeddings.
 
         Raises:
-            BackboneError: This backbone does not tell its words.
+            BackboneError: This backbone does not list its words.
         """
         raise BackboneError(
             f"backbone '{self.name}' does not tell the words of its tokenizer: use tiny, lit or open_clip"
@@ -283,7 +291,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Hex SHA-256 over names, dtypes, shapes and bytes."""
+    """Return the hex SHA-256 over names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in tensors:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())

@@ -1,4 +1,4 @@
-"""Where a frozen model lives (device) and how wide its numbers are (precision), from the words a user types."""
+"""Device and precision of a frozen model, from the user's words."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 def pick_dtype(precision: str) -> torch.dtype:
-    """Raises ConfigError for a precision that is not one of ``PRECISIONS``."""
+    """Return the torch type of a precision.
+
+    Raises:
+        ConfigError: It is not one of ``PRECISIONS``.
+    """
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     return PRECISIONS[precision]
 
 
 def pick_device(device: str) -> torch.device:
-    """``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU if there is one.
+    """Return the torch device for ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` (a GPU if there is one).
 
-    Raises ConfigError for another word, and for a GPU that this machine does not have.
+    Raises:
+        ConfigError: The word is unknown, or this machine does not have the GPU.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""A backbone with the features that it made, as the frozen model of a run."""
+"""A backbone with its features, as the frozen model of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from promptfed.usage import Usage
 
 
 class DualEncoder(FrozenModel):
-    """Image and text towers, asked through a store that computes every feature once."""
+    """Image and text towers behind a store that computes every feature once."""
 
     kind: ClassVar[Kind] = "dual encoder"
 
@@ -50,7 +50,7 @@ class DualEncoder(FrozenModel):
             )
 
     def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
-        """Scaled cosines between images and the class names in ``template``."""
+        """Return scaled cosines between images and the class names in ``template``."""
         texts = F.normalize(
             self.features.texts([template.replace("{}", name.replace("_", " ")) for name in classes]), dim=-1
         )

@@ -1,9 +1,9 @@
 """Frozen features, computed once: a content-addressed cache on disk and the store that reads through it.
 
-What is promised: a feature depends on the backbone, the content and the machine (library versions, number of
-threads), never on what else was asked for, in which order, or on what the cache already held. To that end images
-go through the tower in batches of one fixed shape, texts one by one, and what was stored is what is handed out.
-So a run with a cold cache and one with a warm cache get the same bits.
+A feature depends on the backbone, the content and the machine (library versions, number of threads). It never depends
+on other queries, their order, or the content of the cache. To that end images go through the tower in batches of one
+fixed shape, texts one by one, and the stored value is the one returned. So a run with a cold cache and one with a
+warm cache get the same bits.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ KEY_BYTES = 32
 
 @dataclass
 class _Index:
-    """Where each id's feature is, over some shards of one folder."""
+    """Location of each id's feature in some shards of one folder."""
 
     rows: dict[str, tuple[Path, int]] = field(default_factory=dict)
     shards: set[Path] = field(default_factory=set)
@@ -79,7 +79,7 @@ class FeatureCache:
         self._complained = False
 
     def get(self, fingerprint: str, kind: str, ids: Iterable[str]) -> dict[str, Tensor]:
-        """The stored features ``(dim,)`` of those ``ids`` (hex SHA-256) that are there."""
+        """Return the stored features ``(dim,)`` of ``ids`` (hex SHA-256), as far as there are any."""
         home = self.folder / fingerprint / kind
         index = self._index(home)
         rows: dict[Path, list[tuple[str, int]]] = {}
@@ -87,19 +87,19 @@ class FeatureCache:
             if key in index.rows:
                 shard, row = index.rows[key]
                 rows.setdefault(shard, []).append((key, row))
-        found: dict[str, Tensor] = {}
-        for shard, wanted in rows.items():
+        result: dict[str, Tensor] = {}
+        for shard, pairs in rows.items():
             features = _read_shard(shard)
             if features is None:
                 self._indexes.pop(home, None)
             else:
                 # Copies of a few rows, or each of them would keep its whole shard in memory.
-                few = len(wanted) < len(features) / 2
-                found.update({key: features[row].clone() if few else features[row] for key, row in wanted})
-        return found
+                is_minority = len(pairs) < len(features) / 2
+                result.update({key: features[row].clone() if is_minority else features[row] for key, row in pairs})
+        return result
 
     def put(self, fingerprint: str, kind: str, features: dict[str, Tensor]) -> None:
-        """Store features ``(dim,)`` by id. An id that is already there keeps what it has."""
+        """Store features ``(dim,)`` by id. An id that is already there keeps its feature."""
         if self.limit_bytes <= 0 or not features:
             return
         home = self.folder / fingerprint / kind
@@ -107,8 +107,8 @@ class FeatureCache:
             home.mkdir(parents=True, exist_ok=True)
             with patient_lock(self.folder / "lock", "the feature cache"):
                 remove_drafts(home)
-                known = self._index(home).rows
-                fresh = {key: feature for key, feature in features.items() if key not in known}
+                rows = self._index(home).rows
+                fresh = {key: feature for key, feature in features.items() if key not in rows}
                 if fresh:
                     _write_shard(home, fresh)
                     self._evict()
@@ -118,7 +118,7 @@ class FeatureCache:
                 LOG.warning("features are not kept: cannot write to %s (%s)", self.folder, error.strerror or error)
 
     def _index(self, home: Path) -> _Index:
-        """The index of all shards now in ``home``; only the keys of new ones are read."""
+        """Return the index of all shards now in ``home``; only the keys of new ones are read."""
         present = set(home.glob("*.safetensors"))
         index = self._indexes.get(home)
         if index is None or not index.shards <= present:
@@ -156,7 +156,7 @@ def _write_shard(home: Path, features: dict[str, Tensor]) -> None:
 
 
 def _read_keys(shard: Path) -> list[str] | None:
-    """The ids in ``shard``, in row order; None if it is gone, or damaged (then it is deleted)."""
+    """Return the ids in ``shard``, in row order; None if it is gone or damaged (then it is deleted)."""
     try:
         keys = read_header(shard).get("keys")
         if keys is None or keys.dtype != "U8" or len(keys.shape) != 2 or keys.shape[1] != KEY_BYTES:
@@ -171,7 +171,7 @@ def _read_keys(shard: Path) -> list[str] | None:
 
 
 def _read_shard(shard: Path) -> Tensor | None:
-    """All features of ``shard``, marked as used now; None if it is gone, or damaged (then it is deleted)."""
+    """Return all features of ``shard`` and mark it as used; None if it is gone or damaged (then it is deleted)."""
     try:
         data = read_bytes(shard, MOST_BYTES)
         if hashlib.sha256(data).hexdigest() != shard.stem:
@@ -193,7 +193,7 @@ def _read_shard(shard: Path) -> Tensor | None:
 
 
 def _drop(shard: Path, reason: Exception) -> None:
-    if isinstance(reason, PermissionError):  # another user's: not damaged, only of no use here
+    if isinstance(reason, PermissionError):  # another user's: not damaged, but not readable
         LOG.debug("cannot read %s", shard)
         return
     LOG.warning("dropped the damaged feature file %s (%s)", shard, reason)
@@ -204,11 +204,13 @@ def _drop(shard: Path, reason: Exception) -> None:
 
 
 def default_cache(*, read_only: bool = False) -> FeatureCache:
-    """The cache in PROMPTFED_CACHE (else the user's cache folder), bounded by PROMPTFED_CACHE_GB (else 5).
+    """Return the cache in PROMPTFED_CACHE (else the user's cache folder), bounded by PROMPTFED_CACHE_GB (else 5).
 
-    ``read_only``: what it holds is used, and nothing is added to it.
+    Args:
+        read_only: Features in the cache are used, and none are added.
 
-    Raises ConfigError if PROMPTFED_CACHE_GB is not a number of gigabytes.
+    Raises:
+        ConfigError: PROMPTFED_CACHE_GB is not a number of gigabytes.
     """
     size = os.environ.get("PROMPTFED_CACHE_GB", str(DEFAULT_LIMIT_GB))
     if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", size):
@@ -235,74 +237,75 @@ class FeatureStore:
         return f"<features of {self.backbone!r}: {len(self._images)} images and {len(self._texts)} texts in memory>"
 
     def images(self, split: Split) -> Tensor:
-        """Features ``(n, embed_dim)`` float32 of the split's images, not normalised.
+        """Return features ``(n, embed_dim)`` float32 of the split's images, not normalised.
 
-        Raises DataError naming the first image that cannot be read.
+        Raises:
+            DataError: An image cannot be read; the message names the first one.
         """
         if split not in self._splits:
-            wanted = [(item.content_id(), item) for item in split.items]
-            self._splits[split] = self._look_up("images", self._images, wanted, self._encode_images)
+            keyed = [(item.content_id(), item) for item in split.items]
+            self._splits[split] = self._look_up("images", self._images, keyed, self._encode_images)
         return self._splits[split]
 
     def patches(self, split: Split) -> Tensor:
-        """Patch features ``(n, places, embed_dim)`` float32 of the split's images, not normalised."""
-        wanted = [(item.content_id(), item) for item in split.items]
-        return self._look_up("patches", self._patches, wanted, self._encode_patches)
+        """Return patch features ``(n, places, embed_dim)`` float32 of the split's images, not normalised."""
+        keyed = [(item.content_id(), item) for item in split.items]
+        return self._look_up("patches", self._patches, keyed, self._encode_patches)
 
     def pixels(self, split: Split, rows: Tensor | None = None) -> Tensor:
-        """Preprocessed images ``(n, 3, height, width)`` of the split, or of some ``rows`` of it, on the device.
+        """Return preprocessed images ``(n, 3, height, width)`` of the split, or of some ``rows`` of it, on the device.
 
-        For methods whose image features change with the prompt; up to PIXEL_BYTES are kept in memory.
+        They serve methods whose image features change with the prompt; up to PIXEL_BYTES are kept in memory.
         """
         items = split.items if rows is None else [split.items[i] for i in rows.tolist()]
         return torch.stack([self._pixels_once(item) for item in items]).to(self.backbone.device)
 
     def fill(self, items: Sequence[Item], on_progress: Progress | None = None, *, with_patches: bool = False) -> None:
-        """Encode those of ``items`` that are not known yet, so that ``images`` (and ``patches``) finds them.
+        """Encode ``items`` ahead, so that ``images`` (and ``patches``) has their features.
 
-        Worth doing before many small splits are asked for: one progress count, and no partly filled batches.
+        This is faster than many small splits: there is one progress count, and no partly filled batches.
         """
-        wanted = [(item.content_id(), item) for item in items]
-        self._look_up("images", self._images, wanted, self._encode_images, on_progress)
+        keyed = [(item.content_id(), item) for item in items]
+        self._look_up("images", self._images, keyed, self._encode_images, on_progress)
         if with_patches:
-            self._look_up("patches", self._patches, wanted, self._encode_patches, on_progress)
+            self._look_up("patches", self._patches, keyed, self._encode_patches, on_progress)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Features ``(texts, embed_dim)`` float32 of plain sentences, not normalised."""
-        wanted = [(hashlib.sha256(text.encode()).hexdigest(), text) for text in texts]
-        return self._look_up("texts", self._texts, wanted, self._encode_texts)
+        """Return features ``(texts, embed_dim)`` float32 of plain sentences, not normalised."""
+        keyed = [(hashlib.sha256(text.encode()).hexdigest(), text) for text in texts]
+        return self._look_up("texts", self._texts, keyed, self._encode_texts)
 
     def _look_up(
         self,
         kind: str,
         memory: dict[str, Tensor],
-        wanted: Sequence[tuple[str, T]],
+        keyed: Sequence[tuple[str, T]],
         encode: Callable[[list[T]], Iterator[Tensor]],
         on_progress: Progress | None = None,
     ) -> Tensor:
-        """Features of ``wanted`` (id, thing): from ``memory``, from the cache, or from ``encode``, batch by batch."""
-        things, fingerprint = dict(wanted), self.backbone.fingerprint
+        """Return features of ``(id, item)`` pairs from ``memory``, the cache, or ``encode``, batch by batch."""
+        items, fingerprint = dict(keyed), self.backbone.fingerprint
         # The caller may be in inference mode, whose tensors can never be trained on; these are kept for all callers.
         with torch.inference_mode(False), torch.no_grad():
-            lacking = [key for key in things if key not in memory]
-            if lacking:
-                memory.update(self.cache.get(fingerprint, kind, lacking))
-            missing = [key for key in lacking if key not in memory]
-            done, fresh = 0, dict[str, Tensor]()
+            absent = [key for key in items if key not in memory]
+            if absent:
+                memory.update(self.cache.get(fingerprint, kind, absent))
+            misses = [key for key in absent if key not in memory]
+            count, fresh = 0, dict[str, Tensor]()
             try:
-                for features in encode([things[key] for key in missing]):
-                    fresh.update(zip(missing[done : done + len(features)], features.cpu(), strict=True))
-                    done += len(features)
+                for features in encode([items[key] for key in misses]):
+                    fresh.update(zip(misses[count : count + len(features)], features.cpu(), strict=True))
+                    count += len(features)
                     if len(fresh) >= SHARD_ROWS:
                         self._keep(kind, memory, fresh)
                         fresh = {}
                     if on_progress is not None:
-                        on_progress(done, len(missing))
+                        on_progress(count, len(misses))
             finally:  # also when interrupted: what is encoded need not be encoded again
                 self._keep(kind, memory, fresh)
-            if not wanted:
+            if not keyed:
                 return torch.empty(0, self.backbone.embed_dim, device=self.backbone.device)
-            return torch.stack([memory[key] for key, _ in wanted]).to(self.backbone.device)
+            return torch.stack([memory[key] for key, _ in keyed]).to(self.backbone.device)
 
     def _keep(self, kind: str, memory: dict[str, Tensor], fresh: dict[str, Tensor]) -> None:
         if fresh:

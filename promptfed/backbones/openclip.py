@@ -80,11 +80,11 @@ class OpenClipBackbone(Backbone):
         _check_tokenizer(name, tokenizer)
         self._model: Any = freeze(model).to(self.device)
         settings = PreprocessCfg(**model.visual.preprocess_cfg)
-        own = image_transform_v2(settings, is_train=False)
+        default_transform = image_transform_v2(settings, is_train=False)
         probe = "" if transform is None else _probe(name, transform)
-        if probe and probe == _probe(name, own):  # the model's own, so its features are known by the same fingerprint
+        if probe and probe == _probe(name, default_transform):  # the model's own: its features have the same key
             transform, probe = None, ""
-        self._transform = transform or own
+        self._transform = transform or default_transform
 
         self.text_dim = int(self._tower.positional_embedding.shape[1])
         self.context_length = int(self._tower.positional_embedding.shape[0])
@@ -165,14 +165,14 @@ class OpenClipBackbone(Backbone):
             return self._forward(vectors, end, deep)
         parts = []
         for start in range(0, len(vectors), TEXT_ROWS):
-            some = slice(start, start + TEXT_ROWS)
-            part = None if deep is None else deep.select(some)
+            rows = slice(start, start + TEXT_ROWS)
+            part = None if deep is None else deep.select(rows)
             again = torch.is_grad_enabled() and (vectors.requires_grad or deep is not None)
             if again:
-                arguments = (vectors[some], end[some], part)
+                arguments = (vectors[rows], end[rows], part)
                 parts.append(checkpoint(self._forward, *arguments, use_reentrant=False, preserve_rng_state=False))
             else:
-                parts.append(self._forward(vectors[some], end[some], part))
+                parts.append(self._forward(vectors[rows], end[rows], part))
         return torch.cat(parts)
 
     def embed_words(self, text: str) -> Tensor:
@@ -182,7 +182,7 @@ class OpenClipBackbone(Backbone):
         return self._sentences.token_embeddings()
 
     def _forward(self, vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
-        """Token embeddings ``(rows, length, dim)``, read at ``end`` ``(rows,)`` -> ``(rows, embed_dim)`` float32."""
+        """Map ``(rows, length, dim)``, read at ``end`` ``(rows,)``, to ``(rows, embed_dim)`` float32."""
         tower, length = self._tower, vectors.shape[1]
         dtype = tower.transformer.get_cast_dtype()
         x = vectors.to(dtype) + tower.positional_embedding[:length].to(dtype)
@@ -203,21 +203,25 @@ class OpenClipBackbone(Backbone):
 
 
 def _probe(name: str, transform: Callable[[Image.Image], Tensor]) -> str:
-    """The SHA-256 of what a user's ``transform`` makes of a fixed picture. Raises BackboneError if it draws lots."""
+    """Return the SHA-256 of a user's ``transform`` of a fixed picture.
+
+    Raises:
+        BackboneError: The transform is random.
+    """
     ramp = np.arange(320 * 320 * 3, dtype=np.uint32).reshape(320, 320, 3)
     picture = Image.fromarray((ramp * 2654435761 >> 13).astype(np.uint8))
     try:
-        found = {hash_tensors([("", torch.as_tensor(transform(picture)))]) for _ in range(DRAWS)}
+        digests = {hash_tensors([("", torch.as_tensor(transform(picture)))]) for _ in range(DRAWS)}
     except Exception as error:  # whatever the user's code raises
         raise BackboneError(
             f"the transform of backbone '{name}' makes no tensor of an image: {reason(error)}"
         ) from error
-    if len(found) > 1:
+    if len(digests) > 1:
         raise BackboneError(
             f"the transform of backbone '{name}' gives something else each time: give that of evaluation, not of "
             "training"
         )
-    return found.pop()
+    return digests.pop()
 
 
 def _output_width(projection: nn.Linear | Tensor) -> int:
@@ -225,7 +229,7 @@ def _output_width(projection: nn.Linear | Tensor) -> int:
 
 
 def _text_tower(name: str, model: nn.Module) -> Any:
-    """The part of ``model`` that holds the text transformer, if its feature is a causal transformer's end token."""
+    """Return the part of ``model`` with the text transformer, if its feature is a causal transformer's end token."""
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transformer import TextTransformer
 
@@ -258,12 +262,15 @@ def _check_tokenizer(name: str, tokenizer: object) -> None:
 
 
 def load_openclip(name: str, *, device: str = "cpu", precision: str = "float32") -> OpenClipBackbone:
-    """``open_clip:MODEL/WEIGHTS``: WEIGHTS is a tag that open_clip lists for MODEL, or the path of a checkpoint or of a
-    folder with one, with ``?mean=0.5&std=0.5&resize=squash&interpolation=bilinear&activation=quick_gelu`` as needed.
+    """Load the backbone ``open_clip:MODEL/WEIGHTS``.
 
-    Checkpoints, TorchScript archives too, are loaded without running code. Raises ConfigError for unknown names and
-    BackboneError if the weights cannot be had: not cached while offline, missing, of another shape, or not plain
-    tensors.
+    WEIGHTS is a tag that open_clip lists for MODEL, or the path of a checkpoint or of a folder with one, with
+    ``?mean=0.5&std=0.5&resize=squash&interpolation=bilinear&activation=quick_gelu`` as needed. Checkpoints, TorchScript
+    archives too, are loaded without running code.
+
+    Raises:
+        ConfigError: A name is unknown.
+        BackboneError: The weights are not cached while offline, missing, of another shape, or not plain tensors.
     """
     pick_device(device)
     pick_dtype(precision)
@@ -299,7 +306,11 @@ def load_openclip(name: str, *, device: str = "cpu", precision: str = "float32")
 
 
 def _from_file(name: str, architecture: str, weights: str, path: Path, precision: str) -> nn.Module:
-    """The model with the weights in the file or folder ``path``. Raises BackboneError with all that is wrong."""
+    """Return the model with the weights in the file or folder ``path``.
+
+    Raises:
+        BackboneError: The weights do not fit; the message lists all that is wrong.
+    """
     options = split_options(weights)[1]
     if not path.exists():
         raise BackboneError(
@@ -318,7 +329,11 @@ def _from_file(name: str, architecture: str, weights: str, path: Path, precision
 
 
 def _fetch(name: str, tag: dict[str, object]) -> None:
-    """Bring the weights of ``tag`` into open_clip's cache. BackboneError if that fails, as it does offline."""
+    """Download the weights of ``tag`` into open_clip's cache.
+
+    Raises:
+        BackboneError: That fails, as it does offline.
+    """
     from open_clip.pretrained import download_pretrained
 
     try:
@@ -331,7 +346,10 @@ def _fetch(name: str, tag: dict[str, object]) -> None:
 
 
 def _create(name: str, architecture: str, weights: str, quick_gelu: bool, precision: str) -> nn.Module:
-    """The model with its weights. Building draws random numbers first; the global generator is left as it was."""
+    """Return the model with its weights.
+
+    Building draws random numbers first; the global generator is restored.
+    """
     import open_clip
 
     try:

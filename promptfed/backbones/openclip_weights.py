@@ -1,8 +1,9 @@
-"""Weights of open_clip models from files: reading them, what they mean, and what goes with them.
+"""Weights of open_clip models from files: reading them, and finding the settings that belong to them.
 
-A file of weights does not say how images are prepared or which activation they were trained with; a tag of open_clip
-does. So a file takes what all tags of its architecture agree on, a folder what its ``open_clip_config.json`` says, and
-``?mean=0.5&activation=quick_gelu`` behind the path says it in any case. Where nothing does, a note names the choice.
+A file of weights does not say how images are prepared or which activation it was trained with; a tag of open_clip
+does. So a file takes the settings that all tags of its architecture share, a folder those of its
+``open_clip_config.json``, and ``?mean=0.5&activation=quick_gelu`` behind the path overrides both. A note in the log
+names each setting that none of these decides.
 """
 
 from __future__ import annotations
@@ -44,16 +45,19 @@ NOT_OF_THE_MODEL = frozenset({"input_resolution", "context_length", "vocab_size"
 
 @dataclass(frozen=True)
 class Settings:
-    """How images are prepared (the fields of open_clip's PreprocessCfg that are known), and the activation."""
+    """Image preparation (the known fields of open_clip's PreprocessCfg), and the activation."""
 
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     quick_gelu: bool | None = None
 
 
 def split_options(weights: str) -> tuple[str, dict[str, str]]:
-    """``"PATH?mean=0.5&resize=squash"`` -> the path and the options; a file whose name holds "?" is taken as it is.
+    """Split ``"PATH?mean=0.5&resize=squash"`` into the path and the options.
 
-    Raises BackboneError for options that there are not.
+    A file whose name holds "?" is taken as it is.
+
+    Raises:
+        BackboneError: An option is unknown.
     """
     path, mark, text = weights.rpartition("?")
     if not mark or Path(weights).expanduser().exists():
@@ -69,25 +73,27 @@ def split_options(weights: str) -> tuple[str, dict[str, str]]:
 
 
 def weights_path(weights: str) -> Path | None:
-    """The file or folder that ``weights`` names (``~`` is the home folder), None if it is a tag."""
+    """Return the file or folder that ``weights`` names (``~`` is the home folder), None if it is a tag."""
     path = Path(split_options(weights)[0]).expanduser()
     looks_like_one = any(mark in weights for mark in "/\\~") or path.suffix in ENDINGS
     return path if looks_like_one or path.exists() else None
 
 
 def find_settings(architecture: str, path: Path, options: Mapping[str, str], is_openai: bool) -> Settings:
-    """What goes with the weights in ``path``: ``options``, else the folder's own config, else what all tags of the
-    architecture agree on. A warning in the log names what had to be chosen.
+    """Return the settings that belong to the weights in ``path``.
+
+    They come from ``options``, else from the folder's own config, else from what all tags of the architecture agree on.
+    A warning in the log names the rest.
 
     Args:
-        architecture: a name of open_clip.
-        path: the file or folder of weights.
-        options: from ``split_options``.
-        is_openai: the weights are an archive as OpenAI published them.
+        architecture: A name of open_clip.
+        path: The file or folder of weights.
+        options: From ``split_options``.
+        is_openai: The weights are an archive as OpenAI published them.
     """
     import open_clip
 
-    given = _given(options)
+    explicit = _given(options)
     tags = {
         tag: open_clip.get_pretrained_cfg(architecture, tag)
         for tag in open_clip.list_pretrained_tags_by_model(architecture)
@@ -100,31 +106,36 @@ def find_settings(architecture: str, path: Path, options: Mapping[str, str], is_
         values = {_hashable(tag.get(name)) for tag in tags.values()} - {None}
         if len(values) == 1:
             preprocess[name] = values.pop()
-        elif values and name not in given.preprocess:
+        elif values and name not in explicit.preprocess:
             unsure.append(name)
     activations = {bool(tag.get("quick_gelu")) for tag in tags.values()}
     quick_gelu = activations.pop() if len(activations) == 1 else None
-    if activations and given.quick_gelu is None:
+    if activations and explicit.quick_gelu is None:
         unsure.append("activation")
-    own = _folders_own(path)
-    if own.preprocess:
-        unsure = [name for name in unsure if name not in own.preprocess]
-    if own.quick_gelu is not None:
-        quick_gelu, unsure = own.quick_gelu, [name for name in unsure if name != "activation"]
+    from_config = _folders_own(path)
+    if from_config.preprocess:
+        unsure = [name for name in unsure if name not in from_config.preprocess]
+    if from_config.quick_gelu is not None:
+        quick_gelu, unsure = from_config.quick_gelu, [name for name in unsure if name != "activation"]
     if unsure:
         LOG.warning(
             "the weights in %s do not say their %s, and open_clip's tags of %s differ in it: CLIP's usual values and "
             "the architecture's activation are taken; say it behind the path, such as %s?activation=quick_gelu",
             printable(path), " and ".join(unsure), architecture, printable(path.name),
         )  # fmt: skip
-    return Settings({**preprocess, **own.preprocess, **given.preprocess}, _first(given.quick_gelu, quick_gelu))
+    preprocess = {**preprocess, **from_config.preprocess, **explicit.preprocess}
+    return Settings(preprocess, _first(explicit.quick_gelu, quick_gelu))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The tensors in a file or folder by the names of the model, and whether they are a TorchScript archive of OpenAI's
-    kind. No code in the file is run.
+    """Read the tensors in a file or folder; no code in the file is run.
 
-    Raises FormatError for what is no weights, OSError for what cannot be read.
+    Returns:
+        Tensors by the names of the model, and whether they are a TorchScript archive of OpenAI's kind.
+
+    Raises:
+        FormatError: The file holds no weights.
+        OSError: It cannot be read.
     """
     file = _file_in(path) if path.is_dir() else path
     if file.suffix == ".safetensors":
@@ -132,19 +143,19 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
 
         names = read_header(file)
         try:
-            with safe_open(file, "pt") as opened:
-                return unwrapped({name: opened.get_tensor(name) for name in names}), False
+            with safe_open(file, "pt") as archive:
+                return unwrapped({name: archive.get_tensor(name) for name in names}), False
         except SafetensorError as error:
             raise FormatError(f"'{printable(file)}' is damaged: {reason(error)}") from error
     content = read_torch(file, LARGEST)
-    found = _state_dict(content, depth=3)
-    if found is None:
+    tensors = _state_dict(content, depth=3)
+    if tensors is None:
         raise FormatError(f"'{printable(file)}' holds no tensors by name, at the top or under {', '.join(STATE_KEYS)}")
-    return unwrapped(found), isinstance(content, Module)
+    return unwrapped(tensors), isinstance(content, Module)
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` without what trainers put before every name, and without OpenAI's numbers about the model."""
+    """Strip the prefixes that trainers put before every name, and OpenAI's numbers about the model."""
     while True:
         prefix = next((mark for mark in WRAPPERS if tensors and all(name.startswith(mark) for name in tensors)), "")
         if not prefix:
@@ -153,17 +164,26 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def create_from_file(architecture: str, path: Path, options: Mapping[str, str], precision: str) -> nn.Module:
-    """The open_clip model ``architecture`` with the weights in ``path``. ``precision``: a word of open_clip's.
+    """Return the open_clip model ``architecture`` with the weights in ``path``.
 
-    Raises FormatError or OSError for the file, ValueError with all that differs if it does not fit.
+    Args:
+        architecture: A name of open_clip.
+        path: The file or folder of weights.
+        options: From ``split_options``.
+        precision: A word of open_clip's.
+
+    Raises:
+        FormatError: The file holds no weights.
+        OSError: The file cannot be read.
+        ValueError: The weights do not fit; the message lists all differences.
     """
     import open_clip
 
     tensors, is_archive = read_weights(path)
     settings = find_settings(architecture, path, options, is_archive)
     changes: dict[str, Any] = {} if settings.quick_gelu is None else {"quick_gelu": settings.quick_gelu}
-    known = inspect.signature(open_clip.create_model).parameters
-    plain = {name: False for name in ("pretrained_text", "pretrained_hf") if name in known}
+    parameters = inspect.signature(open_clip.create_model).parameters
+    plain = {name: False for name in ("pretrained_text", "pretrained_hf") if name in parameters}
     with torch.random.fork_rng(devices=[]), _quiet():  # building draws numbers, which the weights then replace
         model: nn.Module = open_clip.create_model(architecture, precision=precision, **plain, **changes)
     _fill(model, tensors, is_archive)
@@ -176,7 +196,11 @@ def create_from_file(architecture: str, path: Path, options: Mapping[str, str], 
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor], is_archive: bool) -> None:
-    """Put ``tensors`` into ``model``, in the forms of open_clip's older files too. Raises ValueError if they differ."""
+    """Put ``tensors`` into ``model``, in the forms of open_clip's older files too.
+
+    Raises:
+        ValueError: They differ from the model's.
+    """
     from open_clip import factory
 
     for name in ("convert_state_dict",):  # of other libraries
@@ -209,39 +233,39 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], is_archive: bool) -> Non
     model.load_state_dict(tensors)
 
 
-def _differences(names: Any, expected: Any) -> list[str]:
-    found = []
-    for what, some in (("lacks", expected - names), ("has an unknown", names - expected)):
-        if some:
-            found.append(
-                f"it {what} {', '.join(repr(printable(name, 100)) for name in sorted(some)[:3])} ({len(some)} such)"
+def _differences(names: Any, model_names: Any) -> list[str]:
+    problems = []
+    for fault, group in (("lacks", model_names - names), ("has an unknown", names - model_names)):
+        if group:
+            problems.append(
+                f"it {fault} {', '.join(repr(printable(name, 100)) for name in sorted(group)[:3])} ({len(group)} such)"
             )
-    return found
+    return problems
 
 
 def _state_dict(value: Any, depth: int) -> Mapping[str, Tensor] | None:
-    """Named tensors in ``value`` or under one of its usual names, the first there are."""
+    """Return the first named tensors in ``value`` or under one of its usual names."""
     if isinstance(value, Module):
         return named_tensors(value)
     if not isinstance(value, dict):
         return None
     tensors = {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
     inner = (_state_dict(value[name], depth - 1) for name in STATE_KEYS if depth and isinstance(value.get(name), dict))
-    return next((found for found in inner if found), tensors or None)
+    return next((state for state in inner if state), tensors or None)
 
 
 def _file_in(folder: Path) -> Path:
     files = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
     usual = [path for name in USUAL_NAMES for path in files if path.name == name]
-    chosen = usual[:1] or [path for path in files if path.suffix == ".safetensors"] or files
-    if len(chosen) != 1:
-        held = ", ".join(printable(path.name, 60) for path in chosen[:3]) or f"none of {', '.join(ENDINGS)}"
-        raise FormatError(f"folder '{printable(folder)}' holds {held}: name the file of weights itself")
-    return chosen[0]
+    candidates = usual[:1] or [path for path in files if path.suffix == ".safetensors"] or files
+    if len(candidates) != 1:
+        listing = ", ".join(printable(path.name, 60) for path in candidates[:3]) or f"none of {', '.join(ENDINGS)}"
+        raise FormatError(f"folder '{printable(folder)}' holds {listing}: name the file of weights itself")
+    return candidates[0]
 
 
 def _folders_own(path: Path) -> Settings:
-    """What ``open_clip_config.json`` beside the weights says, as the hub's folders have it."""
+    """Return the settings in ``open_clip_config.json`` beside the weights, as the hub's folders have it."""
     config = (path if path.is_dir() else path.parent) / "open_clip_config.json"
     if not config.is_file():
         return Settings()
@@ -260,21 +284,25 @@ def _folders_own(path: Path) -> Settings:
 
 
 def _given(options: Mapping[str, str]) -> Settings:
-    """``options`` in the words of open_clip. Raises BackboneError for values that they cannot have."""
+    """Translate ``options`` to open_clip's words.
+
+    Raises:
+        BackboneError: A value is not allowed.
+    """
     preprocess: dict[str, Any] = {}
     for name in ("mean", "std"):
         if name in options:
             preprocess[name] = _three(name, options[name])
-    for option, name, allowed in (
+    for option, name, values in (
         ("interpolation", "interpolation", INTERPOLATIONS),
         ("resize", "resize_mode", RESIZES),
         ("activation", "activation", ACTIVATIONS),
     ):
         if option in options:
-            if options[option] not in allowed:
+            if options[option] not in values:
                 raise BackboneError(
                     f"option '{option}' of the weights is '{printable(options[option], 40)}': it must be one of "
-                    f"{', '.join(allowed)}"
+                    f"{', '.join(values)}"
                 )
             preprocess[name] = options[option]
     activation = preprocess.pop("activation", None)
@@ -303,7 +331,7 @@ def _first(*values: bool | None) -> bool | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without open_clip's warning that no weights are loaded, for which it would even set up the root logger."""
+    """Silence open_clip's warning that no weights are loaded, for which it would set up the root logger."""
     root, handler = logging.getLogger(), logging.NullHandler()
     level = root.level
     root.addHandler(handler)

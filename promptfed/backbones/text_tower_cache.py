@@ -1,9 +1,9 @@
-"""Backbones whose text tower is remembered on disk, for processes that start anew for every bit of work.
+"""Backbones whose text tower is cached on disk, for processes that start anew for each task.
 
-Where all image features are in the cache already, a client's work touches text alone. So the first full load of an
-open_clip backbone leaves behind its text tower, the numbers that go with it and the token ids of the texts it has seen;
-later loads take only these, and neither read the image tower nor import the library. What does not fit, or was never
-seen, brings in the whole model: results have the same bits either way, which is checked before anything is remembered.
+If the cache holds all image features, a client's work touches text alone. So the first full load of an open_clip
+backbone writes its text tower, the numbers that go with it and the token ids of the texts so far; later loads take
+only these, and neither read the image tower nor import the library. A cache miss loads the whole model. Results have
+the same bits either way, which is checked before anything is cached.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PROBES = ("a photo of a cat", "an icon of a pin cushion, and more words.")
 
 
 def load_text_tower(name: str, *, device: str = "cpu", precision: str = "float32") -> Backbone:
-    """``load_backbone``, without the image tower if the text tower is remembered and until an image is looked at."""
+    """Do as ``load_backbone``, but load the image tower only for an image if the text tower is cached."""
 
     def whole() -> Backbone:
         return load_backbone(name, device=device, precision=precision)
@@ -69,9 +69,10 @@ def load_text_tower(name: str, *, device: str = "cpu", precision: str = "float32
 
 
 class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
-    """The text side of an open_clip backbone from ``folder``; ``whole`` loads all of it when an image is looked at.
+    """Text side of an open_clip backbone from ``folder``; ``whole`` loads the rest for the first image.
 
-    Raises one of ``CACHE_MISS`` if the folder does not hold such a thing.
+    Raises:
+        Exception: One of ``CACHE_MISS``: the folder holds no such thing.
     """
 
     kind = OpenClipBackbone
@@ -97,19 +98,19 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
         self._loaded_sha256 = self.weights_sha256()
 
     def weights_sha256(self) -> str:
-        """Of what is held here: the text tower."""
+        """Return the hash of the text tower alone."""
         return hash_tensors(sorted(self._tower.state_dict().items()))
 
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
         return self.whole().encode_prompted_images(pixels, ctx, deep)
 
     def _ids(self, text: str) -> list[int]:
-        """Token ids, remembered too: the tokenizer comes with the library."""
+        """Return token ids, which are cached too: the tokenizer comes with the library."""
         if text not in self._tokens:
             self._tokens[text] = list(self.whole()._sentences.encode(text))
             try:
-                seen = read_json(self._folder / TOKENS)
-                write_bytes(self._folder / TOKENS, json.dumps({**seen, **self._tokens}).encode())
+                cached = read_json(self._folder / TOKENS)
+                write_bytes(self._folder / TOKENS, json.dumps({**cached, **self._tokens}).encode())
             except (OSError, ValueError) as error:
                 LOG.debug("token ids are not kept: %s", error)
         return self._tokens[text]
@@ -138,14 +139,14 @@ class TextTower(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks one after the other."""
+    """Sequence of blocks."""
 
     def __init__(self, width: int, heads: int, layers: int, quick_gelu: bool) -> None:
         super().__init__()
         self.resblocks: Any = nn.ModuleList(Block(width, heads, quick_gelu) for _ in range(layers))
 
     def get_cast_dtype(self) -> torch.dtype:
-        """The type of the large matrices, which activations are cast to."""
+        """Return the type of the large matrices, which activations are cast to."""
         dtype: torch.dtype = self.resblocks[0].mlp.c_fc.weight.dtype
         return dtype
 
@@ -156,7 +157,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and two layers, each added to what goes in."""
+    """Residual attention block: attention and a two-layer network."""
 
     def __init__(self, width: int, heads: int, quick_gelu: bool) -> None:
         super().__init__()
@@ -171,21 +172,21 @@ class Block(nn.Module):
         self.mlp: Any = nn.Sequential(layers)
 
     def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
-        seen = self.ln_1(x)
-        x = x + self.attn(seen, seen, seen, need_weights=False, attn_mask=attn_mask.to(seen.dtype))[0]
-        mixed: Tensor = x + self.mlp(self.ln_2(x))
-        return mixed
+        normed = self.ln_1(x)
+        x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=attn_mask.to(normed.dtype))[0]
+        output: Tensor = x + self.mlp(self.ln_2(x))
+        return output
 
 
 class LayerNorm(nn.LayerNorm):
-    """In the type of its input, whatever the type of its weights."""
+    """Layer normalisation in the type of its input, whatever the type of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).to(x.dtype)
 
 
 class QuickGELU(nn.Module):
-    """OpenAI's approximation."""
+    """OpenAI's approximation of GELU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
@@ -195,7 +196,7 @@ class QuickGELU(nn.Module):
 
 
 def _folder(name: str, device: str, precision: str) -> Path | None:
-    """Where ``name`` is remembered; another file of weights, or another version of anything, is another folder."""
+    """Return the cache folder of ``name``; other weights and other versions have other folders."""
     if name == "tiny":
         config = parse_json((files("promptfed.backbones.tiny_weights") / "config.json").read_bytes())
         weights: Any = config["sha256"]
@@ -215,10 +216,10 @@ def _folder(name: str, device: str, precision: str) -> Path | None:
 def _remember(
     folder: Path, backbone: OpenClipBackbone, whole: Callable[[], Backbone], device: str, precision: str
 ) -> None:
-    """Write down the text side of ``backbone``, if what comes back has the same bits; else nothing."""
+    """Cache the text side of ``backbone`` if it comes back with the same bits."""
     tower, sentences = backbone._tower, backbone._sentences
-    wanted = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
-    tensors = {k: v.cpu().contiguous() for k, v in tower.state_dict().items() if k.startswith(wanted)}
+    prefixes = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
+    tensors = {k: v.cpu().contiguous() for k, v in tower.state_dict().items() if k.startswith(prefixes)}
     tensors["attn_mask"] = tower.attn_mask.cpu().contiguous()
     blob = save(tensors)
     block = tower.transformer.resblocks[0]

@@ -32,9 +32,10 @@ PROBES = ("a photo of a cat", "a lawn mower, and more words.")
 
 
 class RememberedLit(LazyBackbone[LitBackbone], LitBackbone):
-    """MiniLM with the mean that ``lit`` takes off; ``whole`` loads all of it when an image is looked at.
+    """MiniLM with the mean that ``lit`` subtracts; ``whole`` loads the rest for the first image.
 
-    Raises one of ``CACHE_MISS``, or BackboneError, if ``folder`` does not hold what is needed.
+    Raises:
+        Exception: One of ``CACHE_MISS``, or BackboneError: ``folder`` does not hold what is needed.
     """
 
     kind = LitBackbone
@@ -59,12 +60,12 @@ class RememberedLit(LazyBackbone[LitBackbone], LitBackbone):
             raise ValueError("the reader is another one")
 
     def weights_sha256(self) -> str:
-        """Of what is held here: the reader."""
+        """Return the hash of the reader alone."""
         return reader_sha256(self)
 
 
 def load_remembered_lit(whole: Callable[[], Backbone], device: str, precision: str) -> Backbone:
-    """``whole()``, without the image network if the rest is remembered and until an image is looked at."""
+    """Return ``whole()``, but without the image network until the first image if the rest is cached."""
     folder = folder_of(device, precision)
     if folder is None:
         return whole()
@@ -82,7 +83,7 @@ def load_remembered_lit(whole: Callable[[], Backbone], device: str, precision: s
 
 
 def folder_of(device: str, precision: str) -> Path | None:
-    """Where it is remembered; None where a package is missing, which loading it says better."""
+    """Return the cache folder; None where a package is missing, which loading reports."""
     try:
         versions = [version(package) for package in ("promptfed", "torch", *sorted(PACKAGES.values()))]
     except PackageNotFoundError:
@@ -91,7 +92,11 @@ def folder_of(device: str, precision: str) -> Path | None:
 
 
 def remember(folder: Path, backbone: LitBackbone, whole: Callable[[], Backbone], device: str, precision: str) -> None:
-    """Write down what ``RememberedLit`` needs. Raises ValueError if what comes back has other bits."""
+    """Cache what ``RememberedLit`` needs.
+
+    Raises:
+        ValueError: It comes back with other bits.
+    """
     blob = save({"mean": backbone._mean.cpu().contiguous()})
     about = {
         "format": FORMAT,
@@ -111,5 +116,5 @@ def remember(folder: Path, backbone: LitBackbone, whole: Callable[[], Backbone],
 
 
 def reader_sha256(backbone: LitBackbone) -> str:
-    """Hex SHA-256 of the text model's weights."""
+    """Return the hex SHA-256 of the text model's weights."""
     return hash_tensors(chain(backbone._reader.named_parameters(), backbone._reader.named_buffers()))

@@ -1,6 +1,6 @@
 """The bundled backbone `tiny`: a small CLIP for icons that ships inside the package and needs no network.
 
-`scripts/train_tiny_clip.py` made its weights; the model card beside them tells how.
+`scripts/train_tiny_clip.py` made its weights; see the model card beside them.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SIZE = 48
 
 
 def look(pixels: Tensor) -> Tensor:
-    """What stands out from the background: ``(3, height, width)`` of any scale -> ``(3, SIZE, SIZE)`` in -2 .. 2.
+    """Extract an icon's shape: ``(3, height, width)`` of any scale -> ``(3, SIZE, SIZE)`` in -2 .. 2.
 
-    Each pixel's largest difference, over the colours, to the picture's median colour; the faintest fifth of the range
-    (noise) is cut off and the strongest 2 % become white. The sign goes with it: dark on light looks like light on
-    dark. What is bright then, single specks left out, is scaled to fill the frame. An icon is its shape: a
-    model this small should not have to learn that colour, place and size mean nothing.
+    Each pixel's value is its largest difference, over the colours, to the picture's median colour; the faintest fifth
+    of the range (noise) is cut off and the strongest 2 % become white. The sign does not matter: dark on light looks
+    like light on dark. The bright part, without single specks, is scaled to fill the frame. So a model this small does
+    not have to learn that colour, place and size mean nothing.
     """
     middle = pixels.flatten(1).median(dim=1).values[:, None, None]
     difference = (pixels - middle).abs().amax(0)
@@ -45,11 +45,11 @@ def look(pixels: Tensor) -> Tensor:
     return ((shown - 0.5) / 0.25).expand(3, -1, -1)
 
 
-def filled(shown: Tensor) -> Tensor:
-    """``(height, width)`` in 0..1, cut to what is bright (all of it if nothing is) and fitted into ``(SIZE, SIZE)``."""
-    bright = F.avg_pool2d(shown[None], 3, stride=1, padding=1)[0] > 0.3
+def filled(picture: Tensor) -> Tensor:
+    """Crop ``(height, width)`` in 0..1 to its bright part (all of it if none) and fit it into ``(SIZE, SIZE)``."""
+    bright = F.avg_pool2d(picture[None], 3, stride=1, padding=1)[0] > 0.3
     rows, columns = bright.any(1).nonzero().flatten(), bright.any(0).nonzero().flatten()
-    part = shown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else shown
+    part = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else picture
     scale = SIZE / max(part.shape)
     height, width = (max(1, round(side * scale)) for side in part.shape)
     part = F.interpolate(part[None, None], (height, width), mode="bilinear", antialias=True)[0, 0]
@@ -71,9 +71,10 @@ class TinyBackbone(OpenClipBackbone):
 
 
 def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traversable | None = None) -> TinyBackbone:
-    """The bundled weights, or those in another ``folder`` with ``weights.safetensors`` and ``config.json``.
+    """Load the bundled weights, or those in another ``folder`` with ``weights.safetensors`` and ``config.json``.
 
-    Raises BackboneError if a file is missing, or is not the one whose SHA-256 the config states.
+    Raises:
+        BackboneError: A file is missing, or its SHA-256 is not the one in the config.
     """
     pick_device(device)
     dtype = pick_dtype(precision)
@@ -83,10 +84,10 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
         weights = (folder / "weights.safetensors").read_bytes()
     except (OSError, ValueError) as error:
         raise BackboneError(f"backbone 'tiny' cannot be read from {folder}: {error}; {REINSTALL}") from error
-    found = hashlib.sha256(weights).hexdigest()
-    if found != config.get("sha256"):
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != config.get("sha256"):
         raise BackboneError(
-            f"backbone 'tiny' is damaged: {folder / 'weights.safetensors'} has SHA-256 {found[:12]}..., "
+            f"backbone 'tiny' is damaged: {folder / 'weights.safetensors'} has SHA-256 {digest[:12]}..., "
             f"config.json says {str(config.get('sha256'))[:12]}...; {REINSTALL}"
         )
 

@@ -1,4 +1,4 @@
-"""Sentences on their way into a text tower: plain ones as token ids, prompted ones with slots for a learned context."""
+"""Tokenised sentences for a text tower: plain ones as token ids, prompted ones with slots for a learned context."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ class Sentences:
     words: Callable[[], Mapping[int, str]]
 
     def ids(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Framed ids ``(texts, longest)`` with zeros after the end, and each text's end position ``(texts,)``.
+        """Return framed ids ``(texts, longest)`` with zeros after the end, and each text's end position ``(texts,)``.
 
-        Raises BackboneError for a text longer than ``limit``.
+        Raises:
+            BackboneError: A text is longer than ``limit``.
         """
         rows = [self.encode(text) for text in texts]
         for text, row in zip(texts, rows, strict=True):
@@ -47,19 +48,20 @@ class Sentences:
         return self._frame(rows)
 
     def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position) -> ClassTokens:
-        """See ``Backbone.class_tokens``."""
+        """Tokenise class names; see ``Backbone.class_tokens``."""
         if not classes:
             raise BackboneError("cannot tokenise an empty list of classes: give at least one class name")
-        before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+        prefix_length = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
         rows, slots = [], []
-        for name in (given.replace("_", " ") for given in classes):
+        for name in (class_name.replace("_", " ") for class_name in classes):
             # Context that follows the name parts it from its full stop; else they are one text, as in CoOp.
             word, stop = (self.encode(f"{name}."), []) if position == "end" else (self.encode(name), self.encode("."))
-            row = [0] * before + word + [0] * (n_ctx - before) + stop
+            row = [0] * prefix_length + word + [0] * (n_ctx - prefix_length) + stop
             advice = "shorten the name or learn fewer context tokens"
             self._check_length(f"class '{name}' with {n_ctx} context tokens", row, advice)
             rows.append(row)
-            slots.append([1 + place for place in (*range(before), *range(before + len(word), n_ctx + len(word)))])
+            behind = range(prefix_length + len(word), n_ctx + len(word))
+            slots.append([1 + index for index in (*range(prefix_length), *behind)])
         # Normal tensors even under inference mode: a method may keep them and train with them later.
         with torch.inference_mode(False), torch.no_grad():
             ids, end = self._frame(rows)
@@ -69,22 +71,22 @@ class Sentences:
             return ClassTokens(vectors, places, end)
 
     def embed_words(self, text: str) -> Tensor:
-        """Token embeddings ``(tokens, dim)`` float32 of plain words, unframed."""
+        """Return token embeddings ``(tokens, dim)`` float32 of plain words, unframed."""
         with torch.inference_mode(False), torch.no_grad():
             ids = torch.tensor(self.encode(text), dtype=torch.long, device=self.table.weight.device)
             vectors: Tensor = self.table(ids).float()
             return vectors
 
     def token_embeddings(self) -> TokenEmbeddings:
-        """Return the words of the tokenizer with their embeddings. Of words that share one embedding, the plainest."""
+        """Return the tokenizer's words with their embeddings; of words with one embedding, the plainest."""
         words = {number: word for number, word in self.words().items() if number < len(self.table.weight)}
         plainest = sorted(words, key=lambda number: (not words[number].isalpha(), not words[number].islower()))
         with torch.inference_mode(False), torch.no_grad():
             vectors = self.table.weight.float().cpu()
-            chosen: dict[bytes, int] = {}
+            ids_by_vector: dict[bytes, int] = {}
             for number in plainest:
-                chosen.setdefault(vectors[number].numpy().tobytes(), number)
-            numbers = sorted(chosen.values())
+                ids_by_vector.setdefault(vectors[number].numpy().tobytes(), number)
+            numbers = sorted(ids_by_vector.values())
             return TokenEmbeddings(tuple(words[number] for number in numbers), vectors[numbers])
 
     def _frame(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

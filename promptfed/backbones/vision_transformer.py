@@ -26,40 +26,46 @@ class PromptableViT:
 
     @classmethod
     def of(cls, tower: nn.Module) -> PromptableViT | None:
-        """None if ``tower`` is something else, such as a ResNet or a ViT with attention pooling."""
+        """Wrap ``tower``; None if it is something else, such as a ResNet or a ViT with attention pooling."""
         from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
         if not isinstance(tower, VisionTransformer):
             return None
         plain = all(isinstance(block, ResidualAttentionBlock) for block in tower.transformer.resblocks)
-        fits = tower.attn_pool is None and tower.pool_type == "tok" and tower.transformer.batch_first
-        return cls(tower) if plain and fits and not tower.final_ln_after_pool else None
+        is_supported = tower.attn_pool is None and tower.pool_type == "tok" and tower.transformer.batch_first
+        return cls(tower) if plain and is_supported and not tower.final_ln_after_pool else None
 
     def prompted(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None) -> PromptedImages:
-        """``pixels`` ``(batch, 3, height, width)``, ``ctx`` ``(n, width)``, ``deep`` ``(depth - 1, n, width)``."""
+        """Encode images under visual prompt tokens.
+
+        Args:
+            pixels: ``(batch, 3, height, width)``.
+            ctx: ``(n, width)``.
+            deep: ``(depth - 1, n, width)``.
+        """
         tower = self._tower
         tokens = self._tokens(pixels)
-        own = tokens.shape[1]
+        n_tokens = tokens.shape[1]
         x = tower.ln_pre(torch.cat([tokens, ctx.to(tokens).expand(len(tokens), -1, -1)], dim=1))
         blocks = tower.transformer.resblocks
         for number, block in enumerate(blocks):
             if deep is not None and 1 <= number <= len(deep):
                 fresh = deep[number - 1].to(x).expand(len(x), -1, -1)
-                x = torch.cat([x[:, :own], fresh], dim=1)
+                x = torch.cat([x[:, :n_tokens], fresh], dim=1)
             if number == len(blocks) - 1:
-                attention = self._attention(block, x[:, 0], x[:, own:])
+                attention = self._attention(block, x[:, 0], x[:, n_tokens:])
             x = block(x)
         return PromptedImages((tower.ln_post(x[:, 0]) @ tower.proj).float(), attention)
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """``(batch, patches, embed_dim)`` float32: every patch token, read as the class token is."""
+        """Return ``(batch, patches, embed_dim)`` float32: every patch token, read as the class token is."""
         tower = self._tower
         x = tower.transformer(tower.ln_pre(self._tokens(pixels)))
         features: Tensor = (tower.ln_post(x[:, 1:]) @ tower.proj).float()
         return features
 
     def _tokens(self, pixels: Tensor) -> Tensor:
-        """Class and patch tokens with their positions, not normalised yet: ``(batch, 1 + patches, width)``."""
+        """Return class and patch tokens with their positions, not normalised yet: ``(batch, 1 + patches, width)``."""
         tower = self._tower
         x = tower.conv1(pixels).flatten(2).transpose(1, 2)
         first = tower.class_embedding.to(x.dtype).expand(len(x), 1, -1)
@@ -68,11 +74,16 @@ class PromptableViT:
 
     @staticmethod
     def _attention(block: Any, first: Tensor, prompts: Tensor) -> Tensor:
-        """Softmax over ``prompts`` ``(batch, n, width)`` of the attention that the class token ``first``
-        ``(batch, width)`` pays them in ``block``, averaged over heads: ``(batch, n)`` float32."""
+        """Return the class token's attention to the prompts in ``block``, averaged over heads: ``(batch, n)`` float32.
+
+        Args:
+            block: A block of the tower.
+            first: The class token ``(batch, width)``.
+            prompts: ``(batch, n, width)``; the softmax runs over them.
+        """
         attention = block.attn
-        seen = block.ln_1(torch.cat([first[:, None], prompts], dim=1))
-        query, key, _ = F.linear(seen, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+        sequence = block.ln_1(torch.cat([first[:, None], prompts], dim=1))
+        query, key, _ = F.linear(sequence, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
         query, key = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key))
         scores = (query[:, :, :1] @ key[:, :, 1:].transpose(-1, -2)).squeeze(2) / query.shape[-1] ** 0.5
         averaged: Tensor = scores.float().softmax(-1).mean(1)

@@ -34,9 +34,12 @@ OnClient = Callable[[int, int], None]
 
 
 def decided(options: PersonalizeOptions, finished: FinishedRun) -> PersonalizeOptions:
-    """Return ``options`` with nothing left open. Raises ConfigError if they do not go with the run's method.
+    """Return ``options`` with every open choice made.
 
     A method with personal prompts of its own is not fine-tuned: its two prompts are mixed as they are.
+
+    Raises:
+        ConfigError: The options do not go with the run's method.
     """
     method, keeps = finished.method, finished.keeps_personal_prompts
     words = kept_words(finished.state)
@@ -51,13 +54,13 @@ def decided(options: PersonalizeOptions, finished: FinishedRun) -> PersonalizeOp
             f"clients of {method.name} have nothing of their own to mix, and a black box gives no gradients to "
             "fine-tune by: search for more rounds, or with a method whose clients deploy prompts of their own"
         )
-    way = options.method or ("none" if keeps else "finetune")
-    if way == "finetune" and keeps:
+    choice = options.method or ("none" if keeps else "finetune")
+    if choice == "finetune" and keeps:
         raise ConfigError(
             f"--method finetune: {method.name} trains personal prompts of its own; use --method none to mix them "
             "with the shared one"
         )
-    if way == "none":
+    if choice == "none":
         if not keeps:
             raise ConfigError(
                 f"--method none: clients of {method.name} have nothing of their own to mix; use --method finetune"
@@ -66,26 +69,32 @@ def decided(options: PersonalizeOptions, finished: FinishedRun) -> PersonalizeOp
         if useless:
             flags = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in useless))
             raise ConfigError(f"{flags} does not go with --method none, which trains nothing; leave it out")
-        sample = next(finished.prompt(c) for c, own in finished.state.personal.items() if len(own))
-        return options.model_copy(update={"method": way, "space": options.space or natural_space(method, sample)})
+        sample = next(finished.prompt(c) for c, personal in finished.state.personal.items() if len(personal))
+        return options.model_copy(update={"method": choice, "space": options.space or natural_space(method, sample)})
     trained_by = require_trainable(method)
-    update = {"method": way, "space": options.space or "prompt", "lr": local_training(trained_by.config, options).lr}
+    update = {"method": choice, "space": options.space or "prompt", "lr": local_training(trained_by.config, options).lr}
     return options.model_copy(update=update)
 
 
 def personalize_run(
     finished: FinishedRun, task: FederatedTask, options: PersonalizeOptions, on_client: OnClient | None = None
 ) -> dict[str, Any]:
-    """Personalise every client of ``finished`` on its data in ``task``; returns what curve.json holds.
+    """Personalise every client of ``finished`` on its data in ``task``.
 
-    Each client is saved as soon as it is done, and one that was saved with the same options and prompts is not done
-    again, so an interrupted call goes on where it was. Raises ConfigError for options that do not go with the run's
-    method, TrainingError for a loss that is not finite.
+    Each client is saved as soon as it is done. A client that is saved with the same options and prompts is skipped, so
+    an interrupted call goes on where it was.
+
+    Returns:
+        The content of curve.json.
+
+    Raises:
+        ConfigError: The options do not go with the run's method.
+        TrainingError: A loss is not finite.
     """
     options, run = decided(options, finished), finished.run.path
     origins = {data.client: _origin(finished, data.client, options) for data in task.clients}
-    known = {client: _saved(finished, client) for client in origins}
-    saved = {c: found.about for c, found in known.items() if found and found.about.origin == origins[c]}
+    by_client = {client: _saved(finished, client) for client in origins}
+    saved = {c: entry.about for c, entry in by_client.items() if entry and entry.about.origin == origins[c]}
     waiting = [data for data in task.clients if data.client not in saved]
     if waiting:
         drop_curve(run)
@@ -138,17 +147,17 @@ def _trained_on(finished: FinishedRun, group: Sequence[ClientData], options: Per
 def _judged(
     finished: FinishedRun, task: FederatedTask, data: ClientData, prompt: ClientPrompt, origin: TuningOrigin
 ) -> SavedClient:
-    found = client_curve(finished.method, replace(prompt, space=origin.space), origin.alphas, task, data)
+    curve = client_curve(finished.method, replace(prompt, space=origin.space), origin.alphas, task, data)
     return SavedClient(
         client=data.client,
         name=data.name,
-        alpha=found.choice.alpha,
-        why=found.choice.why,
+        alpha=curve.choice.alpha,
+        why=curve.choice.why,
         origin=origin,
-        val=found.val,
-        local=found.local,
-        base=found.base,
-        new=found.new,
+        val=curve.val,
+        local=curve.local,
+        base=curve.base,
+        new=curve.new,
     )
 
 

@@ -20,39 +20,51 @@ SLOWER = 0.2
 def finetune(
     method: Method, jobs: Sequence[tuple[ClientPrompt, ClientData]], round: int, options: FinetuneOptions
 ) -> list[ClientPrompt]:
-    """What each client has, trained on by its images alone: the method's own loss and Profit's pull,
-    ``L(p) + (lambda / 2) ||p - p_g||^2``, to where it starts: the shared prompt p_g that the client was sent.
+    """Train each client's prompt on its own images, by the method's loss and Profit's proximal term.
 
-    A method that keeps something to itself gives a new ``personal``; any other gives ``tuned``, a copy of all of the
-    shared prompt. Clients are trained side by side, each as if it were alone. ``round`` names the stream of batches:
-    one that the run has not used. Raises ConfigError if the method trains nothing by gradients, TrainingError for a
-    loss that is not finite.
+    The loss is ``L(p) + (lambda / 2) ||p - p_g||^2``, with p_g the shared prompt that the client was sent. A method
+    with a personal part returns a new ``personal``; any other returns ``tuned``, a copy of all of the shared prompt.
+    Clients are trained side by side, each as if it were alone.
+
+    Args:
+        method: The run's method.
+        jobs: Each client's prompt and data.
+        round: Names the stream of batches: a round that the run has not used.
+        options: Rate, epochs and strength of the pull.
+
+    Raises:
+        ConfigError: The method trains nothing by gradients.
+        TrainingError: A loss is not finite.
     """
     trained_by = require_trainable(method)
-    sent = [Broadcast(round, prompt.shared) for prompt, _ in jobs]
+    broadcasts = [Broadcast(round, prompt.shared) for prompt, _ in jobs]
     problems = []
-    for broadcast, (prompt, data) in zip(sent, jobs, strict=True):
+    for broadcast, (prompt, data) in zip(broadcasts, jobs, strict=True):
         problem = trained_by.problem(broadcast, data, prompt.personal)
         problems.append((data.client, with_proximal_term(problem, options.l2_to_global)))
-    trained = train_clients(problems, local_training(trained_by.config, options), method.setup, round)
-    found = []
-    for broadcast, (prompt, data), (values, _) in zip(sent, jobs, trained, strict=True):
-        own, kept = trained_by.split_update(values, broadcast, data, prompt.personal)
-        if len(kept):
-            found.append(replace(prompt, personal=kept))
+    results = train_clients(problems, local_training(trained_by.config, options), method.setup, round)
+    prompts = []
+    for broadcast, (prompt, data), (values, _) in zip(broadcasts, jobs, results, strict=True):
+        shared, personal = trained_by.split_update(values, broadcast, data, prompt.personal)
+        if len(personal):
+            prompts.append(replace(prompt, personal=personal))
         else:
-            found.append(replace(prompt, tuned=PromptState({**broadcast.shared, **own})))
-    return found
+            prompts.append(replace(prompt, tuned=PromptState({**broadcast.shared, **shared})))
+    return prompts
 
 
 def require_trainable(method: Method) -> GradientMethod:
-    """``method``, as one whose shared prompt a client can train by itself. Raises ConfigError if it is none."""
+    """Return ``method`` as one whose shared prompt a client can train by itself.
+
+    Raises:
+        ConfigError: It is no such method.
+    """
     if not isinstance(method, GradientMethod):
         raise ConfigError(f"{method.name} trains nothing by gradients: there is no prompt to fine-tune")
     return method
 
 
 def local_training(config: LocalTraining, options: FinetuneOptions) -> LocalTraining:
-    """The run's local training with the rate and epochs of ``options``, at a constant rate."""
+    """Return the run's local training with the rate and epochs of ``options``, at a constant rate."""
     change = {"lr": options.lr or SLOWER * config.lr, "local_epochs": options.epochs, "schedule": "constant"}
     return config.model_copy(update=change)

@@ -1,7 +1,7 @@
-"""Between the shared prompt and a client's own: accuracy for every alpha, and the alpha that validation picks.
+"""Interpolation between the shared prompt and a client's own: accuracy for every alpha, and the choice of alpha.
 
 A client deploys ``p_a = (1 - a) p_g + a p_i`` (Profit, arXiv 2310.04627), or the same mixture of what the method makes
-of the two prompts. ``a`` is picked on the client's validation images, never on test.
+of the two prompts. ``a`` is chosen on the client's validation images, never on test.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ LOCAL, BASE, NEW = "local", "base", "new"
 
 
 def natural_space(method: Method, prompt: ClientPrompt) -> Literal["prompt", "features"]:
-    """Prompt space if there is a path in it from the shared to the client's own prompt, else feature space."""
+    """Return prompt space if there is a path in it from the shared to the client's own prompt, else feature space."""
     if len(prompt.tuned) or method.blend(prompt.shared, prompt.personal, 0.5) is not None:
         return "prompt"
     return "features"
 
 
 class Sweep:
-    """One client's prompt at every one of ``alphas``. Each list of class names is encoded once for all images.
+    """One client's prompt at each of ``alphas``. Each list of class names is encoded once for all images.
 
     In feature space that is two encodings, however many alphas there are; in prompt space it is one for each.
     """
@@ -40,7 +40,7 @@ class Sweep:
         self._texts: dict[tuple[str, ...], list[Tensor]] = {}
 
     def accuracies(self, classes: Sequence[str], split: Split, among: Sequence[int] | None = None) -> tuple[float, ...]:
-        """For each alpha, what ``promptfed.evaluation.accuracy`` gives; empty for a split without images."""
+        """Return ``promptfed.evaluation.accuracy`` for each alpha; empty for a split without images."""
         if not len(split):
             return ()
         candidates = torch.tensor(range(len(classes)) if among is None else among)
@@ -54,15 +54,15 @@ class Sweep:
             images, scale = setup.features.images(split), setup.backbone.logit_scale
             return [cosine_logits(images, texts, scale) for texts in self._class_features(method, names)]
         if self.prompt.space == "features":
-            general, own = (method.client_logits(self._at(alpha), names, split) for alpha in (0.0, 1.0))
-            return [torch.lerp(general, own, alpha) for alpha in self.alphas]
+            general, personal = (method.client_logits(self._at(alpha), names, split) for alpha in (0.0, 1.0))
+            return [torch.lerp(general, personal, alpha) for alpha in self.alphas]
         return [method.client_logits(self._at(alpha), names, split) for alpha in self.alphas]
 
     def _class_features(self, method: FeatureMethod, names: tuple[str, ...]) -> list[Tensor]:
         if names not in self._texts:
             if self.prompt.space == "features":
-                general, own = (method.client_features(self._at(alpha), names) for alpha in (0.0, 1.0))
-                self._texts[names] = [mixed_features(general, own, alpha) for alpha in self.alphas]
+                general, personal = (method.client_features(self._at(alpha), names) for alpha in (0.0, 1.0))
+                self._texts[names] = [mixed_features(general, personal, alpha) for alpha in self.alphas]
             else:
                 self._texts[names] = [method.client_features(self._at(alpha), names) for alpha in self.alphas]
         return self._texts[names]
@@ -72,9 +72,14 @@ class Sweep:
 
 
 def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) -> AlphaChoice:
-    """The alpha with the best of the validation ``accuracies`` over ``images`` images.
+    """Return the alpha with the best validation accuracy.
 
-    Of equal ones the smallest: the closest to what is shared. So too where there is nothing to validate on.
+    Of equal ones it is the smallest: the closest to the shared prompt. Without validation images too.
+
+    Args:
+        alphas: The alphas tried.
+        accuracies: Validation accuracy of each; empty without images.
+        images: The number of validation images.
     """
     if not accuracies:
         return AlphaChoice(alphas[0], 0, f"no validation images: alpha {alphas[0]:g}, the closest to the shared prompt")
@@ -89,7 +94,7 @@ def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) ->
 def client_curve(
     method: Method, prompt: ClientPrompt, alphas: Sequence[float], task: FederatedTask, data: ClientData
 ) -> ClientCurve:
-    """What ``prompt`` of the client with ``data`` reaches at each alpha, and which alpha its validation images pick."""
+    """Return the accuracy of a client's ``prompt`` at each alpha, and the alpha that validation chooses."""
     sweep = Sweep(method, prompt, alphas)
     chooses = has_choice(data)
     val = sweep.accuracies(task.base_classes, data.val, data.classes if chooses else None)
@@ -103,15 +108,15 @@ def client_curve(
 
 
 def curve_rows(alphas: Sequence[float], clients: Sequence[ClientCurve]) -> list[dict[str, Any]]:
-    """The curve: means over clients at each alpha, and last (alpha None) with each client's chosen alpha."""
-    rows = [_row(alpha, clients, [place] * len(clients)) for place, alpha in enumerate(alphas)]
+    """Return means over clients at each alpha, and last (alpha None) with each client's chosen alpha."""
+    rows = [_row(alpha, clients, [index] * len(clients)) for index, alpha in enumerate(alphas)]
     return [*rows, _row(None, clients, [client.choice.place for client in clients])]
 
 
 def _row(alpha: float | None, clients: Sequence[ClientCurve], places: Sequence[int]) -> dict[str, Any]:
     def at_places(part: str) -> list[float]:
         curves = [getattr(client, part) for client in clients]
-        return [curve[place] for curve, place in zip(curves, places, strict=True) if curve]
+        return [curve[index] for curve, index in zip(curves, places, strict=True) if curve]
 
     val, local, base, new = (at_places(part) for part in ("val", LOCAL, BASE, NEW))
     parts = [fmean(values) for values in (local, base, new) if values]

@@ -1,4 +1,4 @@
-"""`promptfed onboard`: a prompt for somebody who never took part, from a few images and without federation."""
+"""`promptfed onboard`: a prompt for a client that never took part, from a few images and without federation."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Onboarded:
 
     @property
     def one_class(self) -> bool:
-        """Whether the newcomer has nothing to choose between among its own classes."""
+        """Return whether the newcomer's own classes are only one."""
         return len(self.data.classes) == 1
 
     def figures(self) -> dict[str, Any]:
-        """All of it as JSON would have it."""
+        """Return all figures as JSON has them."""
         counts = {"train": len(self.data.train), "val": len(self.data.val), "test": len(self.data.test)}
         meta = self.bundle.meta
         return {
@@ -77,7 +77,7 @@ class Onboarded:
         }
 
     def table(self) -> Table:
-        """Zero-shot, the shared prompt and the newcomer's own, on its test images."""
+        """Return a table of zero-shot, the shared prompt and the newcomer's own, on its test images."""
         from rich.table import Table
 
         data = self.data
@@ -103,10 +103,13 @@ def onboard(
 ) -> Onboarded:
     """Tune a prompt for a newcomer with the images of ``source`` and choose its alpha on its validation images.
 
-    It starts from what the run gives somebody who never took part, and gets the next free client number. Its classes
-    are its own: the choice it trains on, is tested on and takes home. Only a method that keeps a prompt for each base
-    class cannot have others; there the base classes stay. Raises ConfigError if such a method meets a new class name,
-    or if there is nothing to tune; DataError for images that do not suffice.
+    It starts from the run's prompt for a client that never took part, and gets the next free client number. It trains,
+    is tested and predicts on its own classes. Only a method that keeps a prompt for each base class cannot have others;
+    there the base classes stay.
+
+    Raises:
+        ConfigError: Such a method meets a new class name, or there is nothing to tune.
+        DataError: There are too few images.
     """
     number = max(finished.names) + 1
     method = method_for(finished, source.classes)
@@ -149,14 +152,14 @@ def onboard(
     )
 
 
-def _among(judged: tuple[str, ...]) -> str:
-    if len(judged) == 1:
+def _among(classes: tuple[str, ...]) -> str:
+    if len(classes) == 1:
         return "there is no accuracy: the run has no other class"
-    return f"it chooses among all {len(judged)} classes, the run's and its own"
+    return f"it chooses among all {len(classes)} classes, the run's and its own"
 
 
 def method_for(finished: FinishedRun, classes: tuple[str, ...]) -> Method:
-    """The run's method for a newcomer with ``classes``: on these alone, or on the base classes if bound to them."""
+    """Return the run's method for a newcomer with ``classes``, or with the base classes if bound to them."""
     config, setup = finished.run.config, finished.method.setup
     if not bound_to_classes(finished.method, setup, config.method):
         return build_method(config.method, config.method_options, setup.agreeing(classes=classes))
@@ -170,26 +173,31 @@ def method_for(finished: FinishedRun, classes: tuple[str, ...]) -> Method:
 
 
 def bound_to_classes(method: Method, setup: Setup, name: str) -> bool:
-    """Whether the prompts' shapes depend on the number of base classes (one prompt for each class)."""
+    """Return whether the prompts' shapes depend on the number of base classes (one prompt for each class)."""
     fewer = build_method(name, method.config.model_dump(), setup.agreeing(classes=setup.classes[:-1]))
     pairs = ((m.init_shared(), m.init_personal(0)) for m in (method, fewer))
-    return any(one.mismatch(other) is not None for one, other in zip(*pairs, strict=True))
+    return any(first.mismatch(second) is not None for first, second in zip(*pairs, strict=True))
 
 
 def newcomer_data(
     finished: FinishedRun, source: Source, classes: tuple[str, ...], number: int, name: str, options: OnboardOptions
 ) -> ClientData:
-    """A few of the newcomer's images to train and validate on, the rest of its test share to test; labels index
-    ``classes``, which hold all of the source's. Raises DataError if there is no image to train on."""
+    """Split a newcomer's images: a few to train and validate on, the rest of its test share to test.
+
+    Labels index ``classes``, which hold all of the source's.
+
+    Raises:
+        DataError: There is no image to train on.
+    """
     config = finished.run.config
     shots = options.shots or config.shots
     val_shots = options.val_shots or int(config.task_options.get("val_shots", 4))
-    dealt = few_shot.pools(source, TEST_FRACTION, config.partition_seed)
-    drawn = few_shot.draw_at_most(source, dealt.train, dealt.val, shots, val_shots, config.partition_seed, name)
-    place = torch.tensor([classes.index(own) for own in source.classes])
-    tested = of_same_classes(source, dealt.test, drawn.train)
-    found = (as_split(source, images) for images in (drawn.train, drawn.val, tested))
-    train, val, test = (Split(split.items, place[split.labels]) for split in found)
+    pools = few_shot.pools(source, TEST_FRACTION, config.partition_seed)
+    sample = few_shot.draw_at_most(source, pools.train, pools.val, shots, val_shots, config.partition_seed, name)
+    rows = torch.tensor([classes.index(class_name) for class_name in source.classes])
+    tested = of_same_classes(source, pools.test, sample.train)
+    splits = (as_split(source, images) for images in (sample.train, sample.val, tested))
+    train, val, test = (Split(split.items, rows[split.labels]) for split in splits)
     return ClientData(number, name, tuple(sorted(set(train.labels.tolist()))), train, val, test)
 
 
@@ -197,20 +205,20 @@ def _tuned(finished: FinishedRun, method: Method, data: ClientData, options: Onb
     start = finished.prompt(None)
     if options.method == "none":
         return start
-    fitted = method.fit_newcomer(finished.state.shared, data)
-    if fitted is not None:
-        made = replace(start, tuned=fitted)
-        return replace(made, space=options.space or natural_space(method, made))
-    own = method.init_personal(data.client) if finished.keeps_personal_prompts else start.personal
+    newcomer_prompt = method.fit_newcomer(finished.state.shared, data)
+    if newcomer_prompt is not None:
+        prompt = replace(start, tuned=newcomer_prompt)
+        return replace(prompt, space=options.space or natural_space(method, prompt))
+    personal = method.init_personal(data.client) if finished.keeps_personal_prompts else start.personal
     try:
-        [tuned] = finetune(method, [(replace(start, personal=own), data)], finished.state.round + 1, options)
+        [tuned] = finetune(method, [(replace(start, personal=personal), data)], finished.state.round + 1, options)
     except ConfigError as error:
         raise ConfigError(f"{error} (--method none makes a bundle of the shared prompt)") from error
     return replace(tuned, space=options.space or natural_space(method, tuned))
 
 
 def _zero_shot(setup: Setup, data: ClientData) -> tuple[Method, ClientPrompt]:
-    """Zero-shot with the template that is best on the newcomer's own validation images."""
+    """Return the zero-shot accuracy with the best template on the newcomer's own validation images."""
     method = build_method("zero_shot", {}, setup)
     update, _ = method.train(Broadcast(1, method.init_shared()), data, method.init_personal(data.client))
     return method, ClientPrompt(update.shared)

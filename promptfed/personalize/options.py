@@ -15,34 +15,35 @@ MOST_ALPHAS = 1001
 
 
 def parse_alphas(text: str) -> tuple[float, ...]:
-    """``"0,0.1,...,1"`` or ``"0,0.3,1"`` as rising numbers; ``...`` goes on in the step of the two before it.
+    """Return ``"0,0.1,...,1"`` or ``"0,0.3,1"`` as rising numbers; ``...`` continues the step of the two before it.
 
-    Raises ConfigError, with an example, for anything but numbers from 0 to 1.
+    Raises:
+        ConfigError: The words are not numbers from 0 to 1; the message has an example.
     """
     hint = f"give numbers from 0 to 1 such as {ALPHAS} or 0,0.5,1"
-    found: list[float] = []
+    values: list[float] = []
     words = [word.strip() for word in text.split(",")]
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         try:
             if word != "...":
-                found.append(float(word))
+                values.append(float(word))
                 continue
-            before, last, end = found[-2], found[-1], float(words[place + 1])
+            before, last, end = values[-2], values[-1], float(words[index + 1])
             count = round((end - last) / (last - before))
             if abs(last + count * (last - before) - end) > 1e-9 or not 0 < count <= MOST_ALPHAS:
                 raise ConfigError(f"--interpolate '{text}': steps of {last - before:g} do not lead to {end:g}; {hint}")
-            found += [round(last + i * (last - before), 10) for i in range(1, count)]
+            values += [round(last + i * (last - before), 10) for i in range(1, count)]
         except (ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"--interpolate '{text}': '{word}' makes no sense there; {hint}") from error
-    if not all(0 <= alpha <= 1 for alpha in found):
+    if not all(0 <= alpha <= 1 for alpha in values):
         raise ConfigError(f"--interpolate '{text}': {hint}")
-    return tuple(sorted(set(found)))
+    return tuple(sorted(set(values)))
 
 
 class FinetuneOptions(BaseModel):
-    """How a client trains on after the federation; what is not here is as in the run (optimiser, batch size)."""
+    """Options of a client's training after the federation; the rest is as in the run (optimiser, batch size)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,7 +73,7 @@ class PersonalizeOptions(FinetuneOptions):
 
 
 class OnboardOptions(FinetuneOptions):
-    """Options of ``promptfed onboard``; what is None is as in the run."""
+    """Options of ``promptfed onboard``; None stands for the run's value."""
 
     method: Annotated[Literal["finetune", "none"], Option(GROUP, metavar="WAY")] = Field(
         "finetune", description="finetune: train the shared prompt on; none: leave it as it is"

@@ -1,0 +1,1 @@
+"""Reports: tables, plots, HTML pages and live progress."""

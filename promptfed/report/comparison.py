@@ -64,8 +64,11 @@ DOMAINS_CAPTION = "Test accuracy in % by domain, all base classes together. * no
 
 
 def write_comparison(summary: Summary, folder: Path) -> list[Path]:
-    """Write comparison.json, .md, .png and .html into ``folder``, and queries.png if a black box was asked; returns
-    their paths."""
+    """Write comparison.json, .md, .png and .html into ``folder``, and queries.png with a black box.
+
+    Returns:
+        The paths of the files.
+    """
     from promptfed.report.comparison_plot import accuracy_by_queries, trade_off
     from promptfed.report.figures import data_uri, save
 
@@ -97,10 +100,12 @@ def write_comparison(summary: Summary, folder: Path) -> list[Path]:
 
 
 def title(summary: Summary) -> str:
+    """Return the title of the comparison."""
     return f"Comparison on {summary['task']}"
 
 
 def about(summary: Summary) -> str:
+    """Return a line about the data, the model and the seeds."""
     seeds = f"seeds {', '.join(map(str, summary['seeds']))}"
     partitions = f"partition seeds {', '.join(map(str, summary['partition_seeds']))}"
     budget = f"{summary['rounds']} rounds, {summary['shots']} shots"
@@ -110,75 +115,78 @@ def about(summary: Summary) -> str:
 
 
 def finished(summary: Summary) -> dict[str, Mapping[str, Any]]:
-    """The methods with at least one finished run."""
-    return {name: found for name, found in summary["methods"].items() if found["runs"]}
+    """Return the methods with at least one finished run."""
+    return {name: entry for name, entry in summary["methods"].items() if entry["runs"]}
 
 
 def left_out(summary: Summary) -> list[str]:
-    """Sentences about methods that are missing, wholly or for some seeds."""
-    said = []
-    for name, found in summary["methods"].items():
-        missing = len(summary["seeds"]) - len(found["runs"])
-        if found["left_out"] or missing:
-            why = found["left_out"] or "not run yet"
-            share = "" if not found["runs"] else f" on {missing} of {len(summary['seeds'])} seeds"
-            said.append(f"{name}{share}: {why}")
-    return said
+    """Return a sentence about each method that is missing, wholly or for some seeds."""
+    sentences = []
+    for name, entry in summary["methods"].items():
+        n_missing = len(summary["seeds"]) - len(entry["runs"])
+        if entry["left_out"] or n_missing:
+            why = entry["left_out"] or "not run yet"
+            share = "" if not entry["runs"] else f" on {n_missing} of {len(summary['seeds'])} seeds"
+            sentences.append(f"{name}{share}: {why}")
+    return sentences
 
 
 # ---------------------------------------------------------------------------------------------------- cells
 
 
 def sections(summary: Summary) -> list[dict[str, Any]]:
-    """The tables: ``title``, ``columns``, ``rows`` of (name, label, cells, which are best), ``caption``."""
+    """Return the tables: ``title``, ``columns``, ``rows`` of (name, label, cells, best marks), ``caption``."""
     methods = finished(summary)
     if not methods:
         return []
     names, keys = zip(*((name, key) for key, name in FIGURES), strict=True)
-    every = without_repeated([[figure_cell(m, key) for key in keys] for m in methods.values()])
-    columns, figures = without_empty(names, every)
+    accuracies = without_repeated([[figure_cell(m, key) for key in keys] for m in methods.values()])
+    columns, figures = without_empty(names, accuracies)
     accuracy = _section("Accuracy", columns, accuracy_caption(columns), methods, figures, mark=True)
     accuracy["notes"] = {name: flag(m.get("below_zero_shot") or ()) for name, m in methods.items()}
-    for name, method in summary["methods"].items():
-        if name not in methods and method["left_out"]:
-            accuracy["rows"].append((name, method["label"], ("-",) * len(columns), (False,) * len(columns)))
-            accuracy["notes"][name] = method["left_out"]
-    found = [accuracy]
+    for name, entry in summary["methods"].items():
+        if name not in methods and entry["left_out"]:
+            accuracy["rows"].append((name, entry["label"], ("-",) * len(columns), (False,) * len(columns)))
+            accuracy["notes"][name] = entry["left_out"]
+    tables = [accuracy]
     domains = next((list(m["domains"]) for m in methods.values()), [])
     if domains:
         columns = [f"{name} *" if name in summary["held_out"] else name for name in domains]
         cells = [tuple(spread_cell(m["domains"].get(name)) for name in domains) for m in methods.values()]
-        found.append(_section("By domain", columns, DOMAINS_CAPTION, methods, cells, mark=True))
+        tables.append(_section("By domain", columns, DOMAINS_CAPTION, methods, cells, mark=True))
     black = asks_oracle(summary)
     cells = [cost_cells(m, black) for m in methods.values()]
     columns, cells = without_empty(ORACLE_COSTS if black else COSTS, cells)
     costs = COST_CAPTION + (ORACLE_CAPTION + budget_words(summary) if black else TOWERS_CAPTION)
-    found.append(_section("Cost", columns, costs, methods, cells, mark=False))
-    tuned = {name: (str(m["tuned"]).strip("{}").replace("'", ""),) for name, m in methods.items() if m["tuned"]}
-    if tuned:
+    tables.append(_section("Cost", columns, costs, methods, cells, mark=False))
+    options = {name: (str(m["tuned"]).strip("{}").replace("'", ""),) for name, m in methods.items() if m["tuned"]}
+    if options:
         caption = "Chosen on the validation examples of a partition of its own; no test example was looked at."
-        searched = {name: methods[name] for name in tuned}
-        found.append(_section("Search", ["chosen"], caption, searched, list(tuned.values()), mark=False))
-    return found
+        searched = {name: methods[name] for name in options}
+        tables.append(_section("Search", ["chosen"], caption, searched, list(options.values()), mark=False))
+    return tables
 
 
 def accuracy_caption(columns: Sequence[str]) -> str:
-    said = "; ".join(f"{column}: {EXPLAINED[column]}" for column in columns)
-    return f"Test accuracy in %, mean ± standard deviation over seeds (n - 1), of one seed [95 % interval]. {said}."
+    """Return the caption of the table of accuracies."""
+    notes = "; ".join(f"{column}: {EXPLAINED[column]}" for column in columns)
+    return f"Test accuracy in %, mean ± standard deviation over seeds (n - 1), of one seed [95 % interval]. {notes}."
 
 
 def asks_oracle(summary: Summary) -> bool:
-    """Whether the model of the compared runs is a black box."""
+    """Return whether the model of the compared runs is a black box."""
     return any(method.get("oracle_queries") for method in finished(summary).values())
 
 
 def budget_words(summary: Summary) -> str:
-    """Whether all methods may ask equally much: the same allowance for a client and round."""
-    allowed = {n: m["options"]["queries"] for n, m in finished(summary).items() if "queries" in m.get("options", {})}
-    if len(set(allowed.values())) == 1:
-        return f" The budget is the same for all methods: at most {next(iter(allowed.values()))} a client and round."
-    said = ", ".join(f"{name} {queries}" for name, queries in allowed.items())
-    return f" The budgets a client and round differ: {said}; --set method.queries=N makes them equal." if said else ""
+    """Return whether all methods have the same budget of queries for a client and round, as a sentence."""
+    budgets = {n: m["options"]["queries"] for n, m in finished(summary).items() if "queries" in m.get("options", {})}
+    if len(set(budgets.values())) == 1:
+        return f" The budget is the same for all methods: at most {next(iter(budgets.values()))} a client and round."
+    if not budgets:
+        return ""
+    limits = ", ".join(f"{name} {queries}" for name, queries in budgets.items())
+    return f" The budgets a client and round differ: {limits}; --set method.queries=N makes them equal."
 
 
 def _section(
@@ -191,51 +199,55 @@ def _section(
     mark: bool,
 ) -> dict[str, Any]:
     best = best_cells(cells) if mark else [tuple(False for _ in row) for row in cells]
-    rows = [(name, methods[name]["label"], own, marks) for name, own, marks in zip(methods, cells, best, strict=True)]
+    rows = [
+        (name, methods[name]["label"], row_cells, marks)
+        for name, row_cells, marks in zip(methods, cells, best, strict=True)
+    ]
     return {"title": title, "columns": list(columns), "rows": rows, "caption": caption, "notes": {}}
 
 
 def figure_cell(method: Mapping[str, Any], key: str) -> str:
-    """Mean and spread over seeds; of a single run its 95 % interval."""
+    """Format mean and spread over seeds; of a single run its 95 % interval."""
     ends = (method.get("intervals") or {}).get(key)
     return f"{spread_cell(method.get(key))} {interval(ends)}".strip()
 
 
-def spread_cell(found: Mapping[str, float | None] | None) -> str:
-    """``{"mean": 0.712, "std": 0.01}`` -> ``"71.2 ± 1.0"``."""
-    if found is None:
+def spread_cell(spread: Mapping[str, float | None] | None) -> str:
+    """Format ``{"mean": 0.712, "std": 0.01}`` as ``"71.2 ± 1.0"``."""
+    if spread is None:
         return "-"
-    return percent(found["mean"]) if found["std"] is None else f"{percent(found['mean'])} ± {percent(found['std'])}"
+    return percent(spread["mean"]) if spread["std"] is None else f"{percent(spread['mean'])} ± {percent(spread['std'])}"
 
 
 def cost_cells(method: Mapping[str, Any], is_black_box: bool = False) -> tuple[str, ...]:
+    """Format the costs of one method, as the columns of COSTS or ORACLE_COSTS."""
     up, down, total = (
         readable_bytes(round(method[key])) for key in ("bytes_up_a_round", "bytes_down_a_round", "bytes")
     )
     seconds = f"{method['seconds']:,.1f}"
     if is_black_box:
-        asked = (f"{method[key]:,.0f}" for key in ("queries_a_round", "oracle_queries", "oracle_calls"))
-        return (up, down, seconds, *asked, f"{method['usd']:.4f}" if method["usd"] else "-")
+        costs = (f"{method[key]:,.0f}" for key in ("queries_a_round", "oracle_queries", "oracle_calls"))
+        return (up, down, seconds, *costs, f"{method['usd']:.4f}" if method["usd"] else "-")
     calls = (f"{method[key]:,.0f}" for key in ("image_encoder_calls", "text_encoder_calls"))
     return (up, down, total, seconds, *calls)
 
 
 def seed_rows(summary: Summary) -> tuple[list[str], list[tuple[str, int, tuple[str, ...]]]]:
-    """Columns with figures, and (method, seed, percents) of every finished run."""
+    """Return columns with figures, and (method, seed, percents) of every finished run."""
     runs = [(name, run) for name, method in finished(summary).items() for run in method["runs"]]
     cells = without_repeated([[percent(run.get(key)) for key, _ in FIGURES] for _, run in runs])
-    columns, shown = without_empty([name for _, name in FIGURES], cells)
-    return columns, [(name, run["seed"], own) for (name, run), own in zip(runs, shown, strict=True)]
+    columns, visible = without_empty([name for _, name in FIGURES], cells)
+    return columns, [(name, run["seed"], row_cells) for (name, run), row_cells in zip(runs, visible, strict=True)]
 
 
 # --------------------------------------------------------------------------------------------------- output
 
 
 def comparison_tables(summary: Summary) -> list[Table | Text]:
-    """For the terminal: tables that keep whole names at 100 columns, each with its caption, then what is left out."""
+    """Return tables for the terminal, wide enough for whole names, each with its caption; last what is left out."""
     from rich.table import Table
 
-    shown: list[Table | Text] = []
+    parts: list[Table | Text] = []
     for section in sections(summary):
         table = Table(title=section["title"], title_justify="left")
         table.add_column("method", no_wrap=True)
@@ -246,24 +258,24 @@ def comparison_tables(summary: Summary) -> list[Table | Text]:
             for line in wrap(printable(section["notes"].get(name) or "", MOST_OF_A_NOTE), NOTE_WIDTH):
                 label.append(f"\n{line}", style="yellow")
             table.add_row(label, *(plain_text(c, "bold" if b else "") for c, b in zip(cells, best, strict=True)))
-        shown += [table, plain_text(section["caption"] + "\n", "dim")]  # a caption of the table would be as narrow
+        parts += [table, plain_text(section["caption"] + "\n", "dim")]  # a caption of the table would be as narrow
     below = [*notes_below(summary), *(f"left out: {line}" for line in left_out(summary))]
-    return [*shown, *map(plain_text, below)]
+    return [*parts, *map(plain_text, below)]
 
 
 def comparison_markdown(summary: Summary) -> str:
-    """All tables as Markdown, best figures bold."""
+    """Return all tables as Markdown, best figures bold."""
     lines = [f"# {title(summary)}", "", about(summary), ""]
     for section in sections(summary):
         lines += [f"## {section['title']}", "", f"| | {' | '.join(map(markdown_cell, section['columns']))} |"]
         lines.append(f"|---|{'---:|' * len(section['columns'])}")
         for name, _, cells, best in section["rows"]:
-            shown = (f"**{c}**" if b else c for c, b in zip(cells, best, strict=True))
+            words = (f"**{c}**" if b else c for c, b in zip(cells, best, strict=True))
             note = markdown_cell(section["notes"].get(name) or "")
-            lines.append(f"| `{markdown_cell(name)}`{f' ({note})' if note else ''} | {' | '.join(shown)} |")
+            lines.append(f"| `{markdown_cell(name)}`{f' ({note})' if note else ''} | {' | '.join(words)} |")
         lines += ["", section["caption"], ""]
     if asks_oracle(summary) and any(m.get("query_curve") for m in finished(summary).values()):
         lines += ["![Accuracy against queries](queries.png)", "", QUERIES_NOTE, ""]
     lines += [line for note in notes_below(summary) for line in (note, "")]
-    lines += [f"Left out: {said}" for said in left_out(summary)]
+    lines += [f"Left out: {sentence}" for sentence in left_out(summary)]
     return printable_lines("\n".join(lines).rstrip()) + "\n"

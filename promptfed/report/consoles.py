@@ -1,6 +1,6 @@
-"""Where commands print: the terminal as wide as it is, files and pipes wide enough that no figure is broken.
+"""Consoles of the commands: terminals at their own width, files and pipes wide enough that no figure is broken.
 
-Names come from outside, so no markup, emoji code or control character in a string is obeyed.
+Names come from outside, so markup, emoji codes and control characters in strings have no effect.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def _console(stderr: bool) -> Console:
 
 
 def draws_bars(console: Console) -> bool:
-    """Whether bars that move can be drawn: on a terminal, and in a notebook that has widgets."""
+    """Return whether moving bars can be drawn: on a terminal, and in a notebook that has widgets."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 class PlainConsole(Console):
-    """Strings are shown as they are, in cells of tables too: control characters are escaped."""
+    """Console that shows strings as they are, in cells of tables too, with control characters escaped."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable_lines(text), **options)

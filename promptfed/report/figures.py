@@ -38,7 +38,7 @@ LARGEST_SVG = 300_000  # bytes; beyond, a PNG is smaller and quicker to show
 
 @dataclass(frozen=True)
 class Look:
-    """How a stage is drawn everywhere in a report."""
+    """Style of a stage in all figures of a report."""
 
     label: str
     colour: str
@@ -47,23 +47,23 @@ class Look:
 
     @property
     def title(self) -> str:
-        """The label as matplotlib shows it."""
+        """Return the label as matplotlib shows it."""
         return figure_text(self.label, LONGEST_TICK)
 
 
 def looks(events: Iterable[Mapping[str, Any]]) -> dict[str, Look]:
-    """A look for every stage of the log, in order of appearance; labels are the evaluations' names where known."""
+    """Return a look for every stage of the log, in order of appearance; labels are the evaluations' names."""
     names: dict[str, str] = {}
     for event in events:
         if stage := event.get("stage"):
-            known = names.get(stage, stage.replace("_", "-"))
-            names[stage] = event.get("name") or known if event["event"] == "evaluation" else known
+            name = names.get(stage, stage.replace("_", "-"))
+            names[stage] = event.get("name") or name if event["event"] == "evaluation" else name
     free = cycle(METHOD_STYLES)
     return {stage: Look(label, *(BASELINE_STYLES.get(stage) or next(free))) for stage, label in names.items()}
 
 
 def round_curves(events: Sequence[Mapping[str, Any]], field: str, label: str, percent: bool = False) -> Figure | None:
-    """``field`` of the round events against the round, a line for each stage; None if nothing was recorded.
+    """Plot ``field`` of the round events against the round, a line for each stage; None without values.
 
     A stage of one single round beside longer ones is a level, drawn across as a dashed line. Rounds without a value
     (all clients dropped out: no loss) are left out.
@@ -101,7 +101,7 @@ def round_curves(events: Sequence[Mapping[str, Any]], field: str, label: str, pe
 
 
 def query_curves(events: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Validation accuracy against the queries of training, a line for each stage; None if no black box was asked.
+    """Plot validation accuracy against the queries of training, a line for each stage; None without a black box.
 
     Zero-shot, and any other stage of a single round beside longer ones, is a level drawn across.
     """
@@ -122,8 +122,8 @@ def query_curves(events: Sequence[Mapping[str, Any]]) -> Figure | None:
         if len(points) == 1:
             axes.axhline(100 * points[0][1], **style)
         else:
-            asked, accuracy = zip(*points, strict=True)
-            axes.plot(asked, [100 * value for value in accuracy], marker="o", markersize=3, **style)
+            queries, accuracy = zip(*points, strict=True)
+            axes.plot(queries, [100 * value for value in accuracy], marker="o", markersize=3, **style)
     axes.set_xlim(left=0)
     axes.set_xlabel("queries of training, all clients together")
     axes.set_ylabel("validation accuracy (%)")
@@ -133,12 +133,12 @@ def query_curves(events: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 
 def client_accuracies(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Stage -> client's name -> local test accuracy, from the last evaluation of each stage."""
+    """Return stage -> client's name -> local test accuracy, from the last evaluation of each stage."""
     return {
         event["stage"]: {
-            str(one.get("name") or one["client"]): one["accuracy"]
-            for one in event.get("local") or ()
-            if one.get("accuracy") is not None
+            str(score.get("name") or score["client"]): score["accuracy"]
+            for score in event.get("local") or ()
+            if score.get("accuracy") is not None
         }
         for event in events
         if event["event"] == "evaluation"
@@ -146,12 +146,12 @@ def client_accuracies(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str
 
 
 def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Local test accuracy of every client under every stage; None if nothing was evaluated.
+    """Plot the local test accuracy of every client under every stage; None without an evaluation.
 
-    Up to 40 clients lie below each other by name; more are drawn as lines, sorted by the last stage's accuracy.
+    Up to 40 clients are bars with names; more are drawn as lines, sorted by the last stage's accuracy.
     """
-    stages = {stage: found for stage, found in client_accuracies(events).items() if found}
-    clients = list(dict.fromkeys(client for found in stages.values() for client in found))
+    stages = {stage: scores for stage, scores in client_accuracies(events).items() if scores}
+    clients = list(dict.fromkeys(client for scores in stages.values() for client in scores))
     if not clients:
         return None
     appearance = looks(events)
@@ -159,8 +159,8 @@ def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
         figure, axes = canvas(3.4)
         last = list(stages.values())[-1]
         clients.sort(key=lambda client: last.get(client, math.nan))
-        for stage, found in stages.items():
-            heights = [100 * found.get(client, math.nan) for client in clients]
+        for stage, scores in stages.items():
+            heights = [100 * scores.get(client, math.nan) for client in clients]
             look = appearance[stage]
             axes.plot(heights, color=look.colour, linestyle=look.line, label=look.title, linewidth=1.4)
         last_label = appearance[next(reversed(stages))].title
@@ -171,10 +171,10 @@ def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
     else:
         figure, axes = canvas(1.1 + 0.13 * len(clients) * (len(stages) + 0.8))
         thick = 0.8 / len(stages)
-        for number, (stage, found) in enumerate(stages.items()):
+        for number, (stage, scores) in enumerate(stages.items()):
             look = appearance[stage]
             places = [row + (number - (len(stages) - 1) / 2) * thick for row in range(len(clients))]
-            lengths = [100 * found.get(client, math.nan) for client in clients]
+            lengths = [100 * scores.get(client, math.nan) for client in clients]
             axes.barh(
                 places,
                 lengths,
@@ -194,7 +194,7 @@ def client_bars(events: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 
 def data_uri(figure: Figure) -> str:
-    """The picture as a ``data:`` address for an ``<img>``: SVG, or PNG where that would be too large.
+    """Return the figure as a ``data:`` address for an ``<img>``: SVG, or PNG where that is too large.
 
     Inside an ``<img>`` the identifiers of several SVGs cannot clash, and nothing in them can run or load.
     """
@@ -210,9 +210,11 @@ def data_uri(figure: Figure) -> str:
 
 
 def save(figure: Figure, target: Path | IO[bytes], **options: Any) -> None:
-    """Write ``figure`` with letters of any script; to a path whole or not at all.
+    """Write ``figure`` with letters of any script, whole or not at all.
 
-    Raises ConfigError for a path whose ending is no picture's, DiskError if the disk refuses.
+    Raises:
+        ConfigError: The path's ending is not one of a picture.
+        DiskError: The disk refuses.
     """
     if isinstance(target, Path):
         kinds = figure.canvas.get_supported_filetypes()
@@ -229,14 +231,14 @@ def save(figure: Figure, target: Path | IO[bytes], **options: Any) -> None:
 
 @contextmanager
 def any_script() -> Iterator[None]:
-    """A letter that the font lacks is drawn as a box, without a warning for each."""
+    """Draw letters that the font lacks as boxes, without a warning for each."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from")
         yield
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:
-    """A figure of the reports' width, ``height`` inches high."""
+    """Return a figure of the reports' width, ``height`` inches high."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -245,7 +247,7 @@ def canvas(height: float) -> tuple[Figure, Axes]:
 
 
 def legend(axes: Axes, columns: int = 3) -> None:
-    """Above the picture, where it hides no data."""
+    """Add a legend above the axes, where it hides no data."""
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, fontsize=9, handlelength=2.2
     )

@@ -46,7 +46,7 @@ REPORT_FILE = "report.html"
 
 
 def write_report(run: RunDirectory) -> Path:
-    """Write ``report.html`` anew from what the run directory holds by now; returns its path."""
+    """Write ``report.html`` anew from the current content of the run directory; return its path."""
     path = run.path / REPORT_FILE
     with expected_content(f"the files of run '{printable(run.path)}'"):
         page = render("report.html.j2", _content(run))
@@ -56,7 +56,7 @@ def write_report(run: RunDirectory) -> Path:
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
-    """The page that ``template``, a file of this folder, makes of ``content``; text in it is escaped."""
+    """Render ``template``, a file of this folder, with ``content``; text in it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("promptfed", "report")
@@ -72,12 +72,12 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Text without control characters; jinja escapes it afterwards."""
+    """Strip control characters from text; jinja escapes it afterwards."""
     return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _content(run: RunDirectory) -> dict[str, Any]:
-    """Everything the template shows, as text and pictures."""
+    """Return everything the template shows, as text and pictures."""
     from promptfed.report import figures
 
     notes = check_passport(run)
@@ -86,12 +86,12 @@ def _content(run: RunDirectory) -> dict[str, Any]:
     events, metrics, config = run.events.read(), run.read_metrics() or {}, run.config
     partition = run.read_json("partition.json")
     looks = figures.looks(events)
-    trained = [event for event in events if event.get("stage") != "zero_shot"]  # its loss is not one of training
+    training = [event for event in events if event.get("stage") != "zero_shot"]  # its loss is not one of training
     curves = [
-        ("Training loss", figures.round_curves(trained, "loss", "training loss")),
+        ("Training loss", figures.round_curves(training, "loss", "training loss")),
         ("Validation accuracy", figures.round_curves(events, "val_accuracy", "validation accuracy (%)", percent=True)),
     ]
-    asked = figures.query_curves(events)
+    queries_figure = figures.query_curves(events)
     bars = figures.client_bars(events)
     stages = {stage: look.label for stage, look in looks.items()}
     results, measures = result_rows(metrics), measure_rows(metrics)
@@ -125,7 +125,9 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "lost": _lost_rows(events, stages),
         "costs": _cost_rows(events, stages, model.has_towers),
         "has_towers": model.has_towers,
-        "asked": Picture(figures.data_uri(asked), "Validation accuracy by queries") if asked else None,
+        "asked": Picture(figures.data_uri(queries_figure), "Validation accuracy by queries")
+        if queries_figure
+        else None,
         "oracle": _oracle_tables(run, stages, partition),
         "oracle_caption": ORACLE_CAPTION,
     }
@@ -134,7 +136,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
 def _oracle_tables(
     run: RunDirectory, stages: Mapping[str, str], partition: Mapping[str, Any] | None
 ) -> tuple[UsageTable, UsageTable | None] | None:
-    """What the run's ledger says by stage, and of the method by client; None where no black box was asked."""
+    """Return the ledger's tables by stage and, for the method, by client; None without a black box."""
     if not (run.path / ORACLE_LEDGER).exists():
         return None
     ledger = OracleLedger(run.path / ORACLE_LEDGER)
@@ -142,8 +144,8 @@ def _oracle_tables(
         rows = ledger.rows()
     finally:
         ledger.close()
-    others = {"personalize": "personalize", LOST: "lost when it was killed", RECOVERED: "the ledger had lost it"}
-    by_stage = usage_table(rows, {**stages, **others})
+    other_stages = {"personalize": "personalize", LOST: "lost when it was killed", RECOVERED: "the ledger had lost it"}
+    by_stage = usage_table(rows, {**stages, **other_stages})
     names = {row["client"]: row["name"] for row in (partition or {}).get("clients", ())}
     return None if by_stage is None else (by_stage, client_table(rows, run.config.method, names))
 
@@ -153,13 +155,13 @@ def _partition(table: dict[str, Any]) -> Picture:
     from promptfed.report.partition_plot import plot_partition
 
     figure = plot_partition(table)
-    what = f"Training {table.get('examples', 'images')} by client and class"
-    shows = f"{what}: {len(table['clients'])} clients, {len(table['classes'])} classes"
+    caption = f"Training {table.get('examples', 'images')} by client and class"
+    shows = f"{caption}: {len(table['clients'])} clients, {len(table['classes'])} classes"
     return Picture(data_uri(figure), shows, round(figure.get_figwidth() * PARTITION_PIXELS))
 
 
 def _personalized(curve: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The curve of `promptfed personalize`: picture, rows, caption, and each client's alpha."""
+    """Return the curve of `promptfed personalize`: picture, rows, caption, and each client's alpha."""
     if curve is None:
         return None
     from promptfed.report import interpolation
@@ -179,7 +181,7 @@ def _personalized(curve: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _client_table(
     events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]
 ) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Head (test items, and for each stage local and all classes) and rows (client, cells): the bars as numbers."""
+    """Return the head (test items, local and all classes of each stage) and rows (client, cells)."""
     evaluations = {event["stage"]: event for event in events if event["event"] == "evaluation"}
     scores = {stage: {row["client"]: row for row in event.get("local") or ()} for stage, event in evaluations.items()}
     rows = []
@@ -188,22 +190,22 @@ def _client_table(
         for of_client in scores.values():
             score = of_client.get(client, {})
             is_one = score.get("accuracy") is None and score.get("all_classes") is not None
-            own = "one class" if is_one else _with_interval(score.get("accuracy"), score.get("items"))
-            cells += [own, _with_interval(score.get("all_classes"), score.get("items"))]
+            own_classes = "one class" if is_one else _with_interval(score.get("accuracy"), score.get("items"))
+            cells += [own_classes, _with_interval(score.get("all_classes"), score.get("items"))]
         rows.append((str(row.get("name") or client), cells))
     head = [column for stage in scores for column in (stages[stage], f"{stages[stage]}, all classes")]
     return ["test items", *head], rows
 
 
 def _with_interval(accuracy: float | None, items: int | None) -> str:
-    """``"75.0 [50.5, 89.8]"``."""
+    """Format as ``"75.0 [50.5, 89.8]"``."""
     if accuracy is None or not items:
         return percent(accuracy)
     return f"{percent(accuracy)} {interval(wilson_interval(accuracy, items))}"
 
 
 def _lost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Of each stage that lost updates: how many of how many, and why; nothing where all went well."""
+    """Return a row for each stage that lost updates: how many of how many, and why."""
     rows = []
     for stage, label in stages.items():
         failures = [e.get("failure") or "" for e in events if e["event"] == "client" and e["stage"] == stage]
@@ -216,14 +218,14 @@ def _lost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -
 
 
 def is_late_refusal(event: Mapping[str, Any]) -> bool:
-    """Whether it tells of an update refused when its round was merged; its ``client`` event shows no failure."""
+    """Return whether ``event`` is an update refused at the merge; its ``client`` event shows no failure."""
     return bool(event["event"] == "incident" and event["kind"] == "refused")
 
 
 def _cost_rows(
     events: Sequence[Mapping[str, Any]], stages: Mapping[str, str], has_towers: bool
 ) -> list[tuple[str, list[str]]]:
-    """Cost of the shared features, of each stage, and of the whole run; a black box has no features to share."""
+    """Return the cost of the shared features (none with a black box), of each stage, and of the whole run."""
     costs = [("features (shared)", cost_of(event for event in events if event["event"] == "features"))]
     costs = costs if has_towers else []
     costs += [(label, cost_of(events, stage)) for stage, label in stages.items()]
@@ -237,7 +239,7 @@ def _cost_cells(cost: Cost, has_towers: bool) -> list[str]:
 
 
 def readable_bytes(count: int) -> str:
-    """``1536`` -> ``"1.5 kB"``, in steps of 1000 (kB, MB, ...)."""
+    """Format ``1536`` as ``"1.5 kB"``, in steps of 1000 (kB, MB, ...)."""
     size, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 1000:

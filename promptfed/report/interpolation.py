@@ -20,51 +20,51 @@ CHOSEN = "each client's own"
 
 
 def caption(curve: Mapping[str, Any]) -> str:
-    """What the figures are, in a sentence or two."""
-    said = f"Accuracy in %, means over clients. alpha: share of a client's own prompt, mixed in {curve['space']} space "
-    said += f"with what {curve['name']} shares after round {curve['round']} (0: the shared prompt alone). "
+    """Return a sentence or two that explain the figures."""
+    text = f"Accuracy in %, means over clients. alpha: share of a client's own prompt, mixed in {curve['space']} space "
+    text += f"with what {curve['name']} shares after round {curve['round']} (0: the shared prompt alone). "
     training = curve.get("training")
     if training:
-        said += f"Fine-tuned for {training['epochs']} epochs at learning rate {training['lr']:g}, "
-        said += f"pull to the shared prompt {training['l2_to_global']:g}. "
-    return said + "val: validation images, by which each client picks its own alpha; the other columns are test images."
+        text += f"Fine-tuned for {training['epochs']} epochs at learning rate {training['lr']:g}, "
+        text += f"pull to the shared prompt {training['l2_to_global']:g}. "
+    return text + "val: validation images, by which each client picks its own alpha; the other columns are test images."
 
 
 def curve_cells(curve: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, tuple[str, ...]]]]:
-    """The columns that have figures, and rows of (alpha, cells), the last one with each client's own alpha."""
+    """Return the columns that have figures, and rows of (alpha, cells), the last with each client's own alpha."""
     rows = []
     for row in curve["rows"]:
         label = CHOSEN if row["alpha"] is None else f"{row['alpha']:g}"
         local = with_spread(percent(row["local"]), row["local_std"])
         rows.append((label, (percent(row["val"]), local, *(percent(row[key]) for key in ("base", "new", "hm")))))
-    columns, cells = without_empty(COLUMNS, [own for _, own in rows])
-    return columns, [(label, own) for (label, _), own in zip(rows, cells, strict=True)]
+    columns, cells = without_empty(COLUMNS, [row_cells for _, row_cells in rows])
+    return columns, [(label, row_cells) for (label, _), row_cells in zip(rows, cells, strict=True)]
 
 
 def chosen_cells(curve: Mapping[str, Any]) -> list[tuple[str, tuple[str, str]]]:
-    """(client's name, (its alpha, why))."""
+    """Return (client's name, (its alpha, why))."""
     return [(client["name"], (f"{client['alpha']:g}", client["why"])) for client in curve["clients"]]
 
 
 def curve_table(curve: Mapping[str, Any]) -> Table:
-    """For the terminal."""
+    """Return the table for the terminal."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(caption=caption(curve), caption_justify="left")
     table.add_column("alpha")
-    columns, (*fixed, chosen) = curve_cells(curve)
+    columns, (*fixed, last_row) = curve_cells(curve)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for label, cells in fixed:
         table.add_row(label, *cells)
     table.add_section()
-    table.add_row(*(Text(cell, style="bold") for cell in (chosen[0], *chosen[1])))
+    table.add_row(*(Text(cell, style="bold") for cell in (last_row[0], *last_row[1])))
     return table
 
 
 def curve_markdown(curve: Mapping[str, Any]) -> str:
-    """The same for a page, and each client's alpha with the reason below it."""
+    """Return the table as Markdown, with each client's alpha and the reason below it."""
     columns, rows = curve_cells(curve)
     lines = [f"| alpha | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     lines += [f"| {label} | {' | '.join(cells)} |" for label, cells in rows]
@@ -76,18 +76,18 @@ def curve_markdown(curve: Mapping[str, Any]) -> str:
 
 
 def curve_figure(curve: Mapping[str, Any]) -> Figure:
-    """Local, base and new against alpha; a diamond shows what each client's own alpha gives, at the mean of these."""
+    """Plot local, base and new against alpha; a diamond marks the accuracy with each client's own alpha."""
     from promptfed.report.figures import canvas, legend
 
     figure, axes = canvas(3.2)
-    *fixed, chosen = curve["rows"]
+    *fixed, last_row = curve["rows"]
     middle = fmean(client["alpha"] for client in curve["clients"])
     for name, colour, line, marker in LINES:
         points = [(row["alpha"], 100 * row[name]) for row in fixed if row[name] is not None]
         if not points:
             continue
         axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, markersize=4, label=name)
-        axes.plot([middle], [100 * chosen[name]], color=colour, marker="D", markersize=8, markeredgecolor="black")
+        axes.plot([middle], [100 * last_row[name]], color=colour, marker="D", markersize=8, markeredgecolor="black")
     axes.plot([], [], color="white", marker="D", markersize=8, markeredgecolor="black", label=CHOSEN)
     axes.set_xlabel("alpha (0: shared prompt, 1: the client's own)")
     axes.set_ylabel("test accuracy (%)")

@@ -1,4 +1,4 @@
-"""A run as it happens on a terminal: one bar a stage with rounds, loss, accuracy, bytes, lost updates and time left."""
+"""Live progress of a run on a terminal: a bar for each stage with loss, accuracy, bytes, lost updates, time left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ P = TypeVar("P", bound=Progress)
 
 
 class LiveProgress(Progress):
-    """Draws bars on a terminal; writes a line for every fifth of a stage where there is none (a log file, CI)."""
+    """Progress as bars on a terminal, elsewhere (a log file, CI) as a line for every fifth of a stage."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -88,9 +88,9 @@ class LiveProgress(Progress):
     ) -> None:
         self._bytes += bytes_sent
         figures = f"loss {_number(loss, 3)}  val acc {_number(100 * val_accuracy, 1)} %  {decimal(self._bytes)} sent"
-        lost = f"  {self._lost} lost" if self._lost else ""
+        lost_words = f"  {self._lost} lost" if self._lost else ""
         oracle = f"  {asked_words(asked)}" if asked is not None else ""
-        self._said = f"round {round}/{self._total}  {figures}{lost}{oracle}"
+        self._said = f"round {round}/{self._total}  {figures}{lost_words}{oracle}"
         if self._task is not None:
             self._bars.update(self._task, said=self._said)
         if round == self._total or round % max(1, self._total // 5) == 0:
@@ -105,12 +105,12 @@ class LiveProgress(Progress):
 
 
 def _number(value: float, digits: int) -> str:
-    """A dash for what is unknown: the loss of a round from which nothing came."""
+    """Format a number; a dash for an unknown one, such as the loss of a round without updates."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def live_progress(progress: bool | Progress) -> AbstractContextManager[Progress]:
-    """Return what a run is told to: an object, bars on stderr (True), or nothing (False)."""
+    """Return the progress object of a run: the given one, bars on stderr (True), or a silent one (False)."""
     return chosen_progress(progress, Progress, LiveProgress)
 
 

@@ -1,4 +1,4 @@
-"""A comparison as it happens on a terminal: which run of how many, time left, and the run that is under way."""
+"""Live progress of a comparison on a terminal: the number of the run, time left, and the current run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from promptfed.usage import Usage
 
 
 class LiveComparison(ComparisonProgress):
-    """Two bars on a terminal, all runs and the present one; where there is none, a line for each finished run."""
+    """Two bars on a terminal, all runs and the current one; elsewhere a line for each finished run."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -48,20 +48,20 @@ class LiveComparison(ComparisonProgress):
         self._bars.stop()
 
     def begin(self, number: int, total: int, what: str, seconds_left: float | None) -> None:
-        left = "" if seconds_left is None else f", about {readable_time(seconds_left)} left"
+        time_left = "" if seconds_left is None else f", about {readable_time(seconds_left)} left"
         self._said = f"[{number}/{total}] {what}"
         if self._all is None or self._one is None:
             self._all = self._bars.add_task("all", total=total, said="")
             self._one = self._bars.add_task("run", total=None, said="")
-        self._bars.update(self._all, completed=number - 1, said=f"{number} of {total}{left}")
+        self._bars.update(self._all, completed=number - 1, said=f"{number} of {total}{time_left}")
         self._bars.reset(self._one, total=None, description=what, said="")
         if not draws_bars(self.console):
-            self._said += f" ({left.removeprefix(', ')})" if left else ""
+            self._said += f" ({time_left.removeprefix(', ')})" if time_left else ""
 
     def end(self, figures: Mapping[str, Any]) -> None:
         names = [name for name in ("local", "base", "new", "hm") if figures.get(name) is not None]
-        said = "  ".join(f"{name.upper() if name == 'hm' else name} {percent(figures[name])}" for name in names)
-        self.note(f"{self._said}: {said}")
+        text = "  ".join(f"{name.upper() if name == 'hm' else name} {percent(figures[name])}" for name in names)
+        self.note(f"{self._said}: {text}")
 
     def features(self, done: int, total: int) -> None:
         if self._one is not None:
@@ -70,8 +70,8 @@ class LiveComparison(ComparisonProgress):
     def stage(self, name: str, rounds: int, clients_a_round: int, finished: int, bytes_sent: int = 0) -> None:
         self._rounds = rounds
         if self._one is not None:
-            done, total = finished * clients_a_round, rounds * clients_a_round
-            self._bars.update(self._one, completed=done, total=total, said="starting")
+            steps, total = finished * clients_a_round, rounds * clients_a_round
+            self._bars.update(self._one, completed=steps, total=total, said="starting")
 
     def client(self, name: str, reply: Reply) -> None:
         if self._one is not None:
@@ -81,16 +81,16 @@ class LiveComparison(ComparisonProgress):
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
     ) -> None:
         if self._one is not None:
-            said = f"round {round}/{self._rounds}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %"
-            said += f"  {asked_words(asked)}" if asked is not None else ""
-            self._bars.update(self._one, said=said)
+            text = f"round {round}/{self._rounds}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %"
+            text += f"  {asked_words(asked)}" if asked is not None else ""
+            self._bars.update(self._one, said=text)
 
     def note(self, text: str) -> None:
         self._bars.console.print(plain_text(text))
 
 
 def readable_time(seconds: float) -> str:
-    """``75`` -> ``"1 min"``, ``5400`` -> ``"1 h 30 min"``; below a minute in seconds."""
+    """Format seconds: ``75`` as ``"1 min"``, ``5400`` as ``"1 h 30 min"``; below a minute in seconds."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -98,5 +98,5 @@ def readable_time(seconds: float) -> str:
 
 
 def live_comparison(progress: bool | ComparisonProgress) -> AbstractContextManager[ComparisonProgress]:
-    """Return what a comparison is told to: an object, bars on stderr (True), or nothing (False)."""
+    """Return the progress object of a comparison: the given one, bars on stderr (True), or a silent one (False)."""
     return chosen_progress(progress, ComparisonProgress, LiveComparison)

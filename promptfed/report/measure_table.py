@@ -29,34 +29,36 @@ SHARE = "%"
 def measure_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
     """Return the columns that hold anything, and the rows, each labelled "measure, stage"; none without measures.
 
-    The best of each column and measure is marked, which for some measures is the least.
+    The best of each column and measure is marked: the highest or the lowest, as the measure says.
     """
     about: Mapping[str, Mapping[str, str]] = metrics.get("measures") or {}
     stages = shown_stages(metrics)
-    found: list[tuple[str, str]] = []
+    labels: list[tuple[str, str]] = []
     cells: list[list[str]] = []
     marks: list[tuple[bool, ...]] = []
-    for name, one in about.items():
+    for name, measure in about.items():
         each = [(figures.get("measures") or {}).get(name) or {} for _, _, figures in stages]
         values = [[figures.get(key) for key in COLUMNS.values()] for figures in each]
-        marks += _best(values, one["better"])
+        marks += _best(values, measure["better"])
         cells += [
-            [_shown(figures.get(key), figures.get(f"{key}_std"), one["unit"]) for key in COLUMNS.values()]
+            [_shown(figures.get(key), figures.get(f"{key}_std"), measure["unit"]) for key in COLUMNS.values()]
             for figures in each
         ]
-        title = printable(one["name"], 40) + (f" ({printable(one['unit'], 20)})" if one["unit"] else "")
-        found += [(f"{title}, {one['better']} is better", figures.get("name") or label) for _, label, figures in stages]
+        title = printable(measure["name"], 40) + (f" ({printable(measure['unit'], 20)})" if measure["unit"] else "")
+        labels += [
+            (f"{title}, {measure['better']} is better", figures.get("name") or label) for _, label, figures in stages
+        ]
     repeated = without_repeated(cells)
-    columns, shown = without_empty(list(COLUMNS), repeated)
+    columns, visible = without_empty(list(COLUMNS), repeated)
     places = [list(COLUMNS).index(column) for column in columns]
     return columns, [
-        ResultRow(stage, title, row, tuple(mark[place] for place in places))
-        for (title, stage), row, mark in zip(found, shown, marks, strict=True)
+        ResultRow(stage, title, row, tuple(mark[index] for index in places))
+        for (title, stage), row, mark in zip(labels, visible, marks, strict=True)
     ]
 
 
 def measure_caption(columns: Sequence[str]) -> str:
-    """Return what the columns are."""
+    """Return an explanation of the columns."""
     return f"Other measures. {'; '.join(f'{column}: {EXPLAINED[column]}' for column in columns)}."
 
 
@@ -70,11 +72,11 @@ def measure_table(metrics: Mapping[str, Any]) -> Table:
     table.add_column("")
     for column in columns:
         table.add_column(column.replace(" (", "\n("), justify="right", no_wrap=True)
-    before = ""
+    previous = ""
     for row in rows:
-        title = "" if row.note == before else row.note
+        title = "" if row.note == previous else row.note
         table.add_row(plain_text(title), plain_text(row.label), *styled_cells(row))
-        before = row.note
+        previous = row.note
     return table
 
 

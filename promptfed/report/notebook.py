@@ -1,4 +1,4 @@
-"""A run as a notebook shows it: the table of results, and the curves."""
+"""A run in a notebook: the table of results, and the curves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promptfed.runs.directory import RunDirectory
 
 
 def run_html(run: RunDirectory, title: str) -> str:
-    """Return HTML with the results of ``run``, as far as there are any, and its curves below ``title``."""
+    """Return HTML with the current results of ``run`` and its curves below ``title``."""
     parts = [f"<p><strong>{escape(printable(title, 1000))}</strong></p>"]
     if metrics := run.read_metrics():
         columns, rows = result_rows(metrics)
@@ -28,9 +28,9 @@ def run_html(run: RunDirectory, title: str) -> str:
         parts.append(f"<table><thead><tr>{head}<th></th></tr></thead><tbody>{body}</tbody></table>")
         parts += _measures(metrics)
     events = run.events.read()
-    trained = [event for event in events if event.get("stage") != "zero_shot"]
+    training_events = [event for event in events if event.get("stage") != "zero_shot"]
     curves = {
-        "training loss over rounds": figures.round_curves(trained, "loss", "training loss"),
+        "training loss over rounds": figures.round_curves(training_events, "loss", "training loss"),
         "validation accuracy over rounds": figures.round_curves(
             events, "val_accuracy", "validation accuracy (%)", percent=True
         ),
@@ -42,7 +42,7 @@ def run_html(run: RunDirectory, title: str) -> str:
 
 
 def _measures(metrics: Mapping[str, Any]) -> list[str]:
-    """The table of measures besides accuracy, if there are any."""
+    """Return the table of measures besides accuracy, if there are any."""
     columns, rows = measure_rows(metrics)
     if not rows:
         return []

@@ -1,4 +1,4 @@
-"""What a black box was asked and what that cost: in a few words, and as the table of a run's ledger."""
+"""Queries to a black box and their cost: in a few words, and as the table of a run's ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRAINING, OTHER = "training", "validation and test"
 
 
 def asked_words(usage: Usage) -> str:
-    """``"oracle 1,200 calls, 35 known, 0.0120 USD"``; nothing about money where none was spent."""
+    """Return ``"oracle 1,200 calls, 35 known, 0.0120 USD"``; without money where none was spent."""
     words = f"oracle {usage.oracle_calls:,} calls, {usage.oracle_cache_hits:,} known"
     if usage.oracle_retries:
         words += f", {usage.oracle_retries:,} retries"
@@ -29,20 +29,21 @@ def asked_words(usage: Usage) -> str:
 
 
 def not_answered_words(metrics: Mapping[str, Any]) -> str:
-    """What the ``not_answered`` of a run's metrics says, in one line; empty if all was answered."""
-    found = metrics.get("not_answered") or {}
-    said = []
-    if silent := found.get("unanswered"):
-        said.append(
+    """Return a line about ``not_answered`` in a run's metrics; empty if all was answered."""
+    counts = metrics.get("not_answered") or {}
+    parts = []
+    if silent := counts.get("unanswered"):
+        parts.append(
             f"{silent['answers']:,} of {silent['of']:,} answers said nothing of use ({next(iter(silent['why']))})"
         )
-    if left := found.get("left_out"):
-        names = ", ".join(f"'{row['example']}'" for row in left["named"][:3])
-        more = ", ..." if left["examples"] > 3 else ""
-        said.append(
-            f"{left['examples']:,} of {left['of']:,} examples left out, as the oracle refused them: {names}{more}"
+    if refusals := counts.get("left_out"):
+        names = ", ".join(f"'{row['example']}'" for row in refusals["named"][:3])
+        more = ", ..." if refusals["examples"] > 3 else ""
+        parts.append(
+            f"{refusals['examples']:,} of {refusals['of']:,} examples left out, as the oracle refused them: "
+            f"{names}{more}"
         )
-    return f"not answered, which counts as wrong: {'; '.join(said)}" if said else ""
+    return f"not answered, which counts as wrong: {'; '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,26 @@ class UsageTable:
 
 
 def usage_table(ledger: Iterable[Mapping[str, Any]], labels: Mapping[str, str]) -> UsageTable | None:
-    """The rows of an oracle's ledger by stage, training apart from validation and test; None if nothing was asked.
+    """Return the rows of an oracle's ledger by stage, training apart from validation and test; None without queries.
 
-    ``labels``: stage -> what it is called. What a stage asked in no round of a client counts as validation and test.
+    Args:
+        ledger: Its rows. Queries outside a client's round count as validation and test.
+        labels: Stage -> label.
     """
     sums: dict[tuple[str, str], Usage] = {}
     for row in ledger:
-        place = row["stage"], TRAINING if row["round"] > 0 else OTHER
-        sums[place] = sums.get(place, Usage()) + usage_of(row)
+        key = row["stage"], TRAINING if row["round"] > 0 else OTHER
+        sums[key] = sums.get(key, Usage()) + usage_of(row)
     order = list(labels)
     places = sorted(sums, key=lambda p: (order.index(p[0]) if p[0] in order else len(order), p[1] == OTHER))
-    named = {
+    stage_names = {
         f"{labels.get(stage, stage or 'before the first stage')}, {kind}": sums[stage, kind] for stage, kind in places
     }
-    return _table({**named, "whole run": sum(sums.values(), Usage())})
+    return _table({**stage_names, "whole run": sum(sums.values(), Usage())})
 
 
 def client_table(ledger: Iterable[Mapping[str, Any]], stage: str, names: Mapping[int, str]) -> UsageTable | None:
-    """What each client asked in the training of ``stage``, over all rounds; None if the ledger does not know."""
+    """Return each client's queries in the training of ``stage``, over all rounds; None without any."""
     sums: dict[str, Usage] = {}
     for row in ledger:
         if row["stage"] == stage and row["client"] >= 0:
@@ -81,17 +84,17 @@ def client_table(ledger: Iterable[Mapping[str, Any]], stage: str, names: Mapping
 
 
 def usage_of(row: Mapping[str, Any]) -> Usage:
-    """The usage in a row of a ledger, or in anything with its fields."""
+    """Return the usage in a row of a ledger, or in anything with its fields."""
     return Usage(**{f.name: row.get(f.name) or 0 for f in fields(Usage)})
 
 
 def _table(sums: Mapping[str, Usage]) -> UsageTable | None:
-    found = {label: _values(usage) for label, usage in sums.items()}
-    shown = [place for place in range(len(COLUMNS)) if any(values[place] for values in found.values())]
-    if not shown:
+    values_by_label = {label: _values(usage) for label, usage in sums.items()}
+    visible = [index for index in range(len(COLUMNS)) if any(values[index] for values in values_by_label.values())]
+    if not visible:
         return None
-    rows = [(label, [_cell(values[place]) for place in shown]) for label, values in found.items()]
-    return UsageTable([COLUMNS[place] for place in shown], rows)
+    rows = [(label, [_cell(values[index]) for index in visible]) for label, values in values_by_label.items()]
+    return UsageTable([COLUMNS[index] for index in visible], rows)
 
 
 def _values(usage: Usage) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""The results of a run as its observers are told them."""
+"""The results of a run as its observers get them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The partition as a picture: who holds how many examples of each class."""
+"""The partition as a picture: each client's number of examples of each class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_TICK = 40
 
 
 def plot_partition(table: dict[str, Any]) -> Figure:
-    """Training examples by client and class as a shaded grid, and beside it each client's total.
+    """Plot training examples by client and class as a shaded grid, and beside it each client's total.
 
     Made without pyplot, so nothing global changes and no window opens. Readable up to a few hundred clients.
     """

@@ -16,10 +16,10 @@ FIGURES = ("local", "base", "new", "hm")
 
 
 def run_summary(path: Path) -> dict[str, Any]:
-    """name, method, data, model, round (reached) of rounds, state, and once finished the method's local, base, new, hm.
+    """Return name, method, data, model, round (of rounds) and state; of a finished run also local, base, new, hm.
 
-    ``model`` is the backbone or the oracle. ``updated``: when something was last written, in seconds since 1970.
-    ``state`` is "finished", "unfinished" or "damaged: why": one bad run must not hide the others of a list.
+    ``model`` is the backbone or the oracle. ``updated`` is the time of the last change, in seconds since 1970.
+    ``state`` is "finished", "unfinished" or "damaged: why", so that one bad run does not hide the others of a list.
     """
     about: dict[str, Any] = dict.fromkeys(("method", "data", "model", "round", "rounds", "state", "updated", *FIGURES))
     about["updated"] = _last_change(path)
@@ -41,14 +41,18 @@ def run_summary(path: Path) -> dict[str, Any]:
 
 
 def _figure(value: Any) -> float | None:
-    """``value`` as a figure. Raises TypeError for what is none."""
+    """Return ``value`` as a figure.
+
+    Raises:
+        TypeError: It is none.
+    """
     if isinstance(value, bool) or not isinstance(value, float | int | None):
         raise TypeError(f"a figure is a {type(value).__name__}")
     return value
 
 
 def _last_change(path: Path) -> float | None:
-    """When the newest of the files that a run writes was changed; None if there is none."""
+    """Return the time of the newest change of a run's files; None if there are none."""
     times = []
     for name in ("config.yaml", "events.jsonl", "metrics.json"):
         with suppress(OSError):

@@ -49,18 +49,17 @@ class ResultRow:
 
 
 def percent(fraction: float | None) -> str:
-    """``0.5312`` -> ``"53.1"``; None -> ``"-"``."""
+    """Format ``0.5312`` as ``"53.1"``; None as ``"-"``."""
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def result_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
-    """Columns that have a figure in some row, and the rows of those of zero_shot, local_only and method that
-    ``metrics`` has."""
-    found = shown_stages(metrics)
-    every = [[_shown(figures, c) for c in COLUMNS] for _, _, figures in found]
-    columns, shown = without_empty(COLUMNS, without_repeated(every))
+    """Return columns that have a figure in some row, and the rows of zero_shot, local_only and the method."""
+    stages = shown_stages(metrics)
+    figures_by_row = [[_shown(figures, c) for c in COLUMNS] for _, _, figures in stages]
+    columns, visible = without_empty(COLUMNS, without_repeated(figures_by_row))
     rows = []
-    for (key, label, figures), cells, best in zip(found, shown, best_cells(shown), strict=True):
+    for (key, label, figures), cells, best in zip(stages, visible, best_cells(visible), strict=True):
         spread = [with_spread(cell, figures.get(f"{KEYS[c]}_std")) for c, cell in zip(columns, cells, strict=True)]
         ends = figures.get("intervals") or {}
         intervals = tuple(interval(ends.get(KEYS[column])) for column in columns)
@@ -70,12 +69,12 @@ def result_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]
 
 
 def interval(ends: Sequence[float] | None) -> str:
-    """``(0.512, 0.634)`` -> ``"[51.2, 63.4]"``; "" for none."""
+    """Format ``(0.512, 0.634)`` as ``"[51.2, 63.4]"``; "" for none."""
     return "" if ends is None else f"[{percent(ends[0])}, {percent(ends[1])}]"
 
 
 def caption(columns: Sequence[str], rows: Sequence[ResultRow] = ()) -> str:
-    """What the figures under ``columns`` are, and the intervals if ``rows`` have any."""
+    """Return an explanation of the figures under ``columns``, and of the intervals if ``rows`` have any."""
     meanings = "; ".join(f"{column}: {EXPLAINED[column]}" for column in columns)
     return f"Test accuracy in %. {meanings}.{f' {INTERVALS}.' if any(map(_has_intervals, rows)) else ''}"
 
@@ -85,25 +84,27 @@ def _has_intervals(row: ResultRow) -> bool:
 
 
 def notes_below(metrics: Mapping[str, Any]) -> list[str]:
-    """What stands below the table of results: the classes held out, and the notes of the run."""
+    """Return the lines below the table of results: the classes held out, and the notes of the run."""
     held_out = new_classes_line(metrics.get("new_classes") or ())
     return [*([held_out] if held_out else []), *(f"note: {note}" for note in metrics.get("notes") or ())]
 
 
 def without_repeated(rows: Sequence[list[str]]) -> Sequence[list[str]]:
-    """``rows`` with dashes in their second column, local (all classes), if it repeats the first: then every client has
-    all classes."""
+    """Replace the second column of ``rows``, local (all classes), by dashes if it repeats the first.
+
+    It does if every client has all classes.
+    """
     return [[row[0], "-", *row[2:]] for row in rows] if all(row[0] == row[1] for row in rows) else rows
 
 
 def without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """``columns`` and ``rows`` without the columns in which every row has a dash."""
-    kept = [place for place in range(len(columns)) if any(row[place] != "-" for row in rows)]
-    return [columns[place] for place in kept], [tuple(row[place] for place in kept) for row in rows]
+    """Drop the columns in which every row has a dash."""
+    visible = [index for index in range(len(columns)) if any(row[index] != "-" for row in rows)]
+    return [columns[index] for index in visible], [tuple(row[index] for index in visible) for row in rows]
 
 
 def results_table(metrics: Mapping[str, Any]) -> Table:
-    """For the terminal; the best figure of each column is bold."""
+    """Return the table for the terminal; the best figure of each column is bold."""
     from rich.table import Table
 
     columns, rows = result_rows(metrics)
@@ -121,7 +122,7 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def results_markdown(metrics: Mapping[str, Any]) -> str:
-    """The same as a Markdown table, with the caption and the notes below it."""
+    """Return the table as Markdown, with the caption and the notes below it."""
     columns, rows = result_rows(metrics)
     lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for row in rows:
@@ -135,24 +136,24 @@ def results_markdown(metrics: Mapping[str, Any]) -> str:
 
 
 def domain_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:
-    """Domains (``*``: no client holds it) and a row of accuracies for each of what ``result_rows`` shows."""
-    held_out, found = metrics.get("held_out") or (), shown_stages(metrics)
+    """Return domains (``*``: no client holds it) and a row of accuracies for each stage of ``result_rows``."""
+    held_out, stages = metrics.get("held_out") or (), shown_stages(metrics)
     domains = list((metrics.get("method") or {}).get("domains") or ())
-    cells = [tuple(percent((figures.get("domains") or {}).get(name)) for name in domains) for _, _, figures in found]
+    cells = [tuple(percent((figures.get("domains") or {}).get(name)) for name in domains) for _, _, figures in stages]
     return [f"{name} *" if name in held_out else name for name in domains], [
         ResultRow(
             figures.get("name") or label,
             "",
-            own,
+            row_cells,
             best,
             tuple(interval((figures.get("domain_intervals") or {}).get(name)) for name in domains),
         )
-        for (_, label, figures), own, best in zip(found, cells, best_cells(cells), strict=True)
+        for (_, label, figures), row_cells, best in zip(stages, cells, best_cells(cells), strict=True)
     ]
 
 
 def domains_table(metrics: Mapping[str, Any]) -> Table:
-    """Accuracy in each domain, for the terminal."""
+    """Return accuracy in each domain, as a table for the terminal."""
     from rich.table import Table
 
     domains, rows = domain_rows(metrics)
@@ -166,7 +167,7 @@ def domains_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def styled_cells(row: ResultRow) -> list[Text]:
-    """The cells for the terminal: the best are bold, intervals stand dim below."""
+    """Return the cells for the terminal: the best are bold, intervals stand dim below."""
     from rich.text import Text
 
     cells = [Text(cell, style="bold" if best else "") for cell, best in zip(row.cells, row.best, strict=True)]
@@ -176,17 +177,17 @@ def styled_cells(row: ResultRow) -> list[Text]:
     return cells
 
 
-def cross_data_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row a data set, each figure zero-shot's and then the method's, for the terminal."""
+def cross_data_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a table for the terminal, a row a data set, each figure zero-shot's and then the method's."""
     from rich.table import Table
 
-    label = next(iter(found.values()))["method"]["name"]
+    label = next(iter(results.values()))["method"]["name"]
     rows = []
-    for figures in found.values():
+    for figures in results.values():
         pairs = [tuple(_shown(figures[key], column) for key in ("zero_shot", "method")) for column in COLUMNS]
         rows.append(["-" if pair == ("-", "-") else " > ".join(pair) for pair in pairs])
-    columns, shown = without_empty(COLUMNS, rows)
-    own = {
+    columns, visible = without_empty(COLUMNS, rows)
+    cells_by_name = {
         **EXPLAINED,
         "local": "classes of one client",
         LOCAL_ALL: "a client's own examples among all of them",
@@ -195,29 +196,32 @@ def cross_data_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     }
     caption = (
         f"Test accuracy in %, zero-shot > {label}. On its own data with the clients' own prompts, elsewhere with the "
-        f"shared prompt, as for somebody who never took part. {'; '.join(f'{c}: {own[c]}' for c in columns)}."
+        f"shared prompt, as for somebody who never took part. {'; '.join(f'{c}: {cells_by_name[c]}' for c in columns)}."
     )
     table = Table(caption=caption, caption_justify="left")
     table.add_column("data", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for name, cells in zip(found, shown, strict=True):
+    for name, cells in zip(results, visible, strict=True):
         table.add_row(plain_text(name), *cells)
     return table
 
 
 def best_cells(rows: Sequence[Sequence[str]]) -> list[tuple[bool, ...]]:
-    """Which cells hold the highest number of their column; a cell is a number, possibly followed by more, or "-"."""
+    """Mark the cells with the highest number of their column; a cell is a number, possibly with more text, or "-"."""
     values = [[None if cell == "-" else float(cell.split()[0]) for cell in row] for row in rows]
     top = [max((value for value in column if value is not None), default=None) for column in zip(*values, strict=True)]
     return [tuple(v is not None and v == best for v, best in zip(row, top, strict=True)) for row in values]
 
 
 def shown_stages(metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """(key, label, figures) of what has a row. A method that is itself a baseline gives one row, not two."""
-    found = [(key, label, metrics[key]) for key, label in ROWS if metrics.get(key)]
-    own = (metrics.get("method") or {}).get("name")
-    return [item for item in found if item[0] == "method" or item[2].get("name") != own]
+    """Return (key, label, figures) of the stages that have a row.
+
+    A method that is itself a baseline gives one row, not two.
+    """
+    stages = [(key, label, metrics[key]) for key, label in ROWS if metrics.get(key)]
+    method_name = (metrics.get("method") or {}).get("name")
+    return [item for item in stages if item[0] == "method" or item[2].get("name") != method_name]
 
 
 def _shown(figures: Mapping[str, Any], column: str) -> str:
@@ -225,7 +229,7 @@ def _shown(figures: Mapping[str, Any], column: str) -> str:
 
 
 def with_spread(mean: str, spread: float | None) -> str:
-    """``"53.1"`` and ``0.012`` -> ``"53.1 ± 1.2"``."""
+    """Format ``"53.1"`` and ``0.012`` as ``"53.1 ± 1.2"``."""
     return mean if mean == "-" or spread is None else f"{mean} ± {percent(spread)}"
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints of a federation: ``round-NNNN/`` folders that are there whole or not at all.
+"""Checkpoints of a federation: ``round-NNNN/`` folders that are complete or absent.
 
-A checkpoint is written in a draft folder, synced, and renamed. One of the same round (a round that was under
-way when the run was interrupted) is first renamed to ``.replaced-round-NNNN``, which counts as that round's
-checkpoint until the new one is in its place. Only saving tidies up; loading changes nothing on disk, so a
-report may load while the run goes on.
+A checkpoint is written in a draft folder, synced, and renamed. One of the same round (a round that was under way when
+the run was interrupted) is first renamed to ``.replaced-round-NNNN``, which counts as that round's checkpoint until
+the new one is in its place. Only saving tidies up; loading changes nothing on disk, so a report may load while the
+run goes on.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class DamagedCheckpointError(RunError):
-    """A checkpoint is not what was written."""
+    """Error of a checkpoint that differs from what was written."""
 
 
 def save_checkpoint(
@@ -57,9 +57,18 @@ def save_checkpoint(
 ) -> Path:
     """Write ``state`` as ``folder/round-NNNN`` and keep only the newest ``keep`` (at least 1) checkpoints.
 
-    ``events_bytes`` is the length of the event log at this moment, ``events_sha256`` the SHA-256 of its bytes, ``run``
-    the identity of the run (``promptfed.runs.passport``), by which a checkpoint of another run is known. One
-    process may save at a time: hold the run's lock. Raises DiskError if the disk refuses.
+    One process may save at a time: hold the run's lock.
+
+    Args:
+        folder: The checkpoints of one stage.
+        state: The state to save.
+        keep: How many checkpoints to keep.
+        events_bytes: Length of the event log at this moment.
+        events_sha256: SHA-256 of these bytes.
+        run: Identity of the run (``promptfed.runs.passport``), by which a checkpoint of another run is refused.
+
+    Raises:
+        DiskError: The disk refuses.
     """
     # Copies, because safetensors refuses one tensor under two names: who dropped out of the round that is under way
     # has the same personal prompt in its reply and in the state.
@@ -87,9 +96,10 @@ def save_checkpoint(
 
 
 def tidy_checkpoints(folder: Path, keep: int = KEPT_CHECKPOINTS) -> None:
-    """Bring ``folder`` to what an undisturbed run leaves there: no leftovers, and the newest ``keep`` checkpoints.
+    """Bring ``folder`` to the state that an undisturbed run leaves: no leftovers, and the newest ``keep`` checkpoints.
 
-    Raises DiskError if the disk refuses.
+    Raises:
+        DiskError: The disk refuses.
     """
     if folder.is_dir():
         with naming(folder):
@@ -106,7 +116,7 @@ def _keep_newest(folder: Path, keep: int) -> None:
 
 
 class Checkpoint(NamedTuple):
-    """A saved state, how long the event log was then, with the SHA-256 of that part of it, and the run's identity."""
+    """A saved state, the length and SHA-256 of the event log at that moment, and the run's identity."""
 
     state: FederationState
     events_bytes: int
@@ -119,8 +129,11 @@ def load_checkpoint(
 ) -> Checkpoint | None:
     """Return the newest complete checkpoint; None if there is none.
 
-    Of a damaged one ``on_damage`` is told in a line, and the one before it is taken. Raises RunError, naming the file
-    and the way out, if none is whole, if ``fall_back`` is off, or if another version of promptfed wrote it.
+    A damaged one is reported to ``on_damage`` in a line, and the one before it is taken.
+
+    Raises:
+        RunError: None is complete, or ``fall_back`` is off, or another version of promptfed wrote it. The message names
+            the file and the way out.
     """
     complete = _complete(folder)
     newest = max(complete, default=0)
@@ -144,28 +157,32 @@ def load_checkpoint(
 
 
 def _load_round(folder: Path, round: int) -> Checkpoint | None:
-    """The checkpoint of ``round``; None if it was dropped meanwhile. Raises DamagedCheckpointError."""
+    """Return the checkpoint of ``round``; None if it was dropped meanwhile.
+
+    Raises:
+        DamagedCheckpointError: It differs from what was written.
+    """
     for _ in range(READ_ATTEMPTS):
-        place = _complete(folder).get(round)
-        if place is None:
+        path = _complete(folder).get(round)
+        if path is None:
             return None
         try:
-            about = read_bytes(place / ABOUT_FILE, LIMITS.size)
-            blob = read_bytes(place / STATE_FILE, MOST_BYTES)
-            if read_bytes(place / ABOUT_FILE, LIMITS.size) != about:
+            about = read_bytes(path / ABOUT_FILE, LIMITS.size)
+            blob = read_bytes(path / STATE_FILE, MOST_BYTES)
+            if read_bytes(path / ABOUT_FILE, LIMITS.size) != about:
                 continue  # a run that is still going replaced it between the two reads
         except FileNotFoundError:
             continue  # ... or replaced or dropped it just now: look again
         except OSError as error:
-            raise DamagedCheckpointError(f"cannot read checkpoint {place}: {error.strerror or error}") from error
+            raise DamagedCheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
         except FormatError as error:
-            raise DamagedCheckpointError(f"checkpoint {place} is damaged: {error}") from error
-        return _restore(place, round, about, blob)
-    raise DamagedCheckpointError(f"checkpoint {place} lacks {ABOUT_FILE} or {STATE_FILE}")
+            raise DamagedCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+        return _restore(path, round, about, blob)
+    raise DamagedCheckpointError(f"checkpoint {path} lacks {ABOUT_FILE} or {STATE_FILE}")
 
 
 def newest_round(folder: Path) -> int:
-    """The round of the newest complete checkpoint, 0 if there is none; opens no file."""
+    """Return the round of the newest complete checkpoint, 0 if there is none; opens no file."""
     return max(_complete(folder), default=0)
 
 
@@ -173,25 +190,25 @@ def newest_round(folder: Path) -> int:
 
 
 def _complete(folder: Path) -> dict[int, Path]:
-    """Round -> its checkpoint folder; one set aside counts as long as its successor is not in place."""
-    found: dict[int, Path] = {}
+    """Return round -> its checkpoint folder; a replaced one counts until its successor is in place."""
+    folders: dict[int, Path] = {}
     # looking before and after, because a folder that is being replaced may change its name while we look
-    before = [path.name for path in folder.glob("round-*")]
+    names = [path.name for path in folder.glob("round-*")]
     aside = [path.name for path in folder.glob(f"{REPLACED}*")]
-    after = [path.name for path in folder.glob("round-*")]
-    for name in aside + before + after:
+    names_again = [path.name for path in folder.glob("round-*")]
+    for name in aside + names + names_again:
         match = re.fullmatch(r"round-(\d+)", name.removeprefix(REPLACED))
         if match:
-            found[int(match[1])] = folder / name
-    return found
+            folders[int(match[1])] = folder / name
+    return folders
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what saving, or a killed writer, left over; put back a checkpoint whose successor never came."""
+    """Remove what saving, or a killed writer, left over; restore a checkpoint whose successor never came."""
     for aside in folder.glob(f"{REPLACED}*"):
-        place = folder / aside.name.removeprefix(REPLACED)
+        target = folder / aside.name.removeprefix(REPLACED)
         # removal is never begun under a name that counts as a checkpoint
-        aside.rename(folder / (DISCARDED + place.name) if place.exists() else place)
+        aside.rename(folder / (DISCARDED + target.name) if target.exists() else target)
     for pattern in (f"{DRAFT}*", f"{DISCARDED}*"):
         for leftover in folder.glob(pattern):
             shutil.rmtree(leftover)
@@ -216,10 +233,10 @@ def _named_tensors(state: FederationState) -> Iterator[tuple[str, Tensor]]:
 
 
 def _describe(state: FederationState, blob: bytes, events_bytes: int, events_sha256: str) -> dict[str, Any]:
-    """What the tensors alone do not say: which parts are empty, who replied, and the replies' numbers."""
-    stored = state.personal.versions if isinstance(state.personal, StoredPersonal) else None
+    """Return what the tensors alone do not say: the empty parts, the clients that replied, and the replies' numbers."""
+    versions = state.personal.versions if isinstance(state.personal, StoredPersonal) else None
     return {
-        "format": FORMAT if stored is None else STORED_FORMAT,
+        "format": FORMAT if versions is None else STORED_FORMAT,
         "round": state.round,
         "sha256": hashlib.sha256(blob).hexdigest(),
         "events_bytes": events_bytes,
@@ -229,8 +246,8 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int, events_sha
         "personal": {str(client): list(personal) for client, personal in _held(state).items()},
         **(
             {}
-            if stored is None
-            else {"stored": {str(client): version and list(version) for client, version in stored.items()}}
+            if versions is None
+            else {"stored": {str(client): version and list(version) for client, version in versions.items()}}
         ),
         "pending": [
             {
@@ -254,19 +271,21 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int, events_sha
 
 
 def _held(state: FederationState) -> Mapping[int, PromptState]:
-    """The personal prompts that are part of the checkpoint: none if they are files of their own."""
+    """Return the personal prompts that are part of the checkpoint: none if they are files of their own."""
     return {} if isinstance(state.personal, StoredPersonal) else state.personal
 
 
 def _number(value: float) -> float | str:
-    """JSON has no NaN and no infinity: those go as text, which ``float`` reads back."""
+    """Convert for JSON, which has no NaN and no infinity: those become text, which ``float`` reads back."""
     return value if math.isfinite(value) else str(value)
 
 
 def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Checkpoint:
-    """The checkpoint in ``folder``, which must be of ``round``.
+    """Return the checkpoint in ``folder``, which must be of ``round``.
 
-    Raises DamagedCheckpointError, or RunError for a format of another version.
+    Raises:
+        DamagedCheckpointError: It differs from what was written.
+        RunError: It has the format of another version.
     """
     try:
         about = opened_json(about_bytes, on_other=_check_format)
@@ -286,7 +305,7 @@ def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Check
             shared=_part(tensors, "shared", about["shared"]),
             server=_part(tensors, "server", about["server"]),
             personal=_personal(folder, about, tensors),
-            pending=tuple(_reply(tensors, saved) for saved in about["pending"]),
+            pending=tuple(_reply(tensors, record) for record in about["pending"]),
         )
         return Checkpoint(state, int(about["events_bytes"]), str(about["events_sha256"]), str(about.get("run", "")))
     except (FormatError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -296,10 +315,10 @@ def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Check
 
 def _check_format(about: Mapping[str, Any]) -> None:
     """Raise RunError if ``about`` says that another version of promptfed wrote it."""
-    written = about.get("format")
-    if isinstance(written, int) and written not in (FORMAT, STORED_FORMAT):
+    version = about.get("format")
+    if isinstance(version, int) and version not in (FORMAT, STORED_FORMAT):
         raise RunError(
-            f"its checkpoints have format {written}, this version of promptfed reads {FORMAT} and {STORED_FORMAT}: "
+            f"its checkpoints have format {version}, this version of promptfed reads {FORMAT} and {STORED_FORMAT}: "
             "go on with the version of promptfed that wrote the run"
         )
 
@@ -317,24 +336,24 @@ def _part(tensors: Mapping[str, Tensor], prefix: str, names: list[str]) -> Promp
     return PromptState({name: tensors[f"{prefix}/{name}"] for name in names})
 
 
-def _reply(tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> Reply:
-    client = int(saved["client"])
+def _reply(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Reply:
+    client = int(record["client"])
     update = Update(
         client=client,
-        shared=_part(tensors, f"pending/{client}/shared", saved["shared"]),
-        samples=int(saved["samples"]),
-        loss=float(saved["loss"]),
-        accuracy=float(saved["accuracy"]),
+        shared=_part(tensors, f"pending/{client}/shared", record["shared"]),
+        samples=int(record["samples"]),
+        loss=float(record["loss"]),
+        accuracy=float(record["accuracy"]),
     )
     return Reply(
         client=client,
-        round=int(saved["round"]),
+        round=int(record["round"]),
         update=update,
-        personal=_part(tensors, f"pending/{client}/personal", saved["personal"]),
-        seconds=float(saved["seconds"]),
-        usage=Usage(**saved["usage"]),
-        failure=str(saved.get("failure", "")),
-        bytes_up=saved.get("bytes_up"),
-        bytes_down=saved.get("bytes_down"),
-        processor_figures={str(name): float(value) for name, value in saved.get("processor_figures", {}).items()},
+        personal=_part(tensors, f"pending/{client}/personal", record["personal"]),
+        seconds=float(record["seconds"]),
+        usage=Usage(**record["usage"]),
+        failure=str(record.get("failure", "")),
+        bytes_up=record.get("bytes_up"),
+        bytes_down=record.get("bytes_down"),
+        processor_figures={str(name): float(value) for name, value in record.get("processor_figures", {}).items()},
     )

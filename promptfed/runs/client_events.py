@@ -1,4 +1,4 @@
-"""What the event log says of one client's reply, and what crossed the network for it."""
+"""Fields of a client's reply in the event log, and the bytes that crossed the network for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from promptfed.types import Reply
 
 
 def client_event(stage: str, reply: Reply, broadcast_bytes: int) -> dict[str, Any]:
-    """Return the fields of the event ``client``. ``broadcast_bytes``: of what the client was sent, as serialised."""
+    """Return the fields of the event ``client``; ``broadcast_bytes`` is the serialised size of its broadcast."""
     return {
         "stage": stage,
         "round": reply.round,
@@ -29,7 +29,7 @@ def client_event(stage: str, reply: Reply, broadcast_bytes: int) -> dict[str, An
 
 
 def processor_figures(events: Iterable[Mapping[str, Any]], stage: str) -> list[dict[str, float]]:
-    """Return what the outgoing processors measured, of each update of ``stage`` that was used."""
+    """Return the outgoing processors' measurements of each update of ``stage`` that was used."""
     return [
         event["processors"]
         for event in events
@@ -51,6 +51,6 @@ def bytes_down(reply: Reply, broadcast_bytes: int) -> int:
 
 
 def broadcast_sizes(broadcasts: Mapping[int, PromptState]) -> dict[int, int]:
-    """Return the bytes that each client is sent; the same value sent to several is serialised once to count it."""
-    known: dict[int, int] = {}
-    return {client: known.setdefault(id(state), state.nbytes) for client, state in broadcasts.items()}
+    """Return the bytes that each client is sent; a value sent to several is serialised once to count it."""
+    sizes: dict[int, int] = {}
+    return {client: sizes.setdefault(id(state), state.nbytes) for client, state in broadcasts.items()}

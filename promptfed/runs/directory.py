@@ -1,11 +1,11 @@
-"""The folder of one run, and who may write in it.
+"""The folder of one run, and the lock on it.
 
 config.yaml        all options; repeats the run
 events.jsonl       what happened (promptfed.runs.events)
 metrics.json       final figures and cost
-partition.json     who holds what
+partition.json     the examples of each client
 checkpoints/       of the method; those of a baseline are in baselines/<stage>/checkpoints/
-personalized/      what promptfed personalize made for each client (promptfed.runs.personalized)
+personalized/      output of promptfed personalize for each client (promptfed.runs.personalized)
 report.html, run.log
 """
 
@@ -66,7 +66,8 @@ class RunDirectory:
     def create(cls, path: Path | None, config: RunConfig, *, label: str) -> RunDirectory:
         """Start a run in ``path``, or with None in a fresh folder ``runs/<date-time>-<label>``.
 
-        Raises RunError if ``path`` is a file or holds anything, or cannot be written.
+        Raises:
+            RunError: ``path`` is a file, holds anything, or cannot be written.
         """
         folder = None
         try:
@@ -82,8 +83,12 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """An existing run. Raises RunError if there is none at ``path``, or if one of its files is a link to another
-        place, a folder, a pipe or a device: it may be a stranger's."""
+        """Open an existing run.
+
+        Raises:
+            RunError: There is none at ``path``, or one of its files is a link to another place, a folder, a pipe or a
+                device: it may be a stranger's.
+        """
         if not path.is_dir():
             raise RunError(f"run directory '{path}' does not exist; `promptfed list runs` shows the runs there are")
         if not is_run(path):
@@ -99,7 +104,7 @@ class RunDirectory:
         return cls(path, build_config(read_yaml(path / "config.yaml")))
 
     def discard(self) -> None:
-        """Take back what ``create`` made, for a run that could not even begin; a folder with checkpoints stays."""
+        """Remove what ``create`` made, for a run that fails before it starts; a folder with checkpoints stays."""
         if not list(self.path.glob("**/checkpoints")):
             with suppress(OSError):
                 for name in ("config.yaml", "init.safetensors", "run.log", ".lock", "events.jsonl"):
@@ -114,12 +119,12 @@ class RunDirectory:
             tidy_checkpoints(folder)
 
     def reconfigure(self, config: RunConfig) -> None:
-        """Go on with other options: for those that change nothing of what is computed."""
+        """Go on with other options that do not change the results."""
         write_text(self.path / "config.yaml", config.to_yaml())
         self.config = config
 
     def stage_folder(self, stage: str, is_baseline: bool) -> Path:
-        """Where the checkpoints of a stage go; the folder is made by the first checkpoint."""
+        """Return the folder of a stage's checkpoints; the first checkpoint makes it."""
         return self.path / "baselines" / stage / "checkpoints" if is_baseline else self.path / "checkpoints"
 
     # ------------------------------------------------------------------------------------------------ files
@@ -129,7 +134,11 @@ class RunDirectory:
         write_bytes(self.path / name, sealed_json(value))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """None if the file is absent. Raises RunError naming the file if it is not what was written."""
+        """Read ``name``; None if the file is absent.
+
+        Raises:
+            RunError: The file differs from what was written; the message names it.
+        """
         path = self.path / name
         if not path.exists():
             return None
@@ -178,29 +187,29 @@ class RunDirectory:
 
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` is the folder of a run."""
+    """Return whether ``path`` is the folder of a run."""
     return (path / "config.yaml").is_file()
 
 
 def _check_files(path: Path) -> None:
     """Raise RunError if a file of the run in ``path`` is no regular file, or is a link where links do harm."""
     for name in (*FILES, *FILES_WRITTEN_IN_PLACE):
-        place = path / name
+        file = path / name
         try:
-            mode = os.stat(place, follow_symlinks=name not in FILES_WRITTEN_IN_PLACE).st_mode
+            mode = os.stat(file, follow_symlinks=name not in FILES_WRITTEN_IN_PLACE).st_mode
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise RunError(f"cannot read {printable(place)}: {error.strerror or error}") from error
+            raise RunError(f"cannot read {printable(file)}: {error.strerror or error}") from error
         if not stat.S_ISREG(mode):
             raise RunError(
-                f"{printable(place)} is {kind_of(mode)}, not a file of the run's own: remove it, or put the file "
+                f"{printable(file)} is {kind_of(mode)}, not a file of the run's own: remove it, or put the file "
                 "itself in its place"
             )
 
 
 def _fresh_folder(label: str) -> Path:
-    """Two runs started in the same second get different folders: making one fails if it is there."""
+    """Make a new folder; two runs started in the same second get different ones."""
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}"
     RUNS.mkdir(exist_ok=True)
     for number in count(1):

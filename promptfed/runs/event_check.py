@@ -1,4 +1,4 @@
-"""What an event must hold for the report, the costs and the export to read it; what else it holds is not looked at."""
+"""Check of the fields of an event that the report, the costs and the export read; other fields are free."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCORES = ("accuracy", "all_classes", "items")
 
 
 def event_problem(event: object) -> str:
-    """Return why ``event`` is none that promptfed writes, as the end of a sentence; empty if it is one."""
+    """Return why ``event`` is not one that promptfed writes, as the end of a sentence; empty if it is one."""
     if not isinstance(event, dict):
         return "is not an object"
     kind = event.get("event")

@@ -1,4 +1,4 @@
-"""The event log of a run: one JSON line for each thing that happened, in the order in which it happened.
+"""The event log of a run: one JSON line for each event, in order of time.
 
 | event | fields |
 |---|---|
@@ -11,7 +11,7 @@
 | evaluation | stage, name, local [{client, accuracy, all_classes, items}], local_mean, base, new, hm, *_calls |
 
 In an evaluation, ``accuracy`` is null for a client with one class.
-A client whose process had to be started for its work (a site) also has start_seconds.
+A client whose process was started for its work (a site) also has start_seconds.
 A stage is one federation inside a run: the method itself, or a baseline (zero_shot, local_only).
 """
 
@@ -40,7 +40,7 @@ LONGEST = 2_000 * MEGABYTE
 
 
 class EventLog:
-    """Appends to and reads ``path``, which need not exist yet. Reading never changes the file."""
+    """The log at ``path``, which need not exist yet. Reading never changes the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +52,8 @@ class EventLog:
     def write(self, event: str, **fields: Any) -> None:
         """Append one line, with the time (ISO 8601, UTC); the operating system has it when this returns.
 
-        Raises DiskError if the disk refuses; then no part of the line is there.
+        Raises:
+            DiskError: The disk refuses; then no part of the line is written.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = strict_json.dumps({"event": event, "time": now, **fields})
@@ -62,34 +63,36 @@ class EventLog:
             listener(json.loads(line))
 
     def sha256(self, size: int) -> str:
-        """Return the SHA-256 of the first ``size`` bytes, empty if there are fewer; what was hashed before is not read
-        again."""
+        """Return the SHA-256 of the first ``size`` bytes, empty if there are fewer.
+
+        Bytes that were hashed before are not read again.
+        """
         if size < self._hashed:
             self._hasher, self._hashed = hashlib.sha256(), 0
         if size > self._hashed:
             with self.path.open("rb") if self.path.exists() else BytesIO() as file:
                 file.seek(self._hashed)
-                rest = file.read(size - self._hashed)
-            if len(rest) < size - self._hashed:
+                chunk = file.read(size - self._hashed)
+            if len(chunk) < size - self._hashed:
                 return ""
-            self._hasher.update(rest)
+            self._hasher.update(chunk)
             self._hashed = size
         return self._hasher.hexdigest()
 
     def set_aside(self) -> Path:
-        """Move the file out of the way, under a name that says so, and begin a new one; return where it is."""
+        """Rename the file and begin a new one; return the new path of the old file."""
         for number in count(1):
-            place = self.path.with_name(f"{self.path.stem}.damaged-{number}{self.path.suffix}")
-            if not place.exists():
+            target = self.path.with_name(f"{self.path.stem}.damaged-{number}{self.path.suffix}")
+            if not target.exists():
                 break
         if self.path.exists():
             with naming(self.path):
-                self.path.rename(place)
+                self.path.rename(target)
         self._hasher, self._hashed, self._tail_is_whole = hashlib.sha256(), 0, False
-        return place
+        return target
 
     def size(self) -> int:
-        """Bytes written so far, once the disk has them: what a checkpoint notes down."""
+        """Return the bytes written so far, once the disk has them: a checkpoint records the number."""
         if not self.path.exists():
             return 0
         self._drop_torn_tail()
@@ -98,7 +101,7 @@ class EventLog:
             return file.seek(0, os.SEEK_END)
 
     def truncate(self, size: int) -> None:
-        """Drop what was written after the first ``size`` bytes; a shorter file loses only a torn last line."""
+        """Drop what was written after the first ``size`` bytes; a shorter file loses only an incomplete last line."""
         if self.path.exists():
             # os.truncate would fill up a shorter file with zeros
             with naming(self.path):
@@ -108,7 +111,11 @@ class EventLog:
             self._drop_torn_tail()
 
     def read(self) -> list[Event]:
-        """All events, oldest first; a torn last line is ignored. Raises RunError naming any other bad line."""
+        """Return all events, oldest first; an incomplete last line is ignored.
+
+        Raises:
+            RunError: Another line is bad; the message names it.
+        """
         if not self.path.exists():
             return []
         try:
@@ -129,13 +136,13 @@ class EventLog:
         return events
 
     def _drop_torn_tail(self) -> None:
-        """Cut what a killed writer left after the last line end, lest the next event be glued to it."""
+        """Cut an incomplete last line, as a killed writer leaves it, before the next event is appended."""
         if self._tail_is_whole:
             return
         self._tail_is_whole = True
         if self.path.exists():
             with naming(self.path):
                 data = self.path.read_bytes()
-                whole = data.rfind(b"\n") + 1
-                if whole < len(data):
-                    os.truncate(self.path, whole)
+                end = data.rfind(b"\n") + 1
+                if end < len(data):
+                    os.truncate(self.path, end)

@@ -1,4 +1,4 @@
-"""What a run cost, added up from its events."""
+"""The cost of a run, summed over its events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAID = ("features", "client", "validation", "selection", "evaluation")
 
 @dataclass(frozen=True)
 class Cost(Usage):
-    """What the frozen model was asked, and bytes as serialised; ``seconds`` of work, summed over clients."""
+    """Calls of the frozen model, and bytes as serialised; ``seconds`` of work, summed over clients."""
 
     bytes_up: int = 0
     bytes_down: int = 0
@@ -22,9 +22,9 @@ class Cost(Usage):
 
 
 def cost_of(events: Iterable[Mapping[str, Any]], stage: str | None = None) -> Cost:
-    """The cost of one stage, or with None of the whole run.
+    """Return the cost of one stage, or with None of the whole run.
 
-    Features are computed once and shared by all stages, so they count for the run but for no stage of it.
+    Features are computed once and shared by all stages, so they count for the run and for no stage.
     """
     total = Cost()
     for event in events:
@@ -34,14 +34,16 @@ def cost_of(events: Iterable[Mapping[str, Any]], stage: str | None = None) -> Co
 
 
 def query_curve(events: Iterable[Mapping[str, Any]], stage: str) -> list[tuple[int, float]]:
-    """(queries that the training of ``stage`` had made by then, all clients together; mean validation accuracy) after
-    each round that was validated; empty where no black box was asked."""
-    asked, points = 0, []
+    """Return (queries so far, mean validation accuracy) after each validated round of ``stage``.
+
+    Queries are those of training, all clients together. The list is empty without a black box.
+    """
+    queries, points = 0, []
     for event in events:
         if event.get("stage") != stage:
             continue
         if event["event"] == "client":
-            asked += event.get("oracle_queries") or 0
+            queries += event.get("oracle_queries") or 0
         elif event["event"] == "round" and event.get("val_accuracy") is not None:
-            points.append((asked, float(event["val_accuracy"])))
-    return points if asked else []
+            points.append((queries, float(event["val_accuracy"])))
+    return points if queries else []

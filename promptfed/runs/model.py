@@ -1,4 +1,4 @@
-"""Which frozen model a run was trained on: known by its fingerprint, wherever its weights lie."""
+"""The frozen model that a run was trained on, identified by its fingerprint."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def has_fingerprint(record: Mapping[str, Any]) -> bool:
-    """Return whether the ``record`` that a run keeps in partition.json holds its backbone's fingerprint."""
-    own = record.get("backbone")
-    return isinstance(own, dict) and own.get("fingerprint") is not None
+    """Return whether the ``record`` in a run's partition.json holds its backbone's fingerprint."""
+    backbone = record.get("backbone")
+    return isinstance(backbone, dict) and backbone.get("fingerprint") is not None
 
 
 def check_same_model(run: Path, record: Mapping[str, Any], model: FrozenModel) -> None:
-    """Check ``model`` against the ``record`` that ``run`` keeps of its own (in partition.json; none in old runs).
+    """Check ``model`` against the ``record`` of ``run`` (in partition.json; none in old runs).
 
     Raises:
         RunError: It is another model. The same weights in another file are the same model.

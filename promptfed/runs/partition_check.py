@@ -1,4 +1,4 @@
-"""Whether the data of a run are still those that it was begun with: its classes, clients and every example."""
+"""Check that the data of a run are unchanged: its classes, clients and every example."""
 
 from __future__ import annotations
 
@@ -17,77 +17,85 @@ NAME_LIMIT = 60
 
 
 def content_record(task: FederatedTask) -> dict[str, Any]:
-    """``{"clients": [SHA-256 of what each client holds], "tests": SHA-256 of the common tests}``.
+    """Return ``{"clients": [SHA-256 of each client's examples], "tests": SHA-256 of the common tests}``.
 
-    Of a task whose examples are at sites, the numbers of examples alone.
+    If the examples are at sites, their numbers alone are hashed.
     """
     tests = {"base": task.base_test, "new": task.new_test, **{f"domain {k}": v for k, v in task.domain_tests.items()}}
     return {"clients": [_client_digest(data) for data in task.clients], "tests": _digest(tests)}
 
 
 def check_partition(recorded: Mapping[str, Any] | None, current: Mapping[str, Any], run: Path) -> None:
-    """Compare the ``partition.json`` of ``run`` with the record of its data as they are now; None: there is none yet.
+    """Compare the ``partition.json`` of ``run`` with the record of its current data.
 
-    Raises DataError that says what differs.
+    Args:
+        recorded: The content of partition.json; None if there is none yet.
+        current: The record of the data as they are now.
+        run: The run's folder, for the message.
+
+    Raises:
+        DataError: The data differ; the message says how.
     """
-    found = [] if recorded is None else differences(recorded, current)
-    if found:
-        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    changes = [] if recorded is None else differences(recorded, current)
+    if changes:
+        more = f" and {len(changes) - LISTED} more" if len(changes) > LISTED else ""
         raise DataError(
-            f"the data of run '{printable(run)}' are not those that it was begun with: {'; '.join(found[:LISTED])}"
+            f"the data of run '{printable(run)}' are not those that it was begun with: {'; '.join(changes[:LISTED])}"
             f"{more}. Bring the old data back, or begin a new run"
         )
 
 
 def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """What differs between two partition records, the gravest first. A part that one of them lacks, as records of
-    promptfed 0.1 lack the contents, is not compared."""
-    found = []
+    """Return the differences between two partition records, the gravest first.
+
+    A part that one of them lacks, as records of promptfed 0.1 lack the contents, is not compared.
+    """
+    changes = []
     for part, kind in (("classes", "class"), ("new_classes", "new class")):
         if part in recorded and part in current:
-            found += _names(kind, recorded[part], current[part])
-    if found:  # labels mean something else: all that follows differs, too
-        return found
-    before, now = recorded.get("clients", []), current.get("clients", [])
-    found += _names("client", [row.get("name") for row in before], [row.get("name") for row in now])
-    if found:
-        return found
+            changes += _names(kind, recorded[part], current[part])
+    if changes:  # labels mean something else: all that follows differs, too
+        return changes
+    old_rows, new_rows = recorded.get("clients", []), current.get("clients", [])
+    changes += _names("client", [row.get("name") for row in old_rows], [row.get("name") for row in new_rows])
+    if changes:
+        return changes
     contents = [record.get("content") or {} for record in (recorded, current)]
     old, new = (dict(enumerate(content.get("clients", []))) for content in contents)
-    for k, (one, other) in enumerate(zip(before, now, strict=True)):
-        name = printable(one.get("name"), NAME_LIMIT)
-        if changed := [use for use in ("train", "val", "test") if one.get(use) != other.get(use)]:
-            use = changed[0]
-            found.append(
-                f"{name} has {_total(other, use)} {use} examples, not {_total(one, use)}"
-                if _total(one, use) != _total(other, use)
+    for k, (old_row, new_row) in enumerate(zip(old_rows, new_rows, strict=True)):
+        name = printable(old_row.get("name"), NAME_LIMIT)
+        if changed_uses := [use for use in ("train", "val", "test") if old_row.get(use) != new_row.get(use)]:
+            use = changed_uses[0]
+            changes.append(
+                f"{name} has {_total(new_row, use)} {use} examples, not {_total(old_row, use)}"
+                if _total(old_row, use) != _total(new_row, use)
                 else f"{name} has other {use} examples"
             )
         elif k in old and k in new and old[k] != new[k]:
-            found.append(f"{name} has other examples")
+            changes.append(f"{name} has other examples")
     tests = [content.get("tests") for content in contents]
     if None not in tests and tests[0] != tests[1]:
-        found.append("the test examples are others")
-    return found
+        changes.append("the test examples are others")
+    return changes
 
 
-def _names(kind: str, before: Sequence[Any], now: Sequence[Any]) -> list[str]:
-    if list(before) == list(now):
+def _names(kind: str, old: Sequence[Any], new: Sequence[Any]) -> list[str]:
+    if list(old) == list(new):
         return []
-    gone, come = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
-    if not gone and not come:
+    removed, added = ([name for name in first if name not in second] for first, second in ((old, new), (new, old)))
+    if not removed and not added:
         return [f"the order of the {kind}{'es' if kind.endswith('s') else 's'} is another"]
-    said = []
-    if gone:
-        said.append(f"no {kind} {_listed(gone)} any more")
-    if come:
-        said.append(f"{kind} {_listed(come)} is new")
-    return [", and ".join(said)]
+    sentences = []
+    if removed:
+        sentences.append(f"no {kind} {_listed(removed)} any more")
+    if added:
+        sentences.append(f"{kind} {_listed(added)} is new")
+    return [", and ".join(sentences)]
 
 
 def _listed(names: Sequence[Any]) -> str:
-    shown = ", ".join(f"'{printable(name, NAME_LIMIT)}'" for name in names[:LISTED])
-    return shown + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    listing = ", ".join(f"'{printable(name, NAME_LIMIT)}'" for name in names[:LISTED])
+    return listing + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _total(row: Mapping[str, Any], use: str) -> int:
@@ -99,7 +107,7 @@ def _client_digest(data: ClientData) -> str:
 
 
 def _digest(splits: Mapping[str, Split]) -> str:
-    """SHA-256 of the examples and labels of each split, in any order of the examples."""
+    """Return the SHA-256 of the examples and labels of each split, in any order of the examples."""
     lines = []
     for use, split in splits.items():
         labels = split.labels.tolist()

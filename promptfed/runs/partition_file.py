@@ -1,4 +1,4 @@
-"""partition.json: who holds how many examples of each class, and which model the run asks."""
+"""partition.json: each client's number of examples by class, and the run's model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 
 def partition_table(task: FederatedTask) -> dict[str, Any]:
-    """``{"examples": "images", "classes": [name], "new_classes": [name], "partition": "domain", "clients": [{"client",
-    "name", "domain", "one_class", "train", "val", "test"}]}``, counts by class."""
+    """Return the clients' numbers of examples by class.
+
+    ``{"examples": "images", "classes": [name], "new_classes": [name], "partition": "domain", "clients": [{"client",
+    "name", "domain", "one_class", "train", "val", "test"}]}``.
+    """
     count = len(task.base_classes)
     return {
         "examples": examples(task),
@@ -39,12 +42,12 @@ def partition_table(task: FederatedTask) -> dict[str, Any]:
 
 
 def shown_data(config: RunConfig) -> str:
-    """What the examples of a run come from: its ``--data``, or the CSV file of ``--partition`` in their place."""
+    """Return the source of a run's examples: its ``--data``, or the CSV file of ``--partition`` in its place."""
     return printable(config.partition if config.partition.startswith("csv:") else config.data)
 
 
 def examples(task: FederatedTask) -> str:
-    """What its examples are: "images", "texts" or "questions" (with free answers)."""
+    """Return the kind of the examples: "images", "texts" or "questions" (with free answers)."""
     first = task.base_test.items[0] if len(task.base_test) else None
     if isinstance(first, QuestionItem):
         return "questions"
@@ -52,9 +55,12 @@ def examples(task: FederatedTask) -> str:
 
 
 def partition_record(task: FederatedTask, model: FrozenModel | None = None) -> dict[str, Any]:
-    """What a run keeps of its task: the table, ``new_classes``, ``templates`` and ``content``, by which
-    ``partition_check`` knows it again; where the model is a black box also ``form``, and the fingerprint of the
-    ``oracle`` that examples in that form are put to, else name and fingerprint of the ``backbone``."""
+    """Return the record that a run keeps of its task and model.
+
+    It holds the table, ``new_classes``, ``templates`` and ``content``, by which ``partition_check`` recognises the
+    data. With a black box it also holds ``form``, and the fingerprint of the ``oracle`` for that form; otherwise name
+    and fingerprint of the ``backbone``.
+    """
     agreed: dict[str, Any] = {
         "templates": list(task.templates),
         "content": content_record(task),

@@ -1,8 +1,8 @@
-"""run.json: what a run was made with, by which its other files are known again.
+"""run.json: the run's identity and origin, by which its other files are recognised.
 
-It holds the run's identity (a random number, which its checkpoints repeat), the options, the environment (versions,
-machine, threads, command), the SHA-256 of what partition.json holds, and once the run is finished those of the event
-log and of what metrics.json holds.
+It holds the identity (a random number, which the checkpoints repeat), the options, the environment (versions, machine,
+threads, command), and the SHA-256 of the content of partition.json. A finished run adds those of the event log and of
+the content of metrics.json.
 """
 
 from __future__ import annotations
@@ -30,30 +30,38 @@ GONE = (
 
 
 def identity_of(run: RunDirectory, checkpoints: Mapping[str, Checkpoint | None]) -> str:
-    """Return the identity of ``run``, whose ``checkpoints`` (stage -> the newest) must all be its own; a new one for a
-    run that has none yet, or that an earlier version began.
+    """Return the identity of ``run``; a new one for a run that has none yet, or that an earlier version began.
 
-    Raises RunError if a checkpoint is of another run.
+    Args:
+        run: The run.
+        checkpoints: Stage -> the newest one.
+
+    Raises:
+        RunError: A checkpoint is of another run.
     """
     try:
-        own = str(read_passport(run).get("run", ""))
+        identity = str(read_passport(run).get("run", ""))
     except RunError:  # a damaged run.json is written anew
-        own = ""
+        identity = ""
     for stage, checkpoint in checkpoints.items():
         if checkpoint is not None and checkpoint.run:
-            own = own or checkpoint.run
-            if checkpoint.run != own:
+            identity = identity or checkpoint.run
+            if checkpoint.run != identity:
                 raise RunError(
                     f"the checkpoints of {stage} in run '{printable(run.path)}' are of another run: bring its own "
                     "back, or move their folder away to train it anew"
                 )
-    return own or uuid.uuid4().hex
+    return identity or uuid.uuid4().hex
 
 
 def write_passport(
     run: RunDirectory, partition: Mapping[str, Any], identity: str = "", *, is_finished: bool = False
 ) -> None:
-    """Write run.json; ``partition`` is what partition.json holds. Raises DiskError if the disk refuses."""
+    """Write run.json; ``partition`` is the content of partition.json.
+
+    Raises:
+        DiskError: The disk refuses.
+    """
     log: dict[str, Any] = {}
     if is_finished:
         size = run.events.size()
@@ -71,7 +79,11 @@ def write_passport(
 
 
 def read_passport(run: RunDirectory) -> dict[str, Any]:
-    """Return what run.json holds; empty where there is none. Raises RunError if it is damaged or of another format."""
+    """Return the content of run.json; empty where there is none.
+
+    Raises:
+        RunError: It is damaged or of another format.
+    """
     about = run.read_json(FILE) or {}
     if about and about.get("format") != FORMAT:
         raise RunError(
@@ -82,10 +94,12 @@ def read_passport(run: RunDirectory) -> dict[str, Any]:
 
 
 def check_passport(run: RunDirectory) -> list[str]:
-    """Compare the run's files with its run.json, and return in a line each what is not as it was but does no harm.
+    """Compare the run's files with its run.json, and return a line for each harmless difference.
 
-    A run without one cannot be compared, which is said once it has data. Raises RunError if options or data
-    are not those that the run was made with.
+    A run without run.json cannot be compared; one line says so if the run has data.
+
+    Raises:
+        RunError: Options or data are not those that the run was made with.
     """
     about = read_passport(run)
     if not about:
@@ -95,18 +109,18 @@ def check_passport(run: RunDirectory) -> list[str]:
     if changes := differences(about["config"], run.config.model_dump(mode="json"), knows_backbone=knows_backbone):
         raise RunError(f"config.yaml of run '{printable(run.path)}' is not the one that it was made with: {changes}")
     if partition is None or checksum(partition) != about["data_sha256"]:
-        what = "gone" if partition is None else "not the one that the run was made with"
+        fault = "gone" if partition is None else "not the one that the run was made with"
         raise RunError(
-            f"partition.json of run '{printable(run.path)}' is {what}: promptfed train --resume writes it again"
+            f"partition.json of run '{printable(run.path)}' is {fault}: promptfed train --resume writes it again"
         )
     check_metrics(run)
     return [line for line in (_log_line(run, about),) if line]
 
 
 def check_metrics(run: RunDirectory) -> None:
-    """Raise RunError if metrics.json is there and is not what the run was finished with."""
-    expected, metrics = read_passport(run).get("metrics_sha256"), run.read_metrics()
-    if expected is not None and metrics is not None and checksum(metrics) != expected:
+    """Raise RunError if metrics.json is there and differs from the finished run's."""
+    digest, metrics = read_passport(run).get("metrics_sha256"), run.read_metrics()
+    if digest is not None and metrics is not None and checksum(metrics) != digest:
         raise RunError(
             f"metrics.json of run '{printable(run.path)}' is not the one that the run was finished with: promptfed "
             "train --resume writes it again"
@@ -114,7 +128,7 @@ def check_metrics(run: RunDirectory) -> None:
 
 
 def _log_line(run: RunDirectory, about: Mapping[str, Any]) -> str:
-    """What is wrong with the event log of a finished run; empty if nothing is, or the run goes on."""
+    """Return what is wrong with the event log of a finished run; empty if nothing is, or the run is unfinished."""
     if "events_bytes" not in about or run.read_metrics() is None:
         return ""
     path = run.events.path

@@ -28,17 +28,21 @@ class Version(NamedTuple):
 
 
 class PersonalStore:
-    """``folder/client-00012/round-0007.safetensors`` is what client 12 had after its work in round 7.
+    """Personal prompts on disk: ``folder/client-00012/round-0007.safetensors`` is client 12's after round 7.
 
     A version never changes once written (the same work writes the same bytes), so a checkpoint need only name versions,
-    and a run that goes back to an older checkpoint finds what it had then.
+    and a run that goes back to an older checkpoint finds its versions.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, client: int, round: int, personal: PromptState) -> Version:
-        """Write what ``client`` has after ``round`` and return its version. Raises RunError if the disk refuses."""
+        """Write the prompt of ``client`` after ``round`` and return its version.
+
+        Raises:
+            RunError: The disk refuses.
+        """
         path, version = self._path(client, round), Version(round, personal.sha256())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +52,10 @@ class PersonalStore:
         return version
 
     def read(self, client: int, round: int, sha256: str | None = None) -> PromptState:
-        """Return the version of ``round``, which must be the one of ``sha256`` where that is known.
+        """Return the version of ``round``; if ``sha256`` is given, it must match.
 
-        Raises RunError naming the file if it is missing or is not what was written.
+        Raises:
+            RunError: The file is missing or differs from what was written; the message names it.
         """
         path = self._path(client, round)
         try:
@@ -69,7 +74,7 @@ class PersonalStore:
         return personal
 
     def rounds(self, client: int) -> list[int]:
-        """The rounds whose versions are kept, in rising order."""
+        """Return the rounds whose versions are kept, in rising order."""
         return sorted(int(path.stem.removeprefix("round-")) for path in self._path(client, 0).parent.glob("round-*"))
 
     def forget(self, client: int, before: int) -> None:
@@ -83,10 +88,10 @@ class PersonalStore:
 
 
 class StoredPersonal(Mapping[int, PromptState]):
-    """Clients' personal prompts that stay on disk: each is read when it is asked for, and none is held.
+    """Clients' personal prompts that stay on disk: each is read on access, and none is held in memory.
 
-    ``versions``: client -> the version that counts; None for the empty prompt, which has no file. A value like
-    any other: ``update_personal`` makes the next one, and this one still reads what it did.
+    ``versions``: client -> its current version; None for the empty prompt, which has no file. It is an immutable value:
+    ``update_personal`` makes the next one, and this one still reads its own versions.
     """
 
     def __init__(self, store: PersonalStore, versions: Mapping[int, Version | None]) -> None:
@@ -94,11 +99,16 @@ class StoredPersonal(Mapping[int, PromptState]):
 
     @classmethod
     def begin(cls, store: PersonalStore, personal: Mapping[int, PromptState], round: int) -> StoredPersonal:
-        """``personal`` as it is after ``round``, written to ``store``."""
+        """Write ``personal`` as it is after ``round`` to ``store`` and return it as a stored one."""
         return cls(store, dict.fromkeys(personal))._with(personal, round)
 
     def __getitem__(self, client: int) -> PromptState:
-        """Raises KeyError for a client that there is not, RunError for a file that is missing or damaged."""
+        """Read a client's prompt.
+
+        Raises:
+            KeyError: There is no such client.
+            RunError: A file is missing or damaged.
+        """
         version = self.versions[client]
         return NO_PROMPT if version is None else self.store.read(client, *version)
 
@@ -109,13 +119,13 @@ class StoredPersonal(Mapping[int, PromptState]):
         return len(self.versions)
 
     def updated(self, changed: Mapping[int, PromptState], round: int) -> StoredPersonal:
-        """With what some clients have after ``round``. Of those, versions that no kept checkpoint names are deleted."""
-        after = self._with(changed, round)
+        """Return the prompts after ``round``; delete old versions of the changed ones that no kept checkpoint names."""
+        result = self._with(changed, round)
         for client in changed:
-            named = [version for version in self.store.rounds(client) if version <= round - KEPT_CHECKPOINTS]
-            if named:
-                self.store.forget(client, before=named[-1])
-        return after
+            old_rounds = [version for version in self.store.rounds(client) if version <= round - KEPT_CHECKPOINTS]
+            if old_rounds:
+                self.store.forget(client, before=old_rounds[-1])
+        return result
 
     def _with(self, changed: Mapping[int, PromptState], round: int) -> StoredPersonal:
         versions = dict(self.versions)
@@ -127,7 +137,7 @@ class StoredPersonal(Mapping[int, PromptState]):
 def update_personal(
     personal: Mapping[int, PromptState], changed: Mapping[int, PromptState], round: int
 ) -> Mapping[int, PromptState]:
-    """``personal`` with what some clients have after ``round``, kept where it is kept."""
+    """Return ``personal`` with the changed prompts of ``round``, in memory or on disk as before."""
     if isinstance(personal, StoredPersonal):
         return personal.updated(changed, round)
     return {**personal, **changed}

@@ -1,11 +1,11 @@
-"""RUN/personalized: what `promptfed personalize` found for each client, and the curve over all of them.
+"""RUN/personalized: the results of `promptfed personalize` for each client, and the curve over all of them.
 
     client-K.safetensors    the client's fine-tuned copy of the shared prompt; absent where the method itself trained a
                             personal prompt, which is in the run's checkpoint
-    client-K.json           its alpha and why, its accuracies at every alpha, and what all this was made from
+    client-K.json           its alpha and why, its accuracies at every alpha, and the origin of all this
     curve.json, .md, .png   the means over clients against alpha
 
-A client's two files are written as soon as it is done, the JSON last: it says the SHA-256 of the other.
+A client's two files are written as soon as it is done, the JSON last: it holds the SHA-256 of the other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CURVE, CURVE_TABLE, CURVE_PLOT = f"{FOLDER}/curve.json", f"{FOLDER}/curve.md", f
 
 
 class TuningOrigin(BaseModel):
-    """What a personalised prompt was made from: a run's round and prompts, and all options."""
+    """Origin of a personalised prompt: a run's round and prompts, and all options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +49,7 @@ class TuningOrigin(BaseModel):
 
 @dataclass(frozen=True)
 class AlphaChoice:
-    """The alpha a client deploys, its place among those that were tried, and why in words."""
+    """The alpha a client deploys, its position among the candidates, and the reason in words."""
 
     alpha: float
     place: int
@@ -60,9 +60,9 @@ class AlphaChoice:
 class ClientCurve:
     """One client's accuracies, one for each alpha; empty where it has no such images.
 
-    ``val`` and ``local``: validation and test images of its own classes, among these. A client with one class has
-    nothing to choose between: its ``val`` is among all base classes, and its ``local`` is empty. ``base`` and ``new``:
-    the test images of all base classes and of the classes nobody trained on.
+    ``val`` and ``local``: validation and test images of its own classes, among these. For a client with one class,
+    ``val`` is among all base classes, and ``local`` is empty. ``base`` and ``new``: the test images of all base classes
+    and of the classes that no client trains on.
     """
 
     val: tuple[float, ...]
@@ -104,32 +104,36 @@ class SavedClient(BaseModel):
 
 @dataclass(frozen=True)
 class Personalized:
-    """One client as read back."""
+    """One client as read back from disk."""
 
     about: SavedClient
     tuned: PromptState
 
     def deployed(self, trained: ClientPrompt) -> ClientPrompt:
-        """What the client deploys, from what it had after training."""
+        """Return the prompt that the client deploys, from the one after training."""
         return ClientPrompt(trained.shared, trained.personal, self.about.alpha, self.about.origin.space, self.tuned)
 
 
 def prompt_sha256(trained: ClientPrompt) -> str:
-    """The identity of what a client had after training."""
+    """Return the identity of a client's prompt after training."""
     return hashlib.sha256(f"{trained.shared.sha256()} {trained.personal.sha256()}".encode()).hexdigest()
 
 
 def save_client(run: Path, about: SavedClient, tuned: PromptState) -> None:
-    """Write one client's files, whole or not at all. Raises RunError if the disk refuses."""
+    """Write one client's files, whole or not at all.
+
+    Raises:
+        RunError: The disk refuses.
+    """
     prompt, sheet = _files(run, about.client)
     content = tuned.to_bytes()
     has_file = bool(len(tuned))
-    known = about.model_copy(update={"tuned_sha256": hashlib.sha256(content).hexdigest() if has_file else ""})
+    record = about.model_copy(update={"tuned_sha256": hashlib.sha256(content).hexdigest() if has_file else ""})
     try:
         prompt.parent.mkdir(exist_ok=True)
         if has_file:
             write_bytes(prompt, content, PRIVATE)
-        write_bytes(sheet, sealed_json(known.model_dump(mode="json")))
+        write_bytes(sheet, sealed_json(record.model_dump(mode="json")))
         if not has_file:
             prompt.unlink(missing_ok=True)
     except OSError as error:
@@ -137,7 +141,11 @@ def save_client(run: Path, about: SavedClient, tuned: PromptState) -> None:
 
 
 def load_client(run: Path, client: int) -> Personalized | None:
-    """What was saved for ``client``; None if nothing was. Raises RunError if it is damaged."""
+    """Return the saved files of ``client``; None if there are none.
+
+    Raises:
+        RunError: They are damaged.
+    """
     prompt, sheet = _files(run, client)
     if not sheet.exists():
         _check_not_lost(run, client)
@@ -153,12 +161,12 @@ def load_client(run: Path, client: int) -> Personalized | None:
             raise RunError(f"the SHA-256 of {prompt.name} is not the one it names")
         return Personalized(about, PromptState.from_bytes(content))
     except (OSError, ValidationError, FormatError, RunError) as error:
-        said = f"{error.error_count()} wrong values" if isinstance(error, ValidationError) else str(error)
-        raise RunError(f"{sheet} is damaged ({said}); run promptfed personalize {run} again") from error
+        reason = f"{error.error_count()} wrong values" if isinstance(error, ValidationError) else str(error)
+        raise RunError(f"{sheet} is damaged ({reason}); run promptfed personalize {run} again") from error
 
 
 def _check_not_lost(run: Path, client: int) -> None:
-    """Raise RunError if ``client``, which has no JSON, must have one: its prompt or the curve over all is there."""
+    """Raise RunError if ``client`` has lost its JSON: its prompt or the curve over all is there."""
     prompt, sheet = _files(run, client)
     if sheet.parent.exists() and not sheet.parent.is_dir():
         raise RunError(f"{printable(sheet.parent)} is not a folder: move it away")
@@ -170,7 +178,7 @@ def _check_not_lost(run: Path, client: int) -> None:
 
 
 def drop_curve(run: Path) -> None:
-    """Remove the curve of an earlier personalisation, which the clients' files no longer agree with."""
+    """Remove the curve of an earlier personalisation, which the clients' files contradict."""
     for name in (CURVE, CURVE_TABLE, CURVE_PLOT):
         with naming(run / name):
             (run / name).unlink(missing_ok=True)
@@ -181,5 +189,5 @@ def _files(run: Path, client: int) -> tuple[Path, Path]:
 
 
 def client_rows(clients: list[SavedClient]) -> list[dict[str, Any]]:
-    """The clients as curve.json shows them."""
+    """Return the clients as curve.json shows them."""
     return [about.model_dump(include={"client", "name", "alpha", "why", "val", "local"}) for about in clients]

@@ -1,8 +1,8 @@
-"""Which plug-ins a run may load without being asked again: those that this user loaded for it, on this machine.
+"""Tokens for plug-ins that a run may load without ``--plugin``: this user has loaded them for it on this machine.
 
 A run's own files cannot say so, because a run may be a stranger's. A token in the user's state folder does: a file that
 only the user can read and write, named by the run's identity, with each plug-in's file and its SHA-256. A plug-in is
-loaded by a token only if its file is still that one, and the run still names that SHA-256.
+loaded by a token only if its file is unchanged and the run names the same SHA-256.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ log = logging.getLogger(__name__)
 
 
 def token_folder() -> Path:
-    """Return where tokens are: ``PROMPTFED_STATE``, else the user's state folder."""
+    """Return the folder of tokens: ``PROMPTFED_STATE``, else the user's state folder."""
     return Path(os.environ.get("PROMPTFED_STATE") or platformdirs.user_state_dir("promptfed")) / "plugins_of_runs"
 
 
 def remember_plugins(run: RunDirectory) -> None:
-    """Write the token of ``run``, if it was made with plug-ins that are loaded with the very code that it names.
+    """Write the token of ``run``, if its plug-ins are loaded with the very code that it names.
 
-    A folder that cannot be written costs the memory only: the plug-ins have to be named again.
+    If the folder cannot be written, the plug-ins have to be named again next time.
     """
-    present, named = present_plugins(), run.config.plugins
+    present, names = present_plugins(), run.config.plugins
     identity = _identity(run)
-    if not named or not identity or any(present.get(name) != digest for name, digest in named.items()):
+    if not names or not identity or any(present.get(name) != digest for name, digest in names.items()):
         return
-    plugins = {name: {"sha256": digest, "file": plugin_file(name)} for name, digest in named.items()}
+    plugins = {name: {"sha256": digest, "file": plugin_file(name)} for name, digest in names.items()}
     if _read(identity) == plugins:
         return
     with suppress(OSError):
@@ -52,16 +52,16 @@ def remember_plugins(run: RunDirectory) -> None:
 
 
 def load_remembered_plugins(run: RunDirectory) -> None:
-    """Load the plug-ins of ``run`` for which there is a token; of others nothing is run and nothing is said.
+    """Load the plug-ins of ``run`` that have a token; skip the others silently.
 
     Raises:
-        ConfigError: The plug-in is the one of the token, and fails.
+        ConfigError: A plug-in of the token fails.
     """
-    missing = [name for name in run.config.plugins if name not in present_plugins()]
-    if not missing or not (identity := _identity(run)):
+    names = [name for name in run.config.plugins if name not in present_plugins()]
+    if not names or not (identity := _identity(run)):
         return
     token = _read(identity)
-    for name in missing:
+    for name in names:
         about = token.get(name, {})
         digest = run.config.plugins[name]
         if digest and about.get("sha256") == digest and _is_unchanged(name, about.get("file", ""), digest):
@@ -70,9 +70,9 @@ def load_remembered_plugins(run: RunDirectory) -> None:
 
 
 def _is_unchanged(name: str, file: str, digest: str) -> bool:
-    """Return whether ``name`` still leads to ``file`` with the SHA-256 ``digest``. Nothing is imported to find out."""
-    place = name if is_file_name(name) else module_file(name)
-    if not file or place != file:
+    """Return whether ``name`` still leads to ``file`` with the SHA-256 ``digest``; imports nothing."""
+    location = name if is_file_name(name) else module_file(name)
+    if not file or location != file:
         return False
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest() == digest
@@ -97,9 +97,9 @@ def _read(identity: str) -> dict[str, dict[str, str]]:
         is_own = not hasattr(os, "getuid") or (about.st_uid == os.getuid() and not about.st_mode & 0o077)
         if not stat.S_ISREG(about.st_mode) or not is_own:
             return {}
-        found = parse_json(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except (OSError, FormatError):
         return {}
-    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+    if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
         return {}
-    return {name: {key: str(value) for key, value in entry.items()} for name, entry in found.items()}
+    return {name: {key: str(value) for key, value in entry.items()} for name, entry in content.items()}
