@@ -91,7 +91,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         ("Training loss", figures.round_curves(training, "loss", "training loss")),
         ("Validation accuracy", figures.round_curves(events, "val_accuracy", "validation accuracy (%)", percent=True)),
     ]
-    curves = figures.query_curves(events)
+    queries = figures.query_curves(events)
     bars = figures.client_bars(events)
     stages = {stage: look.label for stage, look in looks.items()}
     results, measures = result_rows(metrics), measure_rows(metrics)
@@ -125,7 +125,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "lost": _lost_rows(events, stages),
         "costs": _cost_rows(events, stages, model.has_towers),
         "has_towers": model.has_towers,
-        "asked": Picture(figures.data_uri(curves), "Validation accuracy by queries") if curves else None,
+        "asked": Picture(figures.data_uri(queries), "Validation accuracy by queries") if queries else None,
         "oracle": _oracle_tables(run, stages, partition),
         "oracle_caption": ORACLE_CAPTION,
     }
