@@ -173,8 +173,7 @@ class RayEngine(Engine):
 
     def _wait_words(self) -> str:
         """Say what is waited for while no actor is ready."""
-        free = self._ray.available_resources().get("CPU", 0.0)
-        total = sum(cpus for cpus, _ in ray_runtime.nodes())
+        free, total = ray_runtime.free_cpus(), sum(cpus for cpus, _ in ray_runtime.nodes())
         return (
             f"waiting for {len(self.seats)} Ray actors of {self.share.cpus} CPUs each; Ray has {free:g} of {total} "
             "CPUs free. They load the model, or other programs on this Ray hold its CPUs and have to end first"

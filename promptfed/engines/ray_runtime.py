@@ -148,3 +148,11 @@ def nodes() -> list[tuple[int, int]]:
     known: Any = ray.nodes  # has no types
     alive = [node["Resources"] for node in known() if node["Alive"]]
     return [(int(found.get("CPU", 0)), int(found.get("GPU", 0))) for found in alive]
+
+
+def free_cpus() -> float:
+    """Return how many CPUs of the cluster nobody holds."""
+    import ray
+
+    known: Any = ray.available_resources  # has no types
+    return float(known().get("CPU", 0.0))
