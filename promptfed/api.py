@@ -24,8 +24,7 @@ from promptfed.config import Options, in_sections, read_yaml
 from promptfed.engines.base import Engine
 from promptfed.errors import unknown_name
 from promptfed.experiment import resolve
-from promptfed.export.loaded import LoadedBundle
-from promptfed.export.loaded import load_bundle as load
+from promptfed.export.loaded import LoadedBundle, load_bundle
 from promptfed.files.paths import checked_path
 from promptfed.method import METHODS, Method
 from promptfed.object_options import ARGUMENTS, config_with_objects, objects_again
@@ -33,6 +32,8 @@ from promptfed.objects import compare as compare_objects
 from promptfed.observers.choose import ObserverChoices, build_observers
 from promptfed.oracle_options import OracleOptions
 from promptfed.progress import ComparisonProgress, Progress
+from promptfed.python_words import in_python, said_in_python, told_in
+from promptfed.report.live import check_progress
 from promptfed.report.live_comparison import live_comparison
 from promptfed.run import Run
 from promptfed.runner import carry_out_comparison, stop_on_ctrl_c
@@ -44,8 +45,10 @@ from promptfed.warm_start import first_prompt, save_first_prompt
 __all__ = ["LoadedBundle", "Run", "compare", "load", "load_run", "train"]
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
+load = said_in_python(load_bundle)
 
 
+@said_in_python
 def train(
     method: str | type[Method] | Method | None = None,
     data: Any = None,
@@ -96,6 +99,7 @@ def train(
         KeyboardInterrupt: After Ctrl-C. All that was done is saved; ``load_run(folder).resume()`` goes on.
         PromptFedError: The run cannot begin, or cannot go on.
     """
+    check_progress(progress, Progress)
     place = None if folder is None else checked_path(folder, "folder")
     file: Mapping[str, Any] = (
         {} if config is None else config if isinstance(config, Mapping) else read_yaml(checked_path(config, "config"))
@@ -117,6 +121,7 @@ def train(
     return run
 
 
+@said_in_python
 def load_run(path: PathLike, **objects: Any) -> Run:
     """Return the run in the folder ``path``, finished or not.
 
@@ -140,6 +145,7 @@ def load_run(path: PathLike, **objects: Any) -> Run:
     return Run(folder, again)
 
 
+@said_in_python
 def compare(
     methods: Sequence[str | type[Method]] | str,
     *,
@@ -175,12 +181,13 @@ def compare(
     base, objects = config_with_objects({}, _given(options))
     plan = Plan.make(base, names, seeds, fix_partition=fix_partition, grid=grid)
     with (
-        comparison_folder(None if folder is None else checked_path(folder, "folder")) as place,
         live_comparison(progress) as teller,
+        comparison_folder(None if folder is None else checked_path(folder, "folder")) as place,
         stop_on_ctrl_c(teller.note) as should_stop,
     ):
         try:
-            summary, _ = carry_out_comparison(plan, place, teller, should_stop, objects, observers)
+            told = told_in(in_python, teller)
+            summary, _ = carry_out_comparison(plan, place, told, should_stop, objects, observers)
         except Interrupted as stopped:
             saved = f"Saved; the same call with folder='{place}' goes on"
             raise KeyboardInterrupt(f"stopped: {stopped.where}. {saved}") from stopped

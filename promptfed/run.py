@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from promptfed.config import Options, RunConfig, in_sections, validate
 from promptfed.cross_dataset import evaluate_on
@@ -26,6 +27,7 @@ from promptfed.oracle_options import OracleOptions
 from promptfed.personalize.every_client import decided, personalize_run
 from promptfed.personalize.options import PersonalizeOptions, parse_alphas
 from promptfed.progress import Progress
+from promptfed.python_words import Words, in_python, said_in, told_in
 from promptfed.report.html import write_report
 from promptfed.report.live import live_progress
 from promptfed.report.notebook import run_html
@@ -40,6 +42,18 @@ from promptfed.runs.partition_file import partition_record
 from promptfed.training import Interrupted, OutOfBudget
 
 log = logging.getLogger(__name__)
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def _in_its_words(method: M) -> M:
+    """Decorate a method of ``Run``: its errors are in the words of the run's caller."""
+
+    @wraps(method)
+    def called(run: Run, *args: Any, **options: Any) -> Any:
+        with said_in(run.words):
+            return method(run, *args, **options)
+
+    return cast(M, called)
 
 
 class Run:
@@ -52,8 +66,9 @@ class Run:
         run.export(client=0, path="bundle")
     """
 
-    def __init__(self, folder: RunDirectory, objects: Objects = NO_OBJECTS) -> None:
-        self.folder, self.objects = folder, objects
+    def __init__(self, folder: RunDirectory, objects: Objects = NO_OBJECTS, words: Words = in_python) -> None:
+        """``words`` puts messages into the words of the caller: Python's, or ``str`` for those of the command line."""
+        self.folder, self.objects, self.words = folder, objects, words
         self._finished: FinishedRun | None = None
 
     # -------------------------------------------------------------------------------------------- what it is
@@ -109,6 +124,7 @@ class Run:
     # -------------------------------------------------------------------------------------------- what it learned
 
     @property
+    @_in_its_words
     def finished(self) -> FinishedRun:
         """The run's method with its frozen model, loaded when first used, and its prompts after the last round.
 
@@ -118,6 +134,7 @@ class Run:
             self._finished = FinishedRun.load(self.folder, objects=self.objects)
         return self._finished
 
+    @_in_its_words
     def prompt(self, client: int | None = None) -> LearnedPrompt:
         """Return what ``client`` deploys after training; None: what somebody gets who never took part."""
         self._check_client(client)
@@ -130,6 +147,7 @@ class Run:
 
     # -------------------------------------------------------------------------------------------- what can be done
 
+    @_in_its_words
     def resume(
         self,
         rounds: int | None = None,
@@ -157,6 +175,7 @@ class Run:
         self._carry_out(progress, build_observers(observers), changes=changes)
         return self
 
+    @_in_its_words
     def _carry_out(
         self,
         progress: bool | Progress,
@@ -165,7 +184,8 @@ class Run:
         is_new: bool = False,
         changes: Options | None = None,
     ) -> None:
-        with live_progress(progress) as teller, stop_on_ctrl_c(teller.note) as should_stop:
+        with live_progress(progress) as live, stop_on_ctrl_c(live.note) as should_stop:
+            teller = told_in(self.words, live)
 
             def change(config: RunConfig) -> RunConfig:
                 return resumed(config, changes or {}, self.path, teller.note)
@@ -187,6 +207,7 @@ class Run:
             except Interrupted as stopped:
                 raise KeyboardInterrupt(f"stopped: {stopped.where}. Saved; run.resume() goes on") from stopped
 
+    @_in_its_words
     def evaluate(
         self,
         data: Any = (),
@@ -218,9 +239,15 @@ class Run:
         changed = {"partition": partition, "data_root": None if data_root is None else os.fspath(data_root)}
         with live_progress(progress) as teller:
             return evaluate_on(
-                self.finished, names, {k: v for k, v in changed.items() if v is not None}, teller, measures, other
+                self.finished,
+                names,
+                {k: v for k, v in changed.items() if v is not None},
+                told_in(self.words, teller),
+                measures,
+                other,
             )
 
+    @_in_its_words
     def personalize(
         self,
         *,
@@ -263,6 +290,7 @@ class Run:
         with model.account(stage="personalize"):
             yield
 
+    @_in_its_words
     def export(
         self,
         client: int = 0,
@@ -282,6 +310,7 @@ class Run:
         place = self.path / "bundles" / f"client-{client}" if path is None else checked_path(path, "path")
         return write_bundle(place, self.finished.bundle(client, shared_only=shared), overwrite=overwrite)
 
+    @_in_its_words
     def report(self) -> Path:
         """Write ``report.html`` anew, also of an unfinished run, and return its path."""
         return write_report(self.folder)

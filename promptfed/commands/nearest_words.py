@@ -39,5 +39,5 @@ def words(
     from promptfed.commands.opened import open_run
     from promptfed.run import Run
 
-    nearest = Run(open_run(run, is_asked=False)).prompt(client).nearest_words(count, metric)
+    nearest = Run(open_run(run, is_asked=False), words=str).prompt(client).nearest_words(count, metric)
     typer.echo(as_json.dumps(nearest.recorded(), indent=2) if json else repr(nearest))

@@ -55,7 +55,7 @@ def personalize(
 
     asked = {name: flags.pop(name) for name in ASKED}
     folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
-    curve = Run(folder).personalize(alphas=interpolate, progress=not json, **options.given(flags))
+    curve = Run(folder, words=str).personalize(alphas=interpolate, progress=not json, **options.given(flags))
     report = folder.path / "report.html"
     if json:
         typer.echo(as_json.dumps(curve, indent=2))

@@ -4,6 +4,7 @@ call of a black box that costs money."""
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,7 +71,8 @@ class FinishedRun:
         saved = load_checkpoint(run.stage_folder(config.method, is_baseline=False), fall_back=False)
         if table is None or saved is None or saved[0].round == 0:
             raise RunError(
-                f"run '{run.path}' has no finished round of {config.method}; promptfed train --resume {run.path}"
+                f"run '{run.path}' has no finished round of {config.method}; "
+                f"promptfed train --resume {shlex.quote(str(run.path))}"
             )
         identity_of(run, {config.method: saved})
         with expected_content(f"the files of run '{printable(run.path)}'"):

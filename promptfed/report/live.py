@@ -14,6 +14,8 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, Time
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
+from promptfed.errors import ConfigError
+from promptfed.printable import LONGEST, printable
 from promptfed.progress import Progress
 from promptfed.report.consoles import draws_bars, messages
 from promptfed.report.oracle_usage import asked_words
@@ -117,7 +119,19 @@ def live_progress(progress: bool | Progress) -> AbstractContextManager[Progress]
 def chosen_progress(
     progress: bool | P, silent: type[P], drawn: Callable[[Console], AbstractContextManager[P]]
 ) -> AbstractContextManager[P]:
-    """Return ``progress`` itself if it is an object, else a ``drawn`` one on stderr (True) or a ``silent`` one."""
+    """Return ``progress`` itself if it is an object, else a ``drawn`` one on stderr (True) or a ``silent`` one.
+
+    Raises ConfigError for what is none of these.
+    """
+    check_progress(progress, silent)
     if isinstance(progress, silent):
         return nullcontext(progress)
     return drawn(messages()) if progress else nullcontext(silent())
+
+
+def check_progress(progress: object, kind: type[Progress]) -> None:
+    """Raise ConfigError unless ``progress`` is True, False or an object of ``kind``."""
+    if not isinstance(progress, bool | kind):
+        raise ConfigError(
+            f"progress is {printable(repr(progress), LONGEST)}: give True, False, or a {kind.__name__} object"
+        )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -228,7 +229,8 @@ def _given_folder(path: Path) -> Path:
     if path.is_dir():
         if is_run(path):
             raise RunError(
-                f"run directory '{path}' holds a run already; go on with --resume {path}, or choose another --run DIR"
+                f"run directory '{path}' holds a run already; go on with --resume {shlex.quote(str(path))}, or choose "
+                "another --run DIR"
             )
         # a run killed before its config.yaml was in place leaves only a partial file: that folder is free
         if any(not entry.name.endswith(LEFTOVER_SUFFIX) for entry in path.iterdir()):
