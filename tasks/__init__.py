@@ -1,3 +1,3 @@
-"""Tasks: data and how it is dealt out. This folder is installed as ``promptfed.tasks``; import it by that name."""
+"""Tasks: data and their distribution to clients. This folder is installed as ``promptfed.tasks``."""
 
 from promptfed.tasks.base import TASKS as TASKS

@@ -1,4 +1,4 @@
-"""What a task is to the rest of promptfed: options of its own, and a recipe for data dealt out to clients."""
+"""The interface of tasks: options of their own, and a recipe for data distributed to clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROTOCOL_DATA = ("icons", "coop", "texts")
 
 
 def is_own_data(data: str, partition: str = "") -> bool:
-    """Whether the examples are the user's own, by ``--data`` or by a CSV that lists them in ``--partition``."""
+    """Return whether the examples are the user's own, by ``--data`` or by a CSV in ``--partition``."""
     return partition.partition(":")[0] == "csv" or data.partition(":")[0] not in PROTOCOL_DATA
 
 
@@ -30,7 +30,7 @@ class TaskConfig(BaseModel):
 
 
 class Task(ABC):
-    """A recipe: data source, partition, few-shot sampling, tests. A new one is a subclass registered in a file here."""
+    """Recipe of source, partition, few-shot sampling and tests. A new one is a subclass registered in a file here."""
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     partitions: ClassVar[tuple[str, ...]] = ()
@@ -49,9 +49,11 @@ class Task(ABC):
     @staticmethod
     @abstractmethod
     def build(config: RunConfig) -> FederatedTask:
-        """The data of a run. The same partition options and seed give the same task, whatever else is different.
+        """Return the data of a run. The same partition options and seed give the same task, whatever the other options.
 
-        Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
+        Raises:
+            ConfigError: Options are not allowed.
+            DataError: Data are missing or do not fit.
         """
 
 

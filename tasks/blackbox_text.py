@@ -1,4 +1,4 @@
-"""The task ``blackbox-text``: texts sorted into classes by a model that is only asked, never opened."""
+"""The task ``blackbox-text``: texts sorted into classes by a model that is queried as a black box."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = {
 
 
 class BlackboxTextConfig(DealtConfig):
-    """Where texts come from and how they are put."""
+    """Source and format of the texts."""
 
     base_fraction: float = Field(1.0, gt=0, le=1, description="share of the classes that clients hold; 1: none is new")
     text_column: str = Field("text", description="column that holds the text")
@@ -50,43 +50,54 @@ class BlackboxTextConfig(DealtConfig):
 
 
 def columns_of(options: BlackboxTextConfig) -> Columns:
-    """The columns of tables of texts."""
+    """Return the columns of tables of texts."""
     return Columns(options.text_column, options.label_column, options.domain_column)
 
 
 def load_texts(data: str, columns: Columns) -> Source:
-    """The texts called ``data``. Raises ConfigError for an unknown kind, DataError for data that is missing or bad."""
-    kind, _, rest = data.partition(":")
+    """Load the texts called ``data``.
+
+    Raises:
+        ConfigError: The kind is unknown.
+        DataError: Data are missing or bad.
+    """
+    kind, _, name = data.partition(":")
     if kind == "object":
         raise missing_object("data", data)
     if kind not in KINDS:
         raise unknown_name("source of texts", kind, [form for _, form in KINDS.values()])
     module, form = KINDS[kind]
-    if not rest:
+    if not name:
         raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
-    found: Source = importlib.import_module(f"promptfed.tasks.sources.{module}").source(rest, columns)
-    return checked(found)
+    source: Source = importlib.import_module(f"promptfed.tasks.sources.{module}").source(name, columns)
+    return checked(source)
 
 
 def form_for(data: str, options: BlackboxTextConfig) -> PromptTemplate:
-    """The bundled texts' own form, or the general one, with what the options change. Raises ConfigError."""
+    """Return the bundled texts' own template, or the general one, with the changes in the options.
+
+    Raises:
+        ConfigError: It is not a template.
+    """
     kind, _, name = data.partition(":")
     if kind == "texts" and name not in FORMS:
         raise unknown_name("bundled texts", name, FORMS)
     usual = FORMS[name] if kind == "texts" else PromptTemplate()
-    changed: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "template": options.template or usual.template,
         "words": {**usual.words, **options.words},
         "descriptions": {**usual.descriptions, **options.descriptions},
         "prompts": options.prompts or usual.prompts,
     }
-    return validate(PromptTemplate, changed, "task option")
+    return validate(PromptTemplate, changes, "task option")
 
 
 def build(config: RunConfig, source: Source | None = None) -> FederatedTask:
-    """Texts dealt out as clip-fewshot deals images: the same partitions, few-shot draws and tests.
+    """Distribute texts as clip-fewshot distributes images: the same partitions, few-shot draws and tests.
 
-    Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
+    Raises:
+        ConfigError: Options are not allowed.
+        DataError: Data are missing or do not fit.
     """
     options = validate(BlackboxTextConfig, config.task_options, "task option")
     source = source or load_texts(config.data, columns_of(options))
@@ -102,7 +113,7 @@ def build(config: RunConfig, source: Source | None = None) -> FederatedTask:
 
 @TASKS.register("blackbox-text")
 class BlackboxText(Task):
-    """Sort texts into classes with a model that is only asked: a sentence encoder, a language model, an API."""
+    """Sort texts into classes with a model queried as a black box: a sentence encoder, a language model, an API."""
 
     Config = BlackboxTextConfig
     partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain", "classes", AUTO, BY_CLIENT)

@@ -1,4 +1,4 @@
-"""The task ``blackbox-vision``: the images of clip-fewshot, sorted by a model that is only asked, never opened."""
+"""The task ``blackbox-vision``: the images of clip-fewshot, sorted by a model that is queried as a black box."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ from promptfed.types import FederatedTask
 
 
 def prompts(templates: Iterable[str]) -> tuple[str, ...]:
-    """What stands before the class name in those of ``templates`` that end in it: "a photo of a {}." -> "a photo of a".
+    """Return the part before the class name of the ``templates`` that end in it: "a photo of a {}." -> "a photo of a".
 
-    A black box puts the class name after the prompt, so the others ("a {} icon") cannot be said to it.
+    A black box puts the class name after the prompt, so other templates ("a {} icon") are left out.
     """
     ending = (text.rstrip(". ") for text in templates)
     return tuple(dict.fromkeys(text.removesuffix("{}").strip() for text in ending if text.endswith("{}")))
 
 
 def build(config: RunConfig, source: Source | None = None) -> FederatedTask:
-    """Images dealt out exactly as clip-fewshot does it: the same partitions, few-shot draws, base and new classes.
+    """Distribute images exactly as clip-fewshot does: the same partitions, few-shot draws, base and new classes.
 
-    Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
+    Raises:
+        ConfigError: Options are not allowed.
+        DataError: Data are missing or do not fit.
     """
     options = validate(ClipFewshotConfig, config.task_options, "task option")
     kind, file = partition.parse_partition(config.partition)
-    said = prompts(clip_fewshot.templates(config, options, kind))
-    if not said:
+    templates = prompts(clip_fewshot.templates(config, options, kind))
+    if not templates:
         raise ConfigError(
             f"none of the templates {', '.join(map(repr, options.templates or ()))} ends in the class name, "
             "as a prompt for a black box must: write 'a photo of a {}.'"
         )
     source = source or clip_fewshot.load(config, kind, file)
-    return clip_fewshot.partition_clients(config, options, source, said, PromptTemplate(prompts=said))
+    return clip_fewshot.partition_clients(config, options, source, templates, PromptTemplate(prompts=templates))
 
 
 @TASKS.register("blackbox-vision")
 class BlackboxVision(Task):
-    """Sort images into classes with a vision-language model that is only asked; some classes stay unseen."""
+    """Sort images into classes with a vision-language model queried as a black box; some classes stay unseen."""
 
     Config = ClipFewshotConfig
     method: ClassVar[str] = "zoopfl"

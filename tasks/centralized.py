@@ -1,4 +1,4 @@
-"""All clients' data in one place: what no federation may do, and what its result is measured against."""
+"""All clients' data in one place: no federation has that, and its result is the upper bound to compare with."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from promptfed.types import FederatedTask, Split
 
 
 def centralize(task: FederatedTask) -> FederatedTask:
-    """``task`` with everybody's training and validation examples at its first client; tests stay with their owners."""
+    """Move all training and validation examples to the first client; tests stay with their owners."""
     first, *others = task.clients
-    held = replace(
+    pooled = replace(
         first,
         train=joined([data.train for data in task.clients]),
         val=joined([data.val for data in task.clients]),
     )
-    return replace(task, clients=(held, *others))
+    return replace(task, clients=(pooled, *others))
 
 
 def joined(splits: Sequence[Split]) -> Split:
-    """One split after the other."""
+    """Concatenate splits."""
     items = tuple(item for split in splits for item in split.items)
     return Split(items, torch.cat([split.labels for split in splits]))

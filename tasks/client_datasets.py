@@ -1,4 +1,4 @@
-"""Clients' data as it was dealt out: positions in the source, made into examples and labels when asked for."""
+"""Lazy client data: positions in the source, made into examples and labels on access."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEPT = 64
 
 @dataclass(frozen=True)
 class ClientAssignment:
-    """One client before its images are tensors: positions in the source's samples."""
+    """A client's share of the data as positions in the source's samples."""
 
     name: str
     drawn: FewShotSplit
@@ -31,7 +31,7 @@ def _compact(positions: list[int]) -> np.ndarray:
 
 
 class LazyClientDatasets(Sequence[ClientData]):
-    """``make(number, holding)`` is client ``number``'s data. Thousands of clients take a few hundred bytes each."""
+    """Sequence in which ``make(number, holding)`` makes client ``number``'s data; some hundred bytes a client."""
 
     def __init__(
         self, holdings: Iterable[ClientAssignment], make: Callable[[int, ClientAssignment], ClientData]

@@ -1,4 +1,4 @@
-"""The task ``clip-fewshot``: image classes from a few shots each, dealt out to clients, some kept as new classes."""
+"""The task ``clip-fewshot``: image classes from a few shots each, distributed to clients, some kept as new classes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NAMED = ("csv", partition.BY_CLIENT)
 
 
 class DealtConfig(TaskConfig):
-    """How much of the data is used for what, ``--set task.NAME=VALUE`` on the command line."""
+    """Shares of the data for training, validation and test, ``--set task.NAME=VALUE`` on the command line."""
 
     val_shots: int = Field(4, ge=1, description="validation images of each class that a client keeps")
     base_fraction: float = Field(0.5, gt=0, le=1, description="share of the classes that clients hold; 1: none is new")
@@ -73,6 +73,8 @@ class FewShotConfig(DealtConfig):
 
 
 class ClipFewshotConfig(FewShotConfig):
+    """Options of the task."""
+
     classes_per_client: int | None = Field(
         None, ge=1, description="FedTPG's rule of so many classes a client (it has 20)"
     )
@@ -82,11 +84,15 @@ class ClipFewshotConfig(FewShotConfig):
 
 
 def build(config: RunConfig, source: Source | None = None) -> FederatedTask:
-    """Load the data, unless it is ``source``, deal it out, and set the tests: nothing is drawn or decoded but to check
-    files.
+    """Load the data, unless ``source`` is given, distribute it, and set the tests.
 
-    Tests: a client's own is of its own classes (partitions domain and csv: and of its own domain), ``base_test`` of all
-    base classes, ``new_test`` of the classes that no client holds. Raises ConfigError or DataError for what cannot be.
+    Nothing is drawn or decoded except to check files. Tests: a client's own is of its own classes (partitions domain
+    and csv: and of its own domain), ``base_test`` of all base classes, ``new_test`` of the classes that no client
+    holds.
+
+    Raises:
+        ConfigError: Options are not allowed.
+        DataError: Data are missing or do not fit.
     """
     options = validate(ClipFewshotConfig, config.task_options, "task option")
     kind, file = partition.parse_partition(config.partition)
@@ -100,7 +106,7 @@ def partition_clients(
     templates: tuple[str, ...],
     form: PromptTemplate | None = None,
 ) -> FederatedTask:
-    """``source`` dealt out by the partition of ``config``; ``form`` for tasks whose model is a black box."""
+    """Distribute ``source`` by the partition of ``config``; ``form`` is for tasks whose model is a black box."""
     config, kind, why = settled(config, source)
     check_holders(config, kind, source)
     # Data with named clients say themselves which classes are held; elsewhere the leading share of the classes is.
@@ -129,26 +135,30 @@ def partition_clients(
 
 
 def settled(config: RunConfig, source: Source) -> tuple[RunConfig, str, tuple[str, ...]]:
-    """``config`` and the kind of its partition, which ``auto`` leaves to the data; and a note about that."""
+    """Return ``config`` with ``auto`` resolved by the data, the kind of its partition, and a note about that."""
     kind, _ = partition.parse_partition(config.partition)
     if kind != partition.AUTO:
         return config, kind, ()
     domains = [domain for domain in source.domains if domain]
-    held = sum(sample.split != "test" for sample in source.samples)
-    kind, clients, why = partition.settle(domains, held, config.clients)
+    n_examples = sum(sample.split != "test" for sample in source.samples)
+    kind, clients, why = partition.settle(domains, n_examples, config.clients)
     if kind == "dirichlet":
         why += f" ({config.alpha:g})"
-    changed = config.model_copy(update={"partition": kind, "clients": clients})
-    return changed, kind, (f"partition auto: {why}; --partition says otherwise",)
+    updated = config.model_copy(update={"partition": kind, "clients": clients})
+    return updated, kind, (f"partition auto: {why}; --partition says otherwise",)
 
 
 def split_pools(config: RunConfig, options: DealtConfig, source: Source, base: int) -> tuple[few_shot.Pools, list[int]]:
-    """The images of base classes by use, and the test images of new classes. Raises DataError if a class has none."""
-    dealt = few_shot.pools(source, options.test_fraction, config.partition_seed)
-    test = few_shot.capped(source, dealt.test, options.test_per_class, config.partition_seed)
+    """Return the images of base classes by use, and the test images of new classes.
+
+    Raises:
+        DataError: A class has none.
+    """
+    pools = few_shot.pools(source, options.test_fraction, config.partition_seed)
+    test = few_shot.capped(source, pools.test, options.test_per_class, config.partition_seed)
     base_pools = few_shot.Pools(
-        [i for i in dealt.train if source.samples[i].label < base],
-        [i for i in dealt.val if source.samples[i].label < base],
+        [i for i in pools.train if source.samples[i].label < base],
+        [i for i in pools.val if source.samples[i].label < base],
         [i for i in test if source.samples[i].label < base],
     )
     require_each_class(source, range(base), base_pools.train, "training")
@@ -159,7 +169,7 @@ def split_pools(config: RunConfig, options: DealtConfig, source: Source, base: i
 
 
 def check_holders(config: RunConfig, kind: str, source: Source) -> None:
-    """Raise ConfigError unless the data are dealt out by client just where they name their clients."""
+    """Raise ConfigError unless partition and data agree on whether the data name their clients."""
     if source.by_client and kind != partition.BY_CLIENT:
         raise ConfigError(
             f"data '{source.name}' says which client holds what, so partition '{config.partition}' is of no use: "
@@ -173,7 +183,7 @@ def check_holders(config: RunConfig, kind: str, source: Source) -> None:
 
 
 def domain_splits(source: Source, test: Iterable[int]) -> dict[str, Split]:
-    """Domain -> those of the ``test`` images that are from it."""
+    """Return domain -> its images among ``test``."""
     by_domain: dict[str, list[int]] = {}
     for i in test:
         by_domain.setdefault(source.samples[i].domain, []).append(i)
@@ -181,11 +191,13 @@ def domain_splits(source: Source, test: Iterable[int]) -> dict[str, Split]:
 
 
 def templates(config: RunConfig, options: FewShotConfig, kind: str) -> tuple[str, ...]:
+    """Return the hand-written sentences of the run: the option's, or those that fit the data."""
     icons = config.data.partition(":")[0] == "icons" and kind != "csv"
     return options.templates or (ICON_TEMPLATES if icons else PHOTO_TEMPLATES)
 
 
 def load(config: RunConfig, kind: str, file: str) -> Source:
+    """Load the data of ``config``, or of the CSV ``file`` of its partition."""
     if kind == "csv":
         from promptfed.tasks.sources import csv_file
 
@@ -197,12 +209,12 @@ def load(config: RunConfig, kind: str, file: str) -> Source:
 def deal(
     config: RunConfig, options: DealtConfig, kind: str, source: Source, base: int, pools: few_shot.Pools
 ) -> list[ClientAssignment]:
-    """Who holds what. ``pools`` has base classes only."""
+    """Assign ``pools``, which hold base classes only, to clients by the partition."""
     per_client, overlap = None, False
     if isinstance(options, ClipFewshotConfig):
         per_client, overlap = options.classes_per_client, options.overlap
-    for name, given in (("classes_per_client", per_client), ("overlap", overlap)):
-        if given and kind != "classes":
+    for name, value in (("classes_per_client", per_client), ("overlap", overlap)):
+        if value and kind != "classes":
             raise ConfigError(f"task option {name} does not go with partition '{kind}', only with 'classes'")
     shots, val_shots, seed = config.shots, options.val_shots, config.partition_seed
     samples = source.samples
@@ -216,24 +228,24 @@ def deal(
             )
             name = f"client {k}"
             # Named by no client: whoever holds a class has the same images of it, however many clients there are.
-            drawn = few_shot.draw_exactly(source, train, val, shots, val_shots, seed, "holder")
-            holdings.append(ClientAssignment(name, drawn, test))
+            sample = few_shot.draw_exactly(source, train, val, shots, val_shots, seed, "holder")
+            holdings.append(ClientAssignment(name, sample, test))
     elif kind in ("domain", *NAMED):
-        found = {samples[i].domain: None for i in pools.train if kind == "domain" or samples[i].domain}
-        domains = list(found) if kind == partition.BY_CLIENT else sorted(found, key=_by_number)
+        domain_order = {samples[i].domain: None for i in pools.train if kind == "domain" or samples[i].domain}
+        domains = list(domain_order) if kind == partition.BY_CLIENT else sorted(domain_order, key=_by_number)
         if kind in NAMED and config.clients not in (None, len(domains)):
-            what = "the CSV names" if kind == "csv" else "the data name"
-            raise ConfigError(f"clients={config.clients}, but {what} {len(domains)}: leave --clients out")
+            source_of_names = "the CSV names" if kind == "csv" else "the data name"
+            raise ConfigError(f"clients={config.clients}, but {source_of_names} {len(domains)}: leave --clients out")
         for group in partition.domain_groups(domains, config.clients):
             train, val, test = (
                 [i for i in p if samples[i].domain in group] for p in (pools.train, pools.val, pools.test)
             )
             name = " + ".join(group)
-            drawn = few_shot.draw_at_most(source, train, val, shots, val_shots, seed, name)
+            sample = few_shot.draw_at_most(source, train, val, shots, val_shots, seed, name)
             domain = name if kind == "domain" else ""
             if kind == partition.BY_CLIENT and not test:  # none of its own: the common tests
                 test = [i for i in pools.test if not samples[i].domain]
-            holdings.append(ClientAssignment(name, drawn, of_same_classes(source, test, drawn.train), domain))
+            holdings.append(ClientAssignment(name, sample, of_same_classes(source, test, sample.train), domain))
     else:
         holdings = deal_shares(config, val_shots, kind, source, pools)
     return holdings
@@ -242,37 +254,37 @@ def deal(
 def deal_overlapping(
     config: RunConfig, val_shots: int, per_client: int | None, source: Source, base: int, pools: few_shot.Pools
 ) -> list[ClientAssignment]:
-    """Every client draws some classes, and images of them, whatever others hold: as many clients as one likes."""
+    """Draw classes, and images of them, for each client independently of the others; any number of clients."""
     seed, clients = config.partition_seed, config.clients or partition.DEFAULT_CLIENTS
     by_class = [few_shot.by_class(source, part) for part in (pools.train, pools.val, pools.test)]
     holdings = []
     for k, classes in enumerate(partition.drawn_classes(base, clients, per_client, seed)):
         train, val, test = ([i for label in classes for i in part.get(label, [])] for part in by_class)
         name = f"client {k}"
-        drawn = few_shot.draw_exactly(source, train, val, config.shots, val_shots, seed, name)
-        holdings.append(ClientAssignment(name, drawn, test))
+        sample = few_shot.draw_exactly(source, train, val, config.shots, val_shots, seed, name)
+        holdings.append(ClientAssignment(name, sample, test))
     return holdings
 
 
 def deal_shares(
     config: RunConfig, val_shots: int, kind: str, source: Source, pools: few_shot.Pools
 ) -> list[ClientAssignment]:
-    """Dirichlet or IID shares of a pool that holds ``shots`` images of each class *for each client on average*.
+    """Cut a pool into Dirichlet or IID shares; it holds ``shots`` images of each class *for each client on average*.
 
     The pool is limited, not the shares: cutting every share to ``shots`` would even out what Dirichlet made uneven.
     """
     seed, shots = config.partition_seed, config.shots
     clients = config.clients or partition.DEFAULT_CLIENTS
-    apart = {source.samples[i].label for i in pools.val}
+    val_labels = {source.samples[i].label for i in pools.val}
     with_val = few_shot.thinned(
         source,
-        [i for i in pools.train if source.samples[i].label not in apart],
+        [i for i in pools.train if source.samples[i].label not in val_labels],
         clients * (shots + val_shots),
         seed,
         "train",
     )
     without = few_shot.thinned(
-        source, [i for i in pools.train if source.samples[i].label in apart], clients * shots, seed, "train"
+        source, [i for i in pools.train if source.samples[i].label in val_labels], clients * shots, seed, "train"
     )
     val = few_shot.thinned(source, pools.val, clients * val_shots, seed, "val")
     rows = [*with_val, *without, *val]
@@ -283,37 +295,39 @@ def deal_shares(
         shares = partition.dirichlet_shares(labels, config.clients, config.alpha, seed)
     from_val, holdings = set(val), []
     for k, share in enumerate(shares):
-        own = [rows[position] for position in share]
-        train, held = [i for i in own if i not in from_val], [i for i in own if i in from_val]
+        rows_of_client = [rows[position] for position in share]
+        train, val_rows = [i for i in rows_of_client if i not in from_val], [i for i in rows_of_client if i in from_val]
         name = f"client {k}"
-        drawn = few_shot.draw_at_most(source, train, held, shots, val_shots, seed, name, keep_all=True)
-        holdings.append(ClientAssignment(name, drawn, of_same_classes(source, pools.test, drawn.train)))
+        sample = few_shot.draw_at_most(source, train, val_rows, shots, val_shots, seed, name, keep_all=True)
+        holdings.append(ClientAssignment(name, sample, of_same_classes(source, pools.test, sample.train)))
     return holdings
 
 
 def of_same_classes(source: Source, images: Iterable[int], train: Iterable[int]) -> list[int]:
-    """Those of ``images`` whose class occurs in ``train``: nobody is tested on a class that it does not hold."""
-    held = {source.samples[i].label for i in train}
-    return [i for i in images if source.samples[i].label in held]
+    """Return the ``images`` whose class occurs in ``train``: a client is tested on its own classes only."""
+    labels = {source.samples[i].label for i in train}
+    return [i for i in images if source.samples[i].label in labels]
 
 
 def client_data(source: Source, number: int, holding: ClientAssignment) -> ClientData:
+    """Make the data of client ``number``."""
     train, val, test = (as_split(source, part) for part in (holding.drawn.train, holding.drawn.val, holding.test))
     classes = tuple(sorted(set(train.labels.tolist())))
     return ClientData(number, holding.name, classes, train, val, test, domain=holding.domain)
 
 
 def as_split(source: Source, images: Iterable[int], first_label: int = 0) -> Split:
-    """Samples in order of their class; ``first_label`` becomes label 0."""
+    """Return samples in order of their class; ``first_label`` becomes label 0."""
     order = sorted(images, key=lambda i: source.samples[i].label)
     labels = [source.samples[i].label - first_label for i in order]
     return Split(tuple(source.samples[i].item for i in order), torch.tensor(labels, dtype=torch.int64))
 
 
 def require_each_class(source: Source, classes: range, images: Iterable[int], use: str) -> None:
-    found = {source.samples[i].label for i in images}
+    """Raise DataError if one of ``classes`` has no image for ``use``."""
+    labels = {source.samples[i].label for i in images}
     for label in classes:
-        if label not in found:
+        if label not in labels:
             raise DataError(
                 f"class '{printable(source.classes[label])}' of data '{source.name}' has no {use} images"
                 f"{_why_none(source, label)}: add some"
@@ -321,14 +335,16 @@ def require_each_class(source: Source, classes: range, images: Iterable[int], us
 
 
 def _why_none(source: Source, label: int) -> str:
-    """What explains that a class has no images of some use, where the images themselves are there."""
-    own = [sample for sample in source.samples if sample.label == label]
-    lost = [note for note in source.notes if note.startswith(("left out", "not trained on"))]
-    where = Counter((sample.domain, sample.split) for sample in own)
-    if own and not any(split for _, split in where) and max(where.values()) == 1:
-        each = "it has one image" if len(own) == 1 else f"its {len(own)} images are one for each domain or client"
-        lost.insert(0, f"{each}, and it takes two to train and to test")
-    return f" ({'; '.join(lost)})" if lost else ""
+    """Return an explanation why a class has no images of some use, where the images themselves are there."""
+    samples = [sample for sample in source.samples if sample.label == label]
+    reasons = [note for note in source.notes if note.startswith(("left out", "not trained on"))]
+    counts = Counter((sample.domain, sample.split) for sample in samples)
+    if samples and not any(split for _, split in counts) and max(counts.values()) == 1:
+        each = (
+            "it has one image" if len(samples) == 1 else f"its {len(samples)} images are one for each domain or client"
+        )
+        reasons.insert(0, f"{each}, and it takes two to train and to test")
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def notes(
@@ -339,36 +355,36 @@ def notes(
     clients: Sequence[ClientData],
     base: int,
 ) -> tuple[str, ...]:
-    """What a user should know about the data: images left out, and what differs from what was asked for."""
-    said = [f"skipped unreadable image {name}" for name in source.skipped[:LISTED_NOTES]]
+    """Return notes about the data for the user: images left out, and differences from the options."""
+    lines = [f"skipped unreadable image {name}" for name in source.skipped[:LISTED_NOTES]]
     if len(source.skipped) > LISTED_NOTES:
-        said.append(f"skipped {len(source.skipped) - LISTED_NOTES} more unreadable images")
-    said += source.notes
+        lines.append(f"skipped {len(source.skipped) - LISTED_NOTES} more unreadable images")
+    lines += source.notes
     if kind == "csv" and config.data != RunConfig.model_fields["data"].default:
-        said.append(f"images come from the CSV of --partition; --data {config.data} is not used")
+        lines.append(f"images come from the CSV of --partition; --data {config.data} is not used")
     if kind in NAMED and options.base_fraction < 1:
-        said.append(
+        lines.append(
             f"{'the CSV says' if kind == 'csv' else 'the data say'} which classes no client holds: "
             "--hold-out-classes and task.base_fraction are not used"
         )
     elif base == len(source.classes) and options.base_fraction < 1:
-        said.append(
+        lines.append(
             f"a share of {1 - options.base_fraction:g} of {base} classes held out would leave fewer than two new or "
             f"two base classes: all {base} are base classes, none is new"
         )
     if kind in ("domain", *NAMED):
-        trained = {sample.domain for sample in source.samples if sample.label < base and sample.split != "test"}
-        if absent := [domain for domain in source.domains if domain and domain not in trained]:
+        domains = {sample.domain for sample in source.samples if sample.label < base and sample.split != "test"}
+        if absent := [domain for domain in source.domains if domain and domain not in domains]:
             listed = ", ".join(map(printable, absent))
-            said.append(f"without a client, since nothing of a base class is there to train on: {listed}")
+            lines.append(f"without a client, since nothing of a base class is there to train on: {listed}")
     untested = [client.name for client in clients if not len(client.test)]
     if untested:
-        said.append(f"no test images of their own, so no local accuracy: {', '.join(untested)}")
-    return tuple(said)
+        lines.append(f"no test images of their own, so no local accuracy: {', '.join(untested)}")
+    return tuple(lines)
 
 
 def _by_number(name: str) -> tuple[int, str]:
-    """Sorts "2" before "10", and numbers before words."""
+    """Return a sort key that puts "2" before "10", and numbers before words."""
     return (int(name), "") if name.isdecimal() else (2**63, name)
 
 

@@ -56,8 +56,10 @@ DEMONSTRATIONS = (
 
 
 class CotConfig(DealtConfig):
-    """Where questions come from and how they are put. ``test_per_class`` limits all test questions, which are one
-    class."""
+    """Source and format of the questions.
+
+    ``test_per_class`` limits all test questions, which are one class.
+    """
 
     base_fraction: float = Field(1.0, ge=1, le=1, description="of no use here: there are no new classes")
     question_column: str = Field("question", description="column that holds the question")
@@ -73,65 +75,80 @@ class CotConfig(DealtConfig):
 
 
 def form_for(options: CotConfig) -> PromptTemplate:
-    """How a question is put. Raises ConfigError if the template is none."""
-    shown = [f"Question: {question}\nAnswer: {answer}\n\n" for question, answer in DEMONSTRATIONS]
-    changed: dict[str, Any] = {
+    """Return the template of a question.
+
+    Raises:
+        ConfigError: It is not a template.
+    """
+    examples = [f"Question: {question}\nAnswer: {answer}\n\n" for question, answer in DEMONSTRATIONS]
+    changes: dict[str, Any] = {
         "template": options.template or TEMPLATE,
-        "preamble": "".join(shown[: options.demonstrations]),
+        "preamble": "".join(examples[: options.demonstrations]),
         "prompts": options.prompts or PROMPTS,
         "answer_tokens": options.answer_tokens,
         "stop": options.stop,
     }
-    return validate(PromptTemplate, changed, "task option")
+    return validate(PromptTemplate, changes, "task option")
 
 
 def load_questions(data: str, question: str, answer: str, domain: str = "") -> Source:
-    """The questions called ``data``; the columns that hold ``question``, ``answer`` and, unless "", ``domain``.
+    """Load the questions called ``data``.
 
-    Raises ConfigError for an unknown kind, DataError for data that is missing or bad.
+    Args:
+        data: ``jsonl:...``, ``hf:...`` or the bundled ones.
+        question: The column of questions.
+        answer: The column of answers.
+        domain: The column of domains; "" for none.
+
+    Raises:
+        ConfigError: The kind is unknown.
+        DataError: Data are missing or bad.
     """
-    kind, _, rest = data.partition(":")
+    kind, _, name = data.partition(":")
     if kind not in KINDS:
         raise unknown_name("source of questions", kind, [form for _, form in KINDS.values()])
     module, form = KINDS[kind]
-    if not rest:
+    if not name:
         raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
     if kind == "texts":
         if data != BUNDLED:
-            raise unknown_name("bundled questions", rest, [BUNDLED.partition(":")[2]])
-        rest, domain = str(FOLDER / "arithmetic.jsonl"), domain or "domain"
+            raise unknown_name("bundled questions", name, [BUNDLED.partition(":")[2]])
+        name, domain = str(FOLDER / "arithmetic.jsonl"), domain or "domain"
     parts: Mapping[str, Iterable[tuple[str, Row]]]
-    parts = importlib.import_module(f"promptfed.tasks.sources.{module}").parts(rest)
-    needed = {"question_column": question, "answer_column": answer}
-    rows = complete_rows(parts, {**needed, "domain_column": domain} if domain else needed)
+    parts = importlib.import_module(f"promptfed.tasks.sources.{module}").parts(name)
+    columns = {"question_column": question, "answer_column": answer}
+    rows = complete_rows(parts, {**columns, "domain_column": domain} if domain else columns)
     if not rows:
         raise DataError(f"data '{data}' has no questions")
     samples = [
         Sample(
-            QuestionItem(str(row[question]).strip(), place, str(row[answer]).strip()),
+            QuestionItem(str(row[question]).strip(), position, str(row[answer]).strip()),
             RIGHT,
             str(row[domain]).strip() if domain else "",
             split,
         )
-        for split, place, row in rows
+        for split, position, row in rows
     ]
     source = Source(data, ANSWER_CLASSES, tuple(samples))
     return without_duplicates(source, [sample.item.content_id() for sample in samples])
 
 
 def build(config: RunConfig) -> FederatedTask:
-    """Questions dealt out as texts are, all of them of class "right": a prompt's accuracy is the share of questions
-    answered right.
+    """Distribute questions as texts are; all of them are of class "right".
 
-    Raises ConfigError for options that cannot be, DataError for data that is missing or does not fit.
+    A prompt's accuracy is the share of questions answered right.
+
+    Raises:
+        ConfigError: Options are not allowed.
+        DataError: Data are missing or do not fit.
     """
     options = validate(CotConfig, config.task_options, "task option")
     form = form_for(options)
     kind, _ = partition.parse_partition(config.partition)
     source = load_questions(config.data, options.question_column, options.answer_column, options.domain_column)
-    dealt = few_shot.pools(source, options.test_fraction, config.partition_seed)
-    test = few_shot.capped(source, dealt.test, options.test_per_class, config.partition_seed)
-    pools = few_shot.Pools(dealt.train, dealt.val, test)
+    splits = few_shot.pools(source, options.test_fraction, config.partition_seed)
+    test = few_shot.capped(source, splits.test, options.test_per_class, config.partition_seed)
+    pools = few_shot.Pools(splits.train, splits.val, test)
     if not pools.train or not pools.test:
         lacking = "training" if pools.test else "test"
         raise DataError(f"data '{source.name}' has no {lacking} questions: {len(source.samples)} in all are too few")
@@ -156,7 +173,7 @@ def build(config: RunConfig) -> FederatedTask:
 
 @TASKS.register("cot")
 class Cot(Task):
-    """Answer questions in free text by chains of thought; right is who ends with the right answer."""
+    """Answer questions in free text by chains of thought; an answer is right if its final answer is."""
 
     Config = CotConfig
     partitions: ClassVar[tuple[str, ...]] = ("iid", "domain")

@@ -1,7 +1,7 @@
 """Few images of each class: base and new halves, train, validation and test, drawn by the partition seed alone.
 
-Lists of ``int`` are positions in the source's samples throughout. Every draw has a stream of its own, named by what
-is drawn (a class, a client), so one client's images do not depend on another's.
+Lists of ``int`` are positions in the source's samples throughout. Every draw has a stream of its own, named by its
+class or client, so one client's images do not depend on another's.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ class FewShotSplit:
 
 
 def base_count(source: Source, fraction: float) -> int:
-    """How many leading classes are base: the source's own halves, else ``ceil(fraction * classes)``.
+    """Return how many leading classes are base: the source's own halves, else ``ceil(fraction * classes)``.
 
-    All of them where a half would hold fewer than two classes, as one class alone is nothing to tell apart. Raises
-    ConfigError if four classes or more would leave fewer than two to train on: that is the opposite of what was asked.
+    All of them are where a half would hold fewer than two classes, as there is nothing to tell apart in one class.
+
+    Raises:
+        ConfigError: Four classes or more would leave fewer than two to train on.
     """
     classes = len(source.classes)
     if source.base_classes is not None and fraction == 0.5:
@@ -52,63 +54,66 @@ def base_count(source: Source, fraction: float) -> int:
 
 
 def pools(source: Source, test_fraction: float, seed: int) -> Pools:
-    """The source's own splits; of images without one, a share of every class and domain is set aside for test.
+    """Return the source's own splits; images without one are split, a share of every class and domain for test.
 
     Where the whole source has no test split, its training images count as images without a split.
     """
     has_test = any(sample.split == "test" for sample in source.samples)
-    where: dict[str, list[int]] = defaultdict(list)
+    by_split: dict[str, list[int]] = defaultdict(list)
     groups: dict[tuple[int, str], list[int]] = defaultdict(list)
     for i, sample in enumerate(source.samples):
         if sample.split in ("val", "test") or (sample.split == "train" and has_test):
-            where[sample.split].append(i)
+            by_split[sample.split].append(i)
         else:
             groups[sample.label, sample.domain].append(i)
-    for (label, domain), own in groups.items():
-        mixed = shuffled(own, seed, "test", source.classes[label], domain)
+    for (label, domain), images in groups.items():
+        order = shuffled(images, seed, "test", source.classes[label], domain)
         # At least one image to train on: a class with a single image has none to test with.
-        cut = min(len(own) - 1, max(1, round(len(own) * test_fraction)))
-        where["test"] += mixed[:cut]
-        where["train"] += mixed[cut:]
-    return Pools(sorted(where["train"]), where["val"], sorted(where["test"]))
+        cut = min(len(images) - 1, max(1, round(len(images) * test_fraction)))
+        by_split["test"] += order[:cut]
+        by_split["train"] += order[cut:]
+    return Pools(sorted(by_split["train"]), by_split["val"], sorted(by_split["test"]))
 
 
 def capped(source: Source, test: Iterable[int], limit: int | None, seed: int) -> list[int]:
-    """At most ``limit`` test images of each class, spread evenly over its domains; all of them for None."""
+    """Return at most ``limit`` test images of each class, spread evenly over its domains; all of them for None."""
     if limit is None:
         return list(test)
-    kept: list[int] = []
-    for label, own in by_class(source, test).items():
+    images: list[int] = []
+    for label, candidates in by_class(source, test).items():
         ranks: list[tuple[int, str, int]] = []
-        for domain in sorted({source.samples[i].domain for i in own}):
-            inside = [i for i in own if source.samples[i].domain == domain]
-            mixed = shuffled(inside, seed, "test cap", source.classes[label], domain)
-            ranks += [(rank, domain, i) for rank, i in enumerate(mixed)]
-        kept += [i for _, _, i in sorted(ranks)[:limit]]
-    return sorted(kept)
+        for domain in sorted({source.samples[i].domain for i in candidates}):
+            inside = [i for i in candidates if source.samples[i].domain == domain]
+            order = shuffled(inside, seed, "test cap", source.classes[label], domain)
+            ranks += [(rank, domain, i) for rank, i in enumerate(order)]
+        images += [i for _, _, i in sorted(ranks)[:limit]]
+    return sorted(images)
 
 
 def draw_exactly(
     source: Source, train: Iterable[int], val: Iterable[int], shots: int, val_shots: int, seed: int, client: str
 ) -> FewShotSplit:
-    """``shots`` training and ``val_shots`` validation images of every class in ``train``.
+    """Draw ``shots`` training and ``val_shots`` validation images of every class in ``train``.
 
-    More shots add images and keep the others. Validation images come from the source's own validation split where
-    the class has one. Raises DataError naming the first class with too few images.
+    More shots add images and keep the others. Validation images come from the source's own validation split where the
+    class has one.
+
+    Raises:
+        DataError: A class has too few images; the message names the first one.
     """
     own_val = by_class(source, val)
-    drawn = FewShotSplit([], [])
-    for label, own in by_class(source, train).items():
+    sample = FewShotSplit([], [])
+    for label, images in by_class(source, train).items():
         name = source.classes[label]
-        apart = own_val.get(label, [])
-        need = shots if apart else shots + val_shots
-        if len(own) < need:
-            raise DataError(_too_few(name, len(own), shots, 0 if apart else val_shots))
-        mixed = shuffled(own, seed, "shots", client, name)
-        start = 0 if apart else val_shots
-        drawn.val.extend(shuffled(apart, seed, "val", client, name)[:val_shots] if apart else mixed[:start])
-        drawn.train.extend(mixed[start : start + shots])
-    return drawn
+        val_images = own_val.get(label, [])
+        need = shots if val_images else shots + val_shots
+        if len(images) < need:
+            raise DataError(_too_few(name, len(images), shots, 0 if val_images else val_shots))
+        order = shuffled(images, seed, "shots", client, name)
+        start = 0 if val_images else val_shots
+        sample.val.extend(shuffled(val_images, seed, "val", client, name)[:val_shots] if val_images else order[:start])
+        sample.train.extend(order[start : start + shots])
+    return sample
 
 
 def _too_few(name: str, count: int, shots: int, val_shots: int) -> str:
@@ -130,41 +135,44 @@ def draw_at_most(
     client: str,
     keep_all: bool = False,
 ) -> FewShotSplit:
-    """Up to ``shots`` and ``val_shots`` images of every class; where there are fewer, both shrink alike.
+    """Draw up to ``shots`` and ``val_shots`` images of every class; where there are fewer, both shrink alike.
 
-    ``keep_all`` lifts the two limits: a share that was dealt from a pool of the right size is kept whole. A client
-    with two training images of one class has at least one to validate on. Raises DataError for a client with none.
+    ``keep_all`` lifts the two limits: a share of a pool of the right size is kept whole. A client with two training
+    images of one class has at least one to validate on.
+
+    Raises:
+        DataError: The client has no images.
     """
     own_val = by_class(source, val)
-    drawn = FewShotSplit([], [])
-    for label, own in by_class(source, train).items():
+    sample = FewShotSplit([], [])
+    for label, images in by_class(source, train).items():
         name = source.classes[label]
-        mixed = shuffled(own, seed, "shots", client, name)
-        apart = shuffled(own_val.get(label, []), seed, "val", client, name)
-        held_back = 0 if apart else len(own) * val_shots // (shots + val_shots)
+        order = shuffled(images, seed, "shots", client, name)
+        val_images = shuffled(own_val.get(label, []), seed, "val", client, name)
+        held_back = 0 if val_images else len(images) * val_shots // (shots + val_shots)
         if not keep_all:
-            held_back, apart = min(held_back, val_shots), apart[:val_shots]
-        drawn.val.extend(apart or mixed[:held_back])
-        drawn.train.extend(mixed[held_back:] if keep_all else mixed[held_back : held_back + shots])
-    if not drawn.train:
+            held_back, val_images = min(held_back, val_shots), val_images[:val_shots]
+        sample.val.extend(val_images or order[:held_back])
+        sample.train.extend(order[held_back:] if keep_all else order[held_back : held_back + shots])
+    if not sample.train:
         raise DataError(f"{client} has no training image of any base class: use fewer clients or another partition")
-    biggest = max(by_class(source, drawn.train).values(), key=len)
-    if not drawn.val and len(biggest) > 1:
-        drawn.train.remove(biggest[-1])
-        drawn.val.append(biggest[-1])
-    return drawn
+    biggest = max(by_class(source, sample.train).values(), key=len)
+    if not sample.val and len(biggest) > 1:
+        sample.train.remove(biggest[-1])
+        sample.val.append(biggest[-1])
+    return sample
 
 
 def thinned(source: Source, images: Iterable[int], per_class: int, seed: int, purpose: str) -> list[int]:
-    """At most ``per_class`` images of each class: the pool that shares are dealt from."""
-    kept: list[int] = []
-    for label, own in by_class(source, images).items():
-        kept += shuffled(own, seed, "pool", purpose, source.classes[label])[:per_class]
-    return sorted(kept)
+    """Return at most ``per_class`` images of each class: the pool for shares."""
+    result: list[int] = []
+    for label, group in by_class(source, images).items():
+        result += shuffled(group, seed, "pool", purpose, source.classes[label])[:per_class]
+    return sorted(result)
 
 
 def by_class(source: Source, images: Iterable[int]) -> dict[int, list[int]]:
-    """``images`` by label, labels rising."""
+    """Group ``images`` by label, labels rising."""
     groups: dict[int, list[int]] = defaultdict(list)
     for i in images:
         groups[source.samples[i].label].append(i)
@@ -172,5 +180,6 @@ def by_class(source: Source, images: Iterable[int]) -> dict[int, list[int]]:
 
 
 def shuffled(images: Sequence[int], seed: int, *names: str) -> list[int]:
+    """Return ``images`` in an order drawn from the stream (seed, *names)."""
     order = numpy_stream(seed, "few shot", *names).permutation(len(images))
     return [images[i] for i in order]

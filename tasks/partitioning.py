@@ -1,4 +1,4 @@
-"""Who holds what: ways to deal classes, domains or images out to clients.
+"""Partitions: ways to distribute classes, domains or images to clients.
 
 All draws come from the partition seed, so nothing else about a run changes a partition.
 """
@@ -30,7 +30,11 @@ SMALLEST_SHARE = 2
 
 
 def parse_partition(partition: str) -> tuple[str, str]:
-    """``"csv:who.csv"`` -> ``("csv", "who.csv")``, others -> (name, ""). Raises ConfigError for an unknown one."""
+    """Split ``"csv:who.csv"`` into ``("csv", "who.csv")``; others give (name, "").
+
+    Raises:
+        ConfigError: The partition is unknown.
+    """
     kind, _, file = partition.partition(":")
     if kind == "csv" and not file:
         raise ConfigError("partition 'csv' lacks its file: write --partition csv:FILE (columns path,label,client)")
@@ -40,10 +44,10 @@ def parse_partition(partition: str) -> tuple[str, str]:
 
 
 def settle(domains: Sequence[str], examples: int, clients: int | None) -> tuple[str, int | None, str]:
-    """What ``auto`` means for data with these ``domains`` and ``examples`` to deal out: (partition, clients, why).
+    """Resolve ``auto`` for data with these ``domains`` and number of ``examples``: (partition, clients, why).
 
-    By domain where there are two or more and no more clients are wanted than domains; else Dirichlet, with fewer
-    clients than usual if there are few examples.
+    By domain if there are two or more and no more clients than domains; else Dirichlet, with fewer clients than usual
+    if there are few examples.
     """
     if len(domains) > 1 and (clients is None or clients <= len(domains)):
         return "domain", clients, f"clients by domain ({', '.join(map(printable, domains))})"
@@ -53,19 +57,19 @@ def settle(domains: Sequence[str], examples: int, clients: int | None) -> tuple[
     return "dirichlet", clients, f"{why}: {clients} clients with shares of each class drawn from a Dirichlet"
 
 
-def even_blocks(things: int, clients: int) -> list[range]:
-    """``range(things)`` in ``clients`` contiguous blocks whose lengths differ by one at most, longer ones first.
+def even_blocks(count: int, clients: int) -> list[range]:
+    """Cut ``range(count)`` into ``clients`` contiguous blocks whose lengths differ by one at most, longer ones first.
 
     >>> even_blocks(5, 2)
     [range(0, 3), range(3, 5)]
     """
-    short, longer = divmod(things, clients)
+    short, longer = divmod(count, clients)
     starts = [i * short + min(i, longer) for i in range(clients + 1)]
     return [range(a, b) for a, b in pairwise(starts)]
 
 
 def fixed_blocks(classes: int, per_client: int) -> list[range]:
-    """FedTPG's rule: ``K = max(1, round(classes / per_client))`` clients, the last one takes what is left.
+    """Cut by FedTPG's rule: ``K = max(1, round(classes / per_client))`` clients, the last one takes the rest.
 
     Halves are rounded to even, as FedTPG does.
 
@@ -78,29 +82,35 @@ def fixed_blocks(classes: int, per_client: int) -> list[range]:
 
 
 def class_blocks(classes: int, clients: int | None, per_client: int | None) -> list[range]:
-    """Disjoint classes for each client: even blocks, or with ``per_client`` FedTPG's.
+    """Return disjoint classes for each client: even blocks, or with ``per_client`` FedTPG's.
 
-    By default 8 clients, fewer where there are fewer classes. Raises ConfigError for more clients than classes.
+    By default there are 8 clients, fewer where there are fewer classes.
+
+    Raises:
+        ConfigError: There are more clients than classes.
     """
     if per_client is not None:
         if clients is not None:
             raise ConfigError(f"clients={clients} and classes_per_client={per_client} contradict: give one of them")
         return fixed_blocks(classes, per_client)
-    wanted = min(DEFAULT_CLIENTS, classes) if clients is None else clients
-    if wanted > classes:
+    n_clients = min(DEFAULT_CLIENTS, classes) if clients is None else clients
+    if n_clients > classes:
         raise ConfigError(
-            f"{wanted} clients are more than the {classes} base classes that partition 'classes' deals out: "
+            f"{n_clients} clients are more than the {classes} base classes that partition 'classes' deals out: "
             f"use --clients {classes} or fewer, --set task.base_fraction=1, --partition iid, or for a test of scale "
             "--set task.overlap=true, by which clients hold the same classes and images"
         )
-    return even_blocks(classes, wanted)
+    return even_blocks(classes, n_clients)
 
 
 def drawn_classes(classes: int, clients: int, per_client: int | None, seed: int) -> list[list[int]]:
-    """So many different classes for each client, rising, whatever others hold; by default as many as each of 8 disjoint
-    clients would have, and at least 2. A client's draw does not depend on their number.
+    """Draw ``per_client`` different classes for each client, rising, independently of the others.
 
-    Raises ConfigError for more classes than there are.
+    By default as many as each of 8 disjoint clients would have, and at least 2. A client's draw does not depend on the
+    number of clients.
+
+    Raises:
+        ConfigError: ``per_client`` is more than there are classes.
     """
     count = max(2, classes // DEFAULT_CLIENTS) if per_client is None else per_client
     if count > classes:
@@ -110,57 +120,64 @@ def drawn_classes(classes: int, clients: int, per_client: int | None, seed: int)
 
 
 def domain_groups(domains: Sequence[str], clients: int | None) -> list[tuple[str, ...]]:
-    """The domains of each client: one each by default, neighbours together if there are fewer clients.
+    """Return the domains of each client: one each by default, neighbours together if there are fewer clients.
 
     >>> domain_groups(["photo", "sketch", "painting"], 2)
     [('photo', 'sketch'), ('painting',)]
 
-    Raises ConfigError if there are no domains, or fewer of them than clients.
+    Raises:
+        ConfigError: There are no domains, or fewer of them than clients.
     """
     if not any(domains):
         raise ConfigError(
             "partition 'domain' needs data with domains, such as PATH/<domain>/<class>/<image>: "
             "use --partition classes, dirichlet or iid"
         )
-    wanted = len(domains) if clients is None else clients
-    if wanted > len(domains):
+    n_clients = len(domains) if clients is None else clients
+    if n_clients > len(domains):
         raise ConfigError(
-            f"{wanted} clients are more than the {len(domains)} domains ({', '.join(domains)}): "
+            f"{n_clients} clients are more than the {len(domains)} domains ({', '.join(domains)}): "
             f"use --clients {len(domains)} or fewer"
         )
-    return [tuple(domains[i] for i in block) for block in even_blocks(len(domains), wanted)]
+    return [tuple(domains[i] for i in block) for block in even_blocks(len(domains), n_clients)]
 
 
 def iid_shares(images: int, clients: int | None, seed: int) -> list[list[int]]:
-    """Shuffled ``range(images)`` in equal shares. Raises ConfigError for more clients than images."""
+    """Return shuffled ``range(images)`` in equal shares.
+
+    Raises:
+        ConfigError: There are more clients than images.
+    """
     from flwr_datasets.partitioner import IidPartitioner
 
-    wanted = enough_images(images, clients)
+    n_clients = enough_images(images, clients)
     order = numpy_stream(seed, "partition", "iid").permutation(images)
-    return _dealt(IidPartitioner(num_partitions=wanted), order, [0] * images, wanted)
+    return _dealt(IidPartitioner(num_partitions=n_clients), order, [0] * images, n_clients)
 
 
 def dirichlet_shares(labels: Sequence[int], clients: int | None, alpha: float, seed: int) -> list[list[int]]:
-    """Positions in ``labels`` for each client, every class cut by proportions drawn from Dirichlet(``alpha``).
+    """Return positions in ``labels`` for each client, every class cut by proportions drawn from Dirichlet(``alpha``).
 
-    Small ``alpha`` is uneven. Where some class has fewer images than there are clients, each image is dealt by itself,
-    with these proportions as its chances: cuts are rounded down, so the last client would get an image of every such
-    class, and of a class with one image nobody else any. Raises ConfigError if some client gets next to nothing
-    however often one draws.
+    Small ``alpha`` is uneven. Where some class has fewer images than there are clients, each image is drawn by itself
+    with these proportions. (Cuts are rounded down, so the last client would get an image of every such class, and a
+    class with one image would always be the last client's.)
+
+    Raises:
+        ConfigError: Some client gets too few images in every draw.
     """
-    wanted = enough_images(len(labels), clients)
-    rare = min(Counter(labels).values()) < wanted
-    shares = _dealt_one_by_one(labels, wanted, alpha, seed) if rare else _cut(labels, wanted, alpha, seed)
+    n_clients = enough_images(len(labels), clients)
+    rare = min(Counter(labels).values()) < n_clients
+    shares = _dealt_one_by_one(labels, n_clients, alpha, seed) if rare else _cut(labels, n_clients, alpha, seed)
     if shares is not None:
         return shares
     raise ConfigError(
-        f"alpha {alpha:g} leaves some of {wanted} clients with fewer than {SMALLEST_SHARE} of {len(labels)} images, "
+        f"alpha {alpha:g} leaves some of {n_clients} clients with fewer than {SMALLEST_SHARE} of {len(labels)} images, "
         f"in each of {DRAWS} draws: use a larger --alpha or fewer --clients"
     )
 
 
 def _cut(labels: Sequence[int], clients: int, alpha: float, seed: int) -> list[list[int]] | None:
-    """Shares by the partitioner that other federated work uses, or None if no draw gives everybody enough."""
+    """Return shares by the partitioner of other federated work, or None if every draw leaves a client too few."""
     from flwr_datasets.partitioner import DirichletPartitioner
 
     order = numpy_stream(seed, "partition", "order").permutation(len(labels))
@@ -182,13 +199,13 @@ def _cut(labels: Sequence[int], clients: int, alpha: float, seed: int) -> list[l
 
 
 def _dealt_one_by_one(labels: Sequence[int], clients: int, alpha: float, seed: int) -> list[list[int]] | None:
-    """Shares of which each image is drawn by itself, or None if no draw gives everybody enough."""
+    """Return shares of which each image is drawn by itself, or None if every draw leaves a client too few."""
     stream = numpy_stream(seed, "partition", "dirichlet", "one by one")
-    own = np.asarray(labels)
+    label_array = np.asarray(labels)
     for _ in range(DRAWS):
-        holders = np.empty(len(own), dtype=np.int64)
+        holders = np.empty(len(label_array), dtype=np.int64)
         for label in sorted(set(labels)):
-            inside = np.flatnonzero(own == label)
+            inside = np.flatnonzero(label_array == label)
             chances = stream.dirichlet(np.full(clients, float(alpha)))
             holders[inside] = stream.choice(clients, size=len(inside), p=chances)
         if np.bincount(holders, minlength=clients).min() >= SMALLEST_SHARE:
@@ -197,19 +214,23 @@ def _dealt_one_by_one(labels: Sequence[int], clients: int, alpha: float, seed: i
 
 
 def enough_images(images: int, clients: int | None) -> int:
-    """The number of clients, by default 8. Raises ConfigError if there are not two images for each."""
-    wanted = DEFAULT_CLIENTS if clients is None else clients
-    if images < SMALLEST_SHARE * wanted:
-        most = max(1, images // SMALLEST_SHARE)
+    """Return the number of clients, by default 8.
+
+    Raises:
+        ConfigError: There are not two images for each.
+    """
+    n_clients = DEFAULT_CLIENTS if clients is None else clients
+    if images < SMALLEST_SHARE * n_clients:
+        largest = max(1, images // SMALLEST_SHARE)
         raise ConfigError(
-            f"{wanted} clients are too many for {images} training images: "
-            f"each needs {SMALLEST_SHARE}, so use --clients {most}{' or fewer' if most > 1 else ''}"
+            f"{n_clients} clients are too many for {images} training images: "
+            f"each needs {SMALLEST_SHARE}, so use --clients {largest}{' or fewer' if largest > 1 else ''}"
         )
-    return wanted
+    return n_clients
 
 
 def _dealt(partitioner: object, order: np.ndarray, labels: Sequence[int], clients: int) -> list[list[int]]:
-    """What one of flwr_datasets' partitioners makes of rows that stand in ``order`` and bear ``labels``."""
+    """Return the shares of one of flwr_datasets' partitioners of rows in ``order`` with ``labels``."""
     from datasets import Dataset
 
     table = Dataset.from_dict({"row": order.tolist(), "label": list(labels)})

@@ -29,24 +29,30 @@ SOURCES: Registry[MakeSource] = Registry("data source", group="promptfed.sources
 
 
 def load_source(data: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """The source called ``data``, such as ``"icons"`` or ``"folder:photos"``; pixels are decoded only to check files.
+    """Load the source called ``data``, such as ``"icons"`` or ``"folder:photos"``.
 
-    Raises ConfigError for an unknown kind or a missing part, DataError if the data is missing, holds fewer than
-    two classes or a class without a readable image, or (with ``strict``) if any image cannot be decoded.
+    Args:
+        data: Kind and name.
+        data_root: The folder of downloaded data sets.
+        strict: Refuse images that cannot be decoded, instead of leaving them out.
+
+    Raises:
+        ConfigError: The kind is unknown or a part is missing.
+        DataError: Data are missing, or hold fewer than two classes or a class without a readable image.
     """
-    kind, _, rest = data.partition(":")
+    kind, _, name = data.partition(":")
     if kind == "object":
         raise missing_object("data", data)
     if kind not in KINDS and kind in SOURCES:
-        return checked(maker_of(kind)(rest, data_root=data_root, strict=strict), strict=strict)
+        return checked(maker_of(kind)(name, data_root=data_root, strict=strict), strict=strict)
     if kind not in KINDS:
         near = f" If '{data}' is a folder, write folder:{data}." if Path(data).expanduser().is_dir() else ""
         forms = [*(form for _, form in KINDS.values()), *SOURCES]
         raise ConfigError(f"{unknown_name('data source', kind, forms)}{near}")
     _, form = KINDS[kind]
-    if not rest and ":" in form:
+    if not name and ":" in form:
         raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
-    return checked(maker_of(kind)(rest, data_root=data_root, strict=strict), strict=strict)
+    return checked(maker_of(kind)(name, data_root=data_root, strict=strict), strict=strict)
 
 
 def maker_of(kind: str) -> MakeSource:
@@ -58,14 +64,20 @@ def maker_of(kind: str) -> MakeSource:
 
 
 def checked(source: Source, *, strict: bool = False) -> Source:
-    """``source`` without copies, if it has two classes or more and a sample of each, under names that can be told
-    apart; otherwise DataError says what is wrong. ``strict`` allows no example with two labels."""
+    """Return ``source`` without copies, after a check of its classes.
+
+    It needs two classes or more, a sample of each, and distinguishable names. ``strict`` allows no example with two
+    labels.
+
+    Raises:
+        DataError: A check fails.
+    """
     source = consistent(source, strict=strict)
     if len(source.classes) < 2:
         only = f"one class only ('{source.classes[0]}')" if source.classes else "no classes"
         raise DataError(f"data '{source.name}' has {only}: classification needs at least two")
-    found = {sample.label for sample in source.samples}
-    empty = [name for label, name in enumerate(source.classes) if label not in found]
+    labels = {sample.label for sample in source.samples}
+    empty = [name for label, name in enumerate(source.classes) if label not in labels]
     if empty:
         why = (
             f"; {len(source.skipped)} images were unreadable, the first is {source.skipped[0]}"
@@ -79,8 +91,12 @@ def checked(source: Source, *, strict: bool = False) -> Source:
 
 
 def consistent(source: Source, *, strict: bool = False) -> Source:
-    """``source`` without copies of its examples. Raises DataError for names of classes or domains that cannot be told
-    apart or shown, and for examples with two labels (``duplicates.without_duplicates``)."""
+    """Return ``source`` without copies of its examples.
+
+    Raises:
+        DataError: Names of classes or domains cannot be told apart or shown, or examples have two labels
+            (``duplicates.without_duplicates``).
+    """
     check_names(source.classes, "class", source.name)
     holder = "client" if source.by_client or source.name.startswith("csv:") else "domain"
     check_names([domain for domain in source.domains if domain], holder, source.name)

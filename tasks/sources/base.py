@@ -1,4 +1,4 @@
-"""What a data source hands out: labelled images, or texts, that can be identified without being decoded."""
+"""Data sources: labelled images, or texts, that can be identified without being decoded."""
 
 from __future__ import annotations
 

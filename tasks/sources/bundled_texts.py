@@ -16,7 +16,11 @@ NAMES = ("reviews", "questions", "requests")
 
 
 def source(name: str, columns: Columns) -> Source:
-    """Raises ConfigError for a name that there is not. Texts have domains: what is reviewed, who is written to."""
+    """Return the bundled texts ``name``. Their domains are the thing reviewed or the recipient.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
     if name not in NAMES:
         raise unknown_name("bundled texts", name, NAMES)
     return tsv.source(str(FOLDER / f"{name}.tsv"), replace(columns, domain=columns.domain or "domain"))

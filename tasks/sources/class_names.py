@@ -1,4 +1,4 @@
-"""Class names of a source: what a folder or label is called, a ``classes.csv`` beside the data, names that clash."""
+"""Class names of a source: from folders or labels, from a ``classes.csv`` beside the data; checks for clashes."""
 
 from __future__ import annotations
 
@@ -22,26 +22,31 @@ SHOWN_LIMIT = 80
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What a ``classes.csv`` says: folder or label -> name, and -> description where there is one."""
+    """Content of a ``classes.csv``: folder or label -> name, and -> description where there is one."""
 
     path: Path | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     sentences: Mapping[str, str] = field(default_factory=dict)
 
     def in_order(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """The names of numbered ``labels``; the table may call them by their numbers, too."""
+        """Return the names of numbered ``labels``; the table may call them by their numbers, too."""
         return tuple(
             self.names[label] if label in self.names else self.names.get(str(i)) or spoken(label)
             for i, label in enumerate(labels)
         )
 
     def descriptions(self, labels: Iterable[str]) -> dict[str, str]:
-        """Class name -> description, of those ``labels`` that have one."""
+        """Return class name -> description, of the ``labels`` that have one."""
         return {self.names[label]: self.sentences[label] for label in labels if label in self.sentences}
 
     def notes(self, labels: Sequence[str], *, numbered: bool = True) -> tuple[str, ...]:
-        """Which of ``labels`` the table renames, and which it does not know; ``numbered`` as in ``in_order``, where it
-        may call them by their numbers. Raises DataError if it knows none."""
+        """Return notes on which of ``labels`` the table renames, and which it does not know.
+
+        ``numbered`` as in ``in_order``, where it may call them by their numbers.
+
+        Raises:
+            DataError: It knows none.
+        """
         if self.path is None:
             return ()
         numbers = {str(i) for i in range(len(labels))} if numbered else set()
@@ -55,15 +60,15 @@ class ClassTable:
                 f"{printable(self.path)} names none of the classes: it has {_listed(self.names)}, "
                 f"the data have {_listed(labels)}"
             )
-        found = [f"class names come from {printable(self.path)}"]
+        lines = [f"class names come from {printable(self.path)}"]
         if unknown:
-            found.append(f"{printable(self.path)} has no row for {_listed(unknown)}: own names are kept")
-        return tuple(found)
+            lines.append(f"{printable(self.path)} has no row for {_listed(unknown)}: own names are kept")
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
 class Naming:
-    """The classes that labels stand for, in alphabetical order; several labels may be one class."""
+    """Classes of labels, in alphabetical order; several labels may be one class."""
 
     classes: tuple[str, ...]
     number: Mapping[str, int]
@@ -71,15 +76,23 @@ class Naming:
 
 
 def spoken(label: str) -> str:
-    """A folder's or label's name as a person would write it: ``"sea__lion "`` -> ``"sea lion"``."""
+    """Return a folder's or label's name as a person would write it: ``"sea__lion "`` -> ``"sea lion"``."""
     return " ".join(label.replace("_", " ").split())
 
 
 def name_classes(labels: Iterable[str], table: ClassTable, kind: str, spoken: Callable[[str], str] = spoken) -> Naming:
-    """Number the classes of ``labels``, which are called as the table says, else ``spoken``. Labels with one name are
-    one class, which a note says; ``kind`` is what it calls them ("folders").
+    """Assign numbers to the classes of ``labels``, which are called as the table says, else ``spoken``.
 
-    Raises DataError for a label that nothing is left of, and a table that names none of them.
+    Labels with one name are one class; a note says so.
+
+    Args:
+        labels: The labels.
+        table: Names from ``classes.csv``.
+        kind: How a note calls the labels ("folders").
+        spoken: Makes a name of a label.
+
+    Raises:
+        DataError: A label has an empty name, or the table names none of them.
     """
     ordered = sorted(set(labels))
     by_name: dict[str, list[str]] = {}
@@ -89,17 +102,21 @@ def name_classes(labels: Iterable[str], table: ClassTable, kind: str, spoken: Ca
             raise DataError(f"of the {kind} one, {label!a}, has no name to show: rename it, or name it in {FILE}")
         by_name.setdefault(name, []).append(label)
     classes = tuple(sorted(by_name))
-    merged = tuple(
-        f"{kind} {', '.join(repr(printable(label)) for label in some)} are one class, '{printable(name)}'"
-        for name, some in by_name.items()
-        if len(some) > 1
+    duplicates = tuple(
+        f"{kind} {', '.join(repr(printable(label)) for label in group)} are one class, '{printable(name)}'"
+        for name, group in by_name.items()
+        if len(group) > 1
     )
-    number = {label: classes.index(name) for name, some in by_name.items() for label in some}
-    return Naming(classes, number, (*table.notes(ordered, numbered=False), *merged))
+    number = {label: classes.index(name) for name, group in by_name.items() for label in group}
+    return Naming(classes, number, (*table.notes(ordered, numbered=False), *duplicates))
 
 
 def read_class_table(folder: Path | None) -> ClassTable:
-    """``classes.csv`` in ``folder``, or an empty table. Raises DataError naming the line that is wrong."""
+    """Read ``classes.csv`` in ``folder``; without one, an empty table.
+
+    Raises:
+        DataError: A line is wrong; the message names it.
+    """
     if folder is None:
         return ClassTable()
     path = folder / FILE
@@ -108,8 +125,10 @@ def read_class_table(folder: Path | None) -> ClassTable:
     except OSError:  # whoever reads the data says so
         return ClassTable()
     if FILE not in names_there:
-        if other := sorted(name for name in names_there if name.lower() == FILE):
-            raise DataError(f"{printable(folder / other[0])} is not read under this name: call it {FILE}, or remove it")
+        if lookalikes := sorted(name for name in names_there if name.lower() == FILE):
+            raise DataError(
+                f"{printable(folder / lookalikes[0])} is not read under this name: call it {FILE}, or remove it"
+            )
         return ClassTable()
     rows = list(_rows(path))
     names: dict[str, str] = {}
@@ -146,52 +165,63 @@ def _rows(path: Path, *, keys_needed: bool = True) -> list[tuple[int, dict[str, 
 
 
 def check_names(names: Sequence[str], what: str, data: str) -> None:
-    """Raises DataError for a name of a class, domain or client (``what``) that cannot be shown, and for two that differ
-    in case, blanks, hidden characters or their Unicode form only, or not at all."""
-    seen: dict[str, str] = {}
+    """Check that names can be shown and told apart.
+
+    Names clash if they differ in case, blanks, hidden characters or their Unicode form only, or not at all.
+
+    Args:
+        names: The names.
+        what: "class", "domain" or "client".
+        data: The data set's name, for messages.
+
+    Raises:
+        DataError: A name cannot be shown, or two clash.
+    """
+    earlier_names: dict[str, str] = {}
     of_class = what == "class"
     for name in names:
-        shown = printable(name, SHOWN_LIMIT)
+        text = printable(name, SHOWN_LIMIT)
         if any(0xD800 <= ord(letter) <= 0xDFFF for letter in name):
-            raise DataError(f"{what} '{shown}' of data '{data}' is not UTF-8: rename its folder")
+            raise DataError(f"{what} '{text}' of data '{data}' is not UTF-8: rename its folder")
         if not is_visible(name):
             table = f", or name it in {FILE}" if of_class else ""
             raise DataError(f"a {what} of data '{data}', {name!a}, has no name to show: rename it{table}")
         if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name):
             table = f", or use {FILE}" if of_class else ""
-            raise DataError(f"{what} '{shown}' of data '{data}' holds control characters: rename it{table}")
-        if (key := folded(name)) in seen:
-            earlier = seen[key]
+            raise DataError(f"{what} '{text}' of data '{data}' holds control characters: rename it{table}")
+        if (key := folded(name)) in earlier_names:
+            earlier = earlier_names[key]
             how = "are the same" if earlier == name else "differ in case, blanks or hidden characters only"
-            pair = [printable(earlier, SHOWN_LIMIT), shown]
+            pair = [printable(earlier, SHOWN_LIMIT), text]
             if earlier != name and unicodedata.normalize("NFC", earlier) == unicodedata.normalize("NFC", name):
                 how = "look the same, and differ in how Unicode writes them"
-                pair = [ascii(one)[1:-1][:SHOWN_LIMIT] for one in (earlier, name)]
+                pair = [ascii(variant)[1:-1][:SHOWN_LIMIT] for variant in (earlier, name)]
             table = f", or tell them apart (or make them one) in {FILE}" if of_class else ""
             raise DataError(f"{what} names '{pair[0]}' and '{pair[1]}' of data '{data}' {how}: rename one{table}")
-        seen[key] = name
+        earlier_names[key] = name
 
 
 def is_visible(name: str) -> bool:
-    """Whether ``name`` has a character that is no blank and not hidden."""
+    """Return whether ``name`` has a character that is no blank and not hidden."""
     return any(not letter.isspace() and unicodedata.category(letter) != "Cf" for letter in name)
 
 
 def folded(name: str) -> str:
-    """Equal for names that differ in case, blanks, underscores or hidden characters only."""
+    """Return a key that is equal for names that differ in case, blanks, underscores or hidden characters only."""
     plain = unicodedata.normalize("NFKC", name.replace("_", " "))
     return "".join(c for c in plain.casefold() if not c.isspace() and unicodedata.category(c) != "Cf")
 
 
 def parse_class_list(text: str) -> tuple[str, ...]:
-    """``"cat,dog"``, or ``"@file"``: one name a line, or a CSV file with a column ``name``.
+    """Parse ``"cat,dog"``, or ``"@file"``: one name a line, or a CSV file with a column ``name``.
 
-    Raises ConfigError for a file that cannot be read or holds nothing, and for names that cannot be told apart.
+    Raises:
+        ConfigError: The file cannot be read or holds nothing, or names cannot be told apart.
     """
     names = _parsed(text)
-    seen: dict[str, str] = {}
+    earlier_names: dict[str, str] = {}
     for name in names:
-        if is_visible(name) and (earlier := seen.setdefault(folded(name), name)) != name:
+        if is_visible(name) and (earlier := earlier_names.setdefault(folded(name), name)) != name:
             pair = f"'{printable(earlier, SHOWN_LIMIT)}' and '{printable(name, SHOWN_LIMIT)}'"
             raise ConfigError(f"--classes: {pair} differ in case, blanks or hidden characters only: keep one")
     return names
@@ -205,22 +235,25 @@ def _parsed(text: str) -> tuple[str, ...]:
         raise ConfigError(f"--classes {printable(text)}: there is no file '{printable(path)}'")
     if path.suffix.lower() == ".csv":
         try:
-            found = [row["name"] for _, row in _rows(path, keys_needed=False)]
+            names = [row["name"] for _, row in _rows(path, keys_needed=False)]
         except DataError as error:
             raise ConfigError(f"--classes {printable(text)}: {error}") from error
     else:
         try:
-            found = [line.strip() for line in filled_lines(path, LARGEST_TABLE)]
+            names = [line.strip() for line in filled_lines(path, LARGEST_TABLE)]
         except (OSError, FormatError) as error:
             raise ConfigError(f"--classes {printable(text)}: {getattr(error, 'strerror', None) or error}") from error
-    if not found:
+    if not names:
         raise ConfigError(f"--classes {printable(text)}: the file holds no class names, one a line")
-    return tuple(dict.fromkeys(found)) if path.suffix.lower() == ".csv" else tuple(found)
+    return tuple(dict.fromkeys(names)) if path.suffix.lower() == ".csv" else tuple(names)
 
 
 def plain_class_list(text: str) -> tuple[str, ...]:
-    """As ``parse_class_list``, for a place where names are written with commas between them. Raises ConfigError for a
-    name that holds a comma itself."""
+    """Parse as ``parse_class_list`` does, where names are written with commas between them.
+
+    Raises:
+        ConfigError: A name holds a comma itself.
+    """
     names = parse_class_list(text)
     if odd := [name for name in names if "," in name]:
         raise ConfigError(
@@ -231,6 +264,6 @@ def plain_class_list(text: str) -> tuple[str, ...]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    some = list(names)
-    shown = ", ".join(f"'{printable(name, SHOWN_LIMIT)}'" for name in some[:3])
-    return f"{shown} and {len(some) - 3} more" if len(some) > 3 else shown or "none"
+    listed_names = list(names)
+    listing = ", ".join(f"'{printable(name, SHOWN_LIMIT)}'" for name in listed_names[:3])
+    return f"{listing} and {len(listed_names) - 3} more" if len(listed_names) > 3 else listing or "none"

@@ -31,10 +31,13 @@ OTHER_FORMATS = {"fgvc_aircraft": "lists in text files of its own", "imagenet": 
 
 
 def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """The data set ``name`` beneath ``data_root``, its classes in the order of CoOp's labels.
+    """Return the data set ``name`` beneath ``data_root``, its classes in the order of CoOp's labels.
 
     The base half is the first ``ceil(classes / 2)`` labels, as in CoOp and FedTPG.
-    Raises ConfigError for an unknown name or no data root, DataError for a missing or malformed split file.
+
+    Raises:
+        ConfigError: The name is unknown, or there is no data root.
+        DataError: A split file is missing or malformed.
     """
     if name in OTHER_FORMATS:
         raise ConfigError(
@@ -47,32 +50,36 @@ def source(name: str, *, data_root: Path | None = None, strict: bool = False) ->
         raise ConfigError(f"coop:{name} needs --data-root DIR, the folder that holds '{FOLDERS[name][0]}'")
     folder, images = FOLDERS[name]
     home = data_root.expanduser() / folder
-    found = sorted(home.glob("split_zhou_*.json"))
-    if len(found) != 1:
-        seen = f"{len(found)} files match" if found else "no file matches"
-        raise DataError(f"coop:{name} needs {home / 'split_zhou_*.json'}, but {seen}: get it from CoOp's DATASETS.md")
-    rows = read_split(found[0])
+    files = sorted(home.glob("split_zhou_*.json"))
+    if len(files) != 1:
+        count = f"{len(files)} files match" if files else "no file matches"
+        raise DataError(f"coop:{name} needs {home / 'split_zhou_*.json'}, but {count}: get it from CoOp's DATASETS.md")
+    rows = read_split(files[0])
     names: dict[int, str] = {}
-    for _, label, said, _ in rows:
-        if names.setdefault(label, said) != said:
-            raise DataError(f"{found[0]} calls label {label} both '{names[label]}' and '{said}'")
+    for _, label, class_name, _ in rows:
+        if names.setdefault(label, class_name) != class_name:
+            raise DataError(f"{files[0]} calls label {label} both '{names[label]}' and '{class_name}'")
     order = {label: i for i, label in enumerate(sorted(names))}
     samples = [Sample(FileItem(home / images / path), order[label], split=split) for path, label, _, split in rows]
-    kept = keep_readable(str(home.resolve()), samples, strict)
+    checked_images = keep_readable(str(home.resolve()), samples, strict)
     table, labels = read_class_table(home), [names[label] for label in sorted(names)]
     return Source(
         f"coop:{name}",
         table.in_order(labels),
-        kept.samples,
+        checked_images.samples,
         base_classes=math.ceil(len(labels) / 2),
-        skipped=kept.skipped,
-        notes=(*table.notes(labels), *kept.notes),
-        content_ids=kept.content_ids,
+        skipped=checked_images.skipped,
+        notes=(*table.notes(labels), *checked_images.notes),
+        content_ids=checked_images.content_ids,
     )
 
 
 def read_split(path: Path) -> list[tuple[str, int, str, str]]:
-    """Rows (image, label, class name, split) of a ``split_zhou_*.json``. Raises DataError if it is malformed."""
+    """Return rows (image, label, class name, split) of a ``split_zhou_*.json``.
+
+    Raises:
+        DataError: It is malformed.
+    """
     try:
         data: Any = read_json(path)
         return [

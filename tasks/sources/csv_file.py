@@ -1,4 +1,4 @@
-"""A CSV file with columns path, label and client: images and the client who holds each, as a user lists them."""
+"""A user's CSV file with columns path, label and client: images and their clients."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ SPLITS = ("", "train", "val", "test")
 
 
 def source(path: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """The images of the CSV file ``path``; a sample's domain is its client. ``data_root`` is not used.
+    """Return the images of the CSV file ``path``; a sample's domain is its client. ``data_root`` is not used.
 
-    Image paths are absolute or relative to the file. A fourth column ``split`` (train, val, test) may fix the
-    splits. An empty client means that nobody holds the image, so it is for test: a class that no client holds is a new
-    class, and these come after the base classes. Raises DataError naming the file and the line that is wrong.
+    Image paths are absolute or relative to the file. A fourth column ``split`` (train, val, test) may fix the splits.
+    An image without a client is for test. A class that no client holds is a new class, and these come after the base
+    classes.
+
+    Raises:
+        DataError: A line is wrong; the message names file and line.
     """
-    file, shown = Path(path).expanduser(), printable(path)
+    file, path_text = Path(path).expanduser(), printable(path)
     rows = read_rows(file)
     table = read_class_table(file.parent)
     naming = name_classes([row["label"] for row in rows], table, "labels")
     name_of = {label: naming.classes[number] for label, number in naming.number.items()}
-    held = {name_of[row["label"]] for row in rows if row["client"]}
-    classes = (*sorted(held), *sorted(set(naming.classes) - held))
-    if not held:
-        raise DataError(f"{shown} names no client in any row: its column 'client' is empty")
+    client_classes = {name_of[row["label"]] for row in rows if row["client"]}
+    classes = (*sorted(client_classes), *sorted(set(naming.classes) - client_classes))
+    if not client_classes:
+        raise DataError(f"{path_text} names no client in any row: its column 'client' is empty")
     number = {name: i for i, name in enumerate(classes)}
     samples = [
         Sample(
@@ -44,31 +47,31 @@ def source(path: str, *, data_root: Path | None = None, strict: bool = False) ->
         )
         for row in rows
     ]
-    kept = keep_readable(str(file.resolve()), samples, strict)
+    checked_images = keep_readable(str(file.resolve()), samples, strict)
     return Source(
-        f"csv:{shown}",
+        f"csv:{path_text}",
         classes,
-        kept.samples,
-        base_classes=len(held),
-        skipped=kept.skipped,
-        notes=(*naming.notes, *kept.notes),
+        checked_images.samples,
+        base_classes=len(client_classes),
+        skipped=checked_images.skipped,
+        notes=(*naming.notes, *checked_images.notes),
         descriptions=table.descriptions(naming.number),
-        content_ids=kept.content_ids,
+        content_ids=checked_images.content_ids,
     )
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Rows with path, label, client and split, stripped of blanks."""
+    """Return rows with path, label, client and split, stripped of blanks."""
     try:
         columns, table = read_table(file, LARGEST)
     except (OSError, FormatError) as error:
         raise DataError(
             f"cannot read partition file '{printable(file)}': {getattr(error, 'strerror', None) or error}"
         ) from error
-    if missing := [column for column in COLUMNS if column not in columns]:
+    if absent := [column for column in COLUMNS if column not in columns]:
         first = f" and is '{printable(','.join(columns), 80)}'" if columns else ""
         raise DataError(
-            f"{printable(file)} lacks column {', '.join(missing)}: its first line must be {','.join(COLUMNS)}{first}"
+            f"{printable(file)} lacks column {', '.join(absent)}: its first line must be {','.join(COLUMNS)}{first}"
         )
     if not table:
         raise DataError(f"{printable(file)} lists no images: it holds only its first line")

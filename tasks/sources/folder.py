@@ -1,4 +1,4 @@
-"""``folder:PATH``: image files whose folders say their class, and if there are two levels their domain or split."""
+"""``folder:PATH``: image files whose folders give their class, and on two levels their domain or split."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHER_IMAGES = frozenset(
 
 
 class Found(NamedTuple):
-    """An image file and what its place says about it; ``label`` is the name of its class folder."""
+    """An image file with the class, domain and split of its place; ``label`` is the name of its class folder."""
 
     path: Path
     label: str
@@ -37,57 +37,60 @@ class Found(NamedTuple):
 
 
 def source(path: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """The images beneath ``path``; the layout is seen from its folders. ``data_root`` is not used.
+    """Return the images beneath ``path``; the layout follows from its folders. ``data_root`` is not used.
 
-    Class names are folder names with spaces for underscores, or what ``PATH/classes.csv`` calls them. Where every file
-    name starts with train_, val_ or test_, and both train and test occur, these are the splits.
-    Raises DataError, with the layouts that are understood, if the folder is missing or holds something else.
+    Class names are folder names with spaces for underscores, or names from ``PATH/classes.csv``. Where every file name
+    starts with train_, val_ or test_, and both train and test occur, these are the splits.
+
+    Raises:
+        DataError: The folder is missing or holds something else; the message lists the layouts.
     """
-    root, shown = Path(path).expanduser(), printable(path)
+    root, text = Path(path).expanduser(), printable(path)
     if not root.exists():
-        raise DataError(f"data folder '{shown}' does not exist; {LAYOUTS}")
+        raise DataError(f"data folder '{text}' does not exist; {LAYOUTS}")
     if not root.is_dir():
-        raise DataError(f"data folder '{shown}' is a file, not a folder; {LAYOUTS}")
+        raise DataError(f"data folder '{text}' is a file, not a folder; {LAYOUTS}")
     try:
-        found, notes = list_images(root)
-        left = left_out(root, {image.path for image in found})
+        images, notes = list_images(root)
+        remarks = left_out(root, {image.path for image in images})
     except OSError as error:
         raise DataError(
             f"cannot read data folder '{printable(error.filename or path)}': {error.strerror or error}"
         ) from error
-    found, prefix_notes = split_by_prefix(found)
+    images, prefix_notes = split_by_prefix(images)
     table = read_class_table(root)
-    labels = sorted({image.label for image in found})
+    labels = sorted({image.label for image in images})
     naming = name_classes(labels, table, "folders")
-    samples = [Sample(FileItem(f.path), naming.number[f.label], f.domain, f.split) for f in found]
-    kept = keep_readable(str(root.resolve()), samples, strict)
+    samples = [Sample(FileItem(f.path), naming.number[f.label], f.domain, f.split) for f in images]
+    checked_images = keep_readable(str(root.resolve()), samples, strict)
     return Source(
-        f"folder:{shown}",
+        f"folder:{text}",
         naming.classes,
-        kept.samples,
-        skipped=kept.skipped,
-        notes=(*notes, *prefix_notes, *left, *naming.notes, *kept.notes),
+        checked_images.samples,
+        skipped=checked_images.skipped,
+        notes=(*notes, *prefix_notes, *remarks, *naming.notes, *checked_images.notes),
         descriptions=table.descriptions(labels),
-        content_ids=kept.content_ids,
+        content_ids=checked_images.content_ids,
     )
 
 
 def list_images(root: Path) -> tuple[list[Found], tuple[str, ...]]:
-    """Every image beneath ``root`` in order of its path, and notes on what was taken for what.
+    """Return every image beneath ``root`` in order of its path, and notes on the reading of the folders.
 
-    Raises DataError if the folders fit no layout, or only some look like splits.
+    Raises:
+        DataError: The folders fit no layout, or only some look like splits.
     """
     tops = subfolders(root)
     if not tops:
-        what = "is empty" if not any(root.iterdir()) else "holds neither images nor folders"
-        what = "holds images but no class folders" if images_in(root) else what
-        raise DataError(f"data folder '{printable(root)}' {what}; {LAYOUTS}")
+        fault = "is empty" if not any(root.iterdir()) else "holds neither images nor folders"
+        fault = "holds images but no class folders" if images_in(root) else fault
+        raise DataError(f"data folder '{printable(root)}' {fault}; {LAYOUTS}")
     splits = [top for top in tops if split_of(top.name)]
     flat = [top for top in splits if images_in(top)]
-    others = [top for top in tops if top not in splits]
+    rest = [top for top in tops if top not in splits]
     if not splits:
         return list_domains_or_classes(root), ()
-    if len(flat) == len(splits) and others:
+    if len(flat) == len(splits) and rest:
         names = _names(splits)
         return list_domains_or_classes(root), (f"{names}: taken as class, since images are in it",)
     if flat:
@@ -95,21 +98,22 @@ def list_images(root: Path) -> tuple[list[Found], tuple[str, ...]]:
             f"'{printable(root)}' has what looks like splits, {_names(flat)}, that hold images but no class folders; "
             f"{LAYOUTS}"
         )
-    strange = [top for top in others if holds_images(top)]
+    strange = [top for top in rest if holds_images(top)]
     if strange:
         raise DataError(
             f"'{printable(root)}' has what looks like splits, {_names(splits)}, and beside that {_names(strange)}: "
             f"rename or move {'it' if len(strange) == 1 else 'them'}; {LAYOUTS}"
         )
-    notes = [f"{_names(others)} of '{printable(root)}' holds no images and is left out"] if others else []
+    notes = [f"{_names(rest)} of '{printable(root)}' holds no images and is left out"] if rest else []
     if odd := [top for top in splits if top.name not in ("train", "val", "test")]:
-        taken = ", ".join(f"'{printable(top.name)}' as {split_of(top.name)}" for top in odd)
-        notes.append(f"folders are taken as splits: {taken}")
-    found = [image._replace(split=split_of(top.name)) for top in splits for image in list_domains_or_classes(top)]
-    return found, tuple(notes)
+        listing = ", ".join(f"'{printable(top.name)}' as {split_of(top.name)}" for top in odd)
+        notes.append(f"folders are taken as splits: {listing}")
+    images = [image._replace(split=split_of(top.name)) for top in splits for image in list_domains_or_classes(top)]
+    return images, tuple(notes)
 
 
 def list_domains_or_classes(root: Path) -> list[Found]:
+    """Return the images beneath ``root``, whose folders are domains of classes, or classes."""
     tops = subfolders(root)
     if any(images_in(top) for top in tops):
         return list_classes(root, domain="")
@@ -119,7 +123,8 @@ def list_domains_or_classes(root: Path) -> list[Found]:
 
 
 def list_classes(root: Path, domain: str) -> list[Found]:
-    found = []
+    """Return the images in the class folders of ``root``."""
+    result = []
     folders = subfolders(root)
     if domain and folders and all(split_of(folder.name) for folder in folders):
         raise DataError(
@@ -130,81 +135,82 @@ def list_classes(root: Path, domain: str) -> list[Found]:
         images = images_in(folder)
         if not images:
             raise DataError(f"class folder '{printable(folder)}' holds no images{_kinds([folder])}; {LAYOUTS}")
-        found += [Found(image, folder.name, domain, "") for image in images]
-    if not found:
+        result += [Found(image, folder.name, domain, "") for image in images]
+    if not result:
         raise DataError(f"data folder '{printable(root)}' holds no class folders; {LAYOUTS}")
-    return found
+    return result
 
 
 def split_by_prefix(found: list[Found]) -> tuple[list[Found], tuple[str, ...]]:
-    """Splits from file names like test_0001.jpg, if that is how the whole data set is named; notes say so."""
+    """Return splits from file names like test_0001.jpg, if the whole data set is named so; and notes."""
     splits = [split_of(f.path.name.partition("_")[0]) if "_" in f.path.name else "" for f in found]
     if any(f.split for f in found) or not {"train", "test"} <= set(splits):
         return found, ()
     count = Counter(splits)
     if count[""]:
-        named = len(found) - count[""]
+        n_prefixed = len(found) - count[""]
         return found, (
-            f"names of {named} of {len(found)} images begin with train_ or test_, others do not: none is a split",
+            f"names of {n_prefixed} of {len(found)} images begin with train_ or test_, others do not: none is a split",
         )
-    said = ", ".join(f"{number} {split}" for split, number in sorted(count.items()))
+    counts = ", ".join(f"{number} {split}" for split, number in sorted(count.items()))
     return [f._replace(split=split) for f, split in zip(found, splits, strict=True)], (
-        f"splits are those that file names begin with (train_, val_, test_): {said}",
+        f"splits are those that file names begin with (train_, val_, test_): {counts}",
     )
 
 
 def left_out(root: Path, taken: Iterable[Path]) -> tuple[str, ...]:
-    """Notes on files beneath ``root`` that look like images and are none of those ``taken``."""
-    used = {str(path) for path in taken}
+    """Return notes on files beneath ``root`` that look like images and are none of those ``taken``."""
+    known_paths = {str(path) for path in taken}
     loose: list[str] = []
-    hidden: list[str] = []
-    other: Counter[str] = Counter()
+    hidden_folders: list[str] = []
+    unknown_files: Counter[str] = Counter()
     for folder, folders, files in os.walk(root):
-        hidden += [os.path.join(folder, name) for name in sorted(folders) if is_hidden(name)]
+        hidden_folders += [os.path.join(folder, name) for name in sorted(folders) if is_hidden(name)]
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
             path = os.path.join(folder, name)
-            if name.startswith(".") or path in used:
+            if name.startswith(".") or path in known_paths:
                 continue
             suffix = os.path.splitext(name)[1].lower()
             if suffix in SUFFIXES:
                 loose.append(path)
             elif suffix in OTHER_IMAGES:
-                other[suffix] += 1
+                unknown_files[suffix] += 1
     notes = []
     if loose:
         notes.append(
             f"left out, since they stand outside of the class folders: {len(loose)} images; the first is "
             f"{printable(loose[0])}"
         )
-    if full := [path for path in hidden if holds_images(Path(path))]:
+    if full := [path for path in hidden_folders if holds_images(Path(path))]:
         notes.append(
             f"left out, since their names begin with . or __: {len(full)} folder{'s' if len(full) > 1 else ''} with "
             f"images; the first is {printable(full[0])}"
         )
-    if other:
-        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(other.items()))
+    if unknown_files:
+        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(unknown_files.items()))
         notes.append(f"files that are not read as images are left out: {kinds}")
     return tuple(notes)
 
 
 def subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders in ``folder``, sorted by name."""
     return sorted(p for p in folder.iterdir() if not is_hidden(p.name) and p.is_dir())
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a folder is one of those that tools leave behind."""
+    """Return whether a folder is one of those that tools leave behind."""
     return name.startswith((".", "__"))
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Files that are named like images, directly in ``folder``; a dangling link counts, and is reported later."""
+    """Return files named like images, directly in ``folder``; a dangling link counts, and is reported later."""
     files = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     return sorted(p for p in files if not p.is_dir())
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether a file named like an image is in ``folder`` or anywhere beneath it."""
+    """Return whether a file named like an image is in ``folder`` or anywhere beneath it."""
     return any(
         os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
         for _, _, files in os.walk(folder)
@@ -213,12 +219,12 @@ def holds_images(folder: Path) -> bool:
 
 
 def _names(folders: Sequence[Path]) -> str:
-    shown = ", ".join(f"'{printable(folder.name)}'" for folder in folders[:5])
-    return f"folder{'s' if len(folders) > 1 else ''} {shown}{', ...' if len(folders) > 5 else ''}"
+    listing = ", ".join(f"'{printable(folder.name)}'" for folder in folders[:5])
+    return f"folder{'s' if len(folders) > 1 else ''} {listing}{', ...' if len(folders) > 5 else ''}"
 
 
 def _kinds(folders: Iterable[Path]) -> str:
-    """What files there are where no images are: " (only 12 .dcm files)"."""
+    """Return what files there are where no images are: " (only 12 .dcm files)"."""
     files = [p for folder in folders for p in folder.iterdir() if not p.name.startswith(".") and p.is_file()]
     if not files:
         return ""

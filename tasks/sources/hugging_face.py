@@ -33,7 +33,7 @@ class RowItem(ImageItem):
         return f"{self.part}[{self.row}]"
 
     def encoded(self) -> bytes | Path:
-        """The encoded image, or the file that it is in."""
+        """Return the encoded image, or the file that holds it."""
         try:
             value = self.rows[self.row][self.column]
             return bytes(value["bytes"]) if value["bytes"] is not None else Path(value["path"])
@@ -41,7 +41,7 @@ class RowItem(ImageItem):
             raise DataError(f"cannot read image {self.name}: there is none in this row ({error})") from error
 
     def content_id(self) -> str:
-        """SHA-256 of the encoded image, and of the decoder's rules where these matter (``pixels.content_id``)."""
+        """Return the SHA-256 of the encoded image, and of the decoder's rules where these matter."""
         return pixels.content_id(self.encoded(), self.name)
 
     def load(self) -> Image.Image:
@@ -55,49 +55,51 @@ class RowItem(ImageItem):
 
 
 def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """The splits train, validation and test of ``name``, or the one split that is named (then without a test split).
+    """Return the splits train, validation and test of ``name``, or one named split (then without a test split).
 
     ``name`` is a data set of the hub, a folder made with ``save_to_disk``, or a local folder that ``load_dataset``
-    understands. A ``classes.csv`` in that folder, or in ``data_root``, gives other class names. Raises DataError if it
-    cannot be loaded or holds no images with labels.
+    understands. A ``classes.csv`` in that folder, or in ``data_root``, gives other class names.
+
+    Raises:
+        DataError: It cannot be loaded or holds no images with labels.
     """
-    path, wanted = split_name(name)
+    path, only = split_name(name)
     tables = load_tables(path)
-    if wanted and wanted not in tables:
-        raise ConfigError(f"hf:{path} has no split '{wanted}': it has {', '.join(tables)}")
-    chosen = {wanted: tables[wanted]} if wanted else {s: t for s, t in tables.items() if s in SPLITS} or tables
-    first = next(iter(chosen.values()))
+    if only and only not in tables:
+        raise ConfigError(f"hf:{path} has no split '{only}': it has {', '.join(tables)}")
+    selection = {only: tables[only]} if only else {s: t for s, t in tables.items() if s in SPLITS} or tables
+    first = next(iter(selection.values()))
     image, label = image_and_label(path, first)
     labels = [str(name) for name in first.features[label].names]
     table_of_names = read_class_table(names_folder(path, data_root))
     samples: list[Sample] = []
     stamps: dict[str, str] = {}
-    for split, table in chosen.items():
+    for split, table in selection.items():
         rows = encoded_rows(table, image)
         stamps[f"hf:{path}:{split}"] = str(getattr(table, "_fingerprint", ""))
         for i, value in enumerate(table[label]):
             if value is None or value < 0:  # an unlabelled row, as hidden test sets have them
                 continue
             item = RowItem(rows, image, i, f"hf:{path}:{split}")
-            samples.append(Sample(item, int(value), split="" if wanted else SPLITS.get(split, "")))
+            samples.append(Sample(item, int(value), split="" if only else SPLITS.get(split, "")))
 
     def stamp(item: ImageItem) -> str:
         assert isinstance(item, RowItem)
         return stamps[item.part]
 
-    kept = keep_readable(f"hf:{path}", samples, strict, stamp)
+    checked_images = keep_readable(f"hf:{path}", samples, strict, stamp)
     return Source(
         f"hf:{printable(name)}",
         table_of_names.in_order(labels),
-        kept.samples,
-        skipped=kept.skipped,
-        notes=(*table_of_names.notes(labels), *kept.notes),
-        content_ids=kept.content_ids,
+        checked_images.samples,
+        skipped=checked_images.skipped,
+        notes=(*table_of_names.notes(labels), *checked_images.notes),
+        content_ids=checked_images.content_ids,
     )
 
 
 def names_folder(path: str, data_root: Path | None) -> Path | None:
-    """Where a ``classes.csv`` may be: the data set's folder, or the data root of one that is not here."""
+    """Return the folder of a ``classes.csv``: the data set's, or the data root of one that is not here."""
     local = Path(path).expanduser()
     if local.is_dir():
         return local
@@ -105,7 +107,7 @@ def names_folder(path: str, data_root: Path | None) -> Path | None:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """``"cifar10:train"`` -> ``("cifar10", "train")``; the split is empty if none is named."""
+    """Split ``"cifar10:train"`` into ``("cifar10", "train")``; the split is empty if none is named."""
     if Path(name).expanduser().exists():
         return name, ""
     path, _, split = name.rpartition(":")
@@ -113,26 +115,32 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def load_tables(path: str) -> dict[str, Any]:
-    """Split -> table. Raises DataError that names the offline way if ``path`` cannot be loaded."""
+    """Return split -> table.
+
+    Raises:
+        DataError: ``path`` cannot be loaded; the message names the offline way.
+    """
     import datasets
 
     local = Path(path).expanduser()
     try:
         if (local / "dataset_dict.json").exists() or (local / "state.json").exists():
-            loaded = datasets.load_from_disk(str(local))
+            tables = datasets.load_from_disk(str(local))
         else:
-            loaded = datasets.load_dataset(str(local) if local.exists() else path)
+            tables = datasets.load_dataset(str(local) if local.exists() else path)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise DataError(
             f"cannot load hf:{path} ({reason(error)}): check its name and the network; "
             "offline, use folder:PATH, or hf:PATH with a folder made by save_to_disk"
         ) from error
-    return dict(loaded) if isinstance(loaded, dict) else {"all": loaded}
+    return dict(tables) if isinstance(tables, dict) else {"all": tables}
 
 
 def image_and_label(path: str, table: Any, *, any_label: bool = False) -> tuple[str, str]:
-    """The names of the one image column and of the class label column; ``any_label``: a column "label" of numbers or
-    names will do."""
+    """Return the names of the one image column and of the class label column.
+
+    ``any_label`` allows a column "label" of numbers or names.
+    """
     import datasets
 
     images = [c for c, kind in table.features.items() if isinstance(kind, datasets.Image)]
@@ -150,6 +158,7 @@ def image_and_label(path: str, table: Any, *, any_label: bool = False) -> tuple[
 
 
 def encoded_rows(table: Any, column: str) -> Any:
+    """Return the rows of ``table`` with the images in ``column`` not decoded."""
     import datasets
 
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))

@@ -13,36 +13,41 @@ from promptfed.tasks.sources.tables import Columns, Row, text_source
 
 
 def source(name: str, columns: Columns) -> Source:
-    """The splits train, validation and test of ``name``, or the one split that is named (then without a test split).
+    """Return the splits train, validation and test of ``name``, or one named split (then without a test split).
 
     Rows without a label (None, or -1 in a column of class labels), as hidden test sets have them, are left out.
-    Raises DataError if it cannot be loaded or has not the columns, ConfigError for a split that there is not.
+
+    Raises:
+        DataError: It cannot be loaded or lacks a column.
+        ConfigError: There is no such split.
     """
     parts_of = parts(name, columns.label)
     return text_source(f"hf:{name}", parts_of, columns, names_folder(split_name(name)[0], None))
 
 
 def parts(name: str, label: str = "") -> dict[str, Iterator[tuple[str, Row]]]:
-    """Split -> its rows, class labels as their names; rows without a ``label`` are left out."""
-    path, wanted = split_name(name)
+    """Return split -> its rows, class labels as their names; rows without a ``label`` are left out."""
+    path, only = split_name(name)
     tables = load_tables(path)
-    if wanted and wanted not in tables:
-        raise ConfigError(f"hf:{path} has no split '{wanted}': it has {', '.join(tables)}")
-    chosen = {wanted: tables[wanted]} if wanted else {s: t for s, t in tables.items() if s in SPLITS} or tables
-    found = {split: rows(f"hf:{path}:{split}", table, label) for split, table in chosen.items()}
-    if wanted or len(found) == 1:
-        return {"": next(iter(found.values()))}
+    if only and only not in tables:
+        raise ConfigError(f"hf:{path} has no split '{only}': it has {', '.join(tables)}")
+    selection = {only: tables[only]} if only else {s: t for s, t in tables.items() if s in SPLITS} or tables
+    rows_by_split = {split: rows(f"hf:{path}:{split}", table, label) for split, table in selection.items()}
+    if only or len(rows_by_split) == 1:
+        return {"": next(iter(rows_by_split.values()))}
     ours: dict[str, Iterator[tuple[str, Row]]] = {}
-    for split, some in found.items():
+    for split, items in rows_by_split.items():
         use = SPLITS.get(split, "")
         if use in ours:
-            raise DataError(f"hf:{path} has two splits for {use or 'one use'} ({', '.join(found)}): name one of them")
-        ours[use] = some
+            raise DataError(
+                f"hf:{path} has two splits for {use or 'one use'} ({', '.join(rows_by_split)}): name one of them"
+            )
+        ours[use] = items
     return ours
 
 
 def rows(place: str, table: Any, label: str) -> Iterator[tuple[str, Row]]:
-    """(where it stands, row) of every row of ``table`` that has a ``label``. Columns of media are left out."""
+    """Yield (position, row) of every row of ``table`` that has a ``label``. Columns of media are left out."""
     import datasets
 
     readable = (datasets.Value, datasets.ClassLabel)

@@ -1,4 +1,4 @@
-"""``icons``: the bundled pictures, as a source. Listing it draws nothing; an icon is drawn when it is loaded."""
+"""``icons``: the bundled pictures, as a source. A list of them draws nothing; an icon is drawn when it is loaded."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ FIRST_TEST_VARIANT = 1000
 
 
 def source(names: str = "", *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """Concepts that all families in ``names`` (comma-separated) can draw; by default 48 of the held-out ones of `tiny`.
+    """Return the concepts that all families in ``names`` (comma-separated) can draw.
 
-    ``icons:phosphor,remix`` has all 115 of these. A style of a family is named by a slash, ``icons:phosphor/thin,...``;
-    ``icons:styles`` is 24 concepts in four styles of the held-out families.
-    A concept is a class, a family (or style) a domain. What is tested: the *rendering* (pose, colours, backdrop,
-    noise) of every test image is new, but its glyph is not, because a concept has only 2 to 15 glyphs in a family and
-    these are mostly drawing weights of one picture. So figures on base classes speak of new views of known drawings,
-    like other photographs of a known object; classes kept as new are unseen drawings. Families other than the default
-    were seen by `tiny` in its training. ``data_root`` and ``strict`` are not used.
-    Raises ConfigError for an unknown family, DataError if the fonts are missing or the families share no concept.
+    By default these are 48 of the held-out ones of `tiny`; ``icons:phosphor,remix`` has all 115 of these. A style of a
+    family is named by a slash, ``icons:phosphor/thin,...``; ``icons:styles`` is 24 concepts in four styles of the
+    held-out families. A concept is a class, a family (or style) a domain. The test is of the *rendering* (pose,
+    colours, backdrop, noise): it is new in every test image. The glyph is not, because a concept has only 2 to 15
+    glyphs in a family and these are mostly drawing weights of one picture. So figures on base classes are about new
+    views of known drawings, like other photographs of a known object; new classes are unseen drawings. `tiny` has seen
+    all families but the default ones in its training. ``data_root`` and ``strict`` are not used.
+
+    Raises:
+        ConfigError: A family is unknown.
+        DataError: The fonts are missing or the families share no concept.
     """
     presets = {"": (HELD_OUT_FAMILIES, DEFAULT_CLASSES), "styles": (STYLES, STYLE_CLASSES)}
     families, limit = presets.get(names) or (tuple(part.strip() for part in names.split(",")), None)
@@ -62,9 +65,9 @@ def source(names: str = "", *, data_root: Path | None = None, strict: bool = Fal
     samples: list[Sample] = []
     for label, concept in enumerate(concepts):
         for family in families:
-            own = drawings[concept, family]
+            glyphs_of_family = drawings[concept, family]
             for split, count, first in (("train", TRAIN_RENDERINGS, 0), ("test", TEST_RENDERINGS, FIRST_TEST_VARIANT)):
                 for i in range(count):
-                    item = IconItem(own[i % len(own)], first + i // len(own))
+                    item = IconItem(glyphs_of_family[i % len(glyphs_of_family)], first + i // len(glyphs_of_family))
                     samples.append(Sample(item, label, domain=family.replace("/", " "), split=split))
     return Source(f"icons:{names}" if names else "icons", tuple(concepts), tuple(samples))

@@ -1,9 +1,8 @@
 """Named glyphs of open icon fonts, rendered as small colour pictures: a data set that needs no download.
 
-The fonts ship inside the QtAwesome package (read as files; Qt is never imported). A glyph's name is its
-caption ("arrow-left-bold" -> "arrow left bold"), its font family is its domain. Rendering (colour, pose,
-background, noise) is a pure function of (glyph, variant), so an icon is known by a short identity
-and needs no pixels to be looked up in a cache.
+The fonts ship inside the QtAwesome package (read as files; Qt is never imported). A glyph's name is its caption
+("arrow-left-bold" -> "arrow left bold"), its font family is its domain. Rendering (colour, pose, background, noise) is
+a pure function of (glyph, variant), so an icon has a short identity, and a cache finds its features without pixels.
 """
 
 from __future__ import annotations
@@ -62,18 +61,18 @@ class Glyph:
 
     @property
     def style(self) -> str:
-        """The last style word of the name, ``"thin"`` of ``"house-line-thin"``; empty if it has none."""
+        """Return the last style word of the name, ``"thin"`` of ``"house-line-thin"``; empty if it has none."""
         last = self.name.rsplit("-", 1)[-1]
         return last if last in STYLE_WORDS and "-" in self.name else ""
 
     def is_of(self, part: str) -> bool:
-        """Whether it belongs to ``part``: a family, or one style of it such as ``"phosphor/thin"``."""
+        """Return whether it belongs to ``part``: a family, or one style of it such as ``"phosphor/thin"``."""
         family, _, style = part.partition("/")
         return self.family == family and style in ("", self.style)
 
 
 def concept_of(name: str) -> str:
-    """``"home-3-fill"`` -> ``"home"``: the caption without trailing style words and numbers."""
+    """Strip style words and numbers from the end of a name: ``"home-3-fill"`` -> ``"home"``."""
     words = name.split("-")
     while len(words) > 1 and (words[-1] in STYLE_WORDS or words[-1].isdigit()):
         words.pop()
@@ -81,7 +80,11 @@ def concept_of(name: str) -> str:
 
 
 def font_folder() -> Path:
-    """The folder of QtAwesome's fonts. Raises DataError if the package is not installed."""
+    """Return the folder of QtAwesome's fonts.
+
+    Raises:
+        DataError: The package is not installed.
+    """
     spec = importlib.util.find_spec("qtawesome")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("the icon fonts are missing: package 'QtAwesome' is not installed; pip install QtAwesome")
@@ -90,8 +93,8 @@ def font_folder() -> Path:
 
 @lru_cache(maxsize=1)
 def glyphs() -> tuple[Glyph, ...]:
-    """Every glyph of every family, in a fixed order."""
-    folder, found = font_folder(), []
+    """Return every glyph of every family, in a fixed order."""
+    folder, result = font_folder(), []
     for family, stems in FAMILIES.items():
         for stem in stems:
             charmaps = sorted(folder.glob(f"{stem}*charmap*.json"))
@@ -100,12 +103,12 @@ def glyphs() -> tuple[Glyph, ...]:
                 raise DataError(f"no font of family '{family}' ({stem}*) in {folder}; pip install 'QtAwesome>=1.4,<2'")
             table: dict[str, str] = read_json(charmaps[0])
             for name in sorted(table):
-                found.append(Glyph(family, name, concept_of(name), fonts[0], int(table[name], 16)))
-    return tuple(found)
+                result.append(Glyph(family, name, concept_of(name), fonts[0], int(table[name], 16)))
+    return tuple(result)
 
 
 def shared_concepts(parts: Iterable[str]) -> list[str]:
-    """Single-word concepts that every one of ``parts`` (families, or styles of them) can draw, sorted."""
+    """Return single-word concepts that all ``parts`` (families, or styles of them) can draw, sorted."""
     sets = [{g.concept for g in glyphs() if g.is_of(part)} for part in parts]
     common = set.intersection(*sets) if sets else set()
     return sorted(c for c in common if c.isalpha() and len(c) > 2)
@@ -121,21 +124,21 @@ def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=20000)
 def glyph_mask(glyph: Glyph, size: int = 96) -> np.ndarray:
-    """The glyph centred in a ``(size, size)`` uint8 coverage mask, its longer side 75 % of the frame."""
+    """Return the glyph centred in a ``(size, size)`` uint8 coverage mask, its longer side 75 % of the frame."""
     font = _font(glyph.font, 2 * size)
     left, top, right, bottom = font.getbbox(chr(glyph.codepoint))
     width, height = max(1, int(right - left)), max(1, int(bottom - top))
-    drawn = Image.new("L", (width, height))
-    ImageDraw.Draw(drawn).text((-left, -top), chr(glyph.codepoint), font=font, fill=255)
+    picture = Image.new("L", (width, height))
+    ImageDraw.Draw(picture).text((-left, -top), chr(glyph.codepoint), font=font, fill=255)
     scale = 0.75 * size / max(width, height)
-    fitted = drawn.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
+    scaled = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
     frame = Image.new("L", (size, size))
-    frame.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
+    frame.paste(scaled, ((size - scaled.width) // 2, (size - scaled.height) // 2))
     return np.asarray(frame)
 
 
 def _background(rng: np.random.Generator, size: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """A plain, shaded, striped or cloudy backdrop between two colours: ``(size, size, 3)`` in 0..1."""
+    """Return a plain, shaded, striped or cloudy backdrop of two colours: ``(size, size, 3)`` in 0..1."""
     kind = rng.integers(4)
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     angle = rng.uniform(0, 2 * np.pi)
@@ -154,7 +157,7 @@ def _background(rng: np.random.Generator, size: int, first: np.ndarray, second: 
 
 
 def _ink(rng: np.random.Generator, backdrop: np.ndarray) -> np.ndarray:
-    """A random colour that stands out from ``backdrop`` in brightness."""
+    """Return a random colour that stands out from ``backdrop`` in brightness."""
     luma = np.array([0.299, 0.587, 0.114])
     ink = rng.uniform(0, 1, 3)
     while abs((ink - backdrop) @ luma) < 0.35:
@@ -204,7 +207,7 @@ class IconItem(ImageItem):
         return f"{self.glyph.identity}#{self.variant}"
 
     def content_id(self) -> str:
-        """SHA-256 of the rendering recipe, the glyph and the variant (no pixels are drawn for it)."""
+        """Return the SHA-256 of the rendering recipe, the glyph and the variant; draws no pixels."""
         drawn_by = f"{RENDERER}|freetype {features.version('freetype2')}"
         return hashlib.sha256(f"{drawn_by}|{self.name}".encode()).hexdigest()
 

@@ -17,17 +17,25 @@ from promptfed.tasks.sources.tsv import split_files
 
 
 def source(path: str, columns: Columns) -> Source:
-    """Raises DataError if there is no such file, a line is no JSON object, or it has not the columns."""
+    """Return the texts of the file or folder ``path``.
+
+    Raises:
+        DataError: There is no such file, a line is no JSON object, or it lacks a column.
+    """
     return text_source(path, parts(path), columns, table_folder(path))
 
 
 def parts(path: str) -> dict[str, Iterator[tuple[str, Row]]]:
-    """Split -> its rows. Raises DataError if there is no such file."""
+    """Return split -> its rows.
+
+    Raises:
+        DataError: There is no such file.
+    """
     return {split: rows(file) for split, file in split_files(path, ".jsonl").items()}
 
 
 def rows(file: Path) -> Iterator[tuple[str, Row]]:
-    """(where it stands, row) of every line that is not blank. Numbers become the texts that they are written as."""
+    """Yield (position, row) of every line that is not blank. Numbers keep the text of the file."""
     try:
         for number, line in enumerate(text_lines(file), 1):
             if line.strip():
@@ -39,18 +47,18 @@ def rows(file: Path) -> Iterator[tuple[str, Row]]:
 
 def _row(place: str, line: str) -> Row:
     try:
-        found = parse_json(line)
+        content = parse_json(line)
     except FormatError as error:
         raise DataError(f"{place} is not JSON ({error}): write one object a line") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise DataError(
-            f'{place} is a JSON {type(found).__name__}, not an object such as {{"text": ..., "label": ...}}'
+            f'{place} is a JSON {type(content).__name__}, not an object such as {{"text": ..., "label": ...}}'
         )
-    return {name: as_text(value) for name, value in found.items()}
+    return {name: as_text(value) for name, value in content.items()}
 
 
 def as_text(value: Any) -> str | None:
-    """A cell as text: true and false as JSON writes them, lists and objects as JSON."""
+    """Return a cell as text: true and false as JSON writes them, lists and objects as JSON."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -37,7 +37,7 @@ class ObjectImage(ImageItem):
 
     @property
     def value(self) -> Any:
-        """The object itself."""
+        """Return the object itself."""
         return self._value
 
     def load(self) -> Image.Image:
@@ -47,12 +47,12 @@ class ObjectImage(ImageItem):
         return self._look[1]
 
     def content_id(self) -> str:
-        """SHA-256 of size and RGB pixels."""
+        """Return the SHA-256 of size and RGB pixels."""
         return self._look[0]
 
     @cached_property
     def _look(self) -> tuple[str, str]:
-        """The content id, and what was done to the values."""
+        """Return the content id, and a note on the conversion of the values."""
         image, note = self._converted()
         return hashlib.sha256(f"{image.size}|".encode() + image.tobytes()).hexdigest(), note
 
@@ -73,7 +73,11 @@ class DatasetImage(ObjectImage):
 
 
 def example_of(data: Any, row: int, place: str) -> tuple[Any, Any]:
-    """Return the pair (example, label) in ``row`` of ``data``. Raises DataError that names ``place``."""
+    """Return the pair (example, label) in ``row`` of ``data``.
+
+    Raises:
+        DataError: It is no pair; the message names ``place``.
+    """
     try:
         pair = data[row]
     except Exception as error:  # whatever the data set's own code raises
@@ -84,14 +88,14 @@ def example_of(data: Any, row: int, place: str) -> tuple[Any, Any]:
 
 
 def kind_of(value: Any) -> str:
-    """What a message calls an object: its type, and of a tuple or list how many it holds."""
+    """Describe an object for a message: its type, and of a tuple or list its length."""
     name = type(value).__name__
     article = "an" if name[:1].lower() in "aeiou" else "a"
     return f"{article} {name} of {len(value)}" if isinstance(value, tuple | list) else f"{article} {name}"
 
 
 def is_image(value: Any) -> bool:
-    """Whether ``value`` is of a kind that ``image_of`` takes."""
+    """Return whether ``value`` is of a kind that ``image_of`` takes."""
     return isinstance(value, Image.Image | np.ndarray | torch.Tensor)
 
 
@@ -135,25 +139,25 @@ def image_of(value: Any, place: str) -> Image.Image:
         array, first = value, False
     else:
         raise DataError(f"{place} is {kind_of(value)}: give a PIL image, an array, or the path of a file")
-    shown = f"{place} is an array {tuple(array.shape)} of {array.dtype}"
+    summary = f"{place} is an array {tuple(array.shape)} of {array.dtype}"
     array = _channels_last(array, first)
     if array is None or 0 in array.shape:
-        raise DataError(f"{shown}: give (height, width), or with 1, 3 or 4 channels first or last")
+        raise DataError(f"{summary}: give (height, width), or with 1, 3 or 4 channels first or last")
     if array.dtype == np.uint16 and array.ndim == 2:
         return Image.fromarray(array)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise DataError(
-                f"{shown} with values outside 0..1: give uint8, or floats from 0 (black) to 1 (white), not normalised"
+                f"{summary} with values outside 0..1: give uint8, or floats from 0 (black) to 1 (white), not normalised"
             )
         array = np.floor(array.astype(np.float64) * 255 + 0.5).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise DataError(f"{shown}: give uint8, floats within 0..1, or uint16 of one channel")
+        raise DataError(f"{summary}: give uint8, floats within 0..1, or uint16 of one channel")
     return Image.fromarray(np.ascontiguousarray(array))
 
 
 def _channels_last(array: np.ndarray, first: bool) -> np.ndarray | None:
-    """``(height, width)`` or ``(height, width, 3 or 4)``; ``first``: where both ends could be, channels come first."""
+    """Return ``(height, width)`` or ``(height, width, 3 or 4)``; ``first``: an ambiguous array has channels first."""
     if array.ndim == 3:
         ends = [array.shape[0] in CHANNELS, array.shape[-1] in CHANNELS]
         if not any(ends):

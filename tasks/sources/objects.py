@@ -37,7 +37,7 @@ FORMS = "a list of (image or path or text, label), a datasets.Dataset, a torch D
 
 @dataclass(frozen=True)
 class Table:
-    """One object with examples: which client holds it ("" for none), its split, and what messages call it."""
+    """One object with examples: its client ("" for none), its split, and its place in messages."""
 
     examples: Any
     client: str
@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Row:
-    """An example as it was read: its label is a number or a name."""
+    """An example as read: its label is a number or a name."""
 
     item: Item
     label: Any
@@ -63,12 +63,12 @@ class ObjectData:
 
     @property
     def name(self) -> str:
-        """What the config calls it."""
+        """Return the config's name for it."""
         return self.source.name
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The source, and the torch data sets that its examples are read from."""
+        """Return the source, and the torch data sets that its examples are read from."""
         sets = {id(d): d for s in self.source.samples if (d := getattr(s.item, "dataset", None)) is not None}
         return (self.source, *sets.values())
 
@@ -111,16 +111,16 @@ def read_objects(
     classes = _classes(rows, tables, kind, columns, class_names)
     number = {name: k for k, name in enumerate(classes)}
     samples = tuple(Sample(r.item, _label(r, number, classes), r.table.client, r.table.split) for r in rows)
-    held = len(classes)
+    n_base = len(classes)
     if by_client:
-        classes, samples, held = _held_first(classes, samples)
+        classes, samples, n_base = _held_first(classes, samples)
     name = PREFIX + object_name(data)
     looked = _readable(name, samples, strict)
     source = Source(
         name,
         classes,
         looked.samples,
-        base_classes=held if by_client else None,
+        base_classes=n_base if by_client else None,
         skipped=looked.skipped,
         notes=looked.notes,
         content_ids=looked.content_ids,
@@ -133,7 +133,7 @@ def read_objects(
 
 
 def _tables(data: Any, client: str, split: str, place: str) -> Iterator[Table]:
-    """The objects with examples in ``data``, by client and split."""
+    """Yield the objects with examples in ``data``, by client and split."""
     place = place or object_name(data)
     if isinstance(data, Mapping):
         if not data:
@@ -157,8 +157,8 @@ def _tables(data: Any, client: str, split: str, place: str) -> Iterator[Table]:
             yield from _tables(part, str(key), "", f"{place}[{key!r}]")
         return
     if isinstance(data, str | bytes | os.PathLike) or not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        what = f"'{printable(data, LONGEST)}'" if isinstance(data, str | os.PathLike) else kind_of(data)
-        raise ConfigError(f"data {what} is of no use here: give {FORMS}")
+        description = f"'{printable(data, LONGEST)}'" if isinstance(data, str | os.PathLike) else kind_of(data)
+        raise ConfigError(f"data {description} cannot be read: give {FORMS}")
     if len(data) == 0:
         raise DataError(f"data '{place}' is empty: give {FORMS}")
     yield Table(data, client, split, place)
@@ -169,18 +169,18 @@ def _is_hugging_face(data: Any) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """Return ``name`` without characters that a path or a shell minds."""
+    """Return ``name`` without special characters of paths and shells."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:LONGEST] or "object"
 
 
 def object_name(data: Any) -> str:
-    """What the config calls ``data``: ``list``, ``clients``, or the name of a data set or its class."""
+    """Return the config's name for ``data``: ``list``, ``clients``, or the name of a data set or its class."""
     if isinstance(data, Mapping):
         if _is_hugging_face(data) or all(split_of(str(key)) for key in data):
             return object_name(next(iter(data.values()))) if data else "splits"
         return "clients"
-    if _is_hugging_face(data) and (found := getattr(getattr(data, "info", None), "dataset_name", None)):
-        return plain_name(found)
+    if _is_hugging_face(data) and (name := getattr(getattr(data, "info", None), "dataset_name", None)):
+        return plain_name(name)
     return type(data).__name__
 
 
@@ -212,8 +212,8 @@ def _check_stable(data: Any, row: int, place: str) -> None:
 def _item(value: Any, kind: Kind, place: str) -> Item:
     if kind == "texts":
         if not isinstance(value, str) or not value.strip():
-            what = "an empty text" if isinstance(value, str) else kind_of(value)
-            raise DataError(f"{place} is {what}, and the task's examples are texts: give text")
+            description = "an empty text" if isinstance(value, str) else kind_of(value)
+            raise DataError(f"{place} is {description}, and the task's examples are texts: give text")
         return TextItem(value.strip(), place)
     if isinstance(value, str | os.PathLike):
         path = Path(value)
@@ -260,38 +260,44 @@ def _hugging_face_rows(table: Table, kind: Kind, columns: Columns) -> Iterator[R
 
 
 def _own_names(table: Table, kind: Kind, columns: Columns) -> tuple[str, ...]:
-    """The classes as the object itself names them, in the order of its numbers; empty if it does not."""
+    """Return the object's own class names, in the order of its numbers; empty if it has none."""
     data = table.examples
     if _is_hugging_face(data):
         label = image_and_label(table.place, data, any_label=True)[1] if kind == "images" else columns.label
         return tuple(map(str, getattr(data.features[label], "names", None) or ()))
     while hasattr(data, "dataset") and hasattr(data, "indices"):  # torch's Subset
         data = data.dataset
-    found = getattr(data, "classes", None)
-    return tuple(c if isinstance(c, str) else str(c[0]) for c in found) if isinstance(found, list | tuple) else ()
+    names = getattr(data, "classes", None)
+    return tuple(c if isinstance(c, str) else str(c[0]) for c in names) if isinstance(names, list | tuple) else ()
 
 
 def _classes(
     rows: Sequence[Row], tables: Sequence[Table], kind: Kind, columns: Columns, class_names: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Raises ConfigError if labels are numbers and nobody names them."""
-    own = list(dict.fromkeys(names for table in tables if (names := _own_names(table, kind, columns))))
+    """Return the names of the classes.
+
+    Raises:
+        ConfigError: Labels are numbers without names.
+    """
+    name_lists = list(dict.fromkeys(names for table in tables if (names := _own_names(table, kind, columns))))
     if class_names is not None:
         names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
         if len(names) < 2 or not all(isinstance(name, str) and name.strip() for name in names):
             raise ConfigError(
                 f"class_names is {printable(repr(class_names), LONGEST)}: give the names of two classes or more"
             )
-        for other in own:
-            if len(other) != len(names):
+        for others in name_lists:
+            if len(others) != len(names):
                 raise ConfigError(
-                    f"class_names has {len(names)} names, and the data have {len(other)} classes: name each"
+                    f"class_names has {len(names)} names, and the data have {len(others)} classes: name each"
                 )
         return tuple(name.strip() for name in names)
-    if len(own) > 1:
-        raise ConfigError(f"parts of the data name their classes differently ({own[0]} and {own[1]}): make them one")
-    if own:
-        return own[0]
+    if len(name_lists) > 1:
+        raise ConfigError(
+            f"parts of the data name their classes differently ({name_lists[0]} and {name_lists[1]}): make them one"
+        )
+    if name_lists:
+        return name_lists[0]
     if numbered := next((row for row in rows if not isinstance(row.label, str)), None):
         raise ConfigError(
             f"{numbered.item.name} has the label {printable(repr(numbered.label), LONGEST)}, and nothing says what it "
@@ -315,9 +321,9 @@ def _label(row: Row, number: Mapping[str, int], classes: Sequence[str]) -> int:
             f"{place} has the label {printable(repr(label), LONGEST)}: give the name or the number of a class"
         ) from error
     if not 0 <= k < len(classes):
-        shown = k if abs(k) < 10**12 else "of very many digits"
+        digits = k if abs(k) < 10**12 else "of very many digits"
         raise DataError(
-            f"{place} has the label {shown}, which is outside the {len(classes)} classes (0 to {len(classes) - 1})"
+            f"{place} has the label {digits}, which is outside the {len(classes)} classes (0 to {len(classes) - 1})"
         )
     return k
 
@@ -325,25 +331,25 @@ def _label(row: Row, number: Mapping[str, int], classes: Sequence[str]) -> int:
 def _held_first(
     classes: tuple[str, ...], samples: tuple[Sample, ...]
 ) -> tuple[tuple[str, ...], tuple[Sample, ...], int]:
-    """The classes that some client holds, then the others; and how many the former are."""
-    held = {s.label for s in samples if s.domain and s.split != "test"}
-    order = sorted(range(len(classes)), key=lambda k: (k not in held, k))
-    place = {old: new for new, old in enumerate(order)}
-    moved = tuple(Sample(s.item, place[s.label], s.domain, s.split) for s in samples)
-    return tuple(classes[k] for k in order), moved, len(held)
+    """Put the classes that some client holds first; return classes, samples and the number of the former."""
+    labels = {s.label for s in samples if s.domain and s.split != "test"}
+    order = sorted(range(len(classes)), key=lambda k: (k not in labels, k))
+    new_labels = {old: new for new, old in enumerate(order)}
+    relabelled = tuple(Sample(s.item, new_labels[s.label], s.domain, s.split) for s in samples)
+    return tuple(classes[k] for k in order), relabelled, len(labels)
 
 
 # --------------------------------------------------------------------------------------------------------- checks
 
 
 def _readable(name: str, samples: tuple[Sample, ...], strict: bool) -> CheckedImages:
-    """Look at every image once, those of files and tables as folders and tables are looked at."""
+    """Check every image once; images of files and tables are checked as those of folders and tables."""
     if all(isinstance(sample.item, TextItem) for sample in samples):
         return CheckedImages(samples, content_ids=tuple(sample.item.content_id() for sample in samples))
-    stored = [sample for sample in samples if isinstance(sample.item, FileItem | RowItem)]
-    found = keep_readable(name, stored, strict, _stamp) if stored else CheckedImages(())
-    ids = {s.item.name: content for s, content in zip(found.samples, found.content_ids, strict=True)}
-    kept, skipped, looks = [], list(found.skipped), []
+    on_disk = [sample for sample in samples if isinstance(sample.item, FileItem | RowItem)]
+    checked = keep_readable(name, on_disk, strict, _stamp) if on_disk else CheckedImages(())
+    ids = {s.item.name: content for s, content in zip(checked.samples, checked.content_ids, strict=True)}
+    readable, skipped, looks = [], list(checked.skipped), []
     for sample in samples:
         if isinstance(sample.item, ObjectImage):
             looked = look_at(sample.item)
@@ -355,9 +361,9 @@ def _readable(name: str, samples: tuple[Sample, ...], strict: bool) -> CheckedIm
             looks.append((sample.item.name, looked))
             ids[sample.item.name] = looked.content_id
         if sample.item.name in ids:
-            kept.append(sample)
-    notes = (*found.notes, *grouped_notes(looks))
-    return CheckedImages(tuple(kept), tuple(skipped), notes, tuple(ids[sample.item.name] for sample in kept))
+            readable.append(sample)
+    notes = (*checked.notes, *grouped_notes(looks))
+    return CheckedImages(tuple(readable), tuple(skipped), notes, tuple(ids[sample.item.name] for sample in readable))
 
 
 def _stamp(item: ImageItem) -> str:

@@ -1,4 +1,4 @@
-"""Names of splits: what folders, files and tables call training, validation and test data."""
+"""Names of splits in folders, files and tables: words for training, validation and test data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAME = re.compile(
 
 
 def split_of(name: str) -> str:
-    """The split (train, val, test) that a folder or a file of this name is; empty if it is none.
+    """Return the split (train, val, test) that a folder or file name stands for; empty if it is none.
 
     Case does not matter, and a word for images or a number may follow: ``Training``, ``test_set``, ``train2017``.
     """

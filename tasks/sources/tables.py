@@ -1,4 +1,4 @@
-"""Texts in tables: a data set's rows as samples, whatever file they come from."""
+"""Texts in tables: a data set's rows as samples, for all formats of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promptfed.tasks.sources.class_names import name_classes, read_class_table
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column is what. ``domain`` says who or where a text comes from (language, author, site); "" for none."""
+    """Names of the columns. ``domain`` says who or where a text comes from (language, author, site); "" for none."""
 
     text: str = "text"
     label: str = "label"
@@ -27,13 +27,19 @@ Row = Mapping[str, str | None]
 def text_source(
     name: str, parts: Mapping[str, Iterable[tuple[str, Row]]], columns: Columns, folder: Path | None = None
 ) -> Source:
-    """The samples of ``parts``: split (train, val, test or "") -> (where the row stands, row). Classes are sorted; a
-    ``classes.csv`` in ``folder`` may name labels anew.
+    """Return the samples of tables as a source. Classes are sorted.
 
-    Raises DataError naming the row if a column or a value is missing.
+    Args:
+        name: The source's name.
+        parts: Split (train, val, test or "") -> (position of the row, row).
+        columns: The columns.
+        folder: Its ``classes.csv`` may rename labels.
+
+    Raises:
+        DataError: A column or a value is missing; the message names the row.
     """
-    needed = {"text_column": columns.text, "label_column": columns.label}
-    rows = complete_rows(parts, {**needed, "domain_column": columns.domain} if columns.domain else needed)
+    required = {"text_column": columns.text, "label_column": columns.label}
+    rows = complete_rows(parts, {**required, "domain_column": columns.domain} if columns.domain else required)
     labels = sorted({str(row[columns.label]).strip() for _, _, row in rows})
     table = read_class_table(folder)
     naming = name_classes(labels, table, "labels", spoken=str)
@@ -50,26 +56,31 @@ def text_source(
 
 
 def table_folder(path: str) -> Path:
-    """Where a ``classes.csv`` for the table or folder of tables ``path`` is."""
-    place = Path(path).expanduser()
-    return place if place.is_dir() else place.parent
+    """Return the folder of a ``classes.csv`` for the table or folder of tables ``path``."""
+    folder = Path(path).expanduser()
+    return folder if folder.is_dir() else folder.parent
 
 
 def complete_rows(
     parts: Mapping[str, Iterable[tuple[str, Row]]], needed: Mapping[str, str]
 ) -> list[tuple[str, str, Row]]:
-    """(split, where the row stands, row) of every row. ``needed``: task option -> the column that it names.
+    """Return (split, position of the row, row) of every row.
 
-    Raises DataError naming the row if a column or a value is missing.
+    Args:
+        parts: Split -> (position, row).
+        needed: Task option -> the column that it names.
+
+    Raises:
+        DataError: A column or a value is missing; the message names the row.
     """
-    rows = [(split, place, row) for split, found in parts.items() for place, row in found]
+    rows = [(split, place, row) for split, rows_of_split in parts.items() for place, row in rows_of_split]
     for _, place, row in rows:
         for column in needed.values():
             if column not in row:
-                known = ", ".join(str(key) for key in row)
+                column_names = ", ".join(str(key) for key in row)
                 options = [f"task.{option}" for option in needed]
                 raise DataError(
-                    f"{place} has no column '{column}'; it has {known} (--set {', '.join(options[:-1])} and "
+                    f"{place} has no column '{column}'; it has {column_names} (--set {', '.join(options[:-1])} and "
                     f"{options[-1]} name them)"
                 )
             if row[column] is None or not str(row[column]).strip():

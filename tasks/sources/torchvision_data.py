@@ -37,7 +37,7 @@ class TorchvisionItem(ImageItem):
         return f"{self.part}[{self.row}]"
 
     def content_id(self) -> str:
-        """SHA-256 of size and RGB pixels."""
+        """Return the SHA-256 of size and RGB pixels."""
         image = self.load()
         return hashlib.sha256(f"{image.size}|".encode() + image.tobytes()).hexdigest()
 
@@ -52,22 +52,25 @@ class TorchvisionItem(ImageItem):
 
 
 def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """The data set class ``name`` (CIFAR10, Food101 ...) in ``data_root``, by default a folder of promptfed's cache.
+    """Return the data set class ``name`` (CIFAR10, Food101 ...) in ``data_root``, by default in promptfed's cache.
 
-    torchvision checks its files by their hashes, so the images are not tried beforehand. Raises ConfigError for an
-    unknown name, DataError if the data set cannot be had or names no classes.
+    torchvision checks its files by their hashes, so the images are not decoded beforehand.
+
+    Raises:
+        ConfigError: The name is unknown.
+        DataError: The data set is not available or names no classes.
     """
     import torchvision
 
-    known = {
+    kinds = {
         n: kind
         for n, kind in vars(torchvision.datasets).items()
         if inspect.isclass(kind) and "root" in inspect.signature(kind.__init__).parameters
     }
-    if name not in known:
-        raise unknown_name("torchvision data set", name, known)
+    if name not in kinds:
+        raise unknown_name("torchvision data set", name, kinds)
     root = data_root.expanduser() if data_root else cache_folder() / "torchvision"
-    parts = load_parts(name, known[name], root)
+    parts = load_parts(name, kinds[name], root)
     first = next(iter(parts.values()))
     labels = class_names(name, first)
     table = read_class_table(root)
@@ -86,7 +89,7 @@ def source(name: str, *, data_root: Path | None = None, strict: bool = False) ->
 
 
 def load_parts(name: str, kind: Any, root: Path) -> dict[str, Any]:
-    """Split -> data set; the only key is '' for a data set that comes in one piece."""
+    """Return split -> data set; the only key is '' for a data set that comes in one piece."""
     parameters = inspect.signature(kind.__init__).parameters
     if "train" in parameters:
         return {split: opened(name, kind, root, train=split == "train") for split in ("train", "test")}
@@ -94,9 +97,9 @@ def load_parts(name: str, kind: Any, root: Path) -> dict[str, Any]:
         return {"": opened(name, kind, root)}
     parts: dict[str, Any] = {}
     for split, names in SPLIT_NAMES.items():
-        for called in names:
+        for word in names:
             try:
-                parts[split] = opened(name, kind, root, split=called)
+                parts[split] = opened(name, kind, root, split=word)
                 break
             except ValueError as error:  # no split of that name; DataError is a ValueError too, and is no such case
                 if isinstance(error, DataError):
@@ -109,7 +112,12 @@ def load_parts(name: str, kind: Any, root: Path) -> dict[str, Any]:
 
 
 def opened(name: str, kind: Any, root: Path, **options: Any) -> Any:
-    """The data set from disk, else downloaded. Raises DataError if neither works, ValueError for a bad option."""
+    """Return the data set from disk, else download it.
+
+    Raises:
+        DataError: Neither works.
+        ValueError: An option is bad.
+    """
     if "loader" in inspect.signature(kind.__init__).parameters:
         options["loader"] = decoded
     try:
@@ -127,16 +135,21 @@ def opened(name: str, kind: Any, root: Path, **options: Any) -> Any:
 
 
 def decoded(path: str) -> Image.Image:
-    """The image file ``path``, for data sets that let others read their files."""
+    """Decode the image file ``path``, for data sets that let others read their files."""
     return pixels.decode(Path(path), path)[0]
 
 
 def class_names(name: str, data: Any) -> tuple[str, ...]:
-    found: Sequence[Any] | None = getattr(data, "classes", None) or getattr(data, "categories", None)
-    if not found:
+    """Return the names of the classes.
+
+    Raises:
+        DataError: The data set names none.
+    """
+    names: Sequence[Any] | None = getattr(data, "classes", None) or getattr(data, "categories", None)
+    if not names:
         raise DataError(f"torchvision:{name} names no classes, so nothing can be prompted: use folder:PATH instead")
     # ImageNet gives every class a tuple of synonyms, the commonest first.
-    return tuple(str(c if isinstance(c, str) else c[0]) for c in found)
+    return tuple(str(c if isinstance(c, str) else c[0]) for c in names)
 
 
 FILE_LISTS = ("_image_files", "_images", "samples", "_samples", "imgs", "images")
@@ -145,23 +158,23 @@ FIRST_BYTES = 4096
 
 
 def raw_ids(parts: Sequence[Any]) -> tuple[str, ...]:
-    """An id of each picture's stored content, the same for the same content; nothing is decoded.
+    """Return an id of each picture's stored content, the same for the same content; decodes nothing.
 
-    Of files only those are read whole that agree in size and beginning. Empty for data sets that show neither their
+    Of files, only those that agree in size and beginning are read whole. Empty for data sets that show neither their
     arrays nor their files.
     """
-    found: list[str] = []
+    ids: list[str] = []
     files: list[Path] = []
     for data in parts:
         values = getattr(data, "data", None)
         paths = next((p for n in FILE_LISTS if (p := _paths(getattr(data, n, None), len(data)))), None)
         if values is not None and hasattr(values, "shape") and len(values) == len(data):
-            found += [hashlib.sha256(np.ascontiguousarray(values[i]).tobytes()).hexdigest() for i in range(len(data))]
+            ids += [hashlib.sha256(np.ascontiguousarray(values[i]).tobytes()).hexdigest() for i in range(len(data))]
         elif paths:
             files += paths
         else:
             return ()
-    return (*found, *_file_ids(files)) if not (found and files) else ()
+    return (*ids, *_file_ids(files)) if not (ids and files) else ()
 
 
 def _paths(values: Any, count: int) -> list[Path]:
@@ -186,9 +199,9 @@ def _start(path: Path) -> str:
 
 
 def labels_of(data: Any) -> list[int]:
-    """Labels without decoding pictures where the data set keeps a list of them."""
+    """Return labels; decodes no pictures where the data set keeps a list of labels."""
     for attribute in ("targets", "_labels", "labels", "y"):
-        found = getattr(data, attribute, None)
-        if found is not None and len(found) == len(data):
-            return [int(label) for label in found]
+        values = getattr(data, attribute, None)
+        if values is not None and len(values) == len(data):
+            return [int(label) for label in values]
     return [int(data[row][1]) for row in range(len(data))]

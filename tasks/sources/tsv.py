@@ -16,33 +16,42 @@ SPLITS = {"train": "train", "dev": "val", "val": "val", "validation": "val", "te
 
 
 def source(path: str, columns: Columns) -> Source:
-    """Raises DataError if there is no such file, or it has not the columns."""
+    """Return the texts of the file or folder ``path``.
+
+    Raises:
+        DataError: There is no such file, or it lacks a column.
+    """
     return text_source(path, parts(path), columns, table_folder(path))
 
 
 def parts(path: str) -> dict[str, Iterator[tuple[str, Row]]]:
-    """Split -> its rows. Raises DataError if there is no such file."""
+    """Return split -> its rows.
+
+    Raises:
+        DataError: There is no such file.
+    """
     return {split: rows(file) for split, file in split_files(path, ".tsv").items()}
 
 
 def split_files(path: str, suffix: str) -> dict[str, Path]:
-    """Split -> file, of a folder with a file for each split; a single file has no splits ("").
+    """Return split -> file, of a folder with a file for each split; a single file has no splits ("").
 
-    Raises DataError if there is none.
+    Raises:
+        DataError: There is none.
     """
-    place = Path(path).expanduser()
-    if place.exists() and not place.is_dir():
-        return {"": place}
-    if not place.is_dir():
+    folder = Path(path).expanduser()
+    if folder.exists() and not folder.is_dir():
+        return {"": folder}
+    if not folder.is_dir():
         raise DataError(f"'{path}' does not exist: give a {suffix} file, or a folder with train{suffix}, test{suffix}")
-    found = {SPLITS[file.stem]: file for file in sorted(place.glob(f"*{suffix}")) if file.stem in SPLITS}
-    if not found:
+    files = {SPLITS[file.stem]: file for file in sorted(folder.glob(f"*{suffix}")) if file.stem in SPLITS}
+    if not files:
         raise DataError(f"folder '{path}' holds none of {', '.join(f'{name}{suffix}' for name in SPLITS)}")
-    return found
+    return files
 
 
 def rows(file: Path) -> Iterator[tuple[str, Row]]:
-    """(where it stands, row) of every row. Quotes mean nothing: a text may begin with one."""
+    """Yield (position, row) of every row. Quotes are plain characters: a text may begin with one."""
     try:
         table = csv.DictReader(text_lines(file), delimiter="\t", quoting=csv.QUOTE_NONE)
         for number, row in enumerate(table, 2):
