@@ -10,6 +10,9 @@ import typer
 from promptfed.commands import options
 from promptfed.commands.flags import Flags, with_flags
 from promptfed.commands.opened import ASKED, open_run
+from promptfed.printable import printable
+
+FIGURES = ("local", "base", "new", "hm")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,6 +33,7 @@ def eval_(
     ] = None,
     backbone: options.SameBackbone = None,
     trust_address: options.TrustAddress = False,
+    quiet: Annotated[bool, options.quiet_option("a line a data set, its name, local, base, new and HM")] = False,
     json: options.Json = False,
 ) -> None:
     """Score a run's prompts on the test images again, and on other data sets'.
@@ -53,16 +57,20 @@ def eval_(
     from promptfed.report.consoles import output
     from promptfed.report.live import live_progress
     from promptfed.report.measure_table import measure_table
-    from promptfed.report.tables import cross_data_table, domains_table, results_table
+    from promptfed.report.tables import cross_data_table, domains_table, percent, results_table
 
     asked = {name: flags[name] for name in ASKED}
     folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
     finished = FinishedRun.load(folder)
     changed = options.given({name: flags[name] for name in ("data_root", "partition")})
-    with live_progress(not json) as progress:
+    with live_progress(not (quiet or json)) as progress:
         rows = evaluate_on(finished, data or (), changed, progress, measures)
     if json:
         typer.echo(as_json.dumps(rows, indent=2))
+        return
+    if quiet:
+        for name, figures in rows.items():
+            typer.echo("\t".join([printable(name), *(percent(figures["method"].get(key)) for key in FIGURES)]))
         return
     console = output()
     if len(rows) > 1:

@@ -32,6 +32,7 @@ def export(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     backbone: options.SameBackbone = None,
+    quiet: Annotated[bool, options.quiet_option("the bundles' folders")] = False,
     json: options.Json = False,
 ) -> None:
     """Write a client's prompt as a self-contained bundle, usable without promptfed too.
@@ -68,5 +69,7 @@ def export(
         return
     for path in written.values():
         typer.echo(printable(path))
+    if quiet:
+        return
     for note in same_prompts({number: bundle.meta.origin for number, bundle in bundles.items()}):
         typer.echo(f"note: {note}", err=True)

@@ -51,6 +51,8 @@ def init(
         Path | None, typer.Option("--run", help="Where the server keeps the run [DIR-run].", metavar="DIR")
     ] = None,
     publisher: Annotated[str, typer.Option("--publisher", help="Who publishes the app, for Flower.")] = "promptfed",
+    quiet: Annotated[bool, options.quiet_option("the app's folder")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write a small Flower app for a run, and a README with the commands for the server and its sites.
 
@@ -61,14 +63,16 @@ def init(
 
     Only zero-shot runs beside the method unless --baselines says otherwise: over a network each round takes seconds.
     """
+    import json as as_json
+
     from promptfed.config import RunConfig, build_config
     from promptfed.deployment.scaffold import write_app
     from promptfed.deployment.server import checked
     from promptfed.tasks.sources.class_names import plain_class_list
 
     chosen = options.config_from(flags, config, set_)
-    quiet = {"baselines": ("zero_shot",), "validate_every": 5}
-    usual = {name: value for name, value in quiet.items() if name not in chosen.model_fields_set}
+    frugal = {"baselines": ("zero_shot",), "validate_every": 5}
+    usual = {name: value for name, value in frugal.items() if name not in chosen.model_fields_set}
     given = {name: getattr(chosen, name) for name in chosen.model_fields_set}
     resolved: RunConfig = checked(build_config(given, usual))
     if resolved.clients is not None and min_sites > resolved.clients:
@@ -76,6 +80,12 @@ def init(
     place = (run_dir or folder.with_name(f"{folder.name}-run")).expanduser().resolve()
     names = ",".join(plain_class_list(classes))
     write_app(folder, resolved, run_dir=place, classes=names, min_sites=min_sites, publisher=publisher)
+    if json:
+        typer.echo(as_json.dumps({"app": str(folder), "run": str(place)}, indent=2))
+        return
+    if quiet:
+        typer.echo(printable(folder))
+        return
     typer.echo(
         printable(f"wrote the app to {folder}; {folder / 'README.md'} has the commands for the server and each site")
     )

@@ -31,6 +31,8 @@ def fedtpg(
     ] = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
 ) -> None:
     """Make a run of a prompt generator that FedTPG's own code trained; eval, export and predict work on it.
 
@@ -43,6 +45,8 @@ def fedtpg(
       promptfed import fedtpg model.pth.tar-500 --backbone open_clip:ViT-B-16/openai --data folder:photos --run runs/tpg
       promptfed eval runs/tpg
     """
+    import json as as_json
+
     from promptfed.config import build_config, parse_settings, read_yaml, validate
     from promptfed.experiment import resolve
     from promptfed.import_prompt import import_run
@@ -58,4 +62,4 @@ def fedtpg(
     decided = {"method": "fedtpg", "method_options": released.options(depth, wished.method_options)}
     chosen = resolve(wished.model_copy(update=decided))
     folder = import_run(chosen, released.state, checkpoint, released.check, run)
-    typer.echo(printable(folder.path))
+    typer.echo(as_json.dumps({"run": str(folder.path)}, indent=2) if json else printable(folder.path))

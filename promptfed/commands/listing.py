@@ -190,6 +190,7 @@ def list_(
     bytes_: Annotated[
         bool, typer.Option("--bytes/--no-bytes", help="Of methods: count what is sent, which loads the backbone.")
     ] = True,
+    quiet: Annotated[bool, options.quiet_option("the names, one a line,")] = False,
     json: options.Json = False,
 ) -> None:
     """List methods, backbones, oracles, tasks, measures, options, runs and more; with NAME, all about one.
@@ -212,7 +213,7 @@ def list_(
     from promptfed.report.consoles import output
 
     if kind == "options":
-        show_options(name, json)
+        show_options(name, json, quiet)
         return
     kind = OTHER_NAMES.get(kind, kind)
     rows = _runs(folder) if kind == "runs" else known(kind)
@@ -223,6 +224,10 @@ def list_(
         if name not in rows:
             raise unknown_name(kind.removesuffix("s"), name, rows)
         rows = {name: rows[name]}
+    if quiet and not json:
+        for each in rows:
+            typer.echo(printable(each))
+        return
     if kind == "methods" and bytes_:
         traffic = _traffic(flags["task"], flags["backbone"], rows)
         rows = {method: {**row, **traffic[method]} for method, row in rows.items()}

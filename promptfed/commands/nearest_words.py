@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,6 +24,7 @@ def words(
     metric: Annotated[
         str, typer.Option("--metric", help="Distance of token embeddings: euclidean or cosine.", metavar="NAME")
     ] = "euclidean",
+    quiet: Annotated[bool, options.quiet_option("the words, a line a vector,")] = False,
     json: options.Json = False,
 ) -> None:
     """Print the vocabulary words that lie nearest to each learned context vector of a run.
@@ -40,4 +42,8 @@ def words(
     from promptfed.run import Run
 
     nearest = Run(open_run(run, is_asked=False), words=str).prompt(client).nearest_words(count, metric)
+    if quiet and not json:
+        for vector in nearest:
+            typer.echo(" ".join(printable(word) for word, _ in vector.words))
+        return
     typer.echo(as_json.dumps(nearest.recorded(), indent=2) if json else repr(nearest))

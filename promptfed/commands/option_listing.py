@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def show_options(name: str | None, as_json: bool) -> None:
+def show_options(name: str | None, as_json: bool, is_quiet: bool = False) -> None:
     """Print the options of a run, or those that ``name`` stands for. Raises ConfigError if it stands for none."""
     from promptfed.report.consoles import output
 
     found = tables(name)
     if as_json:
         typer.echo(json.dumps({title: [vars(row) for row in rows] for title, rows in found.items()}, indent=2))
+        return
+    if is_quiet:
+        for row in (row for rows in found.values() for row in rows):
+            typer.echo(printable(row.name))
         return
     console = output()
     for title, rows in found.items():

@@ -43,7 +43,14 @@ Observers = Annotated[
         autocompletion=names_of("observers"),
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the run's folder only (and warnings, on stderr).")]
+
+
+def quiet_option(prints: str) -> Any:
+    """Return the flag --quiet of a command that then ``prints`` no more than a script needs."""
+    return typer.Option("--quiet", "-q", help=f"Print {prints} only (and warnings, on stderr).")
+
+
+Quiet = Annotated[bool, quiet_option("the run's folder")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
 
 

@@ -13,6 +13,7 @@ from promptfed.commands.flags import Flags, with_flags
 from promptfed.commands.opened import ASKED, open_run
 from promptfed.oracle_options import OracleOptions
 from promptfed.personalize.options import ALPHAS, OnboardOptions, PersonalizeOptions, parse_alphas
+from promptfed.printable import printable
 
 Interpolate = Annotated[
     str, typer.Option("--interpolate", help="Values of alpha to try on validation images.", metavar="A,B,...")
@@ -32,6 +33,7 @@ def personalize(
     interpolate: Interpolate = ALPHAS,
     backbone: options.SameBackbone = None,
     trust_address: options.TrustAddress = False,
+    quiet: Annotated[bool, options.quiet_option("the folder of the personalised prompts")] = False,
     json: options.Json = False,
 ) -> None:
     """Fine-tune a run's shared prompt on every client, and mix the two as each client's validation images say.
@@ -55,10 +57,13 @@ def personalize(
 
     asked = {name: flags.pop(name) for name in ASKED}
     folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
-    curve = Run(folder, words=str).personalize(alphas=interpolate, progress=not json, **options.given(flags))
+    curve = Run(folder, words=str).personalize(alphas=interpolate, progress=not (quiet or json), **options.given(flags))
     report = folder.path / "report.html"
     if json:
         typer.echo(as_json.dumps(curve, indent=2))
+        return
+    if quiet:
+        typer.echo(printable(folder.path / FOLDER))
         return
     out = output()
     out.print(curve_table(curve))
@@ -82,6 +87,7 @@ def onboard(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     backbone: options.SameBackbone = None,
     trust_address: options.TrustAddress = False,
+    quiet: Annotated[bool, options.quiet_option("the bundle's folder")] = False,
     json: options.Json = False,
 ) -> None:
     """Give a client that never took part a prompt of its own: few shots, no federation.
@@ -114,12 +120,15 @@ def onboard(
     source = load_source(data)
     called = name or Path(data.partition(":")[2] or data).name or "newcomer"
     finished = FinishedRun.load(folder)
-    with live_progress(not json) as progress:
+    with live_progress(not (quiet or json)) as progress:
         found = take_in(finished, source, called, chosen, progress.features)
     target = out or folder.path / "bundles" / (re.sub(r"[^A-Za-z0-9._-]+", "-", called).strip("-.") or "newcomer")
     written = write_bundle(target, found.bundle, overwrite=overwrite)
     if json:
         typer.echo(as_json.dumps({**found.figures(), "bundle": str(written)}, indent=2))
+        return
+    if quiet:
+        typer.echo(printable(written))
         return
     said = output()
     for note in (*(f"skipped unreadable image {name}" for name in source.skipped), *source.notes):

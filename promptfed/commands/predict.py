@@ -65,6 +65,7 @@ def predict(
         bool, typer.Option("--keep-features", help="Keep the images' features in the cache, for other runs on them.")
     ] = False,
     trust_address: options.TrustAddress = False,
+    quiet: Annotated[bool, options.quiet_option("the best class of each example, one a line,")] = False,
     json: options.Json = False,
 ) -> None:
     """Classify image files or texts with an exported prompt.
@@ -103,16 +104,18 @@ def predict(
         is_image = loaded.example_kind == "path"
         files = find_image_files(wanted) if is_image else ImageFiles(())
         predictions = loaded.predict(files.readable if is_image else wanted, names, top)
-    for note in files.notes:
+    for note in () if quiet else files.notes:
         typer.echo(printable(f"note: {note}"), err=True)
-    _print_predictions(predictions, loaded.example_kind, files.problems, json)
+    _print_predictions(predictions, loaded.example_kind, files.problems, quiet, json)
     for problem in files.problems.values():
         typer.echo(f"error: {printable(problem)}", err=True)
     if files.problems or not all(prediction.ranked for prediction in predictions):
         raise typer.Exit(2)
 
 
-def _print_predictions(predictions: Sequence[Prediction], kind: str, problems: Mapping[Path, str], json: bool) -> None:
+def _print_predictions(
+    predictions: Sequence[Prediction], kind: str, problems: Mapping[Path, str], quiet: bool, json: bool
+) -> None:
     """Print one line, or one JSON object, for each example; ``kind`` says what an example is called in JSON."""
     import json as as_json
 
@@ -127,6 +130,9 @@ def _print_predictions(predictions: Sequence[Prediction], kind: str, problems: M
         typer.echo(as_json.dumps(rows, indent=2))
         return
     for prediction in predictions:
+        if quiet:
+            typer.echo(printable(prediction.ranked[0][0]) if prediction.ranked else NOT_ANSWERED)
+            continue
         shares = (
             printable(c) if kind == "question" else f"{printable(c, LONGEST)} {100 * v:.1f} %"
             for c, v in prediction.ranked

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptfed.commands import options
 from promptfed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptfed.blackbox.oracles.remote.server import Served
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,6 +29,8 @@ def serve_oracle(
         str | None,
         typer.Option("--api-key-env", help="Environment variable with a key that is asked for [none].", metavar="NAME"),
     ] = None,
+    quiet: Annotated[bool, options.quiet_option("the address")] = False,
+    json: options.Json = False,
 ) -> None:
     """Serve a language model on this machine as an OpenAI-compatible API, to try `--oracle api` at home.
 
@@ -49,13 +55,27 @@ def serve_oracle(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     served = start_server(model, port, api_key=key)
+    _announce(served, api_key_env, quiet, json)
+    # Waiting without an end would not notice signals on every system.
+    while not ended.wait(1.0):
+        pass
+    if not (quiet or json):
+        typer.echo("stopped")
+
+
+def _announce(served: Served, api_key_env: str | None, quiet: bool, json: bool) -> None:
+    """Print where the model ``served`` is, and what to do with it."""
+    import json as as_json
+
+    if json:
+        typer.echo(as_json.dumps({"base_url": served.base_url, "model": served.model}, indent=2))
+        return
+    if quiet:
+        typer.echo(served.base_url)
+        return
     typer.echo(f"serving {served.model} at {served.base_url} for this machine alone; Ctrl-C ends it. In another shell:")
     more = f" --api-key-env {api_key_env}" if api_key_env else ""
     typer.echo(
         f"  promptfed train --task blackbox-text --method fedbdpl --oracle api --base-url {served.base_url} "
         f"--model {served.model}{more}"
     )
-    # Waiting without an end would not notice signals on every system.
-    while not ended.wait(1.0):
-        pass
-    typer.echo("stopped")

@@ -38,6 +38,8 @@ def check(
         str, typer.Option("--classes", help="The agreed class names, with commas or as @FILE, if they are known.")
     ] = "",
     set_: options.Set = None,
+    quiet: Annotated[bool, options.quiet_option("what fails")] = False,
+    json: options.Json = False,
 ) -> None:
     """Check data folder, backbone, disk and server before anyone waits for this site. Exit code 2 if anything fails.
 
@@ -46,13 +48,15 @@ def check(
       promptfed site check --node-config 'site="north" data="folder:/site/data" state-dir="/var/lib/promptfed"' \\
           --superlink server:8000 --root-certificates ca.crt --backbone lit
     """
+    import json as as_json
+
     from promptfed.config import build_config, parse_settings
     from promptfed.deployment.preflight import checks, parse_node_config
     from promptfed.errors import DeploymentError
     from promptfed.tasks.sources.class_names import parse_class_list
 
     config = build_config(options.given(flags), parse_settings(set_ or []), {"data": "sites", "clients": 1})
-    failures = 0
+    results = []
     for done in checks(
         parse_node_config(node_config),
         config,
@@ -61,9 +65,12 @@ def check(
         insecure=insecure,
         classes=tuple(name for name in parse_class_list(classes) if name),
     ):
-        typer.echo(printable(f"{'ok  ' if done.fine else 'FAIL'} {done.what}: {done.said}"))
-        failures += not done.fine
-    if failures:
+        results.append({"check": done.what, "ok": done.fine, "said": done.said})
+        if not json and not (quiet and done.fine):
+            typer.echo(printable(f"{'ok  ' if done.fine else 'FAIL'} {done.what}: {done.said}"))
+    if json:
+        typer.echo(as_json.dumps(results, indent=2))
+    if failures := sum(not result["ok"] for result in results):
         raise DeploymentError(f"{failures} of the checks failed: this site would not take part")
 
 
@@ -75,6 +82,8 @@ def export(
         str, typer.Option("--backbone", help="Where this site has the backbone, if its path differs.")
     ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in that folder.")] = False,
+    quiet: Annotated[bool, options.quiet_option("the bundle's folder")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write the site's own prompt as a bundle: what it keeps itself, with the last shared prompt that it was sent.
 
@@ -85,7 +94,12 @@ def export(
       promptfed site export --state-dir /var/lib/promptfed --out prompt
       promptfed predict prompt photo.jpg
     """
+    import json as as_json
+
     from promptfed.deployment.site_export import export_site
 
     folder, round = export_site(state_dir, out, run=run, backbone=backbone, overwrite=overwrite)
-    typer.echo(printable(f"the prompt after round {round} is in {folder}"))
+    if json:
+        typer.echo(as_json.dumps({"bundle": str(folder), "round": round}, indent=2))
+        return
+    typer.echo(printable(folder if quiet else f"the prompt after round {round} is in {folder}"))

@@ -9,6 +9,7 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.flags import Flags, run_flags, with_flags
+from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,6 +24,7 @@ def show(
     config: options.ConfigFile = None,
     set_: options.Set = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Also draw it to this file (.png, .svg, .pdf).")] = None,
+    quiet: Annotated[bool, options.quiet_option("a line a client, its number, name and counts,")] = False,
     json: options.Json = False,
 ) -> None:
     """Print, and plot, which client holds how many examples of which class; nothing is trained.
@@ -52,6 +54,11 @@ def show(
         save(plot_partition(table), plot, bbox_inches="tight")
     if json:
         typer.echo(as_json.dumps({**table, "notes": list(built.notes)}, indent=2))
+        return
+    if quiet:
+        for client in table["clients"]:
+            counts = (str(sum(client[part])) for part in ("train", "val", "test"))
+            typer.echo("\t".join([str(client["client"]), printable(client["name"]), *counts]))
         return
     rows = Table("client", "name", "train", "val", "test", "classes", title=f"{built.name}: {shown_data(chosen)}")
     for client in table["clients"]:
