@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,9 +18,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from promptfed.errors import ConfigError, reason
-from promptfed.printable import printable
-from promptfed.registry import FILE_MODULE, undone_if_it_fails
+from promptfed.files.paths import checked_path
+from promptfed.printable import LONGEST, printable
+from promptfed.registry import FILE_MODULE, registrations, undone_if_it_fails
 
+log = logging.getLogger(__name__)
 GROUPS = "promptfed."
 """How the entry-point groups begin by which installed packages add to promptfed."""
 LIST = "PROMPTFED_PLUGINS"
@@ -78,15 +81,20 @@ def load_plugin(name: str | os.PathLike[str]) -> None:
     Args:
         name: ``package.module``, or the path of a file. Twice is once.
 
+    A warning says that one registers nothing: it may be the wrong module.
+
     Raises:
         ConfigError: There is no such module or file, or it fails.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise ConfigError(f"plug-in is {printable(repr(name), LONGEST)}: give a module, or a .py file")
     text = os.fspath(name)
-    path = Path(text).expanduser()
     is_file = is_file_name(text)
+    path = checked_path(text, "plug-in").expanduser() if is_file else Path(text)
     key = str(path.resolve()) if is_file else text
     if key in _loaded:
         return
+    before = registrations()
     if is_file and not path.is_file():
         raise ConfigError(
             f"plug-in '{printable(text)}' is no file; give a .py file, or a module such as my_package.methods"
@@ -108,6 +116,17 @@ def load_plugin(name: str | os.PathLike[str]) -> None:
         ) from error
     _files[key] = file or ""
     _loaded[key] = _sha256(file) if file else ""
+    if not _adds(text, before):
+        log.warning("plug-in '%s' adds nothing to promptfed: it registers no method, data or model", printable(text))
+
+
+def _adds(name: str, before: Mapping[tuple[str, str], str]) -> bool:
+    """Return whether something is registered that was not ``before``, or that the package of ``name`` had brought."""
+    package = name.split(".")[0]
+    return any(
+        module.split(".")[0] == package or (place not in before and not module.startswith(GROUPS))
+        for place, module in registrations().items()
+    )
 
 
 def load_plugins(names: Iterable[str | os.PathLike[str]]) -> None:

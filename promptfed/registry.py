@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from promptfed.errors import ConfigError, reason, unknown_name
+from promptfed.printable import printable
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -42,6 +43,15 @@ def undone_if_it_fails() -> Iterator[None]:
                 if getattr(registry._found[name], "__module__", None) not in sys.modules:
                     del registry._found[name]
         raise
+
+
+def registrations() -> dict[tuple[str, str], str]:
+    """Return (kind, name) of all that is registered by now -> the module that it comes from."""
+    return {
+        (registry.kind, name): str(getattr(thing, "__module__", ""))
+        for registry in _registries
+        for name, thing in registry._found.items()
+    }
 
 
 class Registry(Generic[T]):
@@ -80,7 +90,8 @@ class Registry(Generic[T]):
             if not str(getattr(thing, "__module__", "")).startswith(("promptfed.", *self.packages)):
                 self._scan_packages()
             if name in self._found:
-                raise ValueError(f"{self.kind} '{name}' is registered twice")
+                places = " and ".join(map(_home, (self._found[name], thing)))
+                raise ValueError(f"{self.kind} '{name}' is registered twice: in {places}; one needs another name")
             if missing := [attribute for attribute in self.required if not hasattr(thing, attribute)]:
                 raise ValueError(f"{self.kind} '{name}' lacks {', '.join(missing)}")
             self._found[name] = thing
@@ -185,6 +196,12 @@ class Registry(Generic[T]):
         if name not in self._found:
             raise unknown_name(self.kind, name, self._found)
         return self._found[name]
+
+
+def _home(thing: object) -> str:
+    """Return the file of a plug-in, or the module, that ``thing`` comes from."""
+    module = str(getattr(thing, "__module__", ""))
+    return printable(getattr(sys.modules.get(module), "__file__", "")) if module.startswith(FILE_MODULE) else module
 
 
 def _place(thing: object) -> tuple[str, str]:

@@ -153,6 +153,38 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, name: str, code: str 
     assert plugins._loaded == before
 
 
+def test_two_files_that_register_one_name_are_both_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptfed.measures.base import MEASURES
+
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setattr(MEASURES, "_found", {name: MEASURES[name] for name in MEASURES})
+    code = "from promptfed.measures.accuracy import Accuracy\nfrom promptfed.measures.base import MEASURES\n"
+    code += "MEASURES.register('quarter')(type('Quarter', (Accuracy,), {'__module__': __name__}))"
+    for name in ("one.py", "other.py"):
+        (tmp_path / name).write_text(code)
+    plugins.load_plugin(tmp_path / "one.py")
+    with pytest.raises(
+        ConfigError, match=rf"'quarter' is registered twice: in {tmp_path}/one\.py and {tmp_path}/other"
+    ):
+        plugins.load_plugin(tmp_path / "other.py")
+
+
+def test_a_plug_in_that_adds_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plugins, "_loaded", {})
+    plugins.load_plugin("numpy")
+    assert caplog.messages == ["plug-in 'numpy' adds nothing to promptfed: it registers no method, data or model"]
+    plugins.load_plugin("promptfed.methods.promptfl")  # what it has is there already
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("name", [3, None, "x" * 5000 + ".py", "a\0.py", ""])
+def test_what_is_no_plug_in_is_one_line(name: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^plug-in [^\n]{,400}$"):
+        plugins.load_plugin(name)
+
+
 def test_twice_is_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "_loaded", {})
     (tmp_path / "one.py").write_text("import builtins\nbuiltins.counted = getattr(builtins, 'counted', 0) + 1")
