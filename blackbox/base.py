@@ -1,4 +1,4 @@
-"""What every black-box method is: a method whose clients ask an oracle, within an allowance of queries."""
+"""The base of black-box methods: clients query an oracle within a budget of queries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from promptfed.types import Broadcast, ClientData, ClientPrompt, Split, Update
 
 
 class BlackBoxConfig(MethodConfig):
-    """What a client may ask, and what it minimises."""
+    """Budget of a client's queries, and the loss that it minimises."""
 
     queries: int = Field(
         320, ge=1, description="queries (a prompt on an example) of a client in a round, all that it asks included"
@@ -43,10 +43,10 @@ class BlackBoxConfig(MethodConfig):
 
 
 class ClientOracle:
-    """One client's place in one round: its examples, its allowance, its random stream.
+    """One client's access to the oracle in one round: its examples, its budget, its random stream.
 
     ``left``: queries that it may still make. ``stream``: numpy's, named (seed, method, round, client), so no two
-    clients and no two rounds draw alike. ``loss`` and ``accuracy`` are of the best prompt that was scored last.
+    clients and no two rounds draw alike. ``loss`` and ``accuracy`` are of the best prompt in the last request.
     """
 
     def __init__(self, method: BlackBoxMethod, round: int, data: ClientData, queries: int) -> None:
@@ -55,19 +55,20 @@ class ClientOracle:
         self.loss = self.accuracy = float("nan")
 
     def batch(self, size: int | None = None) -> Tensor:
-        """Rows ``(size,)`` of the client's training examples, without repetition; all of them if there are fewer."""
-        wanted = min(size, len(self.data.train)) if size else self.method.batch_of(self.data)
-        return torch.from_numpy(self.stream.choice(len(self.data.train), wanted, replace=False))
+        """Draw rows ``(size,)`` of the client's training examples without repetition, or all if there are fewer."""
+        count = min(size, len(self.data.train)) if size else self.method.batch_of(self.data)
+        return torch.from_numpy(self.stream.choice(len(self.data.train), count, replace=False))
 
     def affords(self, prompts: int, rows: Tensor | None = None) -> bool:
-        """Whether ``prompts`` prompts may still be scored on ``rows`` (a batch, if None)."""
+        """Return whether ``prompts`` prompts may still be scored on ``rows`` (a batch, if None)."""
         examples = self.method.batch_of(self.data) if rows is None else len(rows)
         return prompts * examples <= self.left
 
     def losses(self, candidates: Sequence[Candidate], rows: Tensor, *, split: Split | None = None) -> np.ndarray:
-        """Mean loss ``(candidates,)`` float64 of each prompt on the examples in ``rows`` of the training split.
+        """Return the mean loss ``(candidates,)`` float64 of each prompt on ``rows`` of the training split.
 
-        Raises TrainingError if the allowance does not reach: ask ``affords`` first.
+        Raises:
+            TrainingError: The budget is too small: call ``affords`` first.
         """
         scores, labels = self.scores(candidates, rows, split=split)
         flat = scores.flatten(0, 1)
@@ -81,16 +82,22 @@ class ClientOracle:
     def scores(
         self, candidates: Sequence[Candidate], rows: Tensor, *, split: Split | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Scores ``(candidates, rows, classes)`` over the task's classes, NaN without an answer, and the labels
-        ``(rows,)``."""
-        chosen = split or self.data.train
+        """Return scores ``(candidates, rows, classes)`` and the labels ``(rows,)``.
+
+        Scores are over the task's classes, NaN without an answer.
+        """
+        examples = split or self.data.train
         self.spend(len(candidates) * len(rows))
-        items = [chosen.items[i] for i in rows.tolist()]
-        found = self.method.oracle.score(candidates, items, self.method.setup.classes)
-        return found, chosen.labels[rows]
+        items = [examples.items[i] for i in rows.tolist()]
+        scores = self.method.oracle.score(candidates, items, self.method.setup.classes)
+        return scores, examples.labels[rows]
 
     def spend(self, queries: int) -> None:
-        """Take ``queries`` off the allowance. Raises TrainingError if it does not reach."""
+        """Subtract ``queries`` from the budget.
+
+        Raises:
+            TrainingError: It is too small.
+        """
         if queries > self.left:
             raise TrainingError(
                 f"client {self.data.client} may make {self.left} more queries in round {self.round}, but "
@@ -100,7 +107,10 @@ class ClientOracle:
 
 
 class BlackBoxMethod(Method):
-    """Say how a client searches (``search``) and what prompt a state stands for (``candidate``)."""
+    """Base of methods on a black box.
+
+    A subclass says how a client searches (``search``) and which prompt a state stands for (``candidate``).
+    """
 
     access: ClassVar[Literal["white box", "black box", "any"]] = "black box"
     keeps: ClassVar[str] = "texts or images, the search's own state"
@@ -115,37 +125,39 @@ class BlackBoxMethod(Method):
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
-        """One client's work in one round: (what is sent, what it keeps). Asks through ``desk``."""
+        """Do one client's work in one round, with queries through ``desk``; return (its upload, its personal state)."""
 
     @abstractmethod
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
-        """The prompt that is deployed with these states; an empty ``personal`` is somebody who never took part."""
+        """Return the prompt that is deployed with these states; ``personal`` is empty without a client's own part."""
 
     def allowance(self, data: ClientData) -> int:
-        """Queries that ``data``'s client may make in a round."""
+        """Return the queries that ``data``'s client may make in a round."""
         return self.config.queries
 
     @abstractmethod
     def step_queries(self, data: ClientData) -> int:
-        """The least allowance with which ``data``'s client makes a step in a round: with less, what ``search`` returns
-        is what it was given."""
+        """Return the least budget with which ``data``'s client makes a step in a round.
+
+        With less, ``search`` returns its input.
+        """
 
     def batch_of(self, data: ClientData) -> int:
-        """Examples of a batch that ``data``'s client draws."""
+        """Return the number of examples in a batch of ``data``'s client."""
         return min(self.config.batch_size, len(data.train))
 
     def check_feasible(self, clients: Sequence[ClientData]) -> None:
-        """Raise ConfigError if a client's allowance, or the run's budget of calls, reaches for no step."""
+        """Raise ConfigError if a client's budget, or the run's budget of calls, allows no step."""
         super().check_feasible(clients)
         steps = [(data, self.step_queries(data)) for data in clients if len(data.train)]
-        hungriest, most = max(steps, key=lambda step: step[1])
+        hungriest, largest = max(steps, key=lambda step: step[1])
         share = self.allowance(hungriest) // self.config.queries
-        needed = -(-most // share)
-        if self.config.queries < needed:
+        shortest = -(-largest // share)
+        if self.config.queries < shortest:
             raise ConfigError(
                 f"method option 'queries' is {self.config.queries}, with which {self.name} makes no step: it needs at "
-                f"least {needed} queries a round here (client '{printable(hungriest.name, LONGEST)}' holds "
-                f"{len(hungriest.train)} training examples): --set method.queries={needed}"
+                f"least {shortest} queries a round here (client '{printable(hungriest.name, LONGEST)}' holds "
+                f"{len(hungriest.train)} training examples): --set method.queries={shortest}"
             )
         least, calls = min(step for _, step in steps), self.oracle.budget.limits.calls
         if calls and calls < least:
@@ -157,45 +169,49 @@ class BlackBoxMethod(Method):
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         desk = ClientOracle(self, broadcast.round, data, self.allowance(data))
         with self.oracle.account(round=broadcast.round, client=data.client):
-            sent, kept = self.search(broadcast, data, personal, desk)
-        return Update(data.client, sent, len(data.train), desk.loss, desk.accuracy), kept
+            upload, new_personal = self.search(broadcast, data, personal, desk)
+        return Update(data.client, upload, len(data.train), desk.loss, desk.accuracy), new_personal
 
     def sample_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Loss ``(n,)`` of each of ``scores`` ``(n, classes)``, as the options say; accuracy counts errors.
+        """Return the loss ``(n,)`` of each of ``scores`` ``(n, classes)``, as the options say; accuracy counts errors.
 
-        Without an answer it is the largest loss among ``scores``: a text that is always refused then decides between
-        no prompts, and a prompt that silences the model gains nothing by it.
+        Without an answer it is the largest loss among ``scores``: a text that is always refused then does not decide
+        between prompts, and a prompt that silences the model gains nothing by it.
         """
         if self.config.loss == "accuracy":
             return (predicted(scores) != labels).float()
-        known, answered = as_if_uniform(scores), is_answered(scores)
+        usable, has_answer = as_if_uniform(scores), is_answered(scores)
         if self.config.loss == "cross_entropy":
-            losses = F.cross_entropy(known, labels, reduction="none")
+            losses = F.cross_entropy(usable, labels, reduction="none")
         else:
-            losses = F.multi_margin_loss(known, labels, margin=self.config.margin, reduction="none")
-        return losses if answered.all() else losses.where(answered, losses.max())
+            losses = F.multi_margin_loss(usable, labels, margin=self.config.margin, reduction="none")
+        return losses if has_answer.all() else losses.where(has_answer, losses.max())
 
     # ------------------------------------------------------------------------------------------- prediction
 
     @property
     def sends_one_prompt(self) -> bool:
-        """Whether it predicts with ``candidate`` alone and takes the scores as they come: whoever has that prompt needs
-        nothing else. By default so, unless ``logits`` is the method's own."""
+        """Return whether it predicts with ``candidate`` alone and takes the scores as they are.
+
+        Then that prompt is all that a deployment needs. By default this holds unless ``logits`` is overridden.
+        """
         return type(self).logits is BlackBoxMethod.logits
 
     def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
-        """As every method's; with the zero-shot prompt where validation chose it (``promptfed.kept_text``)."""
-        kept = kept_of(prompt)
-        if kept is None:
+        """Return scores as every method does, or the zero-shot prompt's where validation chose it."""
+        text = kept_of(prompt)
+        if text is None:
             return super().client_logits(prompt, classes, split)
-        return self.scored([Candidate(kept)], classes, split)[0]
+        return self.scored([Candidate(text)], classes, split)[0]
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         return self.scored([self.candidate(shared, personal)], classes, split)[0]
 
     def scored(self, prompts: Sequence[Candidate], classes: Sequence[str], split: Split) -> Tensor:
-        """Scores ``(prompts, n, classes)`` outside training. All classes that were agreed on are asked for, whichever
-        are wanted, so that one answer serves every subset of them."""
+        """Return scores ``(prompts, n, classes)`` outside training.
+
+        All agreed classes are queried, whichever are wanted, so that one answer serves every subset of them.
+        """
         agreed = list(self.setup.classes)
         if not set(classes) <= set(agreed):
             return self.oracle.score(prompts, split.items, classes)
@@ -204,5 +220,8 @@ class BlackBoxMethod(Method):
 
 
 def least(queries: int, suffices: Callable[[int], bool]) -> int:
-    """The first number from ``queries`` on that ``suffices``: for methods that keep a part of the allowance back."""
+    """Return the first number from ``queries`` on that ``suffices``.
+
+    It serves methods that reserve a part of the budget.
+    """
     return next(number for number in count(queries) if suffices(number))

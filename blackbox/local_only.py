@@ -1,4 +1,4 @@
-"""The honest baseline of a black-box method: the same method for the same queries, but every client on its own."""
+"""The local-only baseline of a black-box method: the same method and the same queries, without federation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ PARTS = ("shared", "server", "personal")
 
 
 class LocalOnlyWrapper(Method):
-    """A federation of one, inside every client: ``inner`` trains, ``aggregator`` merges its single update, and nothing
-    is sent. Personal: the whole state of that small federation. Somebody who never took part has ``inner``'s start.
+    """Federation of one inside each client: ``inner`` trains, ``aggregator`` merges its update, nothing is sent.
+
+    Personal: the whole state of that small federation. A client that never took part has ``inner``'s start.
     """
 
     name: ClassVar[str] = "local-only"
@@ -34,7 +35,7 @@ class LocalOnlyWrapper(Method):
         return self.inner.rounds
 
     def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
-        """Those whom ``inner`` asks, so that everybody works as often as in its federation."""
+        """Return ``inner``'s participants, so that clients work as often as in its federation."""
         return self.inner.participants(round, drawn, clients)
 
     def init_personal(self, client: int) -> PromptState:
@@ -45,12 +46,12 @@ class LocalOnlyWrapper(Method):
         self.inner.check_feasible(clients)
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
-        shared, server, own = _unpacked(personal)
-        sent = Broadcast(broadcast.round, self.rule.broadcast(shared, server, data.client))
-        update, own = self.inner.train(sent, data, own)
-        merged, server = self.rule.apply(shared, [update], server)
+        shared, server, inner_personal = _unpacked(personal)
+        inner_broadcast = Broadcast(broadcast.round, self.rule.broadcast(shared, server, data.client))
+        update, inner_personal = self.inner.train(inner_broadcast, data, inner_personal)
+        new_shared, server = self.rule.apply(shared, [update], server)
         nothing = Update(data.client, NO_PROMPT, update.samples, update.loss, update.accuracy)
-        return nothing, _packed(merged, server, own)
+        return nothing, _packed(new_shared, server, inner_personal)
 
     def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
         if kept_of(prompt) is None:
@@ -60,18 +61,18 @@ class LocalOnlyWrapper(Method):
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         if not len(personal):
             return self.inner.logits(self.inner.init_shared(), NO_PROMPT, classes, split)
-        mine, server, own = _unpacked(personal)
-        return self.inner.logits(self.rule.broadcast(mine, server, None), own, classes, split)
+        local, server, inner_personal = _unpacked(personal)
+        return self.inner.logits(self.rule.broadcast(local, server, None), inner_personal, classes, split)
 
 
 def _packed(*states: PromptState) -> PromptState:
-    found = {f"{part}/{name}": t for part, state in zip(PARTS, states, strict=True) for name, t in state.items()}
-    return PromptState(found)
+    tensors = {f"{part}/{name}": t for part, state in zip(PARTS, states, strict=True) for name, t in state.items()}
+    return PromptState(tensors)
 
 
 def _unpacked(state: PromptState) -> tuple[PromptState, PromptState, PromptState]:
-    shared, server, own = (
+    shared, server, personal_part = (
         PromptState({name.removeprefix(f"{part}/"): t for name, t in state.items() if name.startswith(f"{part}/")})
         for part in PARTS
     )
-    return shared, server, own
+    return shared, server, personal_part

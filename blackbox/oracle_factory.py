@@ -1,4 +1,4 @@
-"""Load an oracle by its name: a model in this process, or a server somewhere else."""
+"""Load an oracle by its name: a model in this process, or a server."""
 
 from __future__ import annotations
 
@@ -28,18 +28,26 @@ _MODULES = {"minilm": "local.minilm", "local": "local.language_model", "gemma": 
 
 
 def check_oracle(name: str) -> None:
-    """Raises ConfigError if there is no oracle of that name, or its model is not named."""
-    kind, _, rest = name.partition(":")
-    if kind == "object" and rest:  # a function, handed over in Python
+    """Check the name of an oracle.
+
+    Raises:
+        ConfigError: There is no oracle of that name, or its model is not named.
+    """
+    kind, _, model = name.partition(":")
+    if kind == "object" and model:  # a function, handed over in Python
         return
     if kind not in _MODULES:
         raise unknown_name("oracle", name, ORACLES)
-    if kind in ("local", "clip") and not rest:
+    if kind in ("local", "clip") and not model:
         raise ConfigError(f"oracle '{name}' lacks its model: write {kind}:NAME")
 
 
 def check_oracle_options(name: str, options: OracleOptions) -> None:
-    """Raises ConfigError for options of a server that could not work, or that would write a secret down."""
+    """Check the options of an oracle.
+
+    Raises:
+        ConfigError: Options of a server cannot work, or would write a secret down.
+    """
     if name.partition(":")[0] in ("api", "embeds"):
         from promptfed.blackbox.oracles.remote.credentials import check_address
 
@@ -57,10 +65,13 @@ def load_oracle(
 ) -> Oracle:
     """Return the oracle called ``name``.
 
-    Each module of ``local`` and ``remote`` has ``load(form, rest, options, device, precision)``; ``rest`` is what
-    follows the colon.
+    Each module of ``local`` and ``remote`` has ``load(form, rest, options, device, precision)``; ``rest`` is the part
+    of the name behind the colon.
 
-    Raises ConfigError for an unknown name, BackboneError or OracleError if the model cannot be had or reached.
+    Raises:
+        ConfigError: The name is unknown.
+        BackboneError: The model is not available.
+        OracleError: The server cannot be reached.
     """
     check_oracle(name)
     kind, _, rest = name.partition(":")
@@ -71,7 +82,7 @@ def load_oracle(
 
 
 def oracle_around(backend: Backend, options: OracleOptions, cache: AnswerCache | None = None) -> Oracle:
-    """Return the oracle that asks ``backend``, with the cache, budget and tally that ``options`` say."""
+    """Return the oracle on ``backend``, with the cache, budget and tally that ``options`` say."""
     if cache is None:
         cache = default_cache() if options.cache else AnswerCache(None)
     tally = Tally(options.most_unanswered, options.most_left_out)

@@ -1,0 +1,1 @@
+"""Oracles: black-box models behind a cache, a budget and a ledger."""

@@ -1,4 +1,4 @@
-"""What an oracle asks of the model or server behind it."""
+"""The interface of the models and servers behind an oracle."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ STEP = 8
 
 @dataclass(frozen=True)
 class SoftSpace:
-    """Where soft prompts live: vectors of ``dim`` numbers; the model's own token embeddings have entries of standard
-    deviation ``std`` (BBT scales its projection by it). ``words`` ``(n, dim)``: embeddings of common words, to start
-    from; may be empty."""
+    """Space of soft prompts: vectors of ``dim`` numbers.
+
+    The model's own token embeddings have entries of standard deviation ``std`` (BBT scales its projection by it).
+    ``words`` ``(n, dim)``: embeddings of common words, to start from; may be empty.
+    """
 
     dim: int
     std: float
@@ -37,8 +39,11 @@ class SoftSpace:
 
 
 class Backend(ABC):
-    """A black box. ``name`` is for people; ``fingerprint`` changes whenever the same question may have another answer
-    (model, revision, scoring mode, template); ``paid`` says whether answers cost money."""
+    """A black box.
+
+    ``name`` is for people; ``fingerprint`` changes whenever the same question may have another answer (model, revision,
+    scoring mode, template); ``paid`` says whether answers cost money.
+    """
 
     name: str
     fingerprint: str
@@ -50,25 +55,30 @@ class Backend(ABC):
 
     @abstractmethod
     def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
-        """(position in ``queries``, answer) as each becomes known, in any order; what was yielded is kept even if the
-        rest fails. Every request is reserved with ``budget`` before it is made and settled after.
+        """Yield (position in ``queries``, answer) as answers arrive, in any order.
 
-        Raises BudgetExhausted when the budget does not allow the next request, OracleError when the black box cannot
-        be made to answer.
+        Yielded answers are kept even if the rest fails. Every request is reserved with ``budget`` before it is made and
+        settled after.
+
+        Raises:
+            BudgetExhausted: The budget does not allow the next request.
+            OracleError: The black box does not answer.
         """
 
     def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:  # noqa: B027
-        """Find out what has to be known before ``queries`` can be told apart from others, or take it from ``cache``:
-        a server is probed here, at the first question, so that a run whose answers are all known asks nothing."""
+        """Find out what is needed to tell ``queries`` apart from others, or take it from ``cache``.
+
+        A server is probed here, at the first question, so that a run with all answers in the cache makes no request.
+        """
 
     def fingerprint_of(self, query: Query) -> str:
-        """``fingerprint`` with what was found out about such queries."""
+        """Return ``fingerprint`` with the findings about such queries."""
         return self.fingerprint
 
     def pixels(self, items: Sequence[Item]) -> Tensor:
-        """Preprocessed images ``(items, *pixel_shape)``, as a client makes them to add a pixel prompt: no query.
+        """Return preprocessed images ``(items, *pixel_shape)``, as a client makes them to add a pixel prompt; no query.
 
-        Only where there are pixel prompts.
+        Only for black boxes with pixel prompts.
         """
         raise OracleError(f"oracle '{self.name}' has no pixel prompts, so nothing is added to its images")
 
@@ -76,17 +86,21 @@ class Backend(ABC):
     """Whether the user asks to stop: looked at where a server lets requests wait."""
 
     def verify_frozen(self) -> None:  # noqa: B027 (a server is not ours to check)
-        """Raises BackboneError if a model held in this process changed since loading."""
+        """Check that a model held in this process has not changed since loading.
+
+        Raises:
+            BackboneError: It has.
+        """
 
     def leave_no_features(self) -> None:  # noqa: B027 (most write none)
-        """From now on write nothing about the examples to disk; what is there already may be used."""
+        """Stop writing data about the examples to disk; existing data may be used."""
 
     def close(self) -> None:  # noqa: B027 (most hold nothing open)
         """Free connections and threads."""
 
 
 class LocalBackend(Backend):
-    """A model in this process, asked in batches of ``rows`` queries; subclasses say how a batch is scored.
+    """Model in this process, queried in batches of ``rows``; subclasses say how a batch is scored.
 
     Batches have sizes in steps of ``STEP``, the last one filled up, because matrix kernels round differently for
     different shapes: with scores rounded to ``DIGITS``, an answer hardly depends on what else was asked.
@@ -96,14 +110,14 @@ class LocalBackend(Backend):
 
     @abstractmethod
     def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
-        """Scores ``(queries, classes)`` of one batch, whose queries all have the same classes."""
+        """Return scores ``(queries, classes)`` of one batch, whose queries all have the same classes."""
 
     def length(self, query: ScoreQuery) -> int:
-        """Tokens of the query, about: batches are made of queries of like length."""
+        """Return the approximate number of tokens of the query: batches are made of queries of like length."""
         return 0
 
     def other(self, query: Query) -> OracleAnswer:
-        """The answer to a query that is not a ScoreQuery."""
+        """Return the answer to a query that is not a ScoreQuery."""
         raise OracleError(f"oracle '{self.name}' only scores; it cannot write or propose text")
 
     def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
@@ -113,15 +127,15 @@ class LocalBackend(Backend):
                 groups.setdefault(query.classes, []).append((position, query))
             else:
                 with budget.reserved(calls=1):
-                    found = self.other(query)
-                yield position, found
+                    answer = self.other(query)
+                yield position, answer
         for group in groups.values():
             group.sort(key=lambda pair: self.length(pair[1]))
             for start in range(0, len(group), self.rows):
                 batch = group[start : start + self.rows]
-                filled = [query for _, query in batch] + [batch[-1][1]] * (-len(batch) % STEP)
+                padded = [query for _, query in batch] + [batch[-1][1]] * (-len(batch) % STEP)
                 with budget.reserved(calls=len(batch)), torch.no_grad():
-                    found_scores = self.scores(filled)[: len(batch)].double().cpu()
+                    found_scores = self.scores(padded)[: len(batch)].double().cpu()
                 for (position, _), row in zip(batch, found_scores.tolist(), strict=True):
                     if any(map(math.isnan, row)):
                         yield position, OracleAnswer(unanswered="its scores are not numbers (NaN)")

@@ -1,4 +1,4 @@
-"""What a run may spend on a black box: reserved before a request, settled after it, and a hard stop at the limit."""
+"""Budget of a run's queries: reserved before a request, settled after it, and a hard stop at the limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promptfed.usage import Usage
 
 
 class Limits(BaseModel):
-    """Of a whole run, resumed ones included; None is no limit. Cache hits are free."""
+    """Limits of a whole run, resumed ones included; None is no limit. Cache hits are free."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,23 +25,24 @@ class Limits(BaseModel):
 
     @classmethod
     def of(cls, options: OracleOptions) -> Limits:
-        """Return those that ``options`` name."""
+        """Return the limits in ``options``."""
         return cls(calls=options.max_calls, tokens=options.max_tokens, usd=options.max_usd)
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """What a request that is under way may cost at most."""
+    """Maximum cost of a request that is under way."""
 
     number: int
     usage: Usage
 
 
 class Budget:
-    """Counts what was spent and what requests under way may still cost. Safe for threads.
+    """Count of the cost so far and of the maximum cost of requests under way. Safe for threads.
 
-    ``limits`` hold for ``spent`` (from a ledger) and all that follows. ``on_reserved`` is told of every reservation,
-    ``on_settled`` of it again with what it really cost: who writes both down can tell after a crash what was under way.
+    ``limits`` hold for ``spent`` (from a ledger) and all that follows. ``on_reserved`` is called with every
+    reservation, ``on_settled`` with it and its real cost: a log of both shows after a crash which requests were under
+    way.
     """
 
     def __init__(self, limits: Limits | None = None, spent: Usage | None = None) -> None:
@@ -54,47 +55,50 @@ class Budget:
         self._lock = threading.RLock()
 
     def reserve(self, calls: int = 1, tokens: int = 0, usd: float = 0.0) -> Reservation:
-        """Set aside what a request may cost at most. Raises BudgetExhausted, with nothing set aside, if that is too
-        much."""
-        wanted = Usage(oracle_calls=calls, prompt_tokens=tokens, usd=usd)
+        """Set aside the maximum cost of a request.
+
+        Raises:
+            BudgetExhausted: It is more than is left; nothing is set aside.
+        """
+        request = Usage(oracle_calls=calls, prompt_tokens=tokens, usd=usd)
         with self._lock:
-            total = self.spent + self._total_held + wanted
-            for what, used, limit in (
+            total = self.spent + self._total_held + request
+            for quantity, amount, limit in (
                 ("calls", total.oracle_calls, self.limits.calls),
                 ("tokens", total.prompt_tokens + total.completion_tokens, self.limits.tokens),
                 ("usd", total.usd, self.limits.usd),
             ):
-                if limit is not None and used > limit + 1e-12:
+                if limit is not None and amount > limit + 1e-12:
                     raise BudgetExhausted(
-                        f"the oracle's budget of {limit:.12g} {what} is used up (spent so far: "
+                        f"the oracle's budget of {limit:.12g} {quantity} is used up (spent so far: "
                         f"{self.spent.oracle_calls} calls, {self.spent.prompt_tokens + self.spent.completion_tokens} "
-                        f"tokens, {self.spent.usd:.4f} usd); raise it with --max-{what}"
+                        f"tokens, {self.spent.usd:.4f} usd); raise it with --max-{quantity}"
                     )
             self._last += 1
-            reservation = Reservation(self._last, wanted)
+            reservation = Reservation(self._last, request)
             self.on_reserved(reservation)
-            self._held[reservation.number] = wanted
-            self._total_held += wanted
+            self._held[reservation.number] = request
+            self._total_held += request
         return reservation
 
-    def settle(self, reservation: Reservation, used: Usage) -> None:
-        """The request of ``reservation`` is over and cost ``used`` (nothing, if it never reached the black box)."""
+    def settle(self, reservation: Reservation, cost: Usage) -> None:
+        """Replace ``reservation`` by its real cost: nothing, if the request never reached the black box."""
         with self._lock:
-            wanted = self._held.pop(reservation.number, None)
-            if wanted is None:
+            request = self._held.pop(reservation.number, None)
+            if request is None:
                 raise ValueError(f"reservation {reservation.number} is not open: it was settled before")
-            self._total_held = self._total_held - wanted if self._held else Usage()
-            self.spent += used
-            self.on_settled(reservation, used)
+            self._total_held = self._total_held - request if self._held else Usage()
+            self.spent += cost
+            self.on_settled(reservation, cost)
 
     @property
     def under_way(self) -> int:
-        """Requests that are reserved and not settled yet."""
+        """Return the requests that are reserved and not settled yet."""
         return len(self._held)
 
     @contextmanager
     def reserved(self, calls: int = 1, tokens: int = 0, usd: float = 0.0) -> Iterator[None]:
-        """For requests that cost just what was reserved; if the block raises, they cost nothing."""
+        """Reserve for requests that cost just that; if the block raises, they cost nothing."""
         reservation = self.reserve(calls, tokens, usd)
         try:
             yield

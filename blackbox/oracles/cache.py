@@ -1,4 +1,4 @@
-"""Answers that were paid for once: a SQLite file of JSON by the SHA-256 of the canonical request."""
+"""Cache of answers: a SQLite file of JSON by the SHA-256 of the canonical request."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ INSERT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)"
 
 
 class AnswerCache:
-    """Answers by key, in ``file`` (None: in a temporary one that nobody else sees, gone at the end). Processes and
-    threads may share a file; a key that is there keeps its first answer. The latest ``recent`` stay in memory too.
+    """Answers by key, in ``file``; None: in a private temporary one, deleted at the end.
 
-    A cache never stops a run: a damaged file is moved aside and begun anew, one that cannot be written is done
-    without; the log says so.
+    Processes and threads may share a file; a key that is there keeps its first answer. The latest ``recent`` stay in
+    memory too.
+
+    A cache never stops a run: a damaged file is moved aside and begun anew, and the run goes on without one that cannot
+    be written; the log says so.
     """
 
     def __init__(self, file: Path | None, recent: int = RECENT) -> None:
@@ -43,18 +45,18 @@ class AnswerCache:
         self._database = self._opened()
 
     def get(self, keys: Iterable[str]) -> dict[str, OracleAnswer]:
-        """The answers that are known to some of ``keys``."""
-        wanted = list(dict.fromkeys(keys))
+        """Return the answers to ``keys``, as far as there are any."""
+        distinct = list(dict.fromkeys(keys))
         with self._lock:
-            found = {key: self._memory[key] for key in wanted if key in self._memory}
-            lacking = [key for key in wanted if key not in found]
+            answers = {key: self._memory[key] for key in distinct if key in self._memory}
+            lacking = [key for key in distinct if key not in answers]
             for start in range(0, len(lacking), MOST_NAMES):
-                found |= self._read(lacking[start : start + MOST_NAMES])
-            self._remember(found)
-            return {key: found[key] for key in wanted if key in found}
+                answers |= self._read(lacking[start : start + MOST_NAMES])
+            self._remember(answers)
+            return {key: answers[key] for key in distinct if key in answers}
 
     def put(self, answers: Mapping[str, OracleAnswer]) -> None:
-        """Keep ``answers``; a key that is there already keeps what it has."""
+        """Store ``answers``; a key that is there already keeps its answer."""
         if not answers:
             return
         with self._lock:
@@ -69,7 +71,7 @@ class AnswerCache:
                 self._write(INSERT, rows)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """What is known to ``keys`` is known no more."""
+        """Delete the answers to ``keys``."""
         names = [(key,) for key in keys]
         with self._lock:
             for (key,) in names:
@@ -94,19 +96,19 @@ class AnswerCache:
         except sqlite3.DatabaseError as error:
             self._replace(error)
             return {}
-        found, bad = {}, []
+        answers, bad = {}, []
         for key, text, checksum in rows:
             try:
                 if _checksum(key, text) != checksum:
                     raise ValueError("another checksum")
-                found[key] = OracleAnswer.from_json(text)
+                answers[key] = OracleAnswer.from_json(text)
             except (ValueError, TypeError, KeyError):
                 bad.append((key,))
         if bad:
             log.warning("%d answers in '%s' are damaged; they are dropped and asked for anew", len(bad), self.file)
             with suppress(sqlite3.OperationalError):
                 self._write("DELETE FROM answers WHERE key = ?", bad)
-        return found
+        return answers
 
     def _write(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
         patiently(lambda: self._database.execute("BEGIN IMMEDIATE"), self.file)
@@ -188,5 +190,5 @@ def _checksum(key: object, text: object) -> str:
 
 
 def default_cache() -> AnswerCache:
-    """The answers kept in PROMPTFED_CACHE (else the user's cache folder)."""
+    """Return the cache of answers in PROMPTFED_CACHE (else the user's cache folder)."""
     return AnswerCache(cache_folder() / "oracle" / "answers.sqlite")

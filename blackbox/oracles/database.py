@@ -1,4 +1,4 @@
-"""SQLite files that nobody else may read, from the moment they exist, and that say who holds a lock on them."""
+"""SQLite files that only their owner may read, from the start, and that say who holds a lock on them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ ENDINGS = ("", "-wal", "-shm", "-journal")
 
 
 def connect(file: Path | str) -> sqlite3.Connection:
-    """Open ``file`` (a path; ``""`` or ``:memory:``: none that others see), made for its owner alone if it is new.
+    """Open ``file`` (a path; ``""`` or ``:memory:``: a private one), made for its owner alone if it is new.
 
-    SQLite gives the files that it puts beside it the mode of the file itself. Raises OSError for a symbolic link.
+    SQLite gives the files that it puts beside it the mode of the file itself.
+
+    Raises:
+        OSError: It is a symbolic link.
     """
     if isinstance(file, Path):
         with suppress(FileExistsError):
@@ -39,7 +42,7 @@ def connect(file: Path | str) -> sqlite3.Connection:
 
 
 def patiently(action: Callable[[], T], file: Path | str | None) -> T:
-    """Return ``action()``, tried again while another process holds a lock on ``file``, for ``LONGEST_WAIT`` seconds."""
+    """Return ``action()``, retried for ``LONGEST_WAIT`` seconds while another process holds a lock on ``file``."""
     end, is_told = time.monotonic() + LONGEST_WAIT, False
     while True:
         try:
@@ -70,8 +73,8 @@ def holders(file: Path | str | None) -> str:
 
 def _described(process: int) -> str:
     try:
-        name, _, rest = Path(f"/proc/{process}/stat").read_text().partition("(")[2].rpartition(")")
+        name, _, fields = Path(f"/proc/{process}/stat").read_text().partition("(")[2].rpartition(")")
     except OSError:
         return f"process {process}"
-    state = ", stopped: kill -CONT continues it" if rest.split()[:1] in (["T"], ["t"]) else ""
+    state = ", stopped: kill -CONT continues it" if fields.split()[:1] in (["T"], ["t"]) else ""
     return f"process {process} ({name}{state})"

@@ -1,4 +1,4 @@
-"""What an answer says: the final answer of a solution (exact match, as GSM8K is scored), and where a word stands in it.
+"""Parsing of answers: the final answer of a solution (exact match, as GSM8K is scored), and the position of a word.
 
 Scripts without blanks (Chinese, Japanese, Thai, Khmer, Lao, Burmese and others) have no borders between words: a label
 or a number counts there wherever it stands.
@@ -39,17 +39,17 @@ LONGEST = 40
 
 
 def final_answer(text: str) -> str:
-    """What a solution ends with, as it is compared with others.
+    """Return the final answer of a solution, normalised for comparison.
 
-    After the first "####", else after the last "answer is" or "answer:": the first number there, or where that line is
-    an equation, what it comes to. Without such a mark, or with no number behind it, the last number of all; without
-    numbers, what follows the mark, or else the last line. Numbers have no commas, currency or percent signs, units,
-    leading or trailing zeros; fractions are reduced, times (7:30) stay as they are.
+    After the first "####", else after the last "answer is" or "answer:": the first number there, or the result of an
+    equation in that line. Without such a mark, or with no number behind it, the last number of all; without numbers,
+    the text behind the mark, or else the last line. Numbers have no commas, currency or percent signs, units, leading
+    or trailing zeros; fractions are reduced, times (7:30) stay as they are.
     """
     head, mark, tail = text.partition("####")
     if not mark:
-        said = list(_SAID.finditer(text))
-        tail = text[said[-1].end() :] if said else ""
+        marks = list(_SAID.finditer(text))
+        tail = text[marks[-1].end() :] if marks else ""
     marked = next((line for line in tail.splitlines() if line.strip()), "")
     numbers = _numbers(marked.rpartition("=")[2] or marked)
     if numbers:
@@ -63,25 +63,25 @@ def final_answer(text: str) -> str:
     return _word(lines[-1]) if lines else ""
 
 
-def is_right(said: str, answer: str) -> bool:
-    """Whether what was ``said`` ends with the same answer as the reference solution ``answer``."""
-    return final_answer(said) == final_answer(answer) != ""
+def is_right(reply: str, answer: str) -> bool:
+    """Return whether ``reply`` ends with the same answer as the reference solution ``answer``."""
+    return final_answer(reply) == final_answer(answer) != ""
 
 
 def first_word(text: str, word: str) -> int | None:
-    """Where ``word`` first stands in ``text`` as a word of its own, in characters of the compared form; None: nowhere.
+    """Return the position where ``word`` first stands in ``text`` as a word of its own; None: nowhere.
 
     Case, width and the way accents are composed do not count.
     """
-    shown, wanted = _compared(text), _compared(word).strip()
-    place = shown.find(wanted) if wanted else -1
-    while place >= 0:
-        end = place + len(wanted)
-        before, after = shown[place - 1 : place], shown[end : end + 1]
-        is_suffixed = bool(_HANGUL.match(wanted[-1]) and _HANGUL.match(after))
-        if not (_joined(before, wanted[0]) or (_joined(wanted[-1], after) and not is_suffixed)):
-            return place
-        place = shown.find(wanted, place + 1)
+    text_form, word_form = _compared(text), _compared(word).strip()
+    start = text_form.find(word_form) if word_form else -1
+    while start >= 0:
+        end = start + len(word_form)
+        left, right = text_form[start - 1 : start], text_form[end : end + 1]
+        is_suffixed = bool(_HANGUL.match(word_form[-1]) and _HANGUL.match(right))
+        if not (_joined(left, word_form[0]) or (_joined(word_form[-1], right) and not is_suffixed)):
+            return start
+        start = text_form.find(word_form, start + 1)
     return None
 
 
@@ -90,12 +90,12 @@ def _compared(text: str) -> str:
 
 
 def _joined(left: str, right: str) -> bool:
-    """Whether two neighbours are of one word: letters of scripts with blanks, or a letter and its mark."""
+    """Return whether two neighbours are of one word: letters of scripts with blanks, or a letter and its mark."""
     if not left or not right:
         return False
     if _is_mark(right):
         return _is_letter(left)
-    return all(_is_letter(one) and not _UNSPACED.match(one) for one in (left, right))
+    return all(_is_letter(letter) and not _UNSPACED.match(letter) for letter in (left, right))
 
 
 def _is_letter(character: str) -> bool:
@@ -107,27 +107,27 @@ def _is_mark(character: str) -> bool:
 
 
 def _word(line: str) -> str:
-    """An answer in words, without the marks around it."""
+    """Return an answer in words, without the marks around it."""
     return " ".join(line.split()).strip(" .!:;,*\"'").lower()
 
 
 def _numbers(text: str) -> list[str]:
-    return [_plain(found) for found in _NUMBER.finditer(text)]
+    return [_plain(match) for match in _NUMBER.finditer(text)]
 
 
-def _plain(found: re.Match[str]) -> str:
-    whole, rest = found["whole"].replace(",", ""), found["rest"] or ""
-    sign = "-" if found["sign"] or found["inner"] else ""
-    if rest.startswith(":") or len(whole + rest) > LONGEST:
-        return sign + whole + rest
-    if rest.startswith("/"):
-        below = int(rest[1:])
-        return _decimal(Fraction(int(whole), below), sign) if below else sign + whole + rest
-    return _decimal(Fraction(f"{whole or '0'}{rest}"), sign)
+def _plain(match: re.Match[str]) -> str:
+    digits, fraction = match["whole"].replace(",", ""), match["rest"] or ""
+    sign = "-" if match["sign"] or match["inner"] else ""
+    if fraction.startswith(":") or len(digits + fraction) > LONGEST:
+        return sign + digits + fraction
+    if fraction.startswith("/"):
+        below = int(fraction[1:])
+        return _decimal(Fraction(int(digits), below), sign) if below else sign + digits + fraction
+    return _decimal(Fraction(f"{digits or '0'}{fraction}"), sign)
 
 
 def _decimal(value: Fraction, sign: str) -> str:
-    """``value`` with as many decimals as it has, or as a fraction if they never end."""
+    """Return ``value`` with its decimals, or as a fraction if they never end."""
     below, places = value.denominator, 0
     for prime in (2, 5):
         count = 0

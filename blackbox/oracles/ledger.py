@@ -1,7 +1,7 @@
-"""Who asked a black box for how much: one row for every stage, round and client, in the run directory.
+"""Ledger of a black box: one row of usage for every stage, round and client, in the run directory.
 
-It is written as requests are settled, so that a run that was killed still knows what it paid. Requests under way are
-written down before they are made: what a killed process left open counts as spent, for it may have been carried out.
+It is written as requests are settled, so that a killed run still knows its cost. Requests under way are written down
+before they are made: those that a killed process leaves open count as spent, for they may have been carried out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OPEN = ("process", "number", "calls", "tokens", "usd")
 
 @dataclass(frozen=True)
 class Account:
-    """Whose requests they are; round 0 and client -1: nobody's in particular (tests, validation)."""
+    """Owner of requests; round 0 and client -1 stand for requests of no client (tests, validation)."""
 
     stage: str = ""
     round: int = 0
@@ -39,8 +39,13 @@ class Account:
 
 
 class OracleLedger:
-    """Usage by account, in ``file`` (None: in memory only). Safe for threads; one process writes at a time (the run's
-    lock sees to that). Each row carries a checksum. Raises RunError for a file that is damaged or cannot be written."""
+    """Usage by account, in ``file`` (None: in memory only).
+
+    Safe for threads; one process writes at a time (the run's lock sees to that). Each row carries a checksum.
+
+    Raises:
+        RunError: The file is damaged or cannot be written.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
@@ -62,39 +67,39 @@ class OracleLedger:
             self._extend("under_way", {"checksum": "TEXT"})
 
     def add(self, account: Account, usage: Usage) -> None:
-        """Add ``usage`` to what ``account`` has."""
+        """Add ``usage`` to the usage of ``account``."""
         with self._lock, self._guarded(), self._at_once():
             self._add(account, usage)
 
     def open(self, reservation: Reservation) -> None:
-        """A request is about to be made."""
-        wanted = reservation.usage
-        row = (os.getpid(), reservation.number, wanted.oracle_calls, wanted.prompt_tokens, wanted.usd)
+        """Record that a request is about to be made."""
+        maximum = reservation.usage
+        row = (os.getpid(), reservation.number, maximum.oracle_calls, maximum.prompt_tokens, maximum.usd)
         with self._lock, self._guarded():
             statement = f"INSERT OR REPLACE INTO under_way ({', '.join(_OPEN)}, checksum) VALUES (?, ?, ?, ?, ?, ?)"
             patiently(lambda: self._database.execute(statement, (*row, _checksum(row))), self.file)
 
-    def settle(self, account: Account, reservation: Reservation, used: Usage) -> None:
-        """It is over and cost ``used``; both are written in one step."""
+    def settle(self, account: Account, reservation: Reservation, cost: Usage) -> None:
+        """Record that it is over and its ``cost``; both in one step."""
         with self._lock, self._guarded(), self._at_once():
             self._database.execute(
                 "DELETE FROM under_way WHERE process = ? AND number = ?", (os.getpid(), reservation.number)
             )
-            self._add(account, used)
+            self._add(account, cost)
 
     def reclaim(self) -> Usage:
-        """Count what a killed process left under way as spent, under the stage ``lost``; returns it."""
+        """Count requests that a killed process left open as spent, under the stage ``lost``; return their usage."""
         with self._lock, self._guarded(), self._at_once():
-            lost = Usage()
+            total = Usage()
             for *row, seal in self._database.execute(f"SELECT {', '.join(_OPEN)}, checksum FROM under_way"):
                 _check(row, seal)
-                lost += Usage(oracle_calls=row[2], prompt_tokens=row[3], usd=row[4])
+                total += Usage(oracle_calls=row[2], prompt_tokens=row[3], usd=row[4])
             self._database.execute("DELETE FROM under_way")
-            self._add(Account(LOST), lost)
-        return lost
+            self._add(Account(LOST), total)
+        return total
 
     def total(self, stage: str | None = None) -> Usage:
-        """All that one stage, or with None the run, has used."""
+        """Return the usage of one stage, or with None of the run."""
         total = Usage()
         for row in self.rows():
             if stage is None or row["stage"] == stage:
@@ -102,7 +107,7 @@ class OracleLedger:
         return total
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary an account, sorted."""
+        """Return one dictionary for each account, sorted."""
         names = ["stage", "round", "client", *_COUNTS]
         with self._lock, self._guarded():
             table = self._database.execute(
@@ -121,24 +126,24 @@ class OracleLedger:
             return
         key = (account.stage, account.round, account.client)
         columns = ", ".join(_COUNTS)
-        before = self._database.execute(
+        row = self._database.execute(
             f"SELECT {columns}, checksum FROM usage WHERE stage = ? AND round = ? AND client = ?", key
         ).fetchone()
-        added = [float(value) for value in asdict(usage).values()]
-        if before is not None:
-            _check((*key, *before[:-1]), before[-1])
-            added = [one + other for one, other in zip(before[:-1], added, strict=True)]
-        marks = ", ".join("?" * (len(key) + len(added) + 1))
+        values = [float(value) for value in asdict(usage).values()]
+        if row is not None:
+            _check((*key, *row[:-1]), row[-1])
+            values = [old + new for old, new in zip(row[:-1], values, strict=True)]
+        marks = ", ".join("?" * (len(key) + len(values) + 1))
         self._database.execute(
             f"INSERT OR REPLACE INTO usage (stage, round, client, {columns}, checksum) VALUES ({marks})",
-            (*key, *added, _checksum((*key, *added))),
+            (*key, *values, _checksum((*key, *values))),
         )
 
     def _extend(self, table: str, columns: Mapping[str, str]) -> None:
         """Add the columns that a file of an earlier version lacks: it counts less, and its rows have no checksum."""
-        there = {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}
+        present = {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}
         for name, kind in columns.items():
-            if name not in there:
+            if name not in present:
                 self._database.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
     @contextmanager
@@ -169,6 +174,6 @@ def _checksum(row: Sequence[Any]) -> str:
 
 
 def _check(row: Sequence[Any], seal: str | None) -> None:
-    """Raise FormatError if ``row`` is not what was written; one of an earlier version has no checksum."""
+    """Raise FormatError if ``row`` differs from what was written; one of an earlier version has no checksum."""
     if seal is not None and _checksum(row) != seal:
         raise FormatError(f"the row of {row[0]!r} is not what was written")

@@ -1,4 +1,4 @@
-"""The oracle: candidates and examples in, scores out; cached, budgeted and written down, whatever stands behind it."""
+"""The oracle: candidates and examples in, scores out; with a cache, a budget and a ledger for every backend."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ from promptfed.usage import Usage
 
 
 class Oracle(FrozenModel):
-    """Asks ``backend``, but never the same question twice: request -> cache -> budget -> backend -> cache and ledger.
+    """Front of ``backend`` that never asks the same question twice.
 
-    What a backend yields is kept at once, so an interrupted or exhausted run has lost nothing that it paid for.
+    The way of a request: cache, budget, backend, then cache and ledger. Answers are stored as soon as the backend
+    yields them, so an interrupted or exhausted run loses none that it has paid for.
     """
 
     kind: ClassVar[Kind] = "oracle"
@@ -88,13 +89,21 @@ class Oracle(FrozenModel):
 
     @property
     def soft(self) -> SoftSpace:
-        """Raises ConfigError for an oracle without soft prompts."""
+        """Return the space of soft prompts.
+
+        Raises:
+            ConfigError: The oracle has no soft prompts.
+        """
         self.check_offers({"soft prompts"}, "a soft prompt")
         assert self.backend.soft is not None
         return self.backend.soft
 
     def check_offers(self, needed: Iterable[str], what: str) -> None:
-        """Raises ConfigError if the oracle lacks one of the abilities that ``what`` needs."""
+        """Check that the oracle has the abilities that ``what`` needs.
+
+        Raises:
+            ConfigError: One is missing.
+        """
         lacking = sorted(set(needed) - self.abilities)
         if lacking:
             raise ConfigError(
@@ -105,14 +114,14 @@ class Oracle(FrozenModel):
     # ------------------------------------------------------------------------------------------------- asking
 
     def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
-        """To a black box a hand-written prompt is a candidate like any other."""
+        """Return the scores of a hand-written prompt, which is a candidate like any other here."""
         return self.score([Candidate(template)], split.items, classes)[0]
 
     def score(self, candidates: Sequence[Candidate], items: Sequence[Item], classes: Sequence[str]) -> Tensor:
-        """Scores ``(candidates, items, classes)`` float32: how well each class fits each example under each prompt; NaN
-        where there was no answer (``promptfed.scores``).
+        """Return scores ``(candidates, items, classes)`` float32: the fit of each class to each example by prompt.
 
-        Questions with free answers are answered instead, and scored 1 for the class "right" or 1 for "wrong".
+        A score is NaN where there was no answer (``promptfed.scores``). Questions with free answers are answered
+        instead, and scored 1 for the class "right" or 1 for "wrong".
         """
         if items and all(isinstance(item, QuestionItem) for item in items):
             return self._score_answers(candidates, items, classes)  # type: ignore[arg-type]
@@ -121,10 +130,10 @@ class Oracle(FrozenModel):
         names = tuple(classes)
         queries = []
         for candidate in candidates:
-            shared = candidate.described()
+            description = candidate.described()
             for row, item in enumerate(items):
                 prompt = candidate.on(row)
-                described = shared if prompt is candidate else prompt.described()
+                described = description if prompt is candidate else prompt.described()
                 queries.append(ScoreQuery(prompt, item, names, described))
         answers = self.ask(queries)
         nothing = (float("nan"),) * len(names)
@@ -140,53 +149,57 @@ class Oracle(FrozenModel):
         sample: int = 0,
         stop: Sequence[str] = (),
     ) -> list[str]:
-        """How the black box continues each text (without the text itself). ``sample`` numbers repeated draws."""
+        """Return the black box's continuation of each text (without the text itself)."""
         self.check_offers({"generation"}, "writing text")
         queries = [TextQuery(text, max_tokens, temperature, sample, tuple(stop)) for text in texts]
         return [answer.text for answer in self.ask(queries)]
 
     def propose(self, before: str, after: str, count: int) -> list[str]:
-        """At most ``count`` words that fit between two texts, best first."""
+        """Return at most ``count`` words that fit between two texts, best first."""
         self.check_offers({"token proposals"}, "proposing words")
         [answer] = self.ask([ProposalQuery(before, after, count)])
         return list(answer.tokens)
 
     def ask(self, queries: Sequence[Query]) -> list[OracleAnswer]:
-        """The answers in order. Raises BudgetExhausted or OracleError, also when too many say nothing of use; what came
-        back until then is kept."""
+        """Return the answers in order; answers that arrive before an error are kept.
+
+        Raises:
+            BudgetExhausted: The budget does not allow all of them.
+            OracleError: The black box does not answer, or too many answers are useless.
+        """
         self.backend.prepare(queries, self.cache, self.budget)
         keys = [key_of(self.backend.fingerprint_of(query), query) for query in queries]
-        known = {key: answer for key, answer in self.cache.get(keys).items() if not answer.says_nothing}
-        known |= self.tally.known(keys)
-        missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in known}
-        self._note(Usage(oracle_queries=len(keys), oracle_cache_hits=len(keys) - len(missing)))
-        if missing:
-            self._ask(missing, known)
-        return [known[key] for key in keys]
+        answers = {key: answer for key, answer in self.cache.get(keys).items() if not answer.says_nothing}
+        answers |= self.tally.known(keys)
+        queries_by_key = {key: query for key, query in zip(keys, queries, strict=True) if key not in answers}
+        self._note(Usage(oracle_queries=len(keys), oracle_cache_hits=len(keys) - len(queries_by_key)))
+        if queries_by_key:
+            self._ask(queries_by_key, answers)
+        return [answers[key] for key in keys]
 
-    def _ask(self, missing: dict[str, Query], known: dict[str, OracleAnswer]) -> None:
-        """Put the answers to ``missing`` into ``known`` and the cache, those at once that were paid for."""
-        names, fresh = list(missing), dict[str, OracleAnswer]()
+    def _ask(self, queries: dict[str, Query], results: dict[str, OracleAnswer]) -> None:
+        """Put the answers to ``queries`` into ``results`` and the cache, those at once that were paid for."""
+        names, fresh = list(queries), dict[str, OracleAnswer]()
 
         def keep(position: int, answer: OracleAnswer) -> None:
-            known[names[position]] = answer
+            results[names[position]] = answer
             self._note(Usage(oracle_unanswered=int(answer.says_nothing)))
             if not answer.says_nothing:
                 fresh[names[position]] = answer
-            self.tally.add(names[position], missing[names[position]], answer)
+            self.tally.add(names[position], queries[names[position]], answer)
             if len(fresh) >= (1 if self.backend.paid else 64):
                 self._keep(fresh)
 
-        answers = self.backend.answer(list(missing.values()), self.budget)
+        answers = self.backend.answer(list(queries.values()), self.budget)
         try:
-            for found in answers:
-                keep(*found)
+            for entry in answers:
+                keep(*entry)
         except KeyboardInterrupt as stop:
             # A server may still be answering: what it was asked is paid for.
             with suppress(KeyboardInterrupt, StopIteration):
                 keep(*answers.throw(stop))
-                for found in answers:
-                    keep(*found)
+                for entry in answers:
+                    keep(*entry)
             raise
         finally:
             answers.close()  # requests under way are over before anybody looks at what they cost
@@ -206,9 +219,11 @@ class Oracle(FrozenModel):
             if candidate.needs() - {"text prompts"}:
                 raise ConfigError("questions with free answers take text prompts only: use a method that finds those")
         texts = [self.form.render(candidate.text, item.text) for candidate in candidates for item in items]
-        said = self.generate(texts, max_tokens=self.form.answer_tokens, stop=self.form.stop)
+        replies = self.generate(texts, max_tokens=self.form.answer_tokens, stop=self.form.stop)
         # A question without an answer counts as a wrong one.
-        right = [is_right(answer, item.answer) for answer, item in zip(said, [*items] * len(candidates), strict=True)]
+        right = [
+            is_right(answer, item.answer) for answer, item in zip(replies, [*items] * len(candidates), strict=True)
+        ]
         hit = torch.tensor(right, dtype=torch.float32).reshape(len(candidates), len(items))
         return torch.stack([hit if name == "right" else 1 - hit for name in classes], -1)
 
@@ -216,14 +231,14 @@ class Oracle(FrozenModel):
 
     @contextmanager
     def account(self, stage: str | None = None, round: int | None = None, client: int | None = None) -> Iterator[None]:
-        """Write what is used inside the block down for this stage, round and client; None keeps the outer one."""
-        given = {"stage": stage, "round": round, "client": client}
-        before = self._account
-        self._account = replace(before, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        """Record usage inside the block for this stage, round and client; None keeps the outer one."""
+        fields = {"stage": stage, "round": round, "client": client}
+        outer = self._account
+        self._account = replace(outer, **{name: value for name, value in fields.items() if value is not None})  # type: ignore[arg-type]
         try:
             yield
         finally:
-            self._account = before
+            self._account = outer
 
     def usage(self) -> Usage:
         return self._used
@@ -232,7 +247,7 @@ class Oracle(FrozenModel):
         self.keep_in(OracleLedger(run / FILE))
 
     def keep_in(self, ledger: OracleLedger) -> None:
-        """Go on with a run's own ledger: what it has already counts against the budget."""
+        """Continue a run's own ledger: its usage already counts against the budget."""
         self.ledger = ledger
         ledger.reclaim()
         self.budget.spent = ledger.total()
@@ -241,9 +256,9 @@ class Oracle(FrozenModel):
         self._used += usage
         self.ledger.add(self._account, usage)
 
-    def _settled(self, reservation: Reservation, used: Usage) -> None:
-        self._used += used
-        self.ledger.settle(self._account, reservation, used)
+    def _settled(self, reservation: Reservation, cost: Usage) -> None:
+        self._used += cost
+        self.ledger.settle(self._account, reservation, cost)
 
     def recover_account(
         self, events: Iterable[Mapping[str, Any]] | None, *, has_checkpoints: bool, say: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""What is put to a black box: a candidate prompt, and the questions that make up a request."""
+"""Requests to a black box: a candidate prompt, and the questions."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ class Candidate:
     pixels: Tensor | None = None
 
     def on(self, row: int) -> Candidate:
-        """What it is for the example in ``row`` of the request."""
+        """Return the candidate for a single ``row`` of the request."""
         soft = self.soft[row] if self.soft is not None and self.soft.dim() == 3 else self.soft
         pixels = self.pixels[row] if self.pixels is not None and self.pixels.dim() == 4 else self.pixels
         return self if soft is self.soft and pixels is self.pixels else Candidate(self.text, soft, pixels)
 
     def needs(self) -> frozenset[str]:
-        """The abilities that an oracle needs to score it."""
-        wanted = {"soft prompts": self.soft is not None, "pixel prompts": self.pixels is not None}
+        """Return the abilities that an oracle needs to score it."""
+        uses = {"soft prompts": self.soft is not None, "pixel prompts": self.pixels is not None}
         if self.text:
-            wanted["text prompts"] = True
-        return frozenset(name for name, needed in wanted.items() if needed)
+            uses["text prompts"] = True
+        return frozenset(name for name, is_needed in uses.items() if is_needed)
 
     def described(self) -> dict[str, Any]:
-        """What a cache key is made of: the text, and digests of vectors."""
-        found: dict[str, Any] = {"text": self.text}
+        """Return the content of a cache key: the text, and digests of vectors."""
+        description: dict[str, Any] = {"text": self.text}
         for name, tensor in (("soft", self.soft), ("pixels", self.pixels)):
             if tensor is not None:
                 values = tensor.detach().to("cpu").float().contiguous().numpy()
-                found[name] = [list(tensor.shape), hashlib.sha256(values.tobytes()).hexdigest()]
-        return found
+                description[name] = [list(tensor.shape), hashlib.sha256(values.tobytes()).hexdigest()]
+        return description
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +100,11 @@ Query = ScoreQuery | TextQuery | ProposalQuery
 
 @dataclass(frozen=True)
 class OracleAnswer:
-    """``scores``: one a class, higher fits better (log-probabilities where the black box has them); or ``text``; or
-    ``tokens``, best first. ``floored``: classes whose score was not among what came back and was set to a floor.
-    ``unanswered``: why it says nothing that can be used, empty for an answer; ``left_out``: the black box will not
-    have this example at all (a filter, a limit on length).
+    """Answer to one query: ``scores``, ``text``, or ``tokens``, best first.
+
+    ``scores``: one a class, higher fits better (log-probabilities where the black box has them). ``floored``: classes
+    whose score was not in the reply and was set to a floor. ``unanswered``: why it cannot be used, empty for an answer;
+    ``left_out``: the black box refuses this example altogether (a filter, a limit on length).
     """
 
     scores: tuple[float, ...] = ()
@@ -117,7 +118,7 @@ class OracleAnswer:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether nothing can be made of it: no answer, or scores of which none was reported."""
+        """Return whether it is useless: no answer, or scores of which none was reported."""
         return bool(self.unanswered) or 0 < len(self.scores) <= self.floored
 
     def to_json(self) -> str:
@@ -125,11 +126,11 @@ class OracleAnswer:
 
     @classmethod
     def from_json(cls, text: str) -> OracleAnswer:
-        found = parse_json(text, any_strings=True)
-        return cls(**{**found, "scores": tuple(found["scores"]), "tokens": tuple(found["tokens"])})
+        content = parse_json(text, any_strings=True)
+        return cls(**{**content, "scores": tuple(content["scores"]), "tokens": tuple(content["tokens"])})
 
 
 def key_of(fingerprint: str, query: Query) -> str:
-    """Hex SHA-256 of the canonical request: equal questions to the same model have equal keys."""
+    """Return the hex SHA-256 of the canonical request: equal questions to the same model have equal keys."""
     canonical = json.dumps([fingerprint, query.canonical()], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A run's ledger is compared with what the run's event log says was spent: a ledger that is gone frees no budget."""
+"""Comparison of a run's ledger with its event log: a deleted ledger frees no budget."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FIELDS = tuple(field.name for field in fields(Usage))
 
 
 def note_spent(model: FrozenModel, write: Callable[..., None]) -> None:
-    """Have ``write`` put into the event log what the run has spent; nothing for a model that keeps no account."""
-    spent = model.spent()
-    if spent is not None:
-        write(EVENT, **spent.recorded())
+    """Have ``write`` put the run's cost so far into the event log; nothing for a model without a ledger."""
+    usage = model.spent()
+    if usage is not None:
+        write(EVENT, **usage.recorded())
 
 
 def recover_spent(
@@ -32,7 +32,7 @@ def recover_spent(
     has_checkpoints: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Add to the run's ledger what the event log knows of and it does not.
+    """Add to the run's ledger the usage that only the event log knows.
 
     Args:
         ledger: Of the run.
@@ -57,10 +57,10 @@ def recover_spent(
         lacking["usd"] = 0
     if not any(lacking.values()):
         return
-    known = Usage(**lacking)
-    ledger.add(Account(RECOVERED), known)
+    usage = Usage(**lacking)
+    ledger.add(Account(RECOVERED), usage)
     say(
-        f"'{ledger.file}' is gone or lacks what events.jsonl says was spent ({known.oracle_calls:,} calls, "
-        f"{known.prompt_tokens + known.completion_tokens:,} tokens, ${known.usd:.2f}): these count against the budget, "
+        f"'{ledger.file}' is gone or lacks what events.jsonl says was spent ({usage.oracle_calls:,} calls, "
+        f"{usage.prompt_tokens + usage.completion_tokens:,} tokens, ${usage.usd:.2f}): these count against the budget, "
         "but nobody knows any more which client made them"
     )

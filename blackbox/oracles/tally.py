@@ -1,4 +1,4 @@
-"""How many answers of a black box say nothing: counted, named, and an end to the run when they are too many."""
+"""Count of a black box's useless answers: named, and an end to the run when they are too many."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FEWEST_ANSWERS, FEWEST_TEXTS = 200, 40
 
 
 class Tally:
-    """Answers that were asked for in this process, and what became of them.
+    """Count of the answers requested in this process, by outcome.
 
-    An answer that says nothing is known for this process only, never on disk: asked again, perhaps after a setting of
-    the server was changed, the question may be answered. Examples that the black box refused (``left_out``) count by
-    the example, however many prompts were tried on it; the other answers one by one.
+    A useless answer is remembered in this process only, never on disk: after a change of the server's settings the
+    question may be answered. Examples that the black box refuses (``left_out``) count by the example, however many
+    prompts were tried on it; the other answers one by one.
     """
 
     def __init__(self, most_unanswered: float = 0.1, most_left_out: float = 0.25) -> None:
@@ -39,13 +39,14 @@ class Tally:
         self._known: dict[str, OracleAnswer] = {}
 
     def known(self, keys: Iterable[str]) -> dict[str, OracleAnswer]:
-        """The answers that say nothing among those to ``keys``."""
+        """Return the useless answers to ``keys``."""
         return {key: self._known[key] for key in keys if key in self._known}
 
     def add(self, key: str, query: Query, answer: OracleAnswer) -> None:
         """Count ``answer`` to ``query``.
 
-        Raises OracleError when too many answers say nothing, or too many examples are refused.
+        Raises:
+            OracleError: Too many answers are useless, or too many examples are refused.
         """
         example, why = _identity(query), printable(answer.unanswered, LONGEST)
         self._examples.add(example)
@@ -66,13 +67,13 @@ class Tally:
         self.check(FEWEST_ANSWERS, FEWEST_TEXTS)
 
     def check(self, fewest_answers: int = 0, fewest_texts: int = 0) -> None:
-        """Raise OracleError if the shares are too large: of all there were, or of so many if there were fewer."""
+        """Raise OracleError if the shares are too large: of all answers, or of a fixed number if there were fewer."""
         answers, texts = max(self.answers, fewest_answers), max(len(self._examples), fewest_texts)
         if self.unanswered > self.most_unanswered * answers:
-            seen = "; ".join(f"{count} times: {why}" for why, count in self._reasons.most_common(3))
+            reasons = "; ".join(f"{count} times: {why}" for why, count in self._reasons.most_common(3))
             raise OracleError(
                 f"{self.unanswered} of {self.answers} answers say nothing of use, more than the share of "
-                f"{self.most_unanswered:g} that --set oracle.most_unanswered allows ({seen}): turn the model's "
+                f"{self.most_unanswered:g} that --set oracle.most_unanswered allows ({reasons}): turn the model's "
                 "thinking off, allow more tokens (--set oracle.choice_tokens=500), or use another template or other "
                 "label words (--set task.template, task.words)"
             )
@@ -85,18 +86,18 @@ class Tally:
             )
 
     def recorded(self) -> dict[str, Any]:
-        """For metrics.json: what was not answered in this process, and the examples left out; empty if nothing."""
-        found: dict[str, Any] = {}
+        """Return for metrics.json the unanswered questions of this process, and the examples left out."""
+        record: dict[str, Any] = {}
         if self.unanswered:
-            found["unanswered"] = {
+            record["unanswered"] = {
                 "answers": self.unanswered,
                 "of": self.answers,
                 "why": dict(self._reasons.most_common(5)),
             }
         if self.left_out:
-            named = [{"example": name, "why": why} for name, why in list(self.left_out.values())[:NAMED]]
-            found["left_out"] = {"examples": len(self.left_out), "of": len(self._examples), "named": named}
-        return found
+            examples = [{"example": name, "why": why} for name, why in list(self.left_out.values())[:NAMED]]
+            record["left_out"] = {"examples": len(self.left_out), "of": len(self._examples), "named": examples}
+        return record
 
 
 def _identity(query: Query) -> str:

@@ -79,27 +79,27 @@ class Clip(LocalBackend):
     # ------------------------------------------------------------------------------------------------- images
 
     def _image_features(self, queries: Sequence[ScoreQuery]) -> Tensor:
-        """``(queries, embed_dim)``."""
+        """Return image features ``(queries, embed_dim)``."""
         plain = [k for k, query in enumerate(queries) if query.prompt.pixels is None]
-        changed = [k for k, query in enumerate(queries) if query.prompt.pixels is not None]
-        found = torch.empty(len(queries), self.backbone.embed_dim, device=self.backbone.device)
+        edited = [k for k, query in enumerate(queries) if query.prompt.pixels is not None]
+        result = torch.empty(len(queries), self.backbone.embed_dim, device=self.backbone.device)
         if plain:
             distinct = {id(queries[k].item): queries[k].item for k in plain}
             features = self.features.images(_split_of(list(distinct.values())))
             row = {name: number for number, name in enumerate(distinct)}
-            found[plain] = features[[row[id(queries[k].item)] for k in plain]]
-        for start in range(0, len(changed), IMAGE_BATCH):
-            some = changed[start : start + IMAGE_BATCH]
-            filled = some + some[-1:] * (IMAGE_BATCH - len(some))
-            pixels = self.features.pixels(_split_of([queries[k].item for k in filled]))
-            added = torch.stack([queries[k].prompt.pixels for k in filled]).to(pixels)  # type: ignore[misc]
-            found[some] = self.backbone.encode_images(pixels + added)[: len(some)]
-        return found
+            result[plain] = features[[row[id(queries[k].item)] for k in plain]]
+        for start in range(0, len(edited), IMAGE_BATCH):
+            rows = edited[start : start + IMAGE_BATCH]
+            padded = rows + rows[-1:] * (IMAGE_BATCH - len(rows))
+            pixels = self.features.pixels(_split_of([queries[k].item for k in padded]))
+            patterns = torch.stack([queries[k].prompt.pixels for k in padded]).to(pixels)  # type: ignore[misc]
+            result[rows] = self.backbone.encode_images(pixels + patterns)[: len(rows)]
+        return result
 
     # -------------------------------------------------------------------------------------------------- texts
 
     def _class_features(self, query: ScoreQuery) -> Tensor:
-        """Unit text features ``(classes, embed_dim)`` under the query's prompt."""
+        """Return unit text features ``(classes, embed_dim)`` under the query's prompt."""
         key = _key(query)
         if key not in self._texts:
             self._encode_with(query)
@@ -107,22 +107,22 @@ class Clip(LocalBackend):
 
     def _encode_with(self, first: ScoreQuery) -> None:
         """Encode the texts of ``first``'s prompt, and those of as many coming prompts as fit into the same pass."""
-        most = max(1, JOINT_ROWS // len(first.classes))
-        missing = {_key(first): first}
+        limit = max(1, JOINT_ROWS // len(first.classes))
+        by_key = {_key(first): first}
         for query in self._ahead:
-            if len(missing) >= most:
+            if len(by_key) >= limit:
                 break
             if query.classes == first.classes and _key(query) not in self._texts:
-                missing.setdefault(_key(query), query)
-        while self._texts and (len(self._texts) + len(missing)) * len(first.classes) > KEPT_ROWS:
+                by_key.setdefault(_key(query), query)
+        while self._texts and (len(self._texts) + len(by_key)) * len(first.classes) > KEPT_ROWS:
             del self._texts[next(iter(self._texts))]
-        soft = [key for key, query in missing.items() if query.prompt.soft is not None]
-        plain = [key for key, query in missing.items() if query.prompt.soft is None]
+        soft = [key for key, query in by_key.items() if query.prompt.soft is not None]
+        plain = [key for key, query in by_key.items() if query.prompt.soft is None]
         if soft:
-            asked = [self._prompted(missing[key].prompt, first.classes) for key in soft]
-            self._keep(soft, self.backbone.encode_prompted_texts(asked))
+            texts = [self._prompted(by_key[key].prompt, first.classes) for key in soft]
+            self._keep(soft, self.backbone.encode_prompted_texts(texts))
         if plain:
-            sentences = [sentence for key in plain for sentence in self._sentences(missing[key].prompt, first.classes)]
+            sentences = [sentence for key in plain for sentence in self._sentences(by_key[key].prompt, first.classes)]
             self._keep(plain, list(self.backbone.encode_text(sentences).split(len(first.classes))))
 
     def _keep(self, keys: Sequence[Key], features: Sequence[Tensor]) -> None:
@@ -144,7 +144,7 @@ class Clip(LocalBackend):
 
 
 def _key(query: ScoreQuery) -> Key:
-    """Names the texts that a query needs; pixels do not change them."""
+    """Return a key of the texts that a query needs; pixels do not change them."""
     described = {name: value for name, value in query.described.items() if name != "pixels"}
     return json.dumps(described, sort_keys=True), query.classes
 
@@ -154,7 +154,12 @@ def _split_of(items: Sequence[object]) -> Split:
 
 
 def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> Clip:
-    """Raises ConfigError for a backbone that there is not, BackboneError if its weights cannot be had."""
+    """Load the oracle.
+
+    Raises:
+        ConfigError: There is no such backbone.
+        BackboneError: Its weights are not available.
+    """
     backend = Clip(form, load_backbone(rest, device=device, precision=precision))
     backend.rows = options.rows
     return backend

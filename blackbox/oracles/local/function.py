@@ -1,4 +1,4 @@
-"""A black box that is a function of the user's: prompts, texts and labels in, scores out."""
+"""A black box that is a user's function: prompts, texts and labels in, scores out."""
 
 from __future__ import annotations
 
@@ -46,47 +46,48 @@ class FunctionBackend(Backend):
             if not isinstance(query, ScoreQuery) or not isinstance(query.item, TextItem):
                 raise OracleError(f"oracle '{self.name}' is a function that scores texts: it takes no other examples")
             of_prompt.setdefault((query.classes, query.prompt.text), {})[query.item.text] = position
-        alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+        texts_by_key: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
         for (classes, prompt), positions in of_prompt.items():
-            alike.setdefault((classes, tuple(positions)), []).append(prompt)
-        for (classes, texts), prompts in alike.items():
+            texts_by_key.setdefault((classes, tuple(positions)), []).append(prompt)
+        for (classes, texts), prompts in texts_by_key.items():
             labels = [self.form.word(name) for name in classes]
             side = min(len(texts), self._rows)
-            for some, others in product(_parts(prompts, max(1, self._rows // side)), _parts(texts, side)):
-                with budget.reserved(calls=len(some) * len(others)):
-                    scores = self._scores(list(some), list(others), labels)
-                for (prompt, text), row in zip(product(some, others), scores, strict=True):
+            for prompt_part, text_part in product(_parts(prompts, max(1, self._rows // side)), _parts(texts, side)):
+                with budget.reserved(calls=len(prompt_part) * len(text_part)):
+                    scores = self._scores(list(prompt_part), list(text_part), labels)
+                for (prompt, text), row in zip(product(prompt_part, text_part), scores, strict=True):
                     yield of_prompt[classes, prompt][text], OracleAnswer(scores=tuple(row))
 
     def _scores(self, prompts: list[str], texts: list[str], labels: list[str]) -> list[list[float]]:
-        """Scores ``(prompts * texts, labels)``, text after text of the first prompt, and so on.
+        """Return scores ``(prompts * texts, labels)``, text after text of the first prompt, and so on.
 
-        Raises OracleError for a function that fails, or returns something else.
+        Raises:
+            OracleError: The function fails, or returns something else.
         """
         try:
-            returned = self._score(list(prompts), list(texts), list(labels))
+            result = self._score(list(prompts), list(texts), list(labels))
         except PromptFedError as error:
             raise OracleError(f"oracle '{self.name}' failed: {reason(error)}") from error
         except Exception as error:  # whatever the user's code raises
             raise OracleError(f"oracle '{self.name}' failed: {type(error).__name__}: {reason(error)}") from error
         try:
-            is_tensor = isinstance(returned, torch.Tensor)
-            array = np.asarray(returned.detach().to("cpu", torch.float64).numpy() if is_tensor else returned)
+            is_tensor = isinstance(result, torch.Tensor)
+            array = np.asarray(result.detach().to("cpu", torch.float64).numpy() if is_tensor else result)
             if array.dtype.kind in "cmM":  # complex numbers and times would lose a part
                 raise TypeError(f"it is of {array.dtype}")
             array = array.astype(np.float64)
         except Exception as error:  # whatever the user's object raises when it is read
             raise OracleError(f"oracle '{self.name}' returned no array of numbers: {reason(error)}") from error
-        expected = (len(prompts), len(texts), len(labels))
-        if array.shape != expected:
+        shape = (len(prompts), len(texts), len(labels))
+        if array.shape != shape:
             raise OracleError(
-                f"oracle '{self.name}' returned scores of shape {array.shape}, not {expected} (prompts, texts, labels)"
+                f"oracle '{self.name}' returned scores of shape {array.shape}, not {shape} (prompts, texts, labels)"
             )
         if not np.isfinite(array).all():
-            place = tuple(np.argwhere(~np.isfinite(array))[0])
-            _, text, label = place
+            position = tuple(np.argwhere(~np.isfinite(array))[0])
+            _, text, label = position
             raise OracleError(
-                f"oracle '{self.name}' returned the score {array[place]} for the label "
+                f"oracle '{self.name}' returned the score {array[position]} for the label "
                 f"'{printable(labels[label], 60)}' of the text '{printable(texts[text], 60)}': give finite numbers"
             )
         rows: list[list[float]] = array.reshape(-1, len(labels)).tolist()

@@ -35,15 +35,21 @@ NAME = "gemma3-270m-q4-k-m"
 def load(
     form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str
 ) -> language_model.LanguageModel:
-    """Raises BackboneError, naming the extra to install, if the package is missing."""
+    """Load the oracle.
+
+    Raises:
+        BackboneError: The package is missing; the message names the extra to install.
+    """
     if rest:
         raise ConfigError(f"oracle 'gemma' has no 'gemma:{rest}': write gemma, or local:FOLDER for another model")
     return language_model.from_pretrained("gemma", str(converted()), form, options, device, precision)
 
 
 def packaged_gguf() -> Path:
-    """The package's file, put together from its parts and checked against the SHA-256 that the package states; kept in
-    promptfed's cache (250 MB)."""
+    """Return the package's GGUF file, assembled in promptfed's cache (250 MB).
+
+    It is checked against the SHA-256 that the package states.
+    """
     if find_spec(PACKAGE) is None:
         raise BackboneError(f"Gemma 3 270M is not installed here: {EXTRA}")
     package: Any = importlib.import_module(PACKAGE)
@@ -52,7 +58,7 @@ def packaged_gguf() -> Path:
 
 
 def converted() -> Path:
-    """The folder with the model in safetensors and its tokenizer, made when it is first asked for."""
+    """Return the folder with the model in safetensors and its tokenizer; the first call makes it."""
     gguf = packaged_gguf()
     return _made_once(gguf.with_name(f"{gguf.stem}-float32"), lambda folder: _convert(gguf, folder))
 
@@ -66,10 +72,10 @@ def _convert(gguf: Path, folder: Path) -> None:
     note = f"converting Gemma 3 270M into {_models()}: about two minutes, this once (1.1 GB)"
     LOG.info(note)
     print(note, file=sys.stderr, flush=True)
-    where: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    location: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     with quiet(), torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), **where, **dtype_option(torch.float32))
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **where)
+        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), **location, **dtype_option(torch.float32))
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **location)
         # The weights are plain numbers now; a saved quantization_config would have them read as GGUF again.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
@@ -79,8 +85,13 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _made_once(target: Path, make: Callable[[Path], object]) -> Path:
-    """``target``, a file or folder that ``make`` writes at the path it is given; there whole or not at all, and made by
-    one process while others wait. Raises BackboneError if that fails."""
+    """Return ``target``, a file or folder that ``make`` writes at the path it is given.
+
+    It is written whole or not at all, by one process while others wait.
+
+    Raises:
+        BackboneError: That fails.
+    """
     if target.exists():
         return target
     try:
@@ -95,9 +106,9 @@ def _made_once(target: Path, make: Callable[[Path], object]) -> Path:
     except BackboneError:
         raise
     except Exception as error:  # the package, transformers and the disk each raise their own
-        shown = reason(error)
+        message = reason(error)
         raise BackboneError(
-            f"Gemma 3 270M cannot be put into {target.parent} ({shown}); is there room for 1.4 GB? PROMPTFED_CACHE "
+            f"Gemma 3 270M cannot be put into {target.parent} ({message}); is there room for 1.4 GB? PROMPTFED_CACHE "
             f"names another folder; a damaged package is mended by {EXTRA} --force-reinstall"
         ) from error
     return target

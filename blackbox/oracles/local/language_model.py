@@ -1,4 +1,4 @@
-"""The oracle `local:MODEL`: a causal or masked language model of transformers in this process, seen only by its scores.
+"""The oracle `local:MODEL`: a causal or masked language model of transformers in this process, used only by its scores.
 
 The score of a class is the log-probability of its label word, behind the filled-in template (causal) or at its
 ``{{ mask }}`` (masked). Soft prompts stand as input embeddings in the place of ``{{ prompt }}``.
@@ -77,8 +77,8 @@ class LanguageModel(LocalBackend):
         self.abilities = frozenset(offers if masked else {*offers, "generation"})
         common = self.embedded(list(self._words.values())).float().cpu()
         self.soft = SoftSpace(common.shape[1], self._deviation(), common)
-        shown = form.render(SOFT, TEXT, MASK)
-        self._shares = not masked and shown.index(SOFT) < shown.index(TEXT) and can_share(model)
+        example = form.render(SOFT, TEXT, MASK)
+        self._shares = not masked and example.index(SOFT) < example.index(TEXT) and can_share(model)
         self._shared: SharedPrefix | None = None
         self._labels: dict[tuple[str, ...], list[list[int]]] = {}
         self._loaded_sha256 = self._weights_sha256()
@@ -95,13 +95,16 @@ class LanguageModel(LocalBackend):
 
     @torch.no_grad()
     def embedded(self, ids: Sequence[int]) -> Tensor:
-        """What the first block reads for ``ids``, ``(ids, dim)``: the table's rows, times whatever the model scales
-        them by (Gemma: the root of its width). Soft prompts live in this space: nothing scales them any more."""
-        found: Tensor = self._embed(torch.tensor(list(ids), dtype=torch.int64, device=self._device))
-        return found
+        """Return the input embeddings ``(ids, dim)`` of the first block.
+
+        They are the table's rows, times the model's scale (Gemma: the root of its width). Soft prompts live in this
+        space and are not scaled.
+        """
+        vectors: Tensor = self._embed(torch.tensor(list(ids), dtype=torch.int64, device=self._device))
+        return vectors
 
     def _deviation(self) -> float:
-        """Standard deviation of the entries of token embeddings, over at most 8,192 tokens spread evenly."""
+        """Return the standard deviation of token embeddings' entries, over at most 8,192 tokens spread evenly."""
         size = len(self._embed.weight)
         return self.embedded(range(0, size, -(-size // 8192))).float().std().item()
 
@@ -117,29 +120,29 @@ class LanguageModel(LocalBackend):
         prompts = [_prompt_key(query) for query in queries]
         if all(len(label) == 1 for label in labels):
             at = [[self._asked(row)] for row in rows]
-            found = self._log_probabilities([self._vectors(row) for row in rows], at, prompts)
-            return found[:, 0, [label[0] for label in labels]]
+            log_probabilities = self._log_probabilities([self._vectors(row) for row in rows], at, prompts)
+            return log_probabilities[:, 0, [label[0] for label in labels]]
         return torch.stack([self._continued(rows, label, prompts) for label in labels], 1)
 
     def _continued(self, rows: Sequence[list[int | Tensor]], label: list[int], prompts: Sequence[str]) -> Tensor:
-        """Log-probability ``(rows,)`` of all tokens of ``label`` behind each row."""
+        """Return the log-probability ``(rows,)`` of all tokens of ``label`` behind each row."""
         at = [list(range(len(row) - 1, len(row) - 1 + len(label))) for row in rows]
-        found = self._log_probabilities([self._vectors([*row, *label[:-1]]) for row in rows], at, prompts)
-        return found[:, range(len(label)), label].sum(1)
+        log_probabilities = self._log_probabilities([self._vectors([*row, *label[:-1]]) for row in rows], at, prompts)
+        return log_probabilities[:, range(len(label)), label].sum(1)
 
     def _log_probabilities(
         self, rows: Sequence[Tensor], at: Sequence[Sequence[int]], prompts: Sequence[str] = ()
     ) -> Tensor:
-        """Over the vocabulary, at positions ``at`` ``(rows, k)`` only: ``(rows, k, vocabulary)`` float32.
+        """Return log-probabilities ``(rows, k, vocabulary)`` float32 at positions ``at`` ``(rows, k)`` only.
 
         Rows are filled up on the right, where the mask hides the filling from both kinds of model, and positions count
-        from each row's own start. What ``prompts`` have in common with others is not read again.
+        from each row's own start. A prefix shared by several ``prompts`` is read once.
         """
         lengths = torch.tensor([len(row) for row in rows])
         longest = min(-(-int(lengths.max()) // STEP) * STEP, max(self._limit, int(lengths.max())))
         vectors = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
         mask = (torch.arange(longest) < lengths[:, None]).long().to(self._device)
-        places = torch.tensor([list(some) for some in at], device=self._device)
+        places = torch.tensor([list(positions) for positions in at], device=self._device)
         more: dict[str, Any] = {} if self.masked else {"use_cache": False}
         if self._shared is not None and self._shared.length < lengths.min():
             more, places = self._shared.take(prompts), places - self._shared.length
@@ -150,7 +153,7 @@ class LanguageModel(LocalBackend):
 
     @contextmanager
     def _head_at(self, at: Tensor) -> Iterator[None]:
-        """The model's head, with whatever it does to logits, gets the hidden states at ``at`` ``(rows, k)`` alone."""
+        """Give the model's head only the hidden states at ``at`` ``(rows, k)``."""
 
         def select(module: Any, inputs: Any, output: Any) -> Any:
             hidden = output.last_hidden_state
@@ -166,7 +169,7 @@ class LanguageModel(LocalBackend):
     # -------------------------------------------------------------------------------------------------- texts
 
     def _row(self, query: ScoreQuery, more: int) -> list[int | Tensor]:
-        """Ids, and the vectors of soft prompts among them, that fit the model with ``more`` tokens behind."""
+        """Return ids, and the vectors of soft prompts among them, that fit the model with ``more`` tokens behind."""
         text, room = self._text(query), self._limit - more
         row = self._framed(query, text)
         while len(row) > room:
@@ -186,7 +189,7 @@ class LanguageModel(LocalBackend):
         return [*row, *self._last] or [*self._empty]
 
     def _parts(self, query: ScoreQuery, text: str) -> list[list[int] | Tensor]:
-        """What stands between the tokenizer's own markers: ids of texts, the mask, the vectors of the soft prompt."""
+        """Return the parts between the tokenizer's own markers: ids of texts, the mask, the soft prompt's vectors."""
         soft, prompt = query.prompt.soft, _without_marks(query.prompt.text)
         pieces = self._pieces(prompt if soft is None else f"{SOFT} {prompt}", text)
         parts: list[list[int] | Tensor] = []
@@ -197,25 +200,25 @@ class LanguageModel(LocalBackend):
                 parts.append(self._mask)
             else:
                 # The space before a soft prompt or mask belongs to the word that stands there.
-                kept = piece if number == len(pieces) - 1 else piece.rstrip(" ")
-                parts.append(self.tokens.following(kept) if parts else self.tokens.start(kept))
+                stripped = piece if number == len(pieces) - 1 else piece.rstrip(" ")
+                parts.append(self.tokens.following(stripped) if parts else self.tokens.start(stripped))
         return parts
 
     def _pieces(self, prompt: str, text: str) -> list[str]:
-        """The filled-in template, apart at SOFT and MASK."""
-        shown = self.form.render(prompt, _without_marks(text), MASK)
-        if self.masked and MASK not in shown:
-            shown = f"{shown} {MASK}"
-        return [piece for piece in re.split(f"([{SOFT}{MASK}])", shown) if piece]
+        """Split the filled-in template at SOFT and MASK."""
+        filled_in = self.form.render(prompt, _without_marks(text), MASK)
+        if self.masked and MASK not in filled_in:
+            filled_in = f"{filled_in} {MASK}"
+        return [piece for piece in re.split(f"([{SOFT}{MASK}])", filled_in) if piece]
 
     def _asked(self, row: Sequence[int | Tensor]) -> int:
-        """The position whose prediction is the answer."""
+        """Return the position whose prediction is the answer."""
         if not self.masked:
             return len(row) - 1
         return next(k for k, part in enumerate(row) if isinstance(part, int) and part == self._mask[0])
 
     def _vectors(self, row: Sequence[int | Tensor]) -> Tensor:
-        """Input embeddings ``(length, dim)``."""
+        """Return input embeddings ``(length, dim)``."""
         vectors = self.embedded([part if isinstance(part, int) else 0 for part in row])
         places = [k for k, part in enumerate(row) if isinstance(part, Tensor)]
         if places:
@@ -228,7 +231,7 @@ class LanguageModel(LocalBackend):
         return query.item.text
 
     def _label_ids(self, classes: tuple[str, ...]) -> list[list[int]]:
-        """The tokens of each label that are scored: the first one, or all of them."""
+        """Return the tokens of each label that are scored: the first one, or all of them."""
         if classes in self._labels:
             return self._labels[classes]
         front = "".join(self._pieces("prompt", "text")).split(MASK)[0]
@@ -241,13 +244,13 @@ class LanguageModel(LocalBackend):
             raise ConfigError(
                 f"class '{classes[labels.index([])]}' has an empty label word: --set task.words.CLASS=WORD"
             )
-        twice = {label[0] for label in labels if [other[0] for other in labels].count(label[0]) > 1}
+        twice = {label[0] for label in labels if [label_ids[0] for label_ids in labels].count(label[0]) > 1}
         if not twice:
             labels = [label[:1] for label in labels]
         elif self.masked or len({tuple(label) for label in labels}) < len(labels):
-            alike = [word for word, label in zip(words, labels, strict=True) if label[0] in twice]
+            clashes = [word for word, label in zip(words, labels, strict=True) if label[0] in twice]
             raise ConfigError(
-                f"label words {', '.join(alike)} begin with the same token, so '{self.name}' cannot tell them apart: "
+                f"label words {', '.join(clashes)} begin with the same token, so '{self.name}' cannot tell them apart: "
                 "give others with --set task.words.CLASS=WORD"
             )
         how = "all tokens of the words, summed" if twice else "the first token of each word"
@@ -258,21 +261,21 @@ class LanguageModel(LocalBackend):
     # ------------------------------------------------------------------------------------ writing, proposing
 
     def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
-        others = [k for k, query in enumerate(queries) if not isinstance(query, TextQuery) or self.masked]
-        for some in self._by_prompt(queries, others):
-            with self._prefix_shared([queries[k] for k in some]):
-                for place, answer in super().answer([queries[k] for k in some], budget):
-                    yield some[place], answer
+        scored = [k for k, query in enumerate(queries) if not isinstance(query, TextQuery) or self.masked]
+        for group in self._by_prompt(queries, scored):
+            with self._prefix_shared([queries[k] for k in group]):
+                for position, answer in super().answer([queries[k] for k in group], budget):
+                    yield group[position], answer
         texts = [(k, query) for k, query in enumerate(queries) if isinstance(query, TextQuery) and not self.masked]
         for batch in self._alike(texts):
             with budget.reserved(calls=len(batch)):
-                found = write(self.model, self.tokens, [query for _, query in batch], self._limit)
-            yield from zip([k for k, _ in batch], found, strict=True)
+                written = write(self.model, self.tokens, [query for _, query in batch], self._limit)
+            yield from zip([k for k, _ in batch], written, strict=True)
 
-    def _by_prompt(self, queries: Sequence[Query], chosen: Sequence[int]) -> Iterator[list[int]]:
-        """``chosen`` in groups of few soft prompts each; all that have none are one group."""
+    def _by_prompt(self, queries: Sequence[Query], indices: Sequence[int]) -> Iterator[list[int]]:
+        """Yield ``indices`` in groups of few soft prompts each; all without one are one group."""
         groups: dict[str, list[int]] = {}
-        for k in chosen:
+        for k in indices:
             query = queries[k]
             is_soft = self._shares and isinstance(query, ScoreQuery) and query.prompt.soft is not None
             groups.setdefault(_prompt_key(query) if is_soft else "", []).append(k)  # type: ignore[arg-type]
@@ -283,7 +286,7 @@ class LanguageModel(LocalBackend):
 
     @contextmanager
     def _prefix_shared(self, queries: Sequence[Query]) -> Iterator[None]:
-        """Inside, what the prompts of ``queries`` share is read once, if they are soft and stand before many texts."""
+        """Within the block, read the soft prompts of ``queries`` once if they stand before many texts."""
         first = {_prompt_key(query): query for query in queries if isinstance(query, ScoreQuery)}
         prefixes: dict[str, Tensor] = {}
         for key, query in first.items() if self._shares and 2 * len(first) <= len(queries) else ():
@@ -303,7 +306,7 @@ class LanguageModel(LocalBackend):
             self._shared = None
 
     def _alike(self, texts: Sequence[tuple[int, TextQuery]]) -> Iterator[list[tuple[int, TextQuery]]]:
-        """Batches of texts of like length that end by the same rules."""
+        """Yield batches of texts of like length that end by the same rules."""
         groups: dict[tuple[Any, ...], list[tuple[int, TextQuery]]] = {}
         for pair in texts:
             groups.setdefault((pair[1].max_tokens, pair[1].temperature, pair[1].stop), []).append(pair)
@@ -314,17 +317,19 @@ class LanguageModel(LocalBackend):
 
     @torch.no_grad()
     def other(self, query: Query) -> OracleAnswer:
-        """The likeliest whole words: at a mask between the two texts, or, from a causal model, which cannot see ahead,
-        after ``before`` alone."""
+        """Return the likeliest whole words: at a mask between the two texts, or after ``before`` alone.
+
+        The latter is for a causal model, which cannot see ahead.
+        """
         if not isinstance(query, ProposalQuery):
             return super().other(query)
         row: list[int | Tensor] = [*self.tokens.first, *self.tokens.start(query.before.rstrip(" "))]
         if self.masked:
-            after = query.after.strip(" ")
-            row += [*self._mask, *(self.tokens.following(f" {after}") if after else []), *self._last]
+            behind = query.after.strip(" ")
+            row += [*self._mask, *(self.tokens.following(f" {behind}") if behind else []), *self._last]
         row = row[-self._limit :] or [*self._empty]
-        [[found]] = self._log_probabilities([self._vectors(row)], [[self._asked(row)]])
-        best = found.topk(min(len(found), PROPOSED * query.count)).indices.tolist()
+        [[row_scores]] = self._log_probabilities([self._vectors(row)], [[self._asked(row)]])
+        best = row_scores.topk(min(len(row_scores), PROPOSED * query.count)).indices.tolist()
         starts = not query.before.strip()
         found_words = (self.tokens.word(number, starts=starts) for number in best)
         words = dict.fromkeys(word for word in found_words if len(word) > 1)
@@ -340,14 +345,18 @@ def _prompt_key(query: ScoreQuery) -> str:
 
 
 def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> LanguageModel:
-    """Raises BackboneError if ``rest`` (a folder or a hub name) cannot be had or is no language model."""
+    """Load the oracle.
+
+    Raises:
+        BackboneError: ``rest`` (a folder or a hub name) is not available or is no language model.
+    """
     return from_pretrained(f"local:{rest}", rest, form, options, device, precision)
 
 
 def from_pretrained(
     name: str, source: str, form: PromptTemplate, options: OracleOptions, device: str, precision: str
 ) -> LanguageModel:
-    """The model in ``source``, a folder or hub name, as the oracle ``name``."""
+    """Return the model in ``source``, a folder or hub name, as the oracle ``name``."""
     model, tokenizer, masked = load_pretrained(source, pick_dtype(precision), pick_device(device))
     backend = LanguageModel(name, form, model, tokenizer, masked=masked)
     backend.rows = options.rows

@@ -97,34 +97,34 @@ class MiniLM(LocalBackend):
         return SCALE * torch.einsum("nd,nkd->nk", texts, torch.stack([described[key] for key in keys]))
 
     def _read(self, items: Sequence[Item]) -> None:
-        """Embed those texts that were not read yet."""
+        """Embed those texts that are not in memory yet."""
         fresh = {item.content_id(): item for item in items if item.content_id() not in self._texts}
         rows = [self._row(Candidate(), self._text(item)) for item in fresh.values()]
         self._texts.update(zip(fresh, self._encode_all(rows), strict=True))
 
     def _described(self, prompts: Mapping[str, Candidate], classes: tuple[str, ...]) -> dict[str, Tensor]:
-        """Unit embeddings ``(classes, dim)`` of the descriptions after each of ``prompts``; recent ones are kept."""
+        """Return unit embeddings ``(classes, dim)`` of the descriptions after each prompt; recent ones are kept."""
         words = [self._of(self.form.description(name)) for name in classes]
         fresh = {key: prompt for key, prompt in prompts.items() if (key, classes) not in self._labels}
-        found = self._encode_all([self._row(prompt, word) for prompt in fresh.values() for word in words])
+        embeddings = self._encode_all([self._row(prompt, word) for prompt in fresh.values() for word in words])
         for number, key in enumerate(fresh):
-            self._labels[key, classes] = torch.stack(found[number * len(words) : (number + 1) * len(words)])
+            self._labels[key, classes] = torch.stack(embeddings[number * len(words) : (number + 1) * len(words)])
         described = {key: self._labels[key, classes] for key in prompts}
         while len(self._labels) > KEPT_PROMPTS:
             self._labels.popitem(last=False)
         return described
 
     def _encode_all(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        """Embeddings ``(dim,)`` of any number of rows, like lengths together."""
-        found: dict[int, Tensor] = {}
+        """Return embeddings ``(dim,)`` of any number of rows, like lengths together."""
+        embeddings: dict[int, Tensor] = {}
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for start in range(0, len(order), READ_AT_ONCE):
-            some = order[start : start + READ_AT_ONCE]
-            found.update(zip(some, self._encode([rows[i] for i in some]), strict=True))
-        return [found[i] for i in range(len(rows))]
+            batch = order[start : start + READ_AT_ONCE]
+            embeddings.update(zip(batch, self._encode([rows[i] for i in batch]), strict=True))
+        return [embeddings[i] for i in range(len(rows))]
 
     def _row(self, prompt: Candidate, words: Sequence[int]) -> Tensor:
-        """Input embeddings ``(length, dim)`` of prompt and words, framed."""
+        """Return input embeddings ``(length, dim)`` of prompt and words, framed."""
         soft = prompt.soft
         room = LONGEST - 2 - (0 if soft is None else len(soft))
         words = [*self._of(prompt.text), *words][:room]
@@ -134,7 +134,7 @@ class MiniLM(LocalBackend):
 
     @torch.no_grad()
     def _encode(self, rows: Sequence[Tensor]) -> Tensor:
-        """Unit sentence embeddings ``(rows, dim)``: the mean over real tokens."""
+        """Return unit sentence embeddings ``(rows, dim)``: the mean over real tokens."""
         lengths = torch.tensor([len(row) for row in rows])
         longest = -(-int(lengths.max()) // STEP) * STEP
         vectors = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
@@ -156,8 +156,11 @@ class MiniLM(LocalBackend):
     # ---------------------------------------------------------------------------------------------- proposals
 
     def other(self, query: Query) -> OracleAnswer:
-        """Common words that lie nearest to the mean of the neighbouring tokens. This encoder has no word-predicting
-        head (it was trained for sentences), so its embedding table has to stand in for one."""
+        """Return common words that lie nearest to the mean of the neighbouring tokens.
+
+        This encoder has no word-predicting head (it was trained for sentences), so its embedding table stands in for
+        one.
+        """
         if not isinstance(query, ProposalQuery):
             return super().other(query)
         near = [*self._of(query.before)[-3:], *self._of(query.after)[:3]]
@@ -169,7 +172,11 @@ class MiniLM(LocalBackend):
 
 
 def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> MiniLM:
-    """Raises BackboneError if the package with the model is missing or damaged."""
+    """Load the oracle.
+
+    Raises:
+        BackboneError: The package with the model is missing or damaged.
+    """
     backend = MiniLM(form, *load_minilm(), side=options.side, device=device, precision=precision)
     backend.rows = options.rows if options.side == "text" else 16 * options.rows
     return backend

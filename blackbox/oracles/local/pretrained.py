@@ -15,9 +15,13 @@ from promptfed.errors import BackboneError, reason
 
 
 def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any, bool]:
-    """The model called ``name`` (a folder, else a hub name), its fast tokenizer, and whether it is a masked one.
+    """Load the model called ``name`` (a folder, else a hub name).
 
-    Raises BackboneError if it cannot be had, is no language model, or lacks the head that predicts words.
+    Returns:
+        The model, its fast tokenizer, and whether it is a masked one.
+
+    Raises:
+        BackboneError: It is not available, is no language model, or lacks the head that predicts words.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
@@ -50,7 +54,7 @@ def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tupl
 
 
 def is_masked(config: Any) -> bool:
-    """Whether a model is asked for the word at a mask, rather than for the next one."""
+    """Return whether a model predicts the word at a mask, rather than the next one."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -73,9 +77,9 @@ def is_masked(config: Any) -> bool:
     return masked and not getattr(config, "is_decoder", False)
 
 
-def longest_input(model: Any, tokenizer: Any, most: int) -> int:
-    """Tokens that the model can read, at most ``most``."""
-    limits = [most, int(min(tokenizer.model_max_length, most))]
+def longest_input(model: Any, tokenizer: Any, limit: int) -> int:
+    """Return the number of tokens that the model can read, at most ``limit``."""
+    limits = [limit, int(min(tokenizer.model_max_length, limit))]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions:
         limits.append(positions)
@@ -88,7 +92,7 @@ def longest_input(model: Any, tokenizer: Any, most: int) -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and warnings, which would run into the run's own display."""
+    """Silence transformers' progress bars and warnings, which would run into the run's own display."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -103,7 +107,7 @@ def quiet() -> Iterator[None]:
 
 
 def dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """The option of ``from_pretrained`` that says how wide numbers are: transformers renamed it."""
+    """Return ``from_pretrained``'s option for the width of numbers: transformers renamed it."""
     import transformers
 
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])

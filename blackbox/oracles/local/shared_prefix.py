@@ -1,4 +1,4 @@
-"""What many requests begin with, read once: the keys and values that a causal model keeps of a soft prompt.
+"""Shared prefixes, read once: the keys and values that a causal model keeps of a soft prompt.
 
 A population of prompts meets the same examples, so each prompt stands before many texts. With 50 soft tokens before a
 sentence of 25 this saves two thirds of the work.
@@ -29,26 +29,26 @@ class SharedPrefix:
         self._rows = {key: number for number, key in enumerate(prefixes)}
         rows = list(prefixes.values())
         stacked = torch.stack(rows + rows[-1:] * (-len(rows) % STEP))
-        read = model.base_model(
+        output = model.base_model(
             inputs_embeds=stacked, attention_mask=stacked.new_ones(stacked.shape[:2]), use_cache=True
         )
-        self._cache = getattr(read, self._option)
+        self._cache = getattr(output, self._option)
         self._device = stacked.device
 
     def take(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The arguments that make the model go on behind the prefixes ``keys``, one a row."""
-        chosen = copy.deepcopy(self._cache)
-        chosen.batch_select_indices(torch.tensor([self._rows[key] for key in keys], device=self._device))
-        return {self._option: chosen, "use_cache": True}
+        """Return the arguments that make the model go on behind the prefixes ``keys``, one a row."""
+        cache = copy.deepcopy(self._cache)
+        cache.batch_select_indices(torch.tensor([self._rows[key] for key in keys], device=self._device))
+        return {self._option: cache, "use_cache": True}
 
 
 def cache_option(model: Any) -> str:
-    """The name that the model gives to what it keeps of the tokens before: transformers renamed it."""
+    """Return the model's name for its cache of earlier tokens: transformers renamed it."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def can_share(model: Any) -> bool:
-    """Whether the model keeps keys and values of single rows (recurrent models keep other things)."""
+    """Return whether the model keeps keys and values of single rows (recurrent models keep other things)."""
     import transformers
 
     return hasattr(transformers.DynamicCache, "batch_select_indices") and cache_option(model) in (

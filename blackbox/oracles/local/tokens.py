@@ -1,4 +1,4 @@
-"""Texts as a language model reads them: pieces that follow one another, label words, what is cut off a long text."""
+"""A language model's tokenizer piece by piece: parts of texts, label words, shortened texts."""
 
 from __future__ import annotations
 
@@ -26,41 +26,43 @@ class Tokens:
         at = next((k for k in range(len(framed)) if framed[k : k + len(bare)] == bare), 0)
         self.first, self.last = framed[:at], framed[at + len(bare) :]
         vocabulary: dict[str, int] = tokenizer.get_vocab()
-        some = len(vocabulary) / 20
-        self._mark = next((mark for mark in WORD_MARKS if sum(t.startswith(mark) for t in vocabulary) > some), "")
+        minimum = len(vocabulary) / 20
+        self._mark = next((mark for mark in WORD_MARKS if sum(t.startswith(mark) for t in vocabulary) > minimum), "")
         self._known: dict[tuple[bool, str], list[int]] = {}
 
     def start(self, text: str) -> list[int]:
-        """Ids of a text that nothing stands before, without those around it."""
+        """Return ids of a text at the beginning, without those around it."""
         return self._once(False, text)
 
     def following(self, text: str) -> list[int]:
-        """Ids of a text that goes on after something else: its first word is not taken for the start of a text."""
+        """Return ids of a text behind another: its first word is not taken for the start of a text."""
         return self._once(True, text)
 
     def shortened(self, text: str, by: int) -> str:
-        """``text`` without its last ``by`` tokens, or empty."""
-        found = self._encode(text, return_offsets_mapping=True)
-        left = len(found["input_ids"]) - by
-        return text[: found["offset_mapping"][left - 1][1]] if left > 0 else ""
+        """Return ``text`` without its last ``by`` tokens, or empty."""
+        encoding = self._encode(text, return_offsets_mapping=True)
+        length = len(encoding["input_ids"]) - by
+        return text[: encoding["offset_mapping"][length - 1][1]] if length > 0 else ""
 
     def words(self, count: int) -> dict[str, int]:
-        """Common words that are one token, and their ids: the ``count`` lowest, as vocabularies are mostly ordered by
-        frequency. Lower-case letters only, three or more."""
+        """Return common words that are one token, and their ids: the ``count`` lowest.
+
+        Vocabularies are mostly ordered by frequency. Words have three lower-case letters or more.
+        """
         vocabulary: dict[str, int] = self.tokenizer.get_vocab()
-        found: dict[str, int] = {}
+        ids: dict[str, int] = {}
         for token, number in sorted(vocabulary.items(), key=lambda pair: pair[1]):
             word = self._word(token)
             if word.islower() and len(word) > 2:
-                found.setdefault(word, number)
-            if len(found) == count:
+                ids.setdefault(word, number)
+            if len(ids) == count:
                 break
-        return found
+        return ids
 
     def word(self, number: int, *, starts: bool = False) -> str:
-        """The word that token ``number`` is, in plain letters; empty if it is a part of a word, or none.
+        """Return the word of token ``number`` in plain letters; empty if it is a part of a word, or none.
 
-        ``starts``: it would start a text, where words lack the mark that tells them from parts.
+        ``starts``: it stands at the start of a text, where words lack the mark that tells them from parts.
         """
         token: str = self.tokenizer.convert_ids_to_tokens(number)
         return self._word(token) or (token if starts and token.isascii() and token.isalpha() else "")
@@ -70,7 +72,7 @@ class Tokens:
         return word if token.startswith(self._mark) and word.isascii() and word.isalpha() else ""
 
     def said(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, markers left out."""
+        """Return the text of ``ids``, markers left out."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
@@ -85,10 +87,10 @@ class Tokens:
     def _following(self, text: str) -> list[int]:
         # Some tokenizers put a space before every text. Behind an "a" that space is not where the text begins.
         if text[:1].isspace():
-            alone: list[int] = self._encode("a")["input_ids"]
-            joined: list[int] = self._encode("a" + text)["input_ids"]
-            if joined[: len(alone)] == alone:
-                return joined[len(alone) :]
+            letter: list[int] = self._encode("a")["input_ids"]
+            with_letter: list[int] = self._encode("a" + text)["input_ids"]
+            if with_letter[: len(letter)] == letter:
+                return with_letter[len(letter) :]
         ids: list[int] = self._encode(text)["input_ids"]
         return ids
 

@@ -1,4 +1,4 @@
-"""Texts written by a causal language model: batches, stop strings, and draws that depend on nothing but the request."""
+"""Texts written by a causal language model: batches, stop strings, and draws that depend on the request alone."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ from promptfed.seeding import torch_stream
 
 @torch.no_grad()
 def write(model: Any, tokens: Tokens, queries: Sequence[TextQuery], limit: int) -> list[OracleAnswer]:
-    """How ``model`` continues each text. All ``queries`` agree in length, temperature and stop strings.
+    """Return ``model``'s continuation of each text. All ``queries`` agree in length, temperature and stop strings.
 
-    A text that leaves no room for ``max_tokens`` within ``limit`` loses its beginning: what is asked stands at the end.
+    A text that leaves no room for ``max_tokens`` within ``limit`` loses its beginning: the question stands at the end.
     """
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     [like, *_] = queries
     end = _end_ids(model, tokens)
     room = max(1, limit - like.max_tokens - len(tokens.first))
-    asked = [[*tokens.first, *tokens.start(query.text)[-room:]] or end[:1] for query in queries]
-    longest = max(map(len, asked))
-    filled = torch.tensor([[*end[:1] * (longest - len(ids)), *ids] for ids in asked], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in asked], device=model.device)
+    inputs = [[*tokens.first, *tokens.start(query.text)[-room:]] or end[:1] for query in queries]
+    longest = max(map(len, inputs))
+    padded = torch.tensor([[*end[:1] * (longest - len(ids)), *ids] for ids in inputs], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in inputs], device=model.device)
     drawing = LogitsProcessorList([_Drawing(queries)] if like.temperature > 0 else [])
     stopping = StoppingCriteriaList([_Stopping(tokens, longest, like.stop)] if like.stop else [])
     # Greedy in either case: at a temperature, noise of the right kind makes the largest logit a draw.
     rules = GenerationConfig(
         max_new_tokens=like.max_tokens, do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=end[0]
     )
-    before, model.generation_config = model.generation_config, rules
+    own_rules, model.generation_config = model.generation_config, rules
     try:
-        made = model.generate(
-            filled, attention_mask=mask, generation_config=rules, logits_processor=drawing, stopping_criteria=stopping
+        output = model.generate(
+            padded, attention_mask=mask, generation_config=rules, logits_processor=drawing, stopping_criteria=stopping
         )
     finally:
-        model.generation_config = before
+        model.generation_config = own_rules
     answers = []
-    for ids, row in zip(asked, made[:, longest:].tolist(), strict=True):
-        ended = next((k for k, number in enumerate(row) if number in end), len(row))
-        text = _before_stop(tokens.said(row[:ended]), like.stop)
-        answers.append(OracleAnswer(text=text, prompt_tokens=len(ids), completion_tokens=ended))
+    for ids, row in zip(inputs, output[:, longest:].tolist(), strict=True):
+        length = next((k for k, number in enumerate(row) if number in end), len(row))
+        text = _before_stop(tokens.said(row[:length]), like.stop)
+        answers.append(OracleAnswer(text=text, prompt_tokens=len(ids), completion_tokens=length))
     return answers
 
 
 class _Drawing:
-    """Gumbel noise, a stream for each request: the largest of (logits / temperature + noise) is a draw from the
-    softmax, the same one in whatever batch the request stands."""
+    """Gumbel noise, a stream for each request.
+
+    The largest of (logits / temperature + noise) is a draw from the softmax, the same one in every batch.
+    """
 
     def __init__(self, queries: Sequence[TextQuery]) -> None:
         self._temperature = queries[0].temperature
@@ -75,11 +77,11 @@ class _Stopping:
 
 
 def _end_ids(model: Any, tokens: Tokens) -> list[int]:
-    """What ends a text: the model's own ids, else the tokenizer's."""
-    found = getattr(model.generation_config, "eos_token_id", None)
-    if found is None:
-        found = tokens.tokenizer.eos_token_id
-    return [0] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]
+    """Return the ids that end a text: the model's own, else the tokenizer's."""
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    if ids is None:
+        ids = tokens.tokenizer.eos_token_id
+    return [0] if ids is None else list(ids) if isinstance(ids, (list, tuple)) else [ids]
 
 
 def _before_stop(text: str, stop: Sequence[str]) -> str:

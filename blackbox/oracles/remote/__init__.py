@@ -1,0 +1,1 @@
+"""Oracles behind a server."""

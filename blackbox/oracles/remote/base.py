@@ -1,4 +1,4 @@
-"""What oracles behind a server share: questions under way side by side, and a probe before the first one."""
+"""The base of oracles behind a server: concurrent questions, and a probe before the first one."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ HALTED = "asked to stop while {} had requests wait; what was answered is kept"
 
 
 class Probed(Backend):
-    """A black box that has to be tried before it is known how it answers. ``probe`` says in JSON what was found for a
-    set of label words (empty: for other questions than scores); the cache keeps it, and it is a part of the key of
-    every answer, so that scores of two kinds never mix."""
+    """Black box that is probed before the first question.
+
+    ``probe`` returns in JSON the findings for a set of label words (empty: for other questions than scores); the cache
+    keeps them. They are a part of the key of every answer, so that scores of two kinds never mix.
+    """
 
     _found: dict[Words, str]
     address: str = ""
@@ -49,17 +51,21 @@ class Probed(Backend):
 
     @abstractmethod
     def probe(self, words: Words, budget: Budget) -> str:
-        """Asks through ``budget``. Raises OracleError if the black box cannot be used."""
+        """Probe the black box; requests go through ``budget``.
+
+        Raises:
+            OracleError: The black box cannot be used.
+        """
 
     def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:
         for words in dict.fromkeys(map(self.words, queries)):
             if words not in self._found:
                 key = self.probe_key(words)
-                known = cache.get([key]).get(key)
-                if known is None:
-                    known = OracleAnswer(text=self.probe(words, budget))
-                    cache.put({key: known})
-                self._found[words] = known.text
+                answer = cache.get([key]).get(key)
+                if answer is None:
+                    answer = OracleAnswer(text=self.probe(words, budget))
+                    cache.put({key: answer})
+                self._found[words] = answer.text
 
     def fingerprint_of(self, query: Query) -> str:
         return _sha256([self.fingerprint, self.address, self._found[self.words(query)]])
@@ -72,17 +78,20 @@ class Probed(Backend):
 
 
 class RemoteBackend(Probed):
-    """A server. Subclasses say how one question is asked (``ask_one``) and what is found out first (``find_out``);
-    both run in an event loop in a thread of its own, begun at the first request."""
+    """A server.
+
+    Subclasses say how one question is asked (``ask_one``) and how the server is probed (``find_out``); both run in an
+    event loop in a thread of its own, begun at the first request.
+    """
 
     paid: ClassVar[bool] = True
 
     def __init__(self, form: PromptTemplate, options: OracleOptions, described: Sequence[object]) -> None:
         self.form, self.options, self._found = form, options, {}
         self.address = normal_address(options.base_url or "")
-        said = [self.name, options.model, options.served_model, options.mode, options.scoring, options.top_logprobs]
-        said += [] if options.choice_tokens is None else [options.choice_tokens]
-        self.fingerprint = _sha256([*said, form.template, form.preamble, dict(form.words), *described])
+        parts = [self.name, options.model, options.served_model, options.mode, options.scoring, options.top_logprobs]
+        parts += [] if options.choice_tokens is None else [options.choice_tokens]
+        self.fingerprint = _sha256([*parts, form.template, form.preamble, dict(form.words), *described])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
         self._cache = AnswerCache(None)
@@ -97,7 +106,7 @@ class RemoteBackend(Probed):
 
     @property
     def transport(self) -> Transport:
-        """To be used inside the event loop."""
+        """Return the transport; call it inside the event loop."""
         if self._transport is None:
             self._transport = Transport(self.options)
         return self._transport
@@ -186,7 +195,7 @@ class RemoteBackend(Probed):
             self._loop = self._transport = None
 
     def count_floored(self, labels: int, floored: int) -> None:
-        """Warns once when many labels are not among the log-probabilities that come back."""
+        """Warn once when many labels are not among the log-probabilities in replies."""
         self._labels, self._floored = self._labels + labels, self._floored + floored
         if not self._warned and self._labels >= ENOUGH and self._floored > MANY * self._labels:
             self._warned = True
@@ -199,10 +208,10 @@ class RemoteBackend(Probed):
     async def _ask_all(
         self, queries: Sequence[Query], asking: Asking, arrives: Callable[[int, OracleAnswer], None]
     ) -> None:
-        left, failures = iter(enumerate(queries)), list[Exception]()
+        remaining, failures = iter(enumerate(queries)), list[Exception]()
 
         async def work() -> None:
-            for position, query in left:
+            for position, query in remaining:
                 if asking.stopping.is_set():
                     return
                 try:
@@ -227,7 +236,7 @@ class RemoteBackend(Probed):
             raise failures[0]
 
     def _keeping(self, key: str, asking: Asking) -> Asking:
-        """``asking``, with each answer written into the cache under ``key`` before it counts."""
+        """Return ``asking`` with a hook that writes each answer into the cache under ``key`` before it counts."""
 
         def keep(answer: object) -> None:
             if isinstance(answer, OracleAnswer) and not answer.says_nothing:
@@ -236,15 +245,15 @@ class RemoteBackend(Probed):
         return replace(asking, keep=keep)
 
     def _told(self, error: Exception) -> Exception:
-        """What goes wrong while a server is asked is no client's fault, and is said without the key."""
+        """Return the error to raise for a failed request: no client's fault, and without the key."""
         if isinstance(error, PromptFedError):
             return error
         log.debug("unexpected %s", type(error).__name__)
-        said = self.transport.key.scrubbed(f"{type(error).__name__}: {error}")
-        return OracleError(f"{self.options.base_url}: the question or its answer cannot be handled ({said[:300]})")
+        message = self.transport.key.scrubbed(f"{type(error).__name__}: {error}")
+        return OracleError(f"{self.options.base_url}: the question or its answer cannot be handled ({message[:300]})")
 
     def _is_halted(self) -> bool:
-        """Whether the user asks to stop while requests wait for a server's pleasure."""
+        """Return whether the user asks to stop while requests wait for a server."""
         return self._transport is not None and self._transport.pauses > 0 and self.should_stop()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -261,7 +270,7 @@ class RemoteBackend(Probed):
 
 
 def is_about_the_text(error: Refused) -> bool:
-    """Whether a server that answers other questions refuses this one for what it says, or for its length."""
+    """Return whether a server that answers other questions refuses this one for its content or length."""
     if error.status == 403:
         return bool(_MODERATION.search(error.said))
     return error.status in (400, 413, 422)

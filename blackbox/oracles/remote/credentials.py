@@ -1,4 +1,4 @@
-"""The key of a server: read from the environment when it is needed, and kept out of everything that is written."""
+"""The key of a server: read from the environment on use, and kept out of all output."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, repr=False)
 class Key:
-    """``value`` is what is sent; a key from the environment is a secret, ``NO_KEY`` is not."""
+    """Key of a server: ``value`` is sent; a key from the environment is a secret, ``NO_KEY`` is not."""
 
     value: str
     is_secret: bool
 
     def scrubbed(self, text: str) -> str:
-        """``text`` without the key, bearer tokens, and passwords in addresses."""
+        """Remove the key, bearer tokens, and passwords in addresses from ``text``."""
         text = self.kept_out(text)
         text = re.sub(r"(?i)\b(bearer\s+)[^\s'\",}]+", r"\1[key]", text)
         return re.sub(r"://[^/\s@'\"]+@", "://[...]@", text)
 
     def kept_out(self, text: str) -> str:
-        """``text`` without the key and without any ``PART`` characters of it; for what the model says."""
+        """Remove the key and any ``PART`` characters of it from ``text``; for the model's replies."""
         if not self.is_secret or len(self.value) < LEAST:
             return text
         text = text.replace(self.value, "[key]")
         if not any(part in text for part in self._parts):
             return text
-        hidden = [False] * len(text)
+        mask = [False] * len(text)
         for part in self._parts:
             at = text.find(part)
             while at >= 0:
-                hidden[at : at + PART] = [True] * PART
+                mask[at : at + PART] = [True] * PART
                 at = text.find(part, at + 1)
-        shown = []
-        for place, character in enumerate(text):
-            if not hidden[place]:
-                shown.append(character)
-            elif place == 0 or not hidden[place - 1]:
-                shown.append("[key]")
-        return "".join(shown)
+        parts = []
+        for index, character in enumerate(text):
+            if not mask[index]:
+                parts.append(character)
+            elif index == 0 or not mask[index - 1]:
+                parts.append("[key]")
+        return "".join(parts)
 
     def clean(self, value: Any) -> Any:
-        """JSON ``value`` with ``kept_out`` of every text in it, names included."""
+        """Apply ``kept_out`` to every text in a JSON ``value``, names included."""
         if isinstance(value, str):
             return self.kept_out(value) if len(value) >= LEAST else value
         if isinstance(value, list):
@@ -72,9 +72,10 @@ class Key:
 
 
 def read_key(options: OracleOptions) -> Key:
-    """From the variable ``api_key_env``, else the usual one of the address's provider (``promptfed.trust``), else none.
+    """Read the key from the variable ``api_key_env``, else from the usual one of the address's provider.
 
-    Raises OracleError if it is not set, or holds what no header can carry.
+    Raises:
+        OracleError: The variable is not set, or holds characters that no header can carry.
     """
     variable = options.api_key_env or default_key_variable(options.base_url)
     value = os.environ.get(variable, "").strip() if variable else ""
@@ -88,10 +89,15 @@ def read_key(options: OracleOptions) -> Key:
 
 
 def check_address(options: OracleOptions) -> None:
-    """Raises ConfigError for options that could not work or would write a secret into the run's config.yaml; the
-    message repeats no value that may be one."""
-    named = options.api_key_env
-    if named is not None and not _NAME.fullmatch(named):
+    """Check the options of a server's address.
+
+    The message repeats no value that may be a secret.
+
+    Raises:
+        ConfigError: Options cannot work or would write a secret into the run's config.yaml.
+    """
+    variable = options.api_key_env
+    if variable is not None and not _NAME.fullmatch(variable):
         raise ConfigError(
             "--api-key-env takes the NAME of an environment variable, not the key: it is not repeated here"
         )
@@ -109,8 +115,8 @@ def check_address(options: OracleOptions) -> None:
             "environment variable and name that by --api-key-env"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        said = f"is '{options.base_url}'" if options.base_url else "is missing"
-        raise ConfigError(f"--base-url {said}: oracles api and embeds need one, such as http://127.0.0.1:8080/v1")
+        problem = f"is '{options.base_url}'" if options.base_url else "is missing"
+        raise ConfigError(f"--base-url {problem}: oracles api and embeds need one, such as http://127.0.0.1:8080/v1")
 
 
 def _named(name: str) -> str:

@@ -27,7 +27,7 @@ vLLM's and transformers' code; Gemma 1 and 2 scale after it."""
 
 
 class EmbeddingTable:
-    """``embed(ids)``: input vectors ``(len(ids), dim)`` float32, as the model makes them of those tokens."""
+    """Token embeddings: ``embed(ids)`` returns the model's input vectors ``(len(ids), dim)`` float32."""
 
     def __init__(self, table: Tensor, tokens: Tokens, scale: float = 1.0) -> None:
         self.table, self.tokens, self.scale = table, tokens, scale
@@ -35,7 +35,11 @@ class EmbeddingTable:
 
     @classmethod
     def read(cls, folder: Path) -> EmbeddingTable:
-        """Raises BackboneError if the folder holds no tokenizer or no table of embeddings in safetensors."""
+        """Read the table of a model's folder.
+
+        Raises:
+            BackboneError: The folder holds no tokenizer or no table of embeddings in safetensors.
+        """
         from transformers import AutoConfig, AutoTokenizer
 
         if not (folder / "config.json").is_file():
@@ -58,7 +62,7 @@ class EmbeddingTable:
         return self.table[list(ids)].float() * self.scale
 
     def std(self) -> float:
-        """Standard deviation of the entries of the vectors that the model reads."""
+        """Return the standard deviation of the entries of the model's input vectors."""
         return float(self.table[: min(len(self.table), 20_000)].float().std()) * self.scale
 
     def sha256(self) -> str:
@@ -66,7 +70,7 @@ class EmbeddingTable:
 
 
 def _files_by_tensor(index: Any) -> dict[str, str]:
-    """Tensor -> file, both plain names: an index leads to no other folder."""
+    """Return tensor -> file, both plain names: an index leads to no other folder."""
     names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict) or not all(
         isinstance(file, str) and Path(file).name == file for file in names.values()
@@ -86,14 +90,14 @@ def _table(folder: Path) -> Tensor:
         else:
             for file in sorted(folder.glob("*.safetensors")):
                 names |= dict.fromkeys(sorted(read_header(file)), file.name)
-        found = [name for ending in NAMES for name in names if name.endswith(ending)]
-        if not found:
+        candidates = [name for ending in NAMES for name in names if name.endswith(ending)]
+        if not candidates:
             raise BackboneError(f"{folder} holds no token embeddings in safetensors (sought: {', '.join(NAMES)})")
-        file = folder / names[found[0]]
-        if found[0] not in read_header(file):
-            raise BackboneError(f"{file} does not hold '{found[0]}', as its index says")
-        with safe_open(str(file), framework="pt") as opened:
-            table: Tensor = opened.get_tensor(found[0])
+        file = folder / names[candidates[0]]
+        if candidates[0] not in read_header(file):
+            raise BackboneError(f"{file} does not hold '{candidates[0]}', as its index says")
+        with safe_open(str(file), framework="pt") as tensors:
+            table: Tensor = tensors.get_tensor(candidates[0])
     except (OSError, ValueError) as error:
         raise BackboneError(f"cannot read the token embeddings in {folder}: {error}") from error
     if table.dim() != 2 or not table.is_floating_point():

@@ -17,7 +17,7 @@ METHOD_KEEPING = (307, 308)
 
 
 class Unsafe(Exception):  # noqa: N818 (becomes an OracleError)
-    """A server does what no server of an oracle has to do."""
+    """Error of a server that does something that no server of an oracle has to do."""
 
 
 def guarded_client(openai: Any, timeout: float) -> Any:
@@ -70,19 +70,19 @@ def _check_headers(response: Any) -> None:
 
 
 def _check_redirect(response: Any) -> None:
-    here = response.request.url
+    source = response.request.url
     try:
-        there = here.join(response.headers["location"])
+        target = source.join(response.headers["location"])
     except Exception:  # what the library raises for an address that is none
         raise Unsafe("it redirects to something that is no address") from None
-    if _origin(here) != _origin(there):
+    if _origin(source) != _origin(target):
         raise Unsafe(
-            f"it redirects to another server, {printable('{}://{}:{}'.format(*_origin(there)), 100)}: nothing was sent "
-            "there; if that is the server you mean, give its address by --base-url"
+            f"it redirects to another server, {printable('{}://{}:{}'.format(*_origin(target)), 100)}: nothing was "
+            "sent there; if that is the server you mean, give its address by --base-url"
         )
     if response.status_code not in METHOD_KEEPING:
         raise Unsafe(
-            f"it redirects with status {response.status_code} to {printable(there.path, 100)}, which would lose the "
+            f"it redirects with status {response.status_code} to {printable(target.path, 100)}, which would lose the "
             "question: give the address that it redirects to by --base-url"
         )
 

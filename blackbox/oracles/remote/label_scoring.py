@@ -1,4 +1,4 @@
-"""From what a server answers to the scores of labels: log-probabilities in either layout, echoes, and plain choices."""
+"""Scores of labels from a server's reply: log-probabilities in either layout, echoes, and plain choices."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ class TokenScores:
 
 
 def first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Raises Unusable if the answer holds none."""
+    """Return the first choice of a reply.
+
+    Raises:
+        Unusable: It holds none.
+    """
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise Unusable("the answer holds no choices")
@@ -44,7 +48,11 @@ def first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def text_of(choice: Mapping[str, Any]) -> str:
-    """What the model said, in a completion or a chat. Raises Unusable if there is none."""
+    """Return the model's text, of a completion or a chat.
+
+    Raises:
+        Unusable: There is none.
+    """
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     if text is None and isinstance(message, dict):
@@ -55,19 +63,19 @@ def text_of(choice: Mapping[str, Any]) -> str:
 
 
 def spoken(text: str) -> str:
-    """``text`` without what a model thought aloud before it (``<think>...</think>``); empty if that has no end."""
-    said = _THOUGHT_END.split(text)[-1]
-    opening = _THOUGHT_START.search(said)
-    return (said[: opening.start()] if opening else said).strip()
+    """Strip a model's reasoning before the reply (``<think>...</think>``); empty if that has no end."""
+    reply = _THOUGHT_END.split(text)[-1]
+    opening = _THOUGHT_START.search(reply)
+    return (reply[: opening.start()] if opening else reply).strip()
 
 
 def thinks(text: str) -> bool:
-    """Whether a model thought aloud in ``text``."""
+    """Return whether ``text`` contains a model's reasoning."""
     return bool(_THOUGHT_START.search(text) or _THOUGHT_END.search(text))
 
 
 def why_nothing(choice: Mapping[str, Any]) -> str:
-    """What an answer of no use looks like, for people."""
+    """Describe a useless answer for people."""
     text, message = text_of(choice), choice.get("message")
     more = message if isinstance(message, dict) else {}
     end = choice.get("finish_reason")
@@ -77,32 +85,43 @@ def why_nothing(choice: Mapping[str, Any]) -> str:
         return f"it refuses: '{printable(more['refusal'], SHOWN)}'"
     thought = any(more.get(name) for name in ("reasoning_content", "reasoning")) or thinks(text)
     if not spoken(text):
-        what = "it thought and did not answer" if thought else "the answer is empty"
-        return what + (", its tokens used up" if end == "length" else "")
+        description = "it thought and did not answer" if thought else "the answer is empty"
+        return description + (", its tokens used up" if end == "length" else "")
     return f"it says '{printable(spoken(text), SHOWN)}'"
 
 
 def token_scores(choice: Mapping[str, Any]) -> list[TokenScores]:
-    """The tokens of an answer with log-probabilities, empty without. Two layouts: that of completions (``tokens``,
-    ``token_logprobs``, ``top_logprobs``) and that of chats (``content``), which llama.cpp uses for both."""
-    found = choice.get("logprobs")
-    if not isinstance(found, dict):
+    """Return the tokens of an answer with log-probabilities, empty without.
+
+    Two layouts are read: that of completions (``tokens``, ``token_logprobs``, ``top_logprobs``) and that of chats
+    (``content``), which llama.cpp uses for both.
+    """
+    content = choice.get("logprobs")
+    if not isinstance(content, dict):
         return []
-    if isinstance(found.get("content"), list):
-        entries = [entry for entry in found["content"] if isinstance(entry, dict)]
+    if isinstance(content.get("content"), list):
+        entries = [entry for entry in content["content"] if isinstance(entry, dict)]
         return [_entry(e.get("token"), e.get("logprob"), _pairs(e.get("top_logprobs"))) for e in entries]
-    tokens, own, top = (found.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs"))
-    if not all(isinstance(part, list) for part in (tokens, own, top)):
+    tokens, log_probabilities, top = (content.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs"))
+    if not all(isinstance(part, list) for part in (tokens, log_probabilities, top)):
         return []
-    own, top = (part + [None] * (len(tokens) - len(part)) for part in (own, top))
-    return [_entry(*each) for each in zip(tokens, own, top, strict=False)]
+    log_probabilities, top = (part + [None] * (len(tokens) - len(part)) for part in (log_probabilities, top))
+    return [_entry(*each) for each in zip(tokens, log_probabilities, top, strict=False)]
 
 
 def label_scores(top: Mapping[str, float], first: Sequence[str], is_chat: bool) -> tuple[tuple[float, ...], int]:
-    """(a score for each label, how many were floored). ``first``: the first token of each label.
+    """Return a score for each label and the number of floored ones.
 
-    In a chat all spellings of a label count together ("Good", " good"): the model is free in that. In a completion
-    only the one that continues the text does, as for a model in this process. Raises Unusable if ``top`` is empty.
+    In a chat all spellings of a label count together ("Good", " good"), as the model is free to choose. In a completion
+    only the spelling that continues the text counts, as for a model in this process.
+
+    Args:
+        top: Tokens with their log-probabilities.
+        first: The first token of each label.
+        is_chat: Whether the reply is of a chat.
+
+    Raises:
+        Unusable: ``top`` is empty.
     """
     if not top:
         raise Unusable("the answer holds no log-probabilities")
@@ -116,8 +135,13 @@ def label_scores(top: Mapping[str, float], first: Sequence[str], is_chat: bool) 
 
 
 def echo_score(tokens: Sequence[TokenScores], prompt: str, end: str, prompt_tokens: int | None) -> float:
-    """Log-probability of ``end``, the last piece of the echoed ``prompt``, given what stands before it: the sum over
-    the tokens that it takes. Raises Unusable if this is no echo, or one without log-probabilities."""
+    """Return the log-probability of ``end``, the last piece of the echoed ``prompt``, given the text before it.
+
+    It is the sum over the tokens of ``end``.
+
+    Raises:
+        Unusable: This is no echo, or one without log-probabilities.
+    """
     for stop in (prompt_tokens or 0, len(tokens) - 1, len(tokens)):  # one generated token may follow
         if not 0 < stop <= len(tokens):
             continue
@@ -135,37 +159,41 @@ def echo_score(tokens: Sequence[TokenScores], prompt: str, end: str, prompt_toke
 
 
 def spelled(tokens: Sequence[TokenScores], words: Sequence[str], gap: str) -> dict[str, list[str]]:
-    """Word -> the tokens that spell it after ``gap``, for the words that ``tokens`` hold whole: a token that begins at
-    the gap, others, and an end where the next word or nothing begins."""
+    """Return word -> the tokens that spell it after ``gap``, for the words that ``tokens`` hold whole.
+
+    The first token begins at the gap, and the last one ends where the next word or nothing begins.
+    """
     text, starts = "", []
     for token in tokens:
         starts.append(len(text))
         text += token.token
     ends = {*starts, len(text)}
-    found: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for word in words:
         for match in re.finditer(re.escape(gap + word), text):
             begin = match.start() if gap == " " else match.start() + len(gap)
             if begin in ends and match.end() in ends:
                 inside = [k for k, start in enumerate(starts) if begin <= start < match.end()]
-                found[word] = [tokens[k].token for k in inside]
+                spellings[word] = [tokens[k].token for k in inside]
                 break
-    return found
+    return spellings
 
 
 def chosen(text: str, words: Sequence[str]) -> int | None:
-    """Index of the label word that ``text`` names first, whatever its case; the longest of those at the same place.
-    A label counts where it is a word: inside a longer one it does not, in a script without blanks it does."""
+    """Return the index of the label word that ``text`` names first, whatever its case; the longest at the same place.
+
+    A label counts where it is a word: inside a longer one it does not, in a script without blanks it does.
+    """
     places = []
     for index, word in enumerate(words):
-        place = first_word(text, word)
-        if place is not None:
-            places.append((place, -len(word), index))
+        position = first_word(text, word)
+        if position is not None:
+            places.append((position, -len(word), index))
     return min(places)[2] if places else None
 
 
 def counted(reply: Mapping[str, Any], answer: OracleAnswer) -> OracleAnswer:
-    """``answer`` with the tokens that the server counted for it."""
+    """Return ``answer`` with the tokens that the server counted for it."""
     usage = reply.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     prompt, completion = (counts.get(name) for name in ("prompt_tokens", "completion_tokens"))
@@ -177,16 +205,17 @@ def counted(reply: Mapping[str, Any], answer: OracleAnswer) -> OracleAnswer:
 
 
 def plain(token: str) -> str:
+    """Return a token in plain letters, lower case, for comparison."""
     return token.strip().lower()
 
 
 def _entry(token: Any, logprob: Any, top: Any) -> TokenScores:
-    name, own = _spaced(str(token)), _finite(logprob)
-    given = top.items() if isinstance(top, dict) else ()
-    known = {_spaced(str(other)): value for other, said in given if (value := _finite(said)) is not None}
-    if own is not None:
-        known.setdefault(name, own)
-    return TokenScores(name, own, known)
+    name, logprob_value = _spaced(str(token)), _finite(logprob)
+    pairs = top.items() if isinstance(top, dict) else ()
+    scores = {_spaced(str(other)): value for other, raw in pairs if (value := _finite(raw)) is not None}
+    if logprob_value is not None:
+        scores.setdefault(name, logprob_value)
+    return TokenScores(name, logprob_value, scores)
 
 
 def _pairs(top: Any) -> dict[str, Any]:
@@ -204,8 +233,8 @@ def _finite(value: Any) -> float | None:
 
 
 def _log_sum(values: Sequence[float]) -> float:
-    most = max(values)
-    return most + math.log(sum(math.exp(value - most) for value in values))
+    largest = max(values)
+    return largest + math.log(sum(math.exp(value - largest) for value in values))
 
 
 def _tight(text: str) -> str:

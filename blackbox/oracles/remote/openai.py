@@ -48,8 +48,11 @@ PROPOSALS = (
 
 
 class Api(RemoteBackend):
-    """Text prompts on a server. A completion is the rendered template; a chat gets it as the user's message, after a
-    system message that names the labels."""
+    """Text prompts on a server.
+
+    A completion is the rendered template; a chat gets it as the user's message, after a system message that names the
+    labels.
+    """
 
     name = "api"
     abilities: frozenset[OracleAbility] = frozenset({"text prompts", "generation", "token proposals"})
@@ -65,23 +68,27 @@ class Api(RemoteBackend):
         words = self.words(query)
         if words not in self._known:
             self._known[words] = Findings.from_json(self._found[words])
-        found = self._known[words]
+        findings = self._known[words]
         if isinstance(query, TextQuery):
-            return await self._text(found, query, asking)
+            return await self._text(findings, query, asking)
         if isinstance(query, ProposalQuery):
-            return await self._proposals(found, query, asking)
+            return await self._proposals(findings, query, asking)
         text = self._rendered(query)
-        if found.scoring == "echo":
-            return await self._echo(found, text, words, asking)
-        if found.scoring == "choice":
-            return await self._choice(found, text, words, asking)
-        body = {**question(found, self._model, text, words), **found.rules(1), **found.asking_for(found.top)}
+        if findings.scoring == "echo":
+            return await self._echo(findings, text, words, asking)
+        if findings.scoring == "choice":
+            return await self._choice(findings, text, words, asking)
+        body = {
+            **question(findings, self._model, text, words),
+            **findings.rules(1),
+            **findings.asking_for(findings.top),
+        }
 
         def read(reply: Reply) -> OracleAnswer:
             tokens = token_scores(first_choice(reply))
             if not tokens:
                 raise Unusable("the answer holds no log-probabilities, which the server gave when it was probed")
-            scores, floored = label_scores(tokens[0].top, found.first, found.endpoint == "chat")
+            scores, floored = label_scores(tokens[0].top, findings.first, findings.endpoint == "chat")
             if floored == len(words):
                 likeliest = max(tokens[0].top, key=lambda token: tokens[0].top[token])
                 why = (
@@ -90,37 +97,37 @@ class Api(RemoteBackend):
                 return counted(reply, OracleAnswer(unanswered=why))
             return counted(reply, OracleAnswer(scores=scores, floored=floored))
 
-        answer = await self._post(found, body, read, asking)
+        answer = await self._post(findings, body, read, asking)
         self.count_floored(len(words), answer.floored)
         return answer
 
     # ------------------------------------------------------------------------------------------------- scoring
 
-    async def _echo(self, found: Findings, text: str, words: Words, asking: Asking) -> OracleAnswer:
+    async def _echo(self, findings: Findings, text: str, words: Words, asking: Asking) -> OracleAnswer:
         scores = []
         for word in words:
             end = gap_after(text) + word
-            body = {**question(found, self._model, text + end), **found.rules(1), "echo": True, "logprobs": 1}
+            body = {**question(findings, self._model, text + end), **findings.rules(1), "echo": True, "logprobs": 1}
             key = hashlib.sha256(
                 json.dumps([self.fingerprint, self.address, body], sort_keys=True).encode()
             ).hexdigest()
-            known = self._cache.get([key]).get(key)  # of a question that was not answered whole
-            if known is None:
+            partial = self._cache.get([key]).get(key)  # of a question that was not answered whole
+            if partial is None:
 
                 def read(reply: Reply, prompt: str = text + end, end: str = end) -> OracleAnswer:
                     return counted(reply, OracleAnswer(scores=(read_echo(reply, prompt, end),)))
 
-                known = await self._post(found, body, read, self._keeping(key, asking))
-            scores.append(known)
+                partial = await self._post(findings, body, read, self._keeping(key, asking))
+            scores.append(partial)
         return OracleAnswer(
             scores=tuple(answer.scores[0] for answer in scores),
             prompt_tokens=sum(answer.prompt_tokens for answer in scores),
             completion_tokens=sum(answer.completion_tokens for answer in scores),
         )
 
-    async def _choice(self, found: Findings, text: str, words: Words, asking: Asking) -> OracleAnswer:
+    async def _choice(self, findings: Findings, text: str, words: Words, asking: Asking) -> OracleAnswer:
         longest = self.options.choice_tokens or 4 + max(len(word.encode()) for word in words) // 2
-        body = {**question(found, self._model, text, words), **found.rules(longest)}
+        body = {**question(findings, self._model, text, words), **findings.rules(longest)}
 
         def read(reply: Reply) -> OracleAnswer:
             choice = first_choice(reply)
@@ -129,7 +136,7 @@ class Api(RemoteBackend):
                 return counted(reply, OracleAnswer(unanswered=why_nothing(choice)))
             return counted(reply, OracleAnswer(scores=tuple(float(k == index) for k in range(len(words)))))
 
-        return await self._post(found, body, read, asking)
+        return await self._post(findings, body, read, asking)
 
     def _rendered(self, query: ScoreQuery) -> str:
         if not isinstance(query.item, TextItem):
@@ -138,8 +145,8 @@ class Api(RemoteBackend):
 
     # ------------------------------------------------------------------------------------------------- writing
 
-    async def _text(self, found: Findings, query: TextQuery, asking: Asking) -> OracleAnswer:
-        body = {**question(found, self._model, query.text), **found.rules(query.max_tokens, query.temperature)}
+    async def _text(self, findings: Findings, query: TextQuery, asking: Asking) -> OracleAnswer:
+        body = {**question(findings, self._model, query.text), **findings.rules(query.max_tokens, query.temperature)}
         if query.stop:
             body["stop"] = list(query.stop)
         if query.temperature > 0:
@@ -148,26 +155,28 @@ class Api(RemoteBackend):
 
         def read(reply: Reply) -> OracleAnswer:
             choice = first_choice(reply)
-            said = text_of(choice)
-            said = spoken(said) if thinks(said) else said
-            why = "" if said.strip() else why_nothing(choice)
-            return counted(reply, OracleAnswer(text=key.kept_out(said), unanswered=why))
+            text = text_of(choice)
+            text = spoken(text) if thinks(text) else text
+            why = "" if text.strip() else why_nothing(choice)
+            return counted(reply, OracleAnswer(text=key.kept_out(text), unanswered=why))
 
-        return await self._post(found, body, read, asking)
+        return await self._post(findings, body, read, asking)
 
-    async def _proposals(self, found: Findings, query: ProposalQuery, asking: Asking) -> OracleAnswer:
-        """Words that the model is likeliest to say next, by completions; a chat is asked for a list. What stands after
-        the blank is not seen by completions: a language model reads forwards."""
-        if found.endpoint == "chat":
+    async def _proposals(self, findings: Findings, query: ProposalQuery, asking: Asking) -> OracleAnswer:
+        """Return the words that the model is likeliest to say next, by completions; a chat is asked for a list.
+
+        Completions do not see the text behind the blank: a language model reads forwards.
+        """
+        if findings.endpoint == "chat":
             text = PROPOSALS.format(count=query.count, before=query.before, after=query.after)
-            body = {**question(found, self._model, text), **found.rules(8 * query.count + 8)}
+            body = {**question(findings, self._model, text), **findings.rules(8 * query.count + 8)}
         else:
-            body = {**question(found, self._model, query.before), **found.rules(1)}
-            body |= found.asking_for(min(20, max(5, query.count)))
+            body = {**question(findings, self._model, query.before), **findings.rules(1)}
+            body |= findings.asking_for(min(20, max(5, query.count)))
 
         def read(reply: Reply) -> OracleAnswer:
             choice = first_choice(reply)
-            tokens = token_scores(choice) if found.endpoint == "completions" else []
+            tokens = token_scores(choice) if findings.endpoint == "completions" else []
             top = tokens[0].top if tokens else {}
             likeliest = sorted(top, key=lambda token: -top[token]) or spoken(text_of(choice)).split()
             words = dict.fromkeys(word.strip(" \t\n-*.,0123456789") for word in likeliest)
@@ -175,7 +184,7 @@ class Api(RemoteBackend):
             why = "" if fitting else why_nothing(choice)
             return counted(reply, OracleAnswer(tokens=tuple(fitting[: query.count]), unanswered=why))
 
-        return await self._post(found, body, read, asking)
+        return await self._post(findings, body, read, asking)
 
     # ---------------------------------------------------------------------------------------------- one request
 
@@ -183,16 +192,22 @@ class Api(RemoteBackend):
     def _model(self) -> str:
         return self.options.model or ""
 
-    async def _post(self, found: Findings, body: Mapping[str, Any], read: Callable[[Reply], T], asking: Asking) -> T:
+    async def _post(
+        self, findings: Findings, body: Mapping[str, Any], parse: Callable[[Reply], T], asking: Asking
+    ) -> T:
         def checked(reply: Reply) -> T:
             checked_model(self._model, reply.get("model"), self.options.served_model)
-            return read(reply)
+            return parse(reply)
 
-        return await self.transport.post(found.endpoint, body, checked, asking)
+        return await self.transport.post(findings.endpoint, body, checked, asking)
 
 
 def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> Api:
-    """Asks nothing: the server is probed at the first question that the cache cannot answer. Raises ConfigError."""
+    """Load the oracle without a request: the server is probed at the first question that the cache cannot answer.
+
+    Raises:
+        ConfigError: Options are wrong.
+    """
     check_installed()
     check_address(options)
     if not options.model:

@@ -1,7 +1,7 @@
-"""Before the first question: what does the server really return, and how can labels be scored with that?
+"""Probe before the first question: the content of the server's replies, and the best way to score labels with it.
 
-Servers differ in all of it, and some ignore what they do not know (llama.cpp accepts ``echo`` and any model's name).
-So nothing is believed that an answer does not show. What is asked here holds no data, only template and label words.
+Servers differ in all of it, and some ignore unknown parameters (llama.cpp accepts ``echo`` and any model's name). So
+only properties that an answer shows are relied on. The probe's requests hold no data, only template and label words.
 """
 
 from __future__ import annotations
@@ -45,8 +45,11 @@ SYSTEM = "Classify the text. Answer with one of these labels only, and nothing e
 
 @dataclass(frozen=True)
 class Findings:
-    """``top``: log-probabilities to ask for; ``first``: the first token of each label as the server spells it;
-    ``limit``: its name for the most tokens of an answer; ``temperature``: whether it may be told one."""
+    """Findings of a probe.
+
+    ``top``: log-probabilities to ask for; ``first``: the first token of each label as the server spells it; ``limit``:
+    its name for the most tokens of an answer; ``temperature``: whether it accepts one.
+    """
 
     endpoint: Endpoint
     scoring: Scoring
@@ -60,20 +63,20 @@ class Findings:
 
     @classmethod
     def from_json(cls, text: str) -> Findings:
-        found = parse_json(text)
-        return cls(**{**found, "first": tuple(found["first"])})
+        content = parse_json(text)
+        return cls(**{**content, "first": tuple(content["first"])})
 
     def rules(self, tokens: int, temperature: float = 0.0) -> dict[str, Any]:
-        """The part of a request that bounds its answer."""
+        """Return the part of a request that bounds its answer."""
         return {self.limit: tokens, **({"temperature": temperature} if self.temperature else {})}
 
     def asking_for(self, top: int) -> dict[str, Any]:
-        """The part of a request that asks for ``top`` log-probabilities at each position."""
+        """Return the part of a request that asks for ``top`` log-probabilities at each position."""
         return {"logprobs": top} if self.endpoint == "completions" else {"logprobs": True, "top_logprobs": top}
 
 
 def question(findings: Findings, model: str, text: str, words: Sequence[str] = ()) -> dict[str, Any]:
-    """The part of a request that holds the text; a chat is told which label ``words`` it may answer with."""
+    """Return the part of a request that holds the text; a chat is told the label ``words`` to answer with."""
     if findings.endpoint == "completions":
         return {"model": model, "prompt": text}
     system = [{"role": "system", "content": SYSTEM.format(words=", ".join(words))}] if words else []
@@ -81,32 +84,37 @@ def question(findings: Findings, model: str, text: str, words: Sequence[str] = (
 
 
 def gap_after(text: str) -> str:
-    """What stands between a text and a label that continues it."""
+    """Return the text between a text and a label that continues it."""
     return "" if not text or text[-1].isspace() else " "
 
 
-def checked_model(asked: str, said: object, served: str | None = None) -> None:
-    """Raises OracleError if an answer comes from another model than was asked for (or than ``served``, if given).
-    Dates, folders and endings that servers add to a name or leave out are the same model (gpt-4o: gpt-4o-2024)."""
-    if not isinstance(said, str) or not said:
+def checked_model(requested: str, reported: object, served: str | None = None) -> None:
+    """Check that an answer comes from the requested model (or from ``served``, if given).
+
+    Dates, folders and endings that servers add to a name or leave out are the same model (gpt-4o: gpt-4o-2024).
+
+    Raises:
+        OracleError: It comes from another model.
+    """
+    if not isinstance(reported, str) or not reported:
         return
     if served is not None:
-        if said != served:
+        if reported != served:
             raise OracleError(
-                f"the server answers with model '{printable(said, 80)}', not with '{printable(served, 80)}', as "
+                f"the server answers with model '{printable(reported, 80)}', not with '{printable(served, 80)}', as "
                 "oracle.served_model says"
             )
         return
-    one, other = (name.lower().rsplit("/", 1)[-1].removesuffix(".gguf") for name in (asked, said))
-    if not (one.startswith(other) or other.startswith(one)):
+    first, second = (name.lower().rsplit("/", 1)[-1].removesuffix(".gguf") for name in (requested, reported))
+    if not (first.startswith(second) or second.startswith(first)):
         raise OracleError(
-            f"the server answers with model '{printable(said, 80)}', not '{asked}': if you mean that one, "
-            f"say --set oracle.served_model='{printable(said, 80)}'; else use --model with a name that it knows"
+            f"the server answers with model '{printable(reported, 80)}', not '{requested}': if you mean that one, "
+            f"say --set oracle.served_model='{printable(reported, 80)}'; else use --model with a name that it knows"
         )
 
 
 class Probe:
-    """Asks one server, about one set of label words."""
+    """Probe of one server, about one set of label words."""
 
     def __init__(self, transport: Transport, form: PromptTemplate, words: Sequence[str], asking: Asking) -> None:
         self.transport, self.options, self.asking = transport, transport.options, asking
@@ -115,21 +123,25 @@ class Probe:
         self.text = form.render("", SAMPLE)
 
     async def run(self) -> Findings:
-        """Raises OracleError that says what the server returns and what to do."""
-        wanted = self.options.mode
-        endpoints: tuple[Endpoint, ...] = ("completions", "chat") if wanted == "auto" else (wanted,)
+        """Probe the server.
+
+        Raises:
+            OracleError: It cannot be used; the message says what the server returns and what to do.
+        """
+        mode = self.options.mode
+        endpoints: tuple[Endpoint, ...] = ("completions", "chat") if mode == "auto" else (mode,)
         refusals, usable = [], list[Findings]()
         for endpoint in endpoints:
             try:
-                found = await self._tried(endpoint)
+                findings = await self._tried(endpoint)
             except Refused as error:
                 if error.status in (401, 403):
                     raise
                 refusals.append(error)
                 continue
-            usable.append(found)
-            if found.scoring != "choice" or not self.words or self.options.scoring == "choice":
-                return found
+            usable.append(findings)
+            if findings.scoring != "choice" or not self.words or self.options.scoring == "choice":
+                return findings
         if usable:
             if self.options.scoring in ("logprobs", "echo"):
                 raise self._unfit()
@@ -137,21 +149,25 @@ class Probe:
         raise await self._none(refusals)
 
     async def _tried(self, endpoint: Endpoint) -> Findings:
-        """What ``endpoint`` can do. Raises Refused if it does not answer at all."""
-        found, first = await self._first_answer(endpoint)
+        """Return the findings about ``endpoint``.
+
+        Raises:
+            Refused: It does not answer at all.
+        """
+        findings, first = await self._first_answer(endpoint)
         if not self.words:
-            return found
-        wanted = self.options.scoring
-        if wanted in ("auto", "logprobs") and first is not None and len(first.top) > 1:
-            scored = await self._label_tokens(found, first)
+            return findings
+        scoring = self.options.scoring
+        if scoring in ("auto", "logprobs") and first is not None and len(first.top) > 1:
+            scored = await self._label_tokens(findings, first)
             if scored is not None:
                 return scored
-        if wanted in ("auto", "echo") and endpoint == "completions" and await self._echoes(found):
-            return Findings(endpoint, "echo", 1, (), found.limit, found.temperature)
-        return Findings(endpoint, "choice", 0, (), found.limit, found.temperature)
+        if scoring in ("auto", "echo") and endpoint == "completions" and await self._echoes(findings):
+            return Findings(endpoint, "echo", 1, (), findings.limit, findings.temperature)
+        return Findings(endpoint, "choice", 0, (), findings.limit, findings.temperature)
 
     async def _first_answer(self, endpoint: Endpoint) -> tuple[Findings, TokenScores | None]:
-        """Which parameters the server takes, with as many log-probabilities as it gives on a first try."""
+        """Find the parameters that the server takes, and the most log-probabilities that it gives."""
         wants_scores = bool(self.words) and self.options.scoring in ("auto", "logprobs")
         tops = [self.options.top_logprobs] if self.options.top_logprobs else list(TOPS)
         plans = [(top, "max_tokens", True) for top in tops] if wants_scores else []
@@ -165,9 +181,9 @@ class Probe:
         for top, limit, takes_temperature in plans:
             if top and gives_none:
                 continue
-            found = Findings(endpoint, "choice", top, (), limit, takes_temperature)
-            extra = found.asking_for(top) if top else {}
-            body = {**question(found, self.model, self.text, self.words), **found.rules(1), **extra}
+            findings = Findings(endpoint, "choice", top, (), limit, takes_temperature)
+            extra = findings.asking_for(top) if top else {}
+            body = {**question(findings, self.model, self.text, self.words), **findings.rules(1), **extra}
             try:
                 first = await self._post(endpoint, body, _first_token if top else _no_token)
             except Refused as error:
@@ -186,78 +202,78 @@ class Probe:
 
     # ------------------------------------------------------------------------------------------------- labels
 
-    async def _label_tokens(self, found: Findings, first: TokenScores | None) -> Findings | None:
-        """Scoring by the log-probabilities of the labels' first tokens; None if those cannot be told apart."""
-        top, names = found.top, self._single(found, first)
-        if self.options.top_logprobs is None and found.limit == "max_tokens":
+    async def _label_tokens(self, findings: Findings, first: TokenScores | None) -> Findings | None:
+        """Score by the log-probabilities of the labels' first tokens; None if those cannot be told apart."""
+        top, names = findings.top, self._single(findings, first)
+        if self.options.top_logprobs is None and findings.limit == "max_tokens":
             for more in MORE:
                 # Several tokens may have the same text, so a few fewer than asked for are no sign of a limit.
                 if first is None or len(first.top) < 0.9 * top:
                     break
-                if all(names) and (self._rank(found, first, names) * SPARE <= top or top >= WIDE):
+                if all(names) and (self._rank(findings, first, names) * SPARE <= top or top >= WIDE):
                     break
                 body = {
-                    **question(found, self.model, self.text, self.words),
-                    **found.rules(1),
-                    **found.asking_for(more),
+                    **question(findings, self.model, self.text, self.words),
+                    **findings.rules(1),
+                    **findings.asking_for(more),
                 }
                 try:
-                    wider = await self._post(found.endpoint, body, _first_token)
+                    wider = await self._post(findings.endpoint, body, _first_token)
                 except (Refused, Unanswerable):
                     break
                 if len(wider.top) <= len(first.top):
                     break
                 first, top = wider, more
-                names = self._single(found, first)
+                names = self._single(findings, first)
         if not all(names):
-            known = await self._spelling(found)
-            names = [name or known.get(word, [""])[0] for name, word in zip(names, self.words, strict=True)]
-        told_apart = {plain(name) if found.endpoint == "chat" else name for name in names}
+            spellings = await self._spelling(findings)
+            names = [name or spellings.get(word, [""])[0] for name, word in zip(names, self.words, strict=True)]
+        told_apart = {plain(name) if findings.endpoint == "chat" else name for name in names}
         if not all(names) or len(told_apart) < len(self.words):
             return None
-        return Findings(found.endpoint, "logprobs", top, tuple(names), found.limit, found.temperature)
+        return Findings(findings.endpoint, "logprobs", top, tuple(names), findings.limit, findings.temperature)
 
-    def _single(self, found: Findings, first: TokenScores | None) -> list[str]:
-        """For each label the token that is all of it, as far as one is among those seen."""
-        seen = {} if first is None else first.top
-        if found.endpoint == "chat":
-            spellings = {plain(token): token for token in seen}
+    def _single(self, findings: Findings, first: TokenScores | None) -> list[str]:
+        """Return for each label the token that is all of it, if one is among the tokens of the reply."""
+        top = {} if first is None else first.top
+        if findings.endpoint == "chat":
+            spellings = {plain(token): token for token in top}
             return [plain(word) if plain(word) in spellings else "" for word in self.words]
         gap = gap_after(self.text)
         # Servers that decode tokens one by one lose the space before a word.
-        has_gap = not gap or any(token.startswith(" ") for token in seen)
-        return [name if (name := (gap if has_gap else "") + word) in seen else "" for word in self.words]
+        has_gap = not gap or any(token.startswith(" ") for token in top)
+        return [name if (name := (gap if has_gap else "") + word) in top else "" for word in self.words]
 
-    def _rank(self, found: Findings, first: TokenScores, names: Sequence[str]) -> int:
-        """Place of the unlikeliest label among the tokens seen, from 1."""
+    def _rank(self, findings: Findings, first: TokenScores, names: Sequence[str]) -> int:
+        """Return the rank of the unlikeliest label among the tokens of the reply, from 1."""
         ordered = sorted(first.top, key=lambda token: -first.top[token])
-        spelt = [plain(token) for token in ordered] if found.endpoint == "chat" else ordered
+        spelt = [plain(token) for token in ordered] if findings.endpoint == "chat" else ordered
         return max(spelt.index(name) for name in names) + 1
 
-    async def _spelling(self, found: Findings) -> dict[str, list[str]]:
-        """Word -> its tokens, as the server shows them when it repeats the words: an echo, or the model going on."""
+    async def _spelling(self, findings: Findings) -> dict[str, list[str]]:
+        """Return word -> its tokens, as the server shows them when it repeats the words in an echo or in a reply."""
         gap = gap_after(self.text) or "\n"
         line = "\nlabels" + "".join(gap + word for word in self.words)
-        if found.endpoint == "chat":
+        if findings.endpoint == "chat":
             gap = "\n"
-            wanted = "Repeat these lines exactly, and write nothing else:\n" + "\n".join(("labels", *self.words))
-            body = question(found, self.model, wanted)
+            request = "Repeat these lines exactly, and write nothing else:\n" + "\n".join(("labels", *self.words))
+            body = question(findings, self.model, request)
         else:
-            body = question(found, self.model, line * 3 + "\nlabels")
+            body = question(findings, self.model, line * 3 + "\nlabels")
         tokens = 8 + sum(2 + len(word.encode()) // 2 for word in self.words)
-        ask = {**body, **found.rules(min(tokens, 400)), **found.asking_for(1)}
-        if found.endpoint == "completions":
-            ask["echo"] = True
+        chat = {**body, **findings.rules(min(tokens, 400)), **findings.asking_for(1)}
+        if findings.endpoint == "completions":
+            chat["echo"] = True
         try:
-            shown = await self._post(found.endpoint, ask, lambda reply: token_scores(_answered(reply)))
+            tokens_shown = await self._post(findings.endpoint, chat, lambda reply: token_scores(_answered(reply)))
         except (Refused, Unanswerable):
             return {}
-        return spelled(shown, self.words, gap)
+        return spelled(tokens_shown, self.words, gap)
 
-    async def _echoes(self, found: Findings) -> bool:
-        """Whether the server scores the tokens of a prompt that it repeats."""
+    async def _echoes(self, findings: Findings) -> bool:
+        """Return whether the server scores the tokens of a prompt that it repeats."""
         end = gap_after(self.text) + self.words[0]
-        body = {**question(found, self.model, self.text + end), **found.rules(1), "echo": True, "logprobs": 1}
+        body = {**question(findings, self.model, self.text + end), **findings.rules(1), "echo": True, "logprobs": 1}
         try:
             await self._post("completions", body, lambda reply: read_echo(reply, self.text + end, end))
         except (Refused, Unanswerable):
@@ -266,41 +282,41 @@ class Probe:
 
     # ------------------------------------------------------------------------------------------------ refusing
 
-    async def _post(self, endpoint: Endpoint, body: Mapping[str, Any], read: Callable[[Reply], T]) -> T:
+    async def _post(self, endpoint: Endpoint, body: Mapping[str, Any], parse: Callable[[Reply], T]) -> T:
         def checked(reply: Reply) -> T:
             checked_model(self.model, reply.get("model"), self.options.served_model)
-            return read(reply)
+            return parse(reply)
 
         return await self.transport.post(endpoint, body, checked, self.asking, patience=PATIENCE)
 
     def _unfit(self) -> OracleError:
-        asked = self.options.scoring
-        what = {
+        scoring = self.options.scoring
+        reasons = {
             "logprobs": "no log-probabilities from which the labels' first tokens could be told apart",
             "echo": "no log-probabilities of an echoed prompt (completions with echo)",
-        }[asked]
+        }[scoring]
         return OracleError(
-            f"{self.options.base_url} returns {what}, which --set oracle.scoring={asked} needs; labels: "
+            f"{self.options.base_url} returns {reasons}, which --set oracle.scoring={scoring} needs; labels: "
             f"{', '.join(self.words)}. Take --set oracle.scoring=choice (the model's answer counts as 1 or 0), or "
             "other label words (--set task.words), or a server that returns them"
         )
 
     async def _none(self, refusals: Sequence[Refused]) -> OracleError:
-        said = "; ".join(dict.fromkeys(error.said for error in refusals))
+        reasons = "; ".join(dict.fromkeys(error.said for error in refusals))
         models = await self.transport.models()
         if models and self.model not in models:
-            shown = ", ".join(models[:10]) + (", ..." if len(models) > 10 else "")
+            listing = ", ".join(models[:10]) + (", ..." if len(models) > 10 else "")
             return OracleError(
-                f"{self.options.base_url} has no model '{self.model}', but {shown}: choose one by --model"
+                f"{self.options.base_url} has no model '{self.model}', but {listing}: choose one by --model"
             )
         return OracleError(
-            f"{self.options.base_url} answers neither completions nor chats with model '{self.model}' ({said}): does "
-            "the address end as the server's does (mostly /v1), and is the model's name right?"
+            f"{self.options.base_url} answers neither completions nor chats with model '{self.model}' ({reasons}): "
+            "does the address end as the server's does (mostly /v1), and is the model's name right?"
         )
 
 
 def read_echo(reply: Reply, prompt: str, end: str) -> float:
-    """``echo_score`` of an answer with one generated token or none."""
+    """Return ``echo_score`` of an answer with one generated token or none."""
     usage = reply.get("usage")
     count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return echo_score(token_scores(first_choice(reply)), prompt, end, count if isinstance(count, int) else None)

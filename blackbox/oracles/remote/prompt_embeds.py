@@ -60,19 +60,22 @@ class PromptEmbeds(RemoteBackend):
         self.soft = SoftSpace(table.dim, table.std(), table.embed(list(table.tokens.words(WORDS).values())))
 
     def vectors(self, prompt: Candidate, text: str) -> Tensor:
-        """The embedded sequence ``(tokens, dim)`` of ``text`` under ``prompt``: what a model in this process would be
-        given. Raises OracleError for vectors that no server should get: of another width, not finite, huge."""
+        """Return the embedded sequence ``(tokens, dim)`` of ``text`` under ``prompt``, as a local model would get it.
+
+        Raises:
+            OracleError: Vectors are of another width, not finite, or huge.
+        """
         tokens, soft = self.table.tokens, prompt.soft
-        shown = self.form.render(prompt.text if soft is None else f"{SOFT} {prompt.text}", text.replace(SOFT, ""))
-        pieces = [piece for piece in re.split(f"({SOFT})", shown) if piece]
-        parts, begun = [self.table.embed(tokens.first)], False
+        filled_in = self.form.render(prompt.text if soft is None else f"{SOFT} {prompt.text}", text.replace(SOFT, ""))
+        pieces = [piece for piece in re.split(f"({SOFT})", filled_in) if piece]
+        parts, has_text = [self.table.embed(tokens.first)], False
         for number, piece in enumerate(pieces):
             if piece == SOFT and soft is not None:
                 parts.append(self._checked(soft))
             else:
-                kept = piece if number == len(pieces) - 1 else piece.rstrip(" ")
-                parts.append(self.table.embed(tokens.following(kept) if begun else tokens.start(kept)))
-            begun = True
+                stripped = piece if number == len(pieces) - 1 else piece.rstrip(" ")
+                parts.append(self.table.embed(tokens.following(stripped) if has_text else tokens.start(stripped)))
+            has_text = True
         return torch.cat(parts)
 
     def _checked(self, soft: Tensor) -> Tensor:
@@ -80,18 +83,21 @@ class PromptEmbeds(RemoteBackend):
             raise OracleError(
                 f"a soft prompt is {tuple(soft.shape)}, and oracle '{self.name}' takes (n, {self.table.dim})"
             )
-        found = soft.detach().to("cpu", torch.float32)
-        if not torch.isfinite(found).all() or (len(found) and found.abs().max() > LARGEST):
+        vectors = soft.detach().to("cpu", torch.float32)
+        if not torch.isfinite(vectors).all() or (len(vectors) and vectors.abs().max() > LARGEST):
             raise OracleError(
                 f"a soft prompt for oracle '{self.name}' holds numbers that are not finite or beyond {LARGEST:g}"
             )
-        return found
+        return vectors
 
     # ------------------------------------------------------------------------------------------------- probing
 
     async def find_out(self, words: Words, asking: Asking) -> str:
-        """Which fields the server takes, and how many log-probabilities it gives. Raises OracleError if none, or if
-        the labels begin with the same token."""
+        """Find the fields that the server takes, and the number of log-probabilities that it gives.
+
+        Raises:
+            OracleError: It gives none, or the labels begin with the same token.
+        """
         ids = self.first_ids(words)
         if len(set(ids)) < len(ids):
             raise OracleError(
@@ -101,22 +107,22 @@ class PromptEmbeds(RemoteBackend):
         refusals: list[Refused] = []
         sample = self.vectors(Candidate(), SAMPLE)
         with_ids: dict[str, Any] = {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
-        given = [self.options.top_logprobs] if self.options.top_logprobs else None
-        for extra, tops in ((with_ids, given or TOPS), ({}, given or (500, 100, *TOPS))):
+        options = [self.options.top_logprobs] if self.options.top_logprobs else None
+        for extra, tops in ((with_ids, options or TOPS), ({}, options or (500, 100, *TOPS))):
             for top in tops:
                 try:
-                    found = await self._post(sample, {"logprobs": top, **extra}, _first, asking, PATIENCE)
+                    reply = await self._post(sample, {"logprobs": top, **extra}, _first, asking, PATIENCE)
                 except Refused as error:
                     if error.status not in (400, 422):
                         raise
                     refusals.append(error)
                     continue
-                if extra and not all(f"token_id:{number}" in found for number in ids):
+                if extra and not all(f"token_id:{number}" in reply for number in ids):
                     break  # the fields were taken and not heeded
                 return json.dumps({"top": top, "extra": extra}, sort_keys=True)
-        said = refusals[-1].said if refusals else "no log-probabilities"
+        reason = refusals[-1].said if refusals else "no log-probabilities"
         raise OracleError(
-            f"{self.options.base_url} does not take prompt_embeds ({said}): start vLLM with --enable-prompt-embeds, "
+            f"{self.options.base_url} does not take prompt_embeds ({reason}): start vLLM with --enable-prompt-embeds, "
             "and give the folder of the same model by --set oracle.embeddings"
         )
 
@@ -132,7 +138,7 @@ class PromptEmbeds(RemoteBackend):
         if not isinstance(query.item, TextItem):
             raise DataError(f"{query.item.name} is not a text, which is what oracle '{self.name}' reads")
         words = self.words(query)
-        found: dict[str, Any] = parse_json(self._found[words])
+        findings: dict[str, Any] = parse_json(self._found[words])
         vectors = self.vectors(query.prompt, query.item.text)
         ids = self.first_ids(words)
         decode = self.table.tokens.tokenizer.decode
@@ -150,7 +156,7 @@ class PromptEmbeds(RemoteBackend):
                 return counted(reply, OracleAnswer(unanswered=f"no label is among the {len(top)} likeliest tokens"))
             return counted(reply, OracleAnswer(scores=scores, floored=floored))
 
-        answer = await self._post(vectors, {"logprobs": found["top"], **found["extra"]}, read, asking)
+        answer = await self._post(vectors, {"logprobs": findings["top"], **findings["extra"]}, read, asking)
         self.count_floored(len(words), answer.floored)
         return answer
 
@@ -158,7 +164,7 @@ class PromptEmbeds(RemoteBackend):
         self,
         vectors: Tensor,
         more: Mapping[str, Any],
-        read: Callable[[Reply], T],
+        parse: Callable[[Reply], T],
         asking: Asking,
         patience: int | None = None,
     ) -> T:
@@ -174,20 +180,25 @@ class PromptEmbeds(RemoteBackend):
 
         def checked(reply: Reply) -> T:
             checked_model(model, reply.get("model"), self.options.served_model)
-            return read(reply)
+            return parse(reply)
 
         return await self.transport.post("completions", body, checked, asking, patience, size=len(vectors))
 
 
 def packed(vectors: Tensor) -> str:
-    """Base64 of ``torch.save`` of a dense tensor ``(tokens, dim)`` that owns just its own numbers."""
+    """Encode a dense tensor ``(tokens, dim)`` as base64 of ``torch.save``, with just its own numbers."""
     buffer = io.BytesIO()
     torch.save(vectors.detach().to(torch.float32).contiguous().clone(), buffer)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> PromptEmbeds:
-    """Raises ConfigError for options that lack or contradict something, BackboneError for a folder that will not do."""
+    """Load the oracle.
+
+    Raises:
+        ConfigError: Options are missing or contradict each other.
+        BackboneError: The folder does not fit.
+    """
     check_installed()
     check_address(options)
     if not options.model:

@@ -32,7 +32,7 @@ READY_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Served:
-    """Where a server is: what --base-url and --model take. ``server`` stops when it is let go of."""
+    """Address of a server, for --base-url and --model. ``server`` stops when it is released."""
 
     base_url: str
     model: str
@@ -40,9 +40,10 @@ class Served:
 
 
 def model_file(model: str) -> tuple[Path, str]:
-    """The GGUF file of ``gemma`` or of a path, and the name that it is served under.
+    """Return the GGUF file of ``gemma`` or of a path, and the name that it is served under.
 
-    Raises BackboneError if there is no such file, or it is no GGUF file.
+    Raises:
+        BackboneError: There is no such file, or it is no GGUF file.
     """
     if model == "gemma":
         from promptfed.blackbox.oracles.local.gemma import packaged_gguf
@@ -62,9 +63,11 @@ def model_file(model: str) -> tuple[Path, str]:
 
 
 def start_server(model: str, port: int = 0, *, api_key: str | None = None) -> Served:
-    """Serve ``model`` on ``port`` (0: a free one) from threads of this process, until the result is let go of.
+    """Serve ``model`` on ``port`` (0: a free one) from threads of this process, until the result is released.
 
-    Raises BackboneError if xllamacpp or the model is missing, OracleError if the server does not start.
+    Raises:
+        BackboneError: xllamacpp or the model is missing.
+        OracleError: The server does not start.
     """
     path, name = model_file(model)
     try:
@@ -85,18 +88,19 @@ def start_server(model: str, port: int = 0, *, api_key: str | None = None) -> Se
         server = xllamacpp.Server(options)
         address = server.listening_address
     except Exception as error:  # xllamacpp raises what llama.cpp throws
-        shown = reason(error)
+        text = reason(error)
         raise OracleError(
-            f"the server for '{name}' did not start on port {port} ({shown}); is the port in use? --port takes another"
+            f"the server for '{name}' did not start on port {port} ({text}); is the port in use? --port takes another"
         ) from error
     return Served(f"{address}/v1", name, server)
 
 
 @contextmanager
 def serving(model: str = "gemma", *, api_key_env: str | None = None) -> Iterator[Served]:
-    """``model`` served by a process of its own on a free port while the block runs.
+    """Serve ``model`` by a process of its own on a free port while the block runs.
 
-    Raises OracleError if it does not become ready.
+    Raises:
+        OracleError: It does not become ready.
     """
     command = [sys.executable, "-P", "-m", "promptfed.cli", "serve-oracle", "--model", model, "--port", "0"]
     command += ["--api-key-env", api_key_env] if api_key_env else []
@@ -117,7 +121,7 @@ def serving(model: str = "gemma", *, api_key_env: str | None = None) -> Iterator
 
 
 def _announced(process: subprocess.Popen[str]) -> str:
-    """The address in the first line that the command prints."""
+    """Return the address in the first line that the command prints."""
     assert process.stdout is not None
     for line in process.stdout:
         words = [word for word in line.split() if word.startswith("http://")]

@@ -1,8 +1,8 @@
 """Requests to an OpenAI-compatible server: limited in number and rate, budgeted, retried where that can help.
 
-What a request may have cost is counted: one that was answered, with whatever, is a call; so is one that was lost on
-the way back (timeout, connection reset), because the server may have done the work. A refusal (429, 5xx) or a server
-that was not reached costs nothing.
+Every request that may have cost something counts: one that was answered, with whatever, is a call; so is one that was
+lost on the way back (timeout, connection reset), because the server may have done the work. A refusal (429, 5xx) or a
+server that was not reached costs nothing.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ MOST_TOKENS = 10**9
 
 
 class Unusable(Exception):  # noqa: N818 (becomes an OracleError when it does not heal)
-    """An answer that is broken or lacks what was asked for; asked again, it may be whole."""
+    """Error of an answer that is broken or incomplete; a retry may help."""
 
 
 class Refused(OracleError):  # noqa: N818 (what the server did)
-    """The server will not answer this request, however often it is made. ``status``: HTTP's."""
+    """Error of a request that the server will never answer. ``status``: HTTP's."""
 
     def __init__(self, message: str, status: int, said: str) -> None:
         super().__init__(message)
@@ -53,15 +53,15 @@ class Refused(OracleError):  # noqa: N818 (what the server did)
 
 
 class Unanswerable(OracleError):  # noqa: N818 (what the question is)
-    """The server answers, again and again, with something that cannot be used."""
+    """Error of a request whose answers stay unusable after all retries."""
 
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
-    """No further request is to be made."""
+    """Signal that no further request is to be made."""
 
 
 class _Heals(Exception):  # noqa: N818
-    """An attempt failed in a way that may heal; ``wait``: seconds that the server asks for."""
+    """Error of an attempt that a retry may heal; ``wait``: seconds that the server asks for."""
 
     def __init__(self, why: str, wait: float = 0.0, unusable: bool = False) -> None:
         super().__init__(why)
@@ -70,7 +70,7 @@ class _Heals(Exception):  # noqa: N818
 
 @dataclass
 class Asking:
-    """One batch of questions: who pays, and whether to stop."""
+    """State of one batch of questions: who pays, and whether to stop."""
 
     budget: Budget
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -80,7 +80,7 @@ class Asking:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Of one attempt: the raw answer, or a ``fault``; ``reached``: the server may have done the work."""
+    """Outcome of one attempt: the raw answer, or a ``fault``; ``reached``: the server may have done the work."""
 
     raw: bytes = b""
     fault: _Heals | OracleError | None = None
@@ -88,7 +88,7 @@ class _Outcome:
 
 
 class Transport:
-    """One server. Its methods are to be called in one event loop."""
+    """Connection to one server. Call its methods in one event loop."""
 
     def __init__(self, options: OracleOptions) -> None:
         import openai
@@ -122,24 +122,25 @@ class Transport:
         self,
         endpoint: Endpoint,
         body: Body,
-        read: Callable[[dict[str, Any]], T],
+        parse: Callable[[dict[str, Any]], T],
         asking: Asking,
         patience: int | None = None,
         size: int | None = None,
     ) -> T:
-        """``read`` of the server's JSON answer; ``read`` raises Unusable for an answer that will not do, of which
-        ``patience`` are asked for at most (None: as many as other attempts). ``size``: most tokens of the prompt
-        (None: a text's bytes).
+        """Send a request and return the JSON answer as ``parse`` reads it.
 
-        Raises Refused for a request that cannot be answered, Unanswerable and OracleError when retries did not help,
+        ``parse`` raises Unusable for an answer that cannot be used; at most ``patience`` of them are tried (None: as
+        many as other attempts). ``size``: most tokens of the prompt (None: a text's bytes).
+
+        Raises Refused for a request that cannot be answered, Unanswerable and OracleError if retries do not help,
         BudgetExhausted, and Stopped when ``asking`` is stopping.
         """
         from tenacity import AsyncRetrying, retry_if_exception_type
 
-        most, made, unusable = self.options.retries + 1, 0, 0
+        limit, attempts, unusable = self.options.retries + 1, 0, 0
         failure: _Heals | None = None
         retrying = AsyncRetrying(
-            stop=lambda state: made >= most or (patience is not None and unusable >= patience),
+            stop=lambda state: attempts >= limit or (patience is not None and unusable >= patience),
             wait=self._pause,
             retry=retry_if_exception_type(_Heals),
             sleep=lambda seconds: self._sleep(seconds, asking),
@@ -148,25 +149,25 @@ class Transport:
         try:
             async for attempt in retrying:
                 with attempt:
-                    made += 1
+                    attempts += 1
                     try:
-                        return await self._attempt(endpoint, body, read, asking, made > 1, size)
+                        return await self._attempt(endpoint, body, parse, asking, attempts > 1, size)
                     except _Heals as fault:
                         unusable += fault.unusable
-                        log.info("%s: %s (attempt %d of %d)", self.options.base_url, fault, made, most)
+                        log.info("%s: %s (attempt %d of %d)", self.options.base_url, fault, attempts, limit)
                         raise
         except _Heals as fault:
             failure = fault
         assert failure is not None
         kind = Unanswerable if failure.unusable else OracleError
-        raise kind(f"{self.options.base_url}: {failure} (after {made} attempts)")
+        raise kind(f"{self.options.base_url}: {failure} (after {attempts} attempts)")
 
     async def models(self) -> list[str]:
-        """The models that the server says it has; empty if it does not say. Costs nothing, is not counted."""
+        """Return the models that the server lists; empty if it lists none. Costs nothing, is not counted."""
         try:
             async with asyncio.timeout(min(10.0, self.options.timeout_seconds)):
-                found = await self._client.models.list()
-            return [self.key.scrubbed(str(model.id)) for model in found.data]
+                reply = await self._client.models.list()
+            return [self.key.scrubbed(str(model.id)) for model in reply.data]
         except Exception:  # whatever it is: this only makes an error message better
             return []
 
@@ -179,7 +180,7 @@ class Transport:
         self,
         endpoint: Endpoint,
         body: Body,
-        read: Callable[[dict[str, Any]], T],
+        parse: Callable[[dict[str, Any]], T],
         asking: Asking,
         is_retry: bool,
         size: int | None,
@@ -187,37 +188,39 @@ class Transport:
         async with self._slots:
             if asking.stopping.is_set():
                 raise Stopped
-            sent = _text_bytes(body) if size is None else size
-            most = int(body.get("max_tokens") or body.get("max_completion_tokens") or 1)
-            prompt = sent + self._frame[endpoint]
-            reservation = await self._reserved(asking, prompt + most, self._usd(prompt, most))
+            prompt_tokens = _text_bytes(body) if size is None else size
+            answer_tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or 1)
+            prompt = prompt_tokens + self._frame[endpoint]
+            reservation = await self._reserved(asking, prompt + answer_tokens, self._usd(prompt, answer_tokens))
             again = Usage(oracle_retries=int(is_retry))
-            used, found = again, None
+            usage, content = again, None
             try:
-                await self._limited(sent // 3 + most)
-                worst = self._priced(Usage(oracle_calls=1, prompt_tokens=-(-sent // 4) if size is None else size))
-                used = worst + again  # should this be cancelled now, it may have been carried out
+                await self._limited(prompt_tokens // 3 + answer_tokens)
+                worst = self._priced(
+                    Usage(oracle_calls=1, prompt_tokens=-(-prompt_tokens // 4) if size is None else size)
+                )
+                usage = worst + again  # should this be cancelled now, it may have been carried out
                 outcome = await self._sent(endpoint, body)
-                used, fault = again, outcome.fault
+                usage, fault = again, outcome.fault
                 if outcome.reached:
-                    used = worst + again
+                    usage = worst + again
                 if fault is None:
-                    fault, found, cost = self._read(outcome.raw, read, worst)
-                    used = cost + again
-                    self._frame[endpoint] = max(self._frame[endpoint], cost.prompt_tokens - sent)
+                    fault, content, cost = self._read(outcome.raw, parse, worst)
+                    usage = cost + again
+                    self._frame[endpoint] = max(self._frame[endpoint], cost.prompt_tokens - prompt_tokens)
                     if fault is None:
-                        asking.keep(found)
+                        asking.keep(content)
             finally:
-                asking.budget.settle(reservation, used)
+                asking.budget.settle(reservation, usage)
                 self._settled.set()
         if fault is not None:
             raise fault
-        return found  # type: ignore[return-value] # what read returned
+        return content  # type: ignore[return-value] # what read returned
 
     def _read(
-        self, raw: bytes, read: Callable[[dict[str, Any]], T], worst: Usage
+        self, raw: bytes, parse: Callable[[dict[str, Any]], T], worst: Usage
     ) -> tuple[_Heals | OracleError | None, T | None, Usage]:
-        """(fault, what was read, what it cost) of an answer."""
+        """Return (fault, content, cost) of an answer."""
         try:
             reply = self.key.clean(parse_json(raw, ANSWER_LIMITS, finite=False, any_strings=True))
         except FormatError as error:
@@ -231,13 +234,13 @@ class Transport:
                 None,
                 worst,
             )
-        used = self._reported(reply, worst)
+        cost = self._reported(reply, worst)
         try:
-            return None, read(reply), used
+            return None, parse(reply), cost
         except Unusable as error:
-            return _Heals(self.key.scrubbed(str(error)), unusable=True), None, used
+            return _Heals(self.key.scrubbed(str(error)), unusable=True), None, cost
         except OracleError as error:
-            return error, None, used
+            return error, None, cost
 
     async def _sent(self, endpoint: Endpoint, body: Body) -> _Outcome:
         openai = self._openai
@@ -245,11 +248,11 @@ class Transport:
         if endpoint == "chat":
             create = self._client.chat.completions.with_raw_response.create
         main = {name: body[name] for name in ("model", "prompt", "messages") if name in body}
-        rest = {name: value for name, value in body.items() if name not in main}
+        extra = {name: value for name, value in body.items() if name not in main}
         try:
             # The client's own limit is for each byte that arrives: a server that drips would never meet it.
             async with asyncio.timeout(self.options.timeout_seconds):
-                response = await create(**main, extra_body=rest)
+                response = await create(**main, extra_body=extra)
                 return _Outcome(raw=response.content)
         except openai.APIStatusError as error:
             return self._refusal(error)
@@ -263,8 +266,8 @@ class Transport:
                 return self._unsafe(error.__cause__)
             cause = type(error.__cause__).__name__
             reached = not cause.startswith("Connect") and cause not in ("PoolTimeout", "UnsupportedProtocol")
-            what = "the connection was lost" if reached else "the server cannot be reached"
-            return _Outcome(fault=_Heals(f"{what} ({cause})"), reached=reached)
+            problem = "the connection was lost" if reached else "the server cannot be reached"
+            return _Outcome(fault=_Heals(f"{problem} ({cause})"), reached=reached)
         except openai.OpenAIError as error:
             return _Outcome(fault=_Heals(self.key.scrubbed(f"{type(error).__name__}: {error}")[:300], unusable=True))
 
@@ -273,15 +276,15 @@ class Transport:
 
     def _refusal(self, error: Any) -> _Outcome:
         status = int(error.status_code)
-        said = self.key.scrubbed(" ".join(str(error.message).split()))[:400]
+        message = self.key.scrubbed(" ".join(str(error.message).split()))[:400]
         if status in HEALING or status >= 500:
-            wait = min(_retry_after(error.response.headers), self.options.retry_after_seconds)
-            return _Outcome(fault=_Heals(f"status {status}: {said}", wait), reached=False)
+            pause = min(_retry_after(error.response.headers), self.options.retry_after_seconds)
+            return _Outcome(fault=_Heals(f"status {status}: {message}", pause), reached=False)
         hint = ""
         if status in (401, 403):
             hint = "; is the right key in the variable named by --api-key-env?"
-        return _Outcome(fault=Refused(f"{self.options.base_url} refuses (status {status}): {said}{hint}", status, said),
-                        reached=False)  # fmt: skip
+        refusal = Refused(f"{self.options.base_url} refuses (status {status}): {message}{hint}", status, message)
+        return _Outcome(fault=refusal, reached=False)
 
     # ------------------------------------------------------------------------------------- waiting and paying
 
@@ -318,7 +321,7 @@ class Transport:
         raise Stopped
 
     def _reported(self, reply: Mapping[str, Any], worst: Usage) -> Usage:
-        """What the server says that it cost; the estimate where it does not say."""
+        """Return the cost that the server reports; the estimate where it does not say."""
         usage = reply.get("usage")
         counts = [
             usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")
@@ -333,25 +336,25 @@ class Transport:
         price = prompt * options.usd_per_million_prompt_tokens + completion * options.usd_per_million_completion_tokens
         return price / MILLION
 
-    def _priced(self, used: Usage) -> Usage:
-        usd = self._usd(used.prompt_tokens, used.completion_tokens)
+    def _priced(self, usage: Usage) -> Usage:
+        usd = self._usd(usage.prompt_tokens, usage.completion_tokens)
         return Usage(
-            oracle_calls=used.oracle_calls,
-            prompt_tokens=used.prompt_tokens,
-            completion_tokens=used.completion_tokens,
+            oracle_calls=usage.oracle_calls,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
             usd=usd,
         )
 
 
 def check_installed() -> None:
-    """Raises ConfigError if a package of the extra "blackbox" is missing."""
-    missing = [name for name in ("openai", "tenacity", "aiolimiter") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"oracles api and embeds need {', '.join(missing)}: pip install 'promptfed[blackbox]'")
+    """Raise ConfigError if a package of the extra "blackbox" is missing."""
+    names = [name for name in ("openai", "tenacity", "aiolimiter") if importlib.util.find_spec(name) is None]
+    if names:
+        raise ConfigError(f"oracles api and embeds need {', '.join(names)}: pip install 'promptfed[blackbox]'")
 
 
 def _limiter(kind: Any, a_minute: float | None) -> Any:
-    """``a_minute`` on average, in bursts of ``BURST_SECONDS``."""
+    """Return a limiter to ``a_minute`` on average, in bursts of ``BURST_SECONDS``."""
     if a_minute is None:
         return None
     burst = max(1.0, a_minute * BURST_SECONDS / 60)
@@ -359,7 +362,7 @@ def _limiter(kind: Any, a_minute: float | None) -> Any:
 
 
 def _text_bytes(body: Body) -> int:
-    """Bytes of what is to be read by the model: no tokenizer makes more tokens of them, its own frame aside."""
+    """Return the bytes of the text that the model reads, an upper bound on its tokens but for the frame."""
     prompt = body.get("prompt")
     texts = [prompt] if isinstance(prompt, str) else []
     texts += [str(message["content"]) for message in body.get("messages", ())]
@@ -367,7 +370,7 @@ def _text_bytes(body: Body) -> int:
 
 
 def _impossible_count(reply: Mapping[str, Any]) -> str | None:
-    """A number of tokens in ``reply`` that no answer has, in words, if there is one."""
+    """Return in words a number of tokens in ``reply`` that no answer has, if there is one."""
     usage = reply.get("usage")
     for value in usage.values() if isinstance(usage, dict) else ():
         if isinstance(value, int | float) and not abs(value) <= MOST_TOKENS:
@@ -377,22 +380,22 @@ def _impossible_count(reply: Mapping[str, Any]) -> str | None:
 
 def _said_tokens(reply: Mapping[str, Any]) -> int:
     choices = reply.get("choices")
-    said = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    message = said.get("message")
-    text = said.get("text") or (message.get("content") if isinstance(message, dict) else None) or ""
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    text = choice.get("text") or (message.get("content") if isinstance(message, dict) else None) or ""
     return max(1, -(-len(str(text).encode()) // 4))
 
 
 def _retry_after(headers: Any) -> float:
-    """Seconds that the server wants to be left alone, 0 if it does not say (RFC 9110, 10.2.3)."""
-    said = str(headers.get("retry-after", "")).strip()
+    """Return the seconds that the server asks to wait, 0 if it does not say (RFC 9110, 10.2.3)."""
+    value = str(headers.get("retry-after", "")).strip()
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(said)) if said else 0.0
+        return max(0.0, float(value)) if value else 0.0
     except ValueError:
         pass
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return 0.0
