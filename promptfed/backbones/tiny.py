@@ -6,20 +6,25 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.errors import BackboneError, FormatError
 from promptfed.readers.json_reader import parse_json
 from promptfed.readers.tensors import parse_tensors
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 REINSTALL = "reinstall the package: pip install --force-reinstall promptfed"
 
@@ -92,15 +97,15 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
         )
 
     from open_clip.model import CLIP, convert_weights_to_lp, set_model_preprocess_cfg
-    from open_clip.tokenizer import SimpleTokenizer
 
     cast = None if dtype == torch.float32 else dtype
     try:
-        with torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
+        # Building draws random numbers, which the weights then replace: most are not drawn, the others disturb nobody.
+        with torch.random.fork_rng(devices=[]), _Undrawn():
             model = CLIP(**config["model_cfg"], cast_dtype=cast)
         model.load_state_dict(parse_tensors(weights))
         set_model_preprocess_cfg(model, config["preprocess"])
-        tokenizer = SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])
+        tokenizer = _tokenizer(config["model_cfg"]["text_cfg"]["context_length"])
     except (KeyError, TypeError, RuntimeError, FormatError) as error:
         raise BackboneError(
             f"backbone 'tiny' in {folder} does not fit its config.json: {error}; {REINSTALL}"
@@ -108,3 +113,23 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
     if cast is not None:
         convert_weights_to_lp(model, dtype)
     return TinyBackbone("tiny", model, tokenizer, device=device, precision=precision)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Parameters stay as the memory is: all of them are about to be loaded, and drawing them takes longer than that."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        if func in (nn.init.normal_, nn.init.kaiming_uniform_, nn.init.xavier_uniform_):
+            return options.get("tensor", args[0] if args else None)
+        return func(*args, **options)
+
+
+@cache
+def _tokenizer(context_length: int) -> SimpleTokenizer:
+    """CLIP's tokenizer, read once in a process: reading its 49,000 pieces takes longer than loading the weights."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(context_length=context_length)

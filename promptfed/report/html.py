@@ -6,8 +6,9 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptfed.blackbox.oracles.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.oracles.ledger import LOST, OracleLedger
@@ -27,6 +28,9 @@ from promptfed.runs.journal import environment_of
 from promptfed.runs.ledger import Cost, cost_of
 from promptfed.runs.passport import check_passport
 from promptfed.runs.personalized import CURVE
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 log = logging.getLogger(__name__)
 PARTITION_PIXELS = 72
@@ -57,10 +61,16 @@ def write_report(run: RunDirectory) -> Path:
 
 def render(template: str, content: Mapping[str, Any]) -> str:
     """Render ``template``, a file of this folder, with ``content``; text in it is escaped."""
+    return _environment().get_template(template).render(content)
+
+
+@cache
+def _environment() -> Environment:
+    """Make the environment once in a process: it keeps the templates that it has compiled."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("promptfed", "report")
-    environment = Environment(
+    return Environment(
         loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
@@ -68,7 +78,6 @@ def render(template: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         finalize=_plain,
     )
-    return environment.get_template(template).render(content)
 
 
 def _plain(value: Any) -> Any:

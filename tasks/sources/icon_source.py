@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 
 from promptfed.errors import ConfigError, DataError, unknown_name
@@ -42,6 +43,12 @@ def source(names: str = "", *, data_root: Path | None = None, strict: bool = Fal
         ConfigError: A family is unknown.
         DataError: The fonts are missing or the families share no concept.
     """
+    return _source(names)
+
+
+@lru_cache(maxsize=8)
+def _source(names: str) -> Source:
+    """One listing serves all tasks of a process: nothing in it changes."""
     presets = {"": (HELD_OUT_FAMILIES, DEFAULT_CLASSES), "styles": (STYLES, STYLE_CLASSES)}
     families, limit = presets.get(names) or (tuple(part.strip() for part in names.split(",")), None)
     for family in families:
