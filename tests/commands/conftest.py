@@ -10,6 +10,11 @@ from PIL import Image
 from promptfed.cli import main
 
 
+@pytest.fixture(autouse=True)
+def pictures_left_out(undrawn: None) -> None:
+    """Reports have blank pictures here, but in tests marked ``drawn``."""
+
+
 class Said(NamedTuple):
     code: int
     out: str

@@ -17,8 +17,9 @@ def test_options_that_an_earlier_version_did_not_have_are_no_change() -> None:
     assert "seed was 1 and is 2" in differences({"rounds": 2, "seed": 1}, {**now, "seed": 2})
 
 
-def test_a_resume_that_is_refused_changes_no_file(tmp_path: Path) -> None:
-    run = pf.train(rounds=1, shots=1, clients=2, threads=1, folder=tmp_path / "run", baselines=[], progress=False)
+def test_a_resume_that_is_refused_changes_no_file(tmp_path: Path, undrawn: None) -> None:
+    small = {"rounds": 1, "shots": 1, "clients": 2, "threads": 1, "task_options": {"test_per_class": 1, "val_shots": 1}}
+    run = pf.train(folder=tmp_path / "run", baselines=[], progress=False, **small)
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("lr: 0.01", "lr: 0.02"))
     before = config.read_bytes()
