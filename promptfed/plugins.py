@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -39,10 +40,24 @@ def loaded_plugins() -> dict[str, str]:
 
 def installed_plugins() -> dict[str, str]:
     """Return the modules that installed packages add by entry points -> SHA-256 of their files. None is imported."""
-    groups = [group for group in entry_points().groups if group.startswith(GROUPS)]
-    modules = {point.module for group in groups for point in entry_points(group=group)}
-    files = {module: module_file(module) for module in sorted(modules)}
+    folders = tuple((folder, _modified(folder or ".")) for folder in sys.path)
+    files = {module: module_file(module) for module in _entry_modules(folders)}
     return {module: _sha256(file) for module, file in files.items()}
+
+
+@lru_cache(maxsize=1)
+def _entry_modules(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    """List the modules of promptfed's entry points, sorted; anew once a package is installed in ``folders``."""
+    points = entry_points()
+    groups = [group for group in points.groups if group.startswith(GROUPS)]
+    return tuple(sorted({point.module for group in groups for point in points.select(group=group)}))
+
+
+def _modified(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def present_plugins() -> dict[str, str]:

@@ -37,6 +37,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (code / "other.py").write_text(CODE.replace("Share", "Other"))
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: nearby-package\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(POINTS)
+    assert "nll" in MEASURES  # promptfed's own are imported by now, and are there again afterwards
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(MEASURES, "_found", dict(MEASURES._found))
     monkeypatch.setattr(MEASURES, "_modules", {})
