@@ -102,5 +102,5 @@ class OracleOptions(BaseModel):
         0.25, ge=0, le=1, description="share of examples that the black box may refuse before the run ends"
     )
     cache: Annotated[bool, Option("oracle", flag=False)] = Field(
-        True, description="keep answers on disk, so that no question is paid for twice, by a resumed run neither"
+        True, description="keep answers on disk, so that no question is paid for twice, also when a run goes on"
     )

@@ -87,9 +87,9 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.tasks.sources import SOURCES, maker_of
 
         return {
-            **{form: {"about": _about(maker_of(name))} for name, (_, form) in BUILT_IN.items()},
+            **{form: {"about": _returned(maker_of(name))} for name, (_, form) in BUILT_IN.items()},
             **TEXT_SOURCES,
-            **{name: {"about": _about(SOURCES[name]), "origin": SOURCES.origin(name)} for name in SOURCES},
+            **{name: {"about": _returned(SOURCES[name]), "origin": SOURCES.origin(name)} for name in SOURCES},
         }
     if kind == "oracles":
         from promptfed.blackbox.oracle_factory import ORACLES
@@ -174,6 +174,12 @@ def _labelled(name: str, row: Mapping[str, Any]) -> str:
 def _about(thing: Any) -> str:
     """First sentence of a docstring, its own or inherited."""
     return (getdoc(thing) or "").partition("\n")[0].replace("``", "")
+
+
+def _returned(function: Any) -> str:
+    """Say what ``function`` returns, by the first sentence of its docstring."""
+    about = _about(function).removeprefix("Return ")
+    return about[:1].upper() + about[1:]
 
 
 def _fields(config: Any) -> dict[str, Any]:

@@ -191,8 +191,8 @@ def cross_data_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         **EXPLAINED,
         "local": "classes of one client",
         LOCAL_ALL: "a client's own examples among all of them",
-        "base": "classes that are dealt out",
-        "new": "the others",
+        "base": "the classes that clients train on",
+        "new": "classes that no client trains on",
     }
     caption = (
         f"Test accuracy in %, zero-shot > {label}. On its own data with the clients' own prompts, elsewhere with the "

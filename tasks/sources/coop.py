@@ -31,7 +31,9 @@ OTHER_FORMATS = {"fgvc_aircraft": "lists in text files of its own", "imagenet": 
 
 
 def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """Return the data set ``name`` beneath ``data_root``, its classes in the order of CoOp's labels.
+    """Return one of CoOp's data sets, its classes in the order of CoOp's labels.
+
+    It is beneath ``data_root``.
 
     The base half is the first ``ceil(classes / 2)`` labels, as in CoOp and FedTPG.
 

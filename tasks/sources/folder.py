@@ -37,7 +37,9 @@ class Found(NamedTuple):
 
 
 def source(path: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """Return the images beneath ``path``; the layout follows from its folders. ``data_root`` is not used.
+    """Return the images in a folder, whose subfolders say classes, splits and domains.
+
+    ``data_root`` is not used.
 
     Class names are folder names with spaces for underscores, or names from ``PATH/classes.csv``. Where every file name
     starts with train_, val_ or test_, and both train and test occur, these are the splits.

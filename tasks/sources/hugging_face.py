@@ -55,7 +55,7 @@ class RowItem(ImageItem):
 
 
 def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """Return the splits train, validation and test of ``name``, or one named split (then without a test split).
+    """Return a data set of the Hugging Face hub or of a folder: train, validation and test, or one split alone.
 
     ``name`` is a data set of the hub, a folder made with ``save_to_disk``, or a local folder that ``load_dataset``
     understands. A ``classes.csv`` in that folder, or in ``data_root``, gives other class names.

@@ -29,7 +29,9 @@ FIRST_TEST_VARIANT = 1000
 
 
 def source(names: str = "", *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """Return the concepts that all families in ``names`` (comma-separated) can draw.
+    """Return rendered icons of the concepts that all of some icon families can draw.
+
+    ``names`` are the families, with commas.
 
     By default these are 48 of the held-out ones of `tiny`; ``icons:phosphor,remix`` has all 115 of these. A style of a
     family is named by a slash, ``icons:phosphor/thin,...``; ``icons:styles`` is 24 concepts in four styles of the

@@ -176,12 +176,20 @@ def plain_name(name: str) -> str:
 def object_name(data: Any) -> str:
     """Return the config's name for ``data``: ``list``, ``clients``, or the name of a data set or its class."""
     if isinstance(data, Mapping):
-        if _is_hugging_face(data) or all(split_of(str(key)) for key in data):
-            return object_name(next(iter(data.values()))) if data else "splits"
-        return "clients"
+        if not _is_hugging_face(data) and not all(split_of(str(key)) for key in data):
+            return "clients"
+        first = next(iter(data.values()), None)
+        if first is None or isinstance(first, Mapping):
+            return "splits"
+        return _data_set_name(first) or type(data if _is_hugging_face(data) else first).__name__
+    return _data_set_name(data) or type(data).__name__
+
+
+def _data_set_name(data: Any) -> str:
+    """Return the name that a ``datasets.Dataset`` has from its builder; empty for others."""
     if _is_hugging_face(data) and (name := getattr(getattr(data, "info", None), "dataset_name", None)):
         return plain_name(name)
-    return type(data).__name__
+    return ""
 
 
 # ------------------------------------------------------------------------------------------------------- examples

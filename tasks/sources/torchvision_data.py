@@ -52,7 +52,9 @@ class TorchvisionItem(ImageItem):
 
 
 def source(name: str, *, data_root: Path | None = None, strict: bool = False) -> Source:
-    """Return the data set class ``name`` (CIFAR10, Food101 ...) in ``data_root``, by default in promptfed's cache.
+    """Return a data set of torchvision by the name of its class, such as CIFAR10 or Food101.
+
+    Its files are in ``data_root``, by default in promptfed's cache.
 
     torchvision checks its files by their hashes, so the images are not decoded beforehand.
 

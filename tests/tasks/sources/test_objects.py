@@ -14,7 +14,7 @@ from PIL import Image
 
 from promptfed.errors import ConfigError, DataError
 from promptfed.tasks.sources.object_images import ObjectImage, image_of
-from promptfed.tasks.sources.objects import read_objects
+from promptfed.tasks.sources.objects import object_name, read_objects
 
 NAMES = ("red", "green", "blue")
 
@@ -113,6 +113,15 @@ def test_texts() -> None:
     assert read_objects(table, "texts").fingerprint == plain.fingerprint
     parts = datasets.DatasetDict({"train": table, "test": table})
     assert {s.split for s in read_objects(parts, "texts").source.samples} == {"test"}, "copies leave the training split"
+    assert (object_name(parts), object_name(table), object_name(dict(parts))) == ("DatasetDict", "Dataset", "Dataset")
+
+
+def test_a_mapping_that_holds_itself_is_one_line() -> None:
+    for key in ("train", "north"):
+        data: dict[str, Any] = {}
+        data[key] = data
+        with pytest.raises(ConfigError, match="which is no split"):
+            read_objects(data, "images")
 
 
 def test_copies_are_left_out_and_two_labels_for_one_picture_are_an_error() -> None:
