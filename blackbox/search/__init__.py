@@ -1,1 +1,1 @@
-"""Search without gradients: strategies that ask for candidates and are told how good those were (lower is better)."""
+"""Search without gradients: ask-and-tell strategies (lower fitness is better)."""

@@ -1,4 +1,4 @@
-"""The seam of all search strategies: ask for candidates, evaluate them elsewhere, tell what they cost."""
+"""The interface of search strategies: ask for candidates, evaluate them elsewhere, tell their fitness."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ P = TypeVar("P")
 
 
 class Searcher(ABC, Generic[P]):
-    """A search strategy over points ``P``: a ``Vector`` or ``Tokens``.
+    """Search strategy over points ``P``: a ``Vector`` or ``Tokens``.
 
-    It never calls the objective: who asks decides where, in what batches and at what price candidates are evaluated.
-    It draws from the stream it was given and from nothing else.
+    It never calls the objective: the caller decides where, in what batches and at what price candidates are evaluated.
+    It draws from its own stream alone.
     """
 
     @abstractmethod
     def ask(self, n: int | None = None) -> list[P]:
-        """The next candidates: as many as the strategy likes (a generation), or ``n``."""
+        """Return the next candidates: a generation, or ``n``."""
 
     @abstractmethod
     def tell(self, candidates: Sequence[P], fitness: Sequence[float]) -> None:
-        """What candidates are worth, lower is better; one that is not a finite number counts as the worst of all."""
+        """Report the fitness of candidates, lower is better; a value that is not finite counts as the worst of all."""
 
     @abstractmethod
     def best(self) -> P:
-        """What the strategy recommends now; before the first tell, the point it started from."""
+        """Return the strategy's present recommendation; before the first tell, its start."""
 
     @abstractmethod
     def stop(self) -> dict[str, object]:
-        """Reasons to stop by name; empty while it pays to go on."""
+        """Return reasons to stop by name; empty while it pays to go on."""
 
 
 def check_told(candidates: Sequence[object], fitness: Sequence[float]) -> None:
-    """Raises ValueError unless every candidate has one fitness."""
+    """Raise ValueError unless every candidate has one fitness."""
     if len(candidates) != len(fitness):
         raise ValueError(f"{len(candidates)} candidates were told with {len(fitness)} fitness values")
 
 
 def finite_fitness(fitness: Sequence[float] | Vector) -> Vector:
-    """``(n,)`` fitness in which everything not finite is worse than all that is finite; if nothing is, all zeros.
+    """Replace values that are not finite by one worse than all finite ones; if none is finite, by zeros.
 
-    The gap to the worst finite value is the range of the finite ones, so that strategies which use differences
-    and not just ranks are not thrown off by it.
+    The gap to the worst finite value is the range of the finite ones, so that strategies which use differences and not
+    just ranks are not thrown off by it.
     """
     values = np.array(fitness, dtype=np.float64).reshape(-1)
     finite = np.isfinite(values)
@@ -72,15 +72,19 @@ def finite_fitness(fitness: Sequence[float] | Vector) -> Vector:
 
 
 def ranks(fitness: Sequence[float] | Vector) -> Vector:
-    """``(n,)`` ranks, 0 for the best; equals share the mean of their ranks, so the order of candidates has no say."""
-    _, place, counts = np.unique(finite_fitness(fitness), return_inverse=True, return_counts=True)
+    """Return ``(n,)`` ranks, 0 for the best; equals share the mean of their ranks, so the order does not matter."""
+    _, groups, counts = np.unique(finite_fitness(fitness), return_inverse=True, return_counts=True)
     first = np.cumsum(counts) - counts
-    shared: Vector = (first + (counts - 1) / 2)[place]
+    shared: Vector = (first + (counts - 1) / 2)[groups]
     return shared
 
 
 def optional(package: str) -> Any:
-    """An optional package, imported when it is first needed. Raises ConfigError that says how to install it."""
+    """Import an optional package on first use.
+
+    Raises:
+        ConfigError: It is missing; the message says how to install it.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -23,7 +23,7 @@ PATIENCE = 50
 
 
 class Normal:
-    """Standard normal draws for pycma. At module level because pycma must stay picklable; its own default is global."""
+    """Standard normal draws for pycma, whose default generator is global. At module level because pycma pickles it."""
 
     def __init__(self, stream: np.random.Generator) -> None:
         self.stream = stream
@@ -33,7 +33,7 @@ class Normal:
 
 
 class CmaEs(Searcher[Vector]):
-    """Candidates are drawn from ``N(mean, sigma^2 C)``, and mean, sigma and C follow the better half of them.
+    """Search with draws from ``N(mean, sigma^2 C)``; mean, sigma and C follow the better half of them.
 
     ``C`` starts as ``diag(deviations^2)`` ``(d,)`` and stays diagonal, or as ``covariance`` ``(d, d)``, or as the
     identity (full for ``d <= 200``, else diagonal).
@@ -108,7 +108,7 @@ class CmaEs(Searcher[Vector]):
         self._wasted = 0
 
     def ask(self, n: int | None = None) -> list[Vector]:
-        """``n`` new ones ``(d,)``; by default what the generation lacks, where those asked for in vain come again."""
+        """Return ``n`` new candidates ``(d,)``; by default those that the generation lacks, untold ones first."""
         self._draw()
         places = [i for i in range(self._handed_out, len(self._points)) if i not in self._values][:n]
         if n is None and not places:
@@ -127,15 +127,15 @@ class CmaEs(Searcher[Vector]):
             x = np.array(candidate, dtype=np.float64)
             if x.shape != self._start.shape:
                 raise ValueError(f"a candidate of shape {x.shape} was told, expected {self._start.shape}")
-            if (place := self._places.get(x.tobytes())) is not None:
-                self._values[place] = float(value)
+            if (index := self._places.get(x.tobytes())) is not None:
+                self._values[index] = float(value)
             else:
                 self._strangers.append((self._inward(x), float(value)))
         if len(self._values) + len(self._strangers) >= self.popsize:
             self._move()
 
     def _draw(self) -> None:
-        """A generation, unless there is one. The two points of "tpa" come first, and pycma hands them out once."""
+        """Draw a generation, unless there is one. The two points of "tpa" come first, and pycma returns them once."""
         if not self._points:
             self._points = list(self._es.ask())
         while len(self._points) < self.popsize:
@@ -143,24 +143,27 @@ class CmaEs(Searcher[Vector]):
 
     def _move(self) -> None:
         self._draw()  # pycma refuses a tell before an ask, even when all points come from elsewhere
-        kept = self._points[:2] if self.two_point else []
+        probes = self._points[:2] if self.two_point else []
         # In pycma's order, which says which ones the two points of "tpa" are; they count as the worst if missing.
-        told = {**dict.fromkeys(range(len(kept)), math.nan), **self._values}
-        points = [self._points[place] for place in sorted(told)] + [point for point, _ in self._strangers]
-        values = [told[place] for place in sorted(told)] + [value for _, value in self._strangers]
+        fitness_at = {**dict.fromkeys(range(len(probes)), math.nan), **self._values}
+        points = [self._points[index] for index in sorted(fitness_at)] + [point for point, _ in self._strangers]
+        values = [fitness_at[index] for index in sorted(fitness_at)] + [value for _, value in self._strangers]
         if np.isfinite(values).any():
             self._es.tell([point.copy() for point in points], finite_fitness(values).tolist())
             self._points, self._wasted = [], 0
         else:
-            self._points, self._wasted = kept, self._wasted + 1
+            self._points, self._wasted = probes, self._wasted + 1
         self._places, self._values, self._strangers, self._handed_out = {}, {}, [], 0
 
     def best(self) -> Vector:
-        """The mean ``(d,)``: better than the best candidate, which under noise is mostly the luckiest one."""
+        """Return the mean ``(d,)``.
+
+        It is better than the best candidate, which under noise is mostly the luckiest one.
+        """
         return self.mean
 
     def stop(self) -> dict[str, object]:
-        """pycma's reasons, and ``no finite fitness`` with the number of generations in a row that had none."""
+        """Return pycma's reasons, and ``no finite fitness`` with the number of generations in a row without one."""
         reasons: dict[str, object] = dict(self._es.stop())
         if self._wasted > PATIENCE:
             reasons["no finite fitness"] = self._wasted
@@ -168,7 +171,7 @@ class CmaEs(Searcher[Vector]):
 
     @property
     def mean(self) -> Vector:
-        """``(d,)``."""
+        """Return the mean ``(d,)``."""
         return self._outward(self._es.mean)
 
     @property
@@ -177,39 +180,39 @@ class CmaEs(Searcher[Vector]):
 
     @property
     def deviations(self) -> Vector:
-        """``(d,)``: square roots of the diagonal of C; times ``sigma``, the standard deviation of each coordinate."""
+        """Return ``(d,)``, the roots of C's diagonal; times ``sigma``, each coordinate's standard deviation."""
         if self._root is not None:
             return np.sqrt(np.diag(self.covariance))
         return np.asarray(self._es.stds / self._es.sigma, dtype=np.float64)
 
     @property
     def covariance(self) -> Matrix:
-        """C ``(d, d)``, without ``sigma^2``; of the full strategy only."""
+        """Return C ``(d, d)``, without ``sigma^2``; of the full strategy only."""
         if self.diagonal:
             raise ConfigError("diagonal CMA-ES keeps no covariance matrix: read deviations")
         inner: Matrix = self._es.sigma_vec.transform_covariance_matrix(self._es.sm.covariance_matrix)
-        found = inner if self._root is None else self._root @ inner @ self._root.T
-        return (found + found.T) / 2
+        result = inner if self._root is None else self._root @ inner @ self._root.T
+        return (result + result.T) / 2
 
     def _outward(self, point: Vector) -> Vector:
-        """From pycma's coordinates y to ours: ``x = start + A y`` where C started as ``A A^T``."""
+        """Map pycma's coordinates y to ours: ``x = start + A y`` where C started as ``A A^T``."""
         y = np.array(point, dtype=np.float64)
         return y if self._root is None else self._start + self._root @ y
 
     def _inward(self, x: Vector) -> Vector:
-        """The inverse, to within rounding; candidates that were asked for are not converted but looked up."""
+        """Map back, to within rounding; own candidates are not converted but looked up."""
         if self._root is None:
             return x
         return np.asarray(np.linalg.solve(self._root, x - self._start), dtype=np.float64)
 
 
 def _quiet_tpa(cma: Any) -> type:
-    """pycma's two-point adaptation without its self-test, which draws from numpy's global generator."""
+    """Return pycma's two-point adaptation without its self-test, which draws from numpy's global generator."""
     return type("QuietTPA", (cma.sigma_adaptation.CMAAdaptSigmaTPA,), {"check_consistency": lambda self, es: None})
 
 
 def _root(covariance: Matrix | None, d: int) -> Matrix | None:
-    """Cholesky factor ``(d, d)``."""
+    """Return the Cholesky factor ``(d, d)``."""
     if covariance is None:
         return None
     if np.shape(covariance) != (d, d):
@@ -223,7 +226,7 @@ def _root(covariance: Matrix | None, d: int) -> Matrix | None:
 def _checked_deviations(deviations: Vector | None, d: int) -> Vector | None:
     if deviations is None:
         return None
-    found = np.array(deviations, dtype=np.float64)
-    if found.shape != (d,) or not (np.isfinite(found) & (found > 0)).all():
+    array = np.array(deviations, dtype=np.float64)
+    if array.shape != (d,) or not (np.isfinite(array) & (array > 0)).all():
         raise ConfigError(f"deviations must be {d} positive finite numbers, one for each coordinate")
-    return found
+    return array

@@ -1,4 +1,4 @@
-"""One CMA-ES update as a pure function, on points that others drew and evaluated: FedBPT's server keeps vectors, no ES.
+"""One CMA-ES update as a pure function on evaluated points; FedBPT's server keeps vectors, no search object.
 
 Equations and learning rates: Hansen, The CMA Evolution Strategy: A Tutorial (2016, v2 2023, arXiv:1604.00772),
 figure 6 and table 1, without negative weights. Diagonal case: Ros and Hansen, sep-CMA-ES (PPSN 2008).
@@ -42,15 +42,15 @@ class Distribution:
     def start(
         cls, mean: Vector, sigma: float, *, deviations: Vector | None = None, covariance: Matrix | None = None
     ) -> Distribution:
-        """A distribution without a past; with neither deviations nor covariance a diagonal one of all ones."""
+        """Return a distribution without a past; without deviations and covariance a diagonal one of ones."""
         mean = np.array(mean, dtype=np.float64)
         if deviations is None and covariance is None:
             deviations = np.ones_like(mean)
-        none = np.zeros_like(mean)
-        return cls(mean, float(sigma), _float64(deviations), _float64(covariance), none, none.copy())
+        zeros = np.zeros_like(mean)
+        return cls(mean, float(sigma), _float64(deviations), _float64(covariance), zeros, zeros.copy())
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """All of it as named arrays, for a checkpoint: float64, and the generation as int64 ``()``."""
+        """Return all parts as named arrays, for a checkpoint: float64, and the generation as int64 ``()``."""
         shape = {"deviations": self.deviations} if self.deviations is not None else {"covariance": self.covariance}
         return {
             "mean": self.mean,
@@ -63,7 +63,7 @@ class Distribution:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Distribution:
-        """The inverse of ``arrays``; scalars may also be of shape ``(1,)``."""
+        """Return the distribution of ``arrays``; scalars may also be of shape ``(1,)``."""
         return cls(
             mean=np.array(arrays["mean"], dtype=np.float64),
             sigma=float(np.reshape(arrays["sigma"], ())),
@@ -87,7 +87,7 @@ class Rates:
 
     @classmethod
     def default(cls, d: int, mueff: float, *, diagonal: bool) -> Rates:
-        """Table 1 of the tutorial; a diagonal C has d numbers to learn, not d^2, and learns (d + 2)/3 times faster."""
+        """Return table 1 of the tutorial; a diagonal C has d numbers to learn, and rates (d + 2)/3 times higher."""
         c_sigma = (mueff + 2) / (d + mueff + 5)
         faster = (d + 2) / 3 if diagonal else 1.0
         c_1 = min(1.0, faster * 2 / ((d + 1.3) ** 2 + mueff))
@@ -101,30 +101,30 @@ class Rates:
 
 
 def log_rank_weights(k: int) -> Vector:
-    """``(k,)`` weights from the best to the worst: ``ln((k + 1)/2) - ln(rank)`` for the better half, 0 for the rest.
+    """Return ``(k,)`` weights, best first: ``ln((k + 1)/2) - ln(rank)`` for the better half, 0 for the rest.
 
     They sum to 1; a single point has all of it.
     """
     if k < 1:
         raise ValueError(f"weights need one point at least, not {k}")
     better = max(1, k // 2)
-    found = np.zeros(k)
-    found[:better] = math.log((k + 1) / 2) - np.log(np.arange(1, better + 1)) if k > 1 else 1.0
-    found /= found.sum()
-    return found
+    weights = np.zeros(k)
+    weights[:better] = math.log((k + 1) / 2) - np.log(np.arange(1, better + 1)) if k > 1 else 1.0
+    weights /= weights.sum()
+    return weights
 
 
 def weights_by_rank(fitness: Sequence[float] | Vector) -> Vector:
-    """``(k,)`` log-rank weights in the order of ``fitness``; equals share, so that no order of clients favours one."""
+    """Return ``(k,)`` log-rank weights in the order of ``fitness``; equals share, so the order does not matter."""
     return shared_by_equals(fitness, log_rank_weights(len(fitness)))
 
 
 def shared_by_equals(fitness: Sequence[float] | Vector, by_rank: Vector) -> Vector:
-    """``(k,)`` weights in the order of ``fitness`` from those ``by_rank``, best first; equals get their mean."""
-    place = ranks(fitness)
-    weights = np.empty(len(place))
-    for value in np.unique(place):
-        equal = place == value
+    """Return ``(k,)`` weights in the order of ``fitness`` from those ``by_rank``; equals get their mean."""
+    positions = ranks(fitness)
+    weights = np.empty(len(positions))
+    for value in np.unique(positions):
+        equal = positions == value
         first = round(value - (equal.sum() - 1) / 2)
         weights[equal] = by_rank[first : first + equal.sum()].mean()
     return weights
@@ -139,10 +139,18 @@ def update(
     most: float = math.inf,
     rates: Rates | None = None,
 ) -> Distribution:
-    """The distribution after ``points`` ``(k, d)`` with ``weights`` ``(k,)``, not negative, scaled to sum to 1.
+    """Return the distribution after ``points``.
 
-    Works for any ``k >= 1`` and does not depend on the order of the points, to the last bit. ``sigma`` ends within
-    ``[floor, most]`` and changes by a factor of e at most (as in pycma: few points may lie far away).
+    Works for any ``k >= 1`` and does not depend on the order of the points, to the last bit. ``sigma`` changes by a
+    factor of e at most (as in pycma: few points may lie far away).
+
+    Args:
+        distribution: The distribution before.
+        points: ``(k, d)``.
+        weights: ``(k,)``, not negative, scaled to sum to 1.
+        floor: Lower bound of ``sigma``.
+        most: Upper bound of ``sigma``.
+        rates: Learning rates; by default ``Rates.default``.
     """
     d = distribution.mean.size
     points, weights = _in_order(points, weights, d)
@@ -163,8 +171,8 @@ def update(
     moves = length / math.sqrt(1 - (1 - c) ** (2 * generation)) < 1.4 + 2 / (d + 1)
     cc = rates.c_c
     path_c = (1 - cc) * distribution.path_c + (math.sqrt(cc * (2 - cc) * mueff) * step if moves else 0.0)
-    lost = 0.0 if moves else cc * (2 - cc)  # variance that the stalled path lacks
-    keep = 1 + rates.c_1 * lost - rates.c_1 - rates.c_mu
+    variance_gap = 0.0 if moves else cc * (2 - cc)  # variance that the stalled path lacks
+    keep = 1 + rates.c_1 * variance_gap - rates.c_1 - rates.c_mu
     deviations = covariance = None
     if distribution.deviations is not None:
         rank_mu = weights @ steps**2
@@ -185,7 +193,7 @@ def update(
 
 
 def _in_order(points: Matrix, weights: Vector, d: int) -> tuple[Matrix, Vector]:
-    """Both checked, and sorted by weight, then by the points themselves: sums then have the same bits in any order."""
+    """Check both, and sort by weight, then by the points: sums then have the same bits in any order."""
     points, weights = np.asarray(points, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != d or weights.shape != points.shape[:1] or not len(points):
         raise ValueError(f"points {points.shape} and weights {weights.shape} do not fit a mean of {d} numbers")
@@ -199,18 +207,18 @@ def _in_order(points: Matrix, weights: Vector, d: int) -> tuple[Matrix, Vector]:
 
 
 def _whitened(step: Vector, distribution: Distribution) -> Vector:
-    """``C^(-1/2) step`` ``(d,)``, with the symmetric root."""
+    """Return ``C^(-1/2) step`` ``(d,)``, with the symmetric root."""
     if distribution.covariance is not None:
         values, axes = np.linalg.eigh(distribution.covariance)
-        turned: Vector = axes @ ((axes.T @ step) / np.sqrt(values))
-        return turned
+        result: Vector = axes @ ((axes.T @ step) / np.sqrt(values))
+        return result
     if distribution.deviations is not None:
         return step / distribution.deviations
     raise AssertionError("a Distribution has one of the two")
 
 
 def _expected_length(d: int) -> float:
-    """Of a standard normal vector, to within a few parts in a thousand."""
+    """Return the expected length of a standard normal vector, to within a few parts in a thousand."""
     return math.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d**2))
 
 

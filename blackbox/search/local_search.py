@@ -14,11 +14,11 @@ Propose = Callable[[int, Tokens], Sequence[int]]
 
 
 class LocalSearch(Searcher[Tokens]):
-    """Neighbours differ from the current list in one position, by one of the proposals for it.
+    """Hill climbing: neighbours differ from the current list in one position, by one of the proposals for it.
 
-    The first ask includes the current list itself unless its ``fitness`` is given: a neighbour can be better only
-    than something known. Where fitness is noisy, tell the current list again along with its neighbours (the same
-    mini-batch for all) and it is compared by its new value.
+    The first ask includes the current list itself unless its ``fitness`` is given: a neighbour is compared with a known
+    value. Where fitness is noisy, tell the current list again along with its neighbours (the same mini-batch for all),
+    and its new value counts.
     """
 
     def __init__(
@@ -42,46 +42,46 @@ class LocalSearch(Searcher[Tokens]):
         self._left: dict[int, list[Tokens]] = {}
 
     def ask(self, n: int | None = None) -> list[Tokens]:
-        """``n`` (by default 1) distinct lists; fewer where fewer new ones are left, and old ones when none is."""
+        """Return ``n`` (by default 1) distinct lists; fewer if fewer new ones are left, old ones if none is."""
         n = 1 if n is None else n
-        found: list[Tokens] = [] if self._known or self.current in self._asked else [self.current]
-        self._asked.update(found)
+        lists: list[Tokens] = [] if self._known or self.current in self._asked else [self.current]
+        self._asked.update(lists)
         open_positions = list(range(len(self.current)))
-        while len(found) < n and open_positions:
+        while len(lists) < n and open_positions:
             position = open_positions[int(self._stream.integers(len(open_positions)))]
             neighbour = self._next(position)
             if neighbour is None:
                 open_positions.remove(position)
             else:
                 self._asked.add(neighbour)
-                found.append(neighbour)
-        if not found:
-            found = self._again(n)
-        self._waiting.update(found)
-        return found
+                lists.append(neighbour)
+        if not lists:
+            lists = self._again(n)
+        self._waiting.update(lists)
+        return lists
 
     def tell(self, candidates: Sequence[Tokens], fitness: Sequence[float]) -> None:
-        """Moves to the best candidate if it is better than the current list; the first of equally good ones."""
+        """Move to the best candidate if it is better than the current list; the first of equally good ones."""
         check_told(candidates, fitness)
-        found = [tuple(int(token) for token in candidate) for candidate in candidates]
+        lists = [tuple(int(token) for token in candidate) for candidate in candidates]
         values = [float(value) if math.isfinite(value) else math.inf for value in fitness]
-        self._waiting.difference_update(found)
-        self._asked.update(found)
-        if self.current in found:
-            self.fitness, self._known = values[found.index(self.current)], True
-        others = [(value, i) for i, value in enumerate(values) if found[i] != self.current]
-        if not others:
+        self._waiting.difference_update(lists)
+        self._asked.update(lists)
+        if self.current in lists:
+            self.fitness, self._known = values[lists.index(self.current)], True
+        rivals = [(value, i) for i, value in enumerate(values) if lists[i] != self.current]
+        if not rivals:
             return
-        value, i = min(others)
+        value, i = min(rivals)
         if value < self.fitness or (self.accept_ties and value == self.fitness < math.inf):
-            self.current, self.fitness, self._known = found[i], value, True
+            self.current, self.fitness, self._known = lists[i], value, True
             self._neighbours, self._left = {}, {}
 
     def best(self) -> Tokens:
         return self.current
 
     def stop(self) -> dict[str, object]:
-        """``local optimum``: every neighbour of the current list was looked at."""
+        """Return ``local optimum`` once every neighbour of the current list is known."""
         if not self._known or self._waiting:
             return {}
         # Positions whose proposals are at hand come first: one neighbour left settles it, and proposals cost.
@@ -89,12 +89,12 @@ class LocalSearch(Searcher[Tokens]):
         return {} if any(self._fresh(position) for position in positions) else {"local optimum": self.current}
 
     def _next(self, position: int) -> Tokens | None:
-        """A random neighbour that was never asked for, or None."""
+        """Return a random neighbour that is new, or None."""
         fresh = self._fresh(position)
         return fresh.pop() if fresh else None
 
     def _fresh(self, position: int) -> list[Tokens]:
-        """Neighbours at ``position``, in random order, last one next. Proposals are bought once for a current list."""
+        """Return neighbours at ``position``, in random order, last one next; proposals are bought once."""
         if position not in self._left:
             self._left[position] = self._shuffled(self._all(position))
         self._left[position] = [tokens for tokens in self._left[position] if tokens not in self._asked]
@@ -102,17 +102,17 @@ class LocalSearch(Searcher[Tokens]):
 
     def _all(self, position: int) -> list[Tokens]:
         if position not in self._neighbours:
-            before, after = self.current[:position], self.current[position + 1 :]
+            prefix, suffix = self.current[:position], self.current[position + 1 :]
             proposed = dict.fromkeys(int(token) for token in self._propose(position, self.current))
-            found = [(*before, token, *after) for token in proposed if token != self.current[position]]
-            self._neighbours[position] = found
+            neighbours = [(*prefix, token, *suffix) for token in proposed if token != self.current[position]]
+            self._neighbours[position] = neighbours
         return self._neighbours[position]
 
     def _again(self, n: int) -> list[Tokens]:
-        """All neighbours are known: they come again (for noisy fitness), or the current list if there are none."""
+        """Return all neighbours again (for noisy fitness), or the current list if there are none."""
         positions = range(len(self.current))
-        every = self._shuffled([tokens for position in positions for tokens in self._all(position)])
-        return every[:n] or [self.current]
+        neighbours = self._shuffled([tokens for position in positions for tokens in self._all(position)])
+        return neighbours[:n] or [self.current]
 
     def _shuffled(self, lists: list[Tokens]) -> list[Tokens]:
         return [lists[i] for i in self._stream.permutation(len(lists))]

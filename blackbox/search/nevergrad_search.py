@@ -1,4 +1,4 @@
-"""Any optimiser of nevergrad over token lists, with private random streams and its fitness evaluated elsewhere."""
+"""Nevergrad's optimisers over token lists, with private random streams and external evaluation."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class NevergradSearch(Searcher[Tokens]):
         ng = optional("nevergrad")
         if name not in ng.optimizers.registry:
             raise _unknown(name, list(ng.optimizers.registry))
-        for what, value, least in (
+        for option, value, least in (
             ("length", length, 1),
             ("vocabulary_size", vocabulary_size, 2),
             ("budget", budget, 1),
             ("workers", workers, 1),
         ):
             if value < least:
-                raise ConfigError(f"{what} must be {least} or more, not {value}")
+                raise ConfigError(f"{option} must be {least} or more, not {value}")
         self.budget, self.workers, self.told = budget, workers, 0
         self._length, self._vocabulary_size = length, vocabulary_size
         self._start = None if start is None else self._checked(start)
@@ -80,16 +80,16 @@ class NevergradSearch(Searcher[Tokens]):
                 self._optimizer.suggest(self._start)
 
     def ask(self, n: int | None = None) -> list[Tokens]:
-        """``n`` (by default ``workers``) lists; they may repeat, so keep an answer cache behind this."""
+        """Return ``n`` (by default ``workers``) lists; they may repeat, so use an answer cache."""
         with self._private_numpy():
-            asked = [self._optimizer.ask() for _ in range(self.workers if n is None else n)]
-        found = [tuple(int(token) for token in candidate.value) for candidate in asked]
-        for tokens, candidate in zip(found, asked, strict=True):
+            candidates = [self._optimizer.ask() for _ in range(self.workers if n is None else n)]
+        lists = [tuple(int(token) for token in candidate.value) for candidate in candidates]
+        for tokens, candidate in zip(lists, candidates, strict=True):
             self._pending.setdefault(tokens, []).append(candidate)
-        return found
+        return lists
 
     def tell(self, candidates: Sequence[Tokens], fitness: Sequence[float]) -> None:
-        """Also takes lists that were never asked for, which the optimisers that cannot use them ignore."""
+        """Report fitness, also of lists that were never asked for; some optimisers ignore these."""
         check_told(candidates, fitness)
         with self._private_numpy():
             for tokens, value in zip(candidates, fitness, strict=True):
@@ -108,25 +108,25 @@ class NevergradSearch(Searcher[Tokens]):
                     self.told += 1
 
     def best(self) -> Tokens:
-        """nevergrad's recommendation, which for noisy optimisers need not be a list that was ever evaluated."""
+        """Return nevergrad's recommendation, which for noisy optimisers need not be an evaluated list."""
         if self._start is not None and not self.told:
             return self._start
         with self._private_numpy():
             return tuple(int(token) for token in self._optimizer.provide_recommendation().value)
 
     def stop(self) -> dict[str, object]:
-        """``budget``, once as many evaluations were told: optimisers plan for it and are lost beyond it."""
+        """Return ``budget`` once as many evaluations were told: optimisers plan for it."""
         return {"budget": self.budget} if self.told >= self.budget else {}
 
     def _checked(self, tokens: Sequence[int]) -> Tokens:
-        found = tuple(int(token) for token in tokens)
-        if len(found) != self._length or not all(0 <= token < self._vocabulary_size for token in found):
-            raise ConfigError(f"tokens must be {self._length} indices below {self._vocabulary_size}, not {found}")
-        return found
+        indices = tuple(int(token) for token in tokens)
+        if len(indices) != self._length or not all(0 <= token < self._vocabulary_size for token in indices):
+            raise ConfigError(f"tokens must be {self._length} indices below {self._vocabulary_size}, not {indices}")
+        return indices
 
     @contextmanager
     def _private_numpy(self) -> Iterator[None]:
-        """numpy's global generator is ours within, and as it was after; one searcher at a time, as it is shared."""
+        """Replace numpy's global generator by ours inside the block; one searcher at a time."""
         with _numpy_global:
             outside = np.random.get_state()  # noqa: NPY002
             np.random.set_state(self._global)  # noqa: NPY002
@@ -139,6 +139,6 @@ class NevergradSearch(Searcher[Tokens]):
 
 def _unknown(name: str, registry: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(name, registry, n=3, cutoff=0.5)
-    some = [known for known in {DEFAULT, *ALSO_GOOD, *near} if known in registry]
-    error = unknown_name("nevergrad optimizer", name, some)
+    names = [candidate for candidate in {DEFAULT, *ALSO_GOOD, *near} if candidate in registry]
+    error = unknown_name("nevergrad optimizer", name, names)
     return ConfigError(f"{error} All {len(registry)} of them: nevergrad.optimizers.registry.")

@@ -64,14 +64,14 @@ class PolicyGradient(Searcher[Tokens]):
             self.steps = int(np.reshape(resume["steps"], ()))
 
     def ask(self, n: int | None = None) -> list[Tokens]:
-        """``n`` (by default ``samples``) independent draws of L token indices; repeats are part of the estimate."""
+        """Return ``n`` (by default ``samples``) independent draws of L token indices; repeats count."""
         cumulated = np.cumsum(self.table, axis=1)
         cumulated /= cumulated[:, -1:]  # exactly 1 at the end, so that no draw falls behind the last token
         uniform = self.stream.random((self.samples if n is None else n, len(self.table), 1))
         return [tuple(row) for row in (uniform >= cumulated).sum(axis=2).tolist()]
 
     def tell(self, candidates: Sequence[Tokens], fitness: Sequence[float]) -> None:
-        """One step. Needs two candidates, all drawn from the present table."""
+        """Take one step. Needs two candidates, all drawn from the present table."""
         check_told(candidates, fitness)
         draws = np.array(candidates, dtype=np.int64).reshape(len(candidates), -1)
         length, vocabulary = self.table.shape
@@ -79,41 +79,41 @@ class PolicyGradient(Searcher[Tokens]):
             raise ValueError(f"tell takes 2 or more lists of {length} indices below {vocabulary}, not {draws.shape}")
         if (self.table[np.arange(length), draws] == 0).any():
             raise ValueError("a candidate was told that cannot have been drawn: one of its tokens has probability 0")
-        found = gradient(self.table, draws, finite_fitness(fitness), self.variant)
-        norm = float(np.linalg.norm(found))
+        step = gradient(self.table, draws, finite_fitness(fitness), self.variant)
+        norm = float(np.linalg.norm(step))
         if norm > self.clip:
-            found *= self.clip / norm
-        self.table = project_rows(self._moved(found), self.floor)
+            step *= self.clip / norm
+        self.table = project_rows(self._moved(step), self.floor)
 
     def best(self) -> Tokens:
-        """The most probable token of each position, which is what BDPL deploys."""
+        """Return the most probable token of each position, which is what BDPL deploys."""
         return tuple(self.table.argmax(axis=1).tolist())
 
     def stop(self) -> dict[str, object]:
-        """``certain``: all draws are the same by now, and nothing will ever be learned from them."""
+        """Return ``certain`` once all draws are the same, so that nothing can be learned from them."""
         least = float(self.table.max(axis=1).min())
         return {"certain": least} if least >= 1 - 1e-9 else {}
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """``table``, ``first``, ``second`` ``(L, N)`` float64 and ``steps`` ``()`` int64."""
+        """Return ``table``, ``first``, ``second`` ``(L, N)`` float64 and ``steps`` ``()`` int64."""
         steps = np.array(self.steps, dtype=np.int64)
         return {"table": self.table, "first": self.first, "second": self.second, "steps": steps}
 
-    def _moved(self, found: Matrix) -> Matrix:
+    def _moved(self, step: Matrix) -> Matrix:
         if self.step == "sgd":
-            return self.table * (1 - self.lr * self.weight_decay) - self.lr * found
+            return self.table * (1 - self.lr * self.weight_decay) - self.lr * step
         self.steps += 1
-        self.first = 0.9 * self.first + 0.1 * found
-        self.second = 0.999 * self.second + 0.001 * found**2
+        self.first = 0.9 * self.first + 0.1 * step
+        self.second = 0.999 * self.second + 0.001 * step**2
         scale = np.sqrt(self.second / (1 - 0.999**self.steps)) + 1e-8
-        moved = self.first / (1 - 0.9**self.steps) / scale
-        return self.table * (1 - self.lr * self.weight_decay) - self.lr * moved
+        momentum = self.first / (1 - 0.9**self.steps) / scale
+        return self.table * (1 - self.lr * self.weight_decay) - self.lr * momentum
 
 
 def gradient(
     table: Matrix, draws: npt.NDArray[np.int64], losses: npt.NDArray[np.float64], variant: Variant
 ) -> npt.NDArray[np.float64]:
-    """``(L, N)``: sum over draws ``(I, L)`` of ``(loss - mean loss) / (I - 1) * d log P(draw) / d P``.
+    """Return ``(L, N)``: sum over draws ``(I, L)`` of ``(loss - mean loss) / (I - 1) * d log P(draw) / d P``.
 
     The derivative is 1/P for the token that was drawn; for the others -1/P ("bdpl", the code of the paper), 0 ("zero",
     the score function) or -1/(N P) ("normalized", FedOne). Each is a multiple of the score plus something that is
@@ -125,13 +125,13 @@ def gradient(
     factor = {"bdpl": 2.0, "zero": 1.0, "normalized": 1.0 + 1.0 / table.shape[1]}[variant]
     positions = np.broadcast_to(np.arange(length), draws.shape)
     advantage = factor * (losses - losses.mean()) / (draws_count - 1)
-    found = np.zeros_like(table)
-    np.add.at(found, (positions, draws), advantage[:, None] / table[positions, draws])
-    return found
+    result = np.zeros_like(table)
+    np.add.at(result, (positions, draws), advantage[:, None] / table[positions, draws])
+    return result
 
 
 def project_rows(rows: Matrix, floor: float = 0.0) -> Matrix:
-    """The nearest rows ``(..., N)`` that sum to 1 with no entry below ``floor``: exact, by sorting.
+    """Return the nearest rows ``(..., N)`` that sum to 1 with no entry below ``floor``: exact, by sorting.
 
     Duchi, Shalev-Shwartz, Singer and Chandra, Efficient Projections onto the l1-Ball (ICML 2008), figure 1; with a
     floor the mass above it is projected, which is the same problem shifted and scaled.
@@ -148,7 +148,7 @@ def project_rows(rows: Matrix, floor: float = 0.0) -> Matrix:
 
 
 def uniform_table(length: int, vocabulary_size: int) -> Matrix:
-    """``(L, N)``: every token equally likely, where BDPL starts."""
+    """Return ``(L, N)`` with every token equally likely, where BDPL starts."""
     if length < 1 or vocabulary_size < 1:
         raise ConfigError(f"a table needs one position and one candidate at least, not {length} and {vocabulary_size}")
     return np.full((length, vocabulary_size), 1 / vocabulary_size)

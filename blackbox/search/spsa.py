@@ -17,7 +17,7 @@ from promptfed.errors import ConfigError
 
 
 class Spsa(Searcher[Vector]):
-    """Descends along ``g = mean over probes of (f(x + c_k D) - f(x - c_k D)) / (2 c_k) * D``, D of random signs.
+    """Descent along ``g = mean over probes of (f(x + c_k D) - f(x - c_k D)) / (2 c_k) * D``, D of random signs.
 
     With ``beta > 0`` (SPSA-GC) ``x`` is the look-ahead point ``theta + beta m``, then ``m <- beta m - a_k g`` and
     ``theta <- theta + m``, as in Nesterov's method; ``beta = 0`` is plain SPSA. Gains are Spall's:
@@ -61,16 +61,16 @@ class Spsa(Searcher[Vector]):
 
     @property
     def a_k(self) -> float:
-        """The step size of the next tell."""
+        """Return the step size of the next tell."""
         return float(self.a / (self.k + 1 + self.stability) ** 0.602)
 
     @property
     def c_k(self) -> float:
-        """The distance of the next candidates from the point between them, in each coordinate."""
+        """Return the distance of the next candidates from the point between them, in each coordinate."""
         return float(self.c / (self.k + 1) ** 0.101)
 
     def ask(self, n: int | None = None) -> list[Vector]:
-        """``2 * probes`` points ``(d,)``, or an even ``n``: plus, minus, plus, minus. Asking again adds probes."""
+        """Return ``2 * probes`` points ``(d,)``, or an even ``n``: plus, minus, plus, minus; asking again adds some."""
         n = 2 * self.probes if n is None else n
         if n % 2:
             raise ValueError(f"SPSA asks for points in pairs, so not for {n}")
@@ -84,14 +84,14 @@ class Spsa(Searcher[Vector]):
         return candidates
 
     def tell(self, candidates: Sequence[Vector], fitness: Sequence[float]) -> None:
-        """One step, from every complete pair; without one, nothing changes but the points to ask for."""
+        """Take one step, from every complete pair; without one, only the points to ask for change."""
         check_told(candidates, fitness)
         values = np.full((len(self._directions), 2), np.nan)
         for candidate, value in zip(candidates, fitness, strict=True):
-            place = self._asked.get(np.asarray(candidate, dtype=np.float64).tobytes())
-            if place is None:
+            index = self._asked.get(np.asarray(candidate, dtype=np.float64).tobytes())
+            if index is None:
                 raise ValueError("SPSA was told about a point that it did not ask for since the last tell")
-            values[place] = value
+            values[index] = value
         paired = np.isfinite(values).all(axis=1)
         if paired.any():
             gradient = estimate(values[paired, 0], values[paired, 1], np.array(self._directions)[paired], self.c_k)
@@ -104,23 +104,23 @@ class Spsa(Searcher[Vector]):
         self._directions, self._asked = [], {}
 
     def best(self) -> Vector:
-        """``theta`` ``(d,)``: the candidates are probes to both sides, better ones are so by chance."""
+        """Return ``theta`` ``(d,)``: the candidates are probes to both sides, better ones are so by chance."""
         return self.theta.copy()
 
     def stop(self) -> dict[str, object]:
-        """Never: the gains fall, but no number of steps is enough by itself."""
+        """Return nothing: the gains fall, but no number of steps is enough by itself."""
         return {}
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """``theta``, ``momentum`` ``(d,)`` float64 and ``k`` ``()`` int64."""
+        """Return ``theta``, ``momentum`` ``(d,)`` float64 and ``k`` ``()`` int64."""
         return {"theta": self.theta, "momentum": self.momentum, "k": np.array(self.k, dtype=np.int64)}
 
 
 def estimate(plus: Vector, minus: Vector, directions: Matrix, c: float) -> Vector:
-    """The gradient ``(d,)`` from values ``(probes,)`` at ``x + c D`` and ``x - c D``, D ``(probes, d)`` of signs.
+    """Return the gradient ``(d,)`` from values ``(probes,)`` at ``x + c D`` and ``x - c D``, signs D ``(probes, d)``.
 
     Spall divides by each entry of D; entries of +1 and -1 are their own inverses.
     """
     slopes = (plus - minus) / (2 * c)
-    found: Vector = (slopes[:, None] * directions).mean(axis=0)
-    return found
+    result: Vector = (slopes[:, None] * directions).mean(axis=0)
+    return result

@@ -1,4 +1,4 @@
-"""From a few numbers to what a black box takes: soft prompt vectors, or a pattern added to an image's pixels."""
+"""Edits of a black box's input by a few numbers: soft prompt vectors, or a pattern added to an image's pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from promptfed.seeding import torch_stream
 
 
 class EditConfig(BlackBoxConfig):
-    """Which input of the black box is changed, and how finely."""
+    """Input of the black box to change, and resolution of the change."""
 
     side: Literal["auto", "text", "pixels"] = Field(
         "auto", description="soft prompt or pixel pattern; auto: pixels where the oracle takes them"
@@ -38,18 +38,20 @@ class EditConfig(BlackBoxConfig):
 
 
 class Edit(ABC):
-    """``size`` numbers are one edit; they start at 0."""
+    """Edit made of ``size`` numbers, which start at 0."""
 
     size: int
 
     @abstractmethod
     def candidate(self, values: Tensor) -> Candidate:
-        """The prompt of ``values`` ``(size,)``, or a prompt for each example of ``(examples, size)``."""
+        """Return the prompt of ``values`` ``(size,)``, or a prompt for each example of ``(examples, size)``."""
 
 
 class SoftEdit(Edit):
-    """``p = p0 + V B``: ``V`` ``(n_tokens, rank)`` are the values, ``B`` ``(rank, width)`` is frozen, with entries
-    N(0, alpha std(token embeddings) / sqrt(rank)) from the run's seed, as in BBT's projection."""
+    """Soft prompt ``p = p0 + V B``: ``V`` ``(n_tokens, rank)`` are the values, ``B`` ``(rank, width)`` is frozen.
+
+    ``B`` has entries N(0, alpha std(token embeddings) / sqrt(rank)) from the run's seed, as in BBT's projection.
+    """
 
     def __init__(self, config: EditConfig, oracle: Oracle, seed: int) -> None:
         space = oracle.soft
@@ -68,8 +70,10 @@ class SoftEdit(Edit):
 
 
 class PixelEdit(Edit):
-    """A pattern ``(3, side, side)``, enlarged to the size of the image and added to its preprocessed pixels; the class
-    names are put into a hand-written prompt."""
+    """Pattern ``(3, side, side)``, enlarged to the size of the image and added to its preprocessed pixels.
+
+    The class names are put into a hand-written prompt.
+    """
 
     def __init__(self, config: EditConfig, oracle: Oracle) -> None:
         oracle.check_offers({"pixel prompts"}, "a pixel pattern")
@@ -86,7 +90,11 @@ class PixelEdit(Edit):
 
 
 def edit_for(config: EditConfig, oracle: Oracle, seed: int) -> Edit:
-    """What ``config.side`` says. Raises ConfigError for an oracle that takes scores of plain text prompts only."""
+    """Return the edit of ``config.side``.
+
+    Raises:
+        ConfigError: The oracle takes scores of plain text prompts only.
+    """
     if config.side == "pixels" or (config.side == "auto" and "pixel prompts" in oracle.abilities):
         return PixelEdit(config, oracle)
     if config.side == "auto" and "soft prompts" not in oracle.abilities:

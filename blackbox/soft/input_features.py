@@ -1,4 +1,4 @@
-"""What a client sees of its examples by itself, without a question to the black box: small vectors of fixed length."""
+"""A client's own features of its examples, without a query to the black box: small vectors of fixed length."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _WORD = re.compile(r"\w+")
 
 
 class LocalView:
-    """Unit vectors ``(size,)`` of examples, each worked out once; nothing in it is learned or sent.
+    """Unit vectors ``(size,)`` of examples, each computed once; nothing in it is learned or sent.
 
     An image is its preprocessed pixels, made small, less its mean colour: ``channels * SIDE^2`` numbers. A text is its
-    words and pairs of words, hashed into ``WORDS`` signed counts (no vocabulary has to be agreed on).
+    words and pairs of words, hashed into ``WORDS`` signed counts (so that parties need not agree on a vocabulary).
     """
 
     def __init__(self, backend: Backend, images: bool) -> None:
@@ -38,7 +38,11 @@ class LocalView:
         self._seen: dict[str, Tensor] = {}
 
     def __call__(self, items: Sequence[Item]) -> Tensor:
-        """``(items, size)`` float32. Raises DataError for examples of the other kind."""
+        """Return ``(items, size)`` float32.
+
+        Raises:
+            DataError: Examples are of the other kind.
+        """
         for item in items:
             if item.content_id() not in self._seen:
                 self._seen[item.content_id()] = F.normalize(self._look(item), dim=0)
@@ -57,10 +61,10 @@ class LocalView:
 
 
 def hashed_words(text: str, size: int) -> Tensor:
-    """``(size,)``: each word and each pair of neighbours adds +1 or -1 in the place that CRC-32 gives it."""
+    """Return ``(size,)``: each word and each pair of neighbours adds +1 or -1 at the index of its CRC-32."""
     words = _WORD.findall(text.lower())
-    found = torch.zeros(size)
-    for term in (*words, *(f"{one} {other}" for one, other in pairwise(words))):
+    counts = torch.zeros(size)
+    for term in (*words, *(f"{first} {second}" for first, second in pairwise(words))):
         code = zlib.crc32(term.encode())
-        found[code % size] += 1.0 if code >> 31 else -1.0
-    return found
+        counts[code % size] += 1.0 if code >> 31 else -1.0
+    return counts

@@ -1,4 +1,4 @@
-"""Methods whose prompt is made anew for every example that is put to the black box."""
+"""Methods whose prompt is made anew for every example."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ TOGETHER = 64
 
 
 class PerExampleMethod(BlackBoxMethod):
-    """Say what prompt an example gets (``candidate_on``), and what becomes of its scores (``adjusted``)."""
+    """Base of methods with a prompt for each example.
+
+    A subclass says which prompt an example gets (``candidate_on``), and what becomes of its scores (``adjusted``).
+    """
 
     @abstractmethod
     def candidate_on(self, shared: PromptState, personal: PromptState, items: Sequence[Item]) -> Candidate:
-        """The prompts of ``items``, in their order; an empty ``personal`` is somebody who never took part."""
+        """Return the prompts of ``items``, in their order; ``personal`` may be empty."""
 
     def adjusted(self, scores: Tensor, personal: PromptState) -> Tensor:
-        """Scores ``(n, base classes)`` after what the client does to them once they came back; by default nothing."""
+        """Adjust scores ``(n, base classes)`` at the client; by default nothing changes."""
         return scores
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         agreed = list(self.setup.classes)
-        own = set(classes) <= set(agreed)
-        found = [torch.zeros(0, len(agreed if own else classes))]
+        is_subset = set(classes) <= set(agreed)
+        parts = [torch.zeros(0, len(agreed if is_subset else classes))]
         for start in range(0, len(split), TOGETHER):
             part = Split(split.items[start : start + TOGETHER], split.labels[start : start + TOGETHER])
             prompts = [self.candidate_on(shared, personal, part.items)]
-            scores = self.scored(prompts, agreed if own else classes, part)[0]
-            found.append(self.adjusted(scores, personal) if own else scores)
-        scores = torch.cat(found)
-        return scores[:, [agreed.index(name) for name in classes]] if own else scores
+            scores = self.scored(prompts, agreed if is_subset else classes, part)[0]
+            parts.append(self.adjusted(scores, personal) if is_subset else scores)
+        scores = torch.cat(parts)
+        return scores[:, [agreed.index(name) for name in classes]] if is_subset else scores

@@ -16,7 +16,7 @@ from promptfed.seeding import torch_stream
 
 
 class SoftPromptConfig(BlackBoxConfig):
-    """Options of a soft prompt that is found through a random projection. The paper has n_tokens=50, dim=500."""
+    """Options of a soft prompt under a random projection. The paper has n_tokens=50, dim=500."""
 
     n_tokens: int = Field(5, ge=1, le=256, description="soft prompt vectors")
     dim: int = Field(50, ge=1, le=4096, description="dimensions of the vector z that is searched (the paper's d)")
@@ -25,7 +25,7 @@ class SoftPromptConfig(BlackBoxConfig):
 
 
 class Projection:
-    """``p = A z + p0``: ``z`` ``(dim,)`` -> ``(n_tokens, width)``; nobody trains ``A``, everybody has the same one.
+    """Frozen map ``p = A z + p0`` from ``z`` ``(dim,)`` to ``(n_tokens, width)``, the same for all parties.
 
     ``A``'s entries are N(0, s) with s = alpha * std(token embeddings) / (sqrt(dim) * sigma), so that a vector z drawn
     with deviation ``sigma`` makes prompt vectors as spread out as token embeddings (BBT's code). ``p0``: embeddings of
@@ -44,14 +44,14 @@ class Projection:
             self.start = space.words[rows].float().cpu()
 
     def vectors(self, z: Tensor) -> Tensor:
-        """``(dim,)`` -> ``(n_tokens, width)`` float32."""
+        """Map ``(dim,)`` to ``(n_tokens, width)`` float32."""
         return self.start + (self.matrix @ z.float()).reshape(self.shape)
 
     def candidate(self, z: Tensor) -> Candidate:
-        """The soft prompt of ``z`` ``(dim,)``."""
+        """Return the soft prompt of ``z`` ``(dim,)``."""
         return Candidate(soft=self.vectors(z))
 
 
 def vector(point: np.ndarray) -> Tensor:
-    """A search vector or matrix as the float32 tensor that travels."""
+    """Convert a search vector or matrix to the float32 tensor that travels."""
     return torch.from_numpy(np.asarray(point, dtype=np.float32))

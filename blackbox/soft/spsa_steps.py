@@ -1,4 +1,4 @@
-"""One client's SPSA-GC in one round: options, gains that go on falling over rounds, and the allowance."""
+"""One client's SPSA-GC in one round: options, gains that fall over rounds, and the budget."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from promptfed.blackbox.soft.input_edit import EditConfig
 
 
 class DescentConfig(EditConfig):
-    """Options of an edit of the input that SPSA-GC trains. Spall's usual exponents 0.602 and 0.101 are fixed, and so is
-    his A: a tenth of all steps."""
+    """Options of an edit of the input that SPSA-GC trains.
+
+    Spall's usual exponents 0.602 and 0.101 are fixed, and so is his A: a tenth of all steps.
+    """
 
     lr: float = Field(3.0, gt=0, description="SPSA's step size in round 1; later ones fall as (k + A)^-0.602")
     c: float = Field(0.3, gt=0, description="SPSA's perturbation of a weight in round 1; later ones fall as k^-0.101")
@@ -22,7 +24,7 @@ class DescentConfig(EditConfig):
 
 
 def descent(config: DescentConfig, start: Vector, desk: ClientOracle, rounds: int) -> Spsa:
-    """SPSA-GC from ``start`` ``(d,)`` in the round of ``desk``, of ``rounds``, without momentum yet.
+    """Return SPSA-GC from ``start`` ``(d,)`` in the round of ``desk``, of ``rounds``, without momentum yet.
 
     The step number k counts what the client would have made in earlier rounds with the same allowance, so that the
     gains need no memory and clients that were away are no different from others.

@@ -1,0 +1,1 @@
+"""Prompts that are texts: instructions, word lists, tensors of text, and a filter of quotations."""

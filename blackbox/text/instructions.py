@@ -1,5 +1,4 @@
-"""Hand-written instructions that suit almost any task of their kind: what methods that choose among prompts add to the
-task's own."""
+"""Hand-written instructions for almost any task; methods that choose among prompts add them to the task's own."""
 
 from __future__ import annotations
 
@@ -50,12 +49,12 @@ PHRASINGS = (
 
 
 def bundled(oracle: Oracle, classes: Sequence[str]) -> tuple[str, ...]:
-    """The instructions for a task with these classes: free answers are reasoned out, images described, texts sorted."""
+    """Return the instructions for these classes: free answers are reasoned out, images described, texts sorted."""
     if "pixel prompts" in oracle.abilities:
         return VIEWS
     return REASONING if tuple(classes) == ANSWER_CLASSES else SORTING
 
 
 def phrasings(oracle: Oracle) -> tuple[str, ...]:
-    """Other ways to put the same example."""
+    """Return other ways to ask about the same example."""
     return VIEWS if "pixel prompts" in oracle.abilities else PHRASINGS

@@ -1,4 +1,4 @@
-"""What a written prompt gives away word for word: texts are cleaned of quotations before they leave a client.
+"""Filter of quotations: texts are cleaned of a client's own words before they leave it.
 
 This stops copies, not meaning: a prompt that says the same in other words passes. It is no privacy guarantee.
 """
@@ -17,8 +17,10 @@ SHORTEST = 3
 
 
 class Quotations:
-    """Finds what a prompt has from ``private`` texts: ``words`` words in a row (case and punctuation do not count), a
-    whole text of at least ``SHORTEST`` words, a mail address, or a number of four digits or more.
+    """Finder of quotations from ``private`` texts.
+
+    A quotation is ``words`` words in a row (case and punctuation do not count), a whole text of at least ``SHORTEST``
+    words, a mail address, or a number of four digits or more.
     """
 
     def __init__(self, private: Iterable[str], words: int) -> None:
@@ -26,58 +28,60 @@ class Quotations:
         self._known: set[tuple[str, ...]] = set()
         self._giveaways: set[str] = set()
         for text in private:
-            spoken = _words(text)
-            length = min(words, len(spoken))
+            words_of_text = _words(text)
+            length = min(words, len(words_of_text))
             if length >= min(SHORTEST, words):
-                self._known.update(tuple(spoken[i : i + length]) for i in range(len(spoken) - length + 1))
-            self._giveaways.update(_squeezed(found) for found in _GIVEAWAY.findall(text))
-        self._lengths = sorted({len(found) for found in self._known})
+                self._known.update(tuple(words_of_text[i : i + length]) for i in range(len(words_of_text) - length + 1))
+            self._giveaways.update(_squeezed(run) for run in _GIVEAWAY.findall(text))
+        self._lengths = sorted({len(run) for run in self._known})
 
     def removed(self, text: str) -> str:
-        """``text`` without the sentences that take part in a quotation, also in one that only their removal made."""
-        kept = sentences(text)
+        """Remove sentences that take part in a quotation from ``text``, again until none is left."""
+        parts = sentences(text)
         while True:
-            touched = self._touched(kept)
+            touched = self._touched(parts)
             if not touched:
-                return _joined(kept)
-            kept = [sentence for i, sentence in enumerate(kept) if i not in touched]
+                return _joined(parts)
+            parts = [sentence for i, sentence in enumerate(parts) if i not in touched]
 
     def _touched(self, parts: Sequence[str]) -> set[int]:
-        """Positions of sentences that hold a word of a quotation; one may begin in one sentence and end in another."""
-        spoken = [(word, i) for i, sentence in enumerate(parts) for word in _words(sentence)]
-        found: set[int] = set()
+        """Return positions of sentences that hold a word of a quotation, which may span sentences."""
+        words = [(word, i) for i, sentence in enumerate(parts) for word in _words(sentence)]
+        positions: set[int] = set()
         for length in self._lengths:
-            for start in range(len(spoken) - length + 1):
-                window = spoken[start : start + length]
+            for start in range(len(words) - length + 1):
+                window = words[start : start + length]
                 if tuple(word for word, _ in window) in self._known:
-                    found.update(i for _, i in window)
+                    positions.update(i for _, i in window)
         for i, sentence in enumerate(parts):
-            if any(self._gives_away(_squeezed(given)) for given in _GIVEAWAY.findall(sentence)):
-                found.add(i)
-        return found
+            if any(self._gives_away(_squeezed(match)) for match in _GIVEAWAY.findall(sentence)):
+                positions.add(i)
+        return positions
 
-    def _gives_away(self, given: str) -> bool:
-        """Whether ``given`` is a private address or number, or a part of one, or has one as a part."""
-        return any(given in known or known in given for known in self._giveaways)
+    def _gives_away(self, text: str) -> bool:
+        """Return whether ``text`` is a private address or number, or a part of one, or has one as a part."""
+        return any(text in secret or secret in text for secret in self._giveaways)
 
 
 def sentences(text: str) -> list[str]:
-    """``text`` in sentences and lines, with the marks that end them, none of them empty."""
+    """Split ``text`` into sentences and lines, with the marks that end them, none of them empty."""
     return [part.strip() for part in _BREAK.split(text) if part.strip()]
 
 
-def shortened(text: str, most: int) -> str:
-    """The leading sentences of ``text`` that fit into ``most`` characters, or if the first does not, its leading
-    words."""
-    kept: list[str] = []
+def shortened(text: str, limit: int) -> str:
+    """Return the leading sentences of ``text`` that fit into ``limit`` characters.
+
+    If the first does not fit, its leading words are returned.
+    """
+    parts: list[str] = []
     for part in sentences(text):
-        if len(_joined([*kept, part])) > most:
+        if len(_joined([*parts, part])) > limit:
             break
-        kept.append(part)
-    if kept or not text.strip():
-        return _joined(kept)
-    cut = " ".join(text.split())[: most + 1]
-    return (cut[:most] if " " not in cut else cut.rpartition(" ")[0])[:most].strip()
+        parts.append(part)
+    if parts or not text.strip():
+        return _joined(parts)
+    cut = " ".join(text.split())[: limit + 1]
+    return (cut[:limit] if " " not in cut else cut.rpartition(" ")[0])[:limit].strip()
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -88,6 +92,6 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _squeezed(found: str) -> str:
-    """A number's digits, or an address, as they are compared."""
-    return found.casefold() if "@" in found else re.sub(r"[ .-]", "", found)
+def _squeezed(match: str) -> str:
+    """Return a number's digits, or an address, in the form for comparison."""
+    return match.casefold() if "@" in match else re.sub(r"[ .-]", "", match)

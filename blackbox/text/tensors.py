@@ -1,4 +1,4 @@
-"""Text and token lists as tensors of a PromptState, so that they travel, are kept and are counted like any prompt."""
+"""Text and token lists as tensors of a PromptState, so that they travel, are stored and are counted like any prompt."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def text_tensor(text: str) -> Tensor:
-    """The UTF-8 bytes of ``text``, ``(bytes,)`` uint8: one byte a byte on the wire."""
+    """Return the UTF-8 bytes of ``text``, ``(bytes,)`` uint8."""
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
 def text_of(tensor: Tensor) -> str:
-    """What ``text_tensor`` made it of; bytes that are no UTF-8 become replacement characters."""
+    """Decode the text of a ``text_tensor``; bytes that are no UTF-8 become replacement characters."""
     return bytes(tensor.tolist()).decode(errors="replace")
 
 
 def index_tensor(indices: Sequence[int]) -> Tensor:
-    """Token indices ``(n,)`` int16, or int32 where one is beyond 32,767."""
+    """Return token indices ``(n,)`` int16, or int32 where one is beyond 32,767."""
     return torch.tensor(list(indices), dtype=torch.int16 if max(indices, default=0) < 2**15 else torch.int32)

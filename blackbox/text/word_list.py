@@ -1,4 +1,4 @@
-"""Words that travel as text, one a line, and what is done to those that come from elsewhere."""
+"""Lists of words as text, one a line, and the check of lists that come from elsewhere."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ LONGEST = 32
 
 
 def clean(word: str) -> str:
-    """``word`` without the space around it; nothing if it is too long, has space inside, or says nothing."""
+    """Strip ``word``; return nothing if it is too long, has space inside, or has no letter and no digit."""
     word = word.strip()
-    fits = word.isprintable() and len(word.split()) == 1 and len(word) <= LONGEST
-    return word if fits and any(letter.isalnum() for letter in word) else ""
+    is_word = word.isprintable() and len(word.split()) == 1 and len(word) <= LONGEST
+    return word if is_word and any(letter.isalnum() for letter in word) else ""
 
 
 def packed(words: Sequence[str]) -> str:
+    """Join words to a text, one a line."""
     return "\n".join(words)
 
 
-def unpacked(text: str, most: int) -> list[str]:
-    """The words of ``text``, the first ``most``; those that are none are left out."""
-    return [word for word in map(clean, text.split("\n")) if word][:most]
+def unpacked(text: str, limit: int) -> list[str]:
+    """Return the first ``limit`` words of ``text``; lines that are no words are left out."""
+    return [word for word in map(clean, text.split("\n")) if word][:limit]

@@ -1,0 +1,1 @@
+"""Prompts that are lists of tokens: vocabulary, local search, word vectors."""

@@ -1,4 +1,4 @@
-"""Prompts that are lists of tokens out of an agreed vocabulary: what the methods that search them have in common."""
+"""Prompts that are lists of tokens out of an agreed vocabulary: the common part of the methods that search them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ class TokenPromptMethod(BlackBoxMethod):
         self.vocabulary = Vocabulary.agreed(self.config, setup.classes, self.oracle.form)
 
     def check_agreed(self, shared: PromptState) -> None:
-        """Raises TrainingError if the server's indices mean other tokens than ours."""
+        """Check that the server's indices mean our tokens.
+
+        Raises:
+            TrainingError: They mean others.
+        """
         if shared[TAG].tolist() != self.vocabulary.tag.tolist():
             raise TrainingError(
                 "the server's vocabulary is not the one made here of the options vocabulary and "
@@ -55,20 +59,22 @@ class TokenPromptMethod(BlackBoxMethod):
     def losses(
         self, desk: ClientOracle, prompts: Sequence[Tokens], rows: Tensor, split: Split | None = None
     ) -> np.ndarray:
-        """Mean loss ``(prompts,)`` of each; prompts that come more than once are asked and paid for once."""
+        """Return the mean loss ``(prompts,)`` of each; repeated prompts are queried and paid for once."""
         distinct = list(dict.fromkeys(prompts))
-        found = dict(zip(distinct, desk.losses([self.prompt(p) for p in distinct], rows, split=split), strict=True))
-        return np.array([found[p] for p in prompts])
+        by_prompt = dict(zip(distinct, desk.losses([self.prompt(p) for p in distinct], rows, split=split), strict=True))
+        return np.array([by_prompt[p] for p in prompts])
 
 
-def validation_rows(desk: ClientOracle, most: int) -> tuple[Split, Tensor]:
-    """At most ``most`` validation examples of the client, drawn without repetition; of its training examples if it
-    has no others. They are what prompts are chosen by that were made on training examples."""
+def validation_rows(desk: ClientOracle, limit: int) -> tuple[Split, Tensor]:
+    """Draw at most ``limit`` validation examples of the client without repetition, to choose prompts by.
+
+    If it has none, they are training examples.
+    """
     split = desk.data.val if len(desk.data.val) else desk.data.train
-    drawn = desk.stream.choice(len(split), min(most, len(split)), replace=False)
-    return split, torch.from_numpy(drawn)
+    sample = desk.stream.choice(len(split), min(limit, len(split)), replace=False)
+    return split, torch.from_numpy(sample)
 
 
 def indices(tensor: Tensor) -> Tokens:
-    """A row of indices as the searchers have them."""
+    """Convert a row of indices to the searchers' form."""
     return tuple(int(index) for index in tensor.tolist())

@@ -1,4 +1,4 @@
-"""Local search over tokens within a client's allowance, and the choice between what it had and what it found."""
+"""Local search over tokens within a client's budget, and the comparison of its result with its start."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ Losses = Callable[[Sequence[Tokens], Tensor, Split | None], np.ndarray]
 
 
 def climb(start: Tokens, propose: Propose, losses: Losses, desk: ClientOracle, spare: int, neighbours: int) -> Tokens:
-    """The token list where a local search from ``start`` ends when only ``spare`` queries are left, or at an optimum.
+    """Return the token list where a local search from ``start`` ends.
 
-    ``neighbours`` lists are scored at a time, all on one batch of training examples. ``propose`` may spend queries
-    too: it is not asked when one more would leave nothing to score with.
+    It ends when only ``spare`` queries are left, or at an optimum. ``neighbours`` lists are scored at a time, all on
+    one batch of training examples. ``propose`` may spend queries too: it is not called when one more would leave
+    nothing to score with.
     """
     rows = desk.batch()
 
@@ -30,27 +31,31 @@ def climb(start: Tokens, propose: Propose, losses: Losses, desk: ClientOracle, s
 
     local = LocalSearch(start, affordable, desk.stream)
     while desk.left - spare >= len(rows) and not local.stop():
-        asked = local.ask(min(neighbours, (desk.left - spare) // len(rows)))
-        asked = asked[: max(0, desk.left - spare) // len(rows)]
-        if not asked:
+        candidates = local.ask(min(neighbours, (desk.left - spare) // len(rows)))
+        candidates = candidates[: max(0, desk.left - spare) // len(rows)]
+        if not candidates:
             break
-        local.tell(asked, losses(asked, rows, None).tolist())
+        local.tell(candidates, losses(candidates, rows, None).tolist())
     return local.best()
 
 
-def reserve(queries: int, data: ClientData, prompts: int, most: int) -> int:
-    """Of ``queries``, those to keep for ``no_worse`` to compare ``prompts`` prompts on at most ``most`` examples of
-    ``data``; at most a quarter, so that a search is left."""
+def reserve(queries: int, data: ClientData, prompts: int, limit: int) -> int:
+    """Return the part of ``queries`` to keep for ``no_worse``, at most a quarter.
+
+    It suffices to compare ``prompts`` prompts on at most ``limit`` examples of ``data``.
+    """
     available = len(data.val) or len(data.train)
-    return prompts * min(most, available, queries // (4 * prompts))
+    return prompts * min(limit, available, queries // (4 * prompts))
 
 
 def no_worse(prompts: Sequence[Tokens], losses: Losses, desk: ClientOracle, queries: int) -> list[bool]:
-    """For every prompt after the first, whether it does as well as the first on the client's validation examples, as
-    many as ``queries`` reach for; nobody is turned away if they reach for none."""
+    """Return for every prompt after the first whether it does as well as the first on validation examples.
+
+    As many examples are used as ``queries`` allow; if they allow none, all prompts pass.
+    """
     examples = queries // len(prompts)
     if not examples:
         return [True] * (len(prompts) - 1)
     split, rows = validation_rows(desk, examples)
-    found = losses(prompts, rows, split)
-    return [bool(value <= found[0]) for value in found[1:]]
+    values = losses(prompts, rows, split)
+    return [bool(value <= values[0]) for value in values[1:]]

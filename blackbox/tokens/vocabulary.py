@@ -1,7 +1,7 @@
-"""The tokens that discrete prompts are made of, agreed before round 1 without a look at anybody's texts.
+"""The tokens of discrete prompts, agreed before round 1 without a look at any client's texts.
 
 BDPL takes the n-grams that have the most to do with the labels of the training texts (by PMI). In a federation such a
-list would carry the clients' own phrases to everybody. Here it is a public one: the words of the task's classes, then
+list would carry the clients' own phrases to all. Here it is a public one: the words of the task's classes, then
 ``words.txt``, which was written for this project, or a file that all parties have.
 """
 
@@ -32,7 +32,7 @@ BLANK = ""
 
 
 class VocabularyConfig(BaseModel):
-    """Options that say which tokens there are."""
+    """Options of the vocabulary."""
 
     vocabulary: str | tuple[str, ...] = Field(
         "bundled",
@@ -52,32 +52,37 @@ class Vocabulary:
 
     @classmethod
     def agreed(cls, options: VocabularyConfig, classes: Sequence[str], form: PromptTemplate) -> Vocabulary:
-        """What everybody makes of the configuration alone: the blank, each class's label word in the classes' order,
-        then the list. Raises ConfigError if the list is too short, missing, or no list of tokens."""
+        """Return the vocabulary that all parties derive from the configuration alone.
+
+        It is the blank, each class's label word in the classes' order, then the list.
+
+        Raises:
+            ConfigError: The list is too short, missing, or no list of tokens.
+        """
         words = [form.word(name).lower() for name in classes]
-        every = tuple(dict.fromkeys([BLANK, *words, *_listed(options.vocabulary)]))
-        if options.candidates > len(every):
+        tokens = tuple(dict.fromkeys([BLANK, *words, *_listed(options.vocabulary)]))
+        if options.candidates > len(tokens):
             raise ConfigError(
-                f"candidates={options.candidates}, but there are {len(every)}: the blank, the classes' words and "
-                f"vocabulary {_named(options.vocabulary)}; use --set method.candidates={len(every)} or fewer, or a "
+                f"candidates={options.candidates}, but there are {len(tokens)}: the blank, the classes' words and "
+                f"vocabulary {_named(options.vocabulary)}; use --set method.candidates={len(tokens)} or fewer, or a "
                 "longer list: --set method.vocabulary=file:PATH"
             )
-        return cls(every[: options.candidates])
+        return cls(tokens[: options.candidates])
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The prompt that these indices stand for."""
+        """Return the prompt that these indices stand for."""
         return " ".join(word for word in (self.tokens[index] for index in tokens) if word)
 
     @cached_property
     def tag(self) -> Tensor:
-        """``(8,)`` uint8, the first bytes of the list's SHA-256: two parties with the same tag mean the same tokens."""
+        """Return ``(8,)`` uint8, the first bytes of the list's SHA-256: equal tags mean equal tokens."""
         return torch.tensor(list(hashlib.sha256("\n".join(self.tokens).encode()).digest()[:8]), dtype=torch.uint8)
 
     def holds(self, tokens: Sequence[int]) -> bool:
-        """Whether these are indices of tokens: what others send must be looked at."""
+        """Return whether these are indices of tokens; call it on values from outside."""
         return all(0 <= index < len(self.tokens) for index in tokens)
 
 
@@ -86,29 +91,30 @@ def _named(vocabulary: str | Sequence[str]) -> str:
 
 
 def random_tokens(vocabulary: Vocabulary, length: int, stream: torch.Generator) -> Tokens:
-    """``length`` tokens but no blanks, drawn independently."""
+    """Draw ``length`` tokens but no blanks, independently."""
     return tuple(torch.randint(1, len(vocabulary), (length,), generator=stream).tolist())
 
 
 def read_vocabulary(options: dict[str, Any]) -> dict[str, Any]:
-    """Return method ``options`` in which a vocabulary's file, if one is named, is replaced by its tokens, as many as
-    the method may use. From then on no file is named: runs and bundles carry the tokens.
+    """Return method ``options`` in which a vocabulary's file is replaced by its tokens, as many as the method may use.
+
+    From then on no file is named: runs and bundles carry the tokens.
 
     Raises:
         ConfigError: The file cannot be read, or holds something else than tokens.
     """
-    named = options.get("vocabulary")
-    if not isinstance(named, str) or named == "bundled":
+    file = options.get("vocabulary")
+    if not isinstance(file, str) or file == "bundled":
         return options
-    kind, _, path = named.partition(":")
+    kind, _, path = file.partition(":")
     if kind != "file" or not path:
         raise ConfigError(
-            f"vocabulary '{printable(named, 60)}' must be 'bundled' or 'file:PATH', a text file, one token a line"
+            f"vocabulary '{printable(file, 60)}' must be 'bundled' or 'file:PATH', a text file, one token a line"
         )
     try:
         lines = filled_lines(Path(path).expanduser())
     except (OSError, FormatError) as error:
-        raise ConfigError(f"vocabulary '{printable(named, 200)}' cannot be read: {error}") from error
+        raise ConfigError(f"vocabulary '{printable(file, 200)}' cannot be read: {error}") from error
     tokens = tuple(dict.fromkeys(" ".join(line.split()) for line in lines))
     _check_tokens(tokens[: options["candidates"]])
     return {**options, "vocabulary": list(tokens[: options["candidates"]])}

@@ -1,4 +1,4 @@
-"""Vectors of words for a server that compares or combines tokens: from a public encoder, never from anybody's data."""
+"""Vectors of words for a server that compares or combines tokens: from a public encoder, never from client data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HASHED = 256
 
 
 def word_vectors(words: Sequence[str], embedder: Embedder) -> Tensor:
-    """Unit vectors ``(words, dim)`` float64; zeros for an empty word. The same word always has the same vector.
+    """Return unit vectors ``(words, dim)`` float64; zeros for an empty word. The same word always has the same vector.
 
     minilm: sentence embeddings of the encoder that comes with promptfed. hashing: counts of character n-grams (3 to 5
     letters) hashed to ``HASHED`` places with signs: no model, and near only if spelt alike.

@@ -130,10 +130,9 @@ class Transport:
         """Send a request and return the JSON answer as ``parse`` reads it.
 
         ``parse`` raises Unusable for an answer that cannot be used; at most ``patience`` of them are tried (None: as
-        many as other attempts). ``size``: most tokens of the prompt (None: a text's bytes).
-
-        Raises Refused for a request that cannot be answered, Unanswerable and OracleError if retries do not help,
-        BudgetExhausted, and Stopped when ``asking`` is stopping.
+        many as other attempts). ``size``: most tokens of the prompt (None: a text's bytes). Raises Refused for a
+        request that cannot be answered, Unanswerable or OracleError if retries do not help, BudgetExhausted, Stopped if
+        ``asking`` is stopping.
         """
         from tenacity import AsyncRetrying, retry_if_exception_type
 
