@@ -72,7 +72,7 @@ class BBT(BlackBoxMethod):
         return self.config.pooled
 
     def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
-        """Pooled: the one client that holds all data."""
+        """Return the one client that holds all data if ``pooled``, else the drawn ones."""
         return clients[:1] if self.config.pooled else drawn
 
     def allowance(self, data: ClientData) -> int:
@@ -84,12 +84,12 @@ class BBT(BlackBoxMethod):
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
-        found = Distribution.from_arrays(_arrays(broadcast.shared if self.config.pooled else personal))
+        distribution = Distribution.from_arrays(_arrays(broadcast.shared if self.config.pooled else personal))
         while desk.affords(self.config.popsize):
-            points = sample(found, self.config.popsize, desk.stream)
+            points = sample(distribution, self.config.popsize, desk.stream)
             losses = desk.losses([self.projection.candidate(vector(point)) for point in points], desk.batch())
-            found = update(found, np.stack(points), weights_by_rank(losses))
-        return (_state(found), NO_PROMPT) if self.config.pooled else (NO_PROMPT, _state(found))
+            distribution = update(distribution, np.stack(points), weights_by_rank(losses))
+        return (_state(distribution), NO_PROMPT) if self.config.pooled else (NO_PROMPT, _state(distribution))
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         state = shared if self.config.pooled else personal
@@ -97,7 +97,7 @@ class BBT(BlackBoxMethod):
 
 
 def sample(distribution: Distribution, count: int, stream: np.random.Generator) -> list[Vector]:
-    """``count`` draws ``(dim,)``."""
+    """Draw ``count`` points ``(dim,)``."""
     plain = stream.standard_normal((count, distribution.mean.size))
     shaped = plain if distribution.deviations is None else plain * distribution.deviations
     if distribution.covariance is not None:

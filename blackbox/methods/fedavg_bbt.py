@@ -1,4 +1,4 @@
-"""FedAvg-BBT: clients run BBT from the server's vector, the server averages what they find (FedBPT's baseline)."""
+"""FedAvg-BBT: clients run BBT from the server's vector, the server averages their results (FedBPT's baseline)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FedAvgBBTConfig(SoftPromptConfig):
 
 @METHODS.register("fedavg_bbt")
 class FedAvgBBT(BlackBoxMethod):
-    """Every client goes on with a CMA-ES of its own from the shared ``z`` and returns the mean that it ends with.
+    """Every client continues its own CMA-ES from the shared ``z`` and returns the mean at the end.
 
     Shared: ``z`` ``(dim,)``, merged by the run's aggregator. Personal: the search's ``sigma`` ``(1,)`` and
     ``deviations`` ``(dim,)``, which go on from round to round; its paths begin afresh, as the mean has been replaced.
@@ -65,8 +65,8 @@ class FedAvgBBT(BlackBoxMethod):
             points = local.ask()
             prompts = [self.projection.candidate(vector(point)) for point in points]
             local.tell(points, desk.losses(prompts, desk.batch()).tolist())
-        kept = PromptState({"sigma": torch.tensor([local.sigma]), "deviations": vector(local.deviations)})
-        return PromptState({"z": vector(local.mean)}), kept
+        search_state = PromptState({"sigma": torch.tensor([local.sigma]), "deviations": vector(local.deviations)})
+        return PromptState({"z": vector(local.mean)}), search_state
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         return self.projection.candidate(shared["z"])

@@ -76,13 +76,13 @@ class FedBBPT(PerExampleMethod):
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         shared = broadcast.shared
-        found = descent(self.config, flat(shared), desk, self.setup.rounds)
+        optimizer = descent(self.config, flat(shared), desk, self.setup.rounds)
         while desk.affords(2 * self.config.probes):
-            points, rows = found.ask(), desk.batch()
+            points, rows = optimizer.ask(), desk.batch()
             items = [data.train.items[i] for i in rows.tolist()]
             prompts = [self.candidate_on(shaped(point, shared), personal, items) for point in points]
-            found.tell(points, desk.losses(prompts, rows).tolist())
-        return shaped(found.best(), shared), personal
+            optimizer.tell(points, desk.losses(prompts, rows).tolist())
+        return shaped(optimizer.best(), shared), personal
 
     # ------------------------------------------------------------------------------------------- the prompt
 
@@ -100,10 +100,10 @@ class FedBBPT(PerExampleMethod):
         return kind.logits(self, shared, personal, classes, split)
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
-        """On side "pixels", what an image without any structure would get."""
+        """Return the prompt; on side "pixels", that of an image without any structure."""
         codes = torch.zeros(1, self.config.code) if self.reads_images else self.codes
         return self.edit.candidate(self._generated(shared, codes).flatten())
 
     def _generated(self, shared: PromptState, codes: Tensor) -> Tensor:
-        """What the generator makes of codes ``(rows, code)``: ``(rows, outputs)``."""
+        """Return the generator's outputs ``(rows, outputs)`` of codes ``(rows, code)``."""
         return self.generator(shared, torch.cat([codes, shared["trigger"].expand(len(codes), -1)], 1))

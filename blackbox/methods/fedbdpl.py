@@ -40,9 +40,10 @@ class FedBDPLConfig(TokenPromptConfig):
 
 @METHODS.register("fedbdpl")
 class FedBDPL(TokenPromptMethod):
-    """Each position of the prompt has a categorical distribution over the candidate tokens. A client draws prompts,
-    scores them on one batch, and takes a variance-reduced policy gradient step on its table, as often as its
-    allowance reaches; the server takes the mean by samples, whose rows are distributions again.
+    """Each position of the prompt has a categorical distribution over the candidate tokens.
+
+    A client draws prompts, scores them on one batch, and takes a variance-reduced policy gradient step on its table, as
+    often as its budget allows; the server takes the mean by samples, whose rows are distributions again.
 
     Shared: ``table`` ``(n_tokens, candidates)`` float32, rows on the simplex; downwards also the vocabulary's tag.
     Personal: nothing. Deployed: the most probable token of each position.
@@ -76,7 +77,7 @@ class FedBDPL(TokenPromptMethod):
         return shapes(sent, ["table"])
 
     def participants(self, round: int, drawn: Sequence[int], clients: Sequence[int]) -> Sequence[int]:
-        """Those drawn by the run's participation, or ``active_clients`` of all."""
+        """Return those drawn by the run's participation, or ``active_clients`` of all."""
         if self.config.active_clients is None:
             return drawn
         count = min(self.config.active_clients, len(clients))
@@ -102,10 +103,10 @@ class FedBDPL(TokenPromptMethod):
         )
         count = min(self.config.samples, max(2, desk.left // min(self.config.batch_size, len(data.train))))
         while not local.stop():
-            drawn, rows = local.ask(count), desk.batch()
-            if not desk.affords(len(set(drawn)), rows):
+            draws, rows = local.ask(count), desk.batch()
+            if not desk.affords(len(set(draws)), rows):
                 break
-            local.tell(drawn, self.losses(desk, drawn, rows).tolist())
+            local.tell(draws, self.losses(desk, draws, rows).tolist())
         return PromptState({"table": torch.from_numpy(local.table)}), personal
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:

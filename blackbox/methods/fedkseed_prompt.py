@@ -41,12 +41,14 @@ class FedKSeedConfig(SoftPromptConfig):
 
 @METHODS.register("fedkseed_prompt")
 class FedKSeedPrompt(BlackBoxMethod):
-    """A step of a client: draw a seed s, ``g = (L(z + eps u) - L(z - eps u)) / (2 eps)`` on one minibatch with
+    """Soft prompt whose training steps are a seed and a number each.
+
+    A step of a client: draw a seed s, ``g = (L(z + eps u) - L(z - eps u)) / (2 eps)`` on one minibatch with
     ``u = direction(s)``, ``z <- z - lr g u``. It sends ``seeds`` ``(steps,)`` int64 and ``scalars`` ``(steps,)``
-    float32, 12 bytes a step; the server takes the same steps to the same bits, and averages where clients arrived.
+    float32, 12 bytes a step; the server takes the same steps to the same bits, and averages the final points.
 
     Shared: ``z`` ``(dim,)``, 4 bytes a dimension down. With a pool of K seeds, FedKSeed's own form: ``sums`` ``(K,)``,
-    what all steps along each seed add up to, from which everybody makes ``z = -lr sum_s sums_s u(s)``; fewer bytes down
+    the sum of all steps along each seed, from which all parties make ``z = -lr sum_s sums_s u(s)``; fewer bytes down
     than z if K < dim, and z then stays in the span of K directions. Personal: nothing.
 
     FedKSeed trains all weights of a model that the client holds (K = 4096), this one a vector before BBT's projection,
@@ -97,11 +99,11 @@ class FedKSeedPrompt(BlackBoxMethod):
             state = step(state, seed, scalar, self.config)
             seeds.append(seed)
             scalars.append(scalar)
-        sent = {
+        upload = {
             "seeds": torch.tensor(seeds, dtype=torch.int64),
             "scalars": torch.from_numpy(np.array(scalars, dtype=np.float32)),
         }
-        return PromptState(sent), personal
+        return PromptState(upload), personal
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         return self.projection.candidate(torch.from_numpy(position(shared, self.config)))
@@ -111,12 +113,12 @@ class FedKSeedPrompt(BlackBoxMethod):
 
 
 def direction(seed: int, dim: int) -> Floats:
-    """``u`` ``(dim,)`` float32, N(0, I): Philox counts up from a key that is the seed, so it has no state to lose."""
+    """Return ``u`` ``(dim,)`` float32, N(0, I): Philox counts up from the seed as its key, so it is stateless."""
     return np.random.Generator(np.random.Philox(key=seed)).standard_normal(dim, dtype=np.float32)
 
 
 def step(state: PromptState, seed: int, scalar: np.float32, config: FedKSeedConfig) -> PromptState:
-    """``state`` after one step: one float32 operation after the other, in an order that is fixed."""
+    """Return ``state`` after one step, by float32 operations in a fixed order."""
     if config.pool is None:
         return PromptState({"z": torch.from_numpy(_moved(state["z"].numpy(), seed, scalar, config))})
     sums = state["sums"].clone()
@@ -125,10 +127,10 @@ def step(state: PromptState, seed: int, scalar: np.float32, config: FedKSeedConf
 
 
 def position(state: PromptState, config: FedKSeedConfig) -> Floats:
-    """``z`` ``(dim,)``: as it stands there, or made from the sums of the steps along each seed of the pool."""
+    """Return ``z`` ``(dim,)``: as stored, or made from the sums of the steps along each seed of the pool."""
     if config.pool is None:
-        found: Floats = state["z"].numpy()
-        return found
+        start: Floats = state["z"].numpy()
+        return start
     z = np.zeros(config.dim, dtype=np.float32)
     for seed, scalar in enumerate(state["sums"].numpy()):
         if scalar:
@@ -137,13 +139,13 @@ def position(state: PromptState, config: FedKSeedConfig) -> Floats:
 
 
 def _moved(z: Floats, seed: int, scalar: np.float32, config: FedKSeedConfig) -> Floats:
-    """``z - (lr g) u(seed)``."""
-    moved: Floats = z - np.float32(config.lr) * np.float32(scalar) * direction(seed, config.dim)
-    return moved
+    """Return ``z - (lr g) u(seed)``."""
+    result: Floats = z - np.float32(config.lr) * np.float32(scalar) * direction(seed, config.dim)
+    return result
 
 
 class Replayed(AggregatorWrapper):
-    """Takes every client's steps from what it was sent to where it arrived, and gives these states to ``inner``.
+    """Aggregator that replays every client's steps and gives the final states to ``inner``.
 
     Scalars beyond the bound are cut to it. A client whose lists do not belong together, or whose seeds are not of the
     pool, is left out.
@@ -165,7 +167,7 @@ class Replayed(AggregatorWrapper):
         return super().apply(shared, arrived, server) if arrived else (shared, server)
 
     def replay(self, state: PromptState, seeds: Tensor, scalars: Tensor) -> PromptState:
-        """Where a client arrived that took these steps from ``state``."""
+        """Return the state after a client's steps from ``state``."""
         bounded = scalars.clamp(-self.options.clip, self.options.clip).numpy()
         for seed, scalar in zip(seeds.tolist(), bounded, strict=True):
             state = step(state, seed, scalar, self.options)
@@ -174,5 +176,5 @@ class Replayed(AggregatorWrapper):
     def _belong_together(self, seeds: Tensor, scalars: Tensor) -> bool:
         if seeds.shape != scalars.shape or seeds.is_floating_point():
             return False
-        known = seeds >= 0  # an int64 is below SEEDS as it is
-        return bool((known if self.options.pool is None else known & (seeds < self.options.pool)).all())
+        is_seed = seeds >= 0  # an int64 is below SEEDS as it is
+        return bool((is_seed if self.options.pool is None else is_seed & (seeds < self.options.pool)).all())

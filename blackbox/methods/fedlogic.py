@@ -1,4 +1,4 @@
-"""FedLogic: which of a set of prompts suits whom, as posteriors that meet on the server (Xing et al. 2023)."""
+"""FedLogic: posteriors over a set of prompts, one a client, with a shared prior (Xing et al. 2023)."""
 
 from __future__ import annotations
 
@@ -44,16 +44,18 @@ class FedLogicConfig(BlackBoxConfig):
 
 @METHODS.register("fedlogic")
 class FedLogic(BlackBoxMethod):
-    """Variational EM over K prompts. E step, at client i: the posterior ``q_i`` that minimises ``E_q[-l_i] / T
-    + lambda KL(q || pi) + (1 - lambda) KL(q || uniform)``, which is ``q_i ~ exp(l_i / T) pi^lambda`` (``posterior``).
-    M step, at the server: ``pi``, the (weighted) mean of the ``q_i``, which minimises ``sum w_i KL(q_i || pi)``, or
-    with merge "product" their geometric mean, which minimises ``sum w_i KL(pi || q_i)``.
+    """Variational EM over K prompts.
+
+    E step, at client i: the posterior ``q_i`` that minimises ``E_q[-l_i] / T + lambda KL(q || pi) + (1 - lambda)
+    KL(q || uniform)``, which is ``q_i ~ exp(l_i / T) pi^lambda`` (``posterior``). M step, at the server: ``pi``, the
+    (weighted) mean of the ``q_i``, which minimises ``sum w_i KL(q_i || pi)``, or with merge "product" their geometric
+    mean, which minimises ``sum w_i KL(pi || q_i)``.
 
     ``l_i`` ``(K,)``: log-likelihood of the client's training examples, estimated from those scored so far; every
-    example is scored with each prompt once, in a fixed order, so when all are, later rounds ask for nothing.
+    example is scored with each prompt once, in a fixed order, so after all of them later rounds need no queries.
 
     Shared: ``posterior`` ``(K,)``. Personal: ``loss`` and ``right`` ``(K,)``, sums over the ``seen`` ``(K,)`` examples.
-    A client deploys the posterior of its own evidence and the last ``pi``; somebody who never took part has ``pi``.
+    A client deploys the posterior of its own evidence and the last ``pi``; a client that never took part has ``pi``.
 
     The paper's search is over logic rules that the language model writes, and its code is not public: the prompt set,
     lambda's place between the two divergences and pruning as the search space's shrinking are our reading of it. With
@@ -94,7 +96,7 @@ class FedLogic(BlackBoxMethod):
     # --------------------------------------------------------------------------------------------- training
 
     def step_queries(self, data: ClientData) -> int:
-        """All prompts on one example."""
+        """Return the queries of all prompts on one example."""
         return len(self.prompts)
 
     def search(
@@ -103,37 +105,37 @@ class FedLogic(BlackBoxMethod):
         shared = broadcast.shared["posterior"]
         alive = shared.nonzero().flatten()
         candidates = [Candidate(self.prompts[k]) for k in alive.tolist()]
-        loss, right, seen = (personal[name].clone() for name in ("loss", "right", "seen"))
+        loss, right, counts = (personal[name].clone() for name in ("loss", "right", "seen"))
         examples = len(data.train)
         order = numpy_stream(self.setup.seed, "examples", self.name, data.client).permutation(examples)
         # Prompts are only ever given up, so those that are left were all scored on the same examples.
-        done = int(seen[alive].min())
-        while done < examples and len(alive) <= desk.left:
-            count = min(self.config.batch_size, examples - done, desk.left // len(alive))
-            scores, labels = desk.scores(candidates, torch.from_numpy(order[done : done + count]))
+        start = int(counts[alive].min())
+        while start < examples and len(alive) <= desk.left:
+            count = min(self.config.batch_size, examples - start, desk.left // len(alive))
+            scores, labels = desk.scores(candidates, torch.from_numpy(order[start : start + count]))
             losses = self.sample_losses(scores.flatten(0, 1), labels.repeat(len(alive)))
             loss[alive] += losses.reshape(len(alive), -1).sum(1)
             right[alive] += (predicted(scores) == labels).float().sum(1)
-            seen[alive] += count
-            done += count
-        kept = PromptState({"loss": loss, "right": right, "seen": seen})
-        own = self._own(shared, kept, examples)
-        if done:
-            best = int(own.argmax())
-            desk.loss, desk.accuracy = (float(total[best] / seen[best]) for total in (loss, right))
+            counts[alive] += count
+            start += count
+        evidence = PromptState({"loss": loss, "right": right, "seen": counts})
+        weights = self._own(shared, evidence, examples)
+        if start:
+            best = int(weights.argmax())
+            desk.loss, desk.accuracy = (float(total[best] / counts[best]) for total in (loss, right))
         # What prediction needs of the training data is how many there are.
-        return PromptState({"posterior": own}), PromptState({**kept, "examples": torch.tensor([examples])})
+        return PromptState({"posterior": weights}), PromptState({**evidence, "examples": torch.tensor([examples])})
 
     def _own(self, shared: Tensor, personal: PromptState, examples: int) -> Tensor:
-        """A client's posterior ``(K,)`` by what it has seen; the global one before it has seen anything."""
-        seen = personal["seen"]
-        evidence = -examples * personal["loss"] / seen.clamp(min=1) / self.config.temperature
-        return posterior(evidence, shared, self.config.pull) if seen.any() else shared
+        """Return a client's posterior ``(K,)`` by its evidence; the global one without evidence."""
+        counts = personal["seen"]
+        evidence = -examples * personal["loss"] / counts.clamp(min=1) / self.config.temperature
+        return posterior(evidence, shared, self.config.pull) if counts.any() else shared
 
     # ------------------------------------------------------------------------------------------- prediction
 
     def chosen(self, shared: PromptState, personal: PromptState) -> Tensor:
-        """The posterior ``(K,)`` that decides with these states."""
+        """Return the posterior ``(K,)`` that decides with these states."""
         if "examples" not in personal:
             return shared["posterior"]
         return self._own(shared["posterior"], personal, int(personal["examples"]))
@@ -149,17 +151,19 @@ class FedLogic(BlackBoxMethod):
         if self.config.deploy == "best":
             return super().logits(shared, personal, classes, split)
         weights = self.chosen(shared, personal)
-        used = (weights > 1e-3).nonzero().flatten()
-        prompts = [Candidate(self.prompts[k]) for k in used.tolist()]
+        active = (weights > 1e-3).nonzero().flatten()
+        prompts = [Candidate(self.prompts[k]) for k in active.tolist()]
         scores = self.scored(prompts, classes, split)
         shares = as_if_uniform(scores).log_softmax(-1)
-        mixed = (shares + weights[used].log()[:, None, None]).logsumexp(0)
-        return mixed.where(is_answered(scores).any(0)[:, None], torch.nan)
+        log_mixture = (shares + weights[active].log()[:, None, None]).logsumexp(0)
+        return log_mixture.where(is_answered(scores).any(0)[:, None], torch.nan)
 
 
 class PosteriorMerge(Aggregator):
-    """The M step by ``inner``'s weights, then pruning. What clients send is made a distribution over the prompts that
-    are left first, so nobody counts for more than its weight."""
+    """M step by ``inner``'s weights, then pruning.
+
+    Each client's vector is first made a distribution over the remaining prompts, so that no client exceeds its weight.
+    """
 
     def __init__(self, inner: Aggregator, config: FedLogicConfig) -> None:
         super().__init__(inner.config)
@@ -172,21 +176,21 @@ class PosteriorMerge(Aggregator):
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
         alive = shared["posterior"] > 0
-        sent = []
+        distributions = []
         for update in updates:
             share = proper(update.shared["posterior"], alive)
             value = share.log() if self.options.merge == "product" else share
-            given = PromptState({"posterior": torch.where(alive, value, torch.zeros(()))})
-            sent.append(Update(update.client, given, update.samples, update.loss, update.accuracy))
-        merged, server = self.inner.apply(shared, sent, server)
-        value = merged["posterior"]
+            state = PromptState({"posterior": torch.where(alive, value, torch.zeros(()))})
+            distributions.append(Update(update.client, state, update.samples, update.loss, update.accuracy))
+        new_shared, server = self.inner.apply(shared, distributions, server)
+        value = new_shared["posterior"]
         share = torch.where(alive, (value - value[alive].max()).exp() if self.options.merge == "product" else value, 0)
         share = torch.where(share >= self.options.prune * share.max(), share, torch.zeros(()))
         return PromptState({"posterior": share / share.sum()}), server
 
 
 def posterior(evidence: Tensor, prior: Tensor, pull: float) -> Tensor:
-    """``q ~ exp(evidence) prior^pull`` over the prompts with a prior above 0; ``(K,)`` each, in float64 inside.
+    """Return ``q ~ exp(evidence) prior^pull`` over the prompts with a prior above 0; ``(K,)`` each, in float64 inside.
 
     It minimises ``sum_k q_k (log q_k - evidence_k - pull log prior_k)``: set the derivative by q_k, with a multiplier
     for ``sum q = 1``, to zero. That is ``E_q[-evidence] + pull KL(q || prior) + (1 - pull) KL(q || uniform)`` up to a
@@ -197,7 +201,9 @@ def posterior(evidence: Tensor, prior: Tensor, pull: float) -> Tensor:
 
 
 def proper(share: Tensor, alive: Tensor) -> Tensor:
-    """``share`` ``(K,)`` as a distribution over the prompts that are ``alive``, none of which gets less than
-    ``SMALLEST``."""
-    kept = torch.where(alive, share.clamp(min=SMALLEST), torch.zeros((), dtype=share.dtype))
-    return kept / kept.sum()
+    """Return ``share`` ``(K,)`` as a distribution over the prompts that are ``alive``.
+
+    None of these gets less than ``SMALLEST``.
+    """
+    positive = torch.where(alive, share.clamp(min=SMALLEST), torch.zeros((), dtype=share.dtype))
+    return positive / positive.sum()

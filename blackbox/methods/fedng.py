@@ -1,4 +1,4 @@
-"""FedNG: discrete prompts by nevergrad on the clients, chosen among by ranks that all clients give all of them."""
+"""FedNG: discrete prompts by nevergrad on the clients, selected by the ranks of all clients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class FedNGConfig(TokenPromptConfig):
 
 @METHODS.register("fedng")
 class FedNG(TokenPromptMethod):
-    """Each client ranks the finalists, searches on from the one that it ranks first, and sends its ranks and its find.
+    """Each client ranks the finalists, searches on from its first choice, and sends its ranks and its find.
+
     The finalist with the best mean rank (by samples) is the federation's prompt; the finds are ranked next round.
 
     Shared: ``tokens`` ``(n_tokens,)`` and ``finalists`` ``(n, n_tokens)``, the first of which is the best so far,
@@ -46,8 +47,8 @@ class FedNG(TokenPromptMethod):
     ``(n,)`` float32, 0 for the best. Personal: nothing.
 
     No loss is sent: a client that praises its own find sways the choice by its share of one ranking and no more.
-    Ranks are of validation examples, finds of one batch of training examples; in the last round, whose finds nobody
-    could rank, the clients rank only, with the whole allowance. The first finalists are no prompt at all and random
+    Ranks are of validation examples, finds of one batch of training examples. Finds of the last round could not be
+    ranked, so clients only rank in it, with the whole budget. The first finalists are no prompt at all and random
     ones of one token, two, and so on.
 
     No paper describes this method: nevergrad inside a client, as its documentation advises for discrete spaces, and
@@ -77,18 +78,20 @@ class FedNG(TokenPromptMethod):
         return CrossRank(self.config.finalists, len(self.vocabulary), self.setup.seed)
 
     def step_queries(self, data: ClientData) -> int:
-        """In a run of one round, one example for each of the first prompts; else also two prompts on a batch, after the
-        finalists are ranked."""
-        most = self.config.finalists + 1
+        """Return the queries of one example for each of the first prompts, in a run of one round.
+
+        Else those of two prompts on a batch are added, after the finalists are ranked.
+        """
+        limit = self.config.finalists + 1
         if self.setup.rounds == 1:
-            return most
-        held, batch = len(data.val) or len(data.train), self.batch_of(data)
+            return limit
+        examples, batch = len(data.val) or len(data.train), self.batch_of(data)
 
         def suffices(queries: int) -> bool:
-            ranked = min(held, max(1, int(self.config.ranking * queries) // most))
-            return queries - most * ranked >= 2 * batch
+            ranked = min(examples, max(1, int(self.config.ranking * queries) // limit))
+            return queries - limit * ranked >= 2 * batch
 
-        return least(most + 2 * batch, suffices)
+        return least(limit + 2 * batch, suffices)
 
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
@@ -98,15 +101,15 @@ class FedNG(TokenPromptMethod):
         is_last = broadcast.round >= self.setup.rounds
         share = 1.0 if is_last else self.config.ranking
         split, rows = validation_rows(desk, max(1, int(share * desk.left) // len(finalists)))
-        judged = self.losses(desk, finalists, rows, split)
-        found = finalists[int(np.argmin(ranks(judged)))]
+        losses = self.losses(desk, finalists, rows, split)
+        best = finalists[int(np.argmin(ranks(losses)))]
         if not is_last:
-            found = self._searched(desk, found)
-        given = torch.from_numpy(ranks(judged)).float()
-        return PromptState({"tokens": index_tensor(found), "ranks": given}), personal
+            best = self._searched(desk, best)
+        rank_tensor = torch.from_numpy(ranks(losses)).float()
+        return PromptState({"tokens": index_tensor(best), "ranks": rank_tensor}), personal
 
     def _searched(self, desk: ClientOracle, start: Tokens) -> Tokens:
-        """The prompt of least loss on one batch, out of all that the allowance reaches for."""
+        """Return the prompt of least loss on one batch, out of all that the budget allows."""
         rows = desk.batch()
         budget = desk.left // len(rows)
         if budget < 2:
@@ -114,25 +117,25 @@ class FedNG(TokenPromptMethod):
         length, size = self.config.n_tokens, len(self.vocabulary)
         workers = min(self.config.workers, budget)
         local = NevergradSearch(self.config.optimizer, length, size, budget, desk.stream, workers, start=start)
-        known: dict[Tokens, float] = {}
+        fitness: dict[Tokens, float] = {}
         for _ in range(TRIES * budget):
-            asked = local.ask()
-            new = list(dict.fromkeys(tokens for tokens in asked if tokens not in known))
+            candidates = local.ask()
+            new = list(dict.fromkeys(tokens for tokens in candidates if tokens not in fitness))
             if not desk.affords(len(new), rows):
                 break
             if new:
-                known.update(zip(new, self.losses(desk, new, rows).tolist(), strict=True))
-            local.tell(asked, [known[tokens] for tokens in asked])
+                fitness.update(zip(new, self.losses(desk, new, rows).tolist(), strict=True))
+            local.tell(candidates, [fitness[tokens] for tokens in candidates])
             if not desk.affords(1, rows):
                 break
-        return min(known, key=lambda tokens: (known[tokens], tokens)) if known else start
+        return min(fitness, key=lambda tokens: (fitness[tokens], tokens)) if fitness else start
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         return self.prompt(indices(shared["tokens"]))
 
 
 def ranked_state(best: Tokens, finalists: Sequence[Tokens], tag: Tensor) -> PromptState:
-    """The shared state; ``finalists`` begin with ``best``."""
+    """Return the shared state; ``finalists`` begin with ``best``."""
     rows = torch.stack([index_tensor(row) for row in finalists])
     return PromptState({"tokens": index_tensor(best), "finalists": rows, TAG: tag})
 
@@ -140,9 +143,9 @@ def ranked_state(best: Tokens, finalists: Sequence[Tokens], tag: Tensor) -> Prom
 class CrossRank(Aggregator):
     """The finalist of best mean rank by samples wins, the earlier one of equals; the clients' finds are the next ones.
 
-    Whatever numbers a client sends are ranked again here, so that everybody has the say of one ranking. Finds that
-    are no tokens are left out. If there are more than ``finalists``, they are drawn, in an order that does not
-    depend on who sent them. Server memory: ``round`` ``()``, merges so far.
+    A client's numbers are ranked again here, so that each client counts as one ranking. Finds that are no tokens are
+    left out. If there are more than ``finalists``, they are drawn, in an order that does not depend on their clients.
+    Server memory: ``round`` ``()``, merges so far.
     """
 
     def __init__(self, finalists: int, vocabulary_size: int, seed: int) -> None:
@@ -161,15 +164,17 @@ class CrossRank(Aggregator):
         finds = sorted({indices(update.shared["tokens"]) for update in updates} - {best})
         finds = [tokens for tokens in finds if all(0 <= index < self.vocabulary_size for index in tokens)]
         round = int(server["round"]) + 1
-        drawn = numpy_stream(self.seed, "finalists", round).permutation(len(finds))[: self.finalists]
-        after = ranked_state(best, [best, *(finds[i] for i in sorted(drawn))], shared[TAG])
-        return after, PromptState({"round": torch.tensor(round)})
+        order = numpy_stream(self.seed, "finalists", round).permutation(len(finds))[: self.finalists]
+        state = ranked_state(best, [best, *(finds[i] for i in sorted(order))], shared[TAG])
+        return state, PromptState({"round": torch.tensor(round)})
 
 
-def mean_rank(given: Sequence[Tensor], samples: Sequence[int]) -> np.ndarray:
-    """``(finalists,)`` mean of the clients' rankings, weighted by samples; rounded, so that no order of adding up
-    decides between equals."""
-    rows = np.stack([ranks(numbers.double().numpy()) for numbers in given])
+def mean_rank(rankings: Sequence[Tensor], samples: Sequence[int]) -> np.ndarray:
+    """Return the mean ``(finalists,)`` of the clients' rankings, weighted by samples.
+
+    It is rounded, so that the order of summation does not decide between equals.
+    """
+    rows = np.stack([ranks(numbers.double().numpy()) for numbers in rankings])
     weights = np.array(samples, dtype=np.float64)
     mean: np.ndarray = np.round(weights @ rows / weights.sum(), 9)
     return mean

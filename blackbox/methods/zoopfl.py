@@ -43,12 +43,11 @@ class ZooPFLConfig(DescentConfig):
 
 @METHODS.register("zoopfl")
 class ZooPFL(PerExampleMethod):
-    """Every example is edited by an auto-encoder before it is put to the black box, and the client's own linear map
-    makes the final scores of what comes back.
+    """Every example is edited by an auto-encoder before the black box; the client's own linear map re-maps the scores.
 
     Shared: ``encoder`` ``(latent, view)`` and the decoder's ``W1`` ``(hidden, latent + embedding)``, ``b1``, ``W2``,
     ``b2``. Personal: ``embedding`` ``(embedding,)``, and ``weight`` ``(classes, classes)`` and ``bias`` ``(classes,)``
-    of the re-mapping. Somebody who never took part has the zero embedding and scores as they are.
+    of the re-mapping. A client that never took part has the zero embedding and scores as they are.
 
     1. Before its first steps by queries, the encoder learns to reconstruct the client's own examples (with its
        transpose as decoder, so towards their principal components): gradients, no queries.
@@ -93,7 +92,7 @@ class ZooPFL(PerExampleMethod):
         )
 
     def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
-        """The encoder only while it changes."""
+        """Return the encoder's shapes only while it changes."""
         encoder_moves = self.config.train_encoder or self._is_raw(sent)
         return shapes(sent, [name for name in sent if encoder_moves or name != "encoder"])
 
@@ -113,41 +112,41 @@ class ZooPFL(PerExampleMethod):
             features = self.view(data.train.items)
             encoder = pretrained(shared["encoder"], features, config.pretrain_steps, config.pretrain_lr)
             shared = PromptState({**shared, "encoder": encoder})
-        trained = {name: t for name, t in shared.items() if config.train_encoder or name != "encoder"}
-        trained["embedding"] = personal["embedding"]
-        found = descent(config, flat(trained), desk, self.setup.rounds)
+        weights = {name: t for name, t in shared.items() if config.train_encoder or name != "encoder"}
+        weights["embedding"] = personal["embedding"]
+        optimizer = descent(config, flat(weights), desk, self.setup.rounds)
         remap, answers = personal, []
         while desk.affords(2 * config.probes):
-            points, rows = found.ask(), desk.batch()
+            points, rows = optimizer.ask(), desk.batch()
             items = [data.train.items[i] for i in rows.tolist()]
-            states = [PromptState({**shared, **shaped(point, trained)}) for point in points]
+            states = [PromptState({**shared, **shaped(point, weights)}) for point in points]
             scores, labels = desk.scores([self.candidate_on(state, state, items) for state in states], rows)
-            found.tell(points, self._losses(desk, scores, labels, remap))
+            optimizer.tell(points, self._losses(desk, scores, labels, remap))
             rows_of_all, repeated = scores.flatten(0, 1), labels.repeat(len(scores))
-            answered = is_answered(rows_of_all)
-            answers.append((rows_of_all[answered], repeated[answered]))
+            has_answer = is_answered(rows_of_all)
+            answers.append((rows_of_all[has_answer], repeated[has_answer]))
             remap = self.remapped(remap, torch.cat([s for s, _ in answers]), torch.cat([n for _, n in answers]), data)
-        last = shaped(found.best(), trained)
-        sent = PromptState({**shared, **{name: t for name, t in last.items() if name in shared}})
-        kept = PromptState({**remap, "embedding": last["embedding"]})
-        return PromptState({name: sent[name] for name in self.uploads(data.client, broadcast.shared)}), kept
+        last = shaped(optimizer.best(), weights)
+        upload = PromptState({**shared, **{name: t for name, t in last.items() if name in shared}})
+        new_personal = PromptState({**remap, "embedding": last["embedding"]})
+        return PromptState({name: upload[name] for name in self.uploads(data.client, broadcast.shared)}), new_personal
 
     def _losses(self, desk: ClientOracle, scores: Tensor, labels: Tensor, personal: PromptState) -> list[float]:
-        """Mean loss of each of ``scores`` ``(prompts, rows, classes)`` after the re-mapping."""
-        mapped = [self.adjusted(one, personal) for one in scores]
-        losses = [self.sample_losses(one, labels).double().mean().item() for one in mapped]
+        """Return the mean loss of each of ``scores`` ``(prompts, rows, classes)`` after the re-mapping."""
+        mapped = [self.adjusted(rows, personal) for rows in scores]
+        losses = [self.sample_losses(rows, labels).double().mean().item() for rows in mapped]
         best = min(range(len(losses)), key=losses.__getitem__)
         desk.loss, desk.accuracy = losses[best], (predicted(mapped[best]) == labels).double().mean().item()
         return losses
 
     def remapped(self, personal: PromptState, scores: Tensor, labels: Tensor, data: ClientData) -> PromptState:
-        """``personal`` after gradient steps of the re-mapping on ``scores`` ``(n, classes)`` that are there already."""
+        """Return ``personal`` after gradient steps of the re-mapping on existing ``scores`` ``(n, classes)``."""
         weight, bias = personal["weight"], personal["bias"]
-        inputs, own = centred(scores), torch.tensor(data.classes)
+        inputs, classes = centred(scores), torch.tensor(data.classes)
         pace = self.config.remap_lr / inputs.square().sum(1).mean().clamp(min=1e-6)
         pull = self.config.remap_lr * self.config.remap_decay
         for _ in range(self.config.remap_steps if self.config.remap_lr and len(labels) else 0):
-            by_weight, by_bias = remap_gradient(weight, bias, inputs, labels, own)
+            by_weight, by_bias = remap_gradient(weight, bias, inputs, labels, classes)
             weight = weight - pace * by_weight - pull * (weight - torch.eye(len(bias)))
             bias = bias - pace * by_bias - pull * bias
         return PromptState({**personal, "weight": weight, "bias": bias})
@@ -158,12 +157,12 @@ class ZooPFL(PerExampleMethod):
         return self._edited(shared, personal, self.view(items))
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
-        """The edit of an example in which there is nothing to see."""
-        found = self._edited(shared, personal, torch.zeros(1, self.view.size))
+        """Return the edit of a blank example."""
+        edit = self._edited(shared, personal, torch.zeros(1, self.view.size))
         return Candidate(
-            found.text,
-            soft=None if found.soft is None else found.soft[0],
-            pixels=None if found.pixels is None else found.pixels[0],
+            edit.text,
+            soft=None if edit.soft is None else edit.soft[0],
+            pixels=None if edit.pixels is None else edit.pixels[0],
         )
 
     def _edited(self, shared: PromptState, personal: PromptState, features: Tensor) -> Candidate:
@@ -175,33 +174,38 @@ class ZooPFL(PerExampleMethod):
         return centred(scores) @ personal["weight"].T + personal["bias"] if len(personal) else scores
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
-        """From the zero embedding and scores as they are to the client's own."""
+        """Interpolate from the zero embedding and unchanged scores to the client's own."""
         return self.init_personal(0).interpolate(personal, alpha)
 
 
 def centred(scores: Tensor) -> Tensor:
-    """``scores`` ``(n, classes)`` less each row's mean, which decides nothing."""
+    """Subtract each row's mean, which decides nothing, from ``scores`` ``(n, classes)``."""
     return scores - scores.mean(1, keepdim=True)
 
 
 def pretrained(encoder: Tensor, features: Tensor, steps: int, lr: float) -> Tensor:
-    """``encoder`` E ``(latent, view)`` after gradient steps on ``mean |f - E^T E f|^2``; ``features`` ``(n, view)``."""
+    """Take gradient steps on ``mean |f - E^T E f|^2`` from E ``(latent, view)``; ``features`` ``(n, view)``."""
     for _ in range(steps):
         latent = features @ encoder.T
-        missing = features - latent @ encoder
-        slope = -2 * (latent.T @ missing + (missing @ encoder.T).T @ features) / len(features)
+        residual = features - latent @ encoder
+        slope = -2 * (latent.T @ residual + (residual @ encoder.T).T @ features) / len(features)
         encoder = encoder - lr * slope
     return encoder
 
 
-def remap_gradient(weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients ``(classes, classes)`` and ``(classes,)`` of the cross-entropy of ``inputs @ weight^T + bias`` with the
-    choice among the ``own`` classes, mean over labels of the mean over their rows: ``(p - onehot)^T inputs``, weighted,
-    in the rows of own classes, zeros in all others."""
+def remap_gradient(
+    weight: Tensor, bias: Tensor, inputs: Tensor, labels: Tensor, classes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients ``(classes, classes)`` and ``(classes,)`` of the re-mapping's loss.
+
+    The loss is the cross-entropy of ``inputs @ weight^T + bias`` with the choice among the client's own classes, mean
+    over labels of the mean over their rows. The gradient is ``(p - onehot)^T inputs``, weighted, in the rows of own
+    classes, and zero in all others.
+    """
     mapped = inputs @ weight.T + bias
     error = torch.zeros_like(mapped)
-    error[:, own] = mapped[:, own].softmax(1)
+    error[:, classes] = mapped[:, classes].softmax(1)
     error[torch.arange(len(labels)), labels] -= 1
-    _, place, counts = labels.unique(return_inverse=True, return_counts=True)
-    error = error / (counts[place] * len(counts))[:, None]
+    _, label_index, counts = labels.unique(return_inverse=True, return_counts=True)
+    error = error / (counts[label_index] * len(counts))[:, None]
     return error.T @ inputs, error.sum(0)

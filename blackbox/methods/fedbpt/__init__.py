@@ -1,4 +1,4 @@
-"""FedBPT: clients search with CMA-ES, the server moves one CMA-ES by what they found (Sun et al., ICML 2024)."""
+"""FedBPT: clients search with CMA-ES, the server moves one CMA-ES by their results (Sun et al., ICML 2024)."""
 
 from __future__ import annotations
 
@@ -43,15 +43,17 @@ class FedBPTConfig(SoftPromptConfig):
 
 @METHODS.register("fedbpt")
 class FedBPT(BlackBoxMethod):
-    """A client searches for a few generations from the server's distribution and returns where its mean went, how good
-    that is and its step sizes; the server takes the means as a population of its own CMA-ES.
+    """Clients run some generations from the server's distribution; the server updates one CMA-ES by the results.
+
+    A client returns its final mean, the fitness of that and its step sizes; the means are a population of the server's
+    CMA-ES.
 
     Shared: ``mean`` ``(dim,)``, ``sigma`` ``(1,)``, ``deviations`` ``(dim,)`` or ``covariance`` ``(dim, dim)``. Sent
     back: ``mean``, ``fitness`` ``(1,)``, ``spread`` ``(1,)``: the root of the summed squared step sizes over the
     parents. Personal: nothing; local searches begin with fresh paths, as in the paper.
 
     Different from the released code: every client and round has a stream of its own; clients' results are ranked by
-    what they gained on their own data over the received prompt (an easy client's low loss says nothing about its
+    their gain on the client's own data over the received prompt (an easy client's low loss says nothing about its
     prompt); ranks weight all clients; the floor of the step size holds; any number of replies will do; words of the
     text alone are perturbed, never those of template, mask or prompt; vectors travel, not optimisers.
     """
@@ -82,21 +84,21 @@ class FedBPT(BlackBoxMethod):
     # --------------------------------------------------------------------------------------------- training
 
     def step_queries(self, data: ClientData) -> int:
-        """A generation, and the comparison of what was found with what was received."""
+        """Return the queries of a generation, and of the comparison of the result with the received prompt."""
         copies = 2 if self.config.perturb else 1
         return (self.config.popsize + 2) * copies * self.batch_of(data)
 
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
-        given = _distribution(broadcast.shared, NO_PROMPT)
+        start = _distribution(broadcast.shared, NO_PROMPT)
         local = CmaEs(
-            given.mean,
-            given.sigma,
+            start.mean,
+            start.sigma,
             desk.stream,
             popsize=self.config.popsize,
-            deviations=given.deviations,
-            covariance=given.covariance,
+            deviations=start.deviations,
+            covariance=start.covariance,
         )
         noisy = perturbed(data.train, self.config.perturb, desk.stream) if self.config.perturb else None
         copies, squares = 1 if noisy is None else 2, 0.0
@@ -105,18 +107,20 @@ class FedBPT(BlackBoxMethod):
             points = local.ask()
             squares += local.sigma**2  # the step size that this generation was drawn with
             local.tell(points, self._fitness(desk, points, desk.batch(), noisy).tolist())
-        found, received = self._fitness(desk, [local.mean, given.mean], desk.batch(), noisy)
-        relative = found / max(abs(received), 1e-9) if self.config.fitness == "relative" else found
-        sent = {
+        fitness, start_fitness = self._fitness(desk, [local.mean, start.mean], desk.batch(), noisy)
+        relative = fitness / max(abs(start_fitness), 1e-9) if self.config.fitness == "relative" else fitness
+        upload = {
             "mean": vector(local.mean),
             "fitness": torch.tensor([float(relative)]),
             "spread": torch.tensor([math.sqrt(squares / max(1, self.config.popsize // 2))]),
         }
-        return PromptState(sent), personal
+        return PromptState(upload), personal
 
     def _fitness(self, desk: ClientOracle, points: Sequence[Vector], rows: Tensor, noisy: Split | None) -> Vector:
-        """Loss ``(points,)``; with a perturbed copy, the ratio of the loss to the loss on the copy: a prompt
-        that merely favours the client's majority label lowers both."""
+        """Return the loss ``(points,)``; with a perturbed copy, the ratio of the loss to the loss on the copy.
+
+        A prompt that merely favours the client's majority label lowers both.
+        """
         prompts = [self.projection.candidate(vector(point)) for point in points]
         blurred = None if noisy is None else desk.losses(prompts, rows, split=noisy)
         clean = desk.losses(prompts, rows)
@@ -127,12 +131,12 @@ class FedBPT(BlackBoxMethod):
 
 
 class GlobalSearch(Aggregator):
-    """The server's step: one CMA-ES update with the clients' means as its population.
+    """Server step: one CMA-ES update with the clients' means as its population.
 
-    ``sigma_g = sqrt(mean_k sum_t sigma_kt^2 / mu)`` over the clients that replied is how far they may have come; it is
-    the step size of the update, and the clients' next sigma is the last one times what the update did to ``sigma_g``:
-    not above the last one, not below the floor. Weights fall with the rank of the fitness, ``ln(k + 1) - ln(rank)``,
-    times sample counts. Server memory: the paths ``path_sigma``, ``path_c`` ``(dim,)`` and ``generation`` ``(1,)``.
+    ``sigma_g = sqrt(mean_k sum_t sigma_kt^2 / mu)`` over the clients that replied estimates how far they moved; it is
+    the step size of the update. The clients' next sigma is the last one times the update's change of ``sigma_g``, at
+    most the last one and at least the floor. Weights fall with the rank of the fitness, ``ln(k + 1) - ln(rank)``, times
+    sample counts. Server memory: the paths ``path_sigma``, ``path_c`` ``(dim,)`` and ``generation`` ``(1,)``.
     """
 
     def __init__(self, config: FedBPTConfig) -> None:
@@ -146,30 +150,30 @@ class GlobalSearch(Aggregator):
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
-        before = _distribution(shared, server)
+        previous = _distribution(shared, server)
         spreads = np.array([update.shared["spread"].item() for update in updates], dtype=np.float64)
-        sigma = math.sqrt((spreads**2).mean()) or before.sigma
+        sigma = math.sqrt((spreads**2).mean()) or previous.sigma
         weights = rank_weights([update.shared["fitness"].item() for update in updates])
         weights *= [update.samples for update in updates]
         means = np.stack([update.shared["mean"].double().numpy() for update in updates])
-        after = cma_update(replace(before, sigma=sigma), means, weights)
-        least = min(before.sigma, self.options.sigma_floor * self.options.sigma)
-        moved = replace(after, sigma=min(max(before.sigma * after.sigma / sigma, least), before.sigma))
+        updated = cma_update(replace(previous, sigma=sigma), means, weights)
+        least = min(previous.sigma, self.options.sigma_floor * self.options.sigma)
+        result = replace(updated, sigma=min(max(previous.sigma * updated.sigma / sigma, least), previous.sigma))
         memory = {
-            "path_sigma": vector(moved.path_sigma),
-            "path_c": vector(moved.path_c),
-            "generation": torch.tensor([float(moved.generation)]),
+            "path_sigma": vector(result.path_sigma),
+            "path_c": vector(result.path_c),
+            "generation": torch.tensor([float(result.generation)]),
         }
-        return _state(moved), PromptState(memory)
+        return _state(result), PromptState(memory)
 
 
 def rank_weights(fitness: Sequence[float]) -> Vector:
-    """``(k,)`` weights ``ln(k + 1) - ln(rank)``, equals sharing theirs: everybody has a say, the best the most."""
+    """Return ``(k,)`` weights ``ln(k + 1) - ln(rank)``; equals share theirs. All are positive."""
     return shared_by_equals(fitness, math.log(len(fitness) + 1) - np.log(np.arange(1, len(fitness) + 1)))
 
 
 def _distribution(shared: PromptState, server: PromptState) -> Distribution:
-    """The search distribution in ``shared``, with the server's paths or, at a client, with fresh ones."""
+    """Return the search distribution in ``shared``, with the server's paths or, at a client, with fresh ones."""
     shape = "deviations" if "deviations" in shared else "covariance"
     mean = shared["mean"].double().numpy()
     start = Distribution.start(mean, shared["sigma"].item(), **{shape: shared[shape].double().numpy()})
@@ -184,7 +188,7 @@ def _distribution(shared: PromptState, server: PromptState) -> Distribution:
 
 
 def _state(distribution: Distribution) -> PromptState:
-    """What travels: the paths stay with the server."""
+    """Return the part of a distribution that travels: the paths stay with the server."""
     arrays = {"mean": distribution.mean, "deviations": distribution.deviations, "covariance": distribution.covariance}
-    found = {name: vector(array) for name, array in arrays.items() if array is not None}
-    return PromptState({**found, "sigma": torch.tensor([distribution.sigma])})
+    tensors = {name: vector(array) for name, array in arrays.items() if array is not None}
+    return PromptState({**tensors, "sigma": torch.tensor([distribution.sigma])})

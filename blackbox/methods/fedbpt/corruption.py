@@ -1,4 +1,4 @@
-"""FedBPT's copy of a client's texts in which words are replaced at random, to tell learning from favouring a label."""
+"""FedBPT's corrupted copy of a client's texts, to tell learning from favouring a label."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from promptfed.types import Split
 
 @cache
 def public_words() -> tuple[str, ...]:
-    """The words of the texts that come with promptfed, sorted: replacements that give away nothing of a client's."""
+    """Return the words of the texts that come with promptfed, sorted: replacements without client data."""
     text = " ".join(read_text(FOLDER / f"{name}.tsv") for name in NAMES)
     return tuple(sorted(set(re.findall(r"[a-z]{2,}", text.lower()))))
 
 
 def perturbed(split: Split, rate: float, stream: np.random.Generator) -> Split:
-    """``split`` with each word of its texts replaced with probability ``rate``; labels stay, and so does whatever the
-    template puts around a text (mask, separators, prompt), because only the text itself is touched.
+    """Replace each word of the texts of ``split`` with probability ``rate``.
 
-    Raises ConfigError for examples that are not texts.
+    Labels stay, and so does the template's part around a text (mask, separators, prompt).
+
+    Raises:
+        ConfigError: Examples are not texts.
     """
     words, items = public_words(), []
     for item in split.items:
@@ -33,7 +35,7 @@ def perturbed(split: Split, rate: float, stream: np.random.Generator) -> Split:
             raise ConfigError(f"only texts can be perturbed, and {item.name} is none: use --set method.perturb=0")
         parts = item.text.split()
         replaced = stream.random(len(parts)) < rate
-        others = stream.integers(len(words), size=len(parts))
-        text = " ".join(words[o] if r else p for p, r, o in zip(parts, replaced, others, strict=True))
+        replacements = stream.integers(len(words), size=len(parts))
+        text = " ".join(words[o] if r else p for p, r, o in zip(parts, replaced, replacements, strict=True))
         items.append(TextItem(text, f"{item.name} (perturbed)"))
     return Split(tuple(items), split.labels)

@@ -44,14 +44,15 @@ class FedDTPTConfig(BlackBoxConfig):
 
 @METHODS.register("feddtpt")
 class FedDTPT(BlackBoxMethod):
-    """A client changes one word of the prompt at a time: the black box proposes what may stand there, a changed prompt
-    with a better accuracy on its batch is kept. The server clusters everybody's words by meaning and makes the next
-    prompt of the clusters (``TokenClustering``).
+    """A client changes one word of the prompt at a time; the server clusters the words of all clients by meaning.
+
+    The black box proposes words for a place, and a changed prompt with a better accuracy on the client's batch is kept.
+    The server makes the next prompt of the clusters (``TokenClustering``).
 
     Shared: ``words``, the UTF-8 bytes of one word a line, at most ``n_tokens``; both ways. Personal: nothing.
 
     A request for proposals holds the prompt and a class word, never a client's text, and costs one query. A client
-    sends the words it was sent if its own do worse on its validation examples. All beyond "proposals from a masked
+    sends the received words if its own do worse on its validation examples. All beyond "proposals from a masked
     language model, accepted by accuracy" is inferred: the paper's code was not at hand.
     Different from the paper: words travel as text, since black boxes differ in their tokens; the first prompt is empty.
     """
@@ -75,16 +76,19 @@ class FedDTPT(BlackBoxMethod):
         return TokenClustering(config.n_tokens, config.embedder, config.min_samples, config.temperature)
 
     def step_queries(self, data: ClientData) -> int:
-        """The words received, a proposal and a changed prompt, beside what is kept back to compare the two."""
-        batch, most = self.batch_of(data), self.config.batch_size
-        return least(2 * batch + 1, lambda queries: queries - reserve(queries, data, 2, most) >= 2 * batch + 1)
+        """Return the queries of the received words, a proposal and a changed prompt.
+
+        The queries that are reserved to compare the two come on top.
+        """
+        batch, limit = self.batch_of(data), self.config.batch_size
+        return least(2 * batch + 1, lambda queries: queries - reserve(queries, data, 2, limit) >= 2 * batch + 1)
 
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         lexicon = _Lexicon()
-        sent = unpacked(text_of(broadcast.shared["words"]), self.config.n_tokens)
-        start = lexicon.tokens([*sent, *[""] * (self.config.n_tokens - len(sent))])
+        words = unpacked(text_of(broadcast.shared["words"]), self.config.n_tokens)
+        start = lexicon.tokens([*words, *[""] * (self.config.n_tokens - len(words))])
 
         def losses(prompts: Sequence[Tokens], rows: Tensor, split: Split | None) -> np.ndarray:
             return desk.losses([Candidate(lexicon.text(tokens)) for tokens in prompts], rows, split=split)
@@ -92,17 +96,17 @@ class FedDTPT(BlackBoxMethod):
         def propose(position: int, tokens: Tokens) -> Sequence[int]:
             desk.spend(1)
             label = str(desk.stream.choice(self.setup.classes))
-            before, after = lexicon.text(tokens[:position]), lexicon.text(tokens[position + 1 :])
+            prefix, suffix = lexicon.text(tokens[:position]), lexicon.text(tokens[position + 1 :])
             proposed = self.oracle.propose(
-                before, f"{after} {self.oracle.form.word(label)}".strip(), self.config.proposals
+                prefix, f"{suffix} {self.oracle.form.word(label)}".strip(), self.config.proposals
             )
             return lexicon.tokens(["", *filter(None, map(clean, proposed))])
 
         spare = reserve(desk.left, data, 2, self.config.batch_size)
-        found = climb(start, propose, losses, desk, spare, self.config.neighbours)
-        if found != start and not no_worse([start, found], losses, desk, spare)[0]:
-            found = start
-        return PromptState({"words": text_tensor(packed(lexicon.words(found)))}), personal
+        best = climb(start, propose, losses, desk, spare, self.config.neighbours)
+        if best != start and not no_worse([start, best], losses, desk, spare)[0]:
+            best = start
+        return PromptState({"words": text_tensor(packed(lexicon.words(best)))}), personal
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         return Candidate(" ".join(unpacked(text_of(shared["words"]), self.config.n_tokens)))
@@ -111,12 +115,12 @@ class FedDTPT(BlackBoxMethod):
         losses = super().sample_losses(scores, labels)
         if self.config.loss != "accuracy":
             return losses
-        missing = 1 - scores.softmax(-1).gather(1, labels[:, None]).squeeze(1)
-        return losses + TIE * torch.nan_to_num(missing, nan=1.0)
+        error = 1 - scores.softmax(-1).gather(1, labels[:, None]).squeeze(1)
+        return losses + TIE * torch.nan_to_num(error, nan=1.0)
 
 
 class _Lexicon:
-    """Numbers for the words that one client meets in one round; 0 is no word."""
+    """Numbers of the words that one client meets in one round; 0 is no word."""
 
     def __init__(self) -> None:
         self._numbers = {"": 0}
@@ -125,8 +129,8 @@ class _Lexicon:
         return tuple(self._numbers.setdefault(word, len(self._numbers)) for word in words)
 
     def words(self, tokens: Tokens) -> list[str]:
-        every = list(self._numbers)
-        return [every[number] for number in tokens if number]
+        words = list(self._numbers)
+        return [words[number] for number in tokens if number]
 
     def text(self, tokens: Tokens) -> str:
         return " ".join(self.words(tokens))

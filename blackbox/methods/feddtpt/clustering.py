@@ -1,4 +1,4 @@
-"""FedDTPT's server: words of many clients by meaning, the clusters that most agree on, in the order they stood in."""
+"""FedDTPT's server: it clusters the clients' words by meaning and orders the clusters that most agree on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDEST_REACH = 0.6
 
 @dataclass(frozen=True)
 class Word:
-    """A word that a client sent, where it stood (0 first), and the share of all samples behind it."""
+    """A client's word, its position (0 first), and its client's share of all samples."""
 
     text: str
     position: int
@@ -32,7 +32,7 @@ class Word:
 
 
 class TokenClustering(Aggregator):
-    """The next prompt out of the clients' words; ``words`` are UTF-8 bytes, one word a line.
+    """Aggregator that makes the next prompt of the clients' words: UTF-8 bytes, one word a line.
 
     1. Unit vectors of all words; attention ``A = softmax(cos / temperature)`` row by row; a word's score is the
        attention that all words pay to it, each by its client's samples: high where many mean the same.
@@ -64,11 +64,11 @@ class TokenClustering(Aggregator):
             for position, text in enumerate(prompt)
         ]
         mean = sum(update.samples * len(prompt) for prompt, update in zip(prompts, updates, strict=True)) / total
-        merged = self.merged(words, int(mean + 0.5))
-        return PromptState({"words": text_tensor(packed(merged))}), server
+        new_words = self.merged(words, int(mean + 0.5))
+        return PromptState({"words": text_tensor(packed(new_words))}), server
 
     def merged(self, words: Sequence[Word], length: int) -> list[str]:
-        """At most ``length`` words that stand for all of ``words``."""
+        """Return at most ``length`` words that stand for all of ``words``."""
         words = sorted(words, key=lambda word: (word.text, word.position, word.weight))
         if not words or not length:
             return []
@@ -82,27 +82,27 @@ class TokenClustering(Aggregator):
             members = np.flatnonzero(clusters == cluster)
             best_first = members[np.argsort(-scores[members], kind="stable")].tolist()
             middle = weighted_median([(words[i].position, words[i].weight) for i in members])
-            for place, i in enumerate(best_first):
+            for rank, i in enumerate(best_first):
                 if cluster < 0:
                     order.append((1, -scores[i], i, words[i].position))
-                elif place == 0:
+                elif rank == 0:
                     order.append((0, -float(scores[members].sum()), i, middle))
                 else:
                     order.append((2, -scores[i], i, words[i].position))
-        taken = sorted(order)[:length]
-        return [words[i].text for _, _, i, _ in sorted(taken, key=lambda entry: (entry[3], entry[2]))]
+        positions = sorted(order)[:length]
+        return [words[i].text for _, _, i, _ in sorted(positions, key=lambda entry: (entry[3], entry[2]))]
 
 
 def attention_received(cosines: Matrix, weights: Vector, temperature: float) -> Vector:
-    """``(n,)``: ``sum_i w_i A_ij`` with ``A = softmax(cos / temperature)`` over j; rounded: equals stay equal."""
+    """Return ``(n,)``: ``sum_i w_i A_ij`` with ``A = softmax(cos / temperature)`` over j, rounded."""
     attention = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / temperature)
     attention /= attention.sum(axis=1, keepdims=True)
-    received: Vector = np.round(weights @ attention, 9)
-    return received
+    attention_sum: Vector = np.round(weights @ attention, 9)
+    return attention_sum
 
 
 def elbow(values: Vector) -> float:
-    """Where the rising curve of sorted ``values`` bends: the point furthest below the line between its ends.
+    """Return the bend of the rising curve of sorted ``values``: the point furthest below the line between its ends.
 
     Of a curve without a bend (fewer than three values, a straight line), the largest value.
     """
@@ -115,7 +115,7 @@ def elbow(values: Vector) -> float:
 
 
 def clustered(distances: Matrix, min_samples: int) -> npt.NDArray[np.int64]:
-    """DBSCAN's cluster of each word ``(n,)``, -1 for none."""
+    """Return DBSCAN's cluster of each word ``(n,)``, -1 for none."""
     from sklearn.cluster import DBSCAN
 
     distances = np.round(distances.clip(min=0), 9)
@@ -123,18 +123,18 @@ def clustered(distances: Matrix, min_samples: int) -> npt.NDArray[np.int64]:
         return np.array([-1])
     nearest: Vector = np.where(np.eye(len(distances), dtype=bool), np.inf, distances).min(axis=1)
     reach = min(max(elbow(nearest), LEAST_REACH), WIDEST_REACH)
-    found: npt.NDArray[np.int64] = (
+    clusters: npt.NDArray[np.int64] = (
         DBSCAN(eps=reach, min_samples=min_samples, metric="precomputed").fit(distances).labels_
     )
-    return found
+    return clusters
 
 
 def weighted_median(pairs: Sequence[tuple[int, float]]) -> float:
-    """The value at which half of the weight is reached."""
+    """Return the value at which half of the weight is reached."""
     ordered = sorted(pairs)
-    half, reached = sum(weight for _, weight in ordered) / 2, 0.0
+    half, total = sum(weight for _, weight in ordered) / 2, 0.0
     for value, weight in ordered:
-        reached += weight
-        if reached >= half - 1e-12:
+        total += weight
+        if total >= half - 1e-12:
             return float(value)
     raise ValueError("no values")

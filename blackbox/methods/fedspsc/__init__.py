@@ -1,5 +1,4 @@
-"""Fed-SP-SC and Fed-DP-CoT: answers by vote over several wordings, or by worked examples that were voted on (Liu et al.
-2023)."""
+"""Fed-SP-SC and Fed-DP-CoT: answers by vote over several wordings, or by shared worked examples (Liu et al. 2023)."""
 
 from __future__ import annotations
 
@@ -51,18 +50,18 @@ class FedSPSCConfig(BlackBoxConfig):
 class FedSPSC(BlackBoxMethod):
     """Nothing is trained, and there is one round.
 
-    Variant ``sp`` (self-consistency over synonymous questions): every question is asked in M wordings and the answer
-    is what most of them say; of equal ones, that of the wordings which were right more often on the clients'
-    training examples. Shared: ``phrasings``, JSON (bytes,), and ``right`` (M,), these shares. Sent up: ``right``.
+    Variant ``sp`` (self-consistency over synonymous questions): every question is asked in M wordings and the answer is
+    the most frequent reply; of equal ones, that of the wordings which were right more often on the clients' training
+    examples. Shared: ``phrasings``, JSON (bytes,), and ``right`` (M,), these shares. Sent up: ``right``.
 
     Variant ``dp`` (questions with other parameters): a client has some of its questions answered in M wordings and
-    sends question, the worked answer that most wordings agree with, and how many do, **as text: nothing hides it**.
-    The server puts the most agreed ones before every question, with a warning that they may be wrong. Shared:
+    sends question, the worked answer that most wordings agree with, and how many do, **as text: nothing hides it**. The
+    server puts the most agreed ones before every question, with a warning that they may be wrong. Shared:
     ``demonstrations`` (bytes,). Sent up: ``found``, JSON (bytes,).
 
     Answers are labels, or the final answers of task ``cot``. The paper's server finds the synonyms among the questions
     of many users; our clients hold no synonyms, so wordings are hand-written prompts, or the model's paraphrases. In
-    dp the paper's server asks and votes, here the clients do, within their allowance.
+    dp the paper's server asks and votes, here the clients do, within their budget.
     """
 
     name: ClassVar[str] = "Fed-SP-SC"
@@ -103,14 +102,14 @@ class FedSPSC(BlackBoxMethod):
 
     @property
     def _cost(self) -> int:
-        """Queries for one question in all its wordings."""
+        """Return the queries for one question in all its wordings."""
         count = len(self.phrasings)
         return count * self._samples + (count - 1 if self.config.rephrase == "model" else 0)
 
     def init_shared(self) -> PromptState:
         if self._is_sp:
-            known = json.dumps(self.phrasings, ensure_ascii=False)
-            return PromptState({"phrasings": text_tensor(known), "right": torch.zeros(len(self.phrasings))})
+            encoded = json.dumps(self.phrasings, ensure_ascii=False)
+            return PromptState({"phrasings": text_tensor(encoded), "right": torch.zeros(len(self.phrasings))})
         return PromptState({"demonstrations": text_tensor("")})
 
     def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
@@ -121,13 +120,13 @@ class FedSPSC(BlackBoxMethod):
             return aggregator
         return Demonstrations(self._shown, self.config.demonstrations, self.config.most_characters)
 
-    def _shown(self, found: Demonstration) -> str:
-        return f"{self.oracle.form.example(found.question)} {found.answer}"
+    def _shown(self, example: Demonstration) -> str:
+        return f"{self.oracle.form.example(example.question)} {example.answer}"
 
     # --------------------------------------------------------------------------------------------- training
 
     def step_queries(self, data: ClientData) -> int:
-        """One question in all its wordings."""
+        """Return the queries for one question in all its wordings."""
         return self._cost
 
     def search(
@@ -138,30 +137,30 @@ class FedSPSC(BlackBoxMethod):
         desk.spend(self._cost * len(rows))
         items, labels = [data.train.items[i] for i in rows.tolist()], data.train.labels[rows]
         full = self._full(items) if self._answers_freely else []
-        said = [list(map(final_answer, some)) for some in full] or self._labels(items, self.setup.classes)
-        given = [[self._label(answer, item) for answer, item in zip(some, items, strict=True)] for some in said]
-        right = (torch.tensor(given) == labels).float()
-        winners = [vote([some[i] for some in said], [1.0] * len(said)) for i in range(len(items))]
+        answers = [list(map(final_answer, row)) for row in full] or self._labels(items, self.setup.classes)
+        label_rows = [[self._label(answer, item) for answer, item in zip(row, items, strict=True)] for row in answers]
+        right = (torch.tensor(label_rows) == labels).float()
+        winners = [vote([row[i] for row in answers], [1.0] * len(answers)) for i in range(len(items))]
         won = [self._label(winner, item) == int(k) for (winner, _), item, k in zip(winners, items, labels, strict=True)]
         desk.accuracy = sum(won) / len(won)
         desk.loss = 1 - desk.accuracy
         if self._is_sp:
             return PromptState({"right": right.reshape(len(self.phrasings), -1).mean(1)}), personal
-        found = [
-            Demonstration(item.text, self._worked(winner, [some[i] for some in full]), share)
+        examples = [
+            Demonstration(item.text, self._worked(winner, [row[i] for row in full]), share)
             for i, (item, (winner, share)) in enumerate(zip(items, winners, strict=True))
             if isinstance(item, TextItem) and winner and (won[i] or not self.config.only_right)
         ]
-        return PromptState({"found": text_tensor(packed(found))}), personal
+        return PromptState({"found": text_tensor(packed(examples))}), personal
 
     def _worked(self, winner: str, full: Sequence[str]) -> str:
-        """The first answer that comes to ``winner``; a label's word."""
+        """Return the first answer that comes to ``winner``; a label's word."""
         if not self._answers_freely:
             return self.oracle.form.word(winner)
         return next(text for text in full if final_answer(text) == winner).strip()
 
     def _label(self, answer: str, item: Item) -> int:
-        """The class that an answer amounts to; -1 for a label that is none."""
+        """Return the class that an answer amounts to; -1 for a label that is none."""
         if isinstance(item, QuestionItem):
             return ANSWER_CLASSES.index("right" if answer == final_answer(item.answer) != "" else "wrong")
         return self.setup.classes.index(answer) if answer in self.setup.classes else -1
@@ -169,34 +168,34 @@ class FedSPSC(BlackBoxMethod):
     # ------------------------------------------------------------------------------------------------ asking
 
     def _worded(self, items: Sequence[Item]) -> list[tuple[Candidate, list[Item]]]:
-        """For each wording, the prompt and the texts that it makes of ``items``."""
+        """Return for each wording the prompt and its texts of ``items``."""
         if self.config.rephrase == "prompts":
             return [(Candidate(text), list(items)) for text in self.phrasings]
         plain = Candidate(self.phrasings[0])
-        others = [rephrased(self.oracle, items, k) for k in range(len(self.phrasings) - 1)]
-        return [(plain, some) for some in (list(items), *others)]
+        paraphrases = [rephrased(self.oracle, items, k) for k in range(len(self.phrasings) - 1)]
+        return [(plain, reworded) for reworded in (list(items), *paraphrases)]
 
     def _full(self, items: Sequence[Item]) -> list[list[str]]:
-        """What is answered to each of ``items``, one list for each wording and sample, in this order."""
-        form, found = self.oracle.form, []
+        """Return the replies to each of ``items``, one list for each wording and sample, in this order."""
+        form, replies = self.oracle.form, []
         temperature = self.config.temperature if self._samples > 1 else 0.0
-        for prompt, some in self._worded(items):
-            texts = [form.render(prompt.text, item.text) for item in some if isinstance(item, TextItem)]
+        for prompt, reworded in self._worded(items):
+            texts = [form.render(prompt.text, item.text) for item in reworded if isinstance(item, TextItem)]
             for sample in range(self._samples):
-                found.append(
+                replies.append(
                     self.oracle.generate(
                         texts, max_tokens=form.answer_tokens, temperature=temperature, sample=sample, stop=form.stop
                     )
                 )
-        return found
+        return replies
 
     def _labels(self, items: Sequence[Item], classes: Sequence[str]) -> list[list[str]]:
-        """The names of the classes that fit ``items`` best, one list for each wording; empty without an answer."""
-        names, found = [*classes, ""], []
-        for prompt, some in self._worded(items):
-            split = Split(tuple(some), torch.zeros(len(some), dtype=torch.int64))
-            found.append([names[k] for k in predicted(self.scored([prompt], classes, split)[0]).tolist()])
-        return found
+        """Return the classes that fit ``items`` best, one list for each wording; empty without an answer."""
+        names, labels = [*classes, ""], []
+        for prompt, reworded in self._worded(items):
+            split = Split(tuple(reworded), torch.zeros(len(reworded), dtype=torch.int64))
+            labels.append([names[k] for k in predicted(self.scored([prompt], classes, split)[0]).tolist()])
+        return labels
 
     # ------------------------------------------------------------------------------------------- prediction
 
@@ -205,36 +204,36 @@ class FedSPSC(BlackBoxMethod):
         return not self._is_sp
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
-        """Of dp, the worked examples; of sp, the one wording that was right most often (predictions take all)."""
+        """Return the worked examples (dp), or the wording that was right most often (sp; predictions take all)."""
         if self._is_sp:
             return Candidate(parse_json(text_of(shared["phrasings"]))[int(shared["right"].argmax())])
         return Candidate(text_of(shared["demonstrations"]))
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        """Of sp, shares of the votes ``(n, classes)``; of free answers, 1 for "right" if the winner is right."""
+        """Return shares of the votes ``(n, classes)``; of free answers, 1 for "right" if the winner is right."""
         if not self._is_sp or not len(split):
             return super().logits(shared, personal, classes, split)
         weights = vote_weights(shared["right"].repeat_interleave(self._samples))
         if not self._answers_freely:
-            said = self._labels(split.items, classes)
+            answers = self._labels(split.items, classes)
             places = {name: k for k, name in enumerate((*classes, ""))}  # the last one is for no answer
-            given = torch.tensor([[places[answer] for answer in some] for some in said])
-            votes = F.one_hot(given, len(places))[..., :-1].double() * weights[:, None, None]
+            columns = torch.tensor([[places[answer] for answer in row] for row in answers])
+            votes = F.one_hot(columns, len(places))[..., :-1].double() * weights[:, None, None]
             share = votes.sum(0) / weights.sum()
             return share.where(share.sum(-1, keepdim=True) > 0, torch.nan).float()
-        said = [list(map(final_answer, some)) for some in self._full(split.items)]
-        winners = [vote([some[i] for some in said], weights.tolist())[0] for i in range(len(split))]
+        answers = [list(map(final_answer, row)) for row in self._full(split.items)]
+        winners = [vote([row[i] for row in answers], weights.tolist())[0] for i in range(len(split))]
         hit = torch.tensor([self._label(w, item) for w, item in zip(winners, split.items, strict=True)])
         return F.one_hot(hit, len(ANSWER_CLASSES)).float()[:, [ANSWER_CLASSES.index(name) for name in classes]]
 
 
 def vote_weights(right: Tensor) -> Tensor:
-    """Weights ``(m,)`` of votes: 1 and so little more for accuracy in 0..1 that it decides between equals alone."""
+    """Return weights ``(m,)`` of votes: 1 plus so little for accuracy in 0..1 that it only decides between equals."""
     return 1 + right.double() / (2 * len(right) + 1)
 
 
 def vote(answers: Sequence[str], weights: Sequence[float]) -> tuple[str, float]:
-    """The answer with the most weight, and its share of the votes; empty ones are abstentions. First of equals."""
+    """Return the answer with the most weight, the first of equals, and its share; empty answers are abstentions."""
     totals: dict[str, float] = {}
     for answer, weight in zip(answers, weights, strict=True):
         if answer:

@@ -1,4 +1,4 @@
-"""Worked examples that clients send and a server puts into one prompt (Fed-DP-CoT)."""
+"""Worked examples that clients send and a server joins to one prompt (Fed-DP-CoT)."""
 
 from __future__ import annotations
 
@@ -25,37 +25,40 @@ class Demonstration:
     share: float
 
 
-def packed(found: Sequence[Demonstration]) -> str:
-    """As they travel: JSON."""
-    return json.dumps([asdict(one) for one in found], ensure_ascii=False)
+def packed(demonstrations: Sequence[Demonstration]) -> str:
+    """Encode demonstrations as JSON."""
+    return json.dumps([asdict(example) for example in demonstrations], ensure_ascii=False)
 
 
 def unpacked(text: str) -> list[Demonstration]:
-    """What ``packed`` made; whatever does not look like a demonstration is left out."""
+    """Decode ``packed``; entries that are no demonstrations are left out."""
     try:
         rows = parse_json(text, finite=False, any_strings=True)
     except FormatError:
         return []
-    found = []
+    examples = []
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("question", "answer")):
             share = row.get("share")
             trusted = min(1.0, max(0.0, share)) if isinstance(share, (int, float)) and share == share else 0.0
-            one = Demonstration(_clean(row["question"]), _clean(row["answer"]), trusted)
-            if one.question and one.answer:
-                found.append(one)
-    return found
+            example = Demonstration(_clean(row["question"]), _clean(row["answer"]), trusted)
+            if example.question and example.answer:
+                examples.append(example)
+    return examples
 
 
 def _clean(text: str) -> str:
-    """``text`` without blank lines and control characters, which would end an example early."""
+    """Remove blank lines and control characters, which would end an example early."""
     lines = ("".join(c if c.isprintable() else " " for c in line).strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line)
 
 
 class Demonstrations(Aggregator):
-    """The ``count`` examples with the largest share, equal ones in alphabetical order, each question once, as far as
-    ``most`` characters go, under a warning that they may be wrong. ``shown`` writes one example down."""
+    """Aggregator that keeps the ``count`` examples with the largest share, under a warning that they may be wrong.
+
+    Equal ones are in alphabetical order, each question stands once, and the text has at most ``most`` characters.
+    ``shown`` formats one example.
+    """
 
     def __init__(self, shown: Callable[[Demonstration], str], count: int, most: int) -> None:
         super().__init__(AggregatorConfig())
@@ -64,14 +67,14 @@ class Demonstrations(Aggregator):
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
-        found = [one for update in updates for one in unpacked(text_of(update.shared["found"]))]
+        examples = [example for update in updates for example in unpacked(text_of(update.shared["found"]))]
         parts: list[str] = []
-        known: set[str] = set()
-        for one in sorted(found, key=lambda one: (-one.share, one.question, one.answer)):
-            text = self.shown(one)
-            if one.question in known or sum(map(len, parts)) + len(text) > self.most:
+        questions: set[str] = set()
+        for example in sorted(examples, key=lambda example: (-example.share, example.question, example.answer)):
+            text = self.shown(example)
+            if example.question in questions or sum(map(len, parts)) + len(text) > self.most:
                 continue
-            known.add(one.question)
+            questions.add(example.question)
             parts.append(text)
             if len(parts) == self.count:
                 break

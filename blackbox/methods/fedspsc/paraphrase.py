@@ -1,4 +1,4 @@
-"""The same question in other words, written by the black box itself."""
+"""Paraphrases of questions, written by the black box itself."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ END = "The same in other words:"
 
 
 def rephrased(oracle: Oracle, items: Sequence[Item], way: int) -> list[Item]:
-    """``items`` reworded, one query each; an item of which nothing usable was made stays as it is. ``way`` 0, 1
-    ... asks in different ways, and beyond those that there are, draws anew."""
-    repeat, which = divmod(way, len(REQUESTS))
+    """Return ``items`` reworded, one query each; an item without a usable rewording stays as it is.
+
+    ``way`` 0, 1 ... asks in different ways, and beyond the last of them draws anew.
+    """
+    repeat, index = divmod(way, len(REQUESTS))
     texts = [item.text if isinstance(item, TextItem) else "" for item in items]
-    asked = [f"{REQUESTS[which]}\nText: {text}\n{END}" for text in texts]
+    requests = [f"{REQUESTS[index]}\nText: {text}\n{END}" for text in texts]
     longest = max((len(text) for text in texts), default=0)
-    said = oracle.generate(
-        asked, max_tokens=longest // 2 + 16, temperature=0.7 if repeat else 0.0, sample=repeat, stop=("\n\n", "\nText:")
+    replies = oracle.generate(
+        requests,
+        max_tokens=longest // 2 + 16,
+        temperature=0.7 if repeat else 0.0,
+        sample=repeat,
+        stop=("\n\n", "\nText:"),
     )
-    return [_worded(item, text) for item, text in zip(items, said, strict=True)]
+    return [_worded(item, text) for item, text in zip(items, replies, strict=True)]
 
 
-def _worded(item: Item, said: str) -> Item:
-    text = " ".join(said.split()).strip("\"'")
+def _worded(item: Item, wording: str) -> Item:
+    text = " ".join(wording.split()).strip("\"'")
     return replace(item, text=text) if isinstance(item, TextItem) and any(c.isalpha() for c in text) else item

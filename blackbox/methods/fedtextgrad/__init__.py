@@ -63,21 +63,23 @@ class FedTextGradConfig(BlackBoxConfig):
 
 @METHODS.register("fedtextgrad")
 class FedTextGrad(BlackBoxMethod):
-    """A local step: the prompt answers a batch, a language model criticises it by some of the mistakes, and rewrites
-    it by the critique ("textual gradient"). The new prompt is taken if its loss on the same batch is lower.
+    """Clients improve the text of a prompt by a language model's critique ("textual gradient").
 
-    merge ``rank``: a client scores the ``pool`` of texts it is sent (all of last round's, and the prompt in force) on
-    its validation and training examples, works on from its own best, and sends its new text and its ranks; the
+    A local step: the prompt answers a batch, a language model criticises it by some of the mistakes, and rewrites it by
+    the critique. The new prompt is taken if its loss on the same batch is lower.
+
+    merge ``rank``: a client scores the ``pool`` of texts that it receives (all of last round's, and the current prompt)
+    on its validation and training examples, works on from its own best, and sends its new text and its ranks; the
     server takes the text with the best mean rank. The last round only ranks, so there are two rounds at least. The
-    first pool are the task's hand-written prompts. Others: what the clients sent is joined or summed up.
+    first pool are the task's hand-written prompts. Other merges join or summarise the clients' texts.
 
     Shared: ``text`` (bytes of UTF-8,), with rank also ``pool/NNN``. Sent up: ``text``, and ``ranks`` (pool,). Personal:
-    nothing. Sentences that quote a private text (``Quotations``) never become part of a prompt. A text that the server
-    sent is not filtered: what a client cut from it would tell the server what the client holds.
+    nothing. Sentences that quote a private text (``Quotations``) never become part of a prompt. A text from the server
+    is not filtered: what a client cut from it would tell the server what the client holds.
 
     The paper's merges are the other three (uniform information density did best); ranks are ours, and so are the
-    acceptance by loss, the words that the language model is told, the filter and the cap. Critiques need a strong
-    model: the paper says so, and what a 270M one writes is seldom of use; then the prompt stays.
+    acceptance by loss, the instructions to the language model, the filter and the cap. Critiques need a strong model,
+    as the paper says; those of a 270M one are seldom useful, and then the prompt stays.
     """
 
     name: ClassVar[str] = "FedTextGrad"
@@ -99,22 +101,22 @@ class FedTextGrad(BlackBoxMethod):
         return max(2, self.setup.rounds) if self.ranks else self.setup.rounds
 
     def init_shared(self) -> PromptState:
-        own = [self.config.start] if self.config.start is not None else list(dict.fromkeys(self.setup.templates))
+        texts = [self.config.start] if self.config.start is not None else list(dict.fromkeys(self.setup.templates))
         if self.ranks:
-            return candidate_pool(own)
-        return PromptState({"text": text_tensor(next((text for text in own if text), ""))})
+            return candidate_pool(texts)
+        return PromptState({"text": text_tensor(next((text for text in texts if text), ""))})
 
     def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
         ranks: dict[str, Shape] = {"ranks": (len(pool_of(sent)),)} if self.ranks else {}
         return {"text": (None,), **ranks}
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
-        most = self.config.most_characters
+        limit = self.config.most_characters
         if self.ranks:
-            return RankSelection(most)
+            return RankSelection(limit)
         if self.config.merge == "concatenate":
-            return ConcatMerge(most)
-        return SummaryMerge(self.oracle, SUMMARY if self.config.merge == "summary" else EVEN_SUMMARY, most)
+            return ConcatMerge(limit)
+        return SummaryMerge(self.oracle, SUMMARY if self.config.merge == "summary" else EVEN_SUMMARY, limit)
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         return Candidate(text_of(shared["text"]))
@@ -122,7 +124,10 @@ class FedTextGrad(BlackBoxMethod):
     # --------------------------------------------------------------------------------------------- training
 
     def step_queries(self, data: ClientData) -> int:
-        """The prompt on a batch, a critique, a rewriting and the new prompt on the batch, after the pool is ranked."""
+        """Return the queries of one step, after the pool is ranked.
+
+        A step is the prompt on a batch, a critique, a rewriting and the new prompt on the batch.
+        """
         batch = self.batch_of(data)
         pool = len(pool_of(self.init_shared())) if self.ranks else 0
 
@@ -134,37 +139,40 @@ class FedTextGrad(BlackBoxMethod):
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
-        text, sent = text_of(broadcast.shared["text"]), {}
+        text, upload = text_of(broadcast.shared["text"]), {}
         is_last = self.ranks and broadcast.round >= self.rounds
         if self.ranks:
             pool = pool_of(broadcast.shared)
             losses = self._judged(pool, data, desk, desk.left if is_last else desk.left // 2)
             text = pool[int(losses.argmin())]
-            sent["ranks"] = mean_ranks([losses.tolist()], [1]).float()
+            upload["ranks"] = mean_ranks([losses.tolist()], [1]).float()
         for _ in range(0 if is_last else self.config.steps):
             rows = desk.batch()
             if desk.left < 2 * len(rows) + 2:
                 break
             text = self._step(text, data, rows, desk)
-        return PromptState({"text": text_tensor(text), **sent}), personal
+        return PromptState({"text": text_tensor(text), **upload}), personal
 
-    def _judged(self, pool: Sequence[str], data: ClientData, desk: ClientOracle, allowed: int) -> np.ndarray:
-        """Mean loss ``(pool,)`` of every text on the same examples, validation ones first. Texts that ``allowed``
-        queries do not reach get the median of the others, so that they are neither chosen nor condemned."""
-        held = Split((*data.val.items, *data.train.items), torch.cat([data.val.labels, data.train.labels]))
+    def _judged(self, pool: Sequence[str], data: ClientData, desk: ClientOracle, limit: int) -> np.ndarray:
+        """Return the mean loss ``(pool,)`` of every text on the same examples, validation ones first.
+
+        Texts beyond the ``limit`` of queries get the median of the others, so that they are neither chosen nor
+        condemned.
+        """
+        examples = Split((*data.val.items, *data.train.items), torch.cat([data.val.labels, data.train.labels]))
         order = [desk.stream.permutation(len(part)) for part in (data.val, data.train)]
-        mixed = torch.from_numpy(np.concatenate([order[0], len(data.val) + order[1]]))
-        some = list(range(len(pool)))
-        if len(pool) > allowed:
-            some = sorted(desk.stream.choice(len(pool), allowed, replace=False).tolist())
-        rows = mixed[: max(1, allowed // len(some))]
-        scored = desk.losses([Candidate(pool[k]) for k in some], rows, split=held)
+        row_order = torch.from_numpy(np.concatenate([order[0], len(data.val) + order[1]]))
+        indices = list(range(len(pool)))
+        if len(pool) > limit:
+            indices = sorted(desk.stream.choice(len(pool), limit, replace=False).tolist())
+        rows = row_order[: max(1, limit // len(indices))]
+        scored = desk.losses([Candidate(pool[k]) for k in indices], rows, split=examples)
         losses = np.full(len(pool), np.median(scored) if np.isfinite(scored).any() else 0.0)
-        losses[some] = np.nan_to_num(scored, nan=np.inf)
+        losses[indices] = np.nan_to_num(scored, nan=np.inf)
         return np.where(np.isfinite(losses), losses, np.finfo(np.float32).max)
 
     def _step(self, text: str, data: ClientData, rows: Tensor, desk: ClientOracle) -> str:
-        """One critique and rewriting; ``text`` itself if nothing came of it."""
+        """Take one step of critique and rewriting; return ``text`` itself if nothing came of it."""
         scores, labels = desk.scores([Candidate(text)], rows)
         now = self.sample_losses(scores[0], labels).double().mean().item()
         answers = predicted(scores[0])
@@ -172,41 +180,47 @@ class FedTextGrad(BlackBoxMethod):
         wrong = ((answers != labels) & (answers != NO_CLASS)).nonzero().flatten().tolist()
         if not wrong:
             return text
-        shown = [self._mistake(data.train, int(rows[k]), int(answers[k])) for k in wrong[: self.config.wrong_examples]]
-        told = f"Instruction: {text or 'there is none yet'}"
-        critique = self._written("\n".join([CRITIQUE, told, *shown, CRITIQUE_END]), self.config.critique_tokens, desk)
+        mistakes = [
+            self._mistake(data.train, int(rows[k]), int(answers[k])) for k in wrong[: self.config.wrong_examples]
+        ]
+        instruction = f"Instruction: {text or 'there is none yet'}"
+        critique = self._written(
+            "\n".join([CRITIQUE, instruction, *mistakes, CRITIQUE_END]), self.config.critique_tokens, desk
+        )
         critique = " ".join(critique.split())
-        most = self.config.most_characters
-        said = self._written("\n".join([REWRITE, told, f"Criticism: {critique}", REWRITE_END]), tokens_for(most), desk)
-        safe = Quotations(private_texts(data), self.config.quoted_words).removed(instruction_of(said, most))
-        better = instruction_of(safe, most)
+        limit = self.config.most_characters
+        reply = self._written(
+            "\n".join([REWRITE, instruction, f"Criticism: {critique}", REWRITE_END]), tokens_for(limit), desk
+        )
+        safe = Quotations(private_texts(data), self.config.quoted_words).removed(instruction_of(reply, limit))
+        better = instruction_of(safe, limit)
         if not better or better == text:
             return text
         loss = float(desk.losses([Candidate(better)], rows)[0])
         return better if loss < now else text
 
-    def _written(self, asked: str, tokens: int, desk: ClientOracle) -> str:
+    def _written(self, request: str, tokens: int, desk: ClientOracle) -> str:
         desk.spend(1)
-        [said] = self.oracle.generate([asked], max_tokens=tokens, stop=STOP)
-        return said.strip()
+        [reply] = self.oracle.generate([request], max_tokens=tokens, stop=STOP)
+        return reply.strip()
 
-    def _mistake(self, split: Split, row: int, said: int) -> str:
-        """One example that went wrong, as the critic reads it."""
+    def _mistake(self, split: Split, row: int, answer: int) -> str:
+        """Format one example that went wrong for the critic."""
         item = split.items[row]
         text = " ".join(item.text.split())[:LONGEST] if isinstance(item, TextItem) else item.name
         if isinstance(item, QuestionItem):
             return f"Question: {text}\nRight answer: {' '.join(item.answer.split())}"
         word, classes = self.oracle.form.word, self.setup.classes
-        return f"Text: {text}\nIt said: {word(classes[said])}. Right is: {word(classes[int(split.labels[row])])}."
+        return f"Text: {text}\nIt said: {word(classes[answer])}. Right is: {word(classes[int(split.labels[row])])}."
 
 
-def judged_queries(pool: int, allowed: int, data: ClientData) -> int:
-    """Queries that it takes to judge ``pool`` texts with ``allowed`` of them, as ``_judged`` does."""
-    some = min(pool, allowed)
-    return some * min(max(1, allowed // some), len(data.val) + len(data.train)) if some else 0
+def judged_queries(pool: int, limit: int, data: ClientData) -> int:
+    """Return the queries that ``_judged`` makes for ``pool`` texts with at most ``limit`` of them."""
+    count = min(pool, limit)
+    return count * min(max(1, limit // count), len(data.val) + len(data.train)) if count else 0
 
 
 def private_texts(data: ClientData) -> list[str]:
-    """All that a client must not quote: its texts, and the worked answers of its questions."""
+    """Return all that a client must not quote: its texts, and the worked answers of its questions."""
     items = [item for split in (data.train, data.val, data.test) for item in split.items if isinstance(item, TextItem)]
     return [text for item in items for text in (item.text, getattr(item, "answer", "")) if text]

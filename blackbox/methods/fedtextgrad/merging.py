@@ -1,7 +1,7 @@
-"""How a server merges prompts that are texts: it chooses one by the clients' ranks, joins them, or has them summed up.
+"""Merging of prompts that are texts: by the clients' ranks, by concatenation, or by a summary.
 
-Shared: ``text``, the prompt in force; with ``RankSelection`` also ``pool/000``, ``pool/001`` ...: the texts that
-clients are to rank next, the prompt in force first. All uint8, UTF-8.
+Shared: ``text``, the current prompt; with ``RankSelection`` also ``pool/000``, ``pool/001`` ...: the texts that clients
+rank next, the current prompt first. All uint8, UTF-8.
 """
 
 from __future__ import annotations
@@ -36,36 +36,39 @@ EVEN_SUMMARY = (
 
 
 def pool_of(shared: Mapping[str, Tensor]) -> list[str]:
-    """The texts to be ranked, the prompt in force first."""
+    """Return the texts to be ranked, the current prompt first."""
     return [text_of(shared[name]) for name in sorted(shared) if name.startswith(POOL)]
 
 
 def candidate_pool(texts: Sequence[str]) -> PromptState:
-    """The state in which ``texts`` are to be ranked and the first of them is the prompt in force."""
-    found = {f"{POOL}{k:03}": text_tensor(text) for k, text in enumerate(texts)}
-    return PromptState({"text": text_tensor(texts[0]), **found})
+    """Return the state in which ``texts`` are to be ranked and the first of them is the current prompt."""
+    tensors = {f"{POOL}{k:03}": text_tensor(text) for k, text in enumerate(texts)}
+    return PromptState({"text": text_tensor(texts[0]), **tensors})
 
 
 def plain(text: str) -> str:
-    """``text`` in one line of printable characters: what a server makes of a text that somebody sent."""
+    """Reduce a text from outside to one line of printable characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text.replace("\ufffd", " ")).split())
 
 
 def mean_ranks(ranks: Sequence[Sequence[float]], weights: Sequence[float]) -> Tensor:
-    """Weighted mean rank ``(texts,)`` float64, 1 is best. Each client's row is ranked anew (ties share their mean), so
-    that no client counts for more than its weight."""
-    sent = torch.tensor(ranks, dtype=torch.float64)
-    behind = (sent[:, None, :] < sent[:, :, None]).double().sum(-1)
-    level = (sent[:, None, :] == sent[:, :, None]).double().sum(-1)
+    """Return the weighted mean rank ``(texts,)`` float64, 1 is best.
+
+    Each client's row is ranked anew (ties share their mean), so that no client exceeds its weight.
+    """
+    rows = torch.tensor(ranks, dtype=torch.float64)
+    better = (rows[:, None, :] < rows[:, :, None]).double().sum(-1)
+    level = (rows[:, None, :] == rows[:, :, None]).double().sum(-1)
     share = torch.tensor(weights, dtype=torch.float64)
-    return share / share.sum() @ (behind + (level + 1) / 2)
+    return share / share.sum() @ (better + (level + 1) / 2)
 
 
 class RankSelection(Aggregator):
-    """The prompt in force becomes the text of the last pool with the best mean rank; of equal ones the first, so the
-    old prompt stays unless another is better. The new pool is it and what clients sent now, each text once, sorted.
+    """The text of the last pool with the best mean rank becomes the prompt.
 
-    No text is taken on the word of who wrote it, and no language model is asked. ``most``: characters of a text.
+    Of equal ones it is the first, so the old prompt stays unless another is better. The new pool is it and the clients'
+    new texts, each text once, sorted. A client's ranking of its own text is not trusted more than others, and no
+    language model is needed. ``most``: characters of a text.
     """
 
     def __init__(self, most: int) -> None:
@@ -82,8 +85,10 @@ class RankSelection(Aggregator):
 
 
 class ConcatMerge(Aggregator):
-    """The clients' sentences one after another, each once, as many as fit into ``most`` characters: what is sent
-    last is lost, which is what the paper finds against concatenation."""
+    """The clients' sentences one after another, each once, up to ``most`` characters.
+
+    The end is lost, which is what the paper finds against concatenation.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__(AggregatorConfig())
@@ -97,11 +102,10 @@ class ConcatMerge(Aggregator):
 
 
 class SummaryMerge(Aggregator):
-    """A language model at the server writes one instruction out of the clients': one query a round, written down for
-    client -1. If nothing usable comes back, the texts are joined.
+    """A language model at the server writes one instruction out of the clients': one query a round.
 
-    Server memory: ``round`` ``(1,)``. ``instruction``: what the model is told; ``clean``: makes an instruction, or "",
-    of what it says.
+    The ledger has it under client -1. If the reply is not usable, the texts are joined. Server memory: ``round``
+    ``(1,)``. ``instruction``: the model's task; ``clean``: makes an instruction, or "", of its reply.
     """
 
     def __init__(self, oracle: Oracle, instruction: str, most: int) -> None:
@@ -118,38 +122,40 @@ class SummaryMerge(Aggregator):
         texts = distinct_texts(updates, self.most)
         text = joined_texts(texts, self.most)
         if len(texts) > 1:
-            asked = "\n".join([self.instruction, *(f"- {one}" for one in texts), "Instruction:"])
+            request = "\n".join([self.instruction, *(f"- {line}" for line in texts), "Instruction:"])
             with self.oracle.account(round=round, client=-1):
-                [said] = self.oracle.generate([asked], max_tokens=tokens_for(self.most), stop=("\n\n",))
-            text = instruction_of(said, self.most) or text
+                [reply] = self.oracle.generate([request], max_tokens=tokens_for(self.most), stop=("\n\n",))
+            text = instruction_of(reply, self.most) or text
         memory = PromptState({"round": torch.tensor([round], dtype=torch.int32)})
         return PromptState({"text": text_tensor(text or text_of(shared["text"]))}), memory
 
 
-def distinct_texts(updates: Iterable[Update], most: int) -> list[str]:
-    """The texts that were sent, made plain and short, each once, sorted, so that nobody's number matters."""
-    found = {shortened(plain(text_of(update.shared["text"])), most) for update in updates}
-    return sorted(text for text in found if text)
+def distinct_texts(updates: Iterable[Update], limit: int) -> list[str]:
+    """Return the clients' texts, made plain and short, each once, sorted, so that clients' numbers do not matter."""
+    texts = {shortened(plain(text_of(update.shared["text"])), limit) for update in updates}
+    return sorted(text for text in texts if text)
 
 
-def joined_texts(texts: Sequence[str], most: int) -> str:
-    """All sentences of ``texts``, each once, as far as ``most`` characters go."""
-    return shortened(" ".join(dict.fromkeys(part for text in texts for part in sentences(text))), most)
+def joined_texts(texts: Sequence[str], limit: int) -> str:
+    """Return all sentences of ``texts``, each once, up to ``limit`` characters."""
+    return shortened(" ".join(dict.fromkeys(part for text in texts for part in sentences(text))), limit)
 
 
-def instruction_of(said: str, most: int) -> str:
-    """The instruction in what a language model ``said``: its first paragraph without labels, list marks and quotes,
-    each sentence once, at most ``most`` characters. A weak model goes on with examples of its own: what follows a label
-    such as "Question:" is left out. "" if nothing is left but marks and numbers, or a few words again and again.
+def instruction_of(reply: str, limit: int) -> str:
+    """Return the instruction in a language model's ``reply``.
+
+    It is the first paragraph without labels, list marks and quotes, each sentence once, at most ``limit`` characters. A
+    weak model goes on with examples of its own: the text behind a label such as "Question:" is left out. The result is
+    "" if nothing is left but marks and numbers, or a few words again and again.
     """
-    lines = [line.strip() for line in said.strip().splitlines()]
+    lines = [line.strip() for line in reply.strip().splitlines()]
     end = lines.index("") if "" in lines else len(lines)
     text = plain(" ".join(lines[:end]))
-    label, colon, rest = text.partition(":")
+    label, colon, content = text.partition(":")
     if colon and len(label.split()) <= 4 and "instruction" in label.casefold():
-        text = rest
+        text = content
     text = _LABEL.split(text)[0].strip(" \"'`*-#>\u201c\u201d")
-    text = shortened(" ".join(dict.fromkeys(sentences(text))), most)
+    text = shortened(" ".join(dict.fromkeys(sentences(text))), limit)
     words = text.casefold().split()
     if sum(c.isalpha() for c in text) < 3 or len(set(words)) < VARIED * len(words):
         return ""
@@ -157,5 +163,5 @@ def instruction_of(said: str, most: int) -> str:
 
 
 def tokens_for(characters: int) -> int:
-    """Tokens that so many characters of English may take, a little more than usual."""
+    """Return the tokens that so many characters of English may take, a little more than usual."""
     return characters // 3 + 1

@@ -41,16 +41,18 @@ class PFLGradFreeConfig(TokenPromptConfig):
 
 @METHODS.register("pfl_gradfree")
 class PFLGradFree(TokenPromptMethod):
-    """A prompt of shared tokens, then a client's own. Clients change one token at a time and keep what lowers the loss
-    on their batch: first the shared ones (half of the allowance), then their own. The server takes the mean vector of
-    each shared position and sends it as a sum and difference of words, ``e_a + e_b - e_c``.
+    """A prompt of shared tokens, then a client's own, by local search.
+
+    Clients change one token at a time and keep a change that lowers the loss on their batch: first the shared ones
+    (half of the budget), then their own. The server takes the mean vector of each shared position and sends it as a sum
+    and difference of words, ``e_a + e_b - e_c``.
 
     Shared, down: ``codes`` ``(n_tokens, 3)`` int16, the indices a, b, c (-1: none), and the vocabulary's tag. Up:
     ``tokens`` ``(n_tokens,)`` int16. Personal: ``tokens`` ``(n_personal,)``, which never leave. Deployed: token ``a``
-    of each position and the client's own; somebody who never took part has the shared ones alone.
+    of each position and the client's own; a client that never took part has the shared ones alone.
 
     The composed vector cannot be put to a black box that reads text; it says which tokens to try at its position. A
-    client gives up what it found if that does worse than before on its validation examples.
+    client gives up its new tokens if they do worse than before on its validation examples.
     [abs] of the paper: discrete local search, shared and personal prompts, indices by a mechanism after word analogies.
     Inferred: the order of the two searches, three words a code, which vectors, how tokens come out of them. Different
     from the paper: its prompts are vectors, put into the model; the word vectors here are of a public encoder.
@@ -82,11 +84,14 @@ class PFLGradFree(TokenPromptMethod):
         return AnalogyMean(self.vocabulary, self.vectors)
 
     def step_queries(self, data: ClientData) -> int:
-        """The prompt received and a changed one, with the half that is for shared tokens."""
-        batch, most = self.batch_of(data), self.config.batch_size
+        """Return the queries of the received prompt and a changed one.
+
+        They are counted with the half of the budget that is for shared tokens.
+        """
+        batch, limit = self.batch_of(data), self.config.batch_size
 
         def suffices(queries: int) -> bool:
-            available = queries - reserve(queries, data, 3, most)
+            available = queries - reserve(queries, data, 3, limit)
             return available - available // 2 >= 2 * batch
 
         return least(2 * batch, suffices)
@@ -95,8 +100,8 @@ class PFLGradFree(TokenPromptMethod):
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         self.check_agreed(broadcast.shared)
-        codes, own = [indices(row) for row in broadcast.shared["codes"]], indices(personal["tokens"])
-        sent = tuple(code[0] for code in codes)
+        codes, personal_tokens = [indices(row) for row in broadcast.shared["codes"]], indices(personal["tokens"])
+        received_tokens = tuple(code[0] for code in codes)
 
         def losses(prompts: Sequence[Tokens], rows: Tensor, split: Split | None) -> np.ndarray:
             return self.losses(desk, prompts, rows, split)
@@ -105,45 +110,47 @@ class PFLGradFree(TokenPromptMethod):
             propose = self._propose(codes, positions, desk)
             return climb((*shared, *mine), propose, losses, desk, spare, self.config.neighbours)
 
-        n, length = len(sent), len(sent) + len(own)
+        n, length = len(received_tokens), len(received_tokens) + len(personal_tokens)
         spare = reserve(desk.left, data, 3, self.config.batch_size)
-        shared = climbed(sent, own, range(n), spare + (desk.left - spare) // 2)[:n]
-        mine = climbed(shared, own, range(n, length), spare)[n:]
-        prompts = [(*sent, *own), (*shared, *mine), (*sent, *mine)]
-        both, alone = no_worse(prompts, losses, desk, spare)
-        shared = shared if both else sent
-        mine = mine if both or alone else own
+        shared = climbed(received_tokens, personal_tokens, range(n), spare + (desk.left - spare) // 2)[:n]
+        mine = climbed(shared, personal_tokens, range(n, length), spare)[n:]
+        prompts = [(*received_tokens, *personal_tokens), (*shared, *mine), (*received_tokens, *mine)]
+        with_both, mine_alone = no_worse(prompts, losses, desk, spare)
+        shared = shared if with_both else received_tokens
+        mine = mine if with_both or mine_alone else personal_tokens
         return PromptState({"tokens": index_tensor(shared)}), PromptState({"tokens": index_tensor(mine)})
 
     def _propose(self, codes: Sequence[Sequence[int]], positions: range, desk: ClientOracle) -> Propose:
-        """At the ``positions`` searched: the blank, tokens near the server's vector if it sent one, and random ones."""
-        every = range(1, len(self.vocabulary))
+        """Propose the blank, tokens near the server's vector if there is one, and random ones."""
+        all_tokens = range(1, len(self.vocabulary))
 
         def propose(position: int, tokens: Tokens) -> Sequence[int]:
             if position not in positions:
                 return ()
-            count = min(self.config.proposals, len(every))
-            random = desk.stream.choice(every, count, replace=False).tolist()
+            count = min(self.config.proposals, len(all_tokens))
+            random = desk.stream.choice(all_tokens, count, replace=False).tolist()
             near: list[int] = []
             if position < len(codes) and codes[position][0]:
-                near = nearest(compose(codes[position], self.vectors), self.vectors, every, count)
+                near = nearest(compose(codes[position], self.vectors), self.vectors, all_tokens, count)
             return (0, *near, *random)
 
         return propose
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
-        own = indices(personal["tokens"]) if len(personal) else ()
-        return self.prompt((*indices(shared["codes"][:, 0]), *own))
+        personal_tokens = indices(personal["tokens"]) if len(personal) else ()
+        return self.prompt((*indices(shared["codes"][:, 0]), *personal_tokens))
 
 
 def coded(codes: Sequence[Code], vocabulary: Vocabulary) -> PromptState:
+    """Return the shared state of ``codes``, with the vocabulary's tag."""
     return PromptState({"codes": torch.stack([index_tensor(code) for code in codes]), TAG: vocabulary.tag})
 
 
 class AnalogyMean(Aggregator):
-    """For each position the mean of the clients' word vectors, by samples, as a code whose ``a`` is a token that
-    somebody sent. A position is blank if more than half of the samples say so; else blanks have no part in the mean.
-    Updates with indices that are no tokens are left out.
+    """Aggregator: for each position the mean of the clients' word vectors, by samples, as a code.
+
+    Its ``a`` is a token of some client. A position is blank if more than half of the samples say so; else blanks have
+    no part in the mean. Updates with indices that are no tokens are left out.
     """
 
     def __init__(self, vocabulary: Vocabulary, vectors: Matrix) -> None:
@@ -153,15 +160,15 @@ class AnalogyMean(Aggregator):
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
-        sent = [(indices(update.shared["tokens"]), update.samples) for update in updates]
-        good = [(tokens, samples) for tokens, samples in sent if self.vocabulary.holds(tokens)]
+        votes = [(indices(update.shared["tokens"]), update.samples) for update in updates]
+        good = [(tokens, samples) for tokens, samples in votes if self.vocabulary.holds(tokens)]
         if not good:
             return shared, server
         positions = range(len(shared["codes"]))
         return coded([self.code([(tokens[p], n) for tokens, n in good]) for p in positions], self.vocabulary), server
 
     def code(self, votes: Sequence[tuple[int, int]]) -> Code:
-        """The code of one position's (token, samples)."""
+        """Return the code of one position's (token, samples)."""
         votes = sorted(votes)
         worded = [(token, samples) for token, samples in votes if token]
         if 2 * sum(samples for _, samples in worded) < sum(samples for _, samples in votes):

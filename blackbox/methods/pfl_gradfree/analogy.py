@@ -1,4 +1,4 @@
-"""A vector as a short sum of word vectors, as in "king - man + woman": what lets a mean of tokens travel as indices."""
+"""Vectors as short sums of word vectors, as in "king - man + woman", so that a mean of tokens travels as indices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Code = tuple[int, int, int]
 
 
 def compose(code: Sequence[int], vectors: Matrix) -> Vector:
-    """The unit vector of ``e_a + e_b - e_c``, ``(dim,)``; ``vectors`` ``(words, dim)``. Zeros stay zeros."""
+    """Return the unit vector ``(dim,)`` of ``e_a + e_b - e_c``; ``vectors`` ``(words, dim)``. Zeros stay zeros."""
     signs = (1.0, 1.0, -1.0)
     total = np.zeros(vectors.shape[1])
     for index, sign in zip(code, signs, strict=True):
@@ -25,31 +25,34 @@ def compose(code: Sequence[int], vectors: Matrix) -> Vector:
 
 
 def decompose(target: Vector, vectors: Matrix, first: Sequence[int], words: Sequence[int]) -> Code:
-    """The code whose vector has the greatest cosine to ``target``, found greedily: ``a`` out of ``first``, then ``b``,
-    then ``c`` out of ``words``, each left out if it brings nothing. The lower index wins between equals."""
+    """Return the code whose vector has the greatest cosine to ``target``, found greedily.
+
+    ``a`` is out of ``first``, then ``b``, then ``c`` out of ``words``, each left out if it brings nothing. The lower
+    index wins between equals.
+    """
     code = [_best([(index, NONE, NONE) for index in sorted(first)], target, vectors)[0], NONE, NONE]
-    for place in (1, 2):
-        rest = sorted(set(words) - set(code))
-        options = [tuple(code), *((*code[:place], index, *code[place + 1 :]) for index in rest)]
+    for position in (1, 2):
+        remaining = sorted(set(words) - set(code))
+        options = [tuple(code), *((*code[:position], index, *code[position + 1 :]) for index in remaining)]
         code = list(_best(options, target, vectors))
     return code[0], code[1], code[2]
 
 
 def nearest(target: Vector, vectors: Matrix, words: Sequence[int], count: int) -> list[int]:
-    """The ``count`` of ``words`` with the greatest cosine to ``target``, best first."""
+    """Return the ``count`` of ``words`` with the greatest cosine to ``target``, best first."""
     ordered = sorted(words)
     return [ordered[i] for i in np.argsort(-_cosines(vectors[ordered], target), kind="stable")[:count]]
 
 
 def _best(options: Sequence[Sequence[int]], target: Vector, vectors: Matrix) -> Sequence[int]:
-    made = np.stack([compose(code, vectors) for code in options])
-    return options[int(np.argmax(_cosines(made, target)))]
+    candidates = np.stack([compose(code, vectors) for code in options])
+    return options[int(np.argmax(_cosines(candidates, target)))]
 
 
 def _cosines(rows: Matrix, target: Vector) -> Vector:
-    """Of unit ``rows``; rounded, so that no order of adding up decides between equals."""
-    found: Vector = np.round(rows @ _unit(target), 9)
-    return found
+    """Return cosines of unit ``rows``, rounded, so that the order of summation does not decide between equals."""
+    cosines: Vector = np.round(rows @ _unit(target), 9)
+    return cosines
 
 
 def _unit(vector: Vector) -> Vector:
