@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -57,6 +58,17 @@ class ClassTokens:
         contexts = ctx if ctx.dim() == 3 else ctx.expand(classes, -1, -1)
         index = self.slots[:, :, None].expand(-1, -1, dim)
         return self.embeddings.scatter(1, index, contexts.to(self.embeddings.dtype))
+
+    @cached_property
+    def shared(self) -> int:
+        """How many first positions are the same in all rows, a context that all rows share included.
+
+        The last real token of a row is not among them.
+        """
+        is_slot = torch.zeros(self.embeddings.shape[:2], dtype=torch.bool, device=self.slots.device)
+        is_slot.scatter_(1, self.slots, True)
+        is_same = (self.embeddings == self.embeddings[:1]).all(-1).all(0) & (is_slot == is_slot[:1]).all(0)
+        return min(int(is_same.int().cumprod(0).sum()), int(self.end.min()))
 
     def select(self, classes: Sequence[int]) -> ClassTokens:
         """Return the rows of some classes, in the given order."""
@@ -218,15 +230,19 @@ class Backbone(ABC):
         for number, text in enumerate(texts):
             batch = waiting.setdefault(None if text.deep is None else (text.deep.shape, text.first), [])
             if batch and sum(len(texts[i].tokens.end) for i in (*batch, number)) > JOINT_ROWS:
-                features.update(self._encode_jointly(texts, batch))
+                features.update(self._encode_some(texts, batch))
                 batch.clear()
             batch.append(number)
         for batch in waiting.values():
-            features.update(self._encode_jointly(texts, batch))
+            features.update(self._encode_some(texts, batch))
         return [features[number] for number in range(len(texts))]
 
-    def _encode_jointly(self, texts: Sequence[PromptedText], indices: Sequence[int]) -> dict[int, Tensor]:
-        batch = [texts[i] for i in indices]
+    def _encode_some(self, texts: Sequence[PromptedText], indices: Sequence[int]) -> dict[int, Tensor]:
+        features = self._encode_jointly([texts[i] for i in indices])
+        return dict(zip(indices, features.split([len(texts[i].tokens.end) for i in indices]), strict=True))
+
+    def _encode_jointly(self, batch: Sequence[PromptedText]) -> Tensor:
+        """Return the features of all rows of some texts ``(rows, embed_dim)``, text after text, from one pass."""
         inputs = [text.tokens.with_context(text.ctx.to(self.device)) for text in batch]
         longest = max(vectors.shape[1] for vectors in inputs)
         padded = [F.pad(vectors, (0, 0, 0, longest - vectors.shape[1])) for vectors in inputs]
@@ -239,8 +255,7 @@ class Backbone(ABC):
         context = None
         if deep:
             context = DeepContext(torch.cat(deep, 1), torch.cat([t.tokens.slots for t in batch]), batch[0].first)
-        features = self.encode_embeddings(torch.cat(padded), ends, context)
-        return dict(zip(indices, features.split(sizes), strict=True))
+        return self.encode_embeddings(torch.cat(padded), ends, context)
 
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
         """Encode images under visual prompt tokens; counts image calls; differentiable in the prompts.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,14 @@ from promptfed.backbones.base import (
     DeepContext,
     Position,
     PromptedImages,
+    PromptedText,
     TokenEmbeddings,
     freeze,
     hash_tensors,
 )
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.openclip_weights import create_from_file, split_options, weights_path
+from promptfed.backbones.shared_prefix import SharedPrefixTower, plain_sentences, prompted_sentences
 from promptfed.backbones.tokenization import Sentences, open_clip_words
 from promptfed.backbones.vision_transformer import PromptableViT
 from promptfed.errors import BackboneError, reason, unknown_name
@@ -149,7 +151,11 @@ class OpenClipBackbone(Backbone):
         parts = [torch.empty(0, self.embed_dim, device=self.device)]
         for start in range(0, len(texts), TEXT_ROWS):
             ids, end = self._sentences.ids(texts[start : start + TEXT_ROWS])
-            parts.append(self._forward(self._tower.token_embedding(ids), end))
+            sentences = plain_sentences(ids, end, self._tower.token_embedding)
+            if self._shared_tower is None or sentences is None:
+                parts.append(self._forward(self._tower.token_embedding(ids), end))
+            else:
+                parts.append(self._features(self._shared_tower.read(sentences, TEXT_ROWS)))
         return torch.cat(parts)
 
     def check_text(self, text: str) -> None:
@@ -175,6 +181,18 @@ class OpenClipBackbone(Backbone):
                 parts.append(self._forward(vectors[rows], end[rows], part))
         return torch.cat(parts)
 
+    def _encode_jointly(self, batch: Sequence[PromptedText]) -> Tensor:
+        """What the rows of a text begin with passes through the tower once, where that saves work."""
+        sentences = prompted_sentences(batch, self.device)
+        if self._shared_tower is None or sentences is None:
+            return super()._encode_jointly(batch)
+        self.calls.texts += len(sentences.end)
+        return self._features(self._shared_tower.read(sentences, TEXT_ROWS))
+
+    @cached_property
+    def _shared_tower(self) -> SharedPrefixTower | None:
+        return SharedPrefixTower.of(self._tower)
+
     def embed_words(self, text: str) -> Tensor:
         return self._sentences.embed_words(text)
 
@@ -192,8 +210,12 @@ class OpenClipBackbone(Backbone):
         else:
             for number, block in enumerate(tower.transformer.resblocks):
                 x = block(deep.put(x, number), attn_mask=mask)
-        x = tower.ln_final(x[torch.arange(len(x), device=x.device), end])
-        projection = tower.text_projection
+        return self._features(x[torch.arange(len(x), device=x.device), end])
+
+    def _features(self, hidden: Tensor) -> Tensor:
+        """Last hidden states ``(rows, dim)`` at the end tokens -> ``(rows, embed_dim)`` float32."""
+        x = self._tower.ln_final(hidden)
+        projection = self._tower.text_projection
         if isinstance(projection, nn.Linear):
             x = projection(x)
         elif projection is not None:

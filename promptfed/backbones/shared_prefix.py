@@ -1,0 +1,241 @@
+"""A causal text tower that computes once what many sentences begin with.
+
+In a causal transformer what comes first never sees what comes later. All classes begin with the start token and the
+learned context, so these pass through the tower once, and only the few tokens of each name attend to their keys and
+values. The result is that of the plain way up to rounding, with the same gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from promptfed.backbones.base import PromptedText
+
+LEAST_SAVED = 0.1
+"""Share of all tokens that must be saved for the other way to be worth its overhead."""
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Sentences in groups, those of a group with one beginning of ``length`` tokens.
+
+    Attributes:
+        prefix: Embeddings of each group's beginning ``(groups, length, dim)``.
+        suffix: Embeddings of what follows ``(rows, longest, dim)``, padded at the end.
+        group: The group of each row ``(rows,)``.
+        end: The position in its suffix at which each row is read ``(rows,)``; what follows it is padding.
+        deep: What replaces ``slots`` of the beginnings at the input of blocks ``first``, ``first + 1``, ...:
+            ``(blocks, groups, n_ctx, dim)``.
+        slots: Positions in the beginning ``(n_ctx,)``.
+        first: The first block with a deep context.
+    """
+
+    prefix: Tensor
+    suffix: Tensor
+    group: Tensor
+    end: Tensor
+    deep: Tensor | None = None
+    slots: Tensor | None = None
+    first: int = 1
+
+    def put(self, hidden: Tensor, block: int) -> Tensor:
+        """Return ``hidden`` ``(groups, length, dim)``, the input of ``block``, with its deep contexts in place."""
+        number = block - self.first
+        if self.deep is None or self.slots is None or not 0 <= number < len(self.deep):
+            return hidden
+        index = self.slots[None, :, None].expand(len(hidden), -1, hidden.shape[2])
+        return hidden.scatter(1, index, self.deep[number].to(hidden.dtype))
+
+
+def prompted_sentences(texts: Sequence[PromptedText], device: torch.device) -> Sentences | None:
+    """Return class names with their contexts as sentences, one group a text; None if sharing saves too little.
+
+    A context of its own for each class is not shared, nor are deep contexts that stand beyond the beginning.
+    """
+    length = min(_shared(text) for text in texts)
+    sizes = [len(text.tokens.end) for text in texts]
+    longest = max(text.tokens.embeddings.shape[1] for text in texts)
+    if not _is_worth_it(length, len(texts), sum(sizes), longest):
+        return None
+    deep, slots = [text.deep for text in texts if text.deep is not None], texts[0].tokens.slots
+    if deep and (slots.numel() == 0 or any(not _is_within(text.tokens.slots, slots[0], length) for text in texts)):
+        return None
+    beginnings = [text.tokens.select([0]).with_context(text.ctx.to(device))[0, :length] for text in texts]
+    suffixes = [_filled(text, length, device) for text in texts]
+    group = torch.arange(len(texts), device=device).repeat_interleave(torch.tensor(sizes, device=device))
+    return Sentences(
+        prefix=torch.stack(beginnings),
+        suffix=torch.cat([F.pad(vectors, (0, 0, 0, longest - length - vectors.shape[1])) for vectors in suffixes]),
+        group=group,
+        end=torch.cat([text.tokens.end for text in texts]) - length,
+        deep=torch.stack([vectors.to(device) for vectors in deep], 1) if deep else None,
+        slots=slots[0] if deep else None,
+        first=texts[0].first,
+    )
+
+
+def plain_sentences(ids: Tensor, end: Tensor, table: nn.Embedding) -> Sentences | None:
+    """Return texts ``(rows, longest)`` of token ids as sentences of one group; None if sharing saves too little.
+
+    Args:
+        ids: The token ids, padded at the end.
+        end: The position of each row's end token ``(rows,)``.
+        table: The embedding of each token.
+    """
+    rows, longest = ids.shape
+    length = min(int((ids == ids[:1]).all(0).int().cumprod(0).sum()), int(end.min()))
+    if not _is_worth_it(length, 1, rows, longest):
+        return None
+    group = torch.zeros(rows, dtype=torch.int64, device=ids.device)
+    return Sentences(table(ids[:1, :length]), table(ids[:, length:]), group, end - length)
+
+
+def _shared(text: PromptedText) -> int:
+    """Return how many first positions of all rows of ``text`` are the same."""
+    shared, slots = text.tokens.shared, text.tokens.slots
+    return min(shared, int(slots.min())) if text.ctx.dim() == 3 and slots.numel() else shared
+
+
+def _is_within(slots: Tensor, place: Tensor, length: int) -> bool:
+    """Return whether all rows have their context at ``place`` ``(n_ctx,)``, in the first ``length`` positions."""
+    return bool((slots == place).all()) and int(place.max()) < length
+
+
+def _filled(text: PromptedText, length: int, device: torch.device) -> Tensor:
+    """Return what follows the beginning in each row ``(rows, longest - length, dim)``."""
+    tokens = text.tokens
+    if tokens.slots.numel() == 0 or int(tokens.slots.max()) < length:
+        return tokens.embeddings[:, length:]
+    return tokens.with_context(text.ctx.to(device))[:, length:]
+
+
+def _is_worth_it(length: int, groups: int, rows: int, longest: int) -> bool:
+    """Return whether ``groups`` beginnings of ``length`` tokens save enough of ``rows`` sentences of ``longest``."""
+    return length > 1 and (rows - groups) * length >= LEAST_SAVED * rows * longest
+
+
+class SharedPrefixTower:
+    """The blocks of an open_clip text tower. Make one by ``of``, which knows the towers that it works for."""
+
+    def __init__(self, tower: Any) -> None:
+        self._tower = tower
+        self._blocks = list(tower.transformer.resblocks)
+
+    @classmethod
+    def of(cls, tower: Any) -> SharedPrefixTower | None:
+        """Return the tower, or None if its blocks or its mask are of another kind."""
+        mask = tower.attn_mask
+        hidden = torch.full(mask.shape, float("-inf"), device=mask.device).triu(1)
+        is_causal = bool(torch.equal(mask.float(), hidden))
+        return cls(tower) if is_causal and all(map(_is_plain, tower.transformer.resblocks)) else None
+
+    def read(self, sentences: Sentences, rows_at_once: int) -> Tensor:
+        """Return the last hidden state ``(rows, dim)`` at the end of each sentence, before the last normalisation.
+
+        More than ``rows_at_once`` rows are done in parts; with a gradient each part's activations are computed again in
+        the backward pass, so memory does not grow with the number of rows.
+        """
+        keys = self._keys(sentences)
+        rows = len(sentences.suffix)
+        if rows <= rows_at_once:
+            return self._suffixes(sentences.suffix, sentences.group, sentences.end, *keys)
+        parts, again = [], torch.is_grad_enabled() and (keys[-1].requires_grad or sentences.suffix.requires_grad)
+        for start in range(0, rows, rows_at_once):
+            some = slice(start, start + rows_at_once)
+            arguments = (sentences.suffix[some], sentences.group[some], sentences.end[some], *keys)
+            if again:
+                parts.append(checkpoint(self._suffixes, *arguments, use_reentrant=False, preserve_rng_state=False))
+            else:
+                parts.append(self._suffixes(*arguments))
+        return torch.cat(parts)
+
+    def _keys(self, sentences: Sentences) -> list[Tensor]:
+        """Return what later tokens see of the beginnings in each block.
+
+        These are keys and values ``(2, groups, heads, length, width)``.
+        """
+        x = self._placed(sentences.prefix, 0)
+        seen = []
+        for number, block in enumerate(self._blocks):
+            x = sentences.put(x, number)
+            query, key, value = (part.transpose(1, 2) for part in _projected(block, x))
+            seen.append(torch.stack([key, value]))
+            if number + 1 < len(self._blocks):
+                attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+                x = _rest(block, x, attended.transpose(1, 2))
+        return seen
+
+    def _suffixes(self, suffix: Tensor, group: Tensor, end: Tensor, *keys: Tensor) -> Tensor:
+        """Return the last hidden state at the end of some rows, of which only real tokens pass through the layers."""
+        length, longest = keys[0].shape[3], int(end.max()) + 1
+        rows, places = torch.arange(len(suffix), device=end.device), torch.arange(longest, device=end.device)
+        is_real = places <= end[:, None]
+        open_to = torch.ones(longest, length + longest, dtype=torch.bool, device=end.device).tril(length)
+        x = self._placed(suffix[:, :longest], length)[is_real]
+        for number, (block, seen) in enumerate(zip(self._blocks, keys, strict=True)):
+            query, key, value = (_spread(part, is_real) for part in _projected(block, x))
+            theirs = seen[:, 0].unsqueeze(1).expand(-1, len(rows), -1, -1, -1) if seen.shape[1] == 1 else seen[:, group]
+            key, value = torch.cat([theirs[0], key], 2), torch.cat([theirs[1], value], 2)
+            if number + 1 < len(self._blocks):
+                attended = F.scaled_dot_product_attention(query, key, value, attn_mask=open_to)
+                x = _rest(block, x, attended.transpose(1, 2)[is_real])
+            else:  # of the last block only the end tokens are read
+                query, mask = query[rows, :, end][:, :, None], open_to[end][:, None, None]
+                attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+                x = _rest(block, x[is_real.sum(1).cumsum(0) - 1], attended[:, :, 0])
+        return x
+
+    def _placed(self, vectors: Tensor, start: int) -> Tensor:
+        """Return token embeddings with those of their positions, which begin at ``start``, in the tower's type."""
+        dtype = self._tower.transformer.get_cast_dtype()
+        positions = self._tower.positional_embedding[start : start + vectors.shape[1]]
+        placed: Tensor = vectors.to(dtype) + positions.to(dtype)
+        return placed
+
+
+def _is_plain(block: Any) -> bool:
+    """Return whether ``block`` is attention and two layers, each normalised before and added to what goes in."""
+    attention = getattr(block, "attn", None)
+    return (
+        type(block).__name__ in ("ResidualAttentionBlock", "Block")
+        and type(attention) is nn.MultiheadAttention
+        and attention.in_proj_weight is not None
+        and attention.bias_k is None
+        and not attention.add_zero_attn
+        and not hasattr(block, "ln_1_kv")
+    )
+
+
+def _projected(block: Any, x: Tensor) -> Sequence[Tensor]:
+    """Return queries, keys and values ``(..., heads, width)`` of a block's input ``(..., dim)``."""
+    attention = block.attn
+    projected: Tensor = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    return [part.unflatten(-1, (attention.num_heads, -1)) for part in projected.chunk(3, dim=-1)]
+
+
+def _spread(tokens: Tensor, is_real: Tensor) -> Tensor:
+    """Return ``tokens`` ``(tokens, heads, width)`` as ``(rows, heads, longest, width)``, zero where there are none."""
+    spread = tokens.new_zeros(*is_real.shape, *tokens.shape[1:])
+    spread[is_real] = tokens
+    return spread.transpose(1, 2)
+
+
+def _rest(block: Any, x: Tensor, attended: Tensor) -> Tensor:
+    """Return the output of a block for its input ``(..., dim)``, whose heads ``attended`` ``(..., heads, width)``."""
+    mixed = block.attn.out_proj(attended.flatten(-2))
+    x = x + _scaled(block, "ls_1", mixed)
+    whole: Tensor = x + _scaled(block, "ls_2", block.mlp(block.ln_2(x)))
+    return whole
+
+
+def _scaled(block: Any, name: str, x: Tensor) -> Tensor:
+    scale = getattr(block, name, None)
+    scaled: Tensor = x if scale is None else scale(x)
+    return scaled
