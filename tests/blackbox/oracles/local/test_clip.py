@@ -107,8 +107,8 @@ def test_towers_are_asked_once_for_each_prompt_and_image(clip):
 
 def test_a_population_goes_through_the_text_tower_together(clip, monkeypatch):
     passes = []
-    plain = clip.backbone.encode_embeddings
-    monkeypatch.setattr(clip.backbone, "encode_embeddings", lambda *given: passes.append(1) or plain(*given))
+    encode = clip.backbone._encode_jointly
+    monkeypatch.setattr(clip.backbone, "_encode_jointly", lambda batch: passes.append(1) or encode(batch))
     population = [Candidate(soft=torch.full((4, clip.soft.dim), 0.01 * k)) for k in range(20)]
     together = Oracle(clip).score(population, ITEMS, CLASSES)
     assert len(passes) == 1
