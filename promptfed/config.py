@@ -22,6 +22,8 @@ M = TypeVar("M", bound=BaseModel)
 Options = dict[str, Any]
 ACCURACY = "accuracy"
 """The measure that every run has: checkpoints and choices are made by it."""
+DEEPEST = 50
+"""How deep the value of an option may be nested."""
 SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options")
 
 
@@ -175,6 +177,7 @@ class RunConfig(BaseModel):
             super().__init__(**options)
         except ValidationError as error:
             raise ConfigError(_complaints(error, type(self), "option")) from error
+        _check_switches(options, self, "option")
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Only what differs from the defaults is shown."""
@@ -296,21 +299,24 @@ def _section(key: str, values: Mapping[str, Any]) -> Options:
 def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
     """``model(**values)``, with pydantic's complaints as one ConfigError line about ``kind``s.
 
-    Numbers that the files of a run cannot hold are refused as well: integers beyond 64 bits, infinity and NaN.
+    Numbers that the files of a run cannot hold are refused as well: integers beyond 64 bits, infinity and NaN. So are
+    True and False in the place of numbers, and what holds itself.
     """
-    for name in values:
+    for name, value in values.items():
         if not isinstance(name, str):
             raise ConfigError(f"unknown {kind} {printable(repr(name), 100)}: names are text")
+        _check_depth(value, f"{kind} '{printable(name, 100)}'")
     try:
         validated = model.model_validate(dict(values))
-        for name in model.model_fields:
-            _check_numbers(getattr(validated, name), f"{kind} '{name}'")
-        return validated
     except ValidationError as error:
         for problem in error.errors():
             if isinstance(inner := problem.get("ctx", {}).get("error"), ConfigError):  # a model that says it itself
                 raise inner from error
         raise ConfigError(_complaints(error, model, kind)) from error
+    for name in model.model_fields:
+        _check_numbers(getattr(validated, name), kind, name)
+    _check_switches(values, validated, kind)
+    return validated
 
 
 def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> str:
@@ -328,14 +334,34 @@ def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> st
     return "; ".join(lines)
 
 
-def _check_numbers(value: Any, what: str) -> None:
+def _check_depth(value: Any, what: str, depth: int = 0) -> None:
+    """Raise ConfigError for a value that holds itself, or others beyond ``DEEPEST``."""
+    if depth > DEEPEST:
+        raise ConfigError(f"{what} holds itself, or values nested more than {DEEPEST} deep: give plain values")
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for part in parts:
+        _check_depth(part, what, depth + 1)
+
+
+def _check_switches(values: Mapping[str, Any], validated: BaseModel, kind: str) -> None:
+    """Raise ConfigError for True or False where ``validated`` has a number."""
+    for name, value in values.items():
+        is_number = type(getattr(validated, name, None)) in (int, float)
+        if isinstance(value, bool) and is_number:
+            raise ConfigError(f"{kind} '{printable(name, 100)}' is {value}: give a number")
+
+
+def _check_numbers(value: Any, kind: str, path: str) -> None:
+    """Raise ConfigError for a number that files cannot hold; ``path`` names it: ``processors.clip.max_norm``."""
     if isinstance(value, int) and not LOWEST <= value <= HIGHEST:
-        raise ConfigError(f"{what} is an integer of {value.bit_length()} bits: give one of 63, as it is kept in files")
+        raise ConfigError(
+            f"{kind} '{path}' is an integer of {value.bit_length()} bits: give one of 63, as it is kept in files"
+        )
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{what} is {value}: give a finite number")
-    if isinstance(value, (list, tuple)):
+        raise ConfigError(f"{kind} '{path}' is {value}: give a finite number")
+    if isinstance(value, list | tuple):
         for part in value:
-            _check_numbers(part, what)
+            _check_numbers(part, kind, path)
     if isinstance(value, dict):
         for name, part in value.items():
-            _check_numbers(part, f"{what}, '{printable(name, 100)}',")
+            _check_numbers(part, kind, f"{path}.{printable(name, 100)}")

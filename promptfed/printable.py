@@ -6,6 +6,7 @@ of these: it is shown as it is, with its control characters escaped.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,11 @@ def printable(text: object, limit: int | None = None) -> str:
 def printable_lines(text: object) -> str:
     """Return ``text`` as ``printable`` does, with its own line breaks kept."""
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def without_password(text: str) -> str:
+    """Return ``text`` with a mask in the place of the user and password of the addresses in it."""
+    return re.sub(r"(?<=://)[^/\s'\"]*@", "***@", text)
 
 
 def is_printable(text: str) -> bool:

@@ -33,7 +33,9 @@ def resumed(config: RunConfig, changes: Options, run: Path, say: Callable[[str],
     refused += [name for name in oracle_options if name not in resumable(OracleOptions)]
     if refused:
         allowed = ", ".join((*resumable(RunConfig), *resumable(OracleOptions)))
-        raise ConfigError(f"a run cannot go on with another {', '.join(sorted(refused))}: it may change {allowed}")
+        raise ConfigError(
+            f"a run cannot go on with other values of {', '.join(sorted(refused))}: it may change {allowed}"
+        )
     rounds = changes.pop("rounds", None)
     config = _with_place(named_model(config).with_options(oracle_options, run), changes)
     return config if rounds is None else _with_rounds(config, rounds, run, say)

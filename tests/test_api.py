@@ -152,7 +152,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(run: pf.Run, tmp_path: 
 def test_more_rounds_and_what_may_not_change(tmp_path: Path) -> None:
     run = pf.train("kgcoop", folder=tmp_path / "run", **{**SMALL, "rounds": 1})
     before = run.prompt().shared
-    with pytest.raises(pf.PromptFedError, match="cannot go on with another shots"):
+    with pytest.raises(pf.PromptFedError, match="cannot go on with other values of shots"):
         run.resume(shots=3, progress=False)
     with pytest.raises(pf.PromptFedError, match="has 1 rounds already"):
         run.resume(rounds=1, progress=False)

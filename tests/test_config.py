@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from promptfed.config import RunConfig, build_config, in_sections, parse_settings, read_yaml
 from promptfed.errors import ConfigError
+from promptfed.processors.pipeline import resolved
 
 
 def test_every_error_is_listed_at_once() -> None:
@@ -38,6 +39,29 @@ def test_an_unknown_option_without_a_near_one_lists_all() -> None:
 def test_option_names_must_be_text(key: Any) -> None:
     with pytest.raises(ConfigError):
         build_config({key: 3})
+
+
+@pytest.mark.parametrize("options", [{"rounds": True}, {"quorum": False}, {"clients": True}, {"seed": False}])
+def test_a_switch_is_no_number(options: dict[str, Any]) -> None:
+    for make in (build_config, lambda given: RunConfig(**given)):
+        with pytest.raises(ConfigError, match=r"^option '\w+' is (True|False): give a number$"):
+            make(options)
+    with pytest.raises(ConfigError, match=r"^clip option 'max_norm' is True: give a number$"):
+        resolved(build_config({"processors": [{"clip": {"max_norm": True}}]}).processors)
+    assert RunConfig(strict=True).strict
+
+
+def test_numbers_within_options_are_named_by_their_path() -> None:
+    with pytest.raises(ConfigError, match=r"^option 'processors\.clip\.max_norm' is nan: give a finite number$"):
+        build_config({"processors": [{"clip": {"max_norm": float("nan")}}]})
+
+
+def test_a_value_that_holds_itself_is_one_line() -> None:
+    mapping: dict[str, Any] = {}
+    mapping["a"] = [mapping]
+    for option in ("method_options", "processors", "baselines"):
+        with pytest.raises(ConfigError, match=rf"^option '{option}' holds itself, or [^\n]{{,200}}$"):
+            build_config({option: mapping})
 
 
 def test_later_layers_win_and_sections_merge() -> None:

@@ -8,7 +8,7 @@ import os
 import pytest
 from rich.console import Console
 
-from promptfed.printable import figure_text, is_printable, plain_markup, printable
+from promptfed.printable import figure_text, is_printable, plain_markup, printable, without_password
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,24 @@ def test_markup_shows_as_it_is(text: str) -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(plain_markup(text))
     assert out.getvalue().strip() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:secret@host:5000/#/experiments/1", "http://***@host:5000/#/experiments/1"),
+        (
+            "mlflow ui --backend-store-uri postgresql://u:p@ss@db/x",
+            "mlflow ui --backend-store-uri postgresql://***@db/x",
+        ),
+        (
+            "no route to 'https://token@host/a' and http://host/b@c",
+            "no route to 'https://***@host/a' and http://host/b@c",
+        ),
+    ],
+)
+def test_addresses_are_shown_without_their_passwords(text: str, shown: str) -> None:
+    assert without_password(text) == without_password(shown) == shown
 
 
 def test_figure_text_is_no_formula() -> None:

@@ -45,9 +45,9 @@ def test_what_may_change_is_what_the_event_log_lets_pass():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"shots": 3, "alpha": 1}, "with another alpha, shots: it may change backbone, rounds, "),
-        ({"plugins": {}}, "with another plugins"),
-        ({"oracle_options": {"model": "other"}}, "with another model"),
+        ({"shots": 3, "alpha": 1}, "with other values of alpha, shots: it may change backbone, rounds, "),
+        ({"plugins": {}}, "with other values of plugins"),
+        ({"oracle_options": {"model": "other"}}, "with other values of model"),
         ({"rounds": 2}, "has 2 rounds already; give a larger number"),
         ({"rounds": "many"}, "option 'rounds' is 'many'"),
         ({"threads": 0}, "option 'threads' is 0"),

@@ -67,7 +67,9 @@ def init(
 
     from promptfed.config import RunConfig, build_config
     from promptfed.deployment.scaffold import write_app
-    from promptfed.deployment.server import checked
+    from promptfed.deployment.server import OWN_DATA, checked
+    from promptfed.tasks import TASKS
+    from promptfed.tasks.sources import check_source_name
     from promptfed.tasks.sources.class_names import plain_class_list
 
     chosen = options.config_from(flags, config, set_)
@@ -75,6 +77,8 @@ def init(
     usual = {name: value for name, value in frugal.items() if name not in chosen.model_fields_set}
     given = {name: getattr(chosen, name) for name in chosen.model_fields_set}
     resolved: RunConfig = checked(build_config(given, usual))
+    if resolved.data != OWN_DATA and TASKS[resolved.task].object_kind == "images":
+        check_source_name(resolved.data)
     if resolved.clients is not None and min_sites > resolved.clients:
         raise ConfigError(f"--min-sites {min_sites} is more than the {resolved.clients} sites that there are")
     place = (run_dir or folder.with_name(f"{folder.name}-run")).expanduser().resolve()

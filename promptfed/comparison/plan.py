@@ -12,6 +12,7 @@ from promptfed.errors import ConfigError, unknown_name
 from promptfed.experiment import resolve
 from promptfed.method import METHODS
 from promptfed.named_model import usual_model
+from promptfed.printable import LONGEST, printable
 from promptfed.run_metrics import BASELINES
 
 TUNING_SEED = 1000
@@ -51,8 +52,12 @@ class Plan:
         fitting = [name for name in METHODS if model.fits(METHODS[name].access)]
         wanted = fitting if list(methods) == ["all"] else list(methods)
         names = tuple(dict.fromkeys([*(name for name in BASELINES if name in fitting), *wanted]))
-        if not 1 <= seeds <= MOST_SEEDS:
-            raise ConfigError(f"seeds is {seeds}: compare on one seed or more, {MOST_SEEDS:,} at most")
+        if twice := [name for name in wanted if wanted.count(name) > 1]:
+            raise ConfigError(f"method '{twice[0]}' is named {wanted.count(twice[0])} times: name every method once")
+        if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS:
+            raise ConfigError(
+                f"seeds is {printable(repr(seeds), LONGEST)}: compare on one seed or more, {MOST_SEEDS:,} at most"
+            )
         last = {"seed": base.seed + seeds - 1, "partition_seed": base.partition_seed + seeds - 1}
         validate(RunConfig, {**base.model_dump(), **last}, "the last of --seeds: option")
         plan = cls(base, names, tuple(range(base.seed, base.seed + seeds)), fix_partition, dict(grid or {}))

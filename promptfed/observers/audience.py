@@ -13,7 +13,7 @@ from typing import Any
 from promptfed.errors import RunError, reason
 from promptfed.observers.base import Observer, RunDescription, RunOutcome, RunState, flat_options
 from promptfed.observers.scalars import ScalarReader
-from promptfed.printable import LONGEST, printable
+from promptfed.printable import LONGEST, printable, without_password
 from promptfed.progress import ComparisonProgress, Progress
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.events import Event
@@ -136,10 +136,11 @@ class Audience:
         for seat in self._seats:
             if seat.place and seat not in self._noted:
                 self._noted.add(seat)
-                self.note(f"{seat.observer.label}: {printable(seat.place, LONGEST)}")
+                self.note(f"{seat.observer.label}: {printable(without_password(seat.place), LONGEST)}")
             if seat.problem and seat not in self._left_out:
                 self._left_out.add(seat)
-                self.warn(f"observer '{seat.observer.label}' is left out: {printable(seat.problem, LONGEST)}")
+                why = printable(without_password(seat.problem), LONGEST)
+                self.warn(f"observer '{seat.observer.label}' is left out: {why}")
 
 
 def warner(progress: Progress) -> Say:

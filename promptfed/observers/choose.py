@@ -8,7 +8,7 @@ from typing import Any
 from promptfed.config import validate
 from promptfed.errors import ConfigError, FormatError, PromptFedError, reason
 from promptfed.observers.base import OBSERVERS, Observer
-from promptfed.printable import printable
+from promptfed.printable import printable, without_password
 from promptfed.readers.yaml_reader import parse_yaml
 
 ObserverChoice = str | Observer | Mapping[str, Mapping[str, Any] | None]
@@ -45,8 +45,9 @@ def build_observers(choices: ObserverChoices) -> list[Observer]:
 
 
 def _unusable(name: str, error: Exception) -> ConfigError:
+    why = without_password(reason(error))
     return ConfigError(
-        f"observer '{printable(name, 100)}' cannot be used here: {type(error).__name__}: {reason(error)}; leave it out"
+        f"observer '{printable(name, 100)}' cannot be used here: {type(error).__name__}: {why}; leave it out"
     )
 
 

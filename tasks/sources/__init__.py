@@ -40,19 +40,24 @@ def load_source(data: str, *, data_root: Path | None = None, strict: bool = Fals
         ConfigError: The kind is unknown or a part is missing.
         DataError: Data are missing, or hold fewer than two classes or a class without a readable image.
     """
+    check_source_name(data)
+    kind, _, name = data.partition(":")
+    return checked(maker_of(kind)(name, data_root=data_root, strict=strict), strict=strict)
+
+
+def check_source_name(data: str) -> None:
+    """Raise ConfigError if there is no kind of source like that of ``data``, or it lacks a part. Nothing is read."""
     kind, _, name = data.partition(":")
     if kind == "object":
         raise missing_object("data", data)
-    if kind not in KINDS and kind in SOURCES:
-        return checked(maker_of(kind)(name, data_root=data_root, strict=strict), strict=strict)
-    if kind not in KINDS:
+    if kind in KINDS:
+        _, form = KINDS[kind]
+        if not name and ":" in form:
+            raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
+    elif kind not in SOURCES:
         near = f" If '{data}' is a folder, write folder:{data}." if Path(data).expanduser().is_dir() else ""
         forms = [*(form for _, form in KINDS.values()), *SOURCES]
         raise ConfigError(f"{unknown_name('data source', kind, forms)}{near}")
-    _, form = KINDS[kind]
-    if not name and ":" in form:
-        raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
-    return checked(maker_of(kind)(name, data_root=data_root, strict=strict), strict=strict)
 
 
 def maker_of(kind: str) -> MakeSource:

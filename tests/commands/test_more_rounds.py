@@ -48,7 +48,7 @@ def test_a_run_goes_on_with_what_set_says_and_with_nothing_else(
     run = shutil.copytree(finished, tmp_path / "run")
     said = promptfed("train", "--resume", run, "--set", "shots=4", "--set", "method.lr=1")
     assert (said.code, RunDirectory.open(run).config.shots) == (2, 2)
-    assert "cannot go on with another method_options, shots" in said.err
+    assert "cannot go on with other values of method_options, shots" in said.err
     said = promptfed("train", "--resume", run, "--set", "rounds=3", "--round-seconds", 600, "--json")
     assert said.code == 0
     config = RunDirectory.open(run).config

@@ -67,6 +67,10 @@ def test_what_is_done_with_a_run_prints_what_a_script_needs(promptfed, finished:
 def test_an_app_and_a_check_of_a_site(promptfed, tmp_path: Path):
     pytest.importorskip("flwr")
     assert promptfed("flower", "init", tmp_path / "app", "--clients", 2, "--quiet").out == f"{tmp_path / 'app'}\n"
+    said = promptfed("flower", "init", tmp_path / "other", "--data", "nosuch")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "unknown data source 'nosuch'" in said.err
+    assert not (tmp_path / "other").exists()
     words = ("site", "check", "--node-config", f'site="a" data="folder:{tmp_path / "none"}"', "--backbone", "tiny")
     said = promptfed(*words, "--quiet")
     assert said.code == 2

@@ -11,10 +11,23 @@ from promptfed.method import METHODS
 
 
 def test_baselines_come_along_once_and_first():
-    plan = Plan.make(build_config({}), ["promptfl", "local_only", "promptfl"], 1)
+    plan = Plan.make(build_config({}), ["promptfl", "local_only"], 1)
     assert plan.methods == ("zero_shot", "local_only", "promptfl")
     white = {name for name in METHODS if METHODS[name].access != "black box"}
     assert set(Plan.make(build_config({}), ["all"], 1).methods) == white
+
+
+@pytest.mark.parametrize(
+    ("methods", "seeds", "words"),
+    [
+        (["promptfl", "kgcoop", "promptfl"], 1, "method 'promptfl' is named 2 times: name every method once"),
+        (["promptfl"], True, "seeds is True"),
+        (["promptfl"], "3", "seeds is '3'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(methods, seeds, words):
+    with pytest.raises(ConfigError, match=words):
+        Plan.make(build_config({}), methods, seeds)
 
 
 def test_on_a_black_box_zero_shot_alone_comes_along_and_all_are_those_that_ask_one():

@@ -54,6 +54,22 @@ def test_hooks_come_in_order_and_the_run_is_described(story: Any) -> None:
     assert story.folder.events.listeners == []
 
 
+class Public(Diary):
+    """Says all that it knows."""
+
+    def begin(self, run: RunDescription) -> str:
+        return "http://me:secret@host/runs/1"
+
+    def event(self, event: Any) -> None:
+        raise OSError("no answer from http://me:secret@host/api")
+
+
+def test_no_password_of_a_tracker_is_told(story: Any) -> None:
+    story.tell([Public()], story.start)
+    assert story.notes == ["diary: http://***@host/runs/1"]
+    assert story.warnings == ["observer 'diary' is left out: OSError: no answer from http://***@host/api"]
+
+
 def test_a_run_that_goes_on_tells_what_was_before(story: Any) -> None:
     first, second = Diary(), Diary()
     story.tell([first], story.start, *story.round(1), stops=True)
