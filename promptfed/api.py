@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.blackbox.oracles.local.function import ScoreFunction
@@ -45,7 +46,22 @@ from promptfed.warm_start import first_prompt, save_first_prompt
 __all__ = ["LoadedBundle", "Run", "compare", "load", "load_run", "train"]
 log = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
-load = said_in_python(load_bundle)
+P = ParamSpec("P")
+
+
+def _speaking_python(function: Callable[P, LoadedBundle]) -> Callable[P, LoadedBundle]:
+    """Decorate a function whose errors, and those of the bundle that it returns, are in Python's words."""
+
+    @wraps(function)
+    def called(*args: P.args, **options: P.kwargs) -> LoadedBundle:
+        bundle = function(*args, **options)
+        bundle.words = in_python
+        return bundle
+
+    return said_in_python(called)
+
+
+load = _speaking_python(load_bundle)
 
 
 @said_in_python

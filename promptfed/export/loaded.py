@@ -26,6 +26,7 @@ from promptfed.objects import function_oracle
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_state import PromptState
+from promptfed.python_words import Words, said_in
 from promptfed.tasks.sources.object_images import is_image, kind_of
 from promptfed.trust import admitted, is_local_file
 
@@ -44,6 +45,8 @@ class LoadedBundle:
 
     def __init__(self, path: Path, predictor: Predictor) -> None:
         self.path, self._predictor = path, predictor
+        self.words: Words = str
+        """Puts errors into the words of the caller: those of the command line as they are, ``in_python`` for Python."""
         self.classes: tuple[str, ...] = predictor.bundle.meta.classes
         self.example_kind = EXAMPLE_KINDS[predictor.bundle.meta.examples]
 
@@ -77,7 +80,8 @@ class LoadedBundle:
             raise ConfigError(
                 f"examples must be a list, and this is {kind_of(examples)}: give [one], or list(...) of several"
             )
-        return self._predictor.predict(examples, classes, top)
+        with said_in(self.words):
+            return self._predictor.predict(examples, classes, top)
 
     def close(self) -> None:
         """Close the connection to a black box; a loaded backbone needs no closing."""

@@ -13,10 +13,11 @@ from PIL import Image
 
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore, default_cache
-from promptfed.errors import BundleError, ConfigError, DataError, PromptFedError
+from promptfed.errors import BudgetExhausted, BundleError, ConfigError, DataError, PromptFedError
 from promptfed.export.bundle import Bundle, read_bundle, write_bundle
 from promptfed.export.loaded import LoadedBundle
 from promptfed.export.predict import Predictor
+from promptfed.python_words import in_python
 
 
 @pytest.fixture
@@ -64,6 +65,20 @@ def test_images_in_memory_are_scored_as_their_files_are(predictor: Predictor, ph
 def test_what_is_no_image_is_one_line(predictor: Predictor, examples: Any, said: str) -> None:
     with pytest.raises(PromptFedError, match=f"^{said}[^\n]*$"):
         LoadedBundle(Path("b"), predictor).predict(examples)
+
+
+def test_errors_are_in_the_words_of_the_caller(
+    predictor: Predictor, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BudgetExhausted("raise it with --max-calls")
+
+    monkeypatch.setattr(predictor.method, "client_logits", fail)
+    bundle = LoadedBundle(Path("b"), predictor)
+    for words, said in ((str, "with --max-calls$"), (in_python, "with max_calls$")):
+        bundle.words = words
+        with pytest.raises(BudgetExhausted, match=said):
+            bundle.predict([photos["red"]], ["red", "blue"])
 
 
 def test_other_classes_go_through_the_method(predictor: Predictor, photos: dict[str, Path]) -> None:
