@@ -115,8 +115,10 @@ def start(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 an error to mend, 3 a budget that is used up, 130 interrupted, 1 a
-    fault of promptfed's own."""
+    """Run the command line and exit with a status.
+
+    0: done, 2: an error to fix, 3: a used-up budget, 130: interrupted, 1: a fault of promptfed's own.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _open_closed_streams()
     _escape_what_has_no_letter()
@@ -176,8 +178,11 @@ def _without_plugins(words: list[str]) -> list[str]:
 
 
 def _open_closed_streams() -> None:
-    """Have standard streams that were closed (``>&-``) lead nowhere. Otherwise the next file that is opened, one of the
-    run's, takes the number of the stream, and what a library prints is written into it."""
+    """Redirect closed standard streams (``>&-``) to nowhere.
+
+    Otherwise the next file that is opened, one of the run's, takes the number of the stream, and what a library prints
+    is written into it.
+    """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
@@ -186,8 +191,10 @@ def _open_closed_streams() -> None:
 
 
 def _settle_environment() -> None:
-    """Have matplotlib draw without a window, and write its own date where SOURCE_DATE_EPOCH is no number: it reads
-    these when a run's report is drawn, after all the work, and fails on a value that it does not know."""
+    """Set matplotlib's environment: no window, and a valid SOURCE_DATE_EPOCH.
+
+    Matplotlib reads these when a run's report is drawn, after all the work, and fails on an unknown value.
+    """
     os.environ["MPLBACKEND"] = "agg"
     if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdecimal():
         del os.environ["SOURCE_DATE_EPOCH"]
@@ -201,7 +208,7 @@ def _escape_what_has_no_letter() -> None:
 
 
 def _refusal_of_the_machine(error: Exception) -> str:
-    """What to say of an error that the machine makes rather than promptfed; empty if it is none."""
+    """Return a message for an error of the machine rather than of promptfed; empty if it is none."""
     if isinstance(error, MemoryError):
         return f"there is not enough memory for that ({' '.join(str(error).split()) or 'this machine refuses more'})"
     if not isinstance(error, OSError) or not error.strerror:

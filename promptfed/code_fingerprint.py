@@ -134,7 +134,7 @@ def _value(
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """What an object holds: its ``__dict__`` and its slots."""
+    """Return an object's attributes: its ``__dict__`` and its slots."""
     slots = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
     names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
     held = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
@@ -162,7 +162,7 @@ def _constant(value: Any) -> str:
 
 
 def _globals(code: types.CodeType) -> list[str]:
-    """The global names that the code loads, also in the functions inside it."""
+    """Return the global names that the code loads, also in the functions inside it."""
     names = {str(i.argval) for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
     return sorted(names.union(*(_globals(c) for c in inner)))

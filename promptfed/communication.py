@@ -25,14 +25,17 @@ class RoundBytes:
 
 
 def round_bytes(experiment: Experiment, client: int = 0) -> RoundBytes:
-    """What ``client`` is sent in round 1, and what it must send back."""
+    """Return the bytes that ``client`` is sent in round 1, and those that it must send back."""
     broadcast, sending = experiment.first_sending(client)
     return RoundBytes(broadcast.nbytes, sending.nbytes)
 
 
 class ShapeOnlyBackend(Backend):
-    """In the place of any oracle, to count bytes with: it can do everything, its vectors are as long as MiniLM's and
-    its images as large as tiny's, and what it answers means nothing."""
+    """Stand-in for any oracle, to count bytes with.
+
+    It has all abilities; its vectors are as long as MiniLM's and its images as large as tiny's. Its answers mean
+    nothing.
+    """
 
     name = "any"
     fingerprint = hashlib.sha256(b"sizes").hexdigest()

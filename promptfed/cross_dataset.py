@@ -30,11 +30,22 @@ def evaluate_on(
     measures: str | Sequence[str] | None = None,
     other: ObjectData | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Data set -> test figures of ``zero_shot`` and ``method``, and which domains no client held.
+    """Score a run on other data sets.
 
-    The run's own data come first. ``changed`` (data_root, partition) is for the others; without ``data`` it deals the
-    run's own images out anew. Wherever the clients are not those of the run, all have what a newcomer has.
-    ``measures``: those beside accuracy, by default the run's. ``other``: data that are a Python object.
+    Wherever the clients are not those of the run, all have a newcomer's prompt.
+
+    Args:
+        finished: The run.
+        data: The other data sets; without any, ``changed`` deals the run's own images out anew.
+        changed: Options (data_root, partition) for the others.
+        progress: Receives the progress.
+        measures: Those beside accuracy, by default the run's.
+        other: Data that are a Python object.
+
+    Returns:
+        Data set -> test figures of ``zero_shot`` and ``method``, and the domains that no client held. The run's own
+            data
+        come first.
     """
     config, found, progress = finished.run.config, {}, progress or Progress()
     if measures is not None:
@@ -72,7 +83,7 @@ def evaluate_on(
 
 
 def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str]:
-    """What a user should know about figures on other data than the run's own, where the model is a black box."""
+    """Return notes for the user on figures on other data than the run's own, where the model is a black box."""
     model = experiment.setup.model
     if model.form is None:
         return []
@@ -107,7 +118,7 @@ def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> 
 
 
 def _method(finished: FinishedRun, experiment: Experiment) -> Method:
-    """The run's method, asking the model that puts examples as the data's form says."""
+    """Return the run's method with the model that formats examples by the data's template."""
     own, model = finished.method, experiment.setup.model
     if model is own.setup.model:
         return own

@@ -51,9 +51,12 @@ class ExperimentWorkplace:
 
 @contextmanager
 def engine_of(config: RunConfig, objects: Objects = NO_OBJECTS) -> Iterator[Engine | None]:
-    """The engine for all stages of a run of ``config``, closed at the end; None: each stage has a local one of its own.
+    """Yield the engine for all stages of a run of ``config``; None: each stage has a local one of its own.
 
-    Raises ConfigError if it cannot be had.
+    It is closed at the end.
+
+    Raises:
+        ConfigError: It is not available.
     """
     check_engine(config)
     with torch_threads(config.threads):

@@ -33,8 +33,10 @@ class RunError(PromptFedError, RuntimeError):
 
 
 class DiskError(OSError, RunError):
-    """The disk refuses to write: it is full, read-only, broken, or not the user's. Made as OSError is: number, reason
-    and file."""
+    """Error of a disk that refuses to write: it is full, read-only, broken, or not the user's.
+
+    Its arguments are OSError's: number, reason and file.
+    """
 
     def __str__(self) -> str:
         return f"cannot write {self.filename}: {self.strerror}"
@@ -82,7 +84,7 @@ def reason(error: BaseException) -> str:
 
 
 def missing_object(role: str, name: str) -> ConfigError | DataError:
-    """The error for a Python object that no file holds: says by which argument (``role``) to give it."""
+    """Return the error for a Python object that no file holds; it names the argument (``role``) to give it by."""
     kind = DataError if role == "data" else ConfigError
     return kind(
         f"{role} '{printable(name, LONGEST_REASON)}' is a Python object, which no file holds: give the same again in "
@@ -92,7 +94,7 @@ def missing_object(role: str, name: str) -> ConfigError | DataError:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is not registered: names the nearest known one and lists them all."""
+    """Return the error for a name that is not registered; it names the nearest known one and lists them all."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""

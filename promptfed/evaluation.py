@@ -120,8 +120,10 @@ def judge(
 
 
 def top1_accuracy(logits: Tensor, candidates: Tensor, split: Split) -> float:
-    """Fraction of ``split`` for which the best of ``logits`` ``(n, candidates)`` is the image's own label; an example
-    without an answer is not right."""
+    """Return the share of ``split`` for which the best of ``logits`` ``(n, candidates)`` is the example's own label.
+
+    An example without an answer is not right.
+    """
     best = predicted(logits).cpu()
     return ((candidates[best] == split.labels) & (best != NO_CLASS)).double().mean().item()
 
@@ -316,7 +318,7 @@ def joined(splits: Sequence[Split]) -> tuple[Split, list[Tensor]]:
 
 
 def unique_prompts(prompts: Mapping[int, ClientPrompt]) -> list[ClientPrompt]:
-    """The prompts without repetition of the very same one; all of them as soon as any is personal."""
+    """Return the prompts without repetition of the very same one; all of them as soon as any is personal."""
     found = list(prompts.values())
     alike = all(p.shared is found[0].shared and not p.is_personal for p in found)
     return found[:1] if alike else found

@@ -62,14 +62,16 @@ class Federation:
         return f"<federation of {len(self.clients)} clients: {self.method!r}, {self.server!r}, {self.engine!r}>"
 
     def start(self, shared: PromptState | None = None) -> FederationState:
-        """The state before round 1: the initial shared prompt, ``shared`` or the method's, and every client's own
-        personal prompt."""
+        """Return the state before round 1.
+
+        It has the initial shared prompt, ``shared`` or the method's, and every client's own personal prompt.
+        """
         shared = self.method.init_shared() if shared is None else shared
         personal = {client: self.method.init_personal(client) for client in self.clients}
         return FederationState(0, shared, self.server.init(shared), personal)
 
     def participants(self, round: int) -> list[int]:
-        """The clients of ``round``: the fraction rounded half up, at least one, without replacement."""
+        """Return the clients of ``round``: the fraction rounded half up, at least one, without replacement."""
         count = max(1, round_half_up(self.participation * len(self.clients)))
         drawn = self.clients
         if count < len(self.clients):
@@ -118,7 +120,7 @@ class Federation:
         return after, replies
 
     def expected(self, client: int, sent: PromptState) -> Expected:
-        """What a reply of ``client`` must look like, who was sent ``sent``."""
+        """Return what a reply of ``client`` must look like after the broadcast ``sent``."""
         uploads, measures = self.method.uploads(client, sent), self.method.access != "black box"
         return Expected(uploads, sent, self.samples.get(client), measures, self.processors.figures)
 
@@ -170,16 +172,16 @@ class Federation:
         return FederationState(round, shared, server, personal), replies, incidents
 
     def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:
-        """What ``client`` would deploy now; None asks for a client that never took part."""
+        """Return the prompt that ``client`` deploys now; None stands for a client that never took part."""
         personal = NO_PROMPT if client is None else prompt_of(state.personal[client])
         return ClientPrompt(self.sent(state, client), personal)
 
     def prompts(self, state: FederationState) -> Mapping[int, ClientPrompt]:
-        """What each client would deploy now, made when it is asked for."""
+        """Return the prompt that each client deploys now, made on access."""
         return _Prompts(self, state)
 
     def sent(self, state: FederationState, client: int | None) -> PromptState:
-        """What ``client`` is sent in the next round."""
+        """Return the broadcast to ``client`` in the next round."""
         return carried(self.server.broadcast(state.shared, state.server, client), state.shared)
 
 
@@ -198,4 +200,5 @@ class _Prompts(Mapping[int, ClientPrompt]):
 
 
 def round_half_up(value: float) -> int:
+    """Round to the nearest integer, halves up."""
     return int(value + 0.5)

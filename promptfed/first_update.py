@@ -21,8 +21,10 @@ def first_update(method: Method, aggregator: Aggregator, client: int) -> tuple[P
 
 
 def _zeros(shape: Shape, sent: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Return zeros like an upload of ``shape``, of the kind and, where free, the lengths of what was ``sent`` by that
-    name. Where nothing was, a free length is one."""
+    """Return zeros of an upload's ``shape``, with the type and free lengths of the tensor ``sent`` by that name.
+
+    Without such a tensor, a free length is one.
+    """
     if sent is None or len(sent.shape) != len(shape):
         return torch.zeros([1 if length is None else length for length in shape], dtype=dtype)
     lengths = [there if length is None else length for length, there in zip(shape, sent.shape, strict=True)]

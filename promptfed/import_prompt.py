@@ -19,11 +19,17 @@ from promptfed.types import FederationState
 def import_run(
     config: RunConfig, shared: PromptState, source: Path, check: Callable[[Method], None], folder: Path | None
 ) -> RunDirectory:
-    """A run of ``config`` (resolved) as it stands after its last round, with the prompt ``shared`` from ``source``.
+    """Return a run of ``config`` (resolved) as after its last round, with the prompt ``shared`` from ``source``.
 
-    ``check`` is given the run's method and raises if the prompt does not fit it; then no directory is made.
-    Clients start with the personal prompts that the method gives them. Nothing is trained or scored:
-    `promptfed eval` scores it, `promptfed train --resume` adds the baselines and the final figures.
+    Clients start with the personal prompts that the method gives them. Nothing is trained or scored: `promptfed eval`
+    scores it, `promptfed train --resume` adds the baselines and the final figures.
+
+    Args:
+        config: The options.
+        shared: The prompt.
+        source: Its file.
+        check: Receives the run's method and raises if the prompt does not fit it; then no directory is made.
+        folder: The run's folder; None: a fresh one.
     """
     experiment = Experiment.build(config)
     federation = experiment.federation()

@@ -26,8 +26,11 @@ Parameters = dict[str, Tensor]
 
 
 class LocalTraining(MethodConfig):
-    """How a client trains in one round. The optimiser starts afresh each round: its state never leaks between
-    clients or outlives an overwritten prompt. The learning rate follows the round, not the client's own count."""
+    """Options of a client's training in one round.
+
+    The optimiser starts afresh each round: its state never leaks between clients or outlives an overwritten prompt. The
+    learning rate follows the round, not the client's own count.
+    """
 
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="of a client's steps")
     lr: float = Field(0.01, gt=0, description="learning rate")
@@ -161,7 +164,7 @@ class GradientMethod(FeatureMethod):
 
     @abstractmethod
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
-        """What the client minimises in this round."""
+        """Return the client's objective in this round."""
 
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState

@@ -17,8 +17,10 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Merge:
-    """What a merge came to. ``refused``: client -> what was wrong with its update; ``problem``: why nothing was merged,
-    "" if all went well."""
+    """Outcome of a merge.
+
+    ``refused``: client -> what is wrong with its update; ``problem``: why nothing was merged, "" if all went well.
+    """
 
     shared: PromptState
     server: PromptState

@@ -80,7 +80,7 @@ def objects_again(config: RunConfig, options: Options) -> tuple[RunConfig, Objec
 def _taken(
     options: Options, file: Mapping[str, Any], precision: str | None = None
 ) -> tuple[dict[str, Any], dict[str, ObjectRecord]]:
-    """The objects among ``options``, in whose place their names come; all but data."""
+    """Replace the objects among ``options``, all but data, by their names; return both."""
     objects: dict[str, Any] = {}
     records: dict[str, ObjectRecord] = {}
     for role, registry in CLASSES.items():
@@ -124,9 +124,10 @@ def _taken(
 
 
 def _class_of(role: str, value: Any, section: Any) -> tuple[Any, Options | None]:
-    """The class of ``value``, a class or an instance, and the options of the latter; an engine stays what it is.
+    """Return the class of ``value``, a class or an instance, and the options of the latter; an engine stays what it is.
 
-    Raises ConfigError.
+    Raises:
+        ConfigError: It is of another kind.
     """
     base = BASES[role]
     kind = value if isinstance(value, type) else type(value)
@@ -147,7 +148,7 @@ def _class_of(role: str, value: Any, section: Any) -> tuple[Any, Options | None]
 
 
 def _beyond_config(aggregator: Aggregator) -> str:
-    """What ``aggregator`` has that its class does not make of its config; empty for nothing."""
+    """Return the state of ``aggregator`` that its class does not make of its config; empty for none."""
     try:
         plain = vars(type(aggregator)(aggregator.config))
     except Exception:  # whatever the user's class raises

@@ -22,9 +22,9 @@ JOINERS = "\u200c\u200d"
 
 
 def printable(text: object, limit: int | None = None) -> str:
-    """Return ``text`` on one line, control characters escaped (``\\x1b``), cut to ``limit`` characters.
+    r"""Return ``text`` on one line, control characters escaped (``\x1b``), cut to ``limit`` characters.
 
-    Letters of every script stay as they are. Bytes of a file name that are no UTF-8 show as ``\\xe9``.
+    Letters of every script stay as they are. Bytes of a file name that are no UTF-8 show as ``\xe9``.
     """
     shown = str(text)
     if not shown.isprintable():

@@ -16,10 +16,10 @@ class Progress:
         """``done`` of ``total`` missing image features are computed."""
 
     def stage(self, name: str, rounds: int, clients_a_round: int, finished: int, bytes_sent: int = 0) -> None:
-        """A federation begins, or goes on after ``finished`` rounds in which ``bytes_sent`` went up and down."""
+        """Start a federation, or continue it after ``finished`` rounds in which ``bytes_sent`` went up and down."""
 
     def client(self, name: str, reply: Reply) -> None:
-        """A client of the stage finished."""
+        """Count a finished client of the stage."""
 
     def incident(self, name: str, incident: Incident) -> None:
         """Something went wrong with a round whose replies were in; by default a note."""
@@ -28,8 +28,16 @@ class Progress:
     def round(
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
     ) -> None:
-        """A round finished; ``bytes_sent`` counts up and down over this round, ``asked`` what a black box was asked by
-        the whole run so far (None: there is no black box)."""
+        """Report a finished round.
+
+        Args:
+            name: The stage.
+            round: The round.
+            loss: Mean training loss.
+            val_accuracy: Mean validation accuracy.
+            bytes_sent: Bytes up and down over this round.
+            asked: The whole run's usage of a black box so far; None without one.
+        """
 
     def personalized(self, done: int, total: int) -> None:
         """``done`` of ``total`` clients have a prompt that ``personalize`` made."""
@@ -45,4 +53,4 @@ class ComparisonProgress(Progress):
         """Run ``number`` of ``total`` begins; ``seconds_left`` for it and the rest, None while nobody knows."""
 
     def end(self, figures: Mapping[str, Any]) -> None:
-        """It finished, with accuracies ``local``, ``base``, ``new`` and ``hm`` (those that there are)."""
+        """Report a finished run with accuracies ``local``, ``base``, ``new`` and ``hm``, as far as it has them."""

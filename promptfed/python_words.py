@@ -66,7 +66,7 @@ def in_python(text: str) -> str:
 
 
 def _arguments(flags: str) -> str:
-    """The flags of a whole command as the arguments of a call; what stands for any value is an ellipsis."""
+    """Return the flags of a whole command as the arguments of a call, with an ellipsis for any value."""
     parts = re.split(r" (?=--)", flags.strip())
     names = [FLAG.sub(_flag, SETTING.sub(_setting, part)) for part in parts]
     return ", ".join(name if "=" in name else f"{name}=..." for name in names)
@@ -86,7 +86,7 @@ def _setting(found: re.Match[str]) -> str:
 
 
 def _flag(found: re.Match[str]) -> str:
-    """A flag as an argument, with what follows it: a value, or the next word of the sentence."""
+    """Return a flag as an argument, with the text behind it: a value, or the next word of the sentence."""
     name = found["name"].replace("-", "_")
     if name != "model" and RENAMED.get(name, name) not in ARGUMENTS:
         return found[0]

@@ -71,7 +71,7 @@ def run_metrics(
 
 
 def near_chance(task: FederatedTask, federation: Federation, state: FederationState) -> str:
-    """A note if ``federation`` is zero-shot and knows no more than a guesser; free answers have no chance level."""
+    """Return a note if ``federation`` is zero-shot and at chance level, which free answers do not have."""
     if not isinstance(federation.method, ZeroShot) or task.base_classes == ANSWER_CLASSES:
         return ""
     judged = sum(len(data.val.labels) or len(data.train.labels) for data in task.clients)

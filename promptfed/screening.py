@@ -77,7 +77,7 @@ def refused(reply: Reply, why: str) -> Reply:
 
 
 def _fault(reply: Reply, expected: Expected) -> str:
-    """What ``reply`` holds that it must not, in words; "" if all is well."""
+    """Return in words what is wrong with ``reply``; "" if all is well."""
     update = reply.update
     if not isinstance(update, Update) or not isinstance(update.shared, PromptState):
         return "something that is no update"
@@ -206,7 +206,7 @@ def outliers(
 
 
 def lower_median(values: Sequence[float]) -> float:
-    """The value in the middle; of an even number, the smaller of the two."""
+    """Return the value in the middle; of an even number, the smaller of the two."""
     return sorted(values)[(len(values) - 1) // 2]
 
 
@@ -225,10 +225,10 @@ def _length(tensors: Mapping[str, Tensor]) -> float:
 
 
 def limited(updates: Sequence[Update], max_share: float) -> list[Update]:
-    """``updates`` with the counts of samples lowered of those that would have too large a share of all samples.
+    """Return ``updates`` with lower sample counts of those that would have too large a share of all samples.
 
-    Nobody has more than ``max_share``, or than twice an even share where that is more. The others' counts stay as they
-    are, so among them a weighted rule weighs as before.
+    No client has more than ``max_share``, or than twice an even share where that is more. The others' counts stay as
+    they are, so among them a weighted rule weighs as before.
     """
     share = max(max_share, 2 / len(updates))
     if share >= 1:

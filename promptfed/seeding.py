@@ -13,15 +13,17 @@ import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream called ``names`` of the run seeded with ``seed``."""
+    """Return a 63-bit seed for the stream called ``names`` of the run seeded with ``seed``."""
     parts = (f"{type(name).__name__}:{name}".replace("|", "||") for name in names)
     text = "|".join([str(seed), *parts])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def numpy_stream(seed: int, *names: str | int) -> np.random.Generator:
+    """Return numpy's generator of the stream called ``names``."""
     return np.random.default_rng(derive(seed, *names))
 
 
 def torch_stream(seed: int, *names: str | int) -> torch.Generator:
+    """Return torch's generator of the stream called ``names``."""
     return torch.Generator().manual_seed(derive(seed, *names))

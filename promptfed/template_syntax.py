@@ -76,7 +76,11 @@ def compiled(template: str) -> Any:
 
 
 def rendered(made: Any, prompt: str, text: str, mask: str) -> str:
-    """What ``made`` (by ``compiled``) makes of an example. Raises ConfigError for what fails or is too long."""
+    """Return the text of an example by ``made`` (of ``compiled``).
+
+    Raises:
+        ConfigError: It fails or is too long.
+    """
     try:
         whole = str(made.render(prompt=prompt, text=text, mask=mask))
     except ConfigError:

@@ -94,7 +94,14 @@ class Training:
         check_options(self.experiment.config, self.run.events, saved.values(), knows_backbone=has_fingerprint(record))
 
     def execute(self) -> dict[str, Any]:
-        """The whole run; returns what ``metrics.json`` holds. Raises Interrupted when asked to stop."""
+        """Do the whole run.
+
+        Returns:
+            The content of ``metrics.json``.
+
+        Raises:
+            Interrupted: The user asks to stop.
+        """
         trained = self.train()
         evaluations = {}
         for stage, found in trained.items():
@@ -253,8 +260,10 @@ class Training:
         return state
 
     def _check_somebody_trained(self, stage: str) -> None:
-        """Raises TrainingError if no client ever sent an update that could be used, and some failed with an error.
-        A round of all clients that fail ends a run at once; this is for rounds of some of them."""
+        """Raise TrainingError if no client ever sent a usable update, and some failed with an error.
+
+        A round in which all clients fail ends a run at once; this is for rounds in which some do.
+        """
         failures = [e.get("failure") for e in self.run.events.read() if e["event"] == "client" and e["stage"] == stage]
         faults = [failure for failure in failures if failure and failure.startswith(("error", "refused"))]
         if faults and all(failures):
@@ -363,7 +372,7 @@ class Training:
 
 @contextmanager
 def _stopping(where: str) -> Iterator[None]:
-    """A used-up budget is no error: what is trained is saved, and what was answered is in the cache."""
+    """Turn a used-up budget into a stop: what is trained is saved, and answers are in the cache."""
     try:
         yield
     except BudgetExhausted as stop:

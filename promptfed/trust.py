@@ -62,8 +62,10 @@ def normal_address(address: str) -> str:
 
 
 def is_local_file(weights: str) -> bool:
-    """Return whether ``weights`` (what follows the colon of a model's name) is a file or folder of this machine, and no
-    name of a hub or a tag."""
+    """Return whether ``weights`` is a file or folder of this machine, and no name of a hub or a tag.
+
+    ``weights`` is the part of a model's name behind the colon.
+    """
     if weights.startswith(("/", ".", "~")) or "\\" in weights or weights.count("/") > 2:
         return True
     if weights.startswith("open_clip:"):

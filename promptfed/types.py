@@ -83,7 +83,7 @@ class FederatedTask:
         return f"<task {self.name}: {len(self.clients)} clients, {classes}>"
 
     def client(self, number: int) -> ClientData:
-        """The data of client ``number``: at that position, but for a task that holds only some of the clients."""
+        """Return the data of client ``number``: at that position, unless the task holds only some of the clients."""
         if number < len(self.clients) and (found := self.clients[number]).client == number:
             return found
         return next(data for data in self.clients if data.client == number)
@@ -140,8 +140,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client sends back: its shared prompt (or the part of it that is the client's to change), how many samples
-    it stands for, its mean loss and accuracy."""
+    """A client's upload: its shared prompt or the part that it may change, sample count, mean loss and accuracy."""
 
     client: int
     shared: PromptState
@@ -189,7 +188,7 @@ class Incident:
 
 
 def failed(job: Job, why: str, seconds: float = 0.0) -> Reply:
-    """The reply of a client from which nothing came."""
+    """Return the reply of a client without a result."""
     nothing = Update(job.client, NO_PROMPT, 0, float("nan"), float("nan"))
     return Reply(job.client, job.broadcast.round, nothing, job.personal, seconds, failure=why)
 
@@ -204,8 +203,11 @@ class Score:
 
 @dataclass(frozen=True)
 class ClientScore:
-    """One client's prompt on its own ``items`` test items: ``local`` among its own classes, ``local_all`` among all
-    base classes. ``local`` is None for a client with one class, which has nothing to choose between."""
+    """One client's prompt on its own ``items`` test items.
+
+    ``local``: among its own classes; None for a client with one class, which has nothing to choose between.
+    ``local_all``: among all base classes.
+    """
 
     local: float | None
     local_all: float

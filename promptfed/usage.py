@@ -39,7 +39,7 @@ class Usage:
         return type(self)(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
 
     def divided(self, parts: int) -> Self:
-        """An even share of one of ``parts``, counts rounded."""
+        """Return an even share of one of ``parts``, counts rounded."""
         shares = {f.name: getattr(self, f.name) / parts for f in fields(self)}
         return type(self)(**{name: share if name == "usd" else round(share) for name, share in shares.items()})
 

@@ -26,8 +26,10 @@ COUNT_BYTES = 4
 
 @dataclass(frozen=True)
 class PromptChoice:
-    """Validation accuracies in 0..1, means over the examples of all clients, of what was ``trained`` and of the best
-    ``zero_shot`` prompt, and how many ``clients`` deploy the latter."""
+    """Validation accuracies in 0..1 of the ``trained`` prompt and the best ``zero_shot`` one, over all clients.
+
+    ``clients``: how many deploy the latter.
+    """
 
     trained: float
     zero_shot: float
@@ -71,8 +73,10 @@ def choose(
 
 
 def _counts(federation: Federation, state: FederationState, method: BlackBoxMethod, data: ClientData) -> np.ndarray:
-    """``(1 + templates, 2)``: validation examples that are right, of what was trained and of each hand-written prompt,
-    among the client's own classes and among all."""
+    """Return ``(1 + templates, 2)``: right validation examples of the trained prompt and of each hand-written one.
+
+    The columns are among the client's own classes and among all.
+    """
     classes, split = method.setup.classes, data.val
     trained = federation.method.client_logits(federation.prompt(state, data.client), classes, split)
     written = method.scored([Candidate(text) for text in method.setup.templates], classes, split)
@@ -86,11 +90,11 @@ def _right(scores: Tensor, data: ClientData) -> np.ndarray:
 
 
 def _template(counts: np.ndarray) -> int:
-    """The hand-written prompt with the most right among all classes, the first of equals, as zero-shot takes it."""
+    """Return the hand-written prompt with the most right among all classes, the first of equals, as zero-shot does."""
     return int(counts[1:, 1].argmax())
 
 
 def _better(counts: np.ndarray) -> int | None:
-    """The hand-written prompt if it is better than what was trained."""
+    """Return the hand-written prompt if it is better than the trained one."""
     best = _template(counts)
     return best if counts[1 + best].sum() > counts[0].sum() else None

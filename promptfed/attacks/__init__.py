@@ -1,0 +1,1 @@
+"""Attacks: malicious clients for tests of robust aggregation."""

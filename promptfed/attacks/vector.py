@@ -19,12 +19,12 @@ Attack = Callable[[Reply, Job], Reply]
 
 
 def sign_flip(factor: float) -> Attack:
-    """The honest change, turned round and ``factor`` times as long."""
+    """Return the attack that sends the honest change reversed and ``factor`` times as long."""
     return scale(-factor)
 
 
 def scale(factor: float) -> Attack:
-    """The honest change, ``factor`` times as long."""
+    """Return the attack that sends the honest change ``factor`` times as long."""
 
     def change(reply: Reply, job: Job) -> Reply:
         sent = job.broadcast.shared
@@ -34,7 +34,7 @@ def scale(factor: float) -> Attack:
 
 
 def noise(ratio: float) -> Attack:
-    """What was sent plus Gaussian noise, ``ratio`` times as long as the honest change."""
+    """Return the attack that adds Gaussian noise, ``ratio`` times as long as the honest change, to the update."""
 
     def change(reply: Reply, job: Job) -> Reply:
         sent = job.broadcast.shared
@@ -57,7 +57,7 @@ def constant(value: float) -> Attack:
 
 
 def claim(**figures: Any) -> Attack:
-    """The honest prompt with figures that are none: ``claim(samples=10**9)``, ``claim(loss=nan)``."""
+    """Return the attack that sends the honest prompt with false figures, such as ``claim(samples=10**9)``."""
     return lambda reply, job: replace(reply, update=replace(reply.update, **figures))
 
 

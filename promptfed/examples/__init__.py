@@ -1,0 +1,1 @@
+"""Examples: images, texts and questions, as items of a split."""

@@ -60,10 +60,14 @@ class ImageItem(Item):
 
     @abstractmethod
     def load(self) -> Image.Image:
-        """The image in mode RGB. Raises DataError naming the image if it cannot be decoded."""
+        """Return the image in mode RGB.
+
+        Raises:
+            DataError: It cannot be decoded; the message names it.
+        """
 
     def examine(self) -> str:
-        """What decoding does to its values that its owner should know; empty for the usual. Raises as ``load``."""
+        """Return a note on decoding for the owner; empty for the usual. Raises as ``load``."""
         self.load()
         return ""
 

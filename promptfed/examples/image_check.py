@@ -34,8 +34,10 @@ def file_stamp(item: ImageItem) -> str:
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """What one look at an image says: why it cannot be used (empty if it can), what was done to its values, and its
-    content id."""
+    """Result of one look at an image.
+
+    It is why it cannot be used (empty if it can), what was done to its values, and its content id.
+    """
 
     fault: str = ""
     note: str = ""
@@ -44,8 +46,10 @@ class ImageCheck:
 
 @dataclass(frozen=True)
 class CheckedImages:
-    """Samples that can be decoded, the names of those that cannot, notes for their owner, and the content id of each
-    sample that is kept."""
+    """Samples that can be decoded, and their content ids.
+
+    The names of those that cannot are listed, with notes for their owner.
+    """
 
     samples: tuple[Sample, ...]
     skipped: tuple[str, ...] = ()
@@ -87,8 +91,10 @@ def keep_readable(
 
 
 def look_at_all(images: Mapping[str, ImageItem]) -> dict[str, ImageCheck]:
-    """Small images several at a time, then the large ones one by one: in the main thread, since every thread keeps some
-    of the memory that it once had."""
+    """Check small images several at a time, then the large ones one by one.
+
+    Large ones are read in the main thread, since every thread keeps some of the memory that it once had.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         found = dict(zip(images, pool.map(look_at_small, images.values()), strict=True))
     return {key: looked or look_at(images[key]) for key, looked in found.items()}

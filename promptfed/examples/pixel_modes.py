@@ -18,7 +18,7 @@ BAND = 500_000
 
 
 def as_rgb(image: Image.Image) -> tuple[Image.Image, str]:
-    """A decoded image in mode RGB, and what was done to its values: see docs/data.md for the rule of each mode."""
+    """Return a decoded image in mode RGB, and a note on its conversion; docs/data.md has the rule of each mode."""
     if image.mode in NUMBER_MODES:
         return _from_numbers(image)
     if is_transparent(image):
@@ -82,7 +82,7 @@ def _from_numbers(image: Image.Image) -> tuple[Image.Image, str]:
 
 
 def _values(image: Image.Image, top: int, bottom: int) -> np.ndarray:
-    """The numbers in some rows; 32-bit ones that a TIFF says have no sign, which Pillow reads as if they had."""
+    """Return the numbers in some rows; Pillow reads unsigned 32-bit ones of a TIFF as signed."""
     values = np.asarray(image.crop((0, top, image.width, bottom)))
     tags = getattr(image, "tag_v2", {})
     if image.mode == "I" and image.format == "TIFF" and tags.get(339, (1,))[0] == 1 and tags.get(258, (0,))[0] == 32:
@@ -91,7 +91,7 @@ def _values(image: Image.Image, top: int, bottom: int) -> np.ndarray:
 
 
 def _value_range(image: Image.Image) -> tuple[float, float, str]:
-    """The values that become black and white, and a note where these are not the full range of the mode."""
+    """Return the values that become black and white, and a note where these are not the full range of the mode."""
     low, high, odd = _finite_extremes(image)
     width = 16 if "16" in image.mode else 32
     if image.mode == "F":

@@ -51,10 +51,14 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of d
 
 
 def decode(source: Path | bytes, name: str) -> tuple[Image.Image, str]:
-    """The image in mode RGB, and what was done to its values that its owner should know; empty for the usual.
+    """Return the image in mode RGB, and a note on its conversion for its owner; empty for the usual.
 
-    ``source`` is a file or the bytes of one, ``name`` what messages call it. Raises DataError naming it if it is no
-    image, damaged, too large to decode within the bound, or no regular file.
+    Args:
+        source: A file or the bytes of one.
+        name: Its name in messages.
+
+    Raises:
+        DataError: It is no image, damaged, too large to decode within the bound, or no regular file.
     """
     with _opened(source, name) as image:
         _bound(image, name)
@@ -75,7 +79,7 @@ def convert(image: Image.Image, name: str) -> tuple[Image.Image, str]:
 
 
 def examine(source: Path | bytes, name: str) -> str:
-    """The note of ``decode``, and its errors; no pixel of it is in memory any more."""
+    """Return the note of ``decode``, or raise its errors, without keeping any pixel in memory."""
     with _opened(source, name) as image:
         _bound(image, name)
         pixels, note = _decoded(image)
@@ -85,8 +89,11 @@ def examine(source: Path | bytes, name: str) -> str:
 
 
 def is_large(source: Path | bytes, name: str) -> bool:
-    """Whether it should be decoded alone, one after the other: several at a time would take too much memory. Raises
-    DataError as ``decode``, of what its header shows."""
+    """Return whether an image is decoded alone: several at a time would take too much memory.
+
+    Raises:
+        DataError: As ``decode``, as far as the header shows.
+    """
     with _opened(source, name) as image:
         return _bound(image, name) > _limit() * SMALL_SHARE
 
@@ -114,7 +121,7 @@ def content_id(source: Path | bytes, name: str) -> str:
 
 @contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
-    """The image, of which only the header is read. Whatever the decoder says of bad bytes becomes a DataError."""
+    """Open the image and read only its header. Errors of the decoder become DataErrors."""
     if isinstance(source, Path):
         _regular(source, name)
     shown = printable(name)
@@ -141,7 +148,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _regular(path: Path, name: str) -> os.stat_result:
-    """Raises DataError for what is no regular file (a pipe would never end), and for one that is too large."""
+    """Return the status of a regular file. Raises DataError for others (a pipe never ends), and for one too large."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -190,7 +197,7 @@ def _first_bytes(path: Path) -> bytes:
 
 @functools.lru_cache(maxsize=200_000)
 def _file_id(path: Path, *stamp: int) -> str:
-    """The content id of a file, read once while its size, times and inode (``stamp``) stay the same."""
+    """Return the content id of a file, read once while its size, times and inode (``stamp``) stay the same."""
     return _identify(path, str(path))
 
 
@@ -254,9 +261,10 @@ def _limit() -> int:
 
 
 def _bound(image: Image.Image, name: str) -> int:
-    """The bytes that decoding will take; a JPEG that is too large is set to be decoded at 1/2, 1/4 or 1/8 of its size.
+    """Return the bytes that decoding takes; a JPEG that is too large is set to decode at 1/2, 1/4 or 1/8 of its size.
 
-    Raises DataError naming an image that stays too large, or is so oblong that its preprocessing would be.
+    Raises:
+        DataError: The image stays too large, or is so oblong that its preprocessing would be.
     """
     width, height = image.size
     limit = _limit()

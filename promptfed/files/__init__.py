@@ -1,0 +1,1 @@
+"""Writing of files: whole or not at all, with locks and checksums."""

@@ -37,7 +37,7 @@ def describe_holder(lock: Path) -> str:
 
 
 def _holder(lock: Path) -> int | None:
-    """The number of the process that holds ``lock``, where the system tells (Linux)."""
+    """Return the number of the process that holds ``lock``, where the system tells (Linux)."""
     try:
         inode = lock.stat().st_ino
     except OSError:

@@ -16,8 +16,11 @@ SEAL = "checksum"
 
 
 def sealed_json(value: Mapping[str, Any]) -> bytes:
-    """Return ``value`` as JSON with its checksum; NaN and infinities become null. Raises TypeError for what is not JSON
-    (a tensor, a path)."""
+    """Return ``value`` as JSON with its checksum; NaN and infinities become null.
+
+    Raises:
+        TypeError: It holds a value that JSON cannot have (a tensor, a path).
+    """
     plain = plain_json(value)
     return (strict_json.dumps({**plain, SEAL: checksum(plain)}, indent=2) + "\n").encode()
 

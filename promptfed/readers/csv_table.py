@@ -16,7 +16,7 @@ SHOWN_LIMIT = 200
 
 
 def read_table(path: Path, limit: int) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns of ``path``, and each of its rows: (the line that it ends on, column -> value).
+    """Return the columns of ``path``, and each of its rows: (the line that it ends on, column -> value).
 
     Names of columns are in lower case; blanks around names and values are removed. Empty lines are left out, and a
     value that a short row lacks is empty.

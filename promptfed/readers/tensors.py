@@ -115,7 +115,7 @@ def _header_length(start: bytes, total: int) -> int:
 
 
 def _checked(header: bytes, data_bytes: int) -> dict[str, TensorInfo]:
-    """The tensors that ``header`` names, which must fill ``data_bytes`` one after the other."""
+    """Return the tensors that ``header`` names, which must fill ``data_bytes`` one after the other."""
     if not header.startswith(b"{"):
         raise FormatError("its header is not a JSON object")
     entries = parse_json(header, HEADER)

@@ -169,7 +169,7 @@ for _kind in ("int", "float", "str"):
 
 
 def _line(error: yaml.YAMLError) -> str:
-    """The message of ``error`` on one line."""
+    """Return the message of ``error`` on one line."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem and mark is not None:
         context = getattr(error, "context", None)
