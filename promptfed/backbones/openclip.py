@@ -182,7 +182,7 @@ class OpenClipBackbone(Backbone):
         return torch.cat(parts)
 
     def _encode_jointly(self, batch: Sequence[PromptedText]) -> Tensor:
-        """What the rows of a text begin with passes through the tower once, where that saves work."""
+        """Encode a batch; a prefix that its rows share passes through the tower once, where that saves work."""
         sentences = prompted_sentences(batch, self.device)
         if self._shared_tower is None or sentences is None:
             return super()._encode_jointly(batch)
