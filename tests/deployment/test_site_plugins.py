@@ -39,6 +39,8 @@ def named(path: str, digest: str) -> dict[str, Any]:
 def test_a_site_loads_what_its_operator_named(tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     own = site(tmp_path, plugins=f"{file}, ")
     assert (tmp_path / "ran").read_text() == "x"
+    assert "adds nothing to promptfed" in caplog.text
+    caplog.clear()
     [digest] = plugins.loaded_plugins().values()
     config = own._config(named("renamed.py", digest), simulated=True)
     assert config.plugins == {str(file): digest}
