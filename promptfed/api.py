@@ -116,21 +116,21 @@ def train(
         PromptFedError: The run cannot begin, or cannot go on.
     """
     check_progress(progress, Progress)
-    place = None if folder is None else checked_path(folder, "folder")
+    directory = None if folder is None else checked_path(folder, "folder")
     file: Mapping[str, Any] = (
         {} if config is None else config if isinstance(config, Mapping) else read_yaml(checked_path(config, "config"))
     )
     options |= {"class_names": class_names, "test": test, "model": model, "oracle": oracle}
     options |= {"aggregator": aggregator, "engine": engine, "method": method, "data": data}
-    named, objects = config_with_objects(file, _given(options))
+    options_by_name, objects = config_with_objects(file, _given(options))
     first = None
     if init is not None:
         first, record = first_prompt(init)
-        named = named.model_copy(update={"objects": {**named.objects, INIT: record}})
-    chosen = resolve(named)
+        options_by_name = options_by_name.model_copy(update={"objects": {**options_by_name.objects, INIT: record}})
+    resolved = resolve(options_by_name)
     watching = build_observers(observers)
-    label = f"{chosen.task}-{chosen.method}"
-    run = Run(RunDirectory.create(place, chosen, label=label), objects)
+    label = f"{resolved.task}-{resolved.method}"
+    run = Run(RunDirectory.create(directory, resolved, label=label), objects)
     if first is not None:
         save_first_prompt(run.folder, first)
     run._carry_out(progress, watching, is_new=True)
@@ -155,8 +155,8 @@ def load_run(path: PathLike, **objects: Any) -> Run:
         return Run(folder)
     if unknown := set(objects) - set(ARGUMENTS):
         raise unknown_name("object of a run", sorted(unknown)[0], ARGUMENTS)
-    found, again = objects_again(folder.config, objects)
-    for line in compare_objects(found, folder.config, str(path)):
+    config, again = objects_again(folder.config, objects)
+    for line in compare_objects(config, folder.config, str(path)):
         log.warning(line)
     return Run(folder, again)
 
@@ -198,20 +198,20 @@ def compare(
     plan = Plan.make(base, names, seeds, fix_partition=fix_partition, grid=grid)
     with (
         live_comparison(progress) as teller,
-        comparison_folder(None if folder is None else checked_path(folder, "folder")) as place,
+        comparison_folder(None if folder is None else checked_path(folder, "folder")) as directory,
         stop_on_ctrl_c(teller.note) as should_stop,
     ):
         try:
-            told = told_in(in_python, teller)
-            summary, _ = carry_out_comparison(plan, place, told, should_stop, objects, observers)
+            observer = told_in(in_python, teller)
+            summary, _ = carry_out_comparison(plan, directory, observer, should_stop, objects, observers)
         except Interrupted as stopped:
-            saved = f"Saved; the same call with folder='{place}' goes on"
-            raise KeyboardInterrupt(f"stopped: {stopped.where}. {saved}") from stopped
-    return {**summary, "folder": str(place)}
+            hint = f"Saved; the same call with folder='{directory}' goes on"
+            raise KeyboardInterrupt(f"stopped: {stopped.where}. {hint}") from stopped
+    return {**summary, "folder": str(directory)}
 
 
 def _given(options: Mapping[str, Any]) -> Options:
     """Return the options that the caller really gave, in the words of ``RunConfig``."""
-    chosen = {name: value for name, value in options.items() if value is not None}
-    chosen = in_sections(chosen, set(OracleOptions.model_fields) - {"model"})  # model= is the frozen model here
-    return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in chosen.items()}
+    values = {name: value for name, value in options.items() if value is not None}
+    values = in_sections(values, set(OracleOptions.model_fields) - {"model"})  # model= is the frozen model here
+    return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}

@@ -38,11 +38,11 @@ def check_class_lengths(
             near.append(name)
     if federation is None or not near:
         return
-    started = federation()
-    method = started.method
+    fed = federation()
+    method = fed.method
     if not isinstance(method, FeatureMethod):
         return
-    state, client = started.start(), started.clients[0]
-    prompt = ClientPrompt(started.sent(state, client), method.init_personal(client))
+    state, client = fed.start(), fed.clients[0]
+    prompt = ClientPrompt(fed.sent(state, client), method.init_personal(client))
     for name in near:
         method.client_features(prompt, [name])

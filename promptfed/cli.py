@@ -159,14 +159,14 @@ def _without_plugins(words: list[str]) -> list[str]:
 
     Raises ConfigError for one that cannot be loaded.
     """
-    kept, names, rest = [], [], iter(words)
-    for word in rest:
+    words_left, names, remaining = [], [], iter(words)
+    for word in remaining:
         if word == "--plugin":
-            names.append(next(rest, ""))
+            names.append(next(remaining, ""))
         elif word.startswith("--plugin="):
             names.append(word.removeprefix("--plugin="))
         else:
-            kept.append(word)
+            words_left.append(word)
     if names or os.environ.get("PROMPTFED_PLUGINS"):
         from promptfed.plugins import load_listed_plugins, load_plugins
 
@@ -174,7 +174,7 @@ def _without_plugins(words: list[str]) -> list[str]:
         if "" in names:
             raise ConfigError("--plugin needs a module or a .py file")
         load_plugins(names)
-    return kept
+    return words_left
 
 
 def _open_closed_streams() -> None:

@@ -125,8 +125,8 @@ def _value(
         seen.add(id(value))
         kind = type(value)
         yield f"{name} is of {kind.__module__}.{kind.__qualname__}"
-        if (wrapped := getattr(value, "__wrapped__", None)) is not None:  # as of functools.cache
-            yield from _value(f"{name}.__wrapped__", wrapped, depth, seen, module, home)
+        if (inner := getattr(value, "__wrapped__", None)) is not None:  # as of functools.cache
+            yield from _value(f"{name}.__wrapped__", inner, depth, seen, module, home)
         elif kind.__module__ in (module, home) or name in ("object", "self"):
             yield from _lines(kind, depth - 1, seen)
             for attribute, part in _attributes(value).items():
@@ -136,9 +136,13 @@ def _value(
 def _attributes(value: Any) -> dict[str, Any]:
     """Return an object's attributes: its ``__dict__`` and its slots."""
     slots = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
-    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
-    held = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
-    return {**held, **getattr(value, "__dict__", {})}
+    names = [
+        name
+        for names_of_slot in slots
+        for name in ([names_of_slot] if isinstance(names_of_slot, str) else names_of_slot)
+    ]
+    values = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
+    return {**values, **getattr(value, "__dict__", {})}
 
 
 def _source(thing: Any) -> str:

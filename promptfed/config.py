@@ -206,8 +206,8 @@ def read_yaml(path: Path) -> Options:
     except FileNotFoundError as error:
         raise ConfigError(f"config file '{path}' does not exist") from error
     except (OSError, FormatError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot read config file '{path}': {said}") from error
+        message = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read config file '{path}': {message}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"config file '{path}' must hold 'name: value' lines, not a {type(data).__name__}")
     return data
@@ -215,7 +215,7 @@ def read_yaml(path: Path) -> Options:
 
 def parse_settings(settings: Sequence[str]) -> Options:
     """``["method.lr=0.1", "rounds=3"]`` as a nested dictionary of overrides; values are read as YAML."""
-    found: Options = {}
+    result: Options = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
@@ -228,13 +228,13 @@ def parse_settings(settings: Sequence[str]) -> Options:
             raise ConfigError(f"--set '{printable(setting, 120)}': the value is not YAML ({error}); {fix}") from error
         if dot:
             if f"{section}_options" not in SECTIONS:
-                allowed = ", ".join(s.removesuffix("_options") + ".NAME" for s in SECTIONS)
+                sections = ", ".join(s.removesuffix("_options") + ".NAME" for s in SECTIONS)
                 raise ConfigError(
-                    f"--set '{setting}': unknown section '{section}'; use {allowed}, or a plain option name"
+                    f"--set '{setting}': unknown section '{section}'; use {sections}, or a plain option name"
                 )
             key, value = f"{section}_options", {name: value}
-        found[key] = {**_section(key, found), **_section(key, {key: value})} if key in SECTIONS else value
-    return found
+        result[key] = {**_section(key, result), **_section(key, {key: value})} if key in SECTIONS else value
+    return result
 
 
 def in_sections(options: Mapping[str, Any], of_oracle: Iterable[str]) -> Options:
@@ -247,14 +247,14 @@ def in_sections(options: Mapping[str, Any], of_oracle: Iterable[str]) -> Options
     Raises:
         ConfigError: The share of classes to be held out is none.
     """
-    moved = dict(options)
-    oracle = {name: moved.pop(name) for name in of_oracle if name in moved}
+    nested = dict(options)
+    oracle = {name: nested.pop(name) for name in of_oracle if name in nested}
     if oracle:
-        moved["oracle_options"] = {**_section("oracle_options", moved), **oracle}
-    if "hold_out_classes" in moved:
-        held_out = held_out_option(moved.pop("hold_out_classes"))
-        moved["task_options"] = {**_section("task_options", moved), **held_out}
-    return moved
+        nested["oracle_options"] = {**_section("oracle_options", nested), **oracle}
+    if "hold_out_classes" in nested:
+        held_out = held_out_option(nested.pop("hold_out_classes"))
+        nested["task_options"] = {**_section("task_options", nested), **held_out}
+    return nested
 
 
 def held_out_option(share: Any) -> Options:
@@ -281,11 +281,11 @@ def build_config(*layers: Mapping[str, Any]) -> RunConfig:
 
 def merge_options(*layers: Mapping[str, Any]) -> Options:
     """Return all options of ``layers``: later ones win, and sections merge key by key."""
-    merged: Options = {}
+    result: Options = {}
     for layer in layers:
         for key, value in layer.items():
-            merged[key] = {**_section(key, merged), **_section(key, layer)} if key in SECTIONS else value
-    return merged
+            result[key] = {**_section(key, result), **_section(key, layer)} if key in SECTIONS else value
+    return result
 
 
 def _section(key: str, values: Mapping[str, Any]) -> Options:
@@ -325,10 +325,10 @@ def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> st
     for problem in error.errors():
         name = printable(".".join(str(part) for part in problem["loc"]), 100)
         if problem["type"] == "extra_forbidden":
-            known = sorted(model.model_fields)
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            fields = sorted(model.model_fields)
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'? " if near else ""
-            lines.append(f"unknown {kind} '{name}': {hint}known are {', '.join(known) or 'none'}")
+            lines.append(f"unknown {kind} '{name}': {hint}known are {', '.join(fields) or 'none'}")
         else:
             lines.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {problem['msg'].lower()}")
     return "; ".join(lines)

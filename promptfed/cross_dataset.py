@@ -47,7 +47,7 @@ def evaluate_on(
             data
         come first.
     """
-    config, found, progress = finished.run.config, {}, progress or Progress()
+    config, results, progress = finished.run.config, {}, progress or Progress()
     if measures is not None:
         config = config.model_copy(update={"measures": RunConfig(measures=measures).measures})
     elsewhere = {"clients": None, **(changed or {})}  # other data need not fit the run's number of clients
@@ -74,12 +74,12 @@ def evaluate_on(
                 raise
             progress.note(f"the run's own data are left out: {error}")  # they may be on another machine
             continue
-        told = () if not update else tuple(f"{name}: {note}" for note in experiment.task.notes)
-        for note in (*told, *_notes(finished, experiment, name)):
+        notes = () if not update else tuple(f"{name}: {note}" for note in experiment.task.notes)
+        for note in (*notes, *_notes(finished, experiment, name)):
             progress.note(note)
         experiment.fill_features(progress.features)
-        found[name] = _figures(finished, experiment, is_own=not update)
-    return found
+        results[name] = _figures(finished, experiment, is_own=not update)
+    return results
 
 
 def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str]:
@@ -87,25 +87,25 @@ def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str
     model = experiment.setup.model
     if model.form is None:
         return []
-    said = []
+    lines = []
     if model.form != finished.method.setup.model.form:
-        said.append(f"{name}: the run's shared prompt is put in these data's own template, with their label words")
+        lines.append(f"{name}: the run's shared prompt is put in these data's own template, with their label words")
     strange = [c for c in experiment.task.base_classes if c not in finished.method.setup.classes]
     if strange:
-        said.append(
+        lines.append(
             f"{name}: its classes ({', '.join(strange[:3])}{', ...' if len(strange) > 3 else ''}) are none that the "
             "prompt was trained for; they are asked for by name, and a prompt that says what to sort by may mislead"
         )
-    return said
+    return lines
 
 
 def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> dict[str, Any]:
     method, federation = _method(finished, experiment), experiment.federation("zero_shot")
-    chosen, _ = federation.run_round(federation.start())
+    choice, _ = federation.run_round(federation.start())
     newcomer = finished.prompt(None)
     prompts = {c.client: finished.prompt(c.client) if is_own else newcomer for c in experiment.task.clients}
     task, measures = experiment.task, experiment.measures
-    zero_shot = evaluate(federation.method, federation.prompts(chosen), task, measures)
+    zero_shot = evaluate(federation.method, federation.prompts(choice), task, measures)
     level = zero_shot.figures.recorded()
     rows = {"zero_shot": level, "method": evaluate(method, prompts, task, measures).figures.recorded()}
     for figures in rows.values():
@@ -119,8 +119,8 @@ def _figures(finished: FinishedRun, experiment: Experiment, *, is_own: bool) -> 
 
 def _method(finished: FinishedRun, experiment: Experiment) -> Method:
     """Return the run's method with the model that formats examples by the data's template."""
-    own, model = finished.method, experiment.setup.model
-    if model is own.setup.model:
-        return own
+    method, model = finished.method, experiment.setup.model
+    if model is method.setup.model:
+        return method
     config = finished.run.config
-    return build_method(config.method, config.method_options, dataclasses.replace(own.setup, model=model))
+    return build_method(config.method, config.method_options, dataclasses.replace(method.setup, model=model))

@@ -36,11 +36,11 @@ def environment() -> dict[str, Any]:
 def command_line() -> str:
     """Return the command of this process, quoted for a shell, without the value of anything that looks like a key."""
     words = [os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]]
-    shown, hide = [], False
+    parts, hide = [], False
     for word in words:
-        shown.append("***" if hide else word)
+        parts.append("***" if hide else word)
         hide = word in SECRET_OPTIONS
-    return printable(shlex.join(shown), LONGEST_COMMAND)
+    return printable(shlex.join(parts), LONGEST_COMMAND)
 
 
 def _version(package: str) -> str:

@@ -76,11 +76,11 @@ LONGEST_REASON = 1_000
 def reason(error: BaseException) -> str:
     """Return all that ``error`` says on one line: the line that helps is often not the first."""
     try:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
     except Exception:  # somebody else's exception can fail at that too
-        said = ""
-    said = said or type(error).__name__
-    return printable(said, LONGEST_REASON)
+        message = ""
+    message = message or type(error).__name__
+    return printable(message, LONGEST_REASON)
 
 
 def missing_object(role: str, name: str) -> ConfigError | DataError:

@@ -52,27 +52,27 @@ class Evaluation:
         ``measures``: the figures of those besides accuracy.
         """
         choosing = {client: score.local for client, score in local.items() if score.local is not None}
-        own, everywhere = list(choosing.values()), [score.local_all for score in local.values()]
+        accuracies, everywhere = list(choosing.values()), [score.local_all for score in local.values()]
         parts = {
-            "local": fmean(own) if own else None,
+            "local": fmean(accuracies) if accuracies else None,
             "base": base.accuracy,
             "new": None if new is None else new.accuracy,
         }
-        known = [part for part in parts.values() if part is not None]
+        present = [part for part in parts.values() if part is not None]
         items = {"local": sum(local[client].items for client in choosing)}
         items |= {"local_all": sum(score.items for score in local.values()), "base": base.items}
-        means = {"local": own, "local_all": everywhere}
+        means = {"local": accuracies, "local_all": everywhere}
         intervals = {key: mean_interval(each, items[key]) for key, each in means.items()}
         intervals |= {key: wilson_interval(s.accuracy, s.items) for key, s in (("base", base), ("new", new)) if s}
         figures = Metrics(
             name=name,
             local=parts["local"],
-            local_std=pstdev(own) if own else None,
+            local_std=pstdev(accuracies) if accuracies else None,
             local_all=fmean(everywhere) if everywhere else None,
             local_all_std=pstdev(everywhere) if everywhere else None,
             base=base.accuracy,
             new=parts["new"],
-            hm=harmonic_mean(known) if len(known) == len(parts) else None,
+            hm=harmonic_mean(present) if len(present) == len(parts) else None,
             domains={domain: score.accuracy for domain, score in domains.items()},
             one_class=tuple(client for client in local if client not in choosing),
             intervals={key: ends for key, ends in intervals.items() if ends is not None},
@@ -173,29 +173,32 @@ def evaluate(
     """
     tested = {data.client: data for data in task.clients if len(data.test)}
     different = unique_prompts(prompts)
-    place = {client: number if len(different) > 1 else 0 for number, client in enumerate(prompts)}
+    row = {client: number if len(different) > 1 else 0 for number, client in enumerate(prompts)}
 
     splits = [task.base_test, *task.domain_tests.values(), *(data.test for data in tested.values())]
     scored = rows_right(method, different, task.base_classes, splits, measures)
     right, rows, first = scored.right, scored.rows, 1 + len(task.domain_tests)
-    means = [fmean(one[held].mean().item() for one in right) for held in rows[:first]]
+    means = [fmean(flags[rows_of_part].mean().item() for flags in right) for rows_of_part in rows[:first]]
     base, *domains = (Score(mean, len(split)) for mean, split in zip(means, splits, strict=False))
 
     local: dict[int, ClientScore] = {}
     own_totals: dict[int, Totals] = {}
     all_totals: dict[int, Totals] = {}
     for number, (client, data) in enumerate(tested.items(), first):
-        own = None
+        own_accuracy = None
         if has_choice(data):
-            judged = judge(method, prompts[client], task.base_classes, data.test, data.classes, measures)
-            own, own_totals[client] = judged.accuracy, judged.totals
-        all_totals[client] = scored.totals[place[client]][number]
-        local[client] = ClientScore(own, right[place[client]][rows[number]].mean().item(), len(data.test))
+            score = judge(method, prompts[client], task.base_classes, data.test, data.classes, measures)
+            own_accuracy, own_totals[client] = score.accuracy, score.totals
+        all_totals[client] = scored.totals[row[client]][number]
+        local[client] = ClientScore(own_accuracy, right[row[client]][rows[number]].mean().item(), len(data.test))
     new, new_totals = None, []
     if len(task.new_test):
-        each = [judge(method, one, task.new_classes, task.new_test, None, measures) for one in different]
-        new, new_totals = Score(fmean(one.accuracy for one in each), len(task.new_test)), [one.totals for one in each]
-    totals = PartTotals(own_totals, all_totals, [one[0] for one in scored.totals], new_totals)
+        each = [judge(method, prompt, task.new_classes, task.new_test, None, measures) for prompt in different]
+        new, new_totals = (
+            Score(fmean(judgement.accuracy for judgement in each), len(task.new_test)),
+            [judgement.totals for judgement in each],
+        )
+    totals = PartTotals(own_totals, all_totals, [of_prompt[0] for of_prompt in scored.totals], new_totals)
     by_domain = dict(zip(task.domain_tests, domains, strict=True))
     return Evaluation.of(method.name, local, base, new, by_domain, totals.figures(measures or {}))
 
@@ -258,8 +261,8 @@ def judge_parts(
     """As ``judge``, on each of ``splits``, which may overlap: every image is scored once."""
     scored = rows_right(method, [prompt], classes, splits, measures)
     return [
-        Judgement(scored.right[0][held].mean().item(), totals)
-        for held, totals in zip(scored.rows, scored.totals[0], strict=True)
+        Judgement(scored.right[0][part_rows].mean().item(), totals)
+        for part_rows, totals in zip(scored.rows, scored.totals[0], strict=True)
     ]
 
 
@@ -283,12 +286,12 @@ def rows_right(
     measures: Mapping[str, Measure] | None = None,
 ) -> RowScores:
     """Score every image of ``splits``, and encode every class name, once a prompt, whatever the number of splits."""
-    everything, rows = joined(splits)
+    all_examples, rows = joined(splits)
     right, totals = [], []
     for prompt in prompts:
-        logits = method.client_logits(prompt, classes, everything)
-        right.append((predicted(logits).cpu() == everything.labels).double())
-        totals.append([_totals(logits, everything.labels, held, measures or {}) for held in rows])
+        logits = method.client_logits(prompt, classes, all_examples)
+        right.append((predicted(logits).cpu() == all_examples.labels).double())
+        totals.append([_totals(logits, all_examples.labels, part_rows, measures or {}) for part_rows in rows])
     return RowScores(right, rows, totals)
 
 
@@ -319,6 +322,6 @@ def joined(splits: Sequence[Split]) -> tuple[Split, list[Tensor]]:
 
 def unique_prompts(prompts: Mapping[int, ClientPrompt]) -> list[ClientPrompt]:
     """Return the prompts without repetition of the very same one; all of them as soon as any is personal."""
-    found = list(prompts.values())
-    alike = all(p.shared is found[0].shared and not p.is_personal for p in found)
-    return found[:1] if alike else found
+    values = list(prompts.values())
+    is_same = all(p.shared is values[0].shared and not p.is_personal for p in values)
+    return values[:1] if is_same else values

@@ -93,31 +93,33 @@ class Federation:
         Raises TrainingError if every client of the federation failed with an error.
         """
         round = state.round + 1
-        chosen = self.participants(round)
+        clients = self.participants(round)
         finished = {reply.client for reply in state.pending}
-        sent = {client: self.sent(state, client) for client in chosen}
+        sent = {client: self.sent(state, client) for client in clients}
         jobs = [
             Job(client, Broadcast(round, sent[client]), state.personal[client], self.stage)
-            for client in chosen
+            for client in clients
             if client not in finished
         ]
 
         def judge(reply: Reply) -> Reply:
-            there = sent[reply.client]
-            return check_update(self._received(reply, Broadcast(round, there)), self.expected(reply.client, there))
+            broadcast = sent[reply.client]
+            return check_update(
+                self._received(reply, Broadcast(round, broadcast)), self.expected(reply.client, broadcast)
+            )
 
-        heard = on_reply and (lambda reply: on_reply(judge(reply)))
-        fresh = self.engine.run_round(jobs, heard, should_stop, self.round_seconds)
+        callback = on_reply and (lambda reply: on_reply(judge(reply)))
+        fresh = self.engine.run_round(jobs, callback, should_stop, self.round_seconds)
         replies = tuple(sorted((*state.pending, *map(judge, fresh)), key=lambda reply: reply.client))
-        if len(replies) < len(chosen):
+        if len(replies) < len(clients):
             return replace(state, pending=replies), replies
-        after, replies, incidents = self._close(state, replies, sent)
+        new_state, replies, incidents = self._close(state, replies, sent)
         if len(replies) == len(self.clients) and all(r.failure.startswith(("error", "refused")) for r in replies):
             raise TrainingError(replies[0].failure.partition(": ")[2])
         if on_incident is not None:
             for incident in incidents:
                 on_incident(incident)
-        return after, replies
+        return new_state, replies
 
     def expected(self, client: int, sent: PromptState) -> Expected:
         """Return what a reply of ``client`` must look like after the broadcast ``sent``."""
@@ -147,11 +149,11 @@ class Federation:
         bad = outliers(list(updates.values()), sent, self.server.config.longest) if updates else {}
         good = [update for client, update in updates.items() if client not in bad]
         incidents, shared, server = [], state.shared, state.server
-        needed = math.ceil(self.quorum * len(replies) - 1e-9)  # 0.07 * 100 is a little more than 7
-        if len(good) >= max(1, needed):
+        minimum = math.ceil(self.quorum * len(replies) - 1e-9)  # 0.07 * 100 is a little more than 7
+        if len(good) >= max(1, minimum):
             weighed = limited(good, self.max_weight_share)
-            merged = merge(self.server, shared, weighed, server)
-            shared, server, bad = merged.shared, merged.server, bad | merged.refused
+            result = merge(self.server, shared, weighed, server)
+            shared, server, bad = result.shared, result.server, bad | result.refused
             incidents += [
                 Incident(
                     "limited",
@@ -163,8 +165,8 @@ class Federation:
                 for old, new in zip(good, weighed, strict=True)
                 if new.samples < old.samples
             ]
-            if merged.problem:
-                why = f"round {round} leaves the shared prompt as it was: {merged.problem}"
+            if result.problem:
+                why = f"round {round} leaves the shared prompt as it was: {result.problem}"
                 incidents.append(Incident("unmerged", round, None, why))
         replies = tuple(refused(reply, bad[reply.client]) if reply.client in bad else reply for reply in replies)
         incidents += [Incident("refused", round, r.client, r.failure) for r in replies if r.client in bad]

@@ -27,5 +27,5 @@ def _zeros(shape: Shape, sent: Tensor | None, dtype: torch.dtype) -> Tensor:
     """
     if sent is None or len(sent.shape) != len(shape):
         return torch.zeros([1 if length is None else length for length in shape], dtype=dtype)
-    lengths = [there if length is None else length for length, there in zip(shape, sent.shape, strict=True)]
+    lengths = [default if length is None else length for length, default in zip(shape, sent.shape, strict=True)]
     return torch.zeros(lengths, dtype=sent.dtype)

@@ -52,7 +52,7 @@ def kept_words(state: FederationState) -> str:
     text = kept_text(state.shared)
     if text is not None:
         return f'kept zero-shot: "{text}"'
-    count = sum(MARK in own for own in state.personal.values())
+    count = sum(MARK in prompt for prompt in state.personal.values())
     return f"kept zero-shot at {count} of {len(state.personal)} clients" if count else ""
 
 

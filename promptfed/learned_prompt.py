@@ -72,6 +72,6 @@ class LearnedPrompt:
         )
 
     def __repr__(self) -> str:
-        whose = "somebody who never took part" if self.client is None else f"client {self.client}"
+        owner = "somebody who never took part" if self.client is None else f"client {self.client}"
         personal = f", personal {self.personal!r}" if len(self.personal) else ""
-        return f"<prompt of {whose}: {self.method.name}, shared {self.shared!r}{personal}>"
+        return f"<prompt of {owner}: {self.method.name}, shared {self.shared!r}{personal}>"

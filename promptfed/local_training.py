@@ -82,20 +82,20 @@ class FitMetrics:
 
     def __init__(self) -> None:
         self._loss = self._right = 0.0
-        self._seen = 0
+        self._samples = 0
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         self._loss += loss.item() * len(labels)
         self._right += (logits.argmax(-1) == labels).sum().item()
-        self._seen += len(labels)
+        self._samples += len(labels)
 
     @property
     def loss(self) -> float:
-        return self._loss / max(1, self._seen)
+        return self._loss / max(1, self._samples)
 
     @property
     def accuracy(self) -> float:
-        return self._right / max(1, self._seen)
+        return self._right / max(1, self._samples)
 
 
 class _Trainee:
@@ -130,12 +130,12 @@ def train_clients(
         active = [(t, rows) for t in trainees for rows in [next(t.batches, None)] if rows is not None]
         if not active:
             return [(PromptState(t.parameters), t.fit) for t in trainees]
-        asked = [list(t.problem.texts(t.parameters)) for t, _ in active]
-        features = iter(setup.backbone.encode_prompted_texts([text for texts in asked for text in texts]))
+        prompted = [list(t.problem.texts(t.parameters)) for t, _ in active]
+        features = iter(setup.backbone.encode_prompted_texts([text for texts in prompted for text in texts]))
         losses = []
-        for (trainee, rows), texts in zip(active, asked, strict=True):
-            said = [next(features) for _ in texts]
-            loss, logits = trainee.problem.loss(trainee.parameters, said, rows)
+        for (trainee, rows), texts in zip(active, prompted, strict=True):
+            outputs = [next(features) for _ in texts]
+            loss, logits = trainee.problem.loss(trainee.parameters, outputs, rows)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss of client {trainee.client} in round {round} is {loss.item()}; the last finished round "
@@ -182,6 +182,6 @@ class GradientMethod(FeatureMethod):
         trained = train_clients(problems, self.config, self.setup, jobs[0][0].round)
         results = []
         for (broadcast, data, personal), (values, fit) in zip(jobs, trained, strict=True):
-            sent, kept = self.split_update(values, broadcast, data, personal)
-            results.append((Update(data.client, sent, len(data.train), fit.loss, fit.accuracy), kept))
+            sent, new_personal = self.split_update(values, broadcast, data, personal)
+            results.append((Update(data.client, sent, len(data.train), fit.loss, fit.accuracy), new_personal))
         return results

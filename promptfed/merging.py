@@ -41,14 +41,14 @@ def merge(rule: Aggregator, shared: PromptState, updates: Sequence[Update], serv
         raise
     except Exception as error:
         LOG.warning("a merge of %d updates failed: %s", len(updates), printable(error, 200))
-        refused = {update.client: why for update in updates if (why := _fault(rule, shared, update, server))}
-        rest = [update for update in updates if update.client not in refused]
-        if not rest and len(updates) > 1 and not isinstance(error, NotFinite):
+        faults = {update.client: why for update in updates if (why := _fault(rule, shared, update, server))}
+        accepted = [update for update in updates if update.client not in faults]
+        if not accepted and len(updates) > 1 and not isinstance(error, NotFinite):
             raise
-        if refused and rest:
-            again = merge(rule, shared, rest, server)
-            return Merge(again.shared, again.server, refused | again.refused, again.problem)
-        return Merge(shared, server, refused, printable(error, 200))
+        if faults and accepted:
+            again = merge(rule, shared, accepted, server)
+            return Merge(again.shared, again.server, faults | again.refused, again.problem)
+        return Merge(shared, server, faults, printable(error, 200))
 
 
 class NotFinite(ArithmeticError):  # noqa: N818 (a state of numbers)
@@ -59,14 +59,14 @@ def _merged(
     rule: Aggregator, shared: PromptState, updates: Sequence[Update], server: PromptState
 ) -> tuple[PromptState, PromptState]:
     """``rule.apply``, also looking at what clients would be sent. Raises NotFinite, and whatever the rule raises."""
-    after, memory = rule.apply(shared, updates, server)
-    if not after.is_finite() or not memory.is_finite():
+    new_shared, memory = rule.apply(shared, updates, server)
+    if not new_shared.is_finite() or not memory.is_finite():
         raise NotFinite("the merged prompt would not be finite")
     for client in (None, *(update.client for update in updates)):
-        prompt = rule.broadcast(after, memory, client)
-        if prompt is not after and not prompt.is_finite():
+        prompt = rule.broadcast(new_shared, memory, client)
+        if prompt is not new_shared and not prompt.is_finite():
             raise NotFinite("what clients would be sent would not be finite")
-    return after, memory
+    return new_shared, memory
 
 
 def _fault(rule: Aggregator, shared: PromptState, update: Update, server: PromptState) -> str:

@@ -162,29 +162,29 @@ class Method(ABC):
         """
         with torch.no_grad():
             pair, general = self.ends(prompt)
-            own = self.logits(*pair, classes, split)
+            client_logits = self.logits(*pair, classes, split)
             if general is None:
-                return own
-            return torch.lerp(self.logits(*general, classes, split), own, prompt.alpha)
+                return client_logits
+            return torch.lerp(self.logits(*general, classes, split), client_logits, prompt.alpha)
 
     def ends(self, prompt: ClientPrompt) -> tuple[Pair, Pair | None]:
         """Return the (shared, personal) pair to predict with, and the general pair to mix its outcome with, if any."""
         general = (prompt.shared, NO_PROMPT)
         if not prompt.is_personal:
             return general, None
-        own = (prompt.tuned if len(prompt.tuned) else prompt.shared, prompt.personal)
+        client_pair = (prompt.tuned if len(prompt.tuned) else prompt.shared, prompt.personal)
         if prompt.alpha == 1:
-            return own, None
+            return client_pair, None
         if prompt.space == "features":
-            return own, general
+            return client_pair, general
         if len(prompt.tuned):
             return (prompt.shared.interpolate(prompt.tuned, prompt.alpha), prompt.personal), None
-        blended = self.blend(prompt.shared, prompt.personal, prompt.alpha)
-        if blended is None:
+        mixture = self.blend(prompt.shared, prompt.personal, prompt.alpha)
+        if mixture is None:
             raise ConfigError(
                 f"{self.name} cannot be interpolated in prompt space; use feature space (--space features)"
             )
-        return (prompt.shared, blended), None
+        return (prompt.shared, mixture), None
 
     def check_agreed(self, shared: PromptState) -> None:  # noqa: B027 (most have nothing to compare)
         """Raise TrainingError if ``shared`` means something else here than where it was made, such as other tokens."""
@@ -227,10 +227,10 @@ class FeatureMethod(Method):
         (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
         """
         pair, general = self.ends(prompt)
-        own = self.class_features(*pair, classes)
+        client_features = self.class_features(*pair, classes)
         if general is None:
-            return own
-        return mixed_features(self.class_features(*general, classes), own, prompt.alpha)
+            return client_features
+        return mixed_features(self.class_features(*general, classes), client_features, prompt.alpha)
 
     @property
     def reads_texts_only(self) -> bool:

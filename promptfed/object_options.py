@@ -153,8 +153,8 @@ def _beyond_config(aggregator: Aggregator) -> str:
         plain = vars(type(aggregator)(aggregator.config))
     except Exception:  # whatever the user's class raises
         return "arguments"
-    own = vars(aggregator)
-    odd = [name for name in own if name not in plain or repr(own[name]) != repr(plain[name])]
+    state = vars(aggregator)
+    odd = [name for name in state if name not in plain or repr(state[name]) != repr(plain[name])]
     return ", ".join(map(printable, odd))
 
 

@@ -138,18 +138,18 @@ def compare(found: RunConfig, config: RunConfig, run: str) -> list[str]:
     """
     lines = []
     for role, record in found.objects.items():
-        before = config.objects.get(role)
-        if before is None:
+        previous = config.objects.get(role)
+        if previous is None:
             raise ConfigError(
                 f"run '{printable(run)}' was made with its {role} by name, not a Python object: leave it out"
             )
-        if before.fingerprint == record.fingerprint:
+        if previous.fingerprint == record.fingerprint:
             continue
         if role in CLASSES:
             lines.append(f"{role} {record.name} is not the code that run '{printable(run)}' was made with")
             continue
         raise ConfigError(
             f"the {role} given to run '{printable(run)}' is another than it was made with: SHA-256 "
-            f"{record.fingerprint[:12]}, not {printable(before.fingerprint[:12])}"
+            f"{record.fingerprint[:12]}, not {printable(previous.fingerprint[:12])}"
         )
     return lines

@@ -109,7 +109,7 @@ def load_plugin(name: str | os.PathLike[str]) -> None:
     key = str(path.resolve()) if is_file else text
     if key in _loaded:
         return
-    before = registrations()
+    earlier = registrations()
     if is_file and not path.is_file():
         raise ConfigError(
             f"plug-in '{printable(text)}' is no file; give a .py file, or a module such as my_package.methods"
@@ -131,7 +131,7 @@ def load_plugin(name: str | os.PathLike[str]) -> None:
         ) from error
     _files[key] = file or ""
     _loaded[key] = _sha256(file) if file else ""
-    if not _adds(text, before):
+    if not _adds(text, earlier):
         log.warning("plug-in '%s' adds nothing to promptfed: it registers no method, data or model", printable(text))
 
 
@@ -139,8 +139,8 @@ def _adds(name: str, before: Mapping[tuple[str, str], str]) -> bool:
     """Return whether something is registered that was not ``before``, or that the package of ``name`` had brought."""
     package = name.split(".")[0]
     return any(
-        module.split(".")[0] == package or (place not in before and not module.startswith(GROUPS))
-        for place, module in registrations().items()
+        module.split(".")[0] == package or (key not in before and not module.startswith(GROUPS))
+        for key, module in registrations().items()
     )
 
 
@@ -152,12 +152,12 @@ def load_plugins(names: Iterable[str | os.PathLike[str]]) -> None:
 
 def load_listed_plugins() -> None:
     """Load the plug-ins that the user's own list names, if there is one. Raises ConfigError."""
-    if not (place := os.environ.get(LIST)):
+    if not (path := os.environ.get(LIST)):
         return
     try:
-        lines = Path(place).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {LIST}, '{printable(place)}': {reason(error)}") from error
+        raise ConfigError(f"cannot read {LIST}, '{printable(path)}': {reason(error)}") from error
     load_plugins(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
@@ -171,10 +171,10 @@ def check_plugins(named: Mapping[str, str], what: str) -> list[str]:
         ConfigError: One is not loaded. It is not imported here, because ``what`` may be a stranger's.
     """
     present = present_plugins()
-    missing = [name for name in named if name not in present]
-    if missing:
-        options = " ".join(f"--plugin {printable(name)}" for name in missing)
-        package = "" if all(map(is_file_name, missing)) else ", or install the package that has it"
+    absent = [name for name in named if name not in present]
+    if absent:
+        options = " ".join(f"--plugin {printable(name)}" for name in absent)
+        package = "" if all(map(is_file_name, absent)) else ", or install the package that has it"
         raise ConfigError(
             f"{what} was made with code of a plug-in, which runs only if you say so: add {options}{package}"
         )
@@ -201,13 +201,13 @@ def check_site_plugins(named: Mapping[str, str]) -> list[str]:
     """
     present = present_plugins()
     codes, names = set(present.values()), {_short(name) for name in present}
-    others = [name for name, digest in named.items() if not digest or digest not in codes]
-    if missing := [name for name in others if _short(name) not in names]:
+    unknown = [name for name, digest in named.items() if not digest or digest not in codes]
+    if absent := [name for name in unknown if _short(name) not in names]:
         raise ConfigError(
-            f"the run needs the plug-in {', '.join(map(printable, missing))}, which this site has not loaded: get its "
+            f"the run needs the plug-in {', '.join(map(printable, absent))}, which this site has not loaded: get its "
             'code, look at it, and add plugins="PATH or module" to this node\'s --node-config'
         )
-    return [f"plug-in {printable(name)} is not the code that the server has" for name in others]
+    return [f"plug-in {printable(name)} is not the code that the server has" for name in unknown]
 
 
 def _sha256(file: str) -> str:

@@ -26,12 +26,12 @@ def printable(text: object, limit: int | None = None) -> str:
 
     Letters of every script stay as they are. Bytes of a file name that are no UTF-8 show as ``\xe9``.
     """
-    shown = str(text)
-    if not shown.isprintable():
-        shown = "".join(map(_escaped, shown))
-    if limit is not None and len(shown) > limit:
-        shown = shown[: max(limit - 1, 0)] + "…"
-    return shown
+    characters = str(text)
+    if not characters.isprintable():
+        characters = "".join(map(_escaped, characters))
+    if limit is not None and len(characters) > limit:
+        characters = characters[: max(limit - 1, 0)] + "…"
+    return characters
 
 
 def printable_lines(text: object) -> str:

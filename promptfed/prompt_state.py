@@ -43,11 +43,11 @@ class PromptState(Mapping[str, Tensor]):
     __slots__ = ("_tensors",)
 
     def __init__(self, tensors: Mapping[str, Tensor] | None = None) -> None:
-        given = {} if tensors is None else tensors
+        values = {} if tensors is None else tensors
         # Safetensors files are sorted by name; being so too makes a state and its copy from disk the same value.
         self._tensors = {
-            name: given[name].detach().to("cpu", _kept(given[name])).clone(memory_format=torch.contiguous_format)
-            for name in sorted(given)
+            name: values[name].detach().to("cpu", _kept(values[name])).clone(memory_format=torch.contiguous_format)
+            for name in sorted(values)
         }
 
     def __getitem__(self, name: str) -> Tensor:

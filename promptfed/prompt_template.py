@@ -61,9 +61,9 @@ class PromptTemplate(BaseModel):
 
     def around(self, text: str, mask: str = "") -> tuple[str, str]:
         """Return what stands before and after the prompt: where soft prompt vectors go."""
-        whole = rendered(self._compiled, _MARK, text.replace(_MARK, ""), mask)
-        before, _, after = whole.partition(_MARK)
-        return self.preamble + _tidy(before), _tidy(after.replace(_MARK, ""))
+        text_around = rendered(self._compiled, _MARK, text.replace(_MARK, ""), mask)
+        left, _, right = text_around.partition(_MARK)
+        return self.preamble + _tidy(left), _tidy(right.replace(_MARK, ""))
 
     def word(self, name: str) -> str:
         """Return the label word of class ``name``."""
@@ -105,33 +105,33 @@ def check_labels(form: PromptTemplate, classes: Sequence[str]) -> None:
 
     Words are equal if a reader takes them for the same: case, width and white space do not count.
     """
-    for option, given in (("words", form.words), ("descriptions", form.descriptions)):
-        for name in given:
+    for option, mapping in (("words", form.words), ("descriptions", form.descriptions)):
+        for name in mapping:
             if name not in classes:
                 raise ConfigError(
                     f"task option '{option}' names '{printable(name, LONGEST)}', which is no class here: "
                     f"{_nearest(name, classes)}classes are {_listed(classes)}"
                 )
-    for option, said in (("words", form.word), ("descriptions", form.description)):
+    for option, label_of in (("words", form.word), ("descriptions", form.description)):
         holders: dict[str, str] = {}
         for name in classes:
-            if not _key(said(name)):
+            if not _key(label_of(name)):
                 raise ConfigError(f"class '{printable(name, LONGEST)}' has an empty text in task option '{option}'")
-            other = holders.setdefault(_key(said(name)), name)
-            if other != name:
+            holder = holders.setdefault(_key(label_of(name)), name)
+            if holder != name:
                 raise ConfigError(
-                    f"classes '{printable(other, LONGEST)}' and '{printable(name, LONGEST)}' are both called "
-                    f"'{printable(said(name), LONGEST)}', so no answer tells them apart: "
+                    f"classes '{printable(holder, LONGEST)}' and '{printable(name, LONGEST)}' are both called "
+                    f"'{printable(label_of(name), LONGEST)}', so no answer tells them apart: "
                     f"give each its own (--set 'task.{option}={{...}}')"
                 )
 
 
 def check_each_has(option: str, given: Mapping[str, str], classes: Sequence[str]) -> None:
     """Raise ConfigError if ``given`` names some of ``classes`` and leaves others out."""
-    missing = [name for name in classes if name not in given] if given else []
-    if missing:
+    absent = [name for name in classes if name not in given] if given else []
+    if absent:
         raise ConfigError(
-            f"task option '{option}' has nothing for class {_listed(missing)}: say one for each of the "
+            f"task option '{option}' has nothing for class {_listed(absent)}: say one for each of the "
             f"{len(classes)} classes (its own name will do)"
         )
 
@@ -146,8 +146,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{printable(name, LONGEST)}'" for name in names[:LISTED])
-    return shown + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    listing = ", ".join(f"'{printable(name, LONGEST)}'" for name in names[:LISTED])
+    return listing + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _tidy(text: str) -> str:

@@ -72,10 +72,10 @@ def _arguments(flags: str) -> str:
     return ", ".join(name if "=" in name else f"{name}=..." for name in names)
 
 
-def _setting(found: re.Match[str]) -> str:
+def _setting(match: re.Match[str]) -> str:
     """``--set`` as the argument that has the option."""
-    section, *names = found["key"].split(".")
-    value = None if found["value"] is None else _literal(found["value"])
+    section, *names = match["key"].split(".")
+    value = None if match["value"] is None else _literal(match["value"])
     if not names:
         return section if value is None else f"{section}={value}"
     if value is None:
@@ -85,22 +85,22 @@ def _setting(found: re.Match[str]) -> str:
     return f"{section}_options={value}"
 
 
-def _flag(found: re.Match[str]) -> str:
+def _flag(match: re.Match[str]) -> str:
     """Return a flag as an argument, with the text behind it: a value, or the next word of the sentence."""
-    name = found["name"].replace("-", "_")
+    name = match["name"].replace("-", "_")
     if name != "model" and RENAMED.get(name, name) not in ARGUMENTS:
-        return found[0]
-    token = found["value"] or ""
+        return match[0]
+    token = match["value"] or ""
     word = token if token[:1] in "'\"" else token.rstrip(".:")
     end, is_value = token[len(word) :], _is_value(word)
-    after = end if is_value else f" {token}" if token else ""
+    suffix = end if is_value else f" {token}" if token else ""
     value = _literal(word) if is_value and not _is_placeholder(word) else ""
     if name == "model":  # on the command line the name that a server knows, in Python the frozen model
-        return (f'oracle_options={{"model": {value}}}' if value else 'oracle_options["model"]') + after
+        return (f'oracle_options={{"model": {value}}}' if value else 'oracle_options["model"]') + suffix
     name = RENAMED.get(name, name)
     if name in SWITCHES:
-        return f"{name}=True{after}"
-    return (f"{name}={value}" if value else name) + after
+        return f"{name}=True{suffix}"
+    return (f"{name}={value}" if value else name) + suffix
 
 
 def _is_value(word: str) -> bool:

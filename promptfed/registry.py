@@ -34,23 +34,23 @@ def undone_if_it_fails() -> Iterator[None]:
 
     What belongs to a module that is imported stays, because that module is not run again.
     """
-    before = {id(registry): set(registry._found) for registry in _registries}
+    earlier = {id(registry): set(registry._entries) for registry in _registries}
     try:
         yield
     except BaseException:
         for registry in _registries:  # those too that the block imported
-            for name in registry._found.keys() - before.get(id(registry), set()):
-                if getattr(registry._found[name], "__module__", None) not in sys.modules:
-                    del registry._found[name]
+            for name in registry._entries.keys() - earlier.get(id(registry), set()):
+                if getattr(registry._entries[name], "__module__", None) not in sys.modules:
+                    del registry._entries[name]
         raise
 
 
 def registrations() -> dict[tuple[str, str], str]:
     """Return (kind, name) of all that is registered by now -> the module that it comes from."""
     return {
-        (registry.kind, name): str(getattr(thing, "__module__", ""))
+        (registry.kind, name): str(getattr(entry, "__module__", ""))
         for registry in _registries
-        for name, thing in registry._found.items()
+        for name, entry in registry._entries.items()
     }
 
 
@@ -68,7 +68,7 @@ class Registry(Generic[T]):
         self.kind, self.packages, self.group, self.required = kind, packages, group, required
         self.failures: dict[str, str] = {}
         """Module or entry point -> why it cannot be imported."""
-        self._found: dict[str, T] = {}
+        self._entries: dict[str, T] = {}
         self._adopted: set[str] = set()
         self._modules: dict[str, str] = {}
         """Name -> the module of the entry point that added it."""
@@ -76,7 +76,7 @@ class Registry(Generic[T]):
         _registries.append(self)
 
     def __repr__(self) -> str:
-        names = ", ".join(sorted(self._found)) if self._scanned else "not read yet"
+        names = ", ".join(sorted(self._entries)) if self._scanned else "not read yet"
         return f"<registry of {self.kind}s: {names}>"
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -89,12 +89,12 @@ class Registry(Generic[T]):
         def add(thing: T) -> T:
             if not str(getattr(thing, "__module__", "")).startswith(("promptfed.", *self.packages)):
                 self._scan_packages()
-            if name in self._found:
-                places = " and ".join(map(_home, (self._found[name], thing)))
+            if name in self._entries:
+                places = " and ".join(map(_home, (self._entries[name], thing)))
                 raise ValueError(f"{self.kind} '{name}' is registered twice: in {places}; one needs another name")
-            if missing := [attribute for attribute in self.required if not hasattr(thing, attribute)]:
-                raise ValueError(f"{self.kind} '{name}' lacks {', '.join(missing)}")
-            self._found[name] = thing
+            if absent := [attribute for attribute in self.required if not hasattr(thing, attribute)]:
+                raise ValueError(f"{self.kind} '{name}' lacks {', '.join(absent)}")
+            self._entries[name] = thing
             return thing
 
         return add
@@ -109,18 +109,18 @@ class Registry(Generic[T]):
             ConfigError: Another class has that name, or it lacks an attribute.
         """
         self._scan()
-        for name, known in self._found.items():
-            if known is thing:
+        for name, entry in self._entries.items():
+            if entry is thing:
                 return name
         name = str(getattr(thing, "__name__", type(thing).__name__))
-        other = self._found.get(name)
-        if other is not None and not (name in self._adopted and _place(other) == _place(thing)):
+        present = self._entries.get(name)
+        if present is not None and not (name in self._adopted and _place(present) == _place(thing)):
             raise ConfigError(
-                f"{self.kind} '{name}' is another class already ({'.'.join(_place(other))}): give yours another name"
+                f"{self.kind} '{name}' is another class already ({'.'.join(_place(present))}): give yours another name"
             )
-        if missing := [attribute for attribute in self.required if not hasattr(thing, attribute)]:
-            raise ConfigError(f"{self.kind} class '{name}' lacks {', '.join(missing)}")
-        self._found[name] = thing
+        if absent := [attribute for attribute in self.required if not hasattr(thing, attribute)]:
+            raise ConfigError(f"{self.kind} class '{name}' lacks {', '.join(absent)}")
+        self._entries[name] = thing
         self._adopted.add(name)
         return name
 
@@ -168,9 +168,9 @@ class Registry(Generic[T]):
         self._has_packages = True
 
     def _add(self, point: EntryPoint) -> None:
-        thing = point.load()
-        if thing not in self._found.values():  # loading it may have registered it already
-            self.register(point.name)(thing)
+        entry = point.load()
+        if entry not in self._entries.values():  # loading it may have registered it already
+            self.register(point.name)(entry)
         self._modules[point.name] = point.module
 
     def _guarded(self, name: str, load: Callable[[], object]) -> None:
@@ -184,18 +184,18 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         self._scan()
-        return iter(sorted(self._found))
+        return iter(sorted(self._entries))
 
     def __contains__(self, name: object) -> bool:
         self._scan()
-        return name in self._found
+        return name in self._entries
 
     def __getitem__(self, name: str) -> T:
         """Return what is registered. Raises ConfigError, naming the nearest name, if ``name`` is not."""
         self._scan()
-        if name not in self._found:
-            raise unknown_name(self.kind, name, self._found)
-        return self._found[name]
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries)
+        return self._entries[name]
 
 
 def _home(thing: object) -> str:

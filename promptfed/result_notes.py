@@ -33,12 +33,16 @@ def figure_notes(task: FederatedTask, figures: Metrics) -> list[str]:
             + ("there is no local accuracy" if count == tested else "they are left out of local")
             + "; local (all classes) has their images among all base classes"
         )
-    few = [f"{SHOWN.get(name, name)} {items}" for name, items in figures.items.items() if 0 < items < FEWEST_ITEMS]
-    few += [f"{printable(domain)} {items}" for domain, items in figures.domain_items.items() if items < FEWEST_ITEMS]
-    if few:
-        notes.append(f"few test items, so the figures are rough (fewer than {FEWEST_ITEMS}): {listed(few)}")
+    small_groups = [
+        f"{SHOWN.get(name, name)} {items}" for name, items in figures.items.items() if 0 < items < FEWEST_ITEMS
+    ]
+    small_groups += [
+        f"{printable(domain)} {items}" for domain, items in figures.domain_items.items() if items < FEWEST_ITEMS
+    ]
+    if small_groups:
+        notes.append(f"few test items, so the figures are rough (fewer than {FEWEST_ITEMS}): {listed(small_groups)}")
     sizes = [len(data.test.labels) for data in task.clients if len(data.test.labels)]
-    if "local" not in " ".join(few) and min(sizes, default=FEWEST_ITEMS) < FEWEST_ITEMS:
+    if "local" not in " ".join(small_groups) and min(sizes, default=FEWEST_ITEMS) < FEWEST_ITEMS:
         small = sum(size < FEWEST_ITEMS for size in sizes)
         notes.append(
             f"{small} of {len(sizes)} clients have fewer than {FEWEST_ITEMS} test items of their own "
@@ -91,5 +95,5 @@ def new_classes_line(new_classes: Sequence[str], most: int = LISTED) -> str:
 
 def listed(names: Sequence[str], most: int = LISTED) -> str:
     """Return the first ``most`` of ``names``, and how many more there are."""
-    shown = ", ".join(printable(name, 64) for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+    listing = ", ".join(printable(name, 64) for name in names[:most])
+    return f"{listing} and {len(names) - most} more" if len(names) > most else listing

@@ -233,9 +233,9 @@ class Run:
         """
         is_named = isinstance(data, str | os.PathLike) or not len(data) or isinstance(next(iter(data)), str)
         if isinstance(data, Mapping) or not is_named:
-            names, other = [], read_data(self.config, data, None, class_names)
+            names, object_data = [], read_data(self.config, data, None, class_names)
         else:
-            names, other = [os.fspath(data)] if isinstance(data, str | os.PathLike) else list(data), None
+            names, object_data = [os.fspath(data)] if isinstance(data, str | os.PathLike) else list(data), None
         changed = {"partition": partition, "data_root": None if data_root is None else os.fspath(data_root)}
         with live_progress(progress) as teller:
             return evaluate_on(
@@ -244,7 +244,7 @@ class Run:
                 {k: v for k, v in changed.items() if v is not None},
                 told_in(self.words, teller),
                 measures,
-                other,
+                object_data,
             )
 
     @_in_its_words
@@ -266,18 +266,18 @@ class Run:
             The curve of accuracy over alpha, and each client's choice: what ``personalized/curve.json`` holds.
         """
         values = {**options, "alphas": parse_alphas(alphas) if isinstance(alphas, str) else tuple(alphas)}
-        chosen = validate(PersonalizeOptions, values, "personalize option")
+        choices = validate(PersonalizeOptions, values, "personalize option")
         folder = self.folder
         with folder.lock(), folder.attach_log(), live_progress(progress) as teller:
             folder.tidy()
             finished = self.finished
-            decided(chosen, finished)
+            decided(choices, finished)
             setup = finished.method.setup
             experiment = Experiment.build(folder.config, model_for=finished.model_for, objects=self.objects)
             check_partition(folder.read_json("partition.json"), partition_record(experiment.task), folder.path)
             experiment.fill_features(teller.features)
             with self._account(setup.model):
-                curve = personalize_run(finished, experiment.task, chosen, teller.personalized)
+                curve = personalize_run(finished, experiment.task, choices, teller.personalized)
             setup.verify_frozen()
             write_report(folder)
         return curve
@@ -307,8 +307,8 @@ class Run:
             shared: Leave out all that is the client's own.
             overwrite: Replace a bundle that is there.
         """
-        place = self.path / "bundles" / f"client-{client}" if path is None else checked_path(path, "path")
-        return write_bundle(place, self.finished.bundle(client, shared_only=shared), overwrite=overwrite)
+        target = self.path / "bundles" / f"client-{client}" if path is None else checked_path(path, "path")
+        return write_bundle(target, self.finished.bundle(client, shared_only=shared), overwrite=overwrite)
 
     @_in_its_words
     def report(self) -> Path:

@@ -36,37 +36,37 @@ def run_metrics(
         evaluations: Stage -> its test figures.
         trained: Stage -> its federation after the last round.
     """
-    figures = {stage: found.figures.recorded() for stage, found in evaluations.items()}
-    own = experiment.config.method
+    figures = {stage: pair.figures.recorded() for stage, pair in evaluations.items()}
+    method = experiment.config.method
     metrics: dict[str, Any] = {name: figures[name] for name in BASELINES if name in figures}
-    metrics["method"] = figures[own]
+    metrics["method"] = figures[method]
     for name in (*BASELINES, "method"):
         if name in metrics:
             metrics[name]["below_zero_shot"] = below_zero_shot(metrics[name], metrics.get("zero_shot"))
     metrics["new_classes"] = list(experiment.task.new_classes)
-    near = (near_chance(experiment.task, *found) for found in trained.values())
-    notes = [note for note in near if note] + figure_notes(experiment.task, evaluations[own].figures)
+    near = (near_chance(experiment.task, *pair) for pair in trained.values())
+    notes = [note for note in near if note] + figure_notes(experiment.task, evaluations[method].figures)
     events = list(events)
-    measured = processor_figures(events, own)
-    metrics["notes"] = [*experiment.model_notes, *notes, *experiment.processors(own).summaries(measured)]
+    measurements = processor_figures(events, method)
+    metrics["notes"] = [*experiment.model_notes, *notes, *experiment.processors(method).summaries(measurements)]
     metrics["data_notes"] = list(experiment.task.notes)
     cost = dataclasses.asdict(cost_of(events))
-    if (spent := experiment.setup.model.spent()) is not None:
+    if (usage := experiment.setup.model.spent()) is not None:
         # The account also knows what was asked for in vain: work that was lost with a killed process.
-        cost |= {name: value for name, value in dataclasses.asdict(spent).items() if value}
+        cost |= {name: value for name, value in dataclasses.asdict(usage).items() if value}
     if silent := experiment.setup.model.unanswered():
         metrics["not_answered"] = silent
     metrics["cost"] = cost
     for federation, state in trained.values():
         if isinstance(federation.method, ZeroShot):
             metrics["template"] = federation.method.template(state.shared)
-    kept = {"method" if stage == own else stage: kept_words(state) for stage, (_, state) in trained.items()}
-    if any(kept.values()):
-        metrics["kept_zero_shot"] = {stage: words for stage, words in kept.items() if words}
+    word_counts = {"method" if stage == method else stage: kept_words(state) for stage, (_, state) in trained.items()}
+    if any(word_counts.values()):
+        metrics["kept_zero_shot"] = {stage: words for stage, words in word_counts.items() if words}
     metrics["held_out"] = experiment.held_out
     if measures := experiment.measures:
         metrics["measures"] = described(measures)
-    metrics["prompt_sha256"] = trained[own][1].shared.sha256()
+    metrics["prompt_sha256"] = trained[method][1].shared.sha256()
     return metrics
 
 
@@ -74,5 +74,5 @@ def near_chance(task: FederatedTask, federation: Federation, state: FederationSt
     """Return a note if ``federation`` is zero-shot and at chance level, which free answers do not have."""
     if not isinstance(federation.method, ZeroShot) or task.base_classes == ANSWER_CLASSES:
         return ""
-    judged = sum(len(data.val.labels) or len(data.train.labels) for data in task.clients)
-    return near_chance_note(state.shared["accuracy"].max().item(), judged, len(task.base_classes))
+    n_examples = sum(len(data.val.labels) or len(data.train.labels) for data in task.clients)
+    return near_chance_note(state.shared["accuracy"].max().item(), n_examples, len(task.base_classes))

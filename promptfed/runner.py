@@ -187,9 +187,9 @@ def stop_on_ctrl_c(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
         is_asked = True
         say("stopping after the current client (once more: at once, losing this round) ...")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: is_asked
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -67,8 +67,8 @@ def check_update(reply: Reply, expected: Expected) -> Reply:
     if why := _fault(reply, expected):
         return refused(reply, why)
     update = reply.update
-    most = update.samples if expected.samples is None else max(1, expected.samples)
-    return replace(reply, update=replace(update, samples=min(update.samples, most)))
+    limit = update.samples if expected.samples is None else max(1, expected.samples)
+    return replace(reply, update=replace(update, samples=min(update.samples, limit)))
 
 
 def refused(reply: Reply, why: str) -> Reply:
@@ -106,8 +106,8 @@ def _tensor_fault(tensors: PromptState, expected: Expected) -> str:
             return f"'{name}' with {tensor.numel():,} numbers, where {MOST_VALUES:,} are allowed"
         like = expected.sent.get(name)
         if tensor.is_complex() or (like is not None and tensor.is_floating_point() != like.is_floating_point()):
-            wanted = "" if like is None else f" instead of {like.dtype}"
-            return f"'{name}' as {tensor.dtype}{wanted}"
+            expectation = "" if like is None else f" instead of {like.dtype}"
+            return f"'{name}' as {tensor.dtype}{expectation}"
     return "" if tensors.is_finite() else "numbers that are not finite"
 
 
@@ -248,13 +248,13 @@ def limited(updates: Sequence[Update], max_share: float) -> list[Update]:
 # ------------------------------------------------------------------------------------------------------- values
 
 
-def _is_count(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def _is_count(value: object, least: int, largest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= largest
 
 
-def _is_number(value: object, least: float, most: float) -> bool:
+def _is_number(value: object, least: float, largest: float) -> bool:
     """Whether it is a number in that range; comparing refuses NaN, and a whole number too large for a float."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= largest
 
 
 def _is_nan(value: object) -> bool:
@@ -270,5 +270,5 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else f"a {type(value).__name__}"
 
 
-def _fits(shape: torch.Size, wanted: Shape) -> bool:
-    return len(shape) == len(wanted) and all(w is None or s == w for s, w in zip(shape, wanted, strict=True))
+def _fits(shape: torch.Size, expected: Shape) -> bool:
+    return len(shape) == len(expected) and all(w is None or s == w for s, w in zip(shape, expected, strict=True))

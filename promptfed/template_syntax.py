@@ -40,12 +40,12 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 def _replace(text: object, old: str, new: str) -> str:
-    said = str(text)
-    if said.count(old) * len(new) > MOST_ADDED:
+    string = str(text)
+    if string.count(old) * len(new) > MOST_ADDED:
         raise ConfigError(
             f"the template replaces so much that more than {MOST_ADDED:,} characters come out: shorten it"
         )
-    return said.replace(old, new)
+    return string.replace(old, new)
 
 
 ENVIRONMENT = _Environment()
@@ -53,20 +53,20 @@ ENVIRONMENT = _Environment()
 
 def check_template(template: str) -> None:
     """Check ``template`` without rendering it. Raises ValueError with what it may not hold."""
-    shown = printable(template, 200)
+    text = printable(template, 200)
     if len(template) > LONGEST_TEMPLATE:
         raise ValueError(f"the template has {len(template):,} characters; at most {LONGEST_TEMPLATE:,} are allowed")
     try:
         tree = ENVIRONMENT.parse(template)
-        _check_syntax(tree, shown)
+        _check_syntax(tree, text)
         counts = {name: _counts(tree.body, name) for name in ("prompt", "text")}
     except RecursionError as error:
-        raise ValueError(f"template '{shown}' is nested too deep: write it plainly") from error
+        raise ValueError(f"template '{text}' is nested too deep: write it plainly") from error
     except TemplateError as error:
-        raise ValueError(f"template '{shown}' is not jinja2 that renders: {error}") from error
-    for name, found in counts.items():
-        if found != {1}:
-            raise ValueError(f"template '{shown}' must hold {{{{ {name} }}}} once")
+        raise ValueError(f"template '{text}' is not jinja2 that renders: {error}") from error
+    for name, count in counts.items():
+        if count != {1}:
+            raise ValueError(f"template '{text}' must hold {{{{ {name} }}}} once")
 
 
 def compiled(template: str) -> Any:
@@ -75,29 +75,29 @@ def compiled(template: str) -> Any:
     return ENVIRONMENT.from_string(template)
 
 
-def rendered(made: Any, prompt: str, text: str, mask: str) -> str:
-    """Return the text of an example by ``made`` (of ``compiled``).
+def rendered(template: Any, prompt: str, text: str, mask: str) -> str:
+    """Return the text of an example by ``template`` (of ``compiled``).
 
     Raises:
         ConfigError: It fails or is too long.
     """
     try:
-        whole = str(made.render(prompt=prompt, text=text, mask=mask))
+        result = str(template.render(prompt=prompt, text=text, mask=mask))
     except ConfigError:
         raise
     except Exception as error:  # a filter's argument may be of a wrong kind
         raise ConfigError(f"the template does not render: {printable(error, 200)}; correct task.template") from error
-    if len(whole) > len(prompt) + len(text) + MOST_ADDED:
+    if len(result) > len(prompt) + len(text) + MOST_ADDED:
         raise ConfigError(
-            f"the template makes {len(whole):,} characters of an example: at most {MOST_ADDED:,} are added"
+            f"the template makes {len(result):,} characters of an example: at most {MOST_ADDED:,} are added"
         )
-    return whole
+    return result
 
 
 def _check_syntax(tree: nodes.Template, shown: str) -> None:
-    stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"}
+    assigned = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"}
     for name in sorted(
-        {node.name for node in tree.find_all(nodes.Name)} - stored - set(FIELDS) - set(ENVIRONMENT.globals)
+        {node.name for node in tree.find_all(nodes.Name)} - assigned - set(FIELDS) - set(ENVIRONMENT.globals)
     ):
         near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'? " if near else ""
@@ -124,10 +124,10 @@ def _check_syntax(tree: nodes.Template, shown: str) -> None:
 
 def _counts(body: Sequence[nodes.Node], name: str) -> set[int]:
     """How often ``name`` is shown, on each of the ways through ``body``: at most 2 is counted."""
-    found = {0}
+    counts = {0}
     for node in body:
-        found = {min(2, one + other) for one in found for other in _shown(node, name)}
-    return found
+        counts = {min(2, left + right) for left in counts for right in _shown(node, name)}
+    return counts
 
 
 def _shown(node: nodes.Node, name: str) -> set[int]:
@@ -136,13 +136,13 @@ def _shown(node: nodes.Node, name: str) -> set[int]:
     if isinstance(node, nodes.Output | nodes.Concat):
         return _counts(node.nodes, name)
     if isinstance(node, nodes.If):
-        ways = _counts(node.body, name)
+        counts = _counts(node.body, name)
         for branch in node.elif_:
-            ways |= _counts(branch.body, name)
-        return _without_empty(node.test, name, ways | _counts(node.else_, name), bool(node.elif_ or node.else_))
+            counts |= _counts(branch.body, name)
+        return _without_empty(node.test, name, counts | _counts(node.else_, name), bool(node.elif_ or node.else_))
     if isinstance(node, nodes.CondExpr):
-        other = {0} if node.expr2 is None else _shown(node.expr2, name)
-        return _without_empty(node.test, name, _shown(node.expr1, name) | other, node.expr2 is not None)
+        alternative = {0} if node.expr2 is None else _shown(node.expr2, name)
+        return _without_empty(node.test, name, _shown(node.expr1, name) | alternative, node.expr2 is not None)
     if isinstance(node, nodes.Filter) and node.name == "length":
         return {0}
     if isinstance(node, nodes.Filter | nodes.Getitem) and node.node is not None:

@@ -44,8 +44,8 @@ def cgroup_quota(root: Path = CGROUPS, membership: Path = PROCESS_GROUPS) -> flo
         return math.inf
     quotas = [math.inf]
     for line in lines:
-        number, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
+        number, _, fields = line.partition(":")
+        controllers, _, group = fields.partition(":")
         if number == "0":
             home = root
         elif "cpu" in controllers.split(","):
@@ -71,13 +71,13 @@ def torch_threads(threads: int | None) -> Iterator[int]:
     """Give torch ``threads`` threads in this process for a while, None for the default; yields their number."""
     import torch
 
-    before = torch.get_num_threads()
-    chosen = threads or default_threads()
-    torch.set_num_threads(chosen)
+    previous = torch.get_num_threads()
+    count = threads or default_threads()
+    torch.set_num_threads(count)
     try:
-        yield chosen
+        yield count
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def load_warning(threads: int | None) -> str:

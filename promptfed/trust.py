@@ -57,8 +57,8 @@ def normal_address(address: str) -> str:
         return address.strip().rstrip("/")
     host = "127.0.0.1" if host in ("localhost", "::1") else host
     usual = {"http": 80, "https": 443}.get(parts.scheme.lower())
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme.lower()}://{shown}:{port or usual or ''}{parts.path.rstrip('/')}"
+    host_part = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme.lower()}://{host_part}:{port or usual or ''}{parts.path.rstrip('/')}"
 
 
 def is_local_file(weights: str) -> bool:
@@ -83,11 +83,11 @@ def trust(address: str, key_variable: str | None = None) -> None:
 
     A folder that cannot be written costs the memory only: the address has to be given again.
     """
-    known, name = _known(), normal_address(address)
+    servers, name = _known(), normal_address(address)
     if key_variable is None or key_variable not in os.environ:
         key_variable = None  # it may be a key in the wrong place, which is written down nowhere
-    entry = key_variable or known.get(name)
-    if name in known and known[name] == entry:
+    entry = key_variable or servers.get(name)
+    if name in servers and servers[name] == entry:
         return
     with suppress(OSError):
         folder = _folder()
@@ -96,7 +96,7 @@ def trust(address: str, key_variable: str | None = None) -> None:
         draft.unlink(missing_ok=True)
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(strict_json.dumps({"addresses": {**known, name: entry}}, indent=2) + "\n")
+            file.write(strict_json.dumps({"addresses": {**servers, name: entry}}, indent=2) + "\n")
         draft.replace(folder / FILE)
 
 
@@ -132,7 +132,7 @@ def admitted(
     Raises:
         ConfigError: The address, or the variable, was never named by the user.
     """
-    address, named = base_url or options.get("base_url"), options.get("api_key_env")
+    address, key_variable = base_url or options.get("base_url"), options.get("api_key_env")
     if address is not None:
         address = str(address)
         if base_url is not None or trust_address:
@@ -143,10 +143,10 @@ def admitted(
                 "nothing was sent. If you trust it with your texts: --trust-address; or name yours by --base-url URL"
             )
     variable = api_key_env or key_variable_of(address)
-    if strict and named is not None and named != variable:
+    if strict and key_variable is not None and key_variable != variable:
         raise ConfigError(
-            f"{what} names the environment variable '{printable(named, 60)}' for the key, which you have not used with "
-            "this server before: nothing was read or sent. Say which one holds its key by --api-key-env NAME"
+            f"{what} names the environment variable '{printable(key_variable, 60)}' for the key, which you have not used "
+            "with this server before: nothing was read or sent. Say which one holds its key by --api-key-env NAME"
         )
     return {**options, "base_url": address, "api_key_env": variable}
 
@@ -172,10 +172,10 @@ def _folder() -> Path:
 
 def _known() -> dict[str, str | None]:
     try:
-        found = read_json(_folder() / FILE)
+        content = read_json(_folder() / FILE)
     except (OSError, FormatError):
         return {}
-    entries = found.get("addresses") if isinstance(found, dict) else None
+    entries = content.get("addresses") if isinstance(content, dict) else None
     if not isinstance(entries, dict):
         return {}
     return {str(name): value if isinstance(value, str) else None for name, value in entries.items()}

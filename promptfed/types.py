@@ -84,8 +84,8 @@ class FederatedTask:
 
     def client(self, number: int) -> ClientData:
         """Return the data of client ``number``: at that position, unless the task holds only some of the clients."""
-        if number < len(self.clients) and (found := self.clients[number]).client == number:
-            return found
+        if number < len(self.clients) and (candidate := self.clients[number]).client == number:
+            return candidate
         return next(data for data in self.clients if data.client == number)
 
     @property
@@ -244,12 +244,12 @@ class Metrics:
 
     def recorded(self) -> dict[str, Any]:
         """As JSON has it: no tuples, so that it equals what is read back."""
-        found = asdict(self)
+        record = asdict(self)
         for name in ("intervals", "domain_intervals"):
-            found[name] = {key: list(ends) for key, ends in found[name].items()}
+            record[name] = {key: list(ends) for key, ends in record[name].items()}
         if not self.measures:
-            del found["measures"]
-        return {**found, "one_class": list(self.one_class)}
+            del record["measures"]
+        return {**record, "one_class": list(self.one_class)}
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def _names(config: RunConfig) -> Iterator[tuple[Registry[Any], str]]:
     yield TASKS, config.task
     yield ENGINES, config.engine
     yield SOURCES, config.data.partition(":")[0]
-    clip, _, wrapped = (config.oracle or "").partition(":")
-    yield MODELS, (wrapped if clip == "clip" else config.backbone).partition(":")[0]
+    clip, _, model = (config.oracle or "").partition(":")
+    yield MODELS, (model if clip == "clip" else config.backbone).partition(":")[0]
     for processor in config.processors:
         yield from ((PROCESSORS, name) for name in processor)
     yield from ((MEASURES, name.partition(":")[0]) for name in config.measures)

@@ -54,22 +54,25 @@ def choose(
         return state, None  # this oracle has no zero-shot
     counts = np.stack([_counts(federation, state, method, data) for data in clients])
     sizes = np.array([len(data.val) for data in clients])
-    shared, personal, kept = state.shared, dict(state.personal), 0
+    shared, personal, n_zero_shot = state.shared, dict(state.personal), 0
     if len(shared):
         best = _better(counts.sum(0))
         if best is not None:
-            shared, kept = marked(shared, method.setup.templates[best]), len(state.personal)
+            shared, n_zero_shot = marked(shared, method.setup.templates[best]), len(state.personal)
     else:
-        for data, own in zip(clients, counts, strict=True):
-            best = _better(own)
+        for data, row in zip(clients, counts, strict=True):
+            best = _better(row)
             if best is not None:
                 personal[data.client] = marked(personal[data.client], method.setup.templates[best])
-                kept += 1
+                n_zero_shot += 1
     means = counts.sum(0).mean(1) / sizes.sum()
     figures = PromptChoice(
-        float(means[0]), float(means[1 + _template(counts.sum(0))]), kept, COUNT_BYTES * counts.size * bool(len(shared))
+        float(means[0]),
+        float(means[1 + _template(counts.sum(0))]),
+        n_zero_shot,
+        COUNT_BYTES * counts.size * bool(len(shared)),
     )
-    return (replace(state, shared=shared, personal=personal) if kept else state), figures
+    return (replace(state, shared=shared, personal=personal) if n_zero_shot else state), figures
 
 
 def _counts(federation: Federation, state: FederationState, method: BlackBoxMethod, data: ClientData) -> np.ndarray:
@@ -79,14 +82,14 @@ def _counts(federation: Federation, state: FederationState, method: BlackBoxMeth
     """
     classes, split = method.setup.classes, data.val
     trained = federation.method.client_logits(federation.prompt(state, data.client), classes, split)
-    written = method.scored([Candidate(text) for text in method.setup.templates], classes, split)
-    return np.stack([_right(scores, data) for scores in (trained, *written)])
+    template_scores = method.scored([Candidate(text) for text in method.setup.templates], classes, split)
+    return np.stack([_right(scores, data) for scores in (trained, *template_scores)])
 
 
 def _right(scores: Tensor, data: ClientData) -> np.ndarray:
-    own = torch.full_like(scores, -torch.inf)
-    own[:, list(data.classes)] = scores[:, list(data.classes)]
-    return np.array([(predicted(some).cpu() == data.val.labels).sum().item() for some in (own, scores)])
+    own_scores = torch.full_like(scores, -torch.inf)
+    own_scores[:, list(data.classes)] = scores[:, list(data.classes)]
+    return np.array([(predicted(values).cpu() == data.val.labels).sum().item() for values in (own_scores, scores)])
 
 
 def _template(counts: np.ndarray) -> int:

@@ -40,7 +40,7 @@ class LazyClientDatasets(Sequence[ClientData]):
         self._rows = [
             (h.name, h.domain, _compact(h.drawn.train), _compact(h.drawn.val), _compact(h.test)) for h in holdings
         ]
-        self._made: OrderedDict[int, ClientData] = OrderedDict()
+        self._cache: OrderedDict[int, ClientData] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -55,11 +55,11 @@ class LazyClientDatasets(Sequence[ClientData]):
         numbers = range(len(self))[index]
         if isinstance(numbers, range):
             return tuple(self[number] for number in numbers)
-        if numbers not in self._made:
+        if numbers not in self._cache:
             name, domain, train, val, test = self._rows[numbers]
             holding = ClientAssignment(name, FewShotSplit(train.tolist(), val.tolist()), test.tolist(), domain)
-            self._made[numbers] = self._make(numbers, holding)
-            if len(self._made) > KEPT:
-                self._made.popitem(last=False)
-        self._made.move_to_end(numbers)
-        return self._made[numbers]
+            self._cache[numbers] = self._make(numbers, holding)
+            if len(self._cache) > KEPT:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(numbers)
+        return self._cache[numbers]

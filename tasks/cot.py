@@ -61,7 +61,7 @@ class CotConfig(DealtConfig):
     ``test_per_class`` limits all test questions, which are one class.
     """
 
-    base_fraction: float = Field(1.0, ge=1, le=1, description="of no use here: there are no new classes")
+    base_fraction: float = Field(1.0, ge=1, le=1, description="not used: there are no new classes")
     question_column: str = Field("question", description="column that holds the question")
     answer_column: str = Field("answer", description="the worked answer; what counts follows #### or comes last")
     domain_column: str = Field("", description="column that says who holds a question, for --partition domain")

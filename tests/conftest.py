@@ -59,7 +59,7 @@ def forgets_classes() -> Iterator[None]:
     before = {role: ({name: registry[name] for name in registry}, set()) for role, registry in CLASSES.items()}
     yield
     for role, registry in CLASSES.items():
-        registry._found, registry._adopted = before[role]
+        registry._entries, registry._adopted = before[role]
 
 
 @pytest.fixture

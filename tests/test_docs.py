@@ -27,7 +27,7 @@ def test_the_method_of_the_architecture_page_works(setup, toy_task):
         update, kept = method.train(start, toy_task.clients[2], NO_PROMPT)
         whole, _ = plain.train(start, toy_task.clients[2], NO_PROMPT)
     finally:
-        METHODS._found.pop("shrink", None)
+        METHODS._entries.pop("shrink", None)
     assert torch.equal(update.shared["ctx"], 0.5 * whole.shared["ctx"])
     assert len(kept) == 0
 

@@ -157,7 +157,7 @@ def test_two_files_that_register_one_name_are_both_named(tmp_path: Path, monkeyp
     from promptfed.measures.base import MEASURES
 
     monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setattr(MEASURES, "_found", {name: MEASURES[name] for name in MEASURES})
+    monkeypatch.setattr(MEASURES, "_entries", {name: MEASURES[name] for name in MEASURES})
     code = "from promptfed.measures.accuracy import Accuracy\nfrom promptfed.measures.base import MEASURES\n"
     code += "MEASURES.register('quarter')(type('Quarter', (Accuracy,), {'__module__': __name__}))"
     for name in ("one.py", "other.py"):
@@ -223,4 +223,4 @@ def test_a_file_that_failed_can_be_mended_and_loaded(tmp_path: Path, monkeypatch
     (tmp_path / "mended.py").write_text(code)
     plugins.load_plugin(tmp_path / "mended.py")
     assert "mended" in MEASURES
-    monkeypatch.delitem(MEASURES._found, "mended")
+    monkeypatch.delitem(MEASURES._entries, "mended")

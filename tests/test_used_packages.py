@@ -39,7 +39,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (about / "entry_points.txt").write_text(POINTS)
     assert "nll" in MEASURES  # promptfed's own are imported by now, and are there again afterwards
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(MEASURES, "_found", dict(MEASURES._found))
+    monkeypatch.setattr(MEASURES, "_entries", dict(MEASURES._entries))
     monkeypatch.setattr(MEASURES, "_modules", {})
     monkeypatch.setattr(MEASURES, "_scanned", False)
     return code

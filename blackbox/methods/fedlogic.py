@@ -119,14 +119,14 @@ class FedLogic(BlackBoxMethod):
             counts[alive] += count
             start += count
         evidence = PromptState({"loss": loss, "right": right, "seen": counts})
-        weights = self._own(shared, evidence, examples)
+        weights = self._client_posterior(shared, evidence, examples)
         if start:
             best = int(weights.argmax())
             desk.loss, desk.accuracy = (float(total[best] / counts[best]) for total in (loss, right))
         # What prediction needs of the training data is how many there are.
         return PromptState({"posterior": weights}), PromptState({**evidence, "examples": torch.tensor([examples])})
 
-    def _own(self, shared: Tensor, personal: PromptState, examples: int) -> Tensor:
+    def _client_posterior(self, shared: Tensor, personal: PromptState, examples: int) -> Tensor:
         """Return a client's posterior ``(K,)`` by its evidence; the global one without evidence."""
         counts = personal["seen"]
         evidence = -examples * personal["loss"] / counts.clamp(min=1) / self.config.temperature
@@ -138,7 +138,7 @@ class FedLogic(BlackBoxMethod):
         """Return the posterior ``(K,)`` that decides with these states."""
         if "examples" not in personal:
             return shared["posterior"]
-        return self._own(shared["posterior"], personal, int(personal["examples"]))
+        return self._client_posterior(shared["posterior"], personal, int(personal["examples"]))
 
     @property
     def sends_one_prompt(self) -> bool:

@@ -49,7 +49,7 @@ class Budget:
         self.limits, self.spent = limits or Limits(), spent or Usage()
         self.on_reserved: Callable[[Reservation], None] = lambda reservation: None
         self.on_settled: Callable[[Reservation, Usage], None] = lambda reservation, used: None
-        self._held: dict[int, Usage] = {}
+        self._open_requests: dict[int, Usage] = {}
         self._total_held = Usage()
         self._last = 0
         self._lock = threading.RLock()
@@ -77,24 +77,24 @@ class Budget:
             self._last += 1
             reservation = Reservation(self._last, request)
             self.on_reserved(reservation)
-            self._held[reservation.number] = request
+            self._open_requests[reservation.number] = request
             self._total_held += request
         return reservation
 
     def settle(self, reservation: Reservation, cost: Usage) -> None:
         """Replace ``reservation`` by its real cost: nothing, if the request never reached the black box."""
         with self._lock:
-            request = self._held.pop(reservation.number, None)
+            request = self._open_requests.pop(reservation.number, None)
             if request is None:
                 raise ValueError(f"reservation {reservation.number} is not open: it was settled before")
-            self._total_held = self._total_held - request if self._held else Usage()
+            self._total_held = self._total_held - request if self._open_requests else Usage()
             self.spent += cost
             self.on_settled(reservation, cost)
 
     @property
     def under_way(self) -> int:
         """Return the requests that are reserved and not settled yet."""
-        return len(self._held)
+        return len(self._open_requests)
 
     @contextmanager
     def reserved(self, calls: int = 1, tokens: int = 0, usd: float = 0.0) -> Iterator[None]:

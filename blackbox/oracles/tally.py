@@ -36,11 +36,11 @@ class Tally:
         """Identity of an example -> (what it is, why)."""
         self._examples: set[str] = set()
         self._reasons: Counter[str] = Counter()
-        self._known: dict[str, OracleAnswer] = {}
+        self._useless: dict[str, OracleAnswer] = {}
 
     def known(self, keys: Iterable[str]) -> dict[str, OracleAnswer]:
         """Return the useless answers to ``keys``."""
-        return {key: self._known[key] for key in keys if key in self._known}
+        return {key: self._useless[key] for key in keys if key in self._useless}
 
     def add(self, key: str, query: Query, answer: OracleAnswer) -> None:
         """Count ``answer`` to ``query``.
@@ -51,7 +51,7 @@ class Tally:
         example, why = _identity(query), printable(answer.unanswered, LONGEST)
         self._examples.add(example)
         if answer.says_nothing:
-            self._known[key] = answer
+            self._useless[key] = answer
         if answer.left_out:
             if example not in self.left_out:
                 self.left_out[example] = _name(query), why

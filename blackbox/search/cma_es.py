@@ -103,9 +103,9 @@ class CmaEs(Searcher[Vector]):
         self._points: list[Vector] = []  # of this generation, in pycma's coordinates and order
         self._places: dict[bytes, int] = {}  # candidate as sent out -> its place among the points
         self._values: dict[int, float] = {}  # place -> fitness, as far as told
-        self._strangers: list[tuple[Vector, float]] = []  # told, but never asked for
+        self._foreign_points: list[tuple[Vector, float]] = []  # told, but never asked for
         self._handed_out = 0
-        self._wasted = 0
+        self._generations_without_fitness = 0
 
     def ask(self, n: int | None = None) -> list[Vector]:
         """Return ``n`` new candidates ``(d,)``; by default those that the generation lacks, untold ones first."""
@@ -130,8 +130,8 @@ class CmaEs(Searcher[Vector]):
             if (index := self._places.get(x.tobytes())) is not None:
                 self._values[index] = float(value)
             else:
-                self._strangers.append((self._inward(x), float(value)))
-        if len(self._values) + len(self._strangers) >= self.popsize:
+                self._foreign_points.append((self._inward(x), float(value)))
+        if len(self._values) + len(self._foreign_points) >= self.popsize:
             self._move()
 
     def _draw(self) -> None:
@@ -146,14 +146,14 @@ class CmaEs(Searcher[Vector]):
         probes = self._points[:2] if self.two_point else []
         # In pycma's order, which says which ones the two points of "tpa" are; they count as the worst if missing.
         fitness_at = {**dict.fromkeys(range(len(probes)), math.nan), **self._values}
-        points = [self._points[index] for index in sorted(fitness_at)] + [point for point, _ in self._strangers]
-        values = [fitness_at[index] for index in sorted(fitness_at)] + [value for _, value in self._strangers]
+        points = [self._points[index] for index in sorted(fitness_at)] + [point for point, _ in self._foreign_points]
+        values = [fitness_at[index] for index in sorted(fitness_at)] + [value for _, value in self._foreign_points]
         if np.isfinite(values).any():
             self._es.tell([point.copy() for point in points], finite_fitness(values).tolist())
-            self._points, self._wasted = [], 0
+            self._points, self._generations_without_fitness = [], 0
         else:
-            self._points, self._wasted = probes, self._wasted + 1
-        self._places, self._values, self._strangers, self._handed_out = {}, {}, [], 0
+            self._points, self._generations_without_fitness = probes, self._generations_without_fitness + 1
+        self._places, self._values, self._foreign_points, self._handed_out = {}, {}, [], 0
 
     def best(self) -> Vector:
         """Return the mean ``(d,)``.
@@ -165,8 +165,8 @@ class CmaEs(Searcher[Vector]):
     def stop(self) -> dict[str, object]:
         """Return pycma's reasons, and ``no finite fitness`` with the number of generations in a row without one."""
         reasons: dict[str, object] = dict(self._es.stop())
-        if self._wasted > PATIENCE:
-            reasons["no finite fitness"] = self._wasted
+        if self._generations_without_fitness > PATIENCE:
+            reasons["no finite fitness"] = self._generations_without_fitness
         return reasons
 
     @property

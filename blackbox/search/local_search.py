@@ -34,18 +34,18 @@ class LocalSearch(Searcher[Tokens]):
         self.fitness = math.inf if fitness is None or not math.isfinite(fitness) else float(fitness)
         self.accept_ties = accept_ties
         self._propose, self._stream = propose, stream
-        self._known = fitness is not None
-        self._asked: set[Tokens] = {self.current} if self._known else set()
+        self._has_fitness = fitness is not None
+        self._history: set[Tokens] = {self.current} if self._has_fitness else set()
         self._waiting: set[Tokens] = set()
         # Of the current list, by position, filled as needed: all neighbours, and those not looked at yet.
         self._neighbours: dict[int, list[Tokens]] = {}
-        self._left: dict[int, list[Tokens]] = {}
+        self._new_neighbours: dict[int, list[Tokens]] = {}
 
     def ask(self, n: int | None = None) -> list[Tokens]:
         """Return ``n`` (by default 1) distinct lists; fewer if fewer new ones are left, old ones if none is."""
         n = 1 if n is None else n
-        lists: list[Tokens] = [] if self._known or self.current in self._asked else [self.current]
-        self._asked.update(lists)
+        lists: list[Tokens] = [] if self._has_fitness or self.current in self._history else [self.current]
+        self._history.update(lists)
         open_positions = list(range(len(self.current)))
         while len(lists) < n and open_positions:
             position = open_positions[int(self._stream.integers(len(open_positions)))]
@@ -53,7 +53,7 @@ class LocalSearch(Searcher[Tokens]):
             if neighbour is None:
                 open_positions.remove(position)
             else:
-                self._asked.add(neighbour)
+                self._history.add(neighbour)
                 lists.append(neighbour)
         if not lists:
             lists = self._again(n)
@@ -66,26 +66,26 @@ class LocalSearch(Searcher[Tokens]):
         lists = [tuple(int(token) for token in candidate) for candidate in candidates]
         values = [float(value) if math.isfinite(value) else math.inf for value in fitness]
         self._waiting.difference_update(lists)
-        self._asked.update(lists)
+        self._history.update(lists)
         if self.current in lists:
-            self.fitness, self._known = values[lists.index(self.current)], True
+            self.fitness, self._has_fitness = values[lists.index(self.current)], True
         rivals = [(value, i) for i, value in enumerate(values) if lists[i] != self.current]
         if not rivals:
             return
         value, i = min(rivals)
         if value < self.fitness or (self.accept_ties and value == self.fitness < math.inf):
-            self.current, self.fitness, self._known = lists[i], value, True
-            self._neighbours, self._left = {}, {}
+            self.current, self.fitness, self._has_fitness = lists[i], value, True
+            self._neighbours, self._new_neighbours = {}, {}
 
     def best(self) -> Tokens:
         return self.current
 
     def stop(self) -> dict[str, object]:
         """Return ``local optimum`` once every neighbour of the current list is known."""
-        if not self._known or self._waiting:
+        if not self._has_fitness or self._waiting:
             return {}
         # Positions whose proposals are at hand come first: one neighbour left settles it, and proposals cost.
-        positions = sorted(range(len(self.current)), key=lambda position: position not in self._left)
+        positions = sorted(range(len(self.current)), key=lambda position: position not in self._new_neighbours)
         return {} if any(self._fresh(position) for position in positions) else {"local optimum": self.current}
 
     def _next(self, position: int) -> Tokens | None:
@@ -95,10 +95,12 @@ class LocalSearch(Searcher[Tokens]):
 
     def _fresh(self, position: int) -> list[Tokens]:
         """Return neighbours at ``position``, in random order, last one next; proposals are bought once."""
-        if position not in self._left:
-            self._left[position] = self._shuffled(self._all(position))
-        self._left[position] = [tokens for tokens in self._left[position] if tokens not in self._asked]
-        return self._left[position]
+        if position not in self._new_neighbours:
+            self._new_neighbours[position] = self._shuffled(self._all(position))
+        self._new_neighbours[position] = [
+            tokens for tokens in self._new_neighbours[position] if tokens not in self._history
+        ]
+        return self._new_neighbours[position]
 
     def _all(self, position: int) -> list[Tokens]:
         if position not in self._neighbours:

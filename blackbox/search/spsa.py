@@ -57,7 +57,7 @@ class Spsa(Searcher[Vector]):
         self.a, self.c, self.stability, self.probes = a, c, stability, probes
         self.beta, self.clip, self.k, self.stream = beta, clip, k, stream
         self._directions: list[Vector] = []
-        self._asked: dict[bytes, tuple[int, int]] = {}  # candidate -> its direction, and 0 for plus or 1 for minus
+        self._probes: dict[bytes, tuple[int, int]] = {}  # candidate -> its direction, and 0 for plus or 1 for minus
 
     @property
     def a_k(self) -> float:
@@ -79,7 +79,7 @@ class Spsa(Searcher[Vector]):
             direction = self.stream.choice([-1.0, 1.0], size=self.theta.size)
             for side, sign in enumerate((1, -1)):
                 candidates.append(self.theta + self.beta * self.momentum + sign * self.c_k * direction)
-                self._asked[candidates[-1].tobytes()] = len(self._directions), side
+                self._probes[candidates[-1].tobytes()] = len(self._directions), side
             self._directions.append(direction)
         return candidates
 
@@ -88,7 +88,7 @@ class Spsa(Searcher[Vector]):
         check_told(candidates, fitness)
         values = np.full((len(self._directions), 2), np.nan)
         for candidate, value in zip(candidates, fitness, strict=True):
-            index = self._asked.get(np.asarray(candidate, dtype=np.float64).tobytes())
+            index = self._probes.get(np.asarray(candidate, dtype=np.float64).tobytes())
             if index is None:
                 raise ValueError("SPSA was told about a point that it did not ask for since the last tell")
             values[index] = value
@@ -101,7 +101,7 @@ class Spsa(Searcher[Vector]):
             self.momentum = self.beta * self.momentum - self.a_k * gradient
             self.theta = self.theta + self.momentum
             self.k += 1
-        self._directions, self._asked = [], {}
+        self._directions, self._probes = [], {}
 
     def best(self) -> Vector:
         """Return ``theta`` ``(d,)``: the candidates are probes to both sides, better ones are so by chance."""

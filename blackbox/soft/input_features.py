@@ -35,7 +35,7 @@ class LocalView:
         if images:
             assert backend.pixel_shape is not None, "a view of images is for oracles with pixel prompts"
             self.size = backend.pixel_shape[0] * SIDE**2
-        self._seen: dict[str, Tensor] = {}
+        self._vectors: dict[str, Tensor] = {}
 
     def __call__(self, items: Sequence[Item]) -> Tensor:
         """Return ``(items, size)`` float32.
@@ -44,9 +44,9 @@ class LocalView:
             DataError: Examples are of the other kind.
         """
         for item in items:
-            if item.content_id() not in self._seen:
-                self._seen[item.content_id()] = F.normalize(self._look(item), dim=0)
-        return torch.stack([self._seen[item.content_id()] for item in items])
+            if item.content_id() not in self._vectors:
+                self._vectors[item.content_id()] = F.normalize(self._look(item), dim=0)
+        return torch.stack([self._vectors[item.content_id()] for item in items])
 
     def _look(self, item: Item) -> Tensor:
         if self.images and isinstance(item, ImageItem):

@@ -25,15 +25,15 @@ class Quotations:
 
     def __init__(self, private: Iterable[str], words: int) -> None:
         self.words = words
-        self._known: set[tuple[str, ...]] = set()
+        self._runs: set[tuple[str, ...]] = set()
         self._giveaways: set[str] = set()
         for text in private:
             words_of_text = _words(text)
             length = min(words, len(words_of_text))
             if length >= min(SHORTEST, words):
-                self._known.update(tuple(words_of_text[i : i + length]) for i in range(len(words_of_text) - length + 1))
+                self._runs.update(tuple(words_of_text[i : i + length]) for i in range(len(words_of_text) - length + 1))
             self._giveaways.update(_squeezed(run) for run in _GIVEAWAY.findall(text))
-        self._lengths = sorted({len(run) for run in self._known})
+        self._lengths = sorted({len(run) for run in self._runs})
 
     def removed(self, text: str) -> str:
         """Remove sentences that take part in a quotation from ``text``, again until none is left."""
@@ -51,7 +51,7 @@ class Quotations:
         for length in self._lengths:
             for start in range(len(words) - length + 1):
                 window = words[start : start + length]
-                if tuple(word for word, _ in window) in self._known:
+                if tuple(word for word, _ in window) in self._runs:
                     positions.update(i for _, i in window)
         for i, sentence in enumerate(parts):
             if any(self._gives_away(_squeezed(match)) for match in _GIVEAWAY.findall(sentence)):

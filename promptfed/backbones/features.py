@@ -76,7 +76,7 @@ class FeatureCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.limit_bytes = folder, limit_bytes
         self._indexes: dict[Path, _Index] = {}
-        self._complained = False
+        self._has_warned = False
 
     def get(self, fingerprint: str, kind: str, ids: Iterable[str]) -> dict[str, Tensor]:
         """Return the stored features ``(dim,)`` of ``ids`` (hex SHA-256), as far as there are any."""
@@ -113,8 +113,8 @@ class FeatureCache:
                     _write_shard(home, fresh)
                     self._evict()
         except OSError as error:
-            if not self._complained:
-                self._complained = True
+            if not self._has_warned:
+                self._has_warned = True
                 LOG.warning("features are not kept: cannot write to %s (%s)", self.folder, error.strerror or error)
 
     def _index(self, home: Path) -> _Index:

@@ -64,25 +64,25 @@ class Quantize(Processor):
         """Figure ``lost``: the length of the rounding error as a share of the length of what was to be sent."""
         check_floating(update.shared)
         wire: dict[str, Tensor] = {n: t for n, t in update.shared.items() if not t.is_floating_point()}
-        scales, lost, wanted = [], {}, {}
+        scales, errors, targets = [], {}, {}
         for name in floating_names(update.shared):
             values = update.shared[name]
             base = _base(name, values.shape, broadcast)
-            whole = values.double()
+            doubles = values.double()
             if name in state and state[name].shape == values.shape:
-                whole = whole + state[name].double()
-            wanted[name] = whole - base
-            code, scale = self._coded(name, wanted[name])
+                doubles = doubles + state[name].double()
+            targets[name] = doubles - base
+            code, scale = self._coded(name, targets[name])
             scales.append(scale)
             wire[self._coded_name(name)] = code
-            lost[name] = whole - _decoded(code, scale, base).double()
+            errors[name] = doubles - _decoded(code, scale, base).double()
         if self.config.format == "int8":
             wire[SCALES] = torch.stack(scales)
-        length = _length(wanted)
+        length = _length(targets)
         return Outgoing(
             replace(update, shared=PromptState(wire)),
-            PromptState(lost) if self.config.error_feedback else NO_PROMPT,
-            {"lost": _length(lost) / length if length else 0.0},
+            PromptState(errors) if self.config.error_feedback else NO_PROMPT,
+            {"lost": _length(errors) / length if length else 0.0},
         )
 
     def incoming(self, update: Update, broadcast: Broadcast, streams: Streams) -> Update:

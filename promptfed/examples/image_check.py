@@ -67,27 +67,29 @@ def keep_readable(
     """
     rules = f"{pixels.RULES}|{os.environ.get('PROMPTFED_IMAGE_MB', '')}|{collection}"
     memory = cache_folder() / "readable" / f"{hashlib.sha256(os.fsencode(rules)).hexdigest()[:32]}.json"
-    known = recall(memory)
+    checks = recall(memory)
     images = {sample.item.key: sample.item for sample in samples if isinstance(sample.item, ImageItem)}
     stamps = {key: stamp(image) for key, image in images.items()}
-    unsure = {key: image for key, image in images.items() if key not in known or known[key][0] != stamps[key]}
+    unsure = {key: image for key, image in images.items() if key not in checks or checks[key][0] != stamps[key]}
     if unsure:
-        known |= {key: (stamps[key], looked) for key, looked in look_at_all(unsure).items()}
-        known = {key: known[key] for key in images}
-        remember(memory, known)
-    kept: list[Sample] = []
+        checks |= {key: (stamps[key], looked) for key, looked in look_at_all(unsure).items()}
+        checks = {key: checks[key] for key in images}
+        remember(memory, checks)
+    readable: list[Sample] = []
     bad: dict[str, str] = {}
     for sample in samples:
-        if isinstance(sample.item, ImageItem) and (fault := known[sample.item.key][1].fault):
+        if isinstance(sample.item, ImageItem) and (fault := checks[sample.item.key][1].fault):
             bad.setdefault(sample.item.name, fault)
         else:
-            kept.append(sample)
+            readable.append(sample)
     if bad and strict:
         more = f" ({len(bad)} unreadable images in all)" if len(bad) > 1 else ""
         first = next(iter(bad.values()))
         raise DataError(f"{first}{more}; repair or remove it, or run without --strict to skip it")
-    looks = [(s.item.name, known[s.item.key][1]) for s in kept if isinstance(s.item, ImageItem)]
-    return CheckedImages(tuple(kept), tuple(bad), grouped_notes(looks), tuple(looked.content_id for _, looked in looks))
+    looks = [(s.item.name, checks[s.item.key][1]) for s in readable if isinstance(s.item, ImageItem)]
+    return CheckedImages(
+        tuple(readable), tuple(bad), grouped_notes(looks), tuple(looked.content_id for _, looked in looks)
+    )
 
 
 def look_at_all(images: Mapping[str, ImageItem]) -> dict[str, ImageCheck]:
@@ -96,8 +98,8 @@ def look_at_all(images: Mapping[str, ImageItem]) -> dict[str, ImageCheck]:
     Large ones are read in the main thread, since every thread keeps some of the memory that it once had.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(zip(images, pool.map(look_at_small, images.values()), strict=True))
-    return {key: looked or look_at(images[key]) for key, looked in found.items()}
+        checks = dict(zip(images, pool.map(look_at_small, images.values()), strict=True))
+    return {key: looked or look_at(images[key]) for key, looked in checks.items()}
 
 
 def look_at_small(item: ImageItem) -> ImageCheck | None:
@@ -122,7 +124,7 @@ def grouped_notes(looks: Sequence[tuple[str, ImageCheck]]) -> tuple[str, ...]:
     for name, looked in looks:
         if looked.note:
             names.setdefault(looked.note, []).append(name)
-    return tuple(f"of {len(some)} images ({some[0]} is the first) {note}" for note, some in names.items())
+    return tuple(f"of {len(group)} images ({group[0]} is the first) {note}" for note, group in names.items())
 
 
 def recall(memory: Path) -> dict[str, tuple[str, ImageCheck]]:

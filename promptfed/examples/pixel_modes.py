@@ -45,14 +45,14 @@ def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 def _on_white(image: Image.Image) -> Image.Image:
     """Composed on white, strip by strip. A 16-bit image with one transparent value goes by ``_from_numbers``."""
-    whole = Image.new("RGB", image.size)
+    canvas = Image.new("RGB", image.size)
     for top, bottom in _bands(image.size):
         strip = image.crop((0, top, image.width, bottom))
         ground = Image.new("RGBA", strip.size, (255, 255, 255, 255))
         strip = strip.convert("LA") if strip.mode == "La" else strip  # Pillow makes no RGBA of premultiplied grey
         ground.alpha_composite(strip.convert("RGBA"))
-        whole.paste(ground.convert("RGB"), (0, top))
-    return whole
+        canvas.paste(ground.convert("RGB"), (0, top))
+    return canvas
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
@@ -66,19 +66,19 @@ def _from_numbers(image: Image.Image) -> tuple[Image.Image, str]:
     """16-bit, 32-bit and float values scaled to 0..255, half up; the value that stands for transparency is white."""
     low, high, note = _value_range(image)
     tags = getattr(image, "tag_v2", {})
-    turned = image.format == "TIFF" and tags.get(262) == 0  # the smallest value is white
+    is_inverted = image.format == "TIFF" and tags.get(262) == 0  # the smallest value is white
     clear = image.info.get("transparency")
-    whole = Image.new("RGB", image.size)
+    canvas = Image.new("RGB", image.size)
     for top, bottom in _bands(image.size):
         strip = _values(image, top, bottom).astype(np.float64)
         with np.errstate(invalid="ignore"):
             share = np.nan_to_num((strip - low) / (high - low) if high > low else strip * 0, nan=0, posinf=1, neginf=0)
-        share = np.clip(1 - share if turned else share, 0, 1)
+        share = np.clip(1 - share if is_inverted else share, 0, 1)
         if isinstance(clear, int):
             share[strip == clear] = 1
         grey = Image.fromarray(np.floor(share * 255 + 0.5).astype(np.uint8))
-        whole.paste(grey.convert("RGB"), (0, top))
-    return whole, note
+        canvas.paste(grey.convert("RGB"), (0, top))
+    return canvas, note
 
 
 def _values(image: Image.Image, top: int, bottom: int) -> np.ndarray:

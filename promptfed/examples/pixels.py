@@ -68,10 +68,10 @@ def decode(source: Path | bytes, name: str) -> tuple[Image.Image, str]:
 def convert(image: Image.Image, name: str) -> tuple[Image.Image, str]:
     """As ``decode``, of an open image of the caller's, which stays as it is."""
     try:
-        own = image.copy()
-        _bound(own, name)
-        own.format = image.format
-        return _decoded(own)
+        copy = image.copy()
+        _bound(copy, name)
+        copy.format = image.format
+        return _decoded(copy)
     except (DataError, ConfigError):
         raise
     except Exception as error:  # a file behind it that is damaged or gone
@@ -124,21 +124,21 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     """Open the image and read only its header. Errors of the decoder become DataErrors."""
     if isinstance(source, Path):
         _regular(source, name)
-    shown = printable(name)
+    text = printable(name)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
             yield image
     except (DataError, ConfigError):
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"cannot decode image {shown}: {_what_it_is(source)}") from error
+        raise DataError(f"cannot decode image {text}: {_what_it_is(source)}") from error
     except FileNotFoundError as error:
-        raise DataError(f"cannot read image {shown}: {error.strerror}") from error
+        raise DataError(f"cannot read image {text}: {error.strerror}") from error
     except MemoryError as error:
-        raise DataError(f"cannot decode image {shown}: there is not enough memory") from error
+        raise DataError(f"cannot decode image {text}: there is not enough memory") from error
     except Exception as error:  # decoders raise anything at all for bytes that someone has thought up
         why = printable(" ".join(str(error).split()), 200) or type(error).__name__
-        raise DataError(f"cannot decode image {shown}: {why}") from error
+        raise DataError(f"cannot decode image {text}: {why}") from error
 
 
 @functools.cache
@@ -183,8 +183,8 @@ def _what_it_is(source: Path | bytes) -> str:
         start = source[:512] if isinstance(source, bytes) else _first_bytes(source)
     except OSError as error:
         return str(error.strerror or error)
-    known = (what for pattern, what in MAGIC if re.search(pattern, start, re.DOTALL))
-    return next(known, "it is no image of a known format (JPEG, PNG, GIF, WebP, TIFF, BMP, PPM, AVIF, JPEG 2000)")
+    matches = (description for pattern, description in MAGIC if re.search(pattern, start, re.DOTALL))
+    return next(matches, "it is no image of a known format (JPEG, PNG, GIF, WebP, TIFF, BMP, PPM, AVIF, JPEG 2000)")
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -216,13 +216,13 @@ def _identify(source: Path | bytes, name: str) -> str:
 
 def _digest(source: Path | bytes) -> tuple[str, bool]:
     """SHA-256, and whether there is the name of a PNG chunk with EXIF data somewhere."""
-    digest, found, end = hashlib.sha256(), False, b""
+    digest, is_past_header, end = hashlib.sha256(), False, b""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         while part := file.read(1 << 20):
             digest.update(part)
-            found = found or b"eXIf" in end + part
+            is_past_header = is_past_header or b"eXIf" in end + part
             end = part[-3:]
-    return digest.hexdigest(), found
+    return digest.hexdigest(), is_past_header
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -243,10 +243,10 @@ def _is_turned(image: Image.Image) -> bool:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data says nothing; the pixels may be whole
         return 1
-    return found if found in range(1, 9) else 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 # ------------------------------------------------------------------------------------------------------- bounds

@@ -59,12 +59,12 @@ def append_bytes(path: Path, data: bytes) -> None:
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     with naming(path):
-        before = path.stat().st_size if path.exists() else 0
+        size = path.stat().st_size if path.exists() else 0
         try:
             _write(path, data, flags, READABLE, sync=False)
         except OSError:
             with suppress(OSError):
-                os.truncate(path, before)
+                os.truncate(path, size)
             raise
 
 
@@ -102,9 +102,9 @@ def remove_drafts(folder: Path) -> None:
 def _write(path: Path, data: bytes, flags: int, mode: int, *, sync: bool) -> None:
     handle = os.open(path, flags, mode)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(handle, remaining) :]
         if sync:
             os.fsync(handle)
     finally:

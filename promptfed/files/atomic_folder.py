@@ -37,7 +37,7 @@ def write_folder(target: Path, files: Mapping[str, bytes], own_names: Set[str]) 
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target, own_names)
     draft, old = _names(target)
-    moved = False
+    is_moved = False
     _under_way.update((draft.name, old.name))
     try:
         draft.mkdir()
@@ -46,13 +46,13 @@ def write_folder(target: Path, files: Mapping[str, bytes], own_names: Set[str]) 
         sync_folder(draft)
         if target.exists():
             target.rename(old)
-            moved = True
+            is_moved = True
         draft.rename(target)
-        moved = False
+        is_moved = False
         sync_folder(target.parent)
     finally:
         try:
-            if moved:
+            if is_moved:
                 old.rename(target)
             for leftover in (old, draft):
                 _remove(leftover, own_names)

@@ -58,7 +58,7 @@ class FedAPT(GradientMethod):
         self.tuner, self.domains = ContextTuner(config, setup), Domains(setup)
         shape = (len(self.domains), self.tuner.n_ctx, setup.backbone.text_dim)
         self.keys = torch.rand(shape, generator=torch_stream(setup.seed, "fedapt keys")).to(setup.backbone.device)
-        self._known: tuple[PromptState, tuple[str, ...], Tensor] | None = None
+        self._cache: tuple[PromptState, tuple[str, ...], Tensor] | None = None
 
     def init_shared(self) -> PromptState:
         dim = self.setup.backbone.embed_dim
@@ -96,12 +96,12 @@ class FedAPT(GradientMethod):
     def _texts(self, shared: PromptState, classes: Sequence[str]) -> Tensor:
         """Return unit text features ``(domains, classes, embed_dim)``; the last ones are cached."""
         names = tuple(classes)
-        if self._known is None or self._known[0] is not shared or self._known[1] != names:
+        if self._cache is None or self._cache[0] is not shared or self._cache[1] != names:
             ctx = shared["ctx"].to(self.setup.backbone.device)
             prompts = [self.tuner.prompted(ctx * (1 + key), names) for key in self.keys]
             features = F.normalize(torch.stack(self.setup.backbone.encode_prompted_texts(prompts)), dim=-1)
-            self._known = (shared, names, features)
-        return self._known[2]
+            self._cache = (shared, names, features)
+        return self._cache[2]
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         """Return the meta prompt as each domain's key changes it."""

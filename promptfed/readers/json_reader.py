@@ -139,11 +139,11 @@ def _check_extent(text: str, limits: JsonLimits) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        seen: set[str] = set()
+        names: set[str] = set()
         for key, _ in pairs:
-            if key in seen:
+            if key in names:
                 raise FormatError(f"an object has the key '{printable(key, 40)}' twice")
-            seen.add(key)
+            names.add(key)
     return value
 
 

@@ -122,19 +122,21 @@ def _checked(header: bytes, data_bytes: int) -> dict[str, TensorInfo]:
     _check_metadata(entries.pop("__metadata__", {}))
     if len(entries) > MOST_TENSORS:
         raise FormatError(f"it holds {len(entries):,} tensors; at most {MOST_TENSORS:,} are read")
-    found: dict[str, TensorInfo] = {}
+    tensors: dict[str, TensorInfo] = {}
     spans = []
     for name, entry in entries.items():
-        found[name], begin, end = _entry(name, entry)
+        tensors[name], begin, end = _entry(name, entry)
         spans.append((begin, end, name))
-    place = 0
+    offset = 0
     for begin, end, name in sorted(spans):
-        if begin != place:
-            raise FormatError(f"tensor '{_shown(name)}' begins at byte {begin:,}, not at {place:,} where the last ends")
-        place = end
-    if place != data_bytes:
-        raise FormatError(f"its tensors have {place:,} bytes, but the file holds {data_bytes:,}")
-    return found
+        if begin != offset:
+            raise FormatError(
+                f"tensor '{_shown(name)}' begins at byte {begin:,}, not at {offset:,} where the last ends"
+            )
+        offset = end
+    if offset != data_bytes:
+        raise FormatError(f"its tensors have {offset:,} bytes, but the file holds {data_bytes:,}")
+    return tensors
 
 
 def _check_metadata(metadata: Any) -> None:

@@ -39,12 +39,12 @@ def text_lines(path: Path, limit: int | None = None) -> Iterator[str]:
         if start.startswith(UTF16):
             yield from _wide_lines(path, TextIOWrapper(file, encoding="utf-16", newline="\n"), limit)
             return
-        place = 0
+        offset = 0
         while line := file.readline(LONGEST_LINE + 1):
-            _check_length(path, len(line), place + len(line), limit)
-            content = line[len(codecs.BOM_UTF8) :] if not place and line.startswith(codecs.BOM_UTF8) else line
-            yield _decoded(path, content, place + len(line) - len(content))
-            place += len(line)
+            _check_length(path, len(line), offset + len(line), limit)
+            content = line[len(codecs.BOM_UTF8) :] if not offset and line.startswith(codecs.BOM_UTF8) else line
+            yield _decoded(path, content, offset + len(line) - len(content))
+            offset += len(line)
 
 
 def read_text(path: Path, limit: int = 16 * MEGABYTE) -> str:
@@ -68,17 +68,17 @@ def filled_lines(path: Path, limit: int = 16 * MEGABYTE) -> list[str]:
     return [part for part in parts if part.strip()]
 
 
-def _decoded(path: Path, line: bytes, place: int) -> str:
+def _decoded(path: Path, line: bytes, offset: int) -> str:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        byte, at = line[error.start], place + error.start
+        byte, at = line[error.start], offset + error.start
         raise FormatError(
             f"'{shown(path)}' is not UTF-8: byte 0x{byte:02x} at place {at:,} of the file; save it as UTF-8"
         ) from error
     if (nul := line.find(0)) >= 0:
         raise FormatError(
-            f"'{shown(path)}' is no text: a NUL byte at place {place + nul:,} of the file; "
+            f"'{shown(path)}' is no text: a NUL byte at place {offset + nul:,} of the file; "
             "if it is UTF-16, save it as UTF-8"
         )
     return text

@@ -88,20 +88,20 @@ def read_torch(path: Path, limit: int) -> Any:
 
 def named_tensors(module: Module) -> dict[str, Tensor]:
     """Return the parameters and buffers of a TorchScript archive by the names that ``state_dict`` gives them."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     waiting: list[tuple[str, Module]] = [("", module)]
-    seen: set[int] = set()
+    visited: set[int] = set()
     while waiting:
         prefix, part = waiting.pop()
-        if id(part) in seen:
+        if id(part) in visited:
             continue
-        seen.add(id(part))
+        visited.add(id(part))
         for name, value in part.attributes.items():
             if isinstance(value, Tensor):
-                found[f"{prefix}{name}"] = value
+                tensors[f"{prefix}{name}"] = value
             elif isinstance(value, Module):
                 waiting.append((f"{prefix}{name}.", value))
-    return dict(sorted(found.items()))
+    return dict(sorted(tensors.items()))
 
 
 # --------------------------------------------------------------------------------------------- the two formats
@@ -155,12 +155,12 @@ def _read_legacy(file: BinaryIO, size: int, limit: int) -> Any:
     """Before torch 1.6: five pickles one after the other, then the storages in the order of the last pickle."""
     start = io.BytesIO(file.read(min(size, MOST_PICKLE)))
     tensors = _Tensors(size, limit)
-    named: dict[str, Tensor] = {}
+    storages: dict[str, Tensor] = {}
 
     def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
-        if sum(t.nbytes for t in named.values()) + count * dtype.itemsize > size:
+        if sum(t.nbytes for t in storages.values()) + count * dtype.itemsize > size:
             raise FormatError("its storages would be larger than the file")
-        return named.setdefault(key, torch.empty(count, dtype=dtype))
+        return storages.setdefault(key, torch.empty(count, dtype=dtype))
 
     def step() -> Any:
         return _unpickled(start, tensors, storage)
@@ -171,11 +171,11 @@ def _read_legacy(file: BinaryIO, size: int, limit: int) -> Any:
     if not isinstance(about, dict) or about.get("little_endian") is not True:
         raise FormatError("its numbers are not little-endian")
     value, keys = step(), step()
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(named):
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
         raise FormatError("it does not list the storages that its tensors use")
     file.seek(start.tell())
     for key in keys:
-        target = named[str(key)]
+        target = storages[str(key)]
         if int.from_bytes(file.read(8), "little") != len(target):
             raise FormatError(f"storage '{printable(key, 40)}' is not of the size that is named for it")
         content = file.read(target.nbytes)
@@ -234,7 +234,7 @@ class _Unpickler(_PythonUnpickler):
         super().__init__(file, encoding="utf-8")
         self._open_storage = storage
         self._storages: dict[str, Tensor] = {}
-        self._known: dict[tuple[str, str], Any] = {
+        self._globals: dict[tuple[str, str], Any] = {
             ("torch._utils", "_rebuild_tensor_v2"): tensors.make,
             ("torch._utils", "_rebuild_parameter"): _first,
             ("collections", "OrderedDict"): Named,
@@ -244,8 +244,8 @@ class _Unpickler(_PythonUnpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._known:
-            return self._known[module, name]
+        if (module, name) in self._globals:
+            return self._globals[module, name]
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
         if module.startswith("__torch__"):
@@ -257,7 +257,7 @@ class _Unpickler(_PythonUnpickler):
 
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
-        if not any(function is known for known in self._known.values()) or not isinstance(arguments, tuple):
+        if not any(function is allowed for allowed in self._globals.values()) or not isinstance(arguments, tuple):
             raise FormatError("its pickle calls what is no function")
         self.stack[-1] = function(*arguments) if function is not Named or not arguments else _refuse("items in a call")
 
@@ -333,8 +333,10 @@ def _unpickled(file: io.BytesIO, tensors: _Tensors, storage: Storage) -> Any:
     except FormatError:
         raise
     except Exception as error:  # a damaged program ends in any of Python's own errors; it has run nothing of anybody's
-        said = " ".join(str(error).split())[:160]
-        raise FormatError(f"its pickle is damaged ({type(error).__name__}{': ' + said if said else ''})") from error
+        message = " ".join(str(error).split())[:160]
+        raise FormatError(
+            f"its pickle is damaged ({type(error).__name__}{': ' + message if message else ''})"
+        ) from error
 
 
 def _first(value: Any, *_: Any) -> Any:

@@ -117,14 +117,14 @@ class _Loader(Composer, _Parser, SafeConstructor, Resolver):
         self.depth += 1
         if self.depth > self.limits.depth:
             raise FormatError(f"it is nested deeper than {self.limits.depth} levels")
-        before = self.values
+        previous = self.values
         self._count(1)
         node = super().compose_node(parent, index)
-        self.extents[id(node)] = self.values - before
+        self.extents[id(node)] = self.values - previous
         self.depth -= 1
         if node.tag not in PLAIN and node.tag != TAG + "merge":
-            said = printable(node.tag.removeprefix(TAG), 40)
-            raise ComposerError(None, None, f"the tag '{said}' is none of plain values", node.start_mark)
+            tag = printable(node.tag.removeprefix(TAG), 40)
+            raise ComposerError(None, None, f"the tag '{tag}' is none of plain values", node.start_mark)
         return node
 
     def _count(self, values: int) -> None:
@@ -173,6 +173,6 @@ def _line(error: yaml.YAMLError) -> str:
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem and mark is not None:
         context = getattr(error, "context", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}"
-        return printable(f"{context + ': ' if context else ''}{problem} at {where}", 300)
+        position = f"line {mark.line + 1}, column {mark.column + 1}"
+        return printable(f"{context + ': ' if context else ''}{problem} at {position}", 300)
     return printable(re.sub(r"\s+", " ", str(error)), 300)

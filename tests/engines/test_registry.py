@@ -34,7 +34,7 @@ class Backwards(LocalEngine):
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     list(ENGINES)
-    monkeypatch.setitem(ENGINES._found, "backwards", Backwards)
+    monkeypatch.setitem(ENGINES._entries, "backwards", Backwards)
     yield "backwards"
     Backwards.order.clear()
 
@@ -52,7 +52,7 @@ def test_unknown_names_and_engines_that_cannot_be_made(monkeypatch: pytest.Monke
     with pytest.raises(ConfigError, match=r"unknown engine 'rai'[.] Did you mean 'ray'[?] Known: local, ray"):
         check_engine(RunConfig(engine="rai"))
     bare = type("Bare", (Engine,), {"run_round": lambda *_: []})
-    monkeypatch.setitem(ENGINES._found, "bare", bare)
+    monkeypatch.setitem(ENGINES._entries, "bare", bare)
     with pytest.raises(ConfigError, match="engine 'bare' cannot be made: its class needs for_stage or for_run"):
         check_engine(RunConfig(engine="bare"))
     with pytest.raises(ConfigError, match="--actors goes with --engine ray, and the engine is 'local'"):

@@ -115,7 +115,7 @@ def methods() -> Iterator[dict[type[Method], str]]:
     list(METHODS)  # all real ones are found first, and stay when these are gone
     with pytest.MonkeyPatch.context() as patch:  # gone afterwards: other tests look at every method there is
         for kind, name in names.items():
-            patch.setitem(METHODS._found, name, kind)
+            patch.setitem(METHODS._entries, name, kind)
         yield names
 
 

@@ -27,7 +27,7 @@ def test_the_observer_of_the_page_records_a_run_and_its_continuation(story: Any)
         worse = ("round", {"stage": "promptfl", "round": 2, "val_accuracy": 0.5})
         story.tell(build_observers("best:path=top.txt"), story.resume, worse)
     finally:
-        OBSERVERS._found.pop("best", None)
+        OBSERVERS._entries.pop("best", None)
     assert story.warnings == []
     lines = (story.folder.path / "top.txt").read_text().splitlines()
     assert lines == ["promptfl, round 1: 0.750", "| method | base |", "| --- | --- |", "| a\\|b | 50.0 |"]

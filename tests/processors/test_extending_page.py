@@ -24,7 +24,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding=
 def subset():
     exec(compile(CODE, "docs/extending.md", "exec"), {"__name__": "subset"})
     yield "subset"
-    PROCESSORS._found.pop("subset")
+    PROCESSORS._entries.pop("subset")
 
 
 def test_it_sends_a_quarter_of_the_numbers_and_goes_with_quantize(subset):

@@ -37,7 +37,7 @@ def test_clients_are_made_when_asked_for_and_few_are_kept(clients):
     assert dealt_out[3] is dealt_out[3]
     assert made == [3]
     assert [data.client for data in dealt_out] == list(range(200))
-    assert len(dealt_out._made) == dealt.KEPT
+    assert len(dealt_out._cache) == dealt.KEPT
 
 
 def test_what_is_made_again_is_the_same(clients):

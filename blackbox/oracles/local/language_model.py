@@ -119,7 +119,7 @@ class LanguageModel(LocalBackend):
         rows = [self._row(query, max(map(len, labels)) - 1) for query in queries]
         prompts = [_prompt_key(query) for query in queries]
         if all(len(label) == 1 for label in labels):
-            at = [[self._asked(row)] for row in rows]
+            at = [[self._answer_position(row)] for row in rows]
             log_probabilities = self._log_probabilities([self._vectors(row) for row in rows], at, prompts)
             return log_probabilities[:, 0, [label[0] for label in labels]]
         return torch.stack([self._continued(rows, label, prompts) for label in labels], 1)
@@ -211,7 +211,7 @@ class LanguageModel(LocalBackend):
             filled_in = f"{filled_in} {MASK}"
         return [piece for piece in re.split(f"([{SOFT}{MASK}])", filled_in) if piece]
 
-    def _asked(self, row: Sequence[int | Tensor]) -> int:
+    def _answer_position(self, row: Sequence[int | Tensor]) -> int:
         """Return the position whose prediction is the answer."""
         if not self.masked:
             return len(row) - 1
@@ -328,7 +328,7 @@ class LanguageModel(LocalBackend):
             behind = query.after.strip(" ")
             row += [*self._mask, *(self.tokens.following(f" {behind}") if behind else []), *self._last]
         row = row[-self._limit :] or [*self._empty]
-        [[row_scores]] = self._log_probabilities([self._vectors(row)], [[self._asked(row)]])
+        [[row_scores]] = self._log_probabilities([self._vectors(row)], [[self._answer_position(row)]])
         best = row_scores.topk(min(len(row_scores), PROPOSED * query.count)).indices.tolist()
         starts = not query.before.strip()
         found_words = (self.tokens.word(number, starts=starts) for number in best)

@@ -28,7 +28,7 @@ class Tokens:
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         minimum = len(vocabulary) / 20
         self._mark = next((mark for mark in WORD_MARKS if sum(t.startswith(mark) for t in vocabulary) > minimum), "")
-        self._known: dict[tuple[bool, str], list[int]] = {}
+        self._cache: dict[tuple[bool, str], list[int]] = {}
 
     def start(self, text: str) -> list[int]:
         """Return ids of a text at the beginning, without those around it."""
@@ -78,11 +78,11 @@ class Tokens:
 
     def _once(self, follows: bool, text: str) -> list[int]:
         key = (follows, text)
-        if key not in self._known:
-            if len(self._known) >= KEPT:
-                self._known.clear()
-            self._known[key] = self._following(text) if follows else self._encode(text)["input_ids"]
-        return self._known[key]
+        if key not in self._cache:
+            if len(self._cache) >= KEPT:
+                self._cache.clear()
+            self._cache[key] = self._following(text) if follows else self._encode(text)["input_ids"]
+        return self._cache[key]
 
     def _following(self, text: str) -> list[int]:
         # Some tokenizers put a space before every text. Behind an "a" that space is not where the text begins.

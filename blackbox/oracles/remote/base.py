@@ -44,7 +44,7 @@ class Probed(Backend):
     keeps them. They are a part of the key of every answer, so that scores of two kinds never mix.
     """
 
-    _found: dict[Words, str]
+    _probe_results: dict[Words, str]
     address: str = ""
     """Where it is. Who it is says ``fingerprint``: the same model at another address is the same model, whose answers
     are kept apart all the same."""
@@ -59,16 +59,16 @@ class Probed(Backend):
 
     def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:
         for words in dict.fromkeys(map(self.words, queries)):
-            if words not in self._found:
+            if words not in self._probe_results:
                 key = self.probe_key(words)
                 answer = cache.get([key]).get(key)
                 if answer is None:
                     answer = OracleAnswer(text=self.probe(words, budget))
                     cache.put({key: answer})
-                self._found[words] = answer.text
+                self._probe_results[words] = answer.text
 
     def fingerprint_of(self, query: Query) -> str:
-        return _sha256([self.fingerprint, self.address, self._found[self.words(query)]])
+        return _sha256([self.fingerprint, self.address, self._probe_results[self.words(query)]])
 
     def words(self, query: Query) -> Words:
         return tuple(map(self.form.word, query.classes)) if isinstance(query, ScoreQuery) else ()
@@ -87,7 +87,7 @@ class RemoteBackend(Probed):
     paid: ClassVar[bool] = True
 
     def __init__(self, form: PromptTemplate, options: OracleOptions, described: Sequence[object]) -> None:
-        self.form, self.options, self._found = form, options, {}
+        self.form, self.options, self._probe_results = form, options, {}
         self.address = normal_address(options.base_url or "")
         parts = [self.name, options.model, options.served_model, options.mode, options.scoring, options.top_logprobs]
         parts += [] if options.choice_tokens is None else [options.choice_tokens]
@@ -129,7 +129,7 @@ class RemoteBackend(Probed):
         except PromptFedError:
             raise
         except Exception as error:
-            raise self._told(error) from None
+            raise self._error_to_raise(error) from None
         except BaseException:
             running.cancel()
             raise
@@ -184,7 +184,7 @@ class RemoteBackend(Probed):
             tasks[0].result()
         except Unanswerable:
             # Perhaps the server changed since it was probed: the next run is to find out anew.
-            self._cache.forget([self.probe_key(words) for words in self._found])
+            self._cache.forget([self.probe_key(words) for words in self._probe_results])
             raise
 
     def close(self) -> None:
@@ -226,7 +226,7 @@ class RemoteBackend(Probed):
                         return
                     answer = OracleAnswer(unanswered=f"refused (status {error.status}): {error.said}", left_out=True)
                 except Exception as error:
-                    failures.append(self._told(error))
+                    failures.append(self._error_to_raise(error))
                     asking.stopping.set()  # nobody begins another request; those under way end
                     return
                 arrives(position, answer)
@@ -244,7 +244,7 @@ class RemoteBackend(Probed):
 
         return replace(asking, keep=keep)
 
-    def _told(self, error: Exception) -> Exception:
+    def _error_to_raise(self, error: Exception) -> Exception:
         """Return the error to raise for a failed request: no client's fault, and without the key."""
         if isinstance(error, PromptFedError):
             return error

@@ -59,16 +59,16 @@ class Api(RemoteBackend):
 
     def __init__(self, form: PromptTemplate, options: OracleOptions) -> None:
         super().__init__(form, options, [])
-        self._known: dict[Words, Findings] = {}
+        self._findings: dict[Words, Findings] = {}
 
     async def find_out(self, words: Words, asking: Asking) -> str:
         return (await Probe(self.transport, self.form, words, asking).run()).to_json()
 
     async def ask_one(self, query: Query, asking: Asking) -> OracleAnswer:
         words = self.words(query)
-        if words not in self._known:
-            self._known[words] = Findings.from_json(self._found[words])
-        findings = self._known[words]
+        if words not in self._findings:
+            self._findings[words] = Findings.from_json(self._probe_results[words])
+        findings = self._findings[words]
         if isinstance(query, TextQuery):
             return await self._text(findings, query, asking)
         if isinstance(query, ProposalQuery):

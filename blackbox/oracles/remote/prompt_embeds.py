@@ -138,7 +138,7 @@ class PromptEmbeds(RemoteBackend):
         if not isinstance(query.item, TextItem):
             raise DataError(f"{query.item.name} is not a text, which is what oracle '{self.name}' reads")
         words = self.words(query)
-        findings: dict[str, Any] = parse_json(self._found[words])
+        findings: dict[str, Any] = parse_json(self._probe_results[words])
         vectors = self.vectors(query.prompt, query.item.text)
         ids = self.first_ids(words)
         decode = self.table.tokens.tokenizer.decode

@@ -74,7 +74,7 @@ def test_the_probe_finds_the_best_way(stub_server, connect, text_split, server, 
     oracle = connect(stub)
     split = text_split(*TEXTS)
     found = oracle.score([Candidate()], split.items, CLASSES)[0]
-    assert f'"scoring": "{scoring}"' in oracle.backend._found[CLASSES]
+    assert f'"scoring": "{scoring}"' in oracle.backend._probe_results[CLASSES]
     right = [math.copysign(1, hot - cold) for cold, hot in (expected(stub, item.text) for item in split.items)]
     if scoring == "choice":
         assert set(found.flatten().tolist()) <= {0.0, 1.0}
@@ -89,7 +89,7 @@ def test_labels_of_several_tokens_count_by_their_first_where_it_is_their_own(stu
     stub = stub_server(vocabulary=(" ch", " sc", " hot", " a"), most_top=3)
     oracle = connect(stub, form)
     oracle.score([Candidate()], text_split(*TEXTS).items, CLASSES)
-    assert '"first": [" ch", " sc"]' in oracle.backend._found[("chilly", "scorching")]
+    assert '"first": [" ch", " sc"]' in oracle.backend._probe_results[("chilly", "scorching")]
 
 
 def test_labels_that_begin_alike_are_scored_whole(stub_server, connect, text_split):
@@ -98,7 +98,7 @@ def test_labels_that_begin_alike_are_scored_whole(stub_server, connect, text_spl
     oracle = connect(stub, form)
     split = text_split("hot: fire")
     [[[one, other]]] = oracle.score([Candidate()], split.items, CLASSES).tolist()
-    assert '"scoring": "echo"' in oracle.backend._found[("scalding", "scorching")]
+    assert '"scoring": "echo"' in oracle.backend._probe_results[("scalding", "scorching")]
     before, total = FORM.render("", "fire"), 0.0
     for token in (" sc", "orc", "hin", "g"):
         total += stub.log_probs(before).get(token) or -4.0 - __import__("stub_server")._share(before + token)
@@ -176,7 +176,7 @@ def test_a_server_that_changed_is_probed_anew_by_the_next_run(stub_server, conne
         connect(stub, cache=cache, retries=1).score([Candidate()], text_split("hot: ice").items, CLASSES)
     again = connect(stub, cache=cache)
     again.score([Candidate()], text_split("hot: ice").items, CLASSES)
-    assert '"choice"' in again.backend._found[CLASSES]
+    assert '"choice"' in again.backend._probe_results[CLASSES]
 
 
 def test_nothing_is_asked_when_all_is_known(stub_server, connect, text_split, tmp_path):
