@@ -145,8 +145,8 @@ def admitted(
     variable = api_key_env or key_variable_of(address)
     if strict and key_variable is not None and key_variable != variable:
         raise ConfigError(
-            f"{what} names the environment variable '{printable(key_variable, 60)}' for the key, which you have not used "
-            "with this server before: nothing was read or sent. Say which one holds its key by --api-key-env NAME"
+            f"{what} names the environment variable '{printable(key_variable, 60)}' for the key, which you have not "
+            "used with this server before: nothing was read or sent. Say which one holds its key by --api-key-env NAME"
         )
     return {**options, "base_url": address, "api_key_env": variable}
 
