@@ -21,7 +21,7 @@ ORACLES = {
     "api": "an OpenAI-compatible server (--base-url, --model, --api-key-env); text prompts; needs promptfed[blackbox]",
     "embeds": "the same with soft prompts as vLLM's prompt_embeds; needs promptfed[blackbox]",
 }
-"""Name -> what it is, for ``promptfed list oracles``."""
+"""Name -> description, for ``promptfed list oracles``."""
 
 _MODULES = {"minilm": "local.minilm", "local": "local.language_model", "gemma": "local.gemma", "clip": "local.clip",
             "api": "remote.openai", "embeds": "remote.prompt_embeds"}  # fmt: skip
@@ -34,7 +34,7 @@ def check_oracle(name: str) -> None:
         ConfigError: There is no oracle of that name, or its model is not named.
     """
     kind, _, model = name.partition(":")
-    if kind == "object" and model:  # a function, handed over in Python
+    if kind == "object" and model:  # a Python function
         return
     if kind not in _MODULES:
         raise unknown_name("oracle", name, ORACLES)

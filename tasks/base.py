@@ -36,12 +36,12 @@ class Task(ABC):
     partitions: ClassVar[tuple[str, ...]] = ()
     """The partitions that fit, the default first; empty: any."""
     data: ClassVar[str] = "icons"
-    """Where examples come from if nobody says."""
+    """The default data."""
     method: ClassVar[str] = "promptfl"
-    """How it is learned if nobody says, and for how many ``rounds``."""
+    """The default method and number of ``rounds``."""
     rounds: ClassVar[int] = 20
     oracle: ClassVar[str | None] = None
-    """The black box of the task if nobody says; None: its model is a white box."""
+    """The default black box; None: the model is a white box."""
     object_kind: ClassVar[Literal["images", "texts", ""]] = ""
     """What the examples are of data that a user hands over as an object; empty: the task takes only data by name.
     Otherwise ``build`` has a second argument, their source."""

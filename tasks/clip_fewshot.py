@@ -227,7 +227,7 @@ def deal(
                 [i for i in p if samples[i].label in block] for p in (pools.train, pools.val, pools.test)
             )
             name = f"client {k}"
-            # Named by no client: whoever holds a class has the same images of it, however many clients there are.
+            # No client names: all holders of a class have the same images of it, however many clients there are.
             sample = few_shot.draw_exactly(source, train, val, shots, val_shots, seed, "holder")
             holdings.append(ClientAssignment(name, sample, test))
     elif kind in ("domain", *NAMED):
@@ -243,7 +243,7 @@ def deal(
             name = " + ".join(group)
             sample = few_shot.draw_at_most(source, train, val, shots, val_shots, seed, name)
             domain = name if kind == "domain" else ""
-            if kind == partition.BY_CLIENT and not test:  # none of its own: the common tests
+            if kind == partition.BY_CLIENT and not test:  # the client has no test images: the common tests
                 test = [i for i in pools.test if not samples[i].domain]
             holdings.append(ClientAssignment(name, sample, of_same_classes(source, test, sample.train), domain))
     else:

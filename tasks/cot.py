@@ -52,7 +52,7 @@ DEMONSTRATIONS = (
     ("A ticket costs 4 dollars. How many tickets do 28 dollars buy?",
      "They buy 28 / 4 = 7 tickets.\n#### 7"),
 )  # fmt: skip
-"""Worked examples that everybody knows; not part of any data."""
+"""Public worked examples, not part of any data."""
 
 
 class CotConfig(DealtConfig):

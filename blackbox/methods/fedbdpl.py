@@ -62,7 +62,7 @@ class FedBDPL(TokenPromptMethod):
     aggregators: ClassVar[tuple[str, ...]] = (
         "mean", "uniform", "geometric_median", "krum", "multi_krum", "norm_clip",
     )  # fmt: skip
-    """Those that return a weighted mean of the tables: only they keep the rows distributions."""
+    """Aggregators that return a weighted mean of the tables: only they keep the rows distributions."""
     Config: ClassVar[type[MethodConfig]] = FedBDPLConfig
     config: FedBDPLConfig
 

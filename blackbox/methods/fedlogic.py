@@ -22,7 +22,7 @@ from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 SMALLEST = 1e-12
-"""A share that is kept for a prompt that is not pruned, so that its logarithm is a number."""
+"""Least share of a prompt that is not pruned, so that its logarithm is finite."""
 
 
 class FedLogicConfig(BlackBoxConfig):
@@ -108,7 +108,7 @@ class FedLogic(BlackBoxMethod):
         loss, right, counts = (personal[name].clone() for name in ("loss", "right", "seen"))
         examples = len(data.train)
         order = numpy_stream(self.setup.seed, "examples", self.name, data.client).permutation(examples)
-        # Prompts are only ever given up, so those that are left were all scored on the same examples.
+        # Prompts are only ever removed, so the remaining ones were all scored on the same examples.
         start = int(counts[alive].min())
         while start < examples and len(alive) <= desk.left:
             count = min(self.config.batch_size, examples - start, desk.left // len(alive))
@@ -123,7 +123,7 @@ class FedLogic(BlackBoxMethod):
         if start:
             best = int(weights.argmax())
             desk.loss, desk.accuracy = (float(total[best] / counts[best]) for total in (loss, right))
-        # What prediction needs of the training data is how many there are.
+        # Prediction needs only the number of training examples.
         return PromptState({"posterior": weights}), PromptState({**evidence, "examples": torch.tensor([examples])})
 
     def _client_posterior(self, shared: Tensor, personal: PromptState, examples: int) -> Tensor:

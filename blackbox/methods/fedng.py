@@ -24,7 +24,7 @@ from promptfed.seeding import numpy_stream, torch_stream
 from promptfed.types import Broadcast, ClientData, Update
 
 TRIES = 3
-"""A search is over after so many times as many asks as it may evaluate: some strategies ask for the same again."""
+"""Asks a search may make, in multiples of its evaluations: some strategies repeat candidates."""
 
 
 class FedNGConfig(TokenPromptConfig):

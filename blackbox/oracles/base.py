@@ -19,7 +19,7 @@ from promptfed.examples.base import Item
 from promptfed.prompt_template import PromptTemplate
 
 DIGITS = 6
-"""Decimals of a score that are kept: beyond them floating-point noise of batching begins."""
+"""Decimals of a score; beyond them is floating-point noise of batching."""
 
 STEP = 8
 """Batch sizes of local models, and their lengths in tokens, are multiples of it."""
@@ -83,7 +83,7 @@ class Backend(ABC):
         raise OracleError(f"oracle '{self.name}' has no pixel prompts, so nothing is added to its images")
 
     should_stop: Callable[[], bool] = staticmethod(lambda: False)
-    """Whether the user asks to stop: looked at where a server lets requests wait."""
+    """Whether the user asks to stop; checked while requests wait for a server."""
 
     def verify_frozen(self) -> None:  # noqa: B027 (a server is not ours to check)
         """Check that a model held in this process has not changed since loading.

@@ -146,7 +146,7 @@ class AnswerCache:
                 try:
                     patiently(lambda: database.execute("PRAGMA journal_mode=WAL"), file)
                     break
-                except sqlite3.OperationalError:  # SQLite does not wait for those who switch at the same time
+                except sqlite3.OperationalError:  # SQLite does not wait for processes that switch at the same time
                     if attempt == 99:
                         raise
                     time.sleep(0.02)

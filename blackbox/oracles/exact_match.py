@@ -35,7 +35,7 @@ _NUMBER = re.compile(
 )
 _SAID = re.compile(r"\banswer\b(?:\s+is|\s+would\s+be|\s*:|\s*=)\s*", re.IGNORECASE)
 LONGEST = 40
-"""Digits of a number that is taken for one; more are a model that cannot stop."""
+"""Most digits of a number; more are a model that cannot stop."""
 
 
 def final_answer(text: str) -> str:

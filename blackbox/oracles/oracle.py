@@ -195,14 +195,14 @@ class Oracle(FrozenModel):
             for entry in answers:
                 keep(*entry)
         except KeyboardInterrupt as stop:
-            # A server may still be answering: what it was asked is paid for.
+            # A server may still be answering, and its answers are paid for.
             with suppress(KeyboardInterrupt, StopIteration):
                 keep(*answers.throw(stop))
                 for entry in answers:
                     keep(*entry)
             raise
         finally:
-            answers.close()  # requests under way are over before anybody looks at what they cost
+            answers.close()  # requests under way end before their cost is read
             self._keep(fresh)
 
     def _keep(self, fresh: dict[str, OracleAnswer]) -> None:

@@ -12,9 +12,9 @@ from promptfed.frozen_model import FrozenModel
 from promptfed.usage import Usage
 
 RECOVERED = "recovered"
-"""The stage of usage that the event log knows of and the ledger does not."""
+"""Stage of usage that is in the event log and not in the ledger."""
 EVENT = "spent"
-"""The event that says what the ledger held: all fields of Usage that are not zero."""
+"""Event with the content of the ledger: all fields of Usage that are not zero."""
 FIELDS = tuple(field.name for field in fields(Usage))
 
 

@@ -14,9 +14,9 @@ from promptfed.printable import LONGEST, printable
 
 log = logging.getLogger(__name__)
 SHOWN = 60
-"""Characters of a text that are shown."""
+"""Characters of a text in messages."""
 NAMED = 20
-"""Texts that are named at most."""
+"""Most texts in the record."""
 FEWEST_ANSWERS, FEWEST_TEXTS = 200, 40
 """The shares are of at least so many, so that a few answers at the start do not end a run."""
 
@@ -33,7 +33,7 @@ class Tally:
         self.most_unanswered, self.most_left_out = most_unanswered, most_left_out
         self.answers = self.unanswered = 0
         self.left_out: dict[str, tuple[str, str]] = {}
-        """Identity of an example -> (what it is, why)."""
+        """Identity of an example -> (name, reason)."""
         self._examples: set[str] = set()
         self._reasons: Counter[str] = Counter()
         self._useless: dict[str, OracleAnswer] = {}

@@ -15,7 +15,7 @@ from promptfed.blackbox.search.base import Searcher, Tokens, check_told, optiona
 from promptfed.errors import ConfigError, unknown_name
 
 DEFAULT = "PortfolioDiscreteOnePlusOne"
-"""What nevergrad's own guide names for discrete spaces."""
+"""Optimiser that nevergrad's guide recommends for discrete spaces."""
 ALSO_GOOD = ("DiscreteOnePlusOne", "FastGADiscreteOnePlusOne", "NGOpt", "OnePlusOne", "TBPSA")
 """Named in the error for an unknown name: nevergrad has more than 500."""
 WORST = 4.9e20

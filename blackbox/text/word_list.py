@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LONGEST = 32
-"""Characters of a word: what is longer is no word, and is not passed on."""
+"""Most characters of a word; longer ones are dropped."""
 
 
 def clean(word: str) -> str:

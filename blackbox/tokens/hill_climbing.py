@@ -14,7 +14,7 @@ from promptfed.blackbox.tokens.base import validation_rows
 from promptfed.types import ClientData, Split
 
 Losses = Callable[[Sequence[Tokens], Tensor, Split | None], np.ndarray]
-"""Losses ``(prompts,)`` of token lists on rows of a split, paid for at the desk (None: the training split)."""
+"""Losses ``(prompts,)`` of token lists on rows of a split, paid for by ``desk`` (None: the training split)."""
 
 
 def climb(start: Tokens, propose: Propose, losses: Losses, desk: ClientOracle, spare: int, neighbours: int) -> Tokens:

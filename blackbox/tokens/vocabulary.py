@@ -28,7 +28,7 @@ BUNDLED = Path(__file__).parent / "words.txt"
 LONGEST = 64
 """Characters that a candidate token may have: a word or a few, not a text."""
 BLANK = ""
-"""Token 0 says nothing, so that prompts of up to n_tokens tokens can be found, and "no prompt" is one of them."""
+"""Token 0 is empty, so that prompts of up to n_tokens tokens can be found, and "no prompt" is one of them."""
 
 
 class VocabularyConfig(BaseModel):

@@ -15,7 +15,7 @@ from promptfed.backbones.minilm import load_minilm
 
 Embedder = Literal["minilm", "hashing"]
 DIGITS = 5
-"""Decimals that are kept, so that what a word is encoded beside does not matter."""
+"""Decimals of vectors: a word's vector does not depend on its batch."""
 HASHED = 256
 """Dimensions of hashed vectors."""
 

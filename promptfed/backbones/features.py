@@ -52,7 +52,7 @@ Progress = Callable[[int, int], None]
 
 
 KEY_BYTES = 32
-"""Of an id: a SHA-256."""
+"""Bytes of an id, a SHA-256."""
 
 
 @dataclass
@@ -301,7 +301,7 @@ class FeatureStore:
                         fresh = {}
                     if on_progress is not None:
                         on_progress(count, len(misses))
-            finally:  # also when interrupted: what is encoded need not be encoded again
+            finally:  # also when interrupted: encoded features are kept
                 self._keep(kind, memory, fresh)
             if not keyed:
                 return torch.empty(0, self.backbone.embed_dim, device=self.backbone.device)
@@ -311,7 +311,7 @@ class FeatureStore:
         if fresh:
             fingerprint = self.backbone.fingerprint
             self.cache.put(fingerprint, kind, fresh)
-            # Another process may have been faster: what is stored is what counts, so that the next run sees the same.
+            # Another process may have been faster: the stored features count, so that the next run sees the same.
             memory.update(fresh | self.cache.get(fingerprint, kind, fresh))
 
     def _encode_texts(self, texts: list[str]) -> Iterator[Tensor]:

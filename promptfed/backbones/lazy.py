@@ -18,7 +18,7 @@ from promptfed.cache_dir import cache_folder
 
 B = TypeVar("B", bound=Backbone)
 CACHE_MISS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
-"""What is raised where a folder does not hold what is looked for."""
+"""Errors of a folder that does not hold a cached backbone."""
 
 
 class LazyBackbone(Backbone, Generic[B]):

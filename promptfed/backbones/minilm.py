@@ -33,7 +33,7 @@ def load_minilm() -> tuple[Any, Any]:
         loading(DISTRIBUTION),
     ):
         reader = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
-        # The file also holds a pooler and position numbers, of which nothing is used.
+        # The file also holds a pooler and position numbers, which are not used.
         lacking = reader.load_state_dict(read_tensors(folder / "model.safetensors"), strict=False).missing_keys
         if lacking:
             raise ValueError(f"model.safetensors lacks {', '.join(lacking)}")

@@ -49,7 +49,7 @@ SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 """open_clip's own words for the precisions."""
 
 DRAWS = 5
-"""How often a user's transform is tried on one picture, to see whether it draws lots."""
+"""Number of tries of a user's transform on one picture, to see whether it is random."""
 TEXT_ROWS = 256
 """Texts that pass through the tower at once. More are done in parts, and with a gradient each part's activations
 are computed again in the backward pass, so that memory does not grow with the number of classes."""
@@ -213,7 +213,7 @@ class OpenClipBackbone(Backbone):
         return self._features(x[torch.arange(len(x), device=x.device), end])
 
     def _features(self, hidden: Tensor) -> Tensor:
-        """Last hidden states ``(rows, dim)`` at the end tokens -> ``(rows, embed_dim)`` float32."""
+        """Project last hidden states ``(rows, dim)`` at the end tokens to ``(rows, embed_dim)`` float32."""
         x = self._tower.ln_final(hidden)
         projection = self._tower.text_projection
         if isinstance(projection, nn.Linear):
@@ -234,7 +234,7 @@ def _probe(name: str, transform: Callable[[Image.Image], Tensor]) -> str:
     picture = Image.fromarray((ramp * 2654435761 >> 13).astype(np.uint8))
     try:
         digests = {hash_tensors([("", torch.as_tensor(transform(picture)))]) for _ in range(DRAWS)}
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # a user's code may raise anything
         raise BackboneError(
             f"the transform of backbone '{name}' makes no tensor of an image: {reason(error)}"
         ) from error

@@ -35,7 +35,7 @@ USUAL_NAMES = (
 )  # fmt: skip
 LARGEST = 40_000 * MEGABYTE
 WRAPPERS = ("module.", "model.", "_orig_mod.", "state_dict.", "clip.")
-"""What trainers put before every name."""
+"""Prefixes that trainers put before every name."""
 ACTIVATIONS, RESIZES = ("gelu", "quick_gelu"), ("shortest", "longest", "squash")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 OPTIONS = ("mean", "std", "resize", "interpolation", "activation")

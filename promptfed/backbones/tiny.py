@@ -30,9 +30,9 @@ REINSTALL = "reinstall the package: pip install --force-reinstall promptfed"
 
 
 LOOK = "look-1"
-"""Name of the way ``look`` works; part of the fingerprint, to be changed with it."""
+"""Version of ``look``; part of the fingerprint, to be changed with it."""
 SIZE = 48
-"""Pixels along each side of what the tower sees."""
+"""Pixels along each side of the tower's input."""
 
 
 def look(pixels: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
 
     cast = None if dtype == torch.float32 else dtype
     try:
-        # Building draws random numbers, which the weights then replace: most are not drawn, the others disturb nobody.
+        # Building draws random numbers, which the weights then replace: most are skipped, the rest are private.
         with torch.random.fork_rng(devices=[]), _Undrawn():
             model = CLIP(**config["model_cfg"], cast_dtype=cast)
         model.load_state_dict(parse_tensors(weights))
@@ -129,7 +129,7 @@ class _Undrawn(TorchFunctionMode):
 
 @cache
 def _tokenizer(context_length: int) -> SimpleTokenizer:
-    """CLIP's tokenizer, read once in a process: reading its 49,000 pieces takes longer than loading the weights."""
+    """Return CLIP's tokenizer, read once in a process: its 49,000 pieces take longer than the weights."""
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer(context_length=context_length)

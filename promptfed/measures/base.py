@@ -107,7 +107,7 @@ class Measure(ABC):
         low, high = self.bounds
         try:
             return low - 1e-9 <= self.combine(total) <= high + 1e-9
-        except Exception:  # whatever a measure of somebody else raises for numbers that it never made
+        except Exception:  # a plug-in's measure may raise anything for forged numbers
             return False
 
 

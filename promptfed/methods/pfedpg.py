@@ -31,7 +31,7 @@ from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split, Update
 
 DESCRIPTOR_RATE = 10.0
-"""A descriptor's numbers are some ten times as large as a prompt's: so are its steps when it is fitted alone."""
+"""Factor of the learning rate when a descriptor is fitted alone: its numbers are ten times a prompt's."""
 
 
 class PFedPGConfig(LocalTraining, LabelSpace, HandTemplate):

@@ -18,7 +18,7 @@ from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""What ``choose_alpha`` chooses from."""
+"""Candidates of ``choose_alpha``."""
 
 
 class PFedPromptConfig(ContextConfig):

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 60.0
 """Seconds that the end of a run waits for its observers, all of them together."""
 HURRY = 5.0
-"""The same after a second Ctrl-C."""
+"""The same limit after a second Ctrl-C."""
 Say = Callable[[str], None]
 
 
@@ -65,7 +65,7 @@ class Seat:
                 continue
             try:
                 call()
-            except BaseException as error:  # whatever somebody else's tracker raises, SystemExit too
+            except BaseException as error:  # a plug-in's tracker may raise anything, SystemExit too
                 with suppress(BaseException):
                     self.observer.close("failed")
                 self.problem = f"{type(error).__name__}: {reason(error)}"

@@ -44,7 +44,7 @@ class RunDescription:
 
     @property
     def steps(self) -> dict[str, int]:
-        """The last finished round of each stage."""
+        """Return the last finished round of each stage."""
         return {scalars.stage: scalars.step for event, scalars in self.past if scalars and event["event"] == "round"}
 
 

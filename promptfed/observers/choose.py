@@ -39,7 +39,7 @@ def build_observers(choices: ObserverChoices) -> list[Observer]:
             observer.check()
         except PromptFedError:
             raise
-        except Exception as error:  # whatever somebody else's tracker raises
+        except Exception as error:  # a plug-in's tracker may raise anything
             raise _unusable(observer.label, error) from error
     return observers
 
@@ -75,14 +75,14 @@ def _build(name: str, options: Mapping[str, Any]) -> Observer:
     config = validate(kind.Config, options, f"option of observer {printable(name)}:")
     try:
         observer = kind(config)
-    except Exception as error:  # whatever somebody else's tracker raises
+    except Exception as error:  # a plug-in's tracker may raise anything
         raise _unusable(name, error) from error
     observer.label = name
     return observer
 
 
 def _options(choice: str, text: str) -> dict[str, Any]:
-    """``"project=mine,group=a"`` as a mapping; values are read as YAML."""
+    """Parse ``"project=mine,group=a"`` as a mapping; values are read as YAML."""
     options = {}
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")

@@ -18,7 +18,7 @@ IDENTITY = "promptfed.run"
 """Tag by which a run is found again."""
 STATES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 DEFAULTS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
-"""Variables of MLflow that are set if they are not; with its own 7 a server that is away is asked for four minutes."""
+"""Defaults of MLflow's variables; with its own 7 retries it waits four minutes for an absent server."""
 LONGEST_PARAM, MOST_PARAMS = 500, 100
 """Characters of a value, and parameters in one request, that every MLflow server takes."""
 
@@ -48,7 +48,7 @@ class MLflow(Observer):
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow.store.db.utils", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # else a new store is told of in ten lines
+            logging.getLogger(name).setLevel(logging.WARNING)  # else it logs ten lines about a new store
         self._client = client = MlflowClient()
         experiment = self._experiment(self.config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "promptfed")
         records = client.search_runs([experiment], f"tags.`{IDENTITY}` = '{run.identity}'", max_results=1)
@@ -111,7 +111,7 @@ class MLflow(Observer):
 
 
 def _key(name: str) -> str:
-    """``name`` with the characters alone that MLflow takes."""
+    """Return ``name`` with only the characters that MLflow takes."""
     return re.sub(r"[^\w. /-]", "_", name)
 
 

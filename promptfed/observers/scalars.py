@@ -18,7 +18,7 @@ TEST = {"local_mean": "local", "local_all": "local_all", "base": "base", "new": 
 """Field of an evaluation -> the name below ``test/``."""
 SPENT = tuple(field.name for field in fields(Usage) if field.name not in ENCODER_CALLS)
 RUN = "run"
-"""The stage of what belongs to no federation."""
+"""Stage of events that belong to no federation."""
 
 
 @dataclass(frozen=True)
@@ -92,5 +92,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _plain(name: str) -> str:
-    """``name`` with the characters alone that every tracker takes; names of domains come from data."""
+    """Return ``name`` with only the characters that every tracker takes; names of domains come from data."""
     return re.sub(r"[^A-Za-z0-9_. -]", "_", name)

@@ -14,7 +14,7 @@ from promptfed.printable import LONGEST, printable
 
 log = logging.getLogger(__name__)
 ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
-"""Variables that name another machine than this one."""
+"""Variables that name another machine."""
 
 
 @OBSERVERS.register("trackio")
@@ -57,7 +57,7 @@ class Trackio(Observer):
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
-        if not (is_known or is_elsewhere):  # of another machine nobody knows what it has
+        if not (is_known or is_elsewhere):  # another machine's runs are unknown
             self.replay(run)
         return f"trackio show --project {self.config.project}"
 

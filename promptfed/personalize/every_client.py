@@ -30,7 +30,7 @@ from promptfed.runs.personalized import (
 from promptfed.types import ClientData, ClientPrompt, FederatedTask
 
 OnClient = Callable[[int, int], None]
-"""Told (done, of how many) after each client."""
+"""Called with (done, total) after each client."""
 
 
 def decided(options: PersonalizeOptions, finished: FinishedRun) -> PersonalizeOptions:

@@ -65,7 +65,7 @@ class Processor(ABC):
 
     Config: ClassVar[type[ProcessorConfig]] = ProcessorConfig
     figures: ClassVar[tuple[str, ...]] = ()
-    """Names of what ``outgoing`` measures; other names are refused at the server."""
+    """Names of the measurements of ``outgoing``; the server refuses other names."""
 
     def __init__(self, config: ProcessorConfig) -> None:
         self.config = config

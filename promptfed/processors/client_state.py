@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from promptfed.prompt_state import PromptState
 
 PREFIX = "processor."
-"""No method calls a tensor so. ``processor.quantize.ctx`` is the tensor ``ctx`` of the processor ``quantize``."""
+"""No method's tensors have it. ``processor.quantize.ctx`` is the tensor ``ctx`` of the processor ``quantize``."""
 
 
 def prompt_of(personal: PromptState) -> PromptState:

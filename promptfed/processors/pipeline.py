@@ -42,7 +42,7 @@ class Pipeline:
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """The names of all that a client may report of one update."""
+        """Return the names of all that a client may report of one update."""
         return tuple(f"{name}.{figure}" for name, processor in self.processors.items() for figure in processor.figures)
 
     def outgoing(self, update: Update, broadcast: Broadcast, states: Mapping[str, PromptState]) -> Sending:

@@ -25,7 +25,7 @@ def check_initial_words(words: str) -> None:
 
 def _kind_of_path(words: str) -> str:
     """Return what kind of path ``words`` are; empty if they are words."""
-    if not words.strip():  # the path "" would be the folder one stands in, which may be a run
+    if not words.strip():  # the path "" is the current folder, which may be a run
         return ""
     try:
         places = [Path(words).expanduser(), Path("runs") / words]

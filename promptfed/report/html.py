@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PARTITION_PIXELS = 72
-"""Pixels an inch of the partition plot is shown at when it must not shrink."""
+"""Display DPI of the partition plot when it must not be scaled down."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("val", "local", "base", "new", "HM")
 LINES = (("local", "#0072B2", "-", "o"), ("base", "#009E73", "--", "s"), ("new", "#D55E00", ":", "^"))
-"""What is drawn: the colours of Okabe and Ito, and a line style and a marker of their own."""
+"""Curves: colours of Okabe and Ito, line styles and markers."""
 CHOSEN = "each client's own"
 
 

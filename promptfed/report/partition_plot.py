@@ -31,7 +31,7 @@ def plot_partition(table: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(min(18.0, max(7.0, 3.5 + 0.16 * len(names))), height), layout="constrained")
     cells, bars = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
 
-    # White is none, so that an empty cell is not taken for a small count.
+    # Only zero is white, so that an empty cell is not taken for a small count.
     shade = cells.imshow(
         grid, aspect="auto", cmap="Blues", vmin=0, vmax=max(1, *map(max, grid)), interpolation="nearest"
     )

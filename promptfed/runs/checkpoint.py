@@ -33,7 +33,7 @@ from promptfed.types import FederationState, Reply, Update
 from promptfed.usage import Usage
 
 FORMAT, STORED_FORMAT = 4, 5
-"""With the clients' personal prompts inside; with the names of their versions in the folder ``personal``."""
+"""Formats with the personal prompts inside, and with the names of their versions in the folder ``personal``."""
 PERSONAL_FOLDER = "personal"
 DRAFT, REPLACED, DISCARDED = ".draft-", ".replaced-", ".discarded-"
 STATE_FILE, ABOUT_FILE = "state.safetensors", "checkpoint.json"
@@ -70,7 +70,7 @@ def save_checkpoint(
     Raises:
         DiskError: The disk refuses.
     """
-    # Copies, because safetensors refuses one tensor under two names: who dropped out of the round that is under way
+    # Copies, because safetensors refuses one tensor under two names: a client that drops out of the current round
     # has the same personal prompt in its reply and in the state.
     blob = save({key: tensor.clone() for key, tensor in _named_tensors(state)})
     about = sealed_json(_describe(state, blob, events_bytes, events_sha256) | {"run": run})
@@ -152,7 +152,7 @@ def load_checkpoint(
             return checkpoint
     if problems:
         raise DamagedCheckpointError(f"{problems[0]}; no whole one is left: move {folder} away to train it anew")
-    # All were dropped while we looked: the run goes on, so look again, but not at what is no checkpoint any more.
+    # All were dropped meanwhile: the run goes on, so look again, but not at removed checkpoints.
     return load_checkpoint(folder, on_damage, fall_back=fall_back) if _complete(folder) and newest else None
 
 
@@ -192,7 +192,7 @@ def newest_round(folder: Path) -> int:
 def _complete(folder: Path) -> dict[int, Path]:
     """Return round -> its checkpoint folder; a replaced one counts until its successor is in place."""
     folders: dict[int, Path] = {}
-    # looking before and after, because a folder that is being replaced may change its name while we look
+    # before and after, because a folder that is being replaced may change its name meanwhile
     names = [path.name for path in folder.glob("round-*")]
     aside = [path.name for path in folder.glob(f"{REPLACED}*")]
     names_again = [path.name for path in folder.glob("round-*")]

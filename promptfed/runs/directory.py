@@ -45,12 +45,12 @@ FILES = (
 )  # fmt: skip
 """Files of a run that are read, and written by putting a new one in the place of the old."""
 FILES_WRITTEN_IN_PLACE = ("events.jsonl", "run.log", LOCK, "oracle.sqlite", "oracle.sqlite-wal", "oracle.sqlite-shm")
-"""Files of a run that are lengthened or cut where they are: behind a link that would be somebody's other file."""
+"""Files of a run that are appended to or cut in place: behind a link that would change another file."""
 RUNS = Path("runs")
-"""Where runs without a given folder go, below the current directory."""
+"""Folder of runs without a given folder, below the current directory."""
 
 MOST_BYTES = 64 * MEGABYTE
-"""Of a JSON file of a run."""
+"""Size limit of a JSON file of a run."""
 
 
 class RunDirectory:

@@ -23,7 +23,7 @@ NUMBERS = (
     *(field.name for field in fields(Usage)),
     *("bytes_up", "bytes_down", "seconds", "loss", "accuracy", "val_accuracy", "base", "new", "hm", "local_mean"),
 )
-"""Fields that are a number or null wherever they are."""
+"""Fields that are a number or null in every event."""
 SCORES = ("accuracy", "all_classes", "items")
 """Numbers or null of each client in an evaluation."""
 

@@ -36,7 +36,7 @@ from promptfed.runs.event_check import event_problem
 
 Event = dict[str, Any]
 LONGEST = 2_000 * MEGABYTE
-"""Bytes of a log that is read."""
+"""Size limit of a log, in bytes."""
 
 
 class EventLog:
@@ -45,7 +45,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.listeners: list[Callable[[Event], None]] = []
-        """Each is given every event once it is written, as it is read back."""
+        """Each is called with every written event, as it is read back."""
         self._tail_is_whole = False
         self._hasher, self._hashed = hashlib.sha256(), 0
 

@@ -21,10 +21,10 @@ from promptfed.runs.events import Event, EventLog
 
 log = logging.getLogger(__name__)
 MAY_CHANGE = frozenset(changing(RunConfig, "raised", "free"))
-"""Options with which a run may go on that it was not begun with."""
+"""Options that may change when a run goes on."""
 MOVED = frozenset(changing(RunConfig, "moved"))
 ORACLE_MAY_CHANGE = frozenset(changing(OracleOptions, "raised", "moved", "free"))
-"""Of a black box: its limits, and where it is asked; which model it is, is compared by its fingerprint."""
+"""Options of a black box that may change: its limits and its address. Its fingerprint identifies the model."""
 
 
 def begin_or_continue(

@@ -15,9 +15,9 @@ from promptfed.readers.tensors import parse_tensors, tensor_metadata
 from promptfed.types import NO_PROMPT
 
 SEAL = "sha256"
-"""In a file's metadata: the SHA-256 of the prompt in it."""
+"""Key in a file's metadata: the SHA-256 of its prompt."""
 KEPT_CHECKPOINTS = 3
-"""Versions that so many checkpoints may name are not forgotten."""
+"""Number of checkpoints whose personal-prompt versions stay on disk."""
 
 
 class Version(NamedTuple):
@@ -144,4 +144,4 @@ def update_personal(
 
 
 PERSONAL_VERSION = "kept_in_round"
-"""What the server has in the place of a personal prompt: the round after which its site wrote it down."""
+"""Name of the server's stand-in for a personal prompt: the round after which its site stored it."""

@@ -84,7 +84,7 @@ class SavedClient(BaseModel):
     why: str
     origin: TuningOrigin
     tuned_sha256: str = ""
-    """Of client-K.safetensors; empty where there is none."""
+    """SHA-256 of client-K.safetensors; empty if there is none."""
     val: tuple[float, ...]
     local: tuple[float, ...]
     base: tuple[float, ...]

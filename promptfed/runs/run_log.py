@@ -52,7 +52,7 @@ class _Listening:
                 handler.removeFilter(self.is_usual)
 
     def is_usual(self, record: logging.LogRecord) -> bool:
-        """Whether the logger would have passed ``record`` on without a run."""
+        """Return whether the logger passes ``record`` on without a run."""
         return record.levelno >= (self.level or logging.getLogger().getEffectiveLevel())
 
 

@@ -58,4 +58,4 @@ FORMS = {
         prompts=("", "What does this customer want?", "A message to customer service:", "Sort this message:"),
     ),
 }
-"""How each of them is put to a black box."""
+"""The template of each of them."""

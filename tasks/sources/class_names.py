@@ -122,7 +122,7 @@ def read_class_table(folder: Path | None) -> ClassTable:
     path = folder / FILE
     try:
         names_there = os.listdir(folder)
-    except OSError:  # whoever reads the data says so
+    except OSError:  # the reader of the data reports it
         return ClassTable()
     if FILE not in names_there:
         if lookalikes := sorted(name for name in names_there if name.lower() == FILE):

@@ -50,7 +50,7 @@ def source(names: str = "", *, data_root: Path | None = None, strict: bool = Fal
 
 @lru_cache(maxsize=8)
 def _source(names: str) -> Source:
-    """One listing serves all tasks of a process: nothing in it changes."""
+    """Return the listing, which serves all tasks of a process: nothing in it changes."""
     presets = {"": (HELD_OUT_FAMILIES, DEFAULT_CLASSES), "styles": (STYLES, STYLE_CLASSES)}
     families, limit = presets.get(names) or (tuple(part.strip() for part in names.split(",")), None)
     for family in families:

@@ -80,7 +80,7 @@ def example_of(data: Any, row: int, place: str) -> tuple[Any, Any]:
     """
     try:
         pair = data[row]
-    except Exception as error:  # whatever the data set's own code raises
+    except Exception as error:  # a data set's own code may raise anything
         raise DataError(f"cannot read {place}: {type(error).__name__}: {reason(error)}") from error
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise DataError(f"{place} is {kind_of(pair)}: give pairs (image or path or text, label)")

@@ -31,7 +31,7 @@ from promptfed.tasks.sources.tables import Columns
 
 Kind = Literal["images", "texts"]
 PREFIX = "object:"
-"""How the name of an object begins where a config has the name of data, a model or an oracle."""
+"""Prefix of an object's name where a config has the name of data, a model or an oracle."""
 FORMS = "a list of (image or path or text, label), a datasets.Dataset, a torch Dataset, or {client name: such a thing}"
 
 
@@ -225,7 +225,7 @@ def _item(value: Any, kind: Kind, place: str) -> Item:
         return TextItem(value.strip(), place)
     if isinstance(value, str | os.PathLike):
         path = Path(value)
-        with suppress(RuntimeError):  # "~name" of nobody: a file may be called so
+        with suppress(RuntimeError):  # "~name" of an unknown user: a file may have that name
             path = path.expanduser()
         if not os.path.lexists(path):
             raise DataError(

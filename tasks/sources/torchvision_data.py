@@ -21,7 +21,7 @@ from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import read_class_table
 
 SPLIT_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
-"""What torchvision's data sets call our splits, first choice first."""
+"""torchvision's names of our splits, first choice first."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TorchvisionItem(ImageItem):
             return pixels.as_rgb(image)[0]
         except DataError:
             raise
-        except Exception as error:  # whatever the data set's own reader raises
+        except Exception as error:  # a data set's own reader may raise anything
             raise DataError(f"cannot decode image {self.name}: {error}") from error
 
 

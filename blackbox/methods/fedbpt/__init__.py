@@ -102,7 +102,7 @@ class FedBPT(BlackBoxMethod):
         )
         noisy = perturbed(data.train, self.config.perturb, desk.stream) if self.config.perturb else None
         copies, squares = 1 if noisy is None else 2, 0.0
-        # What was found is compared with what was received at the end: two prompts are kept back for it.
+        # The result is compared with the received prompt at the end: queries for two prompts are reserved.
         while desk.affords((self.config.popsize + 2) * copies) and not local.stop():
             points = local.ask()
             squares += local.sigma**2  # the step size that this generation was drawn with

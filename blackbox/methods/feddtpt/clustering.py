@@ -17,7 +17,7 @@ from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 LEAST_REACH = 1e-6
-"""Equal words are in one cluster, whatever the elbow says."""
+"""Least reach: equal words are always in one cluster."""
 WIDEST_REACH = 0.6
 """Words further apart than this cosine distance have nothing in common."""
 

@@ -68,7 +68,7 @@ class FunctionBackend(Backend):
             result = self._score(list(prompts), list(texts), list(labels))
         except PromptFedError as error:
             raise OracleError(f"oracle '{self.name}' failed: {reason(error)}") from error
-        except Exception as error:  # whatever the user's code raises
+        except Exception as error:  # a user's code may raise anything
             raise OracleError(f"oracle '{self.name}' failed: {type(error).__name__}: {reason(error)}") from error
         try:
             is_tensor = isinstance(result, torch.Tensor)

@@ -39,11 +39,11 @@ LONGEST = 1024
 WORDS = 2000
 """Common words whose embeddings soft prompts may start from."""
 PROPOSED = 50
-"""Tokens that are looked at for each word that is asked for: most of the likeliest ones are no words."""
+"""Tokens considered for each proposed word: most of the likeliest ones are no words."""
 SOFT, MASK, TEXT = "\x00", "\x01", "\x02"
-"""Stand in a rendered template for the soft prompt, the mask and the example's text."""
+"""Placeholders of the soft prompt, the mask and the example's text in a rendered template."""
 WAY = "label words 1"
-"""Name of the way scores are made; part of the fingerprint, to be changed with it."""
+"""Version of the scoring; part of the fingerprint, to be changed with it."""
 
 
 class LanguageModel(LocalBackend):

@@ -17,7 +17,7 @@ from torch import Tensor
 from promptfed.blackbox.oracles.base import STEP
 
 SHORTEST = 8
-"""Tokens from which on sharing is worth its bookkeeping."""
+"""Least number of tokens for which sharing pays."""
 
 
 class SharedPrefix:

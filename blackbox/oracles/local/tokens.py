@@ -9,7 +9,7 @@ WORD_MARKS = ("\u2581", "\u0120")
 """How tokens show that they begin a word: SentencePiece's mark, byte-level BPE's. WordPiece marks the others."""
 
 KEPT = 20_000
-"""Texts whose ids are remembered: a population meets the same examples again and again."""
+"""Texts whose ids are cached: a population meets the same examples repeatedly."""
 
 
 class Tokens:

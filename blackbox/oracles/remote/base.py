@@ -30,10 +30,10 @@ Words = tuple[str, ...]
 log = logging.getLogger(__name__)
 _MODERATION = re.compile(r"moderat|content|policy|flagged|safety", re.IGNORECASE)
 MANY = 0.1
-"""Share of floored labels from which the log warns."""
+"""Share of floored labels above which the log warns."""
 ENOUGH = 50
 POLL_SECONDS = 0.25
-"""How often it is looked whether the user asks to stop."""
+"""Seconds between checks whether the user asks to stop."""
 HALTED = "asked to stop while {} had requests wait; what was answered is kept"
 
 
@@ -46,8 +46,7 @@ class Probed(Backend):
 
     _probe_results: dict[Words, str]
     address: str = ""
-    """Where it is. Who it is says ``fingerprint``: the same model at another address is the same model, whose answers
-    are kept apart all the same."""
+    """Its address. ``fingerprint`` identifies the model, also at another address; answers are kept by address."""
 
     @abstractmethod
     def probe(self, words: Words, budget: Budget) -> str:
@@ -165,7 +164,7 @@ class RemoteBackend(Probed):
                     is_over = over.is_set()
                     while arrived:
                         yield arrived[0]
-                        arrived.popleft()  # only now is it certain that it was taken
+                        arrived.popleft()  # only now is it certain that the query was taken
                 except KeyboardInterrupt as stop:
                     if interrupted is not None:
                         raise
@@ -183,7 +182,7 @@ class RemoteBackend(Probed):
         try:
             tasks[0].result()
         except Unanswerable:
-            # Perhaps the server changed since it was probed: the next run is to find out anew.
+            # The server may have changed since the probe: the next run probes it again.
             self._cache.forget([self.probe_key(words) for words in self._probe_results])
             raise
 
@@ -227,7 +226,7 @@ class RemoteBackend(Probed):
                     answer = OracleAnswer(unanswered=f"refused (status {error.status}): {error.said}", left_out=True)
                 except Exception as error:
                     failures.append(self._error_to_raise(error))
-                    asking.stopping.set()  # nobody begins another request; those under way end
+                    asking.stopping.set()  # no further request begins; those under way end
                     return
                 arrives(position, answer)
 

@@ -14,11 +14,11 @@ from promptfed.oracle_options import OracleOptions
 from promptfed.trust import default_key_variable
 
 NO_KEY = "no-key"
-"""Sent to servers that want none: the client insists on something."""
+"""Key for servers that need none: the client library requires one."""
 LEAST = 6
 """Shorter "keys" are not cut out of texts: they would take words with them."""
 PART = 12
-"""So many characters of a key, wherever in it, are cut out too."""
+"""Length of the parts of a key that are removed, too."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from promptfed.printable import printable
 
 LARGEST_BODY = 32_000_000
-"""Bytes of one answer; 10,000 log-probabilities take one million."""
+"""Most bytes of one answer; 10,000 log-probabilities take one million."""
 MOST_HEADERS = 200
 MOST_REDIRECTS = 5
 METHOD_KEEPING = (307, 308)

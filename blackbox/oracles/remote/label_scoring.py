@@ -17,7 +17,7 @@ from promptfed.printable import printable
 MARGIN = 1.0
 """A label that is not among the log-probabilities reported gets the least of them minus this (in nats)."""
 UNLIKELIEST = -9000.0
-"""At or below it a server says "no idea" (OpenAI sends -9999)."""
+"""Values at or below it stand for "unknown" (OpenAI sends -9999)."""
 SHOWN = 60
 """Characters of an answer that a message shows."""
 _THOUGHT_START = re.compile(r"<(?:think|thinking|reasoning|thought)>", re.IGNORECASE)

@@ -37,9 +37,9 @@ SPARE = 20
 """A label of rank r in the sample is looked for among the ``SPARE * r`` likeliest tokens, where the server gives so
 many: with Gemma 270M labels went from rank 50 there to 900 on film reviews."""
 WIDE = 2000
-"""Beyond so many only labels that are still missing are looked for: answers get large."""
+"""Beyond this number only missing labels are searched for, because answers get large."""
 PATIENCE = 3
-"""Times that a server is asked before it is believed that it does not return something: answers may be faulty."""
+"""Tries before a feature counts as missing on a server: single answers may be faulty."""
 SYSTEM = "Classify the text. Answer with one of these labels only, and nothing else: {words}."
 
 

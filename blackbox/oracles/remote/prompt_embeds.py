@@ -40,7 +40,7 @@ from promptfed.readers.json_reader import parse_json
 
 T = TypeVar("T")
 SOFT = "\x00"
-"""Stands in a rendered template for the soft prompt."""
+"""Placeholder of the soft prompt in a rendered template."""
 TOPS = (20, 5, 2)
 WORDS = 2000
 """Common words whose embeddings soft prompts may start from."""
@@ -118,7 +118,7 @@ class PromptEmbeds(RemoteBackend):
                     refusals.append(error)
                     continue
                 if extra and not all(f"token_id:{number}" in reply for number in ids):
-                    break  # the fields were taken and not heeded
+                    break  # the server ignores the fields
                 return json.dumps({"top": top, "extra": extra}, sort_keys=True)
         reason = refusals[-1].said if refusals else "no log-probabilities"
         raise OracleError(

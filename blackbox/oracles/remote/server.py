@@ -21,7 +21,7 @@ from promptfed.errors import BackboneError, ConfigError, FormatError, OracleErro
 from promptfed.readers.files import open_regular
 
 HOST = "127.0.0.1"
-"""Nobody else's machine can reach it."""
+"""The local address, which other machines cannot reach."""
 SLOTS = 4
 """Requests that are worked on at once."""
 CONTEXT = 2048

@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 HEALING = (408, 409, 429)
 LONGEST_BACKOFF = 30.0
 BURST_SECONDS = 5.0
-"""Requests of so many seconds may be made at once, within the limit of a minute."""
+"""Length of a burst in seconds: the requests of that time may be made at once."""
 MILLION = 1e6
 ANSWER_LIMITS = JsonLimits(size=LARGEST_BODY, values=4_000_000)
-"""Of one answer: a token's log-probability comes with a dozen values."""
+"""Most values of one answer: a token's log-probability comes with a dozen."""
 MOST_TOKENS = 10**9
-"""Of one answer; what reports more does not count tokens."""
+"""Most tokens of one answer; a larger number is not a token count."""
 
 
 class Unusable(Exception):  # noqa: N818 (becomes an OracleError when it does not heal)
@@ -75,7 +75,7 @@ class Asking:
     budget: Budget
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     keep: Callable[[Any], None] = lambda answer: None
-    """Given each answer before it counts as paid: a process that is killed in between asks no question twice."""
+    """Called with each answer before it counts as paid, so that a process killed in between repeats no question."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Transport:
         self._settled = asyncio.Event()
         self._jitter = random.Random()  # for waiting times only
         self._frame: dict[str, int] = {"completions": 8, "chat": 64}
-        """Most tokens that prompts had beyond one a byte: what the server puts around them, as its answers show."""
+        """Tokens of the server's frame around prompts, as its answers show."""
 
     async def post(
         self,
@@ -167,7 +167,7 @@ class Transport:
             async with asyncio.timeout(min(10.0, self.options.timeout_seconds)):
                 reply = await self._client.models.list()
             return [self.key.scrubbed(str(model.id)) for model in reply.data]
-        except Exception:  # whatever it is: this only makes an error message better
+        except Exception:  # any error: this only improves a message
             return []
 
     async def close(self) -> None:
@@ -249,7 +249,7 @@ class Transport:
         main = {name: body[name] for name in ("model", "prompt", "messages") if name in body}
         extra = {name: value for name, value in body.items() if name not in main}
         try:
-            # The client's own limit is for each byte that arrives: a server that drips would never meet it.
+            # The client's own limit is for each byte that arrives: a slow server would never meet it.
             async with asyncio.timeout(self.options.timeout_seconds):
                 response = await create(**main, extra_body=extra)
                 return _Outcome(raw=response.content)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 LOOK_EVERY = 10
-"""Steps between two looks at whether all problems are solved: each look waits for the device."""
+"""Steps between two checks whether all problems are solved; each check waits for the device."""
 LEAST_SMOOTHING = 0.01
 """Similarities differ by at most 2, so the kernel spans at most exp(200), which float64 holds with room to spare."""
 

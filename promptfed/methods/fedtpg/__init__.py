@@ -105,7 +105,7 @@ class FedTPG(GradientMethod):
         return PromptState(self.generator.start(torch_stream(self.setup.seed, "generator")))
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
-        """CoOp's loss, with a generated context in the place of a learned one."""
+        """Return CoOp's loss, with a generated context in the place of a learned one."""
         classes, _ = training_classes(self.label_space, self.setup, data)
         embeddings = self.class_embeddings(classes)
 
@@ -115,7 +115,7 @@ class FedTPG(GradientMethod):
         return replace(self.tuner.problem(broadcast.shared, data), texts=texts)
 
     def class_embeddings(self, classes: Sequence[str]) -> Tensor:
-        """``E`` ``(classes, embed_dim)``: unit features of the bare names, from the feature cache."""
+        """Return ``E`` ``(classes, embed_dim)``: unit features of the bare names, from the feature cache."""
         return F.normalize(self.setup.features.texts([name.replace("_", " ") for name in classes]), dim=-1)
 
     @torch.no_grad()

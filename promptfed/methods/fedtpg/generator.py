@@ -81,7 +81,7 @@ class PromptTranslator(nn.Module):
 
 
 PREFIX = "meta_net."
-"""What the released checkpoints put before every name."""
+"""Prefix of every name in the released checkpoints."""
 
 
 STARTING_NEUTRAL = ("norm", "norm_context", "net.0", "out_proj")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from promptfed.prompt_state import PromptState
 
 WIDTH = 128
-"""Features are thinned out to at most so many numbers before they enter the gate."""
+"""Upper bound of the numbers of a thinned-out feature at the gate."""
 HEADS = 8
 PARTS = ("query", "key", "value", "output")
 
