@@ -37,6 +37,7 @@ from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.features import FeatureCache, default_cache
 from promptfed.backbones.minilm import load_minilm, loading, package_folder, word_ids
 from promptfed.backbones.tokenization import Sentences, word_piece_words
+from promptfed.backbones.undrawn import Undrawn
 from promptfed.errors import BackboneError
 from promptfed.readers.tensors import MOST_BYTES
 from promptfed.readers.torch_files import read_torch
@@ -227,7 +228,7 @@ def _load_vision(weights: Path) -> Any:
     """Load EfficientNet-Lite0 of timm with the packaged weights: other names, the same tensors in the same order."""
     import timm
 
-    with torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
+    with torch.random.fork_rng(devices=[]), Undrawn():  # what building draws the weights replace
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     state = model.state_dict()
     with loading(VISION):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from promptfed.backbones.undrawn import Undrawn
 from promptfed.errors import BackboneError, reason
 from promptfed.readers.tensors import read_tensors
 
@@ -29,7 +30,8 @@ def load_minilm() -> tuple[Any, Any]:
 
     folder = package_folder(MODULE, DISTRIBUTION) / "model"
     with (
-        torch.random.fork_rng(devices=[]),  # building draws random numbers, which the weights then replace
+        torch.random.fork_rng(devices=[]),  # what building draws the weights replace
+        Undrawn(),
         loading(DISTRIBUTION),
     ):
         reader = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)

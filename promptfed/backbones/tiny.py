@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.openclip import OpenClipBackbone
+from promptfed.backbones.undrawn import Undrawn
 from promptfed.errors import BackboneError, FormatError
 from promptfed.readers.json_reader import parse_json
 from promptfed.readers.tensors import parse_tensors
@@ -101,7 +101,7 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
     cast = None if dtype == torch.float32 else dtype
     try:
         # Building draws random numbers, which the weights then replace: most are skipped, the rest are private.
-        with torch.random.fork_rng(devices=[]), _Undrawn():
+        with torch.random.fork_rng(devices=[]), Undrawn():
             model = CLIP(**config["model_cfg"], cast_dtype=cast)
         model.load_state_dict(parse_tensors(weights))
         set_model_preprocess_cfg(model, config["preprocess"])
@@ -113,18 +113,6 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
     if cast is not None:
         convert_weights_to_lp(model, dtype)
     return TinyBackbone("tiny", model, tokenizer, device=device, precision=precision)
-
-
-class _Undrawn(TorchFunctionMode):
-    """Parameters stay as the memory is: all of them are about to be loaded, and drawing them takes longer than that."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        options = kwargs or {}
-        if func in (nn.init.normal_, nn.init.kaiming_uniform_, nn.init.xavier_uniform_):
-            return options.get("tensor", args[0] if args else None)
-        return func(*args, **options)
 
 
 @cache

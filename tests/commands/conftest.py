@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from promptfed.cli import main
+from promptfed.commands.empty_paths import refuse_empty_paths
+from promptfed.commands.help_text import build_command
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +24,17 @@ class Said(NamedTuple):
     err: str
 
 
+@functools.cache
+def built(app: Any) -> Any:
+    """The commands, read from their functions once: that takes longer than most commands."""
+    return refuse_empty_paths(build_command(app))
+
+
 @pytest.fixture
-def promptfed(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def promptfed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     """``promptfed("list", "methods")``: run the command line in this process."""
+    monkeypatch.setattr("promptfed.cli.build_command", built)
+    monkeypatch.setattr("promptfed.cli.refuse_empty_paths", lambda command: command)
 
     def run(*words: object) -> Said:
         capsys.readouterr()

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 
 import pytest
 from safetensors.numpy import load_file
 
+from promptfed.backbones.minilm import load_minilm
 from promptfed.blackbox.oracles.base import LocalBackend
 from promptfed.files.sealed_json import sealed_json
 
 SMALL = ["--task", "blackbox-text", "--clients", 2, "--shots", 2, "--set", "task.test_per_class=3"]
 SEARCH = [*SMALL, "--rounds", 2, "--method", "fedavg_bbt", "--set", "method.queries=40", "--set", "method.batch_size=8"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_minilm():
+    """All of these runs ask the same frozen model, which is loaded once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("promptfed.blackbox.oracles.local.minilm.load_minilm", functools.cache(load_minilm))
+        yield
 
 
 def run_in(folder, words):

@@ -1,0 +1,35 @@
+"""Models that are built to be loaded: their random first weights are not drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+DRAWS = frozenset(
+    {
+        nn.init.kaiming_normal_,
+        nn.init.kaiming_uniform_,
+        nn.init.normal_,
+        nn.init.trunc_normal_,
+        nn.init.uniform_,
+        nn.init.xavier_normal_,
+        nn.init.xavier_uniform_,
+    }
+)
+
+
+class Undrawn(TorchFunctionMode):
+    """Leave the parameters of a model that is built within as the memory is.
+
+    Only for a model all of whose parameters are loaded afterwards, which takes less time than to draw them.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        if func in DRAWS:
+            return args[0] if args else options["tensor"]
+        return func(*args, **options)
