@@ -281,8 +281,8 @@ def _prepared(folder: Path) -> Stage:
                 pictures / name / f"{i}.png"
             )
     config = checked(build_config({
-        "data": f"folder:{pictures}", "clients": 3, "shots": 1, "rounds": 2, "baselines": [], "threads": 1,
-        "task_options": {"val_shots": 1}, "method_options": {"n_ctx": 2, "local_epochs": 1},
+        "data": f"folder:{pictures}", "backbone": "tiny", "clients": 3, "shots": 1, "rounds": 2, "baselines": [],
+        "threads": 1, "task_options": {"val_shots": 1}, "method_options": {"n_ctx": 2, "local_epochs": 1},
     }))  # fmt: skip
     spec = importlib.util.spec_from_file_location("fake_grid", GRID)
     assert spec is not None
