@@ -51,6 +51,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PROMPTFED_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_wait_for_the_disk() -> Iterator[None]:
+    """No test cuts the power: what this process has written is there, whether the disk has it yet or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def forgets_classes() -> Iterator[None]:
     """Classes that a module's tests hand over are registered in this process until the module's end."""

@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     runs = {}
     for method in ("promptfl", "fedper"):
         runs[method] = tmp_path_factory.mktemp("origin") / method
-        small = "--rounds 1 --shots 1 --clients 3 --threads 1 --baselines none --quiet".split()
+        small = ["--rounds", "1", "--shots", "1", "--clients", "3", "--threads", "1", "--baselines", "none", "--quiet"]
         small += ["--set", "task.val_shots=1", "--set", "task.test_per_class=3"]
         call("train", "--method", method, *small, "--run", runs[method])
     return runs
