@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-DRAWS = frozenset(
-    {
-        nn.init.kaiming_normal_,
-        nn.init.kaiming_uniform_,
-        nn.init.normal_,
-        nn.init.trunc_normal_,
-        nn.init.uniform_,
-        nn.init.xavier_normal_,
-        nn.init.xavier_uniform_,
-    }
-)
+DRAWS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_, Tensor.normal_, Tensor.uniform_})
+"""What all of torch's first weights come from. Some functions of ``nn.init`` are not told of by torch, but what they
+call is."""
 
 
 class Undrawn(TorchFunctionMode):
