@@ -14,6 +14,7 @@ from promptfed.backbones import load_backbone
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
+from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.blackbox.oracle_factory import load_oracle, oracle_around
 from promptfed.blackbox.oracles.local.function import FunctionBackend, ScoreFunction
 from promptfed.blackbox.oracles.oracle import Oracle
@@ -31,6 +32,8 @@ from promptfed.tasks import TASKS
 from promptfed.tasks.sources.objects import PREFIX, ObjectData, plain_name
 from promptfed.types import FederatedTask
 
+SMALL_TOWERS = ("tiny", "lit")
+"""Backbones whose text tower is kept in the cache: a run that looks at no new image then starts without the rest."""
 CLASSES: Mapping[str, Registry[Any]] = {"method": METHODS, "aggregator": AGGREGATORS, "engine": ENGINES}
 """Arguments that take a class, and where it is registered under its own name."""
 
@@ -90,7 +93,8 @@ class Objects:
             assert form is not None, "a black-box task says how its examples are put"
             return self._oracle(config, form)
         if not config.backbone.startswith(PREFIX):
-            backbone = load_backbone(config.backbone, device=config.device, precision=config.precision)
+            load = load_text_tower if config.backbone in SMALL_TOWERS else load_backbone
+            backbone = load(config.backbone, device=config.device, precision=config.precision)
             return DualEncoder(FeatureStore(backbone))
         if self.model is None:
             raise missing_object("model", config.backbone)

@@ -20,6 +20,8 @@ from promptfed.backbones.base import PromptedText
 
 LEAST_SAVED = 0.1
 """Share of all tokens that must be saved for the other way to be worth its overhead."""
+MOST_REAL = 0.85
+"""Share of real tokens among those of all rows from which on padding goes through the layers with them."""
 
 
 @dataclass(frozen=True)
@@ -165,31 +167,42 @@ class SharedPrefixTower:
         seen = []
         for number, block in enumerate(self._blocks):
             x = sentences.put(x, number)
-            query, key, value = (part.transpose(1, 2) for part in _projected(block, x))
-            seen.append(torch.stack([key, value]))
+            query, *rest = _heads(block, _projected(block, x))
+            seen.append(torch.stack(rest))
             if number + 1 < len(self._blocks):
-                attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-                x = _rest(block, x, attended.transpose(1, 2))
+                attended = F.scaled_dot_product_attention(query, rest[0], rest[1], is_causal=True)
+                x = _rest(block, x, attended.transpose(1, 2).flatten(2))
         return seen
 
     def _suffixes(self, suffix: Tensor, group: Tensor, end: Tensor, *keys: Tensor) -> Tensor:
-        """Return the last hidden state at the end of some rows, of which only real tokens pass through the layers."""
+        """Return the last hidden state at the end of some rows; padding passes through no layer if there is much."""
         length, longest = keys[0].shape[3], int(end.max()) + 1
-        rows, places = torch.arange(len(suffix), device=end.device), torch.arange(longest, device=end.device)
-        is_real = places <= end[:, None]
+        shape, starts = (len(suffix), longest), torch.arange(len(suffix), device=end.device) * longest
+        is_real = (torch.arange(longest, device=end.device) <= end[:, None]).flatten()
+        real = is_real.nonzero()[:, 0]
+        is_packed = len(real) < MOST_REAL * len(is_real)
         open_to = torch.ones(longest, length + longest, dtype=torch.bool, device=end.device).tril(length)
-        x = self._placed(suffix[:, :longest], length)[is_real]
+        x = self._placed(suffix[:, :longest], length).flatten(0, 1)
+        x = x[real] if is_packed else x
         for number, (block, seen) in enumerate(zip(self._blocks, keys, strict=True)):
-            query, key, value = (_spread(part, is_real) for part in _projected(block, x))
-            theirs = seen[:, 0].unsqueeze(1).expand(-1, len(rows), -1, -1, -1) if seen.shape[1] == 1 else seen[:, group]
+            projected = _projected(block, x)
+            if is_packed:
+                projected = projected.new_zeros(len(is_real), projected.shape[1]).index_copy(0, real, projected)
+            query, key, value = _heads(block, projected.view(*shape, -1))
+            theirs = seen[:, 0, None].expand(-1, len(suffix), -1, -1, -1) if seen.shape[1] == 1 else seen[:, group]
             key, value = torch.cat([theirs[0], key], 2), torch.cat([theirs[1], value], 2)
             if number + 1 < len(self._blocks):
                 attended = F.scaled_dot_product_attention(query, key, value, attn_mask=open_to)
-                x = _rest(block, x, attended.transpose(1, 2)[is_real])
+                attended = attended.transpose(1, 2).flatten(2).flatten(0, 1)
+                x = _rest(block, x, attended[real] if is_packed else attended)
             else:  # of the last block only the end tokens are read
-                query, mask = query[rows, :, end][:, :, None], open_to[end][:, None, None]
+                query, mask = (
+                    query[torch.arange(len(suffix), device=end.device), :, end][:, :, None],
+                    open_to[end][:, None, None],
+                )
                 attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-                x = _rest(block, x[is_real.sum(1).cumsum(0) - 1], attended[:, :, 0])
+                ends = is_real.cumsum(0)[starts + end] - 1 if is_packed else starts + end
+                x = _rest(block, x[ends], attended.flatten(1))
         return x
 
     def _placed(self, vectors: Tensor, start: int) -> Tensor:
@@ -213,24 +226,21 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def _projected(block: Any, x: Tensor) -> Sequence[Tensor]:
-    """Return queries, keys and values ``(..., heads, width)`` of a block's input ``(..., dim)``."""
-    attention = block.attn
-    projected: Tensor = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    return [part.unflatten(-1, (attention.num_heads, -1)) for part in projected.chunk(3, dim=-1)]
+def _projected(block: Any, x: Tensor) -> Tensor:
+    """Return queries, keys and values ``(..., 3 dim)`` of a block's input ``(..., dim)``."""
+    projected: Tensor = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+    return projected
 
 
-def _spread(tokens: Tensor, is_real: Tensor) -> Tensor:
-    """Return ``tokens`` ``(tokens, heads, width)`` as ``(rows, heads, longest, width)``, zero where there are none."""
-    spread = tokens.new_zeros(*is_real.shape, *tokens.shape[1:])
-    spread[is_real] = tokens
-    return spread.transpose(1, 2)
+def _heads(block: Any, projected: Tensor) -> Sequence[Tensor]:
+    """Part ``(rows, length, 3 dim)`` into queries, keys and values ``(rows, heads, length, width)``."""
+    parts = projected.unflatten(-1, (3, int(block.attn.num_heads), -1)).permute(2, 0, 3, 1, 4)
+    return parts[0], parts[1], parts[2]
 
 
 def _rest(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """Return the output of a block for its input ``(..., dim)``, whose heads ``attended`` ``(..., heads, width)``."""
-    mixed = block.attn.out_proj(attended.flatten(-2))
-    x = x + _scaled(block, "ls_1", mixed)
+    """Return the output of a block for its input ``x``, of whose shape is what its heads ``attended``."""
+    x = x + _scaled(block, "ls_1", block.attn.out_proj(attended))
     whole: Tensor = x + _scaled(block, "ls_2", block.mlp(block.ln_2(x)))
     return whole
 
