@@ -63,7 +63,7 @@ def test_a_resume_that_cannot_begin_changes_no_option(
     def gone(*_: Any, **__: Any) -> None:
         raise BackboneError("the weights are gone")
 
-    monkeypatch.setattr("promptfed.objects.load_backbone", gone)
+    monkeypatch.setattr("promptfed.objects.load_text_tower", gone)
     for _ in range(2):
         said = promptfed("train", "--resume", run, "--rounds", 4, "--engine", "local")
         assert said.err.splitlines()[-1] == "error: the weights are gone"
