@@ -25,8 +25,8 @@ MOST_REAL = 0.85
 
 
 @dataclass(frozen=True)
-class Sentences:
-    """Sentences in groups, those of a group with one beginning of ``length`` tokens.
+class GroupedSentences:
+    """GroupedSentences in groups, those of a group with one beginning of ``length`` tokens.
 
     Attributes:
         prefix: Embeddings of each group's beginning ``(groups, length, dim)``.
@@ -56,7 +56,7 @@ class Sentences:
         return hidden.scatter(1, index, self.deep[number].to(hidden.dtype))
 
 
-def prompted_sentences(texts: Sequence[PromptedText], device: torch.device) -> Sentences | None:
+def prompted_sentences(texts: Sequence[PromptedText], device: torch.device) -> GroupedSentences | None:
     """Return class names with their contexts as sentences, one group a text; None if sharing saves too little.
 
     A context of its own for each class is not shared, nor are deep contexts that stand beyond the beginning.
@@ -72,7 +72,7 @@ def prompted_sentences(texts: Sequence[PromptedText], device: torch.device) -> S
     beginnings = [text.tokens.select([0]).with_context(text.ctx.to(device))[0, :length] for text in texts]
     suffixes = [_filled(text, length, device) for text in texts]
     group = torch.arange(len(texts), device=device).repeat_interleave(torch.tensor(sizes, device=device))
-    return Sentences(
+    return GroupedSentences(
         prefix=torch.stack(beginnings),
         suffix=torch.cat([F.pad(vectors, (0, 0, 0, longest - length - vectors.shape[1])) for vectors in suffixes]),
         group=group,
@@ -83,7 +83,7 @@ def prompted_sentences(texts: Sequence[PromptedText], device: torch.device) -> S
     )
 
 
-def plain_sentences(ids: Tensor, end: Tensor, table: nn.Embedding) -> Sentences | None:
+def plain_sentences(ids: Tensor, end: Tensor, table: nn.Embedding) -> GroupedSentences | None:
     """Return texts ``(rows, longest)`` of token ids as sentences of one group; None if sharing saves too little.
 
     Args:
@@ -96,7 +96,7 @@ def plain_sentences(ids: Tensor, end: Tensor, table: nn.Embedding) -> Sentences 
     if not _is_worth_it(length, 1, rows, longest):
         return None
     group = torch.zeros(rows, dtype=torch.int64, device=ids.device)
-    return Sentences(table(ids[:1, :length]), table(ids[:, length:]), group, end - length)
+    return GroupedSentences(table(ids[:1, :length]), table(ids[:, length:]), group, end - length)
 
 
 def _shared(text: PromptedText) -> int:
@@ -138,7 +138,7 @@ class SharedPrefixTower:
         is_causal = bool(torch.equal(mask.float(), hidden))
         return cls(tower) if is_causal and all(map(_is_plain, tower.transformer.resblocks)) else None
 
-    def read(self, sentences: Sentences, rows_at_once: int) -> Tensor:
+    def read(self, sentences: GroupedSentences, rows_at_once: int) -> Tensor:
         """Return the last hidden state ``(rows, dim)`` at the end of each sentence, before the last normalisation.
 
         More than ``rows_at_once`` rows are done in parts; with a gradient each part's activations are computed again in
@@ -158,7 +158,7 @@ class SharedPrefixTower:
                 parts.append(self._suffixes(*arguments))
         return torch.cat(parts)
 
-    def _keys(self, sentences: Sentences) -> list[Tensor]:
+    def _keys(self, sentences: GroupedSentences) -> list[Tensor]:
         """Return what later tokens see of the beginnings in each block.
 
         These are keys and values ``(2, groups, heads, length, width)``.
