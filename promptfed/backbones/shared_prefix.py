@@ -84,19 +84,32 @@ def prompted_sentences(texts: Sequence[PromptedText], device: torch.device) -> G
 
 
 def plain_sentences(ids: Tensor, end: Tensor, table: nn.Embedding) -> GroupedSentences | None:
-    """Return texts ``(rows, longest)`` of token ids as sentences of one group; None if sharing saves too little.
+    """Return texts as sentences, those with the same first words in one group; None if sharing saves too little.
 
     Args:
-        ids: The token ids, padded at the end.
+        ids: The token ids ``(rows, longest)``, padded at the end.
         end: The position of each row's end token ``(rows,)``.
         table: The embedding of each token.
     """
-    rows, longest = ids.shape
-    length = min(int((ids == ids[:1]).all(0).int().cumprod(0).sum()), int(end.min()))
-    if not _is_worth_it(length, 1, rows, longest):
+    (rows, longest), most = ids.shape, int(end.min())
+    if most < 2:
         return None
-    group = torch.zeros(rows, dtype=torch.int64, device=ids.device)
-    return GroupedSentences(table(ids[:1, :length]), table(ids[:, length:]), group, end - length)
+    digests = _digests(ids[:, :most])
+    beginnings = [len(torch.unique(digests[:, place])) for place in range(most)]
+    length = max(range(1, most + 1), key=lambda length: (rows - beginnings[length - 1]) * length)
+    prefixes, group = torch.unique(ids[:, :length], dim=0, return_inverse=True)
+    if not _is_worth_it(length, len(prefixes), rows, longest):
+        return None
+    return GroupedSentences(table(prefixes), table(ids[:, length:]), group, end - length)
+
+
+def _digests(ids: Tensor) -> Tensor:
+    """Return a number for the tokens up to each position ``(rows, length)``: the same tokens have the same number."""
+    digests = torch.zeros_like(ids)
+    for place in range(ids.shape[1]):
+        before = digests[:, place - 1] if place else digests[:, 0]
+        digests[:, place] = before * 6364136223846793005 + ids[:, place] + 1442695040888963407
+    return digests
 
 
 def _shared(text: PromptedText) -> int:

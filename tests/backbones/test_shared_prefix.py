@@ -11,7 +11,7 @@ from torch import Tensor
 from promptfed.backbones import openclip, shared_prefix
 from promptfed.backbones.base import Backbone, PromptedText
 from promptfed.backbones.openclip import OpenClipBackbone
-from promptfed.backbones.shared_prefix import SharedPrefixTower, prompted_sentences
+from promptfed.backbones.shared_prefix import SharedPrefixTower, plain_sentences, prompted_sentences
 
 NAMES = ("cat", "pin cushion", "hot air balloon", "dog", "a very fine old violin", "fire truck")
 SHAPES = {"small": (20, 2, 3), "wide": (96, 6, 2), "deep": (32, 1, 6)}
@@ -115,6 +115,20 @@ def test_words_of_a_template_are_shared(clip, monkeypatch):
     monkeypatch.setattr(shared_prefix, "LEAST_SAVED", 2.0)
     plain = clip.encode_text(sentences)
     assert len(taken) == 1
+    assert (ours - plain).norm(dim=-1).max() < 4e-6 * plain.norm(dim=-1).max()
+
+
+def test_sentences_of_several_templates_form_groups(clip, monkeypatch):
+    templates = ("a photo of one {}.", "an icon that shows some {}.", "a drawing by hand of the {}.")
+    sentences = [template.format(name) for name in NAMES for template in templates]
+    ids, end = clip._sentences.ids(sentences)
+    grouped = plain_sentences(ids, end, clip._tower.token_embedding)
+    assert grouped is not None
+    assert grouped.prefix.shape[:2] == (3, 5)
+    assert grouped.group.tolist() == grouped.group[:3].tolist() * len(NAMES)
+    ours = clip.encode_text(sentences)
+    monkeypatch.setattr(shared_prefix, "LEAST_SAVED", 2.0)
+    plain = clip.encode_text(sentences)
     assert (ours - plain).norm(dim=-1).max() < 4e-6 * plain.norm(dim=-1).max()
 
 
