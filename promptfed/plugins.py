@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.machinery import PathFinder
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from promptfed.errors import ConfigError, reason
@@ -50,13 +50,21 @@ def _entry_modules(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
     """List the modules of promptfed's entry points, sorted; anew once a package is installed in ``folders``."""
     points = entry_points()
     groups = [group for group in points.groups if group.startswith(GROUPS)]
-    return tuple(sorted({point.module for group in groups for point in points.select(group=group)}))
+    return tuple(sorted({_module(point) for group in groups for point in points.select(group=group)} - {""}))
+
+
+def _module(point: EntryPoint) -> str:
+    """Return the module of an entry point; empty if a damaged package names none."""
+    try:
+        return point.module
+    except AttributeError:  # what Python's own reader says of ``name = ???``
+        return ""
 
 
 def _modified(folder: str) -> int:
     try:
         return os.stat(folder).st_mtime_ns
-    except OSError:
+    except (OSError, ValueError, TypeError):  # programs put anything at all into sys.path
         return 0
 
 

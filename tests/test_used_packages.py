@@ -62,3 +62,10 @@ def test_without_the_package_the_run_names_it(package: Path, monkeypatch: pytest
     monkeypatch.undo()
     with pytest.raises(ConfigError, match=r"add --plugin nearby_package\.share, or install the package that has it"):
         check_plugins(named, "run 'a'")
+
+
+def test_a_damaged_entry_point_hides_no_other(package: Path) -> None:
+    points = package.parent / "nearby_package-1.0.dist-info" / "entry_points.txt"
+    points.write_text(POINTS + "broken = ???\nnobody =\n")
+    assert set(installed_plugins()) >= {"nearby_package.share", "nearby_package.other"}
+    assert list(resolve(build_config({"measures": ["share"]})).plugins) == ["nearby_package.share"]

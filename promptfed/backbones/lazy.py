@@ -15,6 +15,7 @@ from torch import Tensor
 
 from promptfed.backbones.base import Backbone, CallCount
 from promptfed.cache_dir import cache_folder
+from promptfed.errors import BackboneError
 
 B = TypeVar("B", bound=Backbone)
 CACHE_MISS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
@@ -36,12 +37,12 @@ class LazyBackbone(Backbone, Generic[B]):
         """Return the backbone with its image tower.
 
         Raises:
-            RuntimeError: It is not the one in the cache.
+            BackboneError: It is not the one in the cache.
         """
         if self._full is None:
             full = self._load()
             if not isinstance(full, self.kind) or full.fingerprint != self.fingerprint:
-                raise RuntimeError(f"backbone '{self.name}' is not the one in {self._folder}: delete that folder")
+                raise BackboneError(f"backbone '{self.name}' is not the one in {self._folder}: delete that folder")
             full.calls = self.calls
             self._full = full  # type: ignore[assignment] # of that kind
         assert self._full is not None

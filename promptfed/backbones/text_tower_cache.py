@@ -9,10 +9,10 @@ the same bits either way, which is checked before anything is cached.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -23,20 +23,31 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from promptfed.backbones import load_backbone
-from promptfed.backbones.base import Backbone, CallCount, PromptedImages, freeze, hash_tensors
+from promptfed.backbones.base import (
+    Backbone,
+    CallCount,
+    ClassTokens,
+    Position,
+    PromptedImages,
+    freeze,
+    hash_tensors,
+)
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.lazy import CACHE_MISS, LazyBackbone, check_same_bits, folder_for
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
 from promptfed.backbones.openclip_weights import weights_path
 from promptfed.backbones.tokenization import Sentences
 from promptfed.files.atomic import write_bytes
+from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.readers.files import read_bytes
-from promptfed.readers.json_reader import parse_json, read_json
+from promptfed.readers.json_reader import LIMITS, parse_json
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1
 TOWER, ABOUT, TOKENS = "tower.safetensors", "about.json", "tokens.json"
+TEXTS = "texts"
+"""Key of the token ids in their file: text -> ids."""
 NUMBERS = (
     "name", "text_dim", "embed_dim", "vision_dim", "text_layers", "vision_layers", "logit_scale", "context_length",
 )  # fmt: skip
@@ -78,7 +89,7 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
     kind = OpenClipBackbone
 
     def __init__(self, folder: Path, whole: Callable[[], Backbone], device: str, precision: str) -> None:
-        about: dict[str, Any] = read_json(folder / ABOUT)
+        about = opened_json(read_bytes(folder / ABOUT, LIMITS.size))
         blob = read_bytes(folder / TOWER, MOST_BYTES)
         if about["format"] != FORMAT or hashlib.sha256(blob).hexdigest() != about["tower_sha256"]:
             raise ValueError("another format, or damaged")
@@ -90,7 +101,7 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
         tower = TextTower(parse_tensors(blob), about["heads"], about["quick_gelu"])
         self._tower: Any = freeze(tower).to(self.device)
         self._fingerprint = about["fingerprint"]
-        self._tokens: dict[str, list[int]] = read_json(folder / TOKENS)
+        self._tokens, self._has_new_tokens = _read_tokens(folder), False
         start, stop = about["start"], about["stop"]
         table = tower.token_embedding
         self._sentences = Sentences(self.name, self._ids, table, start, stop, self.context_length, self._words)
@@ -104,16 +115,38 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
         return self.whole().encode_prompted_images(pixels, ctx, deep)
 
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        features = super().encode_text(texts)
+        self._keep_tokens()
+        return features
+
+    def class_tokens(self, classes: Sequence[str], n_ctx: int, position: Position = "end") -> ClassTokens:
+        tokens = super().class_tokens(classes, n_ctx, position)
+        self._keep_tokens()
+        return tokens
+
+    def embed_words(self, text: str) -> Tensor:
+        vectors = super().embed_words(text)
+        self._keep_tokens()
+        return vectors
+
     def _ids(self, text: str) -> list[int]:
         """Return token ids, which are cached too: the tokenizer comes with the library."""
         if text not in self._tokens:
             self._tokens[text] = list(self.whole()._sentences.encode(text))
-            try:
-                cached = read_json(self._folder / TOKENS)
-                write_bytes(self._folder / TOKENS, json.dumps({**cached, **self._tokens}).encode())
-            except (OSError, ValueError) as error:
-                LOG.debug("token ids are not kept: %s", error)
+            self._has_new_tokens = True
         return self._tokens[text]
+
+    def _keep_tokens(self) -> None:
+        """Write the token ids of new texts, all at once: a write for each would take longer than the tower."""
+        if not self._has_new_tokens:
+            return
+        self._has_new_tokens = False
+        try:
+            tokens = {**_read_tokens(self._folder), **self._tokens}
+            write_bytes(self._folder / TOKENS, sealed_json({TEXTS: tokens}))
+        except CACHE_MISS as error:
+            LOG.debug("token ids are not kept: %s", error)
 
     def _words(self) -> Mapping[int, str]:
         return self.whole()._sentences.words()
@@ -213,6 +246,12 @@ def _folder(name: str, device: str, precision: str) -> Path | None:
     return folder_for([FORMAT, name, weights, str(pick_device(device)), precision, versions])
 
 
+def _read_tokens(folder: Path) -> dict[str, list[int]]:
+    """Return the token ids of the texts so far. Raises one of ``CACHE_MISS``."""
+    texts: dict[str, list[int]] = opened_json(read_bytes(folder / TOKENS, LIMITS.size))[TEXTS]
+    return texts
+
+
 def _remember(
     folder: Path, backbone: OpenClipBackbone, whole: Callable[[], Backbone], device: str, precision: str
 ) -> None:
@@ -238,10 +277,11 @@ def _remember(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / TOWER, blob)
-        write_bytes(folder / TOKENS, json.dumps(tokens).encode())
-        write_bytes(folder / ABOUT, json.dumps(about).encode())
+        write_bytes(folder / TOKENS, sealed_json({TEXTS: tokens}))
+        write_bytes(folder / ABOUT, sealed_json(about))
         check_same_bits(RememberedBackbone(folder, whole, device, precision), backbone, PROBES)
     except CACHE_MISS as error:
         LOG.debug("backbone '%s' is not remembered: %s", backbone.name, error)
-        for file in (ABOUT, TOKENS, TOWER):
-            (folder / file).unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be written cannot be removed either
+            for file in (ABOUT, TOKENS, TOWER):
+                (folder / file).unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -21,8 +20,9 @@ from promptfed.backbones.lit import PACKAGES, LitBackbone
 from promptfed.backbones.minilm import load_minilm, word_ids
 from promptfed.backbones.tokenization import Sentences, word_piece_words
 from promptfed.files.atomic import write_bytes
+from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.readers.files import read_bytes
-from promptfed.readers.json_reader import read_json
+from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class RememberedLit(LazyBackbone[LitBackbone], LitBackbone):
     kind = LitBackbone
 
     def __init__(self, folder: Path, whole: Callable[[], Backbone], device: str, precision: str) -> None:
-        about, blob = read_json(folder / ABOUT), read_bytes(folder / MEAN, MOST_BYTES)
+        about = opened_json(read_bytes(folder / ABOUT, LIMITS.size))
+        blob = read_bytes(folder / MEAN, MOST_BYTES)
         if about["format"] != FORMAT or hashlib.sha256(blob).hexdigest() != about["mean_sha256"]:
             raise ValueError("another format, or damaged")
         reader, tokenizer = load_minilm()
@@ -106,7 +107,7 @@ def remember(folder: Path, backbone: LitBackbone, whole: Callable[[], Backbone],
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / MEAN, blob)
-    write_bytes(folder / ABOUT, json.dumps(about).encode())
+    write_bytes(folder / ABOUT, sealed_json(about))
     again = RememberedLit(folder, whole, device, precision)
     try:
         check_same_bits(again, backbone, PROBES)

@@ -67,6 +67,7 @@ def decode(source: Path | bytes, name: str) -> tuple[Image.Image, str]:
 
 def convert(image: Image.Image, name: str) -> tuple[Image.Image, str]:
     """As ``decode``, of an open image of the caller's, which stays as it is."""
+    check_size(image.size, image.mode, name)  # before anything is copied
     try:
         copy = image.copy()
         _bound(copy, name)
@@ -260,6 +261,22 @@ def _limit() -> int:
     return int(size) * 1_000_000
 
 
+def check_size(size: tuple[int, int], mode: str, name: str) -> None:
+    """Raise DataError for pixels in memory, ``(width, height)``, that take too much to convert, or are none."""
+    if 0 in size:
+        raise DataError(f"image {printable(name)} has {size[0]:,} x {size[1]:,} pixels: it is empty")
+    _check_cost(size, size[0] * size[1] * BYTES_PER_PIXEL.get(mode, 8), name)
+
+
+def _check_cost(size: tuple[int, int], cost: int, name: str) -> None:
+    """Raise DataError if decoding takes more than the bound."""
+    if cost > _limit():
+        raise DataError(
+            f"image {printable(name)} has {size[0]:,} x {size[1]:,} pixels, which take {cost / 1e6:,.0f} MB to decode; "
+            f"the most is {_limit() / 1e6:,.0f} MB: make it smaller, or set PROMPTFED_IMAGE_MB={cost // 1_000_000 + 1}"
+        )
+
+
 def _bound(image: Image.Image, name: str) -> int:
     """Return the bytes that decoding takes; a JPEG that is too large is set to decode at 1/2, 1/4 or 1/8 of its size.
 
@@ -278,11 +295,7 @@ def _bound(image: Image.Image, name: str) -> int:
         scale *= 2
         image.draft(None, (max(1, width // scale), max(1, height // scale)))
     cost = _cost(image, (width, height))
-    if cost > limit:
-        raise DataError(
-            f"image {printable(name)} has {width:,} x {height:,} pixels, which take {cost / 1e6:,.0f} MB to decode; "
-            f"the most is {limit / 1e6:,.0f} MB: make it smaller, or set PROMPTFED_IMAGE_MB={cost // 1_000_000 + 1}"
-        )
+    _check_cost((width, height), cost, name)
     return cost
 
 

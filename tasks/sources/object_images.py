@@ -143,8 +143,10 @@ def image_of(value: Any, place: str) -> Image.Image:
     array = _channels_last(array, first)
     if array is None or 0 in array.shape:
         raise DataError(f"{summary}: give (height, width), or with 1, 3 or 4 channels first or last")
-    if array.dtype == np.uint16 and array.ndim == 2:
-        return Image.fromarray(array)
+    mode = "RGB" if array.ndim == 3 else "I;16" if array.dtype.kind == "u" and array.itemsize == 2 else "L"
+    pixels.check_size((array.shape[1], array.shape[0]), mode, place)
+    if mode == "I;16":
+        return Image.fromarray(array.astype(np.uint16))  # in this machine's order of bytes
     if array.dtype.kind == "f":
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise DataError(

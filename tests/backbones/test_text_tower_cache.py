@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from promptfed.backbones import load_backbone
-from promptfed.backbones.text_tower_cache import ABOUT, TOWER, RememberedBackbone, load_text_tower
+from promptfed.backbones import load_backbone, text_tower_cache
+from promptfed.backbones.text_tower_cache import ABOUT, TOKENS, TOWER, RememberedBackbone, load_text_tower
 from promptfed.errors import BackboneError
 
 
@@ -62,6 +62,38 @@ def test_a_damaged_tower_is_loaded_anew(pair):
     assert isinstance(load_text_tower("tiny"), RememberedBackbone), "and remembered again"
     (folder / ABOUT).write_text("{")
     assert load_text_tower("tiny").fingerprint == pair[0].fingerprint
+
+
+@pytest.mark.parametrize(("file", "text"), [(ABOUT, "22.98"), (ABOUT, "49406"), (TOKENS, "1125")])
+def test_a_changed_number_is_loaded_anew(pair, file, text):
+    path = pair[1]._folder / file
+    load_text_tower("tiny")
+    whole = path.read_text()
+    assert text in whole
+    path.write_text(whole.replace(text, text[:-1] + "3", 1))
+    again = load_text_tower("tiny")
+    assert not isinstance(again, RememberedBackbone)
+    assert path.read_text() == whole
+
+
+def test_without_a_cache_it_loads_all_the_same(pair, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "file"))
+    backbone = load_text_tower("tiny")
+    assert torch.equal(backbone.encode_text(["a cat"]), pair[0].encode_text(["a cat"]))
+
+
+def test_token_ids_of_many_texts_are_written_at_once(pair, monkeypatch):
+    text, names, paths = load_text_tower("tiny"), [f"thing {number}" for number in range(20)], []
+    monkeypatch.setattr(
+        text_tower_cache, "write_bytes", lambda path, data: paths.append(path) or path.write_bytes(data)
+    )
+    text.class_tokens(names, 2)
+    assert paths == [text._folder / TOKENS]
+    again = load_text_tower("tiny")
+    again.class_tokens(names, 2)
+    assert again._full is None
+    assert len(paths) == 1
 
 
 def test_neither_the_library_nor_the_image_tower_is_imported():

@@ -198,6 +198,7 @@ def test_a_data_set_that_raises_is_named() -> None:
         (torch.zeros(1, 7, 9, dtype=torch.uint8), (9, 7)),
         (np.ones((5, 7, 3), np.float32), (7, 5)),
         (np.zeros((5, 7), np.uint16), (7, 5)),
+        (np.zeros((5, 7), ">u2"), (7, 5)),
     ],
 )
 def test_arrays(value: Any, size: tuple[int, int]) -> None:
@@ -224,11 +225,18 @@ def test_the_white_of_floats_is_one() -> None:
         (object(), "give a PIL image"),
         (torch.empty(3, 5, 7, device="meta"), "no plain numbers"),
         (torch.zeros(3, 5, 7).to_sparse(), "no plain numbers"),
+        (np.broadcast_to(np.uint8(0), (200_000, 200_000)), "the most is 140 MB"),
+        (np.broadcast_to(np.float32(0), (60_000, 60_000)), "the most is 140 MB"),
     ],
 )
 def test_other_arrays_are_refused(value: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         image_of(value, "x")
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(DataError, match="has 0 x 0 pixels: it is empty"):
+        ObjectImage(Image.new("RGB", (0, 0)), "x").load()
 
 
 def test_a_damaged_picture_is_skipped_or_named(tmp_path: Path) -> None:
