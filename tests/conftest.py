@@ -44,6 +44,15 @@ from promptfed.types import ClientData, FederatedTask, Split
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _idle_machine() -> Iterator[None]:
+    """What else runs on the machine is not remarked upon in the tests' runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(os, "getloadavg"):
+            patch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests never read or fill the user's caches, nor what the user trusts."""
     os.environ["PROMPTFED_CACHE"] = str(tmp_path_factory.mktemp("cache"))
