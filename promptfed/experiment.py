@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
@@ -33,6 +32,7 @@ from promptfed.method import METHODS, Method
 from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
+from promptfed.option_defaults import absolute_paths, is_icons, task_defaults
 from promptfed.plugins import check_plugins, loaded_plugins
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.processors.pipeline import resolved as resolved_processors
@@ -41,9 +41,7 @@ from promptfed.prompt_template import PromptTemplate
 from promptfed.prompts.initial_words import check_initial_words
 from promptfed.setup import Setup
 from promptfed.tasks import TASKS
-from promptfed.tasks.base import Task, is_own_data
 from promptfed.tasks.centralized import centralize
-from promptfed.tasks.partitioning import AUTO
 from promptfed.types import FederatedTask
 from promptfed.used_packages import used_packages
 
@@ -67,10 +65,21 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def complete(config: RunConfig) -> RunConfig:
-    """As ``resolve``, but plug-ins are not looked at, and no file that an option names is read: a server or another
-    person's run may have named it."""
+    """Resolve the options without the plug-ins, and without reading any file that an option names.
+
+    A server or the run of another person may have named that file.
+
+    Args:
+        config: The options, in part or in full.
+
+    Returns:
+        The options with all defaults filled in, and with absolute paths.
+
+    Raises:
+        ConfigError: A name is unknown, or options do not go together.
+    """
     task = TASKS[config.task]
-    config = config.model_copy(update=_task_defaults(config, task))
+    config = config.model_copy(update=task_defaults(config, task))
     method = METHODS[config.method]
     model = named_model(config)
     model.check_task()
@@ -101,49 +110,21 @@ def complete(config: RunConfig) -> RunConfig:
         update={"aggregator": name, "processors": resolved_processors(config.processors), **sections}
     )
     check_engine(config)
-    return config.model_copy(update=_absolute_paths(config))
+    return config.model_copy(update=absolute_paths(config))
 
 
 def warn_of_plugins(config: RunConfig, what: str = "the config") -> None:
-    """Warn of plug-ins that are not what they were. Raises ConfigError for one that is not loaded."""
+    """Warn of plug-ins that have changed.
+
+    Args:
+        config: The options, with the plug-ins that they use.
+        what: What names the plug-ins, for the message.
+
+    Raises:
+        ConfigError: A plug-in is not loaded.
+    """
     for line in check_plugins(config.plugins, what):
         log.warning(line)
-
-
-def _task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
-    """What the task has in the place of options that nobody gave."""
-    found: dict[str, Any] = {
-        option: getattr(task, option)
-        for option in ("data", "method", "rounds")
-        if option not in config.model_fields_set
-    }
-    found["oracle"] = config.oracle or task.oracle
-    if task.partitions and "partition" not in config.model_fields_set:
-        found["partition"] = task.partitions[0]
-    return {**found, **_own_data_defaults(config.model_copy(update=found), config.model_fields_set, task)}
-
-
-def _own_data_defaults(config: RunConfig, given: set[str], task: type[Task]) -> dict[str, Any]:
-    """What differs from the papers' protocol on a user's own data, unless an option was ``given``.
-
-    All classes are trained, clients are by domain where there are domains, and no model for icons looks at photographs.
-    """
-    found: dict[str, Any] = {}
-    options = config.task_options
-    if not _is_icons(config):
-        found |= named_model(config).for_photographs(given)
-    if not is_own_data(config.data, config.partition):
-        return found
-    if "base_fraction" in task.Config.model_fields and "base_fraction" not in options:
-        found["task_options"] = {**options, "base_fraction": 1.0}
-    if "partition" not in given and (not task.partitions or AUTO in task.partitions):
-        by_classes = options.get("classes_per_client") or options.get("overlap")
-        found["partition"] = "classes" if by_classes else "dirichlet" if "alpha" in given else AUTO
-    return found
-
-
-def _is_icons(config: RunConfig) -> bool:
-    return config.data.partition(":")[0] == "icons" and not config.partition.startswith("csv:")
 
 
 def _check_access(config: RunConfig, method: type[Method]) -> None:
@@ -157,21 +138,6 @@ def _check_access(config: RunConfig, method: type[Method]) -> None:
         )
 
 
-def _absolute_paths(config: RunConfig) -> dict[str, str]:
-    """The config's relative paths made absolute, so that a run can be resumed or repeated from any folder."""
-    found = {}
-    for option, kinds in (("data", ("folder", "tsv", "jsonl")), ("partition", ("csv",))):
-        kind, _, path = getattr(config, option).partition(":")
-        if kind in kinds and path:
-            found[option] = f"{kind}:{Path(path).expanduser().resolve()}"
-    kind, _, path = (config.oracle or "").partition(":")
-    if kind == "local" and Path(path).expanduser().is_dir():
-        found["oracle"] = f"{kind}:{Path(path).expanduser().resolve()}"
-    if config.data_root is not None:
-        found["data_root"] = str(Path(config.data_root).expanduser().resolve())
-    return found
-
-
 @dataclass(frozen=True)
 class Experiment:
     """Everything that does not change during a run."""
@@ -180,7 +146,7 @@ class Experiment:
     task: FederatedTask
     setup: Setup
     given: tuple[str, ...] = ()
-    """What was handed over as a value (task, features, oracle) and cannot be made anew from ``config``."""
+    """What the caller passed as an object (task, model), which ``config`` alone cannot build again."""
 
     def __repr__(self) -> str:
         return f"<experiment: {self.config.method} with {self.config.data}, {self.task!r}, {self.setup.model!r}>"
@@ -194,23 +160,30 @@ class Experiment:
         task: FederatedTask | None = None,
         objects: Objects = NO_OBJECTS,
     ) -> Experiment:
-        """Deal out the data and load the model of ``config``, which need not be resolved.
+        """Partition the data and load the model of ``config``.
 
-        Whatever ``like`` has that would come out the same (task, model, features) is shared with it, not made anew.
-        ``model_for``: the very model that ``config`` names, for examples that are put in some template, instead of
-        loading it. ``task``: the data, already dealt out. ``objects``: what ``config`` calls Python objects.
+        Args:
+            config: The options, which need not be resolved.
+            like: Another experiment. Its task, model and features are shared where they would be the same.
+            model_for: Returns the model that ``config`` names for a template of examples, instead of loading it.
+            task: The data, if they are partitioned already.
+            objects: The Python objects that ``config`` refers to.
+
+        Raises:
+            ConfigError: Options do not go together, or do not go with the task or the model.
+            BackboneError: A class name is too long for the text tower.
         """
         objects.check_classes(config)
         config = complete(config)
         check_plugins(config.plugins, "the run")  # of other code, whoever opened the run has warned
         values = {"task": task, "model": model_for}
-        given = tuple(name for name, value in values.items() if value is not None)
+        passed_objects = tuple(name for name, value in values.items() if value is not None)
         if task is None and like is not None and _agree(config, like.config, TASK_OPTIONS):
             task = like.task
         if task is None:
             task = objects.task_of(config)
             for note in task.notes:
-                log.info(note)  # for run.log: whoever watches is told by the caller
+                log.info(note)  # for run.log: the caller shows them to the user
         if config.measures and task.base_classes == ANSWER_CLASSES:
             raise ConfigError(
                 f"measure '{config.measures[0]}' needs scores of classes, and the answers of task '{config.task}' are "
@@ -232,17 +205,19 @@ class Experiment:
             seed=config.seed,
             domains=task.domains,
         )
-        built = cls(config, task, Setup(model, agreement), given)
-        built.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
-        built.check_class_names()
+        experiment = cls(config, task, Setup(model, agreement), passed_objects)
+        experiment.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
+        experiment.check_class_names()
         if config.processors:
-            built.first_sending()
-        return built
+            experiment.first_sending()
+        return experiment
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """What runs beside the method: as chosen, else zero-shot and local-only, which a paid oracle is not asked for:
-        it would double the bill."""
+        """The baselines that run beside the method.
+
+        By default zero-shot and local-only. A paid oracle has zero-shot only: local-only would double the bill.
+        """
         if self.config.baselines is not None:
             return self.config.baselines
         return ("zero_shot",) if self.setup.model.is_paid else ("zero_shot", "local_only")
@@ -254,30 +229,31 @@ class Experiment:
 
     @property
     def model_notes(self) -> tuple[str, ...]:
-        """What a user should know about the model on these data."""
-        hint = "" if _is_icons(self.config) else named_model(self.config).hint()
+        """The notes for the user on the model with these data."""
+        hint = "" if is_icons(self.config) else named_model(self.config).hint()
         return (hint,) if hint else ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Those of the data and of the model."""
+        """The notes on the data and on the model."""
         return (*self.task.notes, *self.model_notes)
 
     @property
     def held_out(self) -> list[str]:
-        """The domains with tests that no client holds."""
+        """The domains that are tested and that no client holds."""
         return [domain for domain in self.task.domain_tests if domain not in self.task.domains]
 
     def check_feasible(self) -> None:
-        """Raise ConfigError if options, data or budget allow the method no step, with the least value that does.
+        """Check that options, data and budget allow the method a step. The model is not called.
 
-        Nothing is asked of a model.
+        Raises:
+            ConfigError: They do not. The message says the least value that does.
         """
         method = self.method()
         method.check_feasible((centralize(self.task) if method.is_centralized else self.task).clients)
 
     def check_class_names(self) -> None:
-        """Raise BackboneError for a class name, also of a new class, that is too long for the model's text tower."""
+        """Raise BackboneError for a base or new class whose name is too long for the model's text tower."""
         names, model = (*self.task.base_classes, *self.task.new_classes), self.setup.model
         if isinstance(model, DualEncoder):
             options = self.config.method_options
@@ -287,60 +263,80 @@ class Experiment:
             check_class_lengths(backbone, names, [f"{prompt} {{}}." for prompt in self.setup.templates])
 
     def fill_features(self, on_progress: OnPrepared | None = None) -> None:
-        """Have the model compute once what depends on the examples alone: image features, where it makes any."""
+        """Have the model compute the image features of all examples once, if it uses any.
+
+        Args:
+            on_progress: Receives (examples done, examples in all).
+        """
         tests = (self.task.base_test, self.task.new_test, *self.task.domain_tests.values())
-        held = (split for data in self.task.clients for split in (data.train, data.val, data.test))
-        items = {item.content_id(): item for split in chain(tests, held) for item in split.items}
+        client_splits = (split for data in self.task.clients for split in (data.train, data.val, data.test))
+        items = {item.content_id(): item for split in chain(tests, client_splits) for item in split.items}
         patches = "patch features" in METHODS[self.config.method].requires
         self.setup.model.prepare(list(items.values()), on_progress, patches=patches)
 
     def method(self, name: str | None = None) -> Method:
-        """The run's method, or the baseline ``name``, which takes those of the run's options that it knows and that
-        somebody chose: the method's own defaults (a generator's learning rate, say) are not for a baseline."""
+        """Build the run's method, or a baseline.
+
+        A baseline takes those of the run's method options that it has and that differ from the method's defaults: a
+        default such as a generator's learning rate is not meant for a baseline.
+
+        Args:
+            name: The baseline; None builds the run's method.
+        """
         name, options = name or self.config.method, self.config.method_options
         if name == "local_only" and not self.setup.model.has_gradients:
             return LocalOnlyWrapper(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
-            known, usual = METHODS[name].Config.model_fields, METHODS[self.config.method].Config.model_fields
-            options = {k: v for k, v in options.items() if k in known and v != usual[k].get_default()}
+            fields, method_fields = METHODS[name].Config.model_fields, METHODS[self.config.method].Config.model_fields
+            options = {k: v for k, v in options.items() if k in fields and v != method_fields[k].get_default()}
         return build_method(name, options, self.setup)
 
     def aggregator(self) -> Aggregator:
+        """Build the run's aggregator."""
         return build_aggregator(self.config.aggregator or DEFAULT_AGGREGATORS[0], self.config.aggregator_options)
 
     def processors(self, stage: str) -> Pipeline:
-        """What happens to updates of ``stage`` before they are sent: to those of a baseline, nothing."""
+        """Build what processes the updates of ``stage`` before they are sent. Those of a baseline are not processed."""
         config = self.config
         return Pipeline.build(config.processors, config.seed) if stage == config.method else NO_PROCESSORS
 
     def first_sending(self, client: int = 0) -> tuple[PromptState, PromptState]:
-        """Return what ``client`` is sent in round 1, and an example of what it sends back, as it travels.
+        """Return the broadcast to ``client`` in round 1, and an example of its update as it travels.
 
-        Raises ConfigError if a processor of the run cannot act on what the method sends.
+        Raises:
+            ConfigError: A processor of the run cannot act on the update of the method.
         """
         method = self.config.method
         broadcast, example = first_update(self.method(), self.aggregator(), client)
         return broadcast, self.processors(method).check(method, example, broadcast)
 
     def samples(self, method: Method) -> dict[int, int]:
-        """Client -> the most examples that its update can stand for: those that it holds, or that its site announced
-        in its first message. Zero-shot counts validation examples."""
-        held = {data.client: max(data.train.total, data.val.total) for data in self.task.clients}
-        return dict.fromkeys(held, sum(held.values())) if method.is_centralized else held
+        """Return client -> the most examples that its update can stand for.
+
+        These are the examples that it holds, or that its site announced in its first message. Zero-shot counts
+        validation examples.
+        """
+        counts = {data.client: max(data.train.total, data.val.total) for data in self.task.clients}
+        return dict.fromkeys(counts, sum(counts.values())) if method.is_centralized else counts
 
     def worker(self, method: Method, stage: str) -> ClientWorker:
-        """What does the clients' work of ``stage``, whose method is ``method``."""
+        """Build what does the work of clients in ``stage``, whose method is ``method``."""
         task = centralize(self.task) if method.is_centralized else self.task
         dropout = self.config.dropout if stage == self.config.method else 0.0
         return ClientWorker(method, task, dropout, self.processors(stage))
 
     def federation(self, stage: str | None = None, engine: Engine | None = None) -> Federation:
-        """The run's federation, or that of the baseline ``stage``, on ``engine`` (by default in this process).
+        """Build the federation of the run or of a baseline.
 
-        Baselines are merged (zero-shot's template scores) or not at all: the run's aggregator is not theirs, and they
-        are what a reliable federation would reach, without simulated drop-outs and time limit.
+        A baseline has the plain mean in place of the run's aggregator, and no simulated drop-outs or time limit: it
+        shows what a reliable federation reaches.
 
-        Raises ConfigError if ``engine`` would train on other data, or ask another model, than this experiment has.
+        Args:
+            stage: The baseline; None builds the run's own federation.
+            engine: Where the clients work, by default in this process.
+
+        Raises:
+            ConfigError: ``engine`` would train on other data, or with another model, than this experiment has.
         """
         if engine is not None and engine.builds_from_config and self.given:
             raise ConfigError(
@@ -348,16 +344,16 @@ class Experiment:
                 f"and would not have the {' and '.join(self.given)} that was given: use engine 'local'"
             )
         config, stage = self.config, stage or self.config.method
-        own = stage == config.method
+        is_method = stage == config.method
         method = self.method(stage)
         return Federation(
             method,
-            self.aggregator() if own else Mean(Mean.Config()),
+            self.aggregator() if is_method else Mean(Mean.Config()),
             engine or self._stage_engine(self.worker(method, stage)),
             [data.client for data in self.task.clients],
             config.participation,
             config.quorum,
-            config.round_seconds if own else None,
+            config.round_seconds if is_method else None,
             stage,
             self.samples(method),
             config.max_weight_share,
@@ -365,7 +361,7 @@ class Experiment:
         )
 
     def _stage_engine(self, worker: Worker) -> Engine:
-        """An engine in this process: the run's, or the local one where the run's is made for all stages at once."""
+        """Build the run's engine in this process, or the local one where the run's engine is for all stages at once."""
         engine = ENGINES[self.config.engine].for_stage(worker, self.config)
         return engine or LocalEngine.for_stage(worker, self.config)
 

@@ -1,4 +1,4 @@
-"""Runs a plan: each (method, seed) in a run directory of its own, nothing loaded, encoded or trained twice."""
+"""Run a plan: each (method, seed) has its own run directory. Nothing is loaded, encoded or trained twice."""
 
 from __future__ import annotations
 
@@ -35,9 +35,17 @@ VALIDATION = "validation.json"
 
 
 class Comparison:
-    """Works in ``folder``: ``METHOD/seed-S`` is one run, ``search/METHOD/VALUES`` one trial of the search.
+    """Compare methods in one folder: ``METHOD/seed-S`` is one run, ``search/METHOD/VALUES`` one trial of the search.
 
-    What is there already is kept if it was made with the same options, and finished if it was interrupted.
+    Finished runs with the same options are kept, and interrupted ones are resumed.
+
+    Attributes:
+        plan: The methods, seeds and options.
+        folder: The folder of the comparison.
+        progress: Shows the progress to the user.
+        should_stop: Returns whether to stop.
+        objects: The Python objects that the options refer to.
+        observers: What receives the figures of each run.
     """
 
     def __init__(
@@ -57,27 +65,34 @@ class Comparison:
         """Method -> why it is not compared, or not to the end."""
         self.search: dict[str, dict[str, Any]] = {}
         self._first: Experiment | None = None
-        self._noted: set[str] = set()
+        self._shown_notes: set[str] = set()
         self._seconds: dict[str, list[float]] = {}
-        self._begun = 0
+        self._run_number = 0
 
     def execute(self) -> dict[str, Any]:
-        """The whole plan; returns the summary. Raises Interrupted when asked to stop, DataError for bad data."""
+        """Execute the whole plan and return its summary.
+
+        Raises:
+            Interrupted: ``should_stop`` asked for a stop.
+            RunError: The data or the model cannot be used by any method, or a folder has other options.
+        """
         for method in self.plan.methods:
-            self._guarded(method, lambda method=method: self._tune(method))  # type: ignore[misc]
+            self._run_or_leave_out(method, lambda method=method: self._tune(method))  # type: ignore[misc]
         for method, seed in self.plan.runs:
-            self._guarded(method, lambda method=method, seed=seed: self._run(method, seed))  # type: ignore[misc]
+            self._run_or_leave_out(method, lambda method=method, seed=seed: self._run(method, seed))  # type: ignore[misc]
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
-        """What is known by now: finished runs only."""
+        """Summarise the runs that are finished."""
         return summarise(self.plan, self.folder, self.left_out, self.search)
 
-    def _guarded(self, method: str, work: Callable[[], None]) -> None:
-        """Leave ``method`` out from here on if it does not fit or fails. What ends every method is raised: a stop, bad
-        data, a model that does not answer, a disk that refuses."""
+    def _run_or_leave_out(self, method: str, work: Callable[[], None]) -> None:
+        """Do ``work``, and leave ``method`` out from here on if it does not fit or fails.
+
+        What ends every method is raised: a stop, bad data, a model that does not answer, a full disk.
+        """
         if method in self.left_out:
-            self._begun += 1
+            self._run_number += 1
             return
         try:
             work()
@@ -100,35 +115,35 @@ class Comparison:
     def _run(self, method: str, seed: int) -> None:
         config = self.plan.config(method, seed, self.search.get(method, {}).get("chosen"))
         folder = self.folder / method / f"seed-{seed}"
-        found = opened(folder, config)
-        if found is None or found.read_metrics() is None:
+        run = opened(folder, config)
+        if run is None or run.read_metrics() is None:
             metrics = self._work(config, folder, f"{method}, seed {seed}", lambda training: training.execute())
             self.progress.end(metrics["method"])
         else:
-            self._begun += 1
+            self._run_number += 1
 
     def _tune(self, method: str) -> None:
         """Try the grid on the tuning partition and note the values that are best on its *validation* images."""
-        tried: list[dict[str, Any]] = []
+        trials: list[dict[str, Any]] = []
         for values in self.plan.variants(method):
             try:
-                tried.append({"values": values, **self._trial(method, values)})
+                trials.append({"values": values, **self._trial(method, values)})
             except TrainingError as error:
-                tried.append({"values": values, "local": None, "base": None, "hm": None, "failed": str(error)})
-        if not tried:
+                trials.append({"values": values, "local": None, "base": None, "hm": None, "failed": str(error)})
+        if not trials:
             return
-        best = max(tried, key=lambda trial: -1.0 if trial["hm"] is None else trial["hm"])
+        best = max(trials, key=lambda trial: -1.0 if trial["hm"] is None else trial["hm"])
         if best["hm"] is None:
             raise TrainingError(best["failed"])
-        self.search[method] = {"chosen": best["values"], "tried": tried}
+        self.search[method] = {"chosen": best["values"], "tried": trials}
 
     def _trial(self, method: str, values: dict[str, Any]) -> dict[str, Any]:
         config = self.plan.tuning_config(method, values)
         folder = self.folder / "search" / method / words(values)
-        found = opened(folder, config)
-        figures = None if found is None else found.read_json(VALIDATION)
+        run = opened(folder, config)
+        figures = None if run is None else run.read_json(VALIDATION)
         if figures is not None:
-            self._begun += 1
+            self._run_number += 1
             return figures
 
         def train_and_judge(training: Training) -> dict[str, Any]:
@@ -144,13 +159,15 @@ class Comparison:
     def _work(
         self, config: RunConfig, folder: Path, what: str, work: Callable[[Training], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Do ``work`` on the run in ``folder``, which is made if it is not there."""
+        """Do ``work`` on the run in ``folder``, which is created if it is missing."""
         total = len(self.plan.trials) + len(self.plan.runs)
-        self._begun += 1
+        self._run_number += 1
         if self.should_stop():
             raise Interrupted(f"before {what}")
-        began = time.perf_counter()
-        self.progress.begin(self._begun, total, what, self._seconds_left(config.method, total - self._begun + 1))
+        start_time = time.perf_counter()
+        self.progress.begin(
+            self._run_number, total, what, self._seconds_left(config.method, total - self._run_number + 1)
+        )
         experiment = self._experiment(config)
         run = opened(folder, config) or RunDirectory.create(folder, config, label="")
         with run.lock(), run.attach_log(), engine_of(config, self.objects) as engine:
@@ -166,11 +183,16 @@ class Comparison:
                 result = work(training)
                 if (metrics := run.read_metrics()) is not None:
                     audience.end(run_outcome(metrics))
-        self._seconds.setdefault(config.method, []).append(time.perf_counter() - began)
+        self._seconds.setdefault(config.method, []).append(time.perf_counter() - start_time)
         return result
 
     def _experiment(self, config: RunConfig) -> Experiment:
-        """Shares task, backbone and features with the run before. Raises ConfigError for a method that does not fit."""
+        """Build the experiment of a run, which shares task, model and features with the run before.
+
+        Raises:
+            ConfigError: The method does not fit the task or the model.
+            RunError: The data or the model cannot be used by any method.
+        """
         without = {"method": "zero_shot", "method_options": {}, "aggregator": "mean", "aggregator_options": {}}
         plain = config.model_copy(update={**without, "processors": ()})
         try:
@@ -178,15 +200,15 @@ class Comparison:
         except PromptFedError as error:  # of the data or the backbone: no method could run
             raise RunError(str(error)) from error
         for note in self._first.notes:
-            if note not in self._noted:
+            if note not in self._shown_notes:
                 self.progress.note(f"note: {note}")
-        self._noted.update(self._first.notes)
+        self._shown_notes.update(self._first.notes)
         experiment = Experiment.build(config, like=self._first, objects=self.objects)
         experiment.check_feasible()
         return experiment
 
     def _seconds_left(self, method: str, runs: int) -> float | None:
-        """A guess from the runs so far: ``runs`` are left, the next one is ``method``'s."""
+        """Estimate the seconds of the last ``runs`` runs of the plan from the finished ones; None before the first."""
         if not self._seconds:
             return None
         means = {name: fmean(each) for name, each in self._seconds.items()}
@@ -196,7 +218,11 @@ class Comparison:
 
 
 def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
-    """The run in ``folder``, None if there is none. Raises RunError if it was made with other options."""
+    """Open the run in ``folder``; None if there is none.
+
+    Raises:
+        RunError: The run has other options than ``config``.
+    """
     if not is_run(folder):
         return None
     run = RunDirectory.open(folder)
@@ -210,10 +236,10 @@ def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
 
 
 def _what_counts(config: RunConfig) -> dict[str, Any]:
-    """The options without what may change freely: where the work runs, and what an oracle may be spent on."""
+    """Return the options that determine the results: not where the work runs, and not the budget of an oracle."""
     models = (RunConfig, OracleOptions)
     free, free_of_oracle = ({n for n, option in options_of(m).items() if not option.counts} for m in models)
     options = config.model_dump(mode="json", exclude=free)
-    asked = options["oracle_options"]
-    options["oracle_options"] = {name: value for name, value in asked.items() if name not in free_of_oracle}
+    oracle_options = options["oracle_options"]
+    options["oracle_options"] = {name: value for name, value in oracle_options.items() if name not in free_of_oracle}
     return options

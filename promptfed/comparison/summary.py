@@ -25,13 +25,23 @@ COSTS = (
 def summarise(
     plan: Plan, folder: Path, left_out: Mapping[str, str], search: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What ``comparison.json`` holds. A method without a finished run has only its label and the reason."""
+    """Summarise the finished runs of a comparison.
+
+    Args:
+        plan: The plan.
+        folder: The folder of the comparison.
+        left_out: Method -> why it is not compared, or not to the end.
+        search: Method -> the values that its search chose, and its trials.
+
+    Returns:
+        The content of ``comparison.json``. A method without a finished run has only its label and the reason.
+    """
     methods: dict[str, Any] = {}
     features, held_out = Cost(), []
     new_classes: list[str] = []
     notes: dict[str, None] = {}
     for method in plan.methods:
-        found = []
+        runs = []
         for seed in plan.seeds:
             path = folder / method / f"seed-{seed}"
             run = RunDirectory.open(path) if is_run(path) else None
@@ -41,8 +51,8 @@ def summarise(
                 features += cost_of(event for event in events if event["event"] == "features")
                 held_out, new_classes = metrics["held_out"], metrics.get("new_classes") or []
                 notes |= dict.fromkeys(metrics.get("notes") or ()) if seed == plan.seeds[0] else {}
-                found.append({**_row(run, metrics, events, folder), "seed": seed})
-        methods[method] = _about(method, found, left_out.get(method, ""), search.get(method, {}))
+                runs.append({**_row(run, metrics, events, folder), "seed": seed})
+        methods[method] = _about(method, runs, left_out.get(method, ""), search.get(method, {}))
     level = _means(methods["zero_shot"]) if "zero_shot" in methods else None
     for about in methods.values():
         about["below_zero_shot"] = below_zero_shot(_means(about), level)
@@ -66,7 +76,7 @@ def summarise(
 
 
 def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home: Path) -> Any:
-    """One run's figures and costs; features, which all share, are not among its costs."""
+    """Return the figures and costs of one run. The image features, which all runs share, are not among its costs."""
     stage = run.config.method
     cost = cost_of(events, stage)
     rounds = max(1, sum(event["event"] == "round" and event["stage"] == stage for event in events))
@@ -109,18 +119,18 @@ def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Map
 
 
 def _means(about: Mapping[str, Any]) -> dict[str, float | None]:
-    """Figure -> its mean over seeds; None where there is none."""
+    """Return figure -> its mean over seeds; None where there is none."""
     return {name: (about.get(name) or {}).get("mean") for name in FIGURES}
 
 
 def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:
-    """The point-wise mean of curves of (queries, accuracy) points, as far as all of them go."""
+    """Return the point-wise mean of curves of (queries, accuracy) points, up to the end of the shortest."""
     return [[fmean(axis) for axis in zip(*points, strict=True)] for points in zip(*curves, strict=False)]
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:
-    """Mean and sample standard deviation (n - 1; None for a single value); None where there is no figure."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or not known:
+    """Return mean and sample standard deviation (n - 1; None for a single value); None if a value is missing."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values) or not numbers:
         return None
-    return {"mean": fmean(known), "std": stdev(known) if len(known) > 1 else None}
+    return {"mean": fmean(numbers), "std": stdev(numbers) if len(numbers) > 1 else None}

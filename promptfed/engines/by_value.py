@@ -1,4 +1,4 @@
-"""What an engine's processes cannot make anew from names travels to them by value."""
+"""Pickle the user's own objects by value for the processes of an engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promptfed.errors import ConfigError, reason
 
 @dataclass(frozen=True)
 class PickledBuilder:
-    """A builder of workplaces as the bytes that its user's process made of it."""
+    """A builder of workplaces, pickled in the user's process."""
 
     data: bytes
 
@@ -27,8 +27,15 @@ class PickledBuilder:
 
 
 def by_value(builder: Any, things: Iterable[Any], engine: str) -> PickledBuilder:
-    """Pickle ``builder`` for the processes of ``engine``, with the code of ``things``, objects of the user's program,
-    whose modules another process may not find.
+    """Pickle a builder of workplaces together with the code of the user's own modules.
+
+    Args:
+        builder: A callable that returns a ``Workplace``.
+        things: Objects of the user's program. Another process may not find their modules.
+        engine: The name of the engine, for the error.
+
+    Returns:
+        A picklable builder that gives the same workplace in any process.
 
     Raises:
         ConfigError: Something in it cannot be pickled.
@@ -53,10 +60,10 @@ def by_value(builder: Any, things: Iterable[Any], engine: str) -> PickledBuilder
 
 
 def _modules_of(thing: Any) -> list[ModuleType]:
-    """The user's own modules that the code of ``thing`` is in: none of an installed package."""
+    """Return the user's own modules that define ``thing``, and none of an installed package."""
     kinds = thing.__mro__ if isinstance(thing, type) else (thing if hasattr(thing, "__code__") else type(thing),)
-    found = [sys.modules.get(getattr(kind, "__module__", "") or "") for kind in kinds]
-    return [module for module in found if module is not None and _is_users(module)]
+    modules = [sys.modules.get(getattr(kind, "__module__", "") or "") for kind in kinds]
+    return [module for module in modules if module is not None and _is_users(module)]
 
 
 def _is_users(module: ModuleType) -> bool:

@@ -1,4 +1,4 @@
-"""The default engine: clients one after the other, or some side by side, in this process."""
+"""The default engine: it trains clients in this process, one by one or some side by side."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ LOG = logging.getLogger(__name__)
 
 @ENGINES.register("local")
 class LocalEngine(Engine):
-    """Clients one after the other in this process, or --client-batch of them side by side.
-
-    ``worker`` turns jobs into replies; it is given ``client_batch`` of them at a time.
-
-    A client that takes longer than ``client_seconds`` is interrupted (``interrupted_after`` says where that can be) or
-    its reply is thrown away.
-    """
+    """Train clients in this process, one by one or ``client_batch`` of them side by side."""
 
     def __init__(self, worker: Worker, client_batch: int = 1, client_seconds: float | None = None) -> None:
+        """Make the engine.
+
+        Args:
+            worker: Turns jobs into replies. It receives ``client_batch`` jobs at a time.
+            client_batch: The number of clients that are trained side by side.
+            client_seconds: The limit for one client, in seconds; None sets no limit. The engine interrupts a slower
+                client where ``interrupted_after`` can, and discards its reply elsewhere.
+        """
         self.worker, self.client_batch, self.client_seconds = worker, client_batch, client_seconds
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
-        given = {"--actors": config.actors, "--ray-address": config.ray_address}
-        if useless := ", ".join(flag for flag, value in given.items() if value is not None):
+        values = {"--actors": config.actors, "--ray-address": config.ray_address}
+        if useless := ", ".join(flag for flag, value in values.items() if value is not None):
             raise ConfigError(f"{useless} goes with --engine ray, and the engine is '{config.engine}': leave it out")
 
     @classmethod
@@ -48,36 +50,41 @@ class LocalEngine(Engine):
         should_stop: ShouldStop = never,
         seconds: float | None = None,
     ) -> list[Reply]:
-        """Clients that were not begun after ``seconds`` are late; one that is under way is waited for."""
+        """Run the jobs in order of clients.
+
+        A client that has not started after ``seconds`` is late. The engine waits for one that is at work.
+        """
         replies: list[Reply] = []
-        began = time.monotonic()
+        start_time = time.monotonic()
         ordered = sorted(jobs, key=lambda job: job.client)
         for start in range(0, len(ordered), self.client_batch):
             if should_stop():
                 break
-            some = ordered[start : start + self.client_batch]
-            late = seconds is not None and time.monotonic() - began > seconds
-            for reply in [failed(job, LATE) for job in some] if late else self._in_time(some):
+            batch = ordered[start : start + self.client_batch]
+            late = seconds is not None and time.monotonic() - start_time > seconds
+            for reply in [failed(job, LATE) for job in batch] if late else self._in_time(batch):
                 replies.append(reply)
                 if on_reply is not None:
                     on_reply(reply)
         return replies
 
     def _in_time(self, jobs: Sequence[Job]) -> list[Reply]:
-        """The replies to ``jobs``, those of clients past their limit replaced by failures. Clients that are trained
-        side by side have the sum of their times; if that does not do, each is tried alone."""
+        """Return the replies to ``jobs``, with a failure for each client that exceeds its limit.
+
+        Clients that are trained side by side share the sum of their limits. If they exceed it, each is tried alone.
+        """
         if self.client_seconds is None:
             return run_isolated(self.worker, jobs)
-        limit, began = self.client_seconds * len(jobs), time.monotonic()
+        limit, start_time = self.client_seconds * len(jobs), time.monotonic()
         try:
             with interrupted_after(limit):
                 replies = run_isolated(self.worker, jobs)
         except OutOfTime:
             replies = []
-        taken = time.monotonic() - began
-        if replies and taken <= limit:
+        elapsed = time.monotonic() - start_time
+        if replies and elapsed <= limit:
             return replies
         if len(jobs) > 1:
             return [self._in_time([job])[0] for job in jobs]
-        LOG.warning("client %d was stopped after %.1f s, its limit is %g", jobs[0].client, taken, limit)
-        return [failed(jobs[0], LATE, taken)]
+        LOG.warning("client %d was stopped after %.1f s, its limit is %g", jobs[0].client, elapsed, limit)
+        return [failed(jobs[0], LATE, elapsed)]

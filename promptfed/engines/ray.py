@@ -1,4 +1,4 @@
-"""Clients on Ray: actors hold one frozen backbone each, on this machine or a cluster, and are handed clients' work."""
+"""The Ray engine: actors on this machine or a cluster do the work of clients, each with one frozen backbone."""
 
 from __future__ import annotations
 
@@ -25,16 +25,21 @@ from promptfed.types import Job, Reply, failed
 LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 ATTEMPTS = 3
-"""How often a client's work is begun whose actor dies, and how many actors in a row may die while they load."""
+"""How often the work of a client starts if its actor dies, and how many actors in a row may die while they load."""
 GRACE_SECONDS = 15.0
-"""What an actor that is still at work when the round closes may take before it is replaced."""
+"""Seconds that an actor may still work after the round closes; then it is replaced."""
 PATIENCE_SECONDS = 60.0
-"""After so long without any actor the log says what is waited for."""
+"""Seconds without a ready actor after which the log says what the engine waits for."""
 
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Clients whose work is handed out together, and how often it was begun in vain."""
+    """Clients whose work one actor does together.
+
+    Attributes:
+        jobs: The jobs of these clients.
+        begun: How many actors died of this work.
+    """
 
     jobs: tuple[Job, ...]
     begun: int = 0
@@ -45,8 +50,17 @@ class WorkItem:
 
 @dataclass(eq=False)
 class ActorSlot:
-    """An actor, what Ray will tell of it (``awaits``), and what it does: load what a stage needs, a ``task``, or,
-    without either, go on with one that came too late. ``until`` is when it must be done."""
+    """An actor and its present work. An actor with neither ``loads`` nor ``task`` may still finish a late task.
+
+    Attributes:
+        actor: Ray's handle of the actor.
+        awaits: Ray's reference to the result of its present call.
+        loads: The stage that it loads.
+        task: The clients' work that it does.
+        until: When it must have finished, on the monotonic clock in seconds.
+        ready_for: The stages that it has loaded.
+        pid: Its process id.
+    """
 
     actor: Any
     awaits: Any = None
@@ -62,15 +76,11 @@ class ActorSlot:
 
 @ENGINES.register("ray")
 class RayEngine(Engine):
-    """Clients in processes of Ray, on this machine or a cluster.
+    """Run the jobs of all stages in processes of Ray, on this machine or a cluster.
 
-    Runs jobs of all stages in ``actors`` processes, by default as many as ``Share.of`` finds room for.
-
-    ``make`` builds what an actor works with. Each has as many torch ``threads`` as this process, unless told otherwise:
-    another number rounds differently. ``client_batch`` clients are handed out together, as by the local engine, and
-    only to an actor that is free: nothing waits in Ray's queues. An actor that dies is replaced and its clients' work
-    done again; one that hangs past ``client_seconds`` is killed, which costs that client its update. Prompts do not
-    depend on any of this: every draw is named by round and client.
+    Only a free actor receives work: nothing waits in Ray's queues. The engine replaces an actor that dies and repeats
+    the work of its clients. It kills an actor that exceeds ``client_seconds``, and the client loses its update. Prompts
+    do not depend on any of this: every random draw is named by round and client.
     """
 
     builds_from_config = True
@@ -102,6 +112,20 @@ class RayEngine(Engine):
         client_seconds: float | None = None,
         on_gpu: bool = False,
     ) -> None:
+        """Connect to Ray, or start it. Actors start when there is work for them.
+
+        Args:
+            make: Builds the workplace of an actor.
+            actors: The number of processes, by default as many as ``Share.of`` has room for.
+            threads: Torch threads of an actor, by default those of this process: another number rounds differently.
+            address: The Ray cluster, "auto" or HOST:PORT; None starts Ray on this machine.
+            client_batch: The number of clients whose work an actor does together.
+            client_seconds: The limit for one client, in seconds; None sets no limit.
+            on_gpu: Whether the model runs on a GPU.
+
+        Raises:
+            ConfigError: Ray is not installed, there is no cluster at ``address``, or it has no GPU.
+        """
         self._began_ray = ray_runtime.begin(address)
         import ray
 
@@ -119,17 +143,20 @@ class RayEngine(Engine):
         should_stop: ShouldStop = never,
         seconds: float | None = None,
     ) -> list[Reply]:
-        """The clock of ``seconds`` starts with the first client's work, not with the loading of models; who is at work
-        when it has run out is late. A stop waits for those at work."""
+        """Run the jobs on the actors, in order of clients.
+
+        The clock of ``seconds`` starts with the work of the first client, not with the loading of models. A client that
+        is still at work when it ends is late. A stop waits for the clients that are at work.
+        """
         ordered = sorted(jobs, key=lambda job: job.client)
         batches = range(0, len(ordered), self.client_batch)
         waiting = deque(WorkItem(tuple(ordered[start : start + self.client_batch])) for start in batches)
-        sent: dict[int, Any] = {}  # each prompt goes to Ray once, for however many clients
+        shared_refs: dict[int, Any] = {}  # each prompt goes to Ray once, for however many clients
         replies: list[Reply] = []
-        closes, asked = None, time.monotonic()
+        deadline, last_start = None, time.monotonic()
 
-        def hear(found: Sequence[Reply]) -> None:
-            for reply in found:
+        def report(arrivals: Sequence[Reply]) -> None:
+            for reply in arrivals:
                 replies.append(reply)
                 if on_reply is not None:
                     on_reply(reply)
@@ -139,30 +166,30 @@ class RayEngine(Engine):
                 if should_stop():
                     waiting.clear()
                 now = time.monotonic()
-                if closes is not None and now > closes:
-                    hear([failed(job, LATE) for task in self._close(waiting) for job in task.jobs])
+                if deadline is not None and now > deadline:
+                    report([failed(job, LATE) for task in self._close(waiting) for job in task.jobs])
                 self._fill_seats(len(waiting) + len(self._working()))
                 for seat in self.seats:
-                    if seat.awaits is None and waiting and self._hand(seat, waiting, sent):
-                        if closes is None and seconds is not None:
-                            closes = now + seconds
-                        asked = now
-                if waiting and now - asked > PATIENCE_SECONDS and not self._working():
+                    if seat.awaits is None and waiting and self._hand(seat, waiting, shared_refs):
+                        if deadline is None and seconds is not None:
+                            deadline = now + seconds
+                        last_start = now
+                if waiting and now - last_start > PATIENCE_SECONDS and not self._working():
                     LOG.warning("%s", self._wait_words())
-                    asked = now
-                for seat in self._news(closes):
-                    self._take(seat, waiting, hear)
-                self._end_overdue(waiting, hear)
+                    last_start = now
+                for seat in self._news(deadline):
+                    self._take(seat, waiting, report)
+                self._end_overdue(waiting, report)
         except BaseException:
-            for seat in self._working():  # what they do is of no use any more
+            for seat in self._working():  # nobody needs their results any more
                 self._dismiss(seat)
             raise
         return sorted(replies, key=lambda reply: reply.client)
 
     def verify_frozen(self) -> None:
-        asked = [seat.actor.verify_frozen.remote() for seat in self.seats if seat.awaits is None]
-        for found in self._ray.get(asked):
-            _heed(found)
+        results = [seat.actor.verify_frozen.remote() for seat in self.seats if seat.awaits is None]
+        for result in self._ray.get(results):
+            _heed(result)
 
     def close(self) -> None:
         for seat in list(self.seats):
@@ -172,7 +199,7 @@ class RayEngine(Engine):
             self._began_ray = False
 
     def _wait_words(self) -> str:
-        """Say what is waited for while no actor is ready."""
+        """Say what the engine waits for while no actor is ready."""
         free, total = ray_runtime.free_cpus(), sum(cpus for cpus, _ in ray_runtime.nodes())
         return (
             f"waiting for {len(self.seats)} Ray actors of {self.share.cpus} CPUs each; Ray has {free:g} of {total} "
@@ -185,7 +212,7 @@ class RayEngine(Engine):
         return [seat for seat in self.seats if seat.task is not None]
 
     def _fill_seats(self, needed: int) -> None:
-        """As many actors as there is work for, up to the limit."""
+        """Start as many actors as there is work for, up to the limit."""
         share = self.share
         for _ in range(min(needed, share.actors) - len(self.seats)):
             kind = self._ray.remote(ClientActor).options(
@@ -200,8 +227,8 @@ class RayEngine(Engine):
 
     # -------------------------------------------------------------------------------------------------- work
 
-    def _hand(self, seat: ActorSlot, waiting: deque[WorkItem], sent: dict[int, Any]) -> bool:
-        """Give a free actor the next task, or first what it must load for it. Returns whether work has begun."""
+    def _hand(self, seat: ActorSlot, waiting: deque[WorkItem], shared_refs: dict[int, Any]) -> bool:
+        """Give a free actor the next task, or have it load the stage first. Return whether the work has started."""
         jobs, now = waiting[0].jobs, time.monotonic()
         stage = jobs[0].stage
         if stage not in seat.ready_for:
@@ -210,15 +237,15 @@ class RayEngine(Engine):
         seat.task = waiting.popleft()
         parcels = [ActorJob(job.client, job.broadcast.round, job.stage, packed(job.personal)) for job in jobs]
         for job in jobs:
-            if id(job.broadcast.shared) not in sent:
-                sent[id(job.broadcast.shared)] = self._ray.put(packed(job.broadcast.shared))
-        seat.awaits = seat.actor.work.remote(parcels, *(sent[id(job.broadcast.shared)] for job in jobs))
+            if id(job.broadcast.shared) not in shared_refs:
+                shared_refs[id(job.broadcast.shared)] = self._ray.put(packed(job.broadcast.shared))
+        seat.awaits = seat.actor.work.remote(parcels, *(shared_refs[id(job.broadcast.shared)] for job in jobs))
         seat.until = None if self.client_seconds is None else now + self.client_seconds * len(jobs)
         return True
 
-    def _news(self, closes: float | None) -> list[ActorSlot]:
-        """The seats that Ray has something to tell of, after a short wait at most."""
-        ends = [seat.until for seat in self.seats if seat.until is not None] + ([] if closes is None else [closes])
+    def _news(self, deadline: float | None) -> list[ActorSlot]:
+        """Wait for results, for a quarter of a second at most, and return the seats that have one."""
+        ends = [seat.until for seat in self.seats if seat.until is not None] + ([] if deadline is None else [deadline])
         wait = min([POLL_SECONDS, *(max(0.0, end - time.monotonic()) for end in ends)])
         awaited = {seat.awaits: seat for seat in self.seats if seat.awaits is not None}
         if not awaited:
@@ -228,55 +255,55 @@ class RayEngine(Engine):
             ready, _ = self._ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
         return [awaited[ref] for ref in ready]
 
-    def _take(self, seat: ActorSlot, waiting: deque[WorkItem], hear: Callable[[Sequence[Reply]], None]) -> None:
-        """Hear what ``seat`` has done, or that its actor is dead."""
+    def _take(self, seat: ActorSlot, waiting: deque[WorkItem], report: Callable[[Sequence[Reply]], None]) -> None:
+        """Take the result of ``seat``, or replace its actor if that is dead."""
         task, loaded = seat.task, seat.loads
         try:
-            found = self._ray.get(seat.awaits)
+            result = self._ray.get(seat.awaits)
         except self._ray.exceptions.RayActorError as death:
             self.seats.remove(seat)
-            self._bury(seat, death, waiting, hear)
+            self._bury(seat, death, waiting, report)
             return
         except self._ray.exceptions.RayTaskError as error:
-            kind, said = type(error.cause).__name__, " ".join(str(error.cause).split())
+            kind, message = type(error.cause).__name__, " ".join(str(error.cause).split())
             if task is None:
-                raise RunError(f"a Ray actor cannot load what it needs: {kind}: {said}") from error
+                raise RunError(f"a Ray actor cannot load what it needs: {kind}: {message}") from error
             seat.rest()
-            hear([failed(job, f"error: {kind}: {said}") for job in task.jobs])
+            report([failed(job, f"error: {kind}: {message}") for job in task.jobs])
             return
         seat.rest()
         if task is not None:
-            _heed(found)
-            hear([_reply(answer) for answer in found])
+            _heed(result)
+            report([_reply(answer) for answer in result])
         elif loaded is not None:
-            _heed(found)
+            _heed(result)
             self._deaths_while_loading = 0
             seat.ready_for.add(loaded)
-            seat.pid = found
-        # else it is what came too late
+            seat.pid = result
+        # else the result came too late
 
     def _bury(
-        self, seat: ActorSlot, death: Exception, waiting: deque[WorkItem], hear: Callable[[Sequence[Reply]], None]
+        self, seat: ActorSlot, death: Exception, waiting: deque[WorkItem], report: Callable[[Sequence[Reply]], None]
     ) -> None:
-        """An actor is dead: its task waits again, or has cost too many lives."""
+        """Put the task of a dead actor back in the queue. It fails after too many attempts."""
         task = seat.task
-        said = " ".join(str(death).split())[:300]
-        LOG.warning("a Ray actor died: %s", said)
+        message = " ".join(str(death).split())[:300]
+        LOG.warning("a Ray actor died: %s", message)
         if task is None:
             self._deaths_while_loading += seat.loads is not None
             if self._deaths_while_loading >= ATTEMPTS:
                 raise RunError(
-                    f"{ATTEMPTS} Ray actors died while they loaded the model ({said}): is there memory for "
+                    f"{ATTEMPTS} Ray actors died while they loaded the model ({message}): is there memory for "
                     f"{self.share.actors} of them? --actors sets their number"
                 )
         elif task.begun + 1 < ATTEMPTS:
             again = replace(task, begun=task.begun + 1)
             waiting.extendleft(reversed(again.singly()))
         else:
-            hear([failed(job, f"error: {ATTEMPTS} actors died of its work") for job in task.jobs])
+            report([failed(job, f"error: {ATTEMPTS} actors died of its work") for job in task.jobs])
 
-    def _end_overdue(self, waiting: deque[WorkItem], hear: Callable[[Sequence[Reply]], None]) -> None:
-        """Kill the actors whose time is up. Clients that were trained together are tried again, each alone."""
+    def _end_overdue(self, waiting: deque[WorkItem], report: Callable[[Sequence[Reply]], None]) -> None:
+        """Kill the actors whose time is up. Clients that were trained together are tried again one by one."""
         now = time.monotonic()
         for seat in [seat for seat in self.seats if seat.until is not None and now > seat.until]:
             task = seat.task
@@ -287,10 +314,13 @@ class RayEngine(Engine):
                 waiting.extendleft(reversed(task.singly()))
                 continue
             LOG.warning("client %d was stopped, its limit is %g s", task.jobs[0].client, self.client_seconds)
-            hear([failed(task.jobs[0], LATE, self.client_seconds or 0.0)])
+            report([failed(task.jobs[0], LATE, self.client_seconds or 0.0)])
 
     def _close(self, waiting: deque[WorkItem]) -> list[WorkItem]:
-        """The round is over: returns the tasks that are late. Actors at work finish, for nothing, or are replaced."""
+        """Close the round and return the tasks that are late.
+
+        Actors at work finish their task in vain, or are replaced.
+        """
         late = list(waiting)
         waiting.clear()
         for seat in self._working():
@@ -308,8 +338,8 @@ def _reply(answer: ActorReply) -> Reply:
     )
 
 
-def _heed(found: object) -> None:
+def _heed(result: object) -> None:
     """Raise the error that an actor reports, if it does."""
-    if isinstance(found, Refusal):
-        kind = getattr(errors, found.kind, PromptFedError)
-        raise kind(found.said)
+    if isinstance(result, Refusal):
+        kind = getattr(errors, result.kind, PromptFedError)
+        raise kind(result.said)

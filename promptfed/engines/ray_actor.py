@@ -1,4 +1,4 @@
-"""What runs in a Ray actor: one frozen backbone, and the clients' work that is handed to it."""
+"""The Ray actor: it holds one frozen backbone and does the work of clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from promptfed.types import NO_PROMPT, Broadcast, Job, Reply
 
 @dataclass(frozen=True)
 class ActorJob:
-    """A job as it is sent: the client's own prompt as bytes; the shared one travels beside it."""
+    """A job as it travels to an actor. The shared prompt travels beside it.
+
+    Attributes:
+        client: The number of the client.
+        round: The number of the round.
+        stage: The method or baseline that trains.
+        personal: The personal prompt of the client, as bytes.
+    """
 
     client: int
     round: int
@@ -25,7 +32,7 @@ class ActorJob:
 
 @dataclass(frozen=True)
 class ActorReply:
-    """A reply as it is sent back: ``reply`` without its prompts, and these as bytes."""
+    """A reply as it travels back: ``reply`` without its prompts, and the prompts as bytes."""
 
     reply: Reply
     shared: bytes
@@ -34,25 +41,33 @@ class ActorReply:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error that ends the run: its class in promptfed.errors, and what it says."""
+    """An error that ends the run: its class in promptfed.errors, and its message."""
 
     kind: str
     said: str
 
 
 def packed(state: PromptState) -> bytes:
-    """Safetensors bytes, none for the empty state: nothing is sent."""
+    """Return the state as safetensors bytes; the empty state takes no bytes."""
     return state.to_bytes() if len(state) else b""
 
 
 def unpacked(data: bytes) -> PromptState:
+    """Return the state that ``packed`` turned into ``data``."""
     return PromptState.from_bytes(data) if data else NO_PROMPT
 
 
 class ClientActor:
-    """``make`` builds what it works with, when it is first asked to prepare."""
+    """Do the work of clients with one workplace, which is loaded by the first ``prepare``."""
 
     def __init__(self, make: Callable[[], Workplace], threads: int, environment: Mapping[str, str]) -> None:
+        """Set the environment; nothing is loaded yet.
+
+        Args:
+            make: Builds the workplace.
+            threads: The number of torch threads.
+            environment: Variables of the run's process. They are set where the actor has none of that name.
+        """
         for name, value in environment.items():
             os.environ.setdefault(name, value)
         self._make, self._threads = make, threads
@@ -60,7 +75,7 @@ class ClientActor:
         self._workers: dict[str, Worker] = {}
 
     def prepare(self, stage: str) -> int | Refusal:
-        """Load all that ``stage`` needs, so that no client's time is spent on it. Returns the process id."""
+        """Load all that ``stage`` needs, before the clock of any client starts. Return the process id."""
         try:
             if self._place is None:
                 _warm_up(self._threads)
@@ -72,22 +87,30 @@ class ClientActor:
         return os.getpid()
 
     def work(self, parcels: Sequence[ActorJob], *shared: bytes) -> list[ActorReply] | Refusal:
-        """Do the clients' work. ``shared`` holds what each of them is sent."""
-        known: dict[bytes, PromptState] = {}  # one object for all who are sent the same, as in the server's process
+        """Train the clients.
+
+        Args:
+            parcels: The jobs of the clients, all of one stage.
+            shared: The shared prompt of each job, as bytes.
+
+        Returns:
+            One reply for each job, or the error that ends the run.
+        """
+        states: dict[bytes, PromptState] = {}  # one object for all equal prompts, as in the server's process
         jobs = []
-        for parcel, sent in zip(parcels, shared, strict=True):
-            if sent not in known:
-                known[sent] = unpacked(sent)
-            broadcast = Broadcast(parcel.round, known[sent])
+        for parcel, content in zip(parcels, shared, strict=True):
+            if content not in states:
+                states[content] = unpacked(content)
+            broadcast = Broadcast(parcel.round, states[content])
             jobs.append(Job(parcel.client, broadcast, unpacked(parcel.personal), parcel.stage))
         try:
             replies = run_isolated(self._workers[parcels[0].stage], jobs)
         except (BudgetExhausted, OracleError) as error:
             return Refusal(type(error).__name__, str(error))
-        return [_answer(reply, len(sent)) for reply, sent in zip(replies, shared, strict=True)]
+        return [_answer(reply, len(content)) for reply, content in zip(replies, shared, strict=True)]
 
     def verify_frozen(self) -> Refusal | None:
-        """What is wrong with the model, None if nothing is."""
+        """Return what is wrong with the model; None if nothing is."""
         try:
             if self._place is not None:
                 self._place.verify_frozen()
@@ -97,7 +120,7 @@ class ClientActor:
 
 
 def _warm_up(threads: int) -> None:
-    """Torch loads much of itself with the first step of the first optimiser, which takes a second or two."""
+    """Have torch load its optimisers, which takes a second or two, before the first client starts."""
     import torch
 
     torch.set_num_threads(threads)

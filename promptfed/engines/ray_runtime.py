@@ -1,4 +1,4 @@
-"""Ray itself: found or missed, begun or joined, and how much of a machine each actor gets."""
+"""The Ray runtime: start or join it, and share its CPUs and GPUs among actors."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ CONNECT_SECONDS = 10.0
 
 
 def require_ray() -> None:
-    """Raises ConfigError if Ray is not installed; does not import it."""
+    """Raise ConfigError if Ray is not installed. Ray is not imported."""
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("--engine ray needs Ray, which is not installed: pip install 'promptfed[ray]'")
 
 
 def begin(address: str | None) -> bool:
-    """Connect this process to the cluster at ``address``, or start Ray on this machine; returns whether it had to.
+    """Connect this process to Ray, unless it is connected already.
 
-    A runtime that the process has already is used as it is. Raises ConfigError if there is no cluster at ``address``.
+    Args:
+        address: The cluster, "auto" or HOST:PORT; None starts Ray on this machine.
+
+    Returns:
+        Whether this call connected or started Ray.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no cluster at ``address``.
     """
     require_ray()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -53,9 +60,9 @@ def begin(address: str | None) -> bool:
                 _knock(address)
                 ray.init(address, **quiet)
             except (OSError, ValueError, RuntimeError) as error:
-                said = " ".join(str(error).split())[:300]
+                detail = " ".join(str(error).split())[:300]
                 raise ConfigError(
-                    f"--ray-address '{address}': no Ray cluster can be joined there ({said}); give auto or HOST:PORT "
+                    f"--ray-address '{address}': no Ray cluster can be joined there ({detail}); give auto or HOST:PORT "
                     "of a cluster begun with `ray start --head`, or leave it out. One that asks for a token needs "
                     "RAY_AUTH_MODE=token here, and its ~/.ray/auth_token"
                 ) from error
@@ -64,15 +71,19 @@ def begin(address: str | None) -> bool:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError if nobody listens at HOST:PORT, and ValueError for a port that is none. Ray itself would go on
-    trying for many minutes."""
+    """Check that somebody listens at HOST:PORT. Ray itself would try for many minutes.
+
+    Raises:
+        OSError: Nobody listens there.
+        ValueError: The port is no number.
+    """
     host, colon, port = address.rpartition(":")
     if colon and "/" not in address:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _silence(ray: Any) -> None:
-    """Ray prints what befalls its workers to standard output, whatever it was told, and there our results go."""
+    """Stop Ray from printing its workers' logs to standard output, which is for results."""
     inside: Any = getattr(getattr(ray, "_private", None), "worker", None)
     if hasattr(inside, "_worker_logs_enabled"):
         inside._worker_logs_enabled = False
@@ -80,7 +91,7 @@ def _silence(ray: Any) -> None:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; here it asks for a clean stop."""
+    """Keep the handlers of SIGINT and SIGTERM, which Ray would replace: they ask for a clean stop."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -94,7 +105,7 @@ def _signals_kept() -> Iterator[None]:
 
 @contextmanager
 def _patient_threads() -> Iterator[None]:
-    """Actors may have more threads than there are CPUs, and then threads that spin while they wait are in the way."""
+    """Have threads wait without spinning: actors may have more threads than there are CPUs."""
     before = os.environ.get("OMP_WAIT_POLICY")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -106,8 +117,10 @@ def _patient_threads() -> Iterator[None]:
 
 @contextmanager
 def _neutral_folder() -> Iterator[None]:
-    """Ray puts the current folder first on its workers' import path; in a checkout that would hide the installed
-    package behind a part of it."""
+    """Leave the current folder while Ray starts.
+
+    Ray puts that folder first on the import path of its workers. In a checkout it would hide the installed package.
+    """
     here = os.getcwd()
     os.chdir(sys.prefix)
     try:
@@ -118,7 +131,13 @@ def _neutral_folder() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Share:
-    """What each of ``actors`` gets: whole CPUs (0: they compete for them), and a part of the GPUs."""
+    """What each actor gets of the machines.
+
+    Attributes:
+        actors: The number of actors.
+        cpus: CPUs of each actor; 0 if the actors compete for them.
+        gpus: GPUs of each actor, a whole one or a fraction.
+    """
 
     actors: int
     cpus: int
@@ -126,8 +145,17 @@ class Share:
 
     @classmethod
     def of(cls, nodes: list[tuple[int, int]], actors: int | None, threads: int, on_gpu: bool) -> Share:
-        """``nodes``: (CPUs, GPUs) of each machine. By default as many actors of ``threads`` threads as there are CPUs
-        for, or one for each GPU if work is done there. Raises ConfigError if that is wanted and there are none."""
+        """Share the machines among actors.
+
+        Args:
+            nodes: (CPUs, GPUs) of each machine.
+            actors: The number of actors; None takes one for each GPU, or as many as the CPUs have room for.
+            threads: Torch threads of each actor.
+            on_gpu: Whether the model runs on a GPU.
+
+        Raises:
+            ConfigError: ``on_gpu`` is set and no machine has a GPU.
+        """
         cpus, gpus = (sum(node[i] for node in nodes) for i in (0, 1))
         if on_gpu and not gpus:
             raise ConfigError("device 'cuda' with --engine ray, but Ray knows of no GPU: use --device cpu")
@@ -142,17 +170,17 @@ class Share:
 
 
 def nodes() -> list[tuple[int, int]]:
-    """(CPUs, GPUs) of each machine of the cluster."""
+    """Return (CPUs, GPUs) of each machine of the cluster."""
     import ray
 
-    known: Any = ray.nodes  # has no types
-    alive = [node["Resources"] for node in known() if node["Alive"]]
-    return [(int(found.get("CPU", 0)), int(found.get("GPU", 0))) for found in alive]
+    list_nodes: Any = ray.nodes  # has no types
+    alive = [node["Resources"] for node in list_nodes() if node["Alive"]]
+    return [(int(resources.get("CPU", 0)), int(resources.get("GPU", 0))) for resources in alive]
 
 
 def free_cpus() -> float:
-    """Return how many CPUs of the cluster nobody holds."""
+    """Return the number of free CPUs of the cluster."""
     import ray
 
-    known: Any = ray.available_resources  # has no types
-    return float(known().get("CPU", 0.0))
+    available: Any = ray.available_resources  # has no types
+    return float(available().get("CPU", 0.0))

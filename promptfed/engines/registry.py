@@ -1,4 +1,4 @@
-"""Engines by name."""
+"""The registry of engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ WAYS = ("for_stage", "for_run")
 
 
 def check_engine(config: RunConfig) -> None:
-    """Raises ConfigError for an unknown engine, one that is not installed, and options that do not go with it."""
+    """Check that the engine of ``config`` can run it.
+
+    Raises:
+        ConfigError: The engine is unknown or not installed, or an option does not go with it.
+    """
     kind = ENGINES[config.engine]
     parents = (kind if isinstance(kind, type) else type(kind)).__mro__  # one that a user hands over may be an instance
     if not any(way in vars(parent) for parent in parents if parent is not Engine for way in WAYS):

@@ -10,16 +10,18 @@ from types import FrameType
 
 
 class OutOfTime(KeyboardInterrupt):
-    """A client's time is up. It passes where Ctrl-C passes: through code that catches every Exception, and through
-    what is done for requests that are under way."""
+    """A client's time is up.
+
+    It passes where Ctrl-C passes: through code that catches every Exception, and through requests that are under way.
+    """
 
 
 @contextmanager
 def interrupted_after(seconds: float) -> Iterator[None]:
     """Raise OutOfTime inside the block once it has lasted ``seconds``.
 
-    Only Python code can be interrupted, on POSIX, in the main thread. Elsewhere nothing happens, and whoever sets the
-    limit must look at the clock afterwards.
+    It interrupts Python code alone, on POSIX, in the main thread. Elsewhere it does nothing: the caller must check the
+    clock after the block.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield

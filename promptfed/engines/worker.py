@@ -1,4 +1,4 @@
-"""Clients' work: what an engine runs for jobs, in whatever process."""
+"""The work of clients: what an engine runs for its jobs, in whatever process."""
 
 from __future__ import annotations
 
@@ -21,10 +21,21 @@ DROPPED = "dropped out"
 
 
 def run_isolated(worker: Worker, jobs: Sequence[Job]) -> list[Reply]:
-    """``worker(jobs)``, where anything that goes wrong costs those clients their update with whom it goes wrong.
+    """Run ``worker(jobs)``, where an error costs only the client that causes it its update.
 
-    Also what nobody foresaw, which is told in full in the log: a federation outlives a fault in one client's data.
-    Raises BudgetExhausted and OracleError, which are no client's fault.
+    This holds for unexpected errors too, which the log shows in full: a federation survives a fault in the data of one
+    client.
+
+    Args:
+        worker: Does the work.
+        jobs: The jobs of some clients.
+
+    Returns:
+        One reply for each job, in the order of the jobs.
+
+    Raises:
+        BudgetExhausted: The oracle's budget is spent, which is no client's fault.
+        OracleError: The oracle does not answer, which is no client's fault.
     """
     try:
         replies = worker(jobs)
@@ -41,14 +52,16 @@ def run_isolated(worker: Worker, jobs: Sequence[Job]) -> list[Reply]:
 
 
 class ClientWorker:
-    """Trains any clients of ``task`` with ``method``, and counts the time and the encoder calls it took.
+    """Train clients of ``task`` with ``method``, and measure the time and the encoder calls of each.
 
-    ``dropout`` is the share of jobs that are lost, as a simulation of real clients: drawn from the stream
-    (seed, "dropout", round, client), so a run loses the same ones each time. A client that raises a PromptFedError
-    (its loss is not finite, its image cannot be read) fails alone.
+    A client that raises a PromptFedError (its loss is not finite, its image cannot be read) fails alone.
 
-    ``processors`` act on each update before it is sent. What they keep is a part of the personal prompt that goes in
-    and out, and that the method does not see.
+    Attributes:
+        method: The method that trains.
+        dropout: The share of jobs, 0..1, that are lost to simulate unreliable clients. The stream (seed, "dropout",
+            round, client) decides, so a repeated run loses the same jobs.
+        processors: What acts on each update before it is sent. Their state is a part of the personal prompt that the
+            method does not see.
     """
 
     def __init__(
@@ -58,10 +71,12 @@ class ClientWorker:
         self._task = task
 
     def __call__(self, jobs: Sequence[Job]) -> list[Reply]:
-        """One reply a job, in the order of the jobs, which are trained side by side. Time and calls of clients that
-        were trained together are split evenly."""
+        """Train the clients of ``jobs`` side by side and return one reply for each, in the order of the jobs.
+
+        Time and calls are split evenly among clients that are trained together.
+        """
         present = [job for job in jobs if not self._drops_out(job)]
-        before, began = self.method.setup.usage(), time.perf_counter()
+        usage_before, start_time = self.method.setup.usage(), time.perf_counter()
         try:
             results = self.method.train_many(
                 [(j.broadcast, self._task.client(j.client), prompt_of(j.personal)) for j in present]
@@ -73,13 +88,13 @@ class ClientWorker:
                 return [self([job])[0] for job in jobs]
             job = present[0]
             LOG.warning("client %d failed in round %d: %s", job.client, job.broadcast.round, error, extra=TOLD)
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - start_time
             return [failed(job, f"error: {error}" if job in present else DROPPED, seconds) for job in jobs]
         share = max(1, len(present))
-        seconds = (time.perf_counter() - began) / share
-        usage = (self.method.setup.usage() - before).divided(share)
-        done = {
-            job.client: self._sent(
+        seconds = (time.perf_counter() - start_time) / share
+        usage = (self.method.setup.usage() - usage_before).divided(share)
+        replies = {
+            job.client: self._processed(
                 job,
                 Reply(
                     client=job.client,
@@ -92,23 +107,23 @@ class ClientWorker:
             )
             for job, (update, personal) in zip(present, results, strict=True)
         }
-        return [done.get(job.client) or failed(job, DROPPED) for job in jobs]
+        return [replies.get(job.client) or failed(job, DROPPED) for job in jobs]
 
-    def _sent(self, job: Job, reply: Reply) -> Reply:
-        """Return ``reply`` as it leaves the client: its update processed, its personal prompt with what that left."""
+    def _processed(self, job: Job, reply: Reply) -> Reply:
+        """Return ``reply`` as it leaves the client, with its update and the state of the processors."""
         if not self.processors:
             return reply
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         try:
             sending = self.processors.outgoing(reply.update, job.broadcast, states_of(job.personal))
         except PromptFedError as error:
             LOG.warning("client %d failed in round %d: %s", job.client, job.broadcast.round, error, extra=TOLD)
-            return failed(job, f"error: {error}", reply.seconds + time.perf_counter() - began)
+            return failed(job, f"error: {error}", reply.seconds + time.perf_counter() - start_time)
         return replace(
             reply,
             update=sending.update,
             personal=joined(reply.personal, sending.states),
-            seconds=reply.seconds + time.perf_counter() - began,
+            seconds=reply.seconds + time.perf_counter() - start_time,
             processor_figures=sending.figures,
         )
 

@@ -70,7 +70,7 @@ ABOUT_THE_MODEL = tuple(name for name, option in options_of(OracleOptions).items
 """Options of an oracle that a bundle says. The others are the user's own: keys, files, budgets, rates."""
 
 KINDS = {"dual encoder": "backbone"}
-"""Kinds of model that messages call by another word, the one of the command line."""
+"""Kind of model -> the word for it in messages, where the command line has another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class Bundle:
 
     @property
     def prompt(self) -> ClientPrompt:
-        """What the client deploys."""
+        """The prompt that the client deploys."""
         return ClientPrompt(self.shared, self.personal, self.meta.alpha, self.meta.space, self.tuned)
 
     @property
@@ -138,9 +138,9 @@ class Bundle:
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Turn what Python and torch raise about tensors that the bundle's method cannot use into a BundleError.
+        """Turn an error about tensors that the bundle's method cannot use into a BundleError.
 
-        A file whose checksum is right may be forged all the same: tensors of other names, shapes or types.
+        A file with the right checksum may be forged all the same: with tensors of other names, shapes or types.
         """
         what = f"the tensors of client {self.meta.client} for method '{self.meta.method}'"
         try:
@@ -178,17 +178,17 @@ def make_bundle(
     chosen: str = "",
     origin: BundleOrigin | None = None,
 ) -> Bundle:
-    """Return what ``client`` of a run takes home; a black box is not asked anything.
+    """Make the bundle of one client of a run. A black box is not called.
 
     Args:
-        config: The run's.
+        config: The options of the run.
         method: The run's method with its model.
-        prompt: What the client deploys.
-        client: Its number.
-        name: What it is called.
-        examples: What the run was trained on: "images", "texts" or "questions".
+        prompt: The prompt that the client deploys.
+        client: The number of the client.
+        name: The name of the client.
+        examples: The kind of the training examples: "images", "texts" or "questions".
         chosen: How ``prompt.alpha`` was chosen, in words.
-        origin: What its run was.
+        origin: The run that the prompt comes from.
 
     Raises:
         BundleError: The model is a dual encoder, and the method makes no text features for it.
@@ -238,14 +238,15 @@ def make_bundle(
 def candidate_of(method: Method, prompt: ClientPrompt) -> Candidate | None:
     """Return the one prompt that a client with ``prompt`` sends to a black box.
 
-    None where there is no such thing: scores of two prompts are mixed, each example has a prompt of its own, or the
-    method has none.
+    Returns:
+        The prompt. None if there is no single one: scores of two prompts are mixed, each example has its own prompt, or
+        the method has none.
     """
     if not isinstance(method, BlackBoxMethod | ZeroShot):
         return None
-    kept = kept_of(prompt)
-    if kept is not None:
-        return Candidate(kept)
+    text = kept_of(prompt)
+    if text is not None:
+        return Candidate(text)
     pair, general = method.ends(prompt)
     if general is not None:
         return None
@@ -258,14 +259,18 @@ def candidate_of(method: Method, prompt: ClientPrompt) -> Candidate | None:
 
 
 def is_complete(method: Method, prompt: ClientPrompt) -> bool:
-    """Whether ``candidate_of`` is all that ``method`` predicts with for a client with ``prompt``, if it is anything."""
+    """Return whether ``method`` predicts for a client with ``prompt`` by its one candidate alone."""
     if isinstance(method, ZeroShot) or kept_of(prompt) is not None:
         return True
     return isinstance(method, BlackBoxMethod) and method.sends_one_prompt
 
 
 def check_model(bundle: Bundle, model: FrozenModel) -> None:
-    """Raise BundleError, naming both models, unless ``model`` is the very one that the bundle was made for."""
+    """Check that the bundle was made for ``model``.
+
+    Raises:
+        BundleError: It was made for another model. The message names both.
+    """
     kind, made_for = bundle.meta.kind, bundle.meta.model
     if made_for.fingerprint == model.fingerprint:
         return
@@ -287,17 +292,29 @@ def check_model(bundle: Bundle, model: FrozenModel) -> None:
 
 
 def write_bundle(folder: Path, bundle: Bundle, *, overwrite: bool = False) -> Path:
-    """Write the bundle whole or not at all, and return ``folder``.
+    """Write the bundle whole or not at all.
 
-    Raises BundleError if ``folder`` is a file, holds anything but a bundle, or holds a bundle and ``overwrite`` is
-    off.
+    Args:
+        folder: The folder to write.
+        bundle: The bundle.
+        overwrite: Whether to replace a bundle that the folder holds.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        BundleError: ``folder`` is a file, holds anything but a bundle, or holds a bundle that must not be replaced.
     """
     write_files(folder, bundle.contents(), overwrite)
     return folder
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read the bundle in ``folder``. Raises BundleError naming what is missing, damaged or of another format."""
+    """Read the bundle in ``folder``.
+
+    Raises:
+        BundleError: A file is missing, damaged or of another format. The message names it.
+    """
     meta = read_meta(folder)
     vocabulary = meta.method_options.get("vocabulary")
     if isinstance(vocabulary, str) and vocabulary != "bundled":
@@ -321,7 +338,12 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def _unpacked(content: bytes) -> dict[str, PromptState]:
-    """The prompts in a file, by part. Raises BundleError for tensors of other names, RunError for no safetensors."""
+    """Read the prompts of a file, by part.
+
+    Raises:
+        BundleError: A tensor has a name that does not belong there.
+        RunError: The content is not safetensors.
+    """
     state = PromptState.from_bytes(content)
     parts: dict[str, dict[str, Tensor]] = {"shared": {}, "personal": {}, "tuned": {}}
     for key, tensor in state.items():
@@ -333,7 +355,7 @@ def _unpacked(content: bytes) -> dict[str, PromptState]:
 
 
 def _tensor(files: dict[str, bytes], file: str, name: str) -> Tensor | None:
-    """The tensor ``name`` in ``file``; None without that file. Raises BundleError if it cannot be read."""
+    """Read the tensor ``name`` of ``file``; None if there is no such file. Raise BundleError if it cannot be read."""
     if file not in files:
         return None
     try:

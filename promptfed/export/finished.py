@@ -1,5 +1,7 @@
-"""A run's prompts, read back from its directory: what evaluation and export start from. No data is needed, and no
-call of a black box that costs money."""
+"""The prompts of a finished run, read from its directory: evaluation and export start from them.
+
+Loading them needs no data and no paid call of a black box.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The method of a run, its server side, and its prompts after the last finished round. ``examples``: what it was
-    trained on, images, texts or questions."""
+    """The method of a run, its server side, and its prompts after the last finished round.
+
+    Attributes:
+        run: The directory of the run.
+        method: The method with its model.
+        server: The aggregator.
+        state: The shared and personal prompts after the last finished round.
+        names: Client -> its name.
+        examples: The kind of the training examples: images, texts or questions.
+        objects: The Python objects that the options refer to.
+    """
 
     run: RunDirectory
     method: Method
@@ -56,10 +67,15 @@ class FinishedRun:
 
     @classmethod
     def load(cls, run: RunDirectory, setup: Setup | None = None, objects: Objects = NO_OBJECTS) -> FinishedRun:
-        """``setup`` of the run's own experiment saves loading the backbone a second time; ``objects`` are what its
-        config calls Python objects.
+        """Load the prompts of a run.
 
-        Raises RunError if no round of the run is finished yet.
+        Args:
+            run: The directory of the run.
+            setup: The setup of the run's experiment, if it is at hand. It saves loading the model again.
+            objects: The Python objects that the run's options refer to.
+
+        Raises:
+            RunError: No round of the run is finished, or a file of it is damaged.
         """
         for line in check_passport(run):
             log.warning(line)
@@ -102,23 +118,29 @@ class FinishedRun:
         return any(self._is_own(client) for client, personal in self.state.personal.items() if len(personal))
 
     def _is_own(self, client: int) -> bool:
-        """Whether ``client``'s personal part changes what is deployed: of a black-box search it may just be where the
-        search stands."""
-        own = self.prompt(client)
-        if not is_complete(self.method, own):
+        """Return whether the personal part of ``client`` changes what it deploys.
+
+        The personal part of a black-box search may be the state of the search alone.
+        """
+        prompt = self.prompt(client)
+        if not is_complete(self.method, prompt):
             return True
-        found, general = candidate_of(self.method, own), candidate_of(self.method, ClientPrompt(own.shared))
-        return found is None or general is None or found.described() != general.described()
+        candidate, general = candidate_of(self.method, prompt), candidate_of(self.method, ClientPrompt(prompt.shared))
+        return candidate is None or general is None or candidate.described() != general.described()
 
     def model_for(self, form: PromptTemplate | None) -> FrozenModel:
-        """Return the run's model for examples that are put as ``form`` says: its own, or the same one loaded again."""
+        """Return the run's model for examples in the template ``form``, loaded again if the template differs."""
         model = self.method.setup.model
         return model if form == model.form else self.objects.model_of(self.run.config, form)
 
     def prompt(self, client: int | None) -> ClientPrompt:
-        """What ``client`` has after training; None asks for somebody who never took part.
+        """Return the prompt of a client after training.
 
-        Raises RunError if its personal prompt is at its own site, of which the run has a ticket only.
+        Args:
+            client: The number of the client; None stands for somebody who never took part.
+
+        Raises:
+            RunError: The personal prompt is at the client's own site.
         """
         personal = NO_PROMPT if client is None else self.state.personal[client]
         if PERSONAL_VERSION in personal:
@@ -126,29 +148,35 @@ class FinishedRun:
                 f"the personal prompt of client {client} of run '{self.run.path}' is kept at its own site: "
                 "promptfed site export there, or export what all share (--shared)"
             )
-        return ClientPrompt(self._sent(client), personal)
+        return ClientPrompt(self._broadcast(client), personal)
 
-    def _sent(self, client: int | None) -> PromptState:
+    def _broadcast(self, client: int | None) -> PromptState:
         return carried(self.server.broadcast(self.state.shared, self.state.server, client), self.state.shared)
 
     def personalized(self, client: int) -> Personalized | None:
-        """What `promptfed personalize` made of it for ``client``; None if it was not asked.
+        """Return the personalised prompt of ``client``; None if the run is not personalised.
 
-        Raises RunError if that is damaged, or if the run has been trained on since.
+        Raises:
+            RunError: Its file is damaged, or the run has been trained further since.
         """
-        found = load_client(self.run.path, client)
-        if found is not None and found.about.origin.prompt_sha256 != prompt_sha256(self.prompt(client)):
+        result = load_client(self.run.path, client)
+        if result is not None and result.about.origin.prompt_sha256 != prompt_sha256(self.prompt(client)):
             raise RunError(
-                f"client {client} of run '{self.run.path}' was personalised after round {found.about.origin.round}, "
+                f"client {client} of run '{self.run.path}' was personalised after round {result.about.origin.round}, "
                 f"with other prompts than those of round {self.state.round}: run promptfed personalize "
                 f"{self.run.path} again, or export the shared prompt (--shared)"
             )
-        return found
+        return result
 
     def bundle(self, client: int, *, shared_only: bool = False) -> Bundle:
-        """Return what ``client`` takes home: its personalised prompt if there is one, else what it has after training.
+        """Make the bundle of ``client``, with its personalised prompt or else its prompt after training.
 
-        ``shared_only`` leaves out all that is its own. Raises RunError if the run has no such client.
+        Args:
+            client: The number of the client.
+            shared_only: Whether to leave out the client's own part.
+
+        Raises:
+            RunError: The run has no such client.
         """
         if client not in self.names:
             raise RunError(
@@ -156,33 +184,36 @@ class FinishedRun:
             )
         chosen = ""
         if shared_only:
-            prompt = ClientPrompt(self._sent(client))
+            prompt = ClientPrompt(self._broadcast(client))
         else:
             prompt = self.prompt(client)
-            if found := self.personalized(client):
-                prompt, chosen = found.deployed(prompt), found.about.why
+            if personalized := self.personalized(client):
+                prompt, chosen = personalized.deployed(prompt), personalized.about.why
         name, config = self.names[client], self.run.config
         origin = origin_of(self.run, client, shared=shared_only, alike=() if chosen else self._alike(client, prompt))
         return make_bundle(config, self.method, prompt, client, name, self.examples, chosen, origin)
 
     def _alike(self, client: int, prompt: ClientPrompt) -> tuple[int, ...]:
-        """The other clients that have the very prompt of ``client`` after training."""
-        own = prompt.shared.sha256(), prompt.personal.sha256()
-        return tuple(number for number, digests in self._digests.items() if number != client and digests == own)
+        """Return the other clients whose prompt after training equals that of ``client``."""
+        own_digests = prompt.shared.sha256(), prompt.personal.sha256()
+        return tuple(number for number, digests in self._digests.items() if number != client and digests == own_digests)
 
     @cached_property
     def _digests(self) -> dict[int, tuple[str, str]]:
-        """Of each client, the SHA-256 of what it is sent and of what is its own; a value sent to all is read once."""
-        sent = {number: self._sent(number) for number in sorted(self.names)}
-        once = {id(shared): shared for shared in sent.values()}
-        digests = {key: shared.sha256() for key, shared in once.items()}
-        return {number: (digests[id(shared)], self.state.personal[number].sha256()) for number, shared in sent.items()}
+        """Client -> the SHA-256 of its shared and of its personal part."""
+        broadcasts = {number: self._broadcast(number) for number in sorted(self.names)}
+        distinct = {id(shared): shared for shared in broadcasts.values()}
+        digests = {key: shared.sha256() for key, shared in distinct.items()}
+        return {
+            number: (digests[id(shared)], self.state.personal[number].sha256()) for number, shared in broadcasts.items()
+        }
 
 
 def _model(run: RunDirectory, config: RunConfig, table: Mapping[str, Any], objects: Objects) -> FrozenModel:
-    """Load the run's model; a black box is not asked anything: a server is reached at the first question that is new.
+    """Load the model of the run. A black box is not called.
 
-    Raises RunError if the run does not say how examples were put to a black box, or if the model is another one by now.
+    Raises:
+        RunError: The run does not say how examples were put to a black box, or the model has changed.
     """
     named_model(config).check_template(table, run.path)
     model = objects.model_of(config, PromptTemplate.model_validate(table["form"]) if "form" in table else None)

@@ -32,7 +32,7 @@ TEXT, SOFT, PIXELS = "prompt.txt", "soft_prompt.safetensors", "pixel_prompt.safe
 FILES = frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS})
 
 MOST_CLASSES, LONGEST_NAME = 50_000, 10_000
-"""Class names of a bundle, and letters of one: a stranger's could ask for a day's work."""
+"""Limits of a bundle's class names and of the letters of one: a bundle of a stranger must not take a day to load."""
 ClassNames = Annotated[
     tuple[Annotated[str, Field(max_length=LONGEST_NAME)], ...], Field(min_length=1, max_length=MOST_CLASSES)
 ]
@@ -140,10 +140,15 @@ class Meta(Agreement):
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
-    """Write a bundle's files (name -> content) whole or not at all.
+    """Write the files of a bundle whole or not at all. A folder with other files in it is never removed.
 
-    Raises BundleError if ``folder`` is a file, holds anything but a bundle, or holds a bundle and ``overwrite`` is
-    off: a folder with somebody's other files in it is never removed.
+    Args:
+        folder: The folder to write.
+        files: File name -> content.
+        overwrite: Whether to replace a bundle that the folder holds.
+
+    Raises:
+        BundleError: ``folder`` is a file, holds anything but a bundle, or holds a bundle that must not be replaced.
     """
     try:
         target = Path(os.path.realpath(folder))  # resolve() raises RuntimeError for links that go round in a circle
@@ -156,16 +161,16 @@ def write_files(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> No
 
 
 def _check_target(folder: Path, target: Path, overwrite: bool) -> None:
-    """Raise BundleError if what stands at ``target`` must not be replaced."""
+    """Raise BundleError if ``target`` exists and must not be replaced."""
     if not target.exists():
         return
     if not target.is_dir():
         raise BundleError(f"cannot write bundle '{folder}': there is a file of that name; choose another folder")
-    held = {entry.name for entry in target.iterdir()}
-    if not held:
+    names = {entry.name for entry in target.iterdir()}
+    if not names:
         return
-    if CONFIG not in held or held - FILES:
-        strange = min(held - FILES) if held - FILES else f"no {CONFIG}"
+    if CONFIG not in names or names - FILES:
+        strange = min(names - FILES) if names - FILES else f"no {CONFIG}"
         raise BundleError(
             f"folder '{folder}' is not empty and no bundle (it holds {strange}); choose a new or an empty folder"
         )
@@ -176,7 +181,7 @@ def _check_target(folder: Path, target: Path, overwrite: bool) -> None:
 
 
 def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
-    """File name -> hex SHA-256."""
+    """Return file name -> hex SHA-256."""
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
@@ -184,7 +189,11 @@ def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def read_meta(folder: Path) -> Meta:
-    """Read the bundle's config. Raises BundleError for what is no bundle, damaged or of another format."""
+    """Read the bundle's config.
+
+    Raises:
+        BundleError: ``folder`` is no bundle, or the bundle is damaged or of another format.
+    """
     if not folder.is_dir():
         what = "is a file, not a bundle folder" if folder.exists() else "does not exist"
         raise BundleError(f"bundle '{folder}' {what}; promptfed export (in Python run.export) makes a bundle")
@@ -194,17 +203,17 @@ def read_meta(folder: Path) -> Meta:
             "promptfed.load_run and run.export)"
         )
     try:
-        found = parse_json(_read(folder, CONFIG))
+        content = parse_json(_read(folder, CONFIG))
     except FormatError as error:
         raise BundleError(f"bundle '{folder}' is damaged: {CONFIG} is not JSON ({error}); export it again") from error
-    given = found.get("format_version") if isinstance(found, dict) else None
-    if isinstance(given, int) and given != FORMAT_VERSION:
+    format_version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(format_version, int) and format_version != FORMAT_VERSION:
         raise BundleError(
-            f"bundle '{folder}' has format version {given}, this promptfed reads {FORMAT_VERSION}; "
+            f"bundle '{folder}' has format version {format_version}, this promptfed reads {FORMAT_VERSION}; "
             "use the promptfed version it was made with, or export it again"
         )
     try:
-        return Meta.model_validate(found)
+        return Meta.model_validate(content)
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, problem["loc"])) or _whole(problem) for problem in error.errors())
         raise BundleError(f"bundle '{folder}' is damaged: {CONFIG} is wrong in {wrong}; export it again") from error
@@ -216,7 +225,11 @@ def _whole(problem: ErrorDetails) -> str:
 
 
 def verified(folder: Path, name: str, meta: Meta) -> bytes:
-    """The file ``name``, which must be what ``meta`` says. Raises BundleError if it is missing or changed."""
+    """Read the file ``name`` and check it against its SHA-256 in ``meta``.
+
+    Raises:
+        BundleError: The file is missing or has changed.
+    """
     content = _read(folder, name)
     if hashlib.sha256(content).hexdigest() != meta.sha256.get(name):
         raise BundleError(

@@ -1,0 +1,69 @@
+"""Defaults of a run's options that depend on its task and its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from promptfed.config import RunConfig
+from promptfed.named_model import named_model
+from promptfed.tasks.base import Task, is_own_data
+from promptfed.tasks.partitioning import AUTO
+
+
+def task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
+    """Return the task's defaults for options that the user has not set."""
+    defaults: dict[str, Any] = {
+        option: getattr(task, option)
+        for option in ("data", "method", "rounds")
+        if option not in config.model_fields_set
+    }
+    defaults["oracle"] = config.oracle or task.oracle
+    if task.partitions and "partition" not in config.model_fields_set:
+        defaults["partition"] = task.partitions[0]
+    return {**defaults, **_own_data_defaults(config.model_copy(update=defaults), config.model_fields_set, task)}
+
+
+def _own_data_defaults(config: RunConfig, options_set: set[str], task: type[Task]) -> dict[str, Any]:
+    """Return the defaults that differ from the papers' protocol on a user's own data.
+
+    All classes are trained, clients are split by domain where there are domains, and the default model for icons is
+    replaced on photographs.
+
+    Args:
+        config: The options, with the task's defaults.
+        options_set: The names of the options that the user has set: they stay.
+        task: The class of the task.
+    """
+    defaults: dict[str, Any] = {}
+    options = config.task_options
+    if not is_icons(config):
+        defaults |= named_model(config).for_photographs(options_set)
+    if not is_own_data(config.data, config.partition):
+        return defaults
+    if "base_fraction" in task.Config.model_fields and "base_fraction" not in options:
+        defaults["task_options"] = {**options, "base_fraction": 1.0}
+    if "partition" not in options_set and (not task.partitions or AUTO in task.partitions):
+        by_classes = options.get("classes_per_client") or options.get("overlap")
+        defaults["partition"] = "classes" if by_classes else "dirichlet" if "alpha" in options_set else AUTO
+    return defaults
+
+
+def is_icons(config: RunConfig) -> bool:
+    """Return whether the data are icons, which the default backbone is made for."""
+    return config.data.partition(":")[0] == "icons" and not config.partition.startswith("csv:")
+
+
+def absolute_paths(config: RunConfig) -> dict[str, str]:
+    """Return the config's paths as absolute ones, so that a run can be resumed or repeated from any folder."""
+    paths = {}
+    for option, kinds in (("data", ("folder", "tsv", "jsonl")), ("partition", ("csv",))):
+        kind, _, path = getattr(config, option).partition(":")
+        if kind in kinds and path:
+            paths[option] = f"{kind}:{Path(path).expanduser().resolve()}"
+    kind, _, path = (config.oracle or "").partition(":")
+    if kind == "local" and Path(path).expanduser().is_dir():
+        paths["oracle"] = f"{kind}:{Path(path).expanduser().resolve()}"
+    if config.data_root is not None:
+        paths["data_root"] = str(Path(config.data_root).expanduser().resolve())
+    return paths
