@@ -23,6 +23,14 @@ LEAST_SAVED = 0.1
 MOST_REAL = 0.85
 """Share of real tokens among those of all rows from which on padding goes through the layers with them."""
 
+CLASSES = frozenset(
+    (
+        *(("open_clip.transformer", name) for name in ("Transformer", "ResidualAttentionBlock")),
+        *(("promptfed.backbones.text_tower_cache", name) for name in ("Transformer", "Block")),
+    )
+)
+"""Modules and names of the classes whose forward pass is known here; subclasses may do something else."""
+
 
 @dataclass(frozen=True)
 class GroupedSentences:
@@ -149,7 +157,8 @@ class SharedPrefixTower:
         mask = tower.attn_mask
         hidden = torch.full(mask.shape, float("-inf"), device=mask.device).triu(1)
         is_causal = bool(torch.equal(mask.float(), hidden))
-        return cls(tower) if is_causal and all(map(_is_plain, tower.transformer.resblocks)) else None
+        is_plain = _is_untouched(tower.transformer) and all(map(_is_plain, tower.transformer.resblocks))
+        return cls(tower) if is_causal and is_plain else None
 
     def read(self, sentences: GroupedSentences, rows_at_once: int) -> Tensor:
         """Return the last hidden state ``(rows, dim)`` at the end of each sentence, before the last normalisation.
@@ -226,12 +235,25 @@ class SharedPrefixTower:
         return placed
 
 
+def _is_untouched(module: Any) -> bool:
+    """Return whether calling ``module`` does what its library wrote: it has no hooks, and no forward of a user's."""
+    hooks = (getattr(module, name, {}) for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"))
+    is_of_library = type(module).__module__.startswith("torch.nn.") or _name(type(module)) in CLASSES
+    return is_of_library and "forward" not in vars(module) and not any(hooks)
+
+
+def _name(kind: type) -> tuple[str, str]:
+    return kind.__module__, kind.__qualname__
+
+
 def _is_plain(block: Any) -> bool:
     """Return whether ``block`` is attention and two layers, each normalised before and added to what goes in."""
     attention = getattr(block, "attn", None)
     return (
-        type(block).__name__ in ("ResidualAttentionBlock", "Block")
+        _is_untouched(block)
         and type(attention) is nn.MultiheadAttention
+        and _is_untouched(attention)
+        and _is_untouched(attention.out_proj)
         and attention.in_proj_weight is not None
         and attention.bias_k is None
         and not attention.add_zero_attn

@@ -152,3 +152,34 @@ def test_another_kind_of_tower_keeps_the_plain_way(clip):
     other = torch.nn.TransformerEncoderLayer(8, 2)
     blocks = type("Blocks", (), {"resblocks": [other]})
     assert SharedPrefixTower.of(type("Tower", (), {"attn_mask": tower.attn_mask, "transformer": blocks})) is None
+
+
+def another_class(block: torch.nn.Module) -> None:
+    block.__class__ = type(type(block).__name__, (type(block),), {})
+
+
+CHANGES = {
+    "hook": lambda block: block.register_forward_hook(lambda module, given, hidden: hidden * 1.5),
+    "hook of attention": lambda block: block.attn.register_forward_hook(
+        lambda module, given, pair: (pair[0] * 2, None)
+    ),
+    "forward": lambda block: setattr(block, "forward", lambda x, **options: x * 1.5),
+    "subclass": another_class,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_block_that_its_user_changed_keeps_the_plain_way(change):
+    clip = random_clip("small")
+    CHANGES[change](clip._tower.transformer.resblocks[0])
+    text = PromptedText(draw(16, clip.text_dim), clip.class_tokens(NAMES, 16))
+    assert torch.equal(clip._encode_jointly([text]), Backbone._encode_jointly(clip, [text]))
+
+
+def test_cached_towers_share_too():
+    from promptfed.backbones.text_tower_cache import RememberedBackbone, load_text_tower
+
+    load_text_tower("tiny")
+    tower = load_text_tower("tiny")
+    assert isinstance(tower, RememberedBackbone)
+    assert tower._shared_tower is not None
