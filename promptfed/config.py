@@ -328,6 +328,8 @@ def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> st
             fields = sorted(model.model_fields)
             near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'? " if near else ""
+            if kind == "option" and not near and name.isidentifier():
+                hint = f"if it is one of the method, write --set method.{name}=VALUE; "
             lines.append(f"unknown {kind} '{name}': {hint}known are {', '.join(fields) or 'none'}")
         else:
             lines.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {problem['msg'].lower()}")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from promptfed.config import RunConfig, build_config, in_sections, parse_settings, read_yaml
 from promptfed.errors import ConfigError
 from promptfed.processors.pipeline import resolved
+from promptfed.python_words import in_python
 
 
 def test_every_error_is_listed_at_once() -> None:
@@ -31,8 +32,17 @@ def test_every_error_is_listed_at_once() -> None:
 
 
 def test_an_unknown_option_without_a_near_one_lists_all() -> None:
-    with pytest.raises(ConfigError, match=r"unknown option 'qqq': known are actors, .*task_options"):
+    with pytest.raises(ConfigError, match=r"unknown option 'qqq': .*; known are actors, .*task_options"):
         build_config({"qqq": 1})
+
+
+def test_an_option_of_the_method_among_those_of_the_run_is_told_its_place() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config({"lr": 0.1})
+    assert "unknown option 'lr': if it is one of the method, write --set method.lr=VALUE; known are" in str(
+        caught.value
+    )
+    assert 'write method_options={"lr": VALUE}; known are' in in_python(str(caught.value))
 
 
 @pytest.mark.parametrize("key", [1, None, 2.5])

@@ -55,7 +55,8 @@ def export(
     from promptfed.export.origin import same_prompts
 
     if all_ == (client is not None):
-        raise ConfigError("say whose prompt to export: either --client K or --all")
+        why = "; --shared needs it too, for the classes that the bundle names" if shared and not all_ else ""
+        raise ConfigError(f"say whose prompt to export, either --client K or --all{why}")
     folder = open_run(run, backbone=backbone, base_url=flags["base_url"], is_asked=False)
     finished = FinishedRun.load(folder)
     if client is not None:

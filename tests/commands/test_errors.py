@@ -54,6 +54,7 @@ def refused(promptfed, tmp_path, monkeypatch):
         (["--shots", "200"], ["200", "fewer than", "--shots"]),
         (["--rounds", "many"], ["rounds", "many", "integer"]),
         (["--set", "method.lrr=1"], ["lrr", "'lr'"]),
+        (["--set", "lr=0.1"], ["lr", "--set method.lr=VALUE"]),
         (["--set", "method.lr"], ["method.lr", "key=value"]),
         (["--set", "methods.lr=1"], ["methods", "method.NAME"]),
         (["--set", "task.templates=[a photo]"], ["a photo", "{}"]),
@@ -325,3 +326,9 @@ def test_ctrl_c_in_a_command_is_said_in_one_line(promptfed, monkeypatch, kind):
     monkeypatch.setattr("typer.echo", interrupted_first)
     said = promptfed("list", kind, "--json")
     assert (said.code, said.out, said.err) == (130, "", "error: interrupted\n")
+
+
+def test_a_shared_prompt_is_exported_with_a_clients_classes(refused):
+    line = refused("export", ".", "--shared")
+    assert "--client K" in line and "--shared needs it too, for the classes" in line
+    assert "--shared" not in refused("export", ".")
