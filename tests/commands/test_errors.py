@@ -330,5 +330,6 @@ def test_ctrl_c_in_a_command_is_said_in_one_line(promptfed, monkeypatch, kind):
 
 def test_a_shared_prompt_is_exported_with_a_clients_classes(refused):
     line = refused("export", ".", "--shared")
-    assert "--client K" in line and "--shared needs it too, for the classes" in line
+    assert "--client K" in line
+    assert "--shared needs it too, for the classes" in line
     assert "--shared" not in refused("export", ".")
