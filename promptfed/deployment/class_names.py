@@ -1,4 +1,4 @@
-"""Class names of many sites: one spelling of each, or a question to the people at the sites."""
+"""Class names of many sites: join them under one spelling, or ask the people at the sites."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from promptfed.tasks.sources.class_names import folded
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """The names in a list with commas."""
+    """Split a list with commas into names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def joined_classes(held: Mapping[str, Sequence[str]], *, merge: bool) -> tuple[str, ...]:
-    """The classes of all sites, in order. ``held``: site -> its own.
+    """Join the classes of all sites, in alphabetical order.
 
-    Names that differ only in case, blanks or underscores are one class if ``merge``, called as most sites call
-    it. Raises DeploymentError for such names otherwise: nobody can know whether they are meant to be one.
+    Args:
+        held: Site -> its class names.
+        merge: Whether names that differ only in case, blanks or underscores are one class. It gets the name that most
+            sites use.
+
+    Raises:
+        DeploymentError: Without ``merge``, two names differ only in case, blanks or underscores.
     """
     spellings: dict[str, Counter[str]] = {}
     for names in held.values():
@@ -32,31 +37,37 @@ def joined_classes(held: Mapping[str, Sequence[str]], *, merge: bool) -> tuple[s
 
 
 def lonely_classes(held: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each class that one site alone of several has: it may be spelt wrong."""
+    """Return a line for each class that only one of several sites has: its name may be misspelt."""
     owners: dict[str, list[str]] = {}
     for site, names in held.items():
         for name in names:
             owners.setdefault(folded(name), []).append(f"{site} has class '{name}'")
-    lonely = [said for said in owners.values() if len(said) == 1 < len(held)]
-    return [printable(f"only {said} (is it spelt as elsewhere?)") for [said] in lonely]
+    lonely = [lines for lines in owners.values() if len(lines) == 1 < len(held)]
+    return [printable(f"only {line} (is it spelt as elsewhere?)") for [line] in lonely]
 
 
 def agreed_names(names: Sequence[str], agreed: Sequence[str], *, merged: bool) -> dict[str, str | None]:
-    """A site's class -> the one of ``agreed`` that it is, None if it is none of them.
+    """Map the class names of a site to the agreed ones.
 
-    ``merged``: a name that differs only in case, blanks or underscores is the agreed one too.
+    Args:
+        names: The class names of the site.
+        agreed: The class names of the run.
+        merged: Whether a name that differs only in case, blanks or underscores counts as the agreed one.
+
+    Returns:
+        Name at the site -> agreed name; None if there is none.
     """
     exact, alike = set(agreed), {folded(name): name for name in agreed} if merged else {}
     return {name: name if name in exact else alike.get(folded(name)) for name in names}
 
 
 def _question(held: Mapping[str, Sequence[str]], alike: Sequence[str]) -> str:
-    said = []
+    places = []
     for name in alike:
         sites = [site for site, names in held.items() if name in names]
-        shown = ", ".join(sites[:3]) + (f" and {len(sites) - 3} more" if len(sites) > 3 else "")
-        said.append(f"'{name}' at {shown}")
+        site_list = ", ".join(sites[:3]) + (f" and {len(sites) - 3} more" if len(sites) > 3 else "")
+        places.append(f"'{name}' at {site_list}")
     return printable(
-        f"are {' and '.join(said)} one class? Rename the folder at one of the sites, or map it there by classes.csv; "
+        f"are {' and '.join(places)} one class? Rename the folder at one of the sites, or map it there by classes.csv; "
         "or say that such names are one class: merge-classes=true in the run config"
     )

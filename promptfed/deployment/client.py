@@ -16,7 +16,10 @@ _SITES: dict[str, object] = {}
 
 
 def client_app() -> ClientApp:
-    """What a node runs, in a new process for every message. All that differs between sites is in ``--node-config``."""
+    """Build the ClientApp that a node runs, in a new process for every message.
+
+    It is the same for all sites: they differ in ``--node-config`` alone.
+    """
     app = ClientApp()
     app.query("promptfed")(answer)
     app.train("promptfed")(answer)
@@ -25,7 +28,7 @@ def client_app() -> ClientApp:
 
 
 def answer(message: Message, context: Context) -> Message:
-    """The answer of this node's site; whatever is wrong with its options or its data is in the answer, in one line."""
+    """Answer a message for the site of this node. An error in its options or data becomes an answer of one line."""
     from promptfed.deployment.site import Site, SiteOptions
 
     try:
@@ -42,7 +45,7 @@ def answer(message: Message, context: Context) -> Message:
 
 
 def began() -> float:
-    """When this process started, on the clock ``time.monotonic``; where the system does not tell, now."""
+    """Return when this process started, in seconds of ``time.monotonic``; now, if the system does not say."""
     try:
         ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,8 +1,8 @@
-"""Messages and prompts as Flower's records, and back: arrays in one ArrayRecord, all else as one JSON string.
+"""Encode messages and prompts as Flower's records: arrays in one ArrayRecord, all else as one JSON string.
 
-Nothing is pickled. What arrives is checked before it is used: anything else than a well-formed message of the kind
-that is waited for raises DeploymentError. Sizes, names and shapes are compared before any array is decoded, and the
-words of a message are checked field by field (promptfed.deployment.fields says what each may be).
+Nothing is pickled. Every message is checked before it is used: anything but a well-formed message of the expected kind
+raises DeploymentError. Sizes, names and shapes are checked before any array is decoded. The words of a message are
+checked field by field (promptfed.deployment.fields).
 """
 
 from __future__ import annotations
@@ -35,33 +35,45 @@ W = TypeVar("W", bound=Message)
 ARRAYS, ABOUT, JSON = "arrays", "about", "json"
 STORED_AS = "numpy.ndarray"
 DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8")
-"""What a prompt's tensors may be."""
+"""Types that the tensors of a prompt may have."""
 LIMITS = JsonLimits(size=16_000_000, depth=32)
-"""Of a message's words; 10,000 names of 64 letters are less."""
+"""Limits of the words of a message; 10,000 names of 64 letters fit."""
 MOST_TENSORS, MOST_DIMENSIONS, LONGEST_TENSOR_NAME = 1_000, 8, 200
 LARGEST_PROMPT = 1_000_000_000
-"""Bytes of all tensors of a message together."""
+"""Bytes of all tensors of a message."""
 LONGEST_HEADER = 10_000
 """Characters of numpy's own header."""
 
 
 @dataclass(frozen=True)
 class Envelope(Generic[W]):
-    """A message with the prompts that came with it. ``started``: seconds until its sender was ready to work."""
+    """A message with its prompts.
+
+    Attributes:
+        words: The message.
+        parts: The prompts by name.
+        started: Seconds until the sender was ready to work.
+    """
 
     words: W
     parts: Mapping[str, PromptState]
     started: float | None = field(default=None)
 
     def part(self, name: str) -> PromptState:
-        """Raises DeploymentError if no prompt of that name came with the message."""
+        """Return the prompt ``name`` of the message. Raise DeploymentError if there is none."""
         if name not in self.parts:
             raise DeploymentError(f"a {type(self.words).__name__} message came without its '{name}' prompt")
         return self.parts[name]
 
 
 def pack(words: Message, started: float | None = None, **parts: PromptState) -> RecordDict:
-    """``words`` and prompts, ready to be sent."""
+    """Encode a message and its prompts.
+
+    Args:
+        words: The message.
+        started: Seconds until this side was ready to work.
+        parts: The prompts by name.
+    """
     about = {
         "kind": type(words).__name__,
         "words": words.model_dump(mode="json"),
@@ -73,13 +85,17 @@ def pack(words: Message, started: float | None = None, **parts: PromptState) -> 
 
 
 def unpack(content: RecordDict, kind: type[W]) -> Envelope[W]:
-    """What ``pack`` made. Raises DeploymentError if it is a Problem (with its words), or not a ``kind`` message."""
+    """Decode what ``pack`` encoded.
+
+    Raises:
+        DeploymentError: It is an ``ErrorReply``, whose reason is the error, or not a well-formed ``kind`` message.
+    """
     about, arrays = _records(content)
-    given = about.get("kind")
-    if given == ErrorReply.__name__:
+    kind_name = about.get("kind")
+    if kind_name == ErrorReply.__name__:
         raise DeploymentError(_words(ErrorReply, about).why)
-    if given != kind.__name__:
-        raise DeploymentError(f"a message is a {_brief(given)}, not the {kind.__name__} that was waited for")
+    if kind_name != kind.__name__:
+        raise DeploymentError(f"a message is a {_brief(kind_name)}, not the expected {kind.__name__}")
     started = about.get("started")
     is_number = isinstance(started, int | float) and not isinstance(started, bool)
     if started is not None and not (is_number and 0 <= started <= LONGEST_SECONDS):
@@ -88,12 +104,12 @@ def unpack(content: RecordDict, kind: type[W]) -> Envelope[W]:
 
 
 def kind_of(content: RecordDict) -> str:
-    """The name of the message's kind. Raises DeploymentError for what is no message."""
+    """Return the name of the message's kind. Raise DeploymentError if it is no message."""
     return str(_records(content)[0].get("kind"))
 
 
 def wire_bytes(content: Any) -> int:
-    """Bytes of all the objects that Flower takes ``content`` apart into when it sends it, by its own serialisation."""
+    """Return the bytes that Flower sends for ``content``, by its own serialisation."""
     return len(content.deflate()) + sum(map(wire_bytes, (content.children or {}).values()))
 
 
@@ -108,12 +124,12 @@ def _records(content: RecordDict) -> tuple[dict[str, Any], ArrayRecord]:
     if not isinstance(text, str) or len(about) != 1:
         raise DeploymentError(f"a message's words are no text but {_list(about)}")
     try:
-        found = parse_json(text, LIMITS, any_strings=True)
+        message = parse_json(text, LIMITS, any_strings=True)
     except FormatError as error:
         raise DeploymentError(f"a message's words are refused: {printable(error, 200)}") from error
-    if not isinstance(found, dict):
-        raise DeploymentError(f"a message is a JSON {type(found).__name__}, not an object")
-    return found, arrays
+    if not isinstance(message, dict):
+        raise DeploymentError(f"a message is a JSON {type(message).__name__}, not an object")
+    return message, arrays
 
 
 def _words(kind: type[W], about: Mapping[str, Any]) -> W:
@@ -121,28 +137,28 @@ def _words(kind: type[W], about: Mapping[str, Any]) -> W:
 
 
 def _parts(about: Mapping[str, Any], arrays: ArrayRecord) -> dict[str, PromptState]:
-    named = about.get("parts")
-    if not isinstance(named, dict) or not all(isinstance(names, list) for names in named.values()):
+    names_by_part = about.get("parts")
+    if not isinstance(names_by_part, dict) or not all(isinstance(names, list) for names in names_by_part.values()):
         raise DeploymentError("a message does not say which prompts it holds")
-    if not all(isinstance(name, str) for names in named.values() for name in names):
+    if not all(isinstance(name, str) for names in names_by_part.values() for name in names):
         raise DeploymentError("a message calls an array by what is no name")
-    if (count := max(len(arrays), sum(map(len, named.values())))) > MOST_TENSORS:
+    if (count := max(len(arrays), sum(map(len, names_by_part.values())))) > MOST_TENSORS:
         raise DeploymentError(f"a message holds {count} arrays; {MOST_TENSORS} are the most")
-    wanted = [f"{part}/{name}" for part, names in named.items() for name in names]
-    if sorted(wanted) != sorted(arrays) or len(set(wanted)) < len(wanted):
-        raise DeploymentError(f"a message names the arrays {_list(wanted)} and holds {_list(arrays)}")
+    array_names = [f"{part}/{name}" for part, names in names_by_part.items() for name in names]
+    if sorted(array_names) != sorted(arrays) or len(set(array_names)) < len(array_names):
+        raise DeploymentError(f"a message names the arrays {_list(array_names)} and holds {_list(arrays)}")
     for name, array in arrays.items():
         _check(name, array)
     if (size := sum(len(array.data) for array in arrays.values())) > LARGEST_PROMPT:
         raise DeploymentError(f"a message holds {size} bytes of arrays; {LARGEST_PROMPT} are the most")
     return {
         part: PromptState({name: _tensor(f"{part}/{name}", arrays[f"{part}/{name}"]) for name in names})
-        for part, names in named.items()
+        for part, names in names_by_part.items()
     }
 
 
 def _check(name: str, array: Array) -> None:
-    """Raises DeploymentError for what is not to be decoded: a name, a kind or a shape that no prompt has."""
+    """Raise DeploymentError for an array with a name, a type or a shape that no prompt has."""
     if not is_printable(name) or len(name) > LONGEST_TENSOR_NAME:
         raise DeploymentError(
             f"an array is called {_brief(name)}: {LONGEST_TENSOR_NAME} printable letters are the most"
@@ -179,6 +195,6 @@ def _brief(value: object) -> str:
 
 
 def _list(names: Iterable[object]) -> str:
-    """The first few of ``names``, each cut."""
-    known = sorted(map(_brief, names))
-    return f"[{', '.join(known[:5])}{f' and {len(known) - 5} more' if len(known) > 5 else ''}]"
+    """List the first five of ``names``, each shortened."""
+    labels = sorted(map(_brief, names))
+    return f"[{', '.join(labels[:5])}{f' and {len(labels) - 5} more' if len(labels) > 5 else ''}]"

@@ -1,4 +1,4 @@
-"""Clients at real sites: jobs and replies as messages over Flower, which is used for transport alone."""
+"""The Flower engine: jobs and replies travel to real sites as messages. Flower is the transport alone."""
 
 from __future__ import annotations
 
@@ -23,16 +23,21 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 BARE_VERSION = f"{PREFIX}{PERSONAL_VERSION}"
-"""In the place of ``PERSONAL_VERSION`` where the site keeps no prompt, only what outgoing processors keep."""
+"""The name in place of ``PERSONAL_VERSION`` if the site stores no prompt, only the state of outgoing processors."""
 
 
 class FlowerEngine(Engine):
-    """Asks ``sites`` to do the work. A round needs ``min_sites`` of them, who are waited for ``wait_seconds``.
+    """Have sites do the work of clients.
 
-    ``client_seconds``: a site that takes longer, its start included, is late.
+    The personal prompt of a job is the initial one or a ticket: the true prompt stays at its site. A site that
+    disconnects is asked again when it is back. It loses its update only if it stays away.
 
-    A job's personal prompt is a ticket, or what everybody starts from: the true one stays with its owner. A site that
-    goes away is asked again when it is back; what it costs is time, and its update only if it stays away.
+    Attributes:
+        sites: The sites.
+        agreement: What all sites agreed on.
+        min_sites: The number of sites that a round needs.
+        wait_seconds: Seconds to wait for that number.
+        client_seconds: The limit for one site, in seconds, its start included; None sets no limit.
     """
 
     def __init__(
@@ -54,14 +59,14 @@ class FlowerEngine(Engine):
         should_stop: ShouldStop = never,
         seconds: float | None = None,
     ) -> list[Reply]:
-        """Raises DeploymentError if too few sites are here to begin."""
+        """Run the jobs at the sites. Raise DeploymentError if too few of them are connected."""
         if not jobs:
             return []
         self.sites.wait_for(min(self.min_sites, len(jobs)), self.wait_seconds)
         by_client = {job.client: job for job in jobs}
         replies: list[Reply] = []
 
-        def heard(reply: Reply) -> None:
+        def report(reply: Reply) -> None:
             replies.append(reply)
             if on_reply is not None:
                 on_reply(reply)
@@ -71,7 +76,7 @@ class FlowerEngine(Engine):
             group=str(jobs[0].broadcast.round),
             seconds=seconds,
             each=self.client_seconds,
-            on_answer=lambda client, answer: heard(reply_of(by_client[client], answer)),
+            on_answer=lambda client, answer: report(reply_of(by_client[client], answer)),
             should_stop=should_stop,
         )
         return sorted(replies, key=lambda reply: reply.client)
@@ -88,48 +93,48 @@ class FlowerEngine(Engine):
 
 
 def start_of(personal: PromptState) -> int:
-    """The round that a ticket names; 0, the initial prompt, for all else."""
+    """Return the round that a ticket names; 0, for the initial prompt, if it is no ticket."""
     return next((int(personal[name]) for name in (PERSONAL_VERSION, BARE_VERSION) if name in personal), 0)
 
 
 def reply_of(job: Job, answer: SiteReply) -> Reply:
-    """The reply that an answer means; whatever is wrong with it costs this client's update and no more."""
-    crossed: dict[str, Any] = {"bytes_up": answer.bytes_up, "bytes_down": answer.bytes_down}
+    """Decode the answer of a site. An error in it costs this client its update, and no other."""
+    traffic: dict[str, Any] = {"bytes_up": answer.bytes_up, "bytes_down": answer.bytes_down}
     if answer.content is None:
-        return _refused(job, answer.failure, crossed)
+        return _failed(job, answer.failure, traffic)
     try:
-        parcel = codec.unpack(answer.content, TrainAnswer)
-        words, shared = parcel.words, parcel.part("shared")
+        envelope = codec.unpack(answer.content, TrainAnswer)
+        words, shared = envelope.words, envelope.part("shared")
         if (words.client, words.round) != (job.client, job.broadcast.round):
             raise DeploymentError(f"it is client {words.client}'s of round {words.round}")
         if words.kept not in (0, job.broadcast.round):
             raise DeploymentError(f"it kept a personal prompt of round {words.kept}")
     except DeploymentError as error:
-        return _refused(job, f"error: client {job.client}: {error}", crossed)
+        return _failed(job, f"error: client {job.client}: {error}", traffic)
     return Reply(
         client=job.client,
         round=job.broadcast.round,
         update=Update(job.client, shared, words.samples, _number(words.loss), _number(words.accuracy)),
-        personal=_kept_version(words),
+        personal=_ticket(words),
         seconds=words.seconds,
         usage=Usage(**words.usage.model_dump()),
         failure=words.failure,
-        start_seconds=parcel.started,
+        start_seconds=envelope.started,
         processor_figures=words.figures,
-        **crossed,
+        **traffic,
     )
 
 
-def _kept_version(words: TrainAnswer) -> PromptState:
-    """Return what stands at the server for what the site keeps."""
+def _ticket(words: TrainAnswer) -> PromptState:
+    """Return the ticket for what the site stores."""
     name = BARE_VERSION if words.is_bare else PERSONAL_VERSION
     return PromptState({name: torch.tensor(words.kept)}) if words.kept else NO_PROMPT
 
 
 def _number(value: float | None) -> float:
-    """NaN for what nobody knows."""
+    """Return ``value``; NaN if it is unknown."""
     return float("nan") if value is None else value
 
 
-def _refused(job: Job, why: str, crossed: dict[str, Any]) -> Reply:
-    return replace(failed(job, why), **crossed)
+def _failed(job: Job, why: str, traffic: dict[str, Any]) -> Reply:
+    return replace(failed(job, why), **traffic)

@@ -31,7 +31,7 @@ from promptfed.types import ClientScore, FederationState, Score
 
 
 class SiteEvaluator:
-    """The protocol of promptfed.evaluation, each figure computed where the data is.
+    """The protocol of promptfed.evaluation, where each site computes the figures of its own data.
 
     local: every site on its own classes, mean over the sites that have two or more; local_all: its own test images
     among all base classes. Where nodes simulate clients of one task, base, new and domains are of the common test
@@ -39,10 +39,13 @@ class SiteEvaluator:
     images: base is the share of *all sites' test images* that are classified right among all base classes, each by its
     own site's prompt; new and domains likewise.
 
-    ``domains``: those of which there may be figures, by default the sites' own; ``examples``: what each site said that
-    it holds, which no figure may exceed; ``measures``: those besides accuracy, of which sites send sums and no scores.
-
-    Sites that do not answer within ``seconds`` (each time) are left out of the figures and named.
+    Attributes:
+        sites: The sites.
+        agreement: What all sites agreed on.
+        seconds: The limit for each question. A site that exceeds it is named and left out of the figures.
+        domains: The domains that may have figures, by default those of the sites.
+        examples: Client -> the number of examples that it announced. No figure may count more.
+        measures: The measures besides accuracy. Sites send their sums and no scores.
     """
 
     def __init__(
@@ -60,23 +63,33 @@ class SiteEvaluator:
         self.examples, self.measures = dict(examples or {}), dict(measures or {})
 
     def validate(self, federation: Federation, state: FederationState) -> float:
-        """NaN if no site with validation images answered."""
+        """Return the mean validation accuracy, 0..1; NaN if no site with validation images answered."""
         answers = self._ask(federation, state, federation.clients, ())
         choosing = [answer.local for answer in answers.values() if answer.local is not None]
         judged = choosing or [answer.local_all for answer in answers.values() if answer.local_all is not None]
         return fmean(one.accuracy for one in judged) if judged else float("nan")
 
     def evaluate(self, federation: Federation, state: FederationState) -> Evaluation:
-        """Raises DeploymentError if no site with test images answered."""
-        sent = {client: federation.sent(state, client) for client in federation.clients}
+        """Test the prompts at the sites.
+
+        Args:
+            federation: The federation of the stage.
+            state: Its state after a round.
+
+        Raises:
+            DeploymentError: No site with test images answered.
+        """
+        broadcasts = {client: federation.sent(state, client) for client in federation.clients}
         first = federation.clients[0]
-        alike = all(sent[c] is sent[first] and not len(prompt_of(state.personal[c])) for c in federation.clients)
+        alike = all(
+            broadcasts[c] is broadcasts[first] and not len(prompt_of(state.personal[c])) for c in federation.clients
+        )
         whole = federation.clients[:1] if alike and self.agreement.simulated else federation.clients
         answers = self._ask(federation, state, federation.clients, whole, part="test")
         for client in federation.clients if len(whole) == 1 else ():
             if any(answers[c].base for c in whole if c in answers):
                 break
-            whole = [client]  # the site that was to judge for all did not: another has the same images
+            whole = [client]  # the site that had to test for all did not answer: another has the same images
             answers |= self._ask(federation, state, whole, whole, part="test")
         local = {c: score for c in sorted(answers) if (score := _client_score(answers[c])) is not None}
         base = self._joint([answers[c].base for c in whole if c in answers])
@@ -91,33 +104,37 @@ class SiteEvaluator:
         return Evaluation.of(federation.method.name, local, base, new, domains, figures)
 
     def _totals(self, answers: Mapping[int, EvaluateAnswer], whole: Sequence[int]) -> PartTotals:
-        """What the sites say of the measures besides accuracy; jointly where each has images of its own."""
+        """Collect the sites' totals of the other measures, added up where each site has its own images."""
 
         def part(name: str, clients: Iterable[int]) -> dict[int, dict[str, Total]]:
-            found = {c: _totals_of(answers[c], name) for c in clients if c in answers}
-            return {client: totals for client, totals in found.items() if totals}
+            totals_by_client = {c: _totals_of(answers[c], name) for c in clients if c in answers}
+            return {client: totals for client, totals in totals_by_client.items() if totals}
 
         base, new = ([*part(name, whole).values()] for name in ("base", "new"))
         if not self.agreement.simulated:
-            base, new = _added(base), _added(new)
+            base, new = _sum_of(base), _sum_of(new)
         clients = sorted(answers)
         return PartTotals(part("local", clients), part("local_all", clients), base, new)
 
     def finish(self, federation: Federation, state: FederationState) -> dict[int, str]:
-        """Let every site write down the prompt that it deploys. Client -> where, or why not (in brackets)."""
+        """Have every site write the bundle that it deploys.
+
+        Returns:
+            Client -> the folder of its bundle, or the reason in brackets why there is none.
+        """
         questions = {
             client: codec.pack(
                 Finish.create(**self._work(federation, state, client)), shared=federation.sent(state, client)
             )
             for client in federation.clients
         }
-        found = dict.fromkeys(questions, "(no answer)")
+        bundles = dict.fromkeys(questions, "(no answer)")
         for client, answer in self.sites.ask(questions, group="finish", seconds=self.seconds).items():
             try:
-                found[client] = answer.opened(FinishAnswer).words.bundle
+                bundles[client] = answer.opened(FinishAnswer).words.bundle
             except DeploymentError as error:
-                found[client] = f"({error})"
-        return found
+                bundles[client] = f"({error})"
+        return bundles
 
     def _ask(
         self,
@@ -137,20 +154,20 @@ class SiteEvaluator:
         answers: dict[int, EvaluateAnswer] = {}
         for client, answer in self.sites.ask(questions, group=f"{part}-{state.round}", seconds=self.seconds).items():
             try:
-                found = answer.opened(EvaluateAnswer).words
-                self._check(client, found)
-                answers[client] = found
+                words = answer.opened(EvaluateAnswer).words
+                self._check(client, words)
+                answers[client] = words
             except DeploymentError as error:
                 self.sites.say(f"client {client} is not in the figures: {error}")
         return answers
 
-    def _check(self, client: int, found: EvaluateAnswer) -> None:
-        """Raises DeploymentError for figures of somebody else, of domains or of more images than there are."""
-        if found.client != client:
-            raise DeploymentError(f"it is the answer of client {found.client}")
-        if strange := [name for name in found.domains if name not in self.domains]:
+    def _check(self, client: int, answer: EvaluateAnswer) -> None:
+        """Raise DeploymentError for figures of another client, of unknown domains or of more images than there are."""
+        if answer.client != client:
+            raise DeploymentError(f"it is the answer of client {answer.client}")
+        if strange := [name for name in answer.domains if name not in self.domains]:
             raise DeploymentError(f"it has a figure of domain '{strange[0]}', which is none of the run's")
-        for name, words in found.measures.items():
+        for name, words in answer.measures.items():
             if name not in self.measures:
                 raise DeploymentError(f"it has figures of measure '{name}', which is none of the run's")
             for part in MeasureTotals.model_fields:
@@ -159,12 +176,12 @@ class SiteEvaluator:
                 if total is not None and not self.measures[name].allows(_total(total), classes, local=part == "local"):
                     raise DeploymentError(f"its sums of measure '{name}' are none that images can have")
         most = self.examples.get(client)
-        for one in (found.local, found.local_all, found.base, found.new, *found.domains.values()):
+        for one in (answer.local, answer.local_all, answer.base, answer.new, *answer.domains.values()):
             if most is not None and one is not None and one.of > most:
                 raise DeploymentError(f"it has a figure of {one.of} images, and the site announced {most}")
 
     def _work(self, federation: Federation, state: FederationState, client: int) -> dict[str, Any]:
-        """What every question about ``client``'s prompt says."""
+        """Return the fields that every question about the prompt of ``client`` has."""
         return {
             "agreement": self.agreement,
             "stage": federation.stage,
@@ -173,23 +190,23 @@ class SiteEvaluator:
             "start": start_of(state.personal[client]),
         }
 
-    def _joint(self, found: Sequence[CorrectCount | None]) -> Score | None:
-        """One score out of several prompts'; None if nobody has test images for it."""
-        known = [one for one in found if one is not None]
-        if not known:
+    def _joint(self, counts: Sequence[CorrectCount | None]) -> Score | None:
+        """Join the scores of several prompts; None if no site has test images."""
+        present = [one for one in counts if one is not None]
+        if not present:
             return None
         if self.agreement.simulated:  # the same images each time
-            return Score(fmean(one.accuracy for one in known), known[0].of)
-        items = sum(one.of for one in known)
-        return Score(sum(one.right for one in known) / items, items)
+            return Score(fmean(one.accuracy for one in present), present[0].of)
+        items = sum(one.of for one in present)
+        return Score(sum(one.right for one in present) / items, items)
 
 
 def _client_score(answer: EvaluateAnswer) -> ClientScore | None:
-    """None for a site without test images."""
+    """Return the score of a client; None for a site without test images."""
     if answer.local_all is None:
         return None
-    own = None if answer.local is None else answer.local.accuracy
-    return ClientScore(own, answer.local_all.accuracy, answer.local_all.of)
+    local = None if answer.local is None else answer.local.accuracy
+    return ClientScore(local, answer.local_all.accuracy, answer.local_all.of)
 
 
 def _total(words: MeasureTotal) -> Total:
@@ -197,18 +214,18 @@ def _total(words: MeasureTotal) -> Total:
 
 
 def _totals_of(answer: EvaluateAnswer, part: str) -> dict[str, Total]:
-    """Measure -> its total of ``part`` ("local", "base", ...), as far as the site says."""
-    found = {name: getattr(words, part) for name, words in answer.measures.items()}
-    return {name: _total(words) for name, words in found.items() if words is not None}
+    """Return measure -> its total of ``part`` ("local", "base", ...), for the totals that the site sent."""
+    words_by_measure = {name: getattr(words, part) for name, words in answer.measures.items()}
+    return {name: _total(words) for name, words in words_by_measure.items() if words is not None}
 
 
-def _added(totals: Sequence[Mapping[str, Total]]) -> list[dict[str, Total]]:
-    """One entry, in which every measure has the sums of all; none for none."""
+def _sum_of(totals: Sequence[Mapping[str, Total]]) -> list[dict[str, Total]]:
+    """Add up the totals of all sites, measure by measure. The list has one entry, or none without totals."""
     names = dict.fromkeys(name for one in totals for name in one)
     joint = {name: reduce(add, (one[name] for one in totals if name in one)) for name in names}
     return [joint] if joint else []
 
 
-def places(found: Mapping[int, str], agreement: SiteAgreement) -> list[str]:
-    """What ``finish`` found, as lines to read."""
-    return [f"{agreement.sites[client].name}: {where}" for client, where in sorted(found.items())]
+def places(bundles: Mapping[int, str], agreement: SiteAgreement) -> list[str]:
+    """Format the result of ``finish`` as lines to read."""
+    return [f"{agreement.sites[client].name}: {where}" for client, where in sorted(bundles.items())]

@@ -1,4 +1,4 @@
-"""What the server of a deployment keeps beside its run: what was agreed on, and whose the sites' names are."""
+"""The server's own record of a deployment: the agreement, and the owners of the sites' names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ FILE = "deployment.json"
 
 @dataclass
 class Known:
-    """``run`` is the run's name for its sites; ``answers``: what each said at first, none where they are simulated."""
+    """What the server stores beside the run.
+
+    Attributes:
+        run: The name of the run for its sites.
+        agreement: What all sites agreed on; None before they have.
+        answers: The first answer of each site; none if the sites are simulated.
+        holders: The name of a site -> its owner.
+    """
 
     run: str
     agreement: SiteAgreement | None = None
@@ -28,22 +35,25 @@ class Known:
 
     @classmethod
     def load(cls, folder: RunDirectory) -> Self:
-        """What was kept, or a new run. Raises RunError for a file that is damaged."""
-        found = folder.read_json(FILE)
-        if found is None:
+        """Load the record in ``folder``, or begin one for a new run. Raise RunError if the file is damaged."""
+        content = folder.read_json(FILE)
+        if content is None:
             return cls(uuid.uuid4().hex)
         try:
             return cls(
-                str(found["run"]),
-                SiteAgreement.read(json.dumps(found["agreement"])) if found.get("agreement") else None,
-                [HelloAnswer.read(json.dumps(answer)) for answer in found.get("answers") or ()],
-                {name: Holder(int(it["node"]), str(it["key_sha256"])) for name, it in found.get("holders", {}).items()},
+                str(content["run"]),
+                SiteAgreement.read(json.dumps(content["agreement"])) if content.get("agreement") else None,
+                [HelloAnswer.read(json.dumps(answer)) for answer in content.get("answers") or ()],
+                {
+                    name: Holder(int(it["node"]), str(it["key_sha256"]))
+                    for name, it in content.get("holders", {}).items()
+                },
             )
         except (DeploymentError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"cannot read {folder.path / FILE}: {printable(error, 200)}") from error
 
     def save(self, folder: RunDirectory) -> None:
-        """Write it down, whole or not at all. The sites' keys are not in it."""
+        """Write the record whole or not at all, without the keys of the sites."""
         folder.write_json(
             FILE,
             {
@@ -55,11 +65,11 @@ class Known:
         )
 
     def held_by(self, holders: Mapping[str, Holder]) -> Self:
-        """Take over whose the names are."""
+        """Set the owners of the names."""
         self.holders = dict(holders)
         return self
 
     def forget(self, names: Iterable[str]) -> None:
-        """Let whoever comes first have ``names``."""
+        """Free ``names``: each goes to the first site that uses it."""
         for name in names:
             self.holders.pop(name, None)

@@ -84,18 +84,25 @@ class Loopback:
         self._start(name, ["flower-supernode", *trust, *words, node_config])
 
     def register(self, public_key: Path) -> None:
-        """Tell the SuperLink that the owner of this key may connect."""
-        said = self._flwr("supernode", "register", str(public_key), CONNECTION)
-        if said.returncode:
-            raise DeploymentError(f"the key {public_key} was not taken: {said.stdout.decode()[-500:]}")
+        """Allow the owner of this key to connect to the SuperLink."""
+        result = self._flwr("supernode", "register", str(public_key), CONNECTION)
+        if result.returncode:
+            raise DeploymentError(f"the key {public_key} was not accepted: {result.stdout.decode()[-500:]}")
 
     def begin_run(self, app: Path, run_config: str = "") -> subprocess.Popen[bytes]:
-        """`flwr run`, its output in ``run.log``."""
+        """Start `flwr run`. Its output goes to ``run.log``."""
         words = ["flwr", "run", str(app), CONNECTION, "--stream"]
         return self._start("run", [*words, *(["--run-config", run_config] if run_config else [])])
 
     def finish_run(self, seconds: float) -> str:
-        """Wait for the run that was begun; its output. Raises DeploymentError if it does not end in time."""
+        """Wait for the end of the run and return its output.
+
+        Args:
+            seconds: The limit.
+
+        Raises:
+            DeploymentError: The run does not end in time.
+        """
         process = self._processes["run"]
         try:
             process.wait(seconds)
@@ -104,12 +111,12 @@ class Loopback:
         return self.log("run")
 
     def kill(self, name: str) -> None:
-        """kill -9, with all that it started."""
+        """Kill the process ``name`` and all its children by SIGKILL."""
         self._signal(name, signal.SIGKILL)
         self._processes.pop(name).wait()
 
     def stop(self, name: str) -> None:
-        """Ask it to end, then end it."""
+        """Ask the process ``name`` to end, and kill it after ten seconds."""
         self._signal(name, signal.SIGTERM)
         process = self._processes.pop(name)
         with suppress(subprocess.TimeoutExpired):
@@ -119,10 +126,11 @@ class Loopback:
         process.wait()
 
     def log(self, name: str) -> str:
+        """Return the output of the process ``name``."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def wait_for_line(self, name: str, text: str, seconds: float) -> None:
-        """Raises DeploymentError if ``text`` is not in the log of ``name`` within ``seconds``."""
+        """Wait until ``text`` is in the log of ``name``. Raise DeploymentError if it is not within ``seconds``."""
         end = time.monotonic() + seconds
         while text not in self.log(name):
             if time.monotonic() > end:
@@ -162,8 +170,15 @@ class Loopback:
 
 
 def make_keys(folder: Path, nodes: Sequence[str]) -> None:
-    """A certificate authority, a server certificate for this machine, and a key pair for each node, by openssl and
-    ssh-keygen. Raises DeploymentError if they fail."""
+    """Make a certificate authority, a server certificate for this machine and a key pair for each node.
+
+    Args:
+        folder: Where the files go.
+        nodes: The names of the nodes.
+
+    Raises:
+        DeploymentError: openssl or ssh-keygen fails.
+    """
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "san.txt", "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
@@ -177,26 +192,26 @@ def make_keys(folder: Path, nodes: Sequence[str]) -> None:
     commands = [line.split() for line in lines]
     commands += [["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-C", "", "-f", name] for name in nodes]
     for words in commands:
-        done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            raise DeploymentError(f"{' '.join(words[:3])} failed: {done.stdout.decode()[-300:]}")
+        result = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if result.returncode:
+            raise DeploymentError(f"{' '.join(words[:3])} failed: {result.stdout.decode()[-300:]}")
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a free port of 127.0.0.1."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _path() -> str:
-    """The programs of this very environment first."""
+    """Return PATH with the programs of this environment first."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 @contextmanager
 def loopback(folder: Path, keys: Path | None = None) -> Iterator[Loopback]:
-    """A running SuperLink with nothing connected to it yet."""
+    """Start a SuperLink with no node, and stop it at the end of the block."""
     with Loopback(folder, keys) as deployment:
         deployment.start_superlink()
         yield deployment

@@ -1,7 +1,7 @@
-"""What the server and the sites say to each other, prompts apart (promptfed.deployment.codec adds those).
+"""The messages of the server and the sites, without the prompts (promptfed.deployment.codec adds them).
 
-Every question has one answer; a site that cannot give it answers with a ``ErrorReply``. All of it is plain data that is
-checked when it arrives: neither side believes the other.
+Every question has one answer. A site that cannot give it answers with an ``ErrorReply``. Messages are plain data and
+are checked when they arrive: neither side trusts the other.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ClassNames = Annotated[tuple[Name, ...], Field(max_length=MOST_CLASSES)]
 Counts = Annotated[tuple[Count, ...], Field(max_length=MOST_CLASSES)]
 Notes = Annotated[tuple[Text, ...], Field(max_length=MOST_NOTES)]
 RunKey = Hex32
-"""Names a run for good, whatever process serves it; safe as the name of a folder."""
+"""The name of a run, the same for all processes that serve it. It is safe as the name of a folder."""
 
 
 class Message(BaseModel):
@@ -51,7 +51,7 @@ class Message(BaseModel):
 
     @classmethod
     def create(cls, **fields: Any) -> Self:
-        """Make a message of one's own. Raises DeploymentError for what the other side would refuse."""
+        """Make a message. Raise DeploymentError if the other side would refuse it."""
         try:
             return cls(**fields)
         except ValidationError as error:
@@ -59,7 +59,7 @@ class Message(BaseModel):
 
     @classmethod
     def read(cls, json: str | bytes) -> Self:
-        """Check what arrived. Raises DeploymentError, in one line that names what is wrong."""
+        """Read and check a message. Raise DeploymentError, in one line, for a wrong field."""
         try:
             return cls.model_validate_json(json)
         except ValidationError as error:
@@ -67,16 +67,16 @@ class Message(BaseModel):
 
 
 def wrong_in(error: ValidationError) -> str:
-    """The first three things that are wrong, with the beginning of each value."""
-    said = []
+    """Describe the first three errors, with the beginning of each value."""
+    lines = []
     for problem in error.errors(include_url=False, include_context=False)[:3]:
         place = ".".join(map(str, problem["loc"])) or "all"
         value = problem["input"]
-        shown = f" (it is {printable(repr(value), 40)})" if isinstance(value, int | float | bool | None) else ""
+        excerpt = f" (it is {printable(repr(value), 40)})" if isinstance(value, int | float | bool | None) else ""
         if isinstance(value, str):
-            shown = f" (it is '{printable(value[:41], 40)}', {len(value)} characters)"
-        said.append(f"{printable(place, 80)}: {problem['msg'].lower()}{shown}")
-    return "; ".join(said)
+            excerpt = f" (it is '{printable(value[:41], 40)}', {len(value)} characters)"
+        lines.append(f"{printable(place, 80)}: {problem['msg'].lower()}{excerpt}")
+    return "; ".join(lines)
 
 
 class SiteInfo(Message):
@@ -87,11 +87,19 @@ class SiteInfo(Message):
 
 
 class SiteAgreement(Message):
-    """What all sites agreed on before round 1; it travels with every question, so that a site needs no memory.
+    """What all sites agreed on before round 1. It travels with every question, so that a site needs no memory.
 
-    ``sites`` are the clients in the order of their numbers. ``simulated``: every node deals out the same task from
-    ``config`` and plays one client of it; else each has data of its own. ``merged``: class names that differ only in
-    case, blanks or underscores are one class.
+    Attributes:
+        run: The name of the run.
+        simulated: Whether every node partitions the same task and plays one client of it. Otherwise each site has its
+            own data.
+        config: The options of the run.
+        base_classes: The classes that are trained.
+        new_classes: The classes that are tested alone.
+        templates: The templates of prompts.
+        sites: The clients in the order of their numbers.
+        fingerprint: The fingerprint of the frozen backbone.
+        merged: Whether class names that differ only in case, blanks or underscores are one class.
     """
 
     run: RunKey
@@ -116,7 +124,7 @@ class SiteAgreement(Message):
         return tuple(site.domain or site.name for site in self.sites)
 
     def shared(self, rounds: int, seed: int) -> Agreement:
-        """Return it as every federation's, with the run's ``rounds`` and ``seed``."""
+        """Return the agreement in the form of every federation, with the run's ``rounds`` and ``seed``."""
         return Agreement(
             classes=self.base_classes, templates=self.templates, rounds=rounds, seed=seed, domains=self.domains
         )
@@ -126,8 +134,12 @@ class SiteAgreement(Message):
 
 
 class Hello(Message):
-    """Who are you, and do you fit? ``classes``: the agreed names, None if the sites' own are to be joined; ``merged``
-    as in SiteAgreement."""
+    """Ask a site who it is and whether it fits the run. Fields not listed are those of ``SiteAgreement``.
+
+    Attributes:
+        classes: The agreed class names; None if those of the sites are to be joined.
+        promptfed: The version of promptfed at the server.
+    """
 
     run: RunKey
     simulated: bool
@@ -139,15 +151,22 @@ class Hello(Message):
 
 
 class Prepare(Message):
-    """Encode the images, once, before the first round."""
+    """Ask a site to encode its images once, before the first round."""
 
     agreement: SiteAgreement
     client: Number
 
 
 class Work(Message):
-    """What the questions about a prompt have in common: ``start`` is the round whose personal prompt counts, 0 the
-    initial one. The shared prompt comes with it."""
+    """The common fields of the questions about a prompt. The shared prompt travels with the message.
+
+    Attributes:
+        agreement: What all sites agreed on.
+        stage: The method or baseline.
+        client: The number of the client.
+        round: The number of the round.
+        start: The round of the personal prompt to start from; 0 for the initial one.
+    """
 
     agreement: SiteAgreement
     stage: Name
@@ -157,38 +176,52 @@ class Work(Message):
 
 
 class Train(Work):
-    """One client's work in one round."""
+    """Ask for the work of one client in one round."""
 
 
 class Evaluate(Work):
-    """Accuracies of what the site would deploy; ``whole``: on all classes too, not only on its own."""
+    """Ask for accuracies of the prompt that the site would deploy.
+
+    Attributes:
+        part: The examples to use.
+        whole: Whether to test on all classes too, not only on those of the site.
+    """
 
     part: Literal["val", "test"]
     whole: bool = False
 
 
 class Finish(Work):
-    """The last shared prompt: write down what you deploy, and check that the frozen model is what was loaded."""
+    """Send the last shared prompt: the site writes its bundle, and checks that the frozen model is unchanged."""
 
 
 # --------------------------------------------------------------------------------------------------- answers
 
 
 class ErrorReply(Message):
-    """In one line, why a site did not do what it was asked."""
+    """The reason, in one line, why a site cannot answer."""
 
     why: Text
 
 
 def problem(why: str) -> ErrorReply:
-    """A Problem whose reason is one printable line, however long it was."""
+    """Make an ErrorReply whose reason is one printable line of limited length."""
     return ErrorReply(why=printable(" ".join(why.split()), LONGEST_TEXT))
 
 
 class HelloAnswer(Message):
-    """``classes`` and the numbers of examples of each, by use; the examples stay where they are.
+    """A site's description of its data. The examples stay at the site.
 
-    ``key`` is the site's own secret for this run: whoever shows it again is the same site.
+    Attributes:
+        site: Its name and domain.
+        client: Its number, if it plays a client of a simulated task.
+        classes: Its class names.
+        train: The number of training examples of each class.
+        val: The number of validation examples of each class.
+        test: The number of test examples of each class.
+        promptfed: The version of promptfed at the site.
+        key: The site's own secret for this run, by which the server recognises it.
+        notes: Remarks on the data.
     """
 
     site: SiteInfo
@@ -218,14 +251,14 @@ class HelloAnswer(Message):
 
 
 class PrepareAnswer(Message):
-    """How many images really went through the tower, and how long all took."""
+    """The number of images that went through the tower, and the seconds that the preparation took."""
 
     images: Calls
     seconds: Seconds
 
 
 class UsageWords(Message):
-    """A promptfed.usage.Usage."""
+    """A promptfed.usage.Usage as a message."""
 
     image_encoder_calls: Calls = 0
     text_encoder_calls: Calls = 0
@@ -240,9 +273,14 @@ class UsageWords(Message):
 
 
 class TrainAnswer(Message):
-    """``kept`` is the round under which the site keeps its personal prompt, 0 if it has none; ``is_bare``: nothing of
-    that is a prompt, only what outgoing processors keep. ``figures`` are what these measured. ``failure`` as in
-    promptfed.types.Reply: only with one are ``loss`` and ``accuracy`` unknown."""
+    """The result of one client's work, as in promptfed.types.Reply. The update travels with the message.
+
+    Attributes:
+        kept: The round under which the site stores its personal prompt; 0 if it has none.
+        is_bare: Whether the site stores the state of outgoing processors alone, and no prompt.
+        figures: The figures of outgoing processors.
+        failure: Why there is no update. ``loss`` and ``accuracy`` may be None only in that case.
+    """
 
     client: Number
     round: Number
@@ -264,7 +302,13 @@ class TrainAnswer(Message):
 
 
 class CorrectCount(Message):
-    """So many of so many examples were classified right, and the accuracy as promptfed.evaluation computes it."""
+    """The number of examples that are classified right, and the accuracy as promptfed.evaluation computes it.
+
+    Attributes:
+        right: The number of right answers.
+        of: The number of examples.
+        accuracy: Their ratio, 0..1.
+    """
 
     right: Count
     of: Annotated[Count, Field(ge=1)]
@@ -280,14 +324,14 @@ class CorrectCount(Message):
 
 
 class MeasureTotal(Message):
-    """A promptfed.measures.base.Total: sums over ``examples`` examples, none of which can be told from them."""
+    """A promptfed.measures.base.Total: sums over ``examples`` examples, which reveal no single example."""
 
     sums: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(max_length=MOST_SUMS)]
     examples: Annotated[Count, Field(ge=1)]
 
 
 class MeasureTotals(Message):
-    """A measure's totals, for the same images as the accuracies of the same names."""
+    """The totals of a measure, for the same images as the accuracies of the same names."""
 
     local: MeasureTotal | None = None
     local_all: MeasureTotal | None = None
@@ -296,9 +340,17 @@ class MeasureTotals(Message):
 
 
 class EvaluateAnswer(Message):
-    """``local``: on the site's own classes, None where it has one only; ``local_all``: the same images among all base
-    classes. ``base``, ``new``, ``domains``: only if the whole was asked for. ``measures``: those besides accuracy, only
-    on test images."""
+    """The accuracies of one client's prompt. ``base``, ``new`` and ``domains`` are there only for a ``whole`` question.
+
+    Attributes:
+        client: The number of the client.
+        local: The accuracy on the site's own images among its own classes; None if it has one class only.
+        local_all: The accuracy on the same images among all base classes.
+        base: The accuracy on base classes.
+        new: The accuracy on new classes.
+        domains: Domain -> the accuracy on its images.
+        measures: Measure -> its totals on test images.
+    """
 
     client: Number
     local: CorrectCount | None
@@ -321,15 +373,15 @@ class EvaluateAnswer(Message):
 
 
 class FinishAnswer(Message):
-    """Where, on its own disk, the site has put the prompt that it deploys."""
+    """The folder on the site's own disk that holds the bundle it deploys."""
 
     client: Number
     bundle: Text
 
 
 def _different(names: Sequence[str], kind: str) -> None:
-    met: set[str] = set()
+    seen: set[str] = set()
     for name in names:
-        if name in met:
+        if name in seen:
             raise ValueError(f"{kind} '{name}' is named twice")
-        met.add(name)
+        seen.add(name)

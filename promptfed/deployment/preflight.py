@@ -27,7 +27,7 @@ SECONDS = 10.0
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that was looked at, and what was found, in one line."""
+    """The result of one check: what was checked, whether it passed, and one line about it."""
 
     what: str
     fine: bool
@@ -35,14 +35,14 @@ class CheckResult:
 
 
 def parse_node_config(words: str) -> dict[str, Any]:
-    """``site="north" data="folder:/d"`` as Flower reads it. Raises ConfigError for what it could not read."""
-    found: dict[str, Any] = {}
+    """Parse ``site="north" data="folder:/d"`` as Flower does. Raise ConfigError for what Flower cannot read."""
+    node_config: dict[str, Any] = {}
     for line in _pairs(words):
         try:
-            found.update(tomllib.loads(line))
+            node_config.update(tomllib.loads(line))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"--node-config: '{line}' is not name=value with text in quotes ({error})") from error
-    return found
+    return node_config
 
 
 def checks(
@@ -54,15 +54,15 @@ def checks(
     insecure: bool = False,
     classes: Sequence[str] = (),
 ) -> Iterator[CheckResult]:
-    """Each check as soon as it is made; nothing is changed but that the state directory is made."""
+    """Check what a node needs, and yield each result as it comes. Only the state directory is created."""
     try:
         options = SiteOptions.of(node_config)
         options.load_plugins()
     except PromptFedError as error:
         yield CheckResult("node-config", False, str(error))
         return
-    own = {"backbone": options.backbone or config.backbone, "device": options.device or config.device}
-    config = config.model_copy(update=own)
+    overrides = {"backbone": options.backbone or config.backbone, "device": options.device or config.device}
+    config = config.model_copy(update=overrides)
     if options.data:
         yield _checked("data", lambda: _data(options, config, classes))
     yield _checked("state-dir", lambda: _state_dir(options.state_dir))
@@ -73,7 +73,20 @@ def checks(
 
 
 def reach(address: str, root_certificates: Path | None, insecure: bool) -> str:
-    """Raises DeploymentError if there is no server, or its certificate is not signed by the given authority."""
+    """Connect to a SuperLink and check its certificate.
+
+    Args:
+        address: HOST:PORT.
+        root_certificates: The certificate of the authority that must have signed the server's.
+        insecure: Whether to connect without TLS.
+
+    Returns:
+        A line that says what answers there.
+
+    Raises:
+        ConfigError: ``address`` is not HOST:PORT, or there is no certificate and ``insecure`` is off.
+        DeploymentError: No server answers, or its certificate does not fit.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         raise ConfigError(f"--superlink '{address}' must be HOST:PORT, such as server:8000")

@@ -105,7 +105,8 @@ The run needs other people's code: {names}. Each site gets it, looks at it, and 
 
 
 def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, version: str) -> str:
-    own = config.data == "sites"
+    """Return the README of the app for ``config``."""
+    has_site_data = config.data == "sites"
     return TEXT.format(
         sites=sites,
         task=config.task,
@@ -115,7 +116,7 @@ def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, versio
         version=version,
         here=folder.resolve(),
         run_dir=run_dir,
-        node=OWN if own else SIMULATED,
-        node_words=OWN_WORDS if own else SIMULATED_WORDS,
+        node=OWN if has_site_data else SIMULATED,
+        node_words=OWN_WORDS if has_site_data else SIMULATED_WORDS,
         plugin_words=PLUGIN_WORDS.format(names=", ".join(short_names(config.plugins))) if config.plugins else "",
     )

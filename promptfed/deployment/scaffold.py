@@ -82,7 +82,7 @@ They are yours to change and to pass on under the same terms: http://www.apache.
 
 
 def app_name(folder: Path) -> str:
-    """The app's name, which is its folder's. Raises ConfigError for one that Flower would refuse to build."""
+    """Return the name of the app, which is that of its folder. Raise ConfigError if Flower refuses it."""
     name = folder.expanduser().resolve().name
     if not (name[:1].isalpha() and all(c.isalnum() or c == "-" for c in name) and len(name) <= LONGEST_APP_NAME):
         made = "-".join(filter(None, "".join(c if c.isalnum() else "-" for c in name.lower()).split("-")))

@@ -90,7 +90,7 @@ class Deployed:
 
 
 def server_app(config: Path) -> ServerApp:
-    """A ServerApp that runs, or goes on with, the run that ``config`` (a YAML file of options) describes."""
+    """Build the ServerApp that starts or resumes the run of ``config``, a YAML file of options."""
     app = ServerApp()
 
     @app.main()
@@ -108,9 +108,16 @@ def server_app(config: Path) -> ServerApp:
 
 
 def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
-    """The whole run, from the first message to the bundles at the sites.
+    """Serve the whole run, from the first message to the bundles at the sites.
 
-    Raises ConfigError for what cannot be run over sites, DeploymentError if too few of them come.
+    Args:
+        grid: Flower's connection to the nodes.
+        options: What the operator of the server has set.
+        config: The options of the run.
+
+    Raises:
+        ConfigError: The run is not possible over sites.
+        DeploymentError: Too few sites connect.
     """
     if not options.run_dir.is_absolute():
         raise ConfigError(f"run-dir is '{options.run_dir}': give an absolute path, so that a restarted run finds it")
@@ -300,10 +307,10 @@ def _agree(
     )
 
 
-def _answers(known: Known, agreement: SiteAgreement, sites: SitePool) -> list[HelloAnswer]:
-    """What each site said about its data: of a run that goes on, what it said at first."""
-    if known.answers:
-        return known.answers
+def _answers(record: Known, agreement: SiteAgreement, sites: SitePool) -> list[HelloAnswer]:
+    """Return each site's first description of its data, also in a resumed run."""
+    if record.answers:
+        return record.answers
     if agreement.simulated:
         return []
     return [sites.answers[site.name] for site in agreement.sites]

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class SiteOptions(BaseModel):
-    """What the operator of a node says about it: Flower's ``--node-config``.
+    """The options of a node, set by its operator: Flower's ``--node-config``.
 
     With ``data`` the site has images of its own and a name, ``site``; with ``partition-id`` it plays one client of a
     task that all nodes deal out alike. The server sees none of these options.
@@ -61,7 +61,7 @@ class SiteOptions(BaseModel):
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> SiteOptions:
-        """Raises ConfigError naming what is missing or wrong."""
+        """Read and check the options of a node. Raise ConfigError, naming what is missing or wrong."""
         options = validate(cls, node_config, "node-config option")
         if not options.data and options.partition_id is None:
             raise ConfigError(
@@ -73,18 +73,27 @@ class SiteOptions(BaseModel):
         return options
 
     def load_plugins(self) -> None:
-        """Load what the operator chose: by ``plugins``, or in the list PROMPTFED_PLUGINS. Raises ConfigError."""
+        """Load the plug-ins of ``plugins`` and of PROMPTFED_PLUGINS. Raise ConfigError if one cannot be loaded."""
         load_listed_plugins()
         load_plugins(name.strip() for name in self.plugins.split(",") if name.strip())
 
 
 class Site:
-    """``answer`` is all that the server can ask for. ``began``: when this process started (``time.monotonic``).
+    """A site, whose method ``answer`` serves all questions of the server.
 
-    Raises ConfigError for a plug-in of ``options`` that cannot be loaded. What the server names is compared with these.
+    The server cannot have a plug-in loaded: those that it names are compared with the operator's.
     """
 
     def __init__(self, options: SiteOptions, began: float | None = None) -> None:
+        """Load the plug-ins of the operator.
+
+        Args:
+            options: The options of the node.
+            began: When this process started, in seconds of ``time.monotonic``.
+
+        Raises:
+            ConfigError: A plug-in cannot be loaded.
+        """
         options.load_plugins()
         self.options, self._began = options, began
         self._experiments: dict[str, Experiment] = {}
@@ -92,13 +101,13 @@ class Site:
         self._expected: dict[tuple[str, str], PromptState] = {}
 
     def answer(self, content: Any) -> Any:
-        """The answer to a packed question; a ``Problem`` if there is none."""
+        """Answer a packed question; an ``ErrorReply`` says why there is no answer."""
         began, self._began = self._began or time.monotonic(), None
         try:
             kind = codec.kind_of(content)
-            if kind not in self._able:
+            if kind not in self._handlers:
                 raise DeploymentError(f"the server sent a {kind!r} message, which this version does not know")
-            return self._able[kind](content, began)
+            return self._handlers[kind](content, began)
         except PromptFedError as error:
             log.warning("%s: %s", self.options.site or f"client {self.options.partition_id}", printable(error))
             return codec.pack(messages.problem(str(error)))
@@ -107,7 +116,7 @@ class Site:
             return codec.pack(messages.problem(f"{type(error).__name__}: {error} (the site's log has more)"))
 
     @property
-    def _able(self) -> dict[str, Callable[[Any, float], Any]]:
+    def _handlers(self) -> dict[str, Callable[[Any, float], Any]]:
         return {
             "Hello": self._hello,
             "Prepare": self._prepare,
@@ -119,33 +128,33 @@ class Site:
     # ---------------------------------------------------------------------------------------- first messages
 
     def _hello(self, content: Any, began: float) -> Any:
-        asked = codec.unpack(content, messages.Hello).words
-        options, config = self.options, self._config(asked.config, asked.simulated)
-        own, theirs = version("promptfed"), asked.promptfed
-        if own != theirs:
-            raise DeploymentError(f"promptfed {own} is installed here, the server has {theirs}: install the same")
-        if asked.simulated:
+        question = codec.unpack(content, messages.Hello).words
+        options, config = self.options, self._config(question.config, question.simulated)
+        installed, theirs = version("promptfed"), question.promptfed
+        if installed != theirs:
+            raise DeploymentError(f"promptfed {installed} is installed here, the server has {theirs}: install the same")
+        if question.simulated:
             task = TASKS[config.task].build(config)
             client = self._client(len(task.clients))
-            key = SiteStore(options.state_dir, asked.run).key()
-            found = simulated_answer(client, task, own, key)
+            key = SiteStore(options.state_dir, question.run).key()
+            description = simulated_answer(client, task, installed, key)
         else:
             data = read_site(options.site, options.data, config)
-            if asked.classes is not None:
-                check_classes(data, asked.classes, merged=asked.merged)
+            if question.classes is not None:
+                check_classes(data, question.classes, merged=question.merged)
             domain = options.domain or (options.site if config.task == "clip-domains" else "")
-            key = SiteStore(options.state_dir, asked.run).key()
-            found = own_answer(messages.SiteInfo.create(name=options.site, domain=domain), data, own, key)
-        if (fingerprint := self._features(config).backbone.fingerprint) != asked.fingerprint:
+            key = SiteStore(options.state_dir, question.run).key()
+            description = own_answer(messages.SiteInfo.create(name=options.site, domain=domain), data, installed, key)
+        if (fingerprint := self._features(config).backbone.fingerprint) != question.fingerprint:
             raise DeploymentError(
                 f"backbone '{config.backbone}' here has fingerprint {fingerprint[:12]}, the server's "
-                f"{asked.fingerprint[:12]}: bring the same weights, device and precision"
+                f"{question.fingerprint[:12]}: bring the same weights, device and precision"
             )
-        return codec.pack(found, self._since(began))
+        return codec.pack(description, self._since(began))
 
     def _prepare(self, content: Any, began: float) -> Any:
-        asked = codec.unpack(content, messages.Prepare).words
-        experiment = self._experiment(asked.agreement)
+        question = codec.unpack(content, messages.Prepare).words
+        experiment = self._experiment(question.agreement)
         started, before, clock = self._since(began), experiment.setup.usage(), time.perf_counter()
         experiment.fill_features()
         images = (experiment.setup.usage() - before).image_encoder_calls
@@ -154,29 +163,29 @@ class Site:
     # -------------------------------------------------------------------------------------------------- work
 
     def _train(self, content: Any, began: float) -> Any:
-        parcel = codec.unpack(content, messages.Train)
-        work, shared = parcel.words, parcel.part("shared")
+        envelope = codec.unpack(content, messages.Train)
+        work, shared = envelope.words, envelope.part("shared")
         experiment, method, store = self._begin(work, shared)
         personal = self._personal(store, method, work)
         worker = experiment.worker(method, work.stage)
         started = self._since(began)
         [reply] = worker([Job(work.client, Broadcast(work.round, shared), personal, work.stage)])
-        kept = 0
+        stored_round = 0
         if not reply.failure and (len(reply.personal) or len(personal)):
             if not reply.personal.is_finite():
                 raise TrainingError("the personal prompt has numbers that are not finite")
             store.keep(work, reply.personal)
-            kept = work.round
+            stored_round = work.round
         update = reply.update
         words = messages.TrainAnswer.create(
             client=reply.client,
             round=reply.round,
             samples=update.samples,
-            loss=_known(update.loss),
-            accuracy=_known(update.accuracy),
+            loss=_finite(update.loss),
+            accuracy=_finite(update.accuracy),
             seconds=reply.seconds,
             usage=messages.UsageWords.create(**reply.usage.recorded()),
-            kept=kept,
+            kept=stored_round,
             is_bare=not len(prompt_of(reply.personal)),
             figures=dict(reply.processor_figures),
             failure=printable(reply.failure, LONGEST_TEXT),
@@ -184,8 +193,8 @@ class Site:
         return codec.pack(words, started, shared=update.shared)
 
     def _evaluate(self, content: Any, began: float) -> Any:
-        parcel = codec.unpack(content, messages.Evaluate)
-        work, shared = parcel.words, parcel.part("shared")
+        envelope = codec.unpack(content, messages.Evaluate)
+        work, shared = envelope.words, envelope.part("shared")
         experiment, method, store = self._begin(work, shared, keep=False)
         prompt, task = ClientPrompt(shared, prompt_of(self._personal(store, method, work))), experiment.task
         started, data = self._since(began), task.clients[work.client]
@@ -194,8 +203,8 @@ class Site:
         figures: dict[str, messages.CorrectCount | None] = {}
         totals: dict[str, Totals] = {}
 
-        def note(part: str, found: Judgement, split: Split) -> None:
-            figures[part], totals[part] = _right(found.accuracy, split), found.totals
+        def note(part: str, result: Judgement, split: Split) -> None:
+            figures[part], totals[part] = _correct_count(result.accuracy, split), result.totals
 
         if len(split):
             note("local_all", judge(method, prompt, task.base_classes, split, None, measures), split)
@@ -207,20 +216,22 @@ class Site:
                 tests = {"": task.base_test, **task.domain_tests}
                 base, *rest = judge_parts(method, prompt, task.base_classes, list(tests.values()), measures)
                 note("base", base, task.base_test)
-                domains = {d: _right(one.accuracy, tests[d]) for d, one in zip(task.domain_tests, rest, strict=True)}
+                domains = {
+                    d: _correct_count(one.accuracy, tests[d]) for d, one in zip(task.domain_tests, rest, strict=True)
+                }
             if len(task.new_test):
                 note("new", judge(method, prompt, task.new_classes, task.new_test, None, measures), task.new_test)
         words = messages.EvaluateAnswer.create(
             client=work.client,
             **{"local": None, **figures},
             domains=domains,
-            measures={name: _measured(name, totals) for name in measures},
+            measures={name: _measure_totals(name, totals) for name in measures},
         )
         return codec.pack(words, started)
 
     def _finish(self, content: Any, began: float) -> Any:
-        parcel = codec.unpack(content, messages.Finish)
-        work, shared = parcel.words, parcel.part("shared")
+        envelope = codec.unpack(content, messages.Finish)
+        work, shared = envelope.words, envelope.part("shared")
         experiment, method, store = self._begin(work, shared)
         started = self._since(began)
         folder = write_site_bundle(
@@ -234,15 +245,15 @@ class Site:
     # ------------------------------------------------------------------------------------------------ pieces
 
     def _config(self, options: Mapping[str, Any], simulated: bool) -> RunConfig:
-        """The run's options with those that are this site's own affair."""
+        """Return the run's options with the device and the path of the backbone at this site."""
         if simulated == bool(self.options.data):
             raise DeploymentError(
                 "the run simulates its clients, and this site shows only data of its own"
                 if simulated
                 else 'the run asks for sites with data of their own: give this node data="folder:PATH"'
             )
-        own = {"device": self.options.device, "backbone": self.options.backbone}
-        config = build_config(options, {name: value for name, value in own.items() if value})
+        overrides = {"device": self.options.device, "backbone": self.options.backbone}
+        config = build_config(options, {name: value for name, value in overrides.items() if value})
         for line in check_site_plugins(config.plugins):
             log.warning(line)
         config = resolve(config.model_copy(update={"plugins": {}}))
@@ -256,9 +267,9 @@ class Site:
         return number
 
     def _features(self, config: RunConfig) -> FeatureStore:
-        for built in self._experiments.values():
-            if (c := built.config).backbone == config.backbone and c.precision == config.precision:
-                return built.setup.features
+        for experiment in self._experiments.values():
+            if (c := experiment.config).backbone == config.backbone and c.precision == config.precision:
+                return experiment.setup.features
         return FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
 
     def _experiment(self, agreement: SiteAgreement) -> Experiment:
@@ -270,10 +281,10 @@ class Site:
             task: FederatedTask | None = None
             if not agreement.simulated:
                 task = site_task(read_site(self.options.site, self.options.data, config), agreement, config)
-            built = Experiment.build(config, model_for=lambda _: DualEncoder(self._features(config)), task=task)
-            if built.setup.backbone.fingerprint != agreement.fingerprint:
-                raise DeploymentError(f"backbone '{config.backbone}' here is not the one that was agreed on")
-            self._experiments = {key: built}
+            experiment = Experiment.build(config, model_for=lambda _: DualEncoder(self._features(config)), task=task)
+            if experiment.setup.backbone.fingerprint != agreement.fingerprint:
+                raise DeploymentError(f"backbone '{config.backbone}' here is not the one of the run's agreement")
+            self._experiments = {key: experiment}
         return self._experiments[key]
 
     def _begin(
@@ -281,14 +292,14 @@ class Site:
     ) -> tuple[Experiment, Method, SiteStore]:
         experiment = self._experiment(work.agreement)
         task, config = experiment.task, experiment.config
-        own = self.options.partition_id
+        this_client = self.options.partition_id
         if not work.agreement.simulated:
             names = [site.name for site in work.agreement.sites]
             if self.options.site not in names:
-                raise DeploymentError(f"site '{self.options.site}' is none of those that were agreed on: {names}")
-            own = names.index(self.options.site)
-        if work.client != own or work.client >= len(task.clients):
-            raise DeploymentError(f"the server asks for client {work.client}, and this is client {own}")
+                raise DeploymentError(f"site '{self.options.site}' is not one of the agreed sites: {names}")
+            this_client = names.index(self.options.site)
+        if work.client != this_client or work.client >= len(task.clients):
+            raise DeploymentError(f"the server asks for client {work.client}, and this is client {this_client}")
         if work.stage != config.method and work.stage not in experiment.baselines:
             raise DeploymentError(f"the server asks for '{work.stage}', which is not part of the run")
         key = (work.agreement.run, work.stage)
@@ -301,7 +312,7 @@ class Site:
         return experiment, self._methods[key], store
 
     def _check(self, experiment: Experiment, work: messages.Work, shared: PromptState) -> None:
-        """Raises DeploymentError for a shared prompt that this method does not start from."""
+        """Raise DeploymentError for a shared prompt that does not fit the method."""
         key = (work.agreement.run, work.stage)
         if key not in self._expected:
             method, is_own = self._methods[key], work.stage == experiment.config.method
@@ -323,25 +334,28 @@ class Site:
         except DeploymentError:
             if self.options.lost_state != "restart":
                 raise
-            log.warning("the personal prompt of round %d is lost: beginning anew", work.start)
+            log.warning("the personal prompt of round %d is lost: starting from the initial one", work.start)
             return method.init_personal(work.client)
 
     def _since(self, began: float) -> float:
         return time.monotonic() - began
 
 
-def _right(share: float, split: Split) -> messages.CorrectCount:
+def _correct_count(share: float, split: Split) -> messages.CorrectCount:
     return messages.CorrectCount.create(right=round(share * len(split)), of=len(split), accuracy=share)
 
 
-def _measured(name: str, totals: Mapping[str, Totals]) -> messages.MeasureTotals:
-    """What the measure ``name`` says of each part that it was asked of."""
-    found = {part: one[name] for part, one in totals.items()}
+def _measure_totals(name: str, totals: Mapping[str, Totals]) -> messages.MeasureTotals:
+    """Return the totals of the measure ``name`` for each part of the images."""
+    totals_by_part = {part: one[name] for part, one in totals.items()}
     return messages.MeasureTotals.create(
-        **{part: messages.MeasureTotal.create(sums=one.sums, examples=one.examples) for part, one in found.items()}
+        **{
+            part: messages.MeasureTotal.create(sums=one.sums, examples=one.examples)
+            for part, one in totals_by_part.items()
+        }
     )
 
 
-def _known(value: float) -> float | None:
-    """A number, or None for one that nobody knows: of a client that failed."""
+def _finite(value: float) -> float | None:
+    """Return ``value``; None if it is not finite, as after a failure."""
     return value if math.isfinite(value) else None

@@ -24,16 +24,27 @@ from promptfed.types import ClientPrompt
 def export_site(
     state_dir: Path, out: Path, *, run: str | None = None, backbone: str = "", overwrite: bool = False
 ) -> tuple[Path, int]:
-    """Write the bundle of the site that keeps ``state_dir``; returns it and the round whose work is in it.
+    """Write the bundle of a site from its state directory.
 
-    Raises DeploymentError if nothing of ``run`` (by default the last one) is there, or the backbone is another one.
+    Args:
+        state_dir: The state directory of the site's node.
+        out: The folder to write.
+        run: The run; None takes the last one.
+        backbone: The site's own path of the backbone, if it differs.
+        overwrite: Whether to replace a bundle in ``out``.
+
+    Returns:
+        The folder, and the round of the shared prompt in it.
+
+    Raises:
+        DeploymentError: The state directory has nothing of the run, or the backbone is another one.
     """
-    known = kept_runs(state_dir)
-    if run is None and not known:
+    runs = kept_runs(state_dir)
+    if run is None and not runs:
         raise DeploymentError(f"'{state_dir}' keeps nothing of any run: is it the state-dir of this site's node?")
-    if run is not None and run not in known:
-        raise DeploymentError(f"'{state_dir}' keeps nothing of run '{run}'; it has {', '.join(known) or 'none'}")
-    store = SiteStore(state_dir, run or known[-1])
+    if run is not None and run not in runs:
+        raise DeploymentError(f"'{state_dir}' keeps nothing of run '{run}'; it has {', '.join(runs) or 'none'}")
+    store = SiteStore(state_dir, run or runs[-1])
     agreement = store.agreement()
     config = resolve(build_config(agreement.config, {"backbone": backbone} if backbone else {}))
     features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
@@ -41,15 +52,17 @@ def export_site(
         raise DeploymentError(
             f"backbone '{config.backbone}' here is not the one of the run: say where its weights are (--backbone)"
         )
-    sent = store.last_sent(config.method)
-    work = Train(agreement=agreement, stage=config.method, client=sent.client, round=sent.after, start=sent.start)
+    broadcast = store.last_sent(config.method)
+    work = Train(
+        agreement=agreement, stage=config.method, client=broadcast.client, round=broadcast.after, start=broadcast.start
+    )
     method = build_method(config.method, config.method_options, setup_of(agreement, config, features))
-    bundle_at = write_site_bundle(config, method, work, sent.shared, store.personal(method, work), out, overwrite)
-    return bundle_at, sent.after
+    bundle_at = write_site_bundle(config, method, work, broadcast.shared, store.personal(method, work), out, overwrite)
+    return bundle_at, broadcast.after
 
 
 def setup_of(agreement: SiteAgreement, config: RunConfig, features: FeatureStore) -> Setup:
-    """Return what a method works with at a site, without any data."""
+    """Return the setup of a method at a site, without any data."""
     return Setup(DualEncoder(features), agreement.shared(config.rounds, config.seed))
 
 
@@ -62,7 +75,7 @@ def write_site_bundle(
     out: Path,
     overwrite: bool = True,
 ) -> Path:
-    """What the site deploys, as a bundle on its own disk and nowhere else."""
+    """Write the prompt that the site deploys as a bundle on its own disk, and return its folder."""
     name = work.agreement.sites[work.client].name
     bundle = make_bundle(config, method, ClientPrompt(shared, prompt_of(personal)), work.client, name, "images")
     return write_bundle(out, bundle, overwrite=overwrite)

@@ -32,15 +32,22 @@ TYPES = {"Hello": "query.promptfed", "Prepare": "query.promptfed", "Train": "tra
          "Evaluate": "evaluate.promptfed", "Finish": "query.promptfed"}  # fmt: skip
 """Kind of question -> Flower's type of message."""
 GONE = frozenset({3, 4, 5, 8})
-"""Flower's error codes for a node or a process that is not there any more: the question may be asked again."""
+"""Flower's error codes for a node or a process that has ended: the question may be asked again."""
 ATTEMPTS = 3
-"""Times that one question is sent to a site that keeps going away without a new start of its node."""
+"""How often one question is sent to a site that keeps disconnecting without a new start of its node."""
 ABSENT = "absent: not connected"
 
 
 @dataclass(frozen=True)
 class SiteReply:
-    """What came back: ``content``, or ``failure`` in one line. Bytes as Flower serialises them."""
+    """A site's answer.
+
+    Attributes:
+        content: The message; None without one.
+        failure: Why there is no message, in one line.
+        bytes_down: Bytes to the site, as Flower serialises them.
+        bytes_up: Bytes from the site.
+    """
 
     content: RecordDict | None
     failure: str
@@ -48,15 +55,15 @@ class SiteReply:
     bytes_up: int
 
     def opened(self, kind: type[W]) -> codec.Envelope[W]:
-        """Raises DeploymentError if nothing came, a Problem, or not a ``kind`` message."""
+        """Decode the message. Raise DeploymentError without one, and for an ``ErrorReply`` or another kind."""
         if self.content is None:
             raise DeploymentError(self.failure)
         return codec.unpack(self.content, kind)
 
 
 @dataclass(frozen=True)
-class _Sent:
-    """A question under way."""
+class _Pending:
+    """A question without an answer so far."""
 
     client: int
     node: int
@@ -66,7 +73,7 @@ class _Sent:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who a site's name belongs to: its node, and the SHA-256 of the key that it keeps in its state-dir.
+    """The owner of a site's name: its node, and the SHA-256 of the key in its state-dir.
 
     A node's number stays the same where Flower authenticates nodes by keys; the site's own key outlives its node.
     """
@@ -79,15 +86,24 @@ class Holder:
         return cls(node, _sha256(answer.key))
 
     def is_shown_by(self, node: int, answer: HelloAnswer) -> bool:
-        """Whether it is the same site again: by its node's number, or by its key."""
+        """Return whether it is the same site again, by the number of its node or by its key."""
         return node == self.node or _sha256(answer.key) == self.key_sha256
 
 
 class SitePool:
-    """``hello`` is what a node is asked when it is first seen. ``patience``: seconds that a site which went away is
-    waited for; ``poll``: seconds between looks. ``say`` shows a line to whoever watches the run. ``holders``: whose
-    the names are, from an earlier process of the run; a name belongs to who gave it first. ``on_holders`` is told when
-    that changes."""
+    """The connected sites: greet new nodes, ask questions and collect the answers.
+
+    Attributes:
+        grid: Flower's connection to the nodes.
+        hello: The first question to a new node.
+        patience: Seconds to wait for a site that has disconnected.
+        poll: Seconds between two looks at the nodes.
+        say: Shows a line to the user.
+        answers: Site -> its answer to ``hello``.
+        holders: Site -> the owner of the name, also from an earlier process. A name belongs to its first user.
+        on_holders: Is called when the owners change.
+        problems: Node -> why it is left out.
+    """
 
     def __init__(
         self,
@@ -108,40 +124,40 @@ class SitePool:
         self._nodes: dict[str, int] = {}
         self._greeting: dict[str, int] = {}
         self._met: set[int] = set()
-        self._given_up: set[int] = set()
+        self._abandoned: set[int] = set()
 
     # --------------------------------------------------------------------------------------------- who is there
 
     def gather(self, wanted: int, seconds: float) -> None:
-        """Wait until ``wanted`` sites said that they fit, or ``seconds`` passed; then see ``answers``, ``problems``."""
-        end, told = time.monotonic() + seconds, -1
+        """Wait until ``wanted`` sites fit the run or ``seconds`` have passed. Then see ``answers`` and ``problems``."""
+        end, last_count = time.monotonic() + seconds, -1
         while True:
             self._look()
             while messages := self._pull(list(self._greeting)):
                 for message in messages:
-                    self._greeted(message)
-            here = len(self.connected)
-            if here != told:
-                self.say(f"{here} of {wanted} sites are here: {', '.join(sorted(self.connected)) or 'none yet'}")
-                told = here
-            if (here >= wanted and not self._greeting) or time.monotonic() >= end:
+                    self._handle_greeting(message)
+            count = len(self.connected)
+            if count != last_count:
+                self.say(f"{count} of {wanted} sites are here: {', '.join(sorted(self.connected)) or 'none yet'}")
+                last_count = count
+            if (count >= wanted and not self._greeting) or time.monotonic() >= end:
                 return
             time.sleep(self.poll)
 
     @property
     def connected(self) -> dict[str, int]:
-        """Site -> its node, of those that fit and are here."""
+        """Site -> its node, for the connected sites that fit the run."""
         return dict(self._nodes)
 
     def agree(self, names: Sequence[str]) -> None:
-        """From now on client k is the site ``names[k]``, and no other takes part."""
+        """Fix the sites of the run: client k is the site ``names[k]``, and no other takes part."""
         self._clients = {name: client for client, name in enumerate(names)}
         for name in set(self._nodes) - set(names):
             self.say(f"{name} is not part of this run and is left out")
             del self._nodes[name]
 
     def wait_for(self, count: int, seconds: float) -> None:
-        """Raises DeploymentError unless ``count`` sites of the run are here within ``seconds``."""
+        """Wait for ``count`` sites of the run. Raise DeploymentError if fewer are connected after ``seconds``."""
         self._look()
         if len(self._nodes) < count:
             self.say(f"waiting for {count} sites, for {seconds:.0f} s at most")
@@ -164,60 +180,69 @@ class SitePool:
         on_answer: Callable[[int, SiteReply], None] | None = None,
         should_stop: ShouldStop = never,
     ) -> dict[int, SiteReply]:
-        """Client -> its answer, all of them unless a stop was asked for. ``on_answer`` hears each as it comes.
+        """Ask clients and wait for their answers.
 
-        After ``seconds`` whoever has not answered is late, and so is who takes longer than ``each`` from being asked.
-        Bytes down count every time that the question was sent.
+        Args:
+            questions: Client -> its question.
+            group: Flower's name for the messages of a round.
+            seconds: The limit for all answers together; None sets no limit.
+            each: The limit for each client, from its question on; None sets no limit.
+            on_answer: Receives each answer as it comes.
+            should_stop: Returns whether to stop asking and waiting.
+
+        Returns:
+            Client -> its answer, for all clients unless ``should_stop`` says so. The bytes down count every time that
+            a question is sent.
         """
-        found: dict[int, SiteReply] = {}
-        waiting, sent = dict.fromkeys(questions, 0), dict[str, _Sent]()
+        answers: dict[int, SiteReply] = {}
+        waiting, pending = dict.fromkeys(questions, 0), dict[str, _Pending]()
         missed: dict[int, float] = {}
         sends = dict.fromkeys(questions, 0)
         sizes = {client: codec.wire_bytes(question) for client, question in questions.items()}
-        began = time.monotonic()
+        start_time = time.monotonic()
 
         def end(client: int, content: RecordDict | None, failure: str) -> None:
             up = codec.wire_bytes(content) if content is not None else 0
-            found[client] = SiteReply(content, failure, bytes_down=sizes[client] * sends[client], bytes_up=up)
+            answers[client] = SiteReply(content, failure, bytes_down=sizes[client] * sends[client], bytes_up=up)
             if on_answer is not None:
-                on_answer(client, found[client])
+                on_answer(client, answers[client])
 
         while True:
             self._look()
-            self._recall(sent, waiting)
-            for client in [] if should_stop() else self._send(questions, waiting, sent, group):
+            self._recall(pending, waiting)
+            for client in [] if should_stop() else self._send(questions, waiting, pending, group):
                 sends[client] += 1
             self._miss(waiting, missed, end)
-            for message in self._pull([*sent, *self._greeting]):
+            for message in self._pull([*pending, *self._greeting]):
                 identity = message.metadata.reply_to_message_id
                 if identity in self._greeting:
-                    self._greeted(message)
-                elif identity in sent:
-                    was = sent.pop(identity)
+                    self._handle_greeting(message)
+                elif identity in pending:
+                    entry = pending.pop(identity)
                     if message.has_content():
-                        end(was.client, message.content, "")
-                    elif message.error.code in GONE and was.attempts < ATTEMPTS:
-                        self.say(f"{self._name(was.client)} went away: {_why(message)}")
-                        self._forget(was.client)
-                        waiting[was.client] = was.attempts
+                        end(entry.client, message.content, "")
+                    elif message.error.code in GONE and entry.attempts < ATTEMPTS:
+                        self.say(f"{self._name(entry.client)} went away: {_why(message)}")
+                        self._forget(entry.client)
+                        waiting[entry.client] = entry.attempts
                     else:
-                        end(was.client, None, f"error: {_why(message)}")
+                        end(entry.client, None, f"error: {_why(message)}")
             now = time.monotonic()
-            for identity, was in list(sent.items()):
-                if each is not None and now - was.at > each:
-                    del sent[identity]
-                    end(was.client, None, LATE)
-            if seconds is not None and now - began > seconds:
-                for client in sorted(set(questions) - set(found)):
+            for identity, entry in list(pending.items()):
+                if each is not None and now - entry.at > each:
+                    del pending[identity]
+                    end(entry.client, None, LATE)
+            if seconds is not None and now - start_time > seconds:
+                for client in sorted(set(questions) - set(answers)):
                     end(client, None, LATE)
-            if len(found) == len(questions) or should_stop():
-                return found
+            if len(answers) == len(questions) or should_stop():
+                return answers
             time.sleep(self.poll)
 
     # ------------------------------------------------------------------------------------------------ inside
 
     def _look(self) -> None:
-        """Greet nodes that are new, and forget those that are gone."""
+        """Greet new nodes, and forget those that have disconnected."""
         online = set(self.grid.get_node_ids())
         for name, node in list(self._nodes.items()):
             if node not in online:
@@ -229,7 +254,7 @@ class SitePool:
             self._greeting.update({i: node for i, node in zip(identities, new, strict=True) if i is not None})
             self._met |= set(new)
 
-    def _greeted(self, message: Message) -> None:
+    def _handle_greeting(self, message: Message) -> None:
         node = self._greeting.pop(message.metadata.reply_to_message_id)
         try:
             if not message.has_content():
@@ -244,7 +269,7 @@ class SitePool:
             return
         name = answer.site.name
         if (strange := self._strange_class(answer)) is not None:
-            self.problems[node] = f"{name} has a class '{strange}', which is not one of those that were agreed on"
+            self.problems[node] = f"{name} has a class '{strange}', which is not one of the agreed classes"
             self.say(f"{self.problems[node]}: left out")
             return
         if self._clients and name not in self._clients:
@@ -265,10 +290,10 @@ class SitePool:
         if name in self._nodes:
             self.say(f"{name} is here under two nodes: the newer one counts")
         self.answers[name], self._nodes[name] = answer, node
-        if holder != (shown := Holder.of(node, answer)):
-            self.holders[name] = shown
+        if holder != (owner := Holder.of(node, answer)):
+            self.holders[name] = owner
             self.on_holders(self.holders)
-        self._given_up.discard(self._clients.get(name, -1))
+        self._abandoned.discard(self._clients.get(name, -1))
 
     def _strange_class(self, answer: HelloAnswer) -> str | None:
         if self.hello.classes is None:
@@ -276,40 +301,40 @@ class SitePool:
         names = agreed_names(answer.classes, self.hello.classes, merged=self.hello.merged)
         return next((name for name, one in names.items() if one is None), None)
 
-    def _recall(self, sent: dict[str, _Sent], waiting: dict[int, int]) -> None:
-        """What was sent to a node that is not its site's any more is to be sent again."""
-        for identity, was in list(sent.items()):
-            if self._nodes.get(self._name(was.client)) != was.node:
-                del sent[identity]
-                waiting[was.client] = 0
+    def _recall(self, pending: dict[str, _Pending], waiting: dict[int, int]) -> None:
+        """Queue the questions again whose node no longer belongs to their site."""
+        for identity, entry in list(pending.items()):
+            if self._nodes.get(self._name(entry.client)) != entry.node:
+                del pending[identity]
+                waiting[entry.client] = 0
 
     def _send(
-        self, questions: Mapping[int, RecordDict], waiting: dict[int, int], sent: dict[str, _Sent], group: str
+        self, questions: Mapping[int, RecordDict], waiting: dict[int, int], pending: dict[str, _Pending], group: str
     ) -> list[int]:
-        """Ask those whose site is here; returns who was asked."""
-        asked = []
+        """Send the waiting questions to connected sites, and return the clients that were asked."""
+        clients = []
         for client in sorted(waiting):
             node = self._nodes.get(self._name(client))
             if node is None:
                 continue
             [identity] = self._push([node], questions[client], codec.kind_of(questions[client]), group)
             if identity is not None:
-                sent[identity] = _Sent(client, node, waiting.pop(client) + 1, time.monotonic())
-                asked.append(client)
-        return asked
+                pending[identity] = _Pending(client, node, waiting.pop(client) + 1, time.monotonic())
+                clients.append(client)
+        return clients
 
     def _miss(
         self, waiting: dict[int, int], missed: dict[int, float], end: Callable[[int, RecordDict | None, str], None]
     ) -> None:
-        """Give up on who is away for too long; whoever was given up before is not waited for again."""
+        """Give up on clients that are away for too long, and at once on those that were given up before."""
         now = time.monotonic()
         for client in list(waiting):
             since = missed.setdefault(client, now)
-            hopeless = client in self._given_up and not self._greeting  # who is being greeted may be this one
+            hopeless = client in self._abandoned and not self._greeting  # the greeted node may be this one
             if hopeless or now - since >= self.patience:
-                if client not in self._given_up:
+                if client not in self._abandoned:
                     self.say(f"{self._name(client)} was away for {self.patience:.0f} s: the run goes on without it")
-                self._given_up.add(client)
+                self._abandoned.add(client)
                 del waiting[client]
                 end(client, None, ABSENT)
         for client in set(missed) - set(waiting):
@@ -325,7 +350,7 @@ class SitePool:
         return list(self.grid.pull_messages(identities)) if identities else []
 
     def _forget(self, client: int) -> None:
-        """The site's node is to be greeted again before it is asked anything."""
+        """Have the node of the site greeted again before the next question."""
         node = self._nodes.pop(self._name(client), None)
         if node is not None:
             self._met.discard(node)
@@ -339,6 +364,6 @@ def _sha256(key: str) -> str:
 
 
 def _why(message: Message) -> str:
-    """The last line that says something: of a traceback, the error itself."""
+    """Return the last line of the reason that is not empty: of a traceback, the error itself."""
     lines = [line.strip() for line in (message.error.reason or "").splitlines() if line.strip()]
     return printable(lines[-1], 300) if lines else f"Flower's error {message.error.code}"

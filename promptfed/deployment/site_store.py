@@ -1,9 +1,9 @@
-"""What a site keeps on its own disk: its personal prompts, the last shared prompt that it was sent, the agreement.
+"""The files of a site on its own disk: its personal prompts, the last shared prompt and the agreement.
 
-<state-dir>/<run>/key                                           by which the server knows the site again
+<state-dir>/<run>/key                                           by which the server recognises the site
 <state-dir>/<run>/agreement.json
-<state-dir>/<run>/<stage>/client-00012/round-0007.safetensors   what it had after its work in round 7
-<state-dir>/<run>/<stage>/sent.safetensors                      the last shared prompt, and what it goes with
+<state-dir>/<run>/<stage>/client-00012/round-0007.safetensors   the personal prompt after round 7
+<state-dir>/<run>/<stage>/sent.safetensors                      the last shared prompt, with its rounds
 <state-dir>/<run>/prompt/                                       the bundle that the site deploys, after the last round
 """
 
@@ -30,15 +30,21 @@ from promptfed.readers.tensors import MOST_BYTES, parse_tensors, tensor_metadata
 from promptfed.runs.personal_store import SEAL, PersonalStore
 
 KEPT_BEHIND = 8
-"""Versions kept beyond those that a newer round may start from: a server may go back to an older checkpoint."""
+"""Older versions of the personal prompt to keep: a server may go back to an older checkpoint."""
 AGAIN = "bring it back from a backup, or wait for the run's next round, which writes it again"
 AGREEMENT, SENT, BUNDLE, KEY = "agreement.json", "sent.safetensors", "prompt", "key"
 
 
 @dataclass(frozen=True)
 class Sent:
-    """The last shared prompt that ``client`` was sent, merged ``after`` that round; ``start`` is the round of the
-    personal prompt that it goes with."""
+    """The last shared prompt from the server.
+
+    Attributes:
+        shared: The prompt.
+        client: The number of the client that it was sent to.
+        after: The round after which it was merged.
+        start: The round of the personal prompt that belongs to it.
+    """
 
     shared: PromptState
     client: int
@@ -47,15 +53,16 @@ class Sent:
 
 
 class SiteStore:
-    """The part of a site's state directory that belongs to one run. Raises RunError if the disk refuses."""
+    """The files of one run in a site's state directory. Writing raises RunError if the disk refuses."""
 
     def __init__(self, state_dir: Path, run: str) -> None:
         self.state_dir, self.folder = state_dir, state_dir / run
 
     def personal(self, method: Method, work: Work) -> PromptState:
-        """The personal prompt that ``work`` starts from.
+        """Return the personal prompt that ``work`` starts from.
 
-        Raises DeploymentError if that version is not there: the directory was lost, or is another one.
+        Raises:
+            DeploymentError: That version is missing: the directory was lost, or is another one.
         """
         if work.start == 0:
             return method.init_personal(work.client)
@@ -68,7 +75,7 @@ class SiteStore:
             ) from error
 
     def key(self) -> str:
-        """The site's own secret for this run, made when it is first asked for: whoever shows it is the same site."""
+        """Return the site's own secret for this run, made on the first call. The server recognises the site by it."""
         path = self.folder / KEY
         if not path.exists():
             self._write(path, secrets.token_hex(16).encode())
@@ -78,7 +85,7 @@ class SiteStore:
             raise DeploymentError(f"cannot read {path}: {printable(error, 200)}") from error
 
     def keep(self, work: Work, personal: PromptState) -> None:
-        """Write down what came out of ``work``, and forget what no checkpoint can ask for any more."""
+        """Write the personal prompt after ``work``, and delete versions that no checkpoint needs any more."""
         store = self._prompts(work.stage)
         store.write(work.client, work.round, personal)
         behind = [round for round in store.rounds(work.client) if round < work.start]
@@ -86,7 +93,7 @@ class SiteStore:
             store.forget(work.client, behind[-KEPT_BEHIND])
 
     def sent(self, work: Work, shared: PromptState) -> None:
-        """Keep ``shared``: with it the site can deploy its prompt when the server is gone."""
+        """Write the shared prompt: with it the site can deploy its prompt without the server."""
         tensors = {f"shared/{name}": tensor for name, tensor in shared.items()}
         after = work.round - 1 if isinstance(work, Train) else work.round
         numbers = {"client": work.client, "after": after, "start": work.start}
@@ -97,7 +104,7 @@ class SiteStore:
             self._write(path, content)
 
     def last_sent(self, stage: str) -> Sent:
-        """Raises DeploymentError if nothing was ever sent for ``stage``, or if it is not what was written."""
+        """Read the last shared prompt of ``stage``. Raise DeploymentError if there is none, or if it is damaged."""
         path = self.folder / stage / SENT
         if not path.exists():
             raise DeploymentError(f"no prompt of {stage} was sent to this site in run {self.folder.name}")
@@ -112,7 +119,7 @@ class SiteStore:
         return Sent(PromptState(tensors), int(state["client"]), int(state["after"]), int(state["start"]))
 
     def agreement(self) -> SiteAgreement:
-        """Raises DeploymentError if there is none that can be read."""
+        """Read the agreement. Raise DeploymentError if it is missing or damaged."""
         path = self.folder / AGREEMENT
         try:
             return SiteAgreement.read(json.dumps(opened_json(read_bytes(path, LIMITS.size))))
@@ -121,6 +128,7 @@ class SiteStore:
 
     @property
     def bundle(self) -> Path:
+        """The folder of the bundle that the site deploys."""
         return self.folder / BUNDLE
 
     def _prompts(self, stage: str) -> PersonalStore:
@@ -136,7 +144,7 @@ class SiteStore:
 
 
 def kept_runs(state_dir: Path) -> list[str]:
-    """The runs of which ``state_dir`` keeps something, the one that was worked for last at the end."""
-    found = [path for path in state_dir.glob(f"*/{AGREEMENT}") if path.is_file()]
-    newest = {path.parent.name: max(p.stat().st_mtime for p in path.parent.rglob("*")) for path in found}
+    """Return the runs with files in ``state_dir``, the latest at the end."""
+    agreements = [path for path in state_dir.glob(f"*/{AGREEMENT}") if path.is_file()]
+    newest = {path.parent.name: max(p.stat().st_mtime for p in path.parent.rglob("*")) for path in agreements}
     return sorted(newest, key=lambda run: newest[run])

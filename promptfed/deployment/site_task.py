@@ -27,7 +27,7 @@ NOTHING = Split((), torch.empty(0, dtype=torch.int64))
 
 @dataclass(frozen=True, eq=False)
 class CountedSplit(Split):
-    """A split of which only the numbers of examples are known: ``held`` of each class."""
+    """A split with numbers of examples and no examples: ``held`` of each class."""
 
     held: tuple[int, ...] = ()
 
@@ -41,20 +41,26 @@ class CountedSplit(Split):
 
 @dataclass(frozen=True)
 class SiteData:
-    """What one site holds, dealt out by use; ``source.classes`` are those that it has images of."""
+    """The data of one site.
+
+    Attributes:
+        name: The name of the site.
+        source: Its images and the classes that it has images of.
+        pools: Its images by use: training, validation and test.
+    """
 
     name: str
     source: Source
     pools: few_shot.Pools
 
     def counts(self, part: Sequence[int]) -> tuple[int, ...]:
-        """Examples of each class in one of the pools."""
+        """Return the number of examples of each class in one of the pools."""
         labels = [self.source.samples[i].label for i in part]
         return tuple(labels.count(label) for label in range(len(self.source.classes)))
 
 
 def options_of(config: RunConfig) -> FewShotConfig:
-    """The task's options. Raises ConfigError for a task whose data sites cannot bring."""
+    """Return the options of the task. Raise ConfigError for a task without data of sites."""
     kind = TASKS[config.task].Config
     if not issubclass(kind, FewShotConfig):
         able = ", ".join(name for name in TASKS if issubclass(TASKS[name].Config, FewShotConfig))
@@ -63,30 +69,42 @@ def options_of(config: RunConfig) -> FewShotConfig:
 
 
 def read_site(name: str, data: str, config: RunConfig) -> SiteData:
-    """The data of site ``name``, split into training, validation and test pools by the run's partition seed.
+    """Read the data of a site and split them into pools by the run's partition seed.
 
-    Raises DataError for a folder that is missing, holds no images or fits no layout.
+    Args:
+        name: The name of the site.
+        data: Its data source, such as ``folder:PATH``.
+        config: The options of the run.
+
+    Raises:
+        DataError: A folder is missing, has no images or fits no layout.
     """
     options = options_of(config)
     kind, _, rest = data.partition(":")
     # A site may hold one class only, which a data set of its own could not: load_source would refuse it.
     read = partial(folder.source, rest) if kind == "folder" else partial(load_source, data)
     source = consistent(read(strict=config.strict), strict=config.strict)
-    held = sorted({sample.label for sample in source.samples})
-    if not held:
+    labels = sorted({sample.label for sample in source.samples})
+    if not labels:
         raise DataError(f"data '{data}' has no readable image")
     # The site is the domain: its draws are then those of the same images as a domain of one big folder.
-    samples = tuple(replace(s, label=held.index(s.label), domain=name) for s in source.samples)
-    source = replace(source, classes=tuple(source.classes[label] for label in held), samples=samples)
+    samples = tuple(replace(s, label=labels.index(s.label), domain=name) for s in source.samples)
+    source = replace(source, classes=tuple(source.classes[label] for label in labels), samples=samples)
     pools = few_shot.pools(source, options.test_fraction, config.partition_seed)
     test = few_shot.capped(source, pools.test, options.test_per_class, config.partition_seed)
     return SiteData(name, source, few_shot.Pools(pools.train, pools.val, test))
 
 
 def check_classes(data: SiteData, agreed: Sequence[str], *, merged: bool = False) -> None:
-    """Raises DataError naming the first class of the site that is not among those ``agreed``.
+    """Check that the run has all classes of a site.
 
-    ``merged``: a name that differs only in case, blanks or underscores is the agreed one.
+    Args:
+        data: The data of the site.
+        agreed: The class names of the run.
+        merged: Whether a name that differs only in case, blanks or underscores counts as the agreed one.
+
+    Raises:
+        DataError: The run has not. The message names the first such class.
     """
     strange = [name for name, one in agreed_names(data.source.classes, agreed, merged=merged).items() if one is None]
     if strange:
@@ -100,23 +118,33 @@ def check_classes(data: SiteData, agreed: Sequence[str], *, merged: bool = False
 
 
 def site_task(data: SiteData, agreement: SiteAgreement, config: RunConfig) -> FederatedTask:
-    """The common task as one site sees it: every client is there, and its own alone has data.
+    """Build the task of the run at one site. All clients are in it, and the site's own client alone has data.
 
-    ``base_test`` is the site's own test images of base classes, ``new_test`` those of new classes.
+    Args:
+        data: The data of the site.
+        agreement: What all sites agreed on.
+        config: The options of the run.
+
+    Returns:
+        The task. ``base_test`` has the site's own test images of base classes, ``new_test`` those of new classes.
+
+    Raises:
+        ConfigError: The site is not part of the run.
+        DataError: The site has a class that the run has not.
     """
     agreed = (*agreement.base_classes, *agreement.new_classes)
     check_classes(data, agreed, merged=agreement.merged)
     names = [site.name for site in agreement.sites]
     if data.name not in names:
         raise ConfigError(f"site '{data.name}' is not part of this run, whose sites are: {', '.join(names)}")
-    own, base = names.index(data.name), len(agreement.base_classes)
-    source = _relabelled(data.source, agreed, agreement.merged)
+    number, base = names.index(data.name), len(agreement.base_classes)
+    source = _relabel(data.source, agreed, agreement.merged)
 
     def of_base(part: Sequence[int]) -> list[int]:
         return [i for i in part if source.samples[i].label < base]
 
     options = options_of(config)
-    drawn = few_shot.draw_at_most(
+    few_shots = few_shot.draw_at_most(
         source,
         of_base(data.pools.train),
         of_base(data.pools.val),
@@ -126,16 +154,18 @@ def site_task(data: SiteData, agreement: SiteAgreement, config: RunConfig) -> Fe
         data.name,
     )
     test = of_base(data.pools.test)
-    site = agreement.sites[own]
-    held = {source.samples[i].label for i in drawn.train}
-    holding = ClientAssignment(data.name, drawn, [i for i in test if source.samples[i].label in held], site.domain)
+    site = agreement.sites[number]
+    labels = {source.samples[i].label for i in few_shots.train}
+    assignment = ClientAssignment(
+        data.name, few_shots, [i for i in test if source.samples[i].label in labels], site.domain
+    )
     base_test = as_split(source, test)
     return FederatedTask(
         name=config.task,
         base_classes=agreement.base_classes,
         new_classes=agreement.new_classes,
         clients=tuple(
-            client_data(source, own, holding) if k == own else _elsewhere(k, site)
+            client_data(source, number, assignment) if k == number else _remote_client(k, site)
             for k, site in enumerate(agreement.sites)
         ),
         base_test=base_test,
@@ -147,7 +177,7 @@ def site_task(data: SiteData, agreement: SiteAgreement, config: RunConfig) -> Fe
 
 
 def agreed_task(config: RunConfig, classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Base classes, new classes and templates for the agreed ``classes``."""
+    """Return base classes, new classes and templates for the agreed ``classes``."""
     options = options_of(config)
     count = few_shot.base_count(Source("sites", tuple(classes), ()), options.base_fraction)
     fitting = templates(config, options, "domain")
@@ -155,12 +185,12 @@ def agreed_task(config: RunConfig, classes: Sequence[str]) -> tuple[tuple[str, .
 
 
 def remote_task(agreement: SiteAgreement, answers: Sequence[HelloAnswer], config: RunConfig) -> FederatedTask:
-    """The task as the server knows it: names and numbers of examples, and no example."""
+    """Build the task at the server: names and numbers of examples, and no examples."""
     clients = []
     for client, (site, answer) in enumerate(zip(agreement.sites, answers, strict=True)):
         train, val, test = (_labels(agreement, answer, part) for part in (answer.train, answer.val, answer.test))
-        held = tuple(label for label, count in enumerate(train.held) if count)
-        clients.append(ClientData(client, site.name, held, train, val, test, site.domain))
+        labels = tuple(label for label, count in enumerate(train.held) if count)
+        clients.append(ClientData(client, site.name, labels, train, val, test, site.domain))
     return FederatedTask(
         name=config.task,
         base_classes=agreement.base_classes,
@@ -174,7 +204,7 @@ def remote_task(agreement: SiteAgreement, answers: Sequence[HelloAnswer], config
 
 
 def own_answer(site: SiteInfo, data: SiteData, version: str, key: str) -> HelloAnswer:
-    """What a site with data of its own says about it."""
+    """Describe the data of a site for the server."""
     pools = data.pools
     notes = (*(f"skipped unreadable image {name}" for name in data.source.skipped[:5]), *data.source.notes[:5])
     return HelloAnswer.create(
@@ -191,7 +221,7 @@ def own_answer(site: SiteInfo, data: SiteData, version: str, key: str) -> HelloA
 
 
 def simulated_answer(client: int, task: FederatedTask, version: str, key: str) -> HelloAnswer:
-    """What a node says that plays ``client`` of a task which every node deals out for itself."""
+    """Describe the data of ``client`` in a simulated task, which every node partitions alike."""
     count, data = len(task.base_classes), task.clients[client]
     train, val, test = (
         tuple(int(n) for n in part.labels.bincount(minlength=count)) for part in (data.train, data.val, data.test)
@@ -208,23 +238,23 @@ def simulated_answer(client: int, task: FederatedTask, version: str, key: str) -
     )
 
 
-def _relabelled(source: Source, agreed: Sequence[str], merged: bool) -> Source:
+def _relabel(source: Source, agreed: Sequence[str], merged: bool) -> Source:
     places, names = {name: i for i, name in enumerate(agreed)}, agreed_names(source.classes, agreed, merged=merged)
     label = [places[names[name] or name] for name in source.classes]
     samples: tuple[Sample, ...] = tuple(replace(s, label=label[s.label]) for s in source.samples)
     return replace(source, classes=tuple(agreed), samples=samples)
 
 
-def _elsewhere(client: int, site: SiteInfo) -> ClientData:
+def _remote_client(client: int, site: SiteInfo) -> ClientData:
     return ClientData(client, site.name, (), NOTHING, NOTHING, NOTHING, site.domain)
 
 
 def _labels(agreement: SiteAgreement, answer: HelloAnswer, counts: Sequence[int]) -> CountedSplit:
-    """Counts alone, for tables of who holds what: the images are the site's."""
+    """Return the numbers of a site's examples by base class. The images stay at the site."""
     base = agreement.base_classes
     names = agreed_names(answer.classes, base, merged=agreement.merged)
-    held = dict.fromkeys(base, 0)
+    counts_by_class = dict.fromkeys(base, 0)
     for name, count in zip(answer.classes, counts, strict=True):
-        if (own := names[name]) is not None:
-            held[own] += count
-    return CountedSplit((), NOTHING.labels, tuple(held.values()))
+        if (base_name := names[name]) is not None:
+            counts_by_class[base_name] += count
+    return CountedSplit((), NOTHING.labels, tuple(counts_by_class.values()))
