@@ -340,8 +340,8 @@ class Experiment:
         """
         if engine is not None and engine.builds_from_config and self.given:
             raise ConfigError(
-                f"engine '{self.config.engine}' makes everything anew from the run's options, in processes of its own, "
-                f"and would not have the {' and '.join(self.given)} that was given: use engine 'local'"
+                f"engine '{self.config.engine}' builds everything from the run's options, in processes of its own, "
+                f"without the {' and '.join(self.given)} of the caller: use engine 'local'"
             )
         config, stage = self.config, stage or self.config.method
         is_method = stage == config.method

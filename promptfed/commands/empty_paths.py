@@ -1,4 +1,4 @@
-"""An empty path is none: ``--run "$RUN"`` with RUN unset would write into the folder one stands in."""
+"""Refuse empty paths: ``--run "$RUN"`` with RUN unset would write into the current folder."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ FIGURES = ("local", "base", "new", "hm")
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the command to the command line."""
     app.command("eval")(eval_)
 
 
@@ -59,8 +60,8 @@ def eval_(
     from promptfed.report.measure_table import measure_table
     from promptfed.report.tables import cross_data_table, domains_table, percent, results_table
 
-    asked = {name: flags[name] for name in ASKED}
-    folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
+    oracle_flags = {name: flags[name] for name in ASKED}
+    folder = open_run(run, backbone=backbone, trust_address=trust_address, **oracle_flags)
     finished = FinishedRun.load(folder)
     changed = options.given({name: flags[name] for name in ("data_root", "partition")})
     with live_progress(not (quiet or json)) as progress:

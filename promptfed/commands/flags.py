@@ -1,4 +1,4 @@
-"""Flags of the command line, made from the fields of config models: each option is described where it is defined."""
+"""Make the flags of the command line from the fields of config models, which describe each option."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from promptfed.option import GROUPS, Option, options_of
 from promptfed.oracle_options import OracleOptions
 
 Flags = dict[str, Any]
-"""Option -> what was typed, None where nothing was."""
+"""Option -> the value of its flag, None if it is not set."""
 MODELS: tuple[type[BaseModel], ...] = (RunConfig, Shorthands, OracleOptions)
 PANELS = {
     "task": "Data and clients",
@@ -31,7 +31,12 @@ PATHS = ("DIR", "FILE")
 
 
 def run_flags(*groups: str, without: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the names of all options of a run that have flags, or of those in ``groups``."""
+    """Return the names of a run's options that have flags.
+
+    Args:
+        groups: Groups of options; without any, all of them.
+        without: Names to leave out.
+    """
     return tuple(
         name
         for group in groups or GROUPS
@@ -48,7 +53,7 @@ def with_flags(
     only_common: bool = False,
     texts: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command whose first parameter, ``flags``, is what was typed for the options ``names``.
+    """Decorate a command whose first parameter, ``flags``, takes the values of the options ``names``.
 
     Args:
         names: Options of ``models``, in the order of the help page.
@@ -69,15 +74,15 @@ def with_flags(
         arguments = [each for each in rest if each.default is inspect.Parameter.empty]
         others = [each for each in rest if each.default is not inspect.Parameter.empty]
 
-        def called(**values: Any) -> None:
+        def wrapper(**values: Any) -> None:
             typed = {name: values.pop(name) for name in fields}
             command(typed, **values)
 
         parameters = [*arguments, *flags, *others]
-        called.__name__, called.__doc__, called.__module__ = command.__name__, command.__doc__, command.__module__
-        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {each.name: each.annotation for each in parameters}
-        return called
+        wrapper.__name__, wrapper.__doc__, wrapper.__module__ = command.__name__, command.__doc__, command.__module__
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
+        return wrapper
 
     return decorate
 
@@ -94,7 +99,7 @@ def list_options() -> frozenset[str]:
 
 
 def names_of(kind: str) -> Callable[[str], list[str]]:
-    """Complete in the shell from what ``promptfed list KIND`` shows, imported only when a shell asks."""
+    """Return a function that completes names of ``kind`` in the shell. It imports them only on a call."""
 
     def complete(incomplete: str) -> list[str]:
         from promptfed.commands.listing import known
@@ -135,19 +140,19 @@ def _parameter(name: str, field: FieldInfo, option: Option, text: str, only_comm
 
 
 def help_text(field: FieldInfo, option: Option) -> str:
-    """Return what a help page says of an option: its description, choices and default."""
-    said = field.description or ""
+    """Return the help text of an option: its description, choices and default."""
+    text = field.description or ""
     choices = choices_of(field.annotation)
-    if not all(choice in said for choice in choices):
-        said += f": {', '.join(choices)}"
-    shown = option.default
-    if not shown and field.default is not None and field.default is not False:
-        shown = shown_default(field.default)
-    return f"{said[:1].upper()}{said[1:]}{f' [{shown}]' if shown else ''}."
+    if not all(choice in text for choice in choices):
+        text += f": {', '.join(choices)}"
+    default = option.default
+    if not default and field.default is not None and field.default is not False:
+        default = shown_default(field.default)
+    return f"{text[:1].upper()}{text[1:]}{f' [{default}]' if default else ''}."
 
 
 def choices_of(annotation: Any) -> tuple[str, ...]:
-    """Return the values of a Literal, also of one in a union or a list; of other types none."""
+    """Return the values of a Literal, also inside a union or a list; none for other types."""
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     return tuple(value for part in get_args(annotation) for value in choices_of(part))

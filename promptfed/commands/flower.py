@@ -17,6 +17,7 @@ ONE_MACHINE = ("engine", "actors", "ray_address", "client_batch", "dropout")
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
     group = typer.Typer(
         name="flower", help="Run over real sites, with Flower (promptfed[flower]).", rich_markup_mode=None
     )
@@ -75,8 +76,8 @@ def init(
     chosen = options.config_from(flags, config, set_)
     frugal = {"baselines": ("zero_shot",), "validate_every": 5}
     usual = {name: value for name, value in frugal.items() if name not in chosen.model_fields_set}
-    given = {name: getattr(chosen, name) for name in chosen.model_fields_set}
-    resolved: RunConfig = checked(build_config(given, usual))
+    chosen_options = {name: getattr(chosen, name) for name in chosen.model_fields_set}
+    resolved: RunConfig = checked(build_config(chosen_options, usual))
     if resolved.data != OWN_DATA and TASKS[resolved.task].object_kind == "images":
         check_source_name(resolved.data)
     if resolved.clients is not None and min_sites > resolved.clients:

@@ -69,7 +69,7 @@ def _without_escapes(record: Callable[..., tuple[str, str] | None]) -> Callable[
     """Return ``record`` with brackets as they are: rich draws none of our pages."""
 
     def plain(context: Any) -> tuple[str, str] | None:
-        shown = record(context)
-        return shown and (shown[0], shown[1].replace("\\[", "["))
+        text = record(context)
+        return text and (text[0], text[1].replace("\\[", "["))
 
     return plain

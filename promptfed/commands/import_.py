@@ -15,6 +15,7 @@ FLAGS = ("backbone", *run_flags("task", without=("hold_out_classes",)), "device"
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
     group = typer.Typer(no_args_is_help=True, help="Take over prompts trained elsewhere.", rich_markup_mode=None)
     group.command("fedtpg")(fedtpg)
     app.add_typer(group, name="import")

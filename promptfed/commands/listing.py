@@ -29,7 +29,7 @@ KINDS = (
     "observers", "options", "runs",
 )  # fmt: skip
 OTHER_NAMES = {"models": "backbones"}
-"""What a kind is called elsewhere, such as in the entry-point group ``promptfed.models`` -> one of ``KINDS``."""
+"""Other names of kinds, such as that of the entry-point group ``promptfed.models`` -> one of ``KINDS``."""
 TEXT_SOURCES = {
     "texts:NAME": {"about": "Texts: bundled ones, reviews, questions or requests; for --task blackbox-text."},
     "tsv:PATH": {"about": "Texts: a tab-separated file, or a folder with train.tsv, dev.tsv and test.tsv."},
@@ -39,15 +39,20 @@ TEXT_SOURCES = {
 FIGURES = ("local", "base", "new", "hm")
 OWN = "promptfed"
 WIDE = 110
-"""Columns of a terminal from which on runs show their method, model and data too."""
+"""Columns of a terminal that is wide enough to show the method, model and data of runs too."""
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the command to the command line."""
     app.command("list")(list_)
 
 
 def known(kind: str) -> dict[str, dict[str, Any]]:
-    """Name -> what is worth knowing, of one of ``KINDS`` but runs."""
+    """Return name -> facts for all entries of a kind.
+
+    Args:
+        kind: One of ``KINDS`` but runs.
+    """
     if kind == "methods":
         from promptfed.method import METHODS
 
@@ -118,7 +123,7 @@ def _method(name: str, kind: type[Method]) -> dict[str, Any]:
 
 
 def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Bytes that a client of each ``wanted`` method is sent and sends in a round, or why the method does not fit.
+    """Return the bytes down and up of a client in a round for each ``wanted`` method, or why the method does not fit.
 
     White-box methods are counted on ``task`` if it has a backbone, black-box methods if it has an oracle, others on the
     usual task of theirs.
@@ -131,27 +136,27 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
     from promptfed.named_model import usual_model
 
     def build(name: str, like: Experiment | None = None) -> Experiment:
-        config = resolve(build_config(given, {"method": name}))
+        config = resolve(build_config(user_options, {"method": name}))
         return Experiment.build(config, like=like, model_for=None if model.has_towers else sizes_only)
 
     chosen = task or RunConfig.model_fields["task"].default
-    found: dict[str, dict[str, Any]] = {}
-    left = list(wanted)
+    traffic: dict[str, dict[str, Any]] = {}
+    remaining = list(wanted)
     for usual in dict.fromkeys((chosen, "clip-fewshot", "blackbox-text")):
         model = usual_model(RunConfig(task=usual))
-        names = [name for name in left if model.fits(METHODS[name].access)]
+        names = [name for name in remaining if model.fits(METHODS[name].access)]
         if not names:
             continue
-        left = [name for name in left if name not in names]
-        given = options.given({"task": usual, "backbone": backbone if model.has_towers else None})
+        remaining = [name for name in remaining if name not in names]
+        user_options = options.given({"task": usual, "backbone": backbone if model.has_towers else None})
         plain = build("zero_shot")
         for name in names:
             try:
-                sent = round_bytes(build(name, plain))
-                found[name] = {"bytes_down": sent.down, "bytes_up": sent.up}
+                round_traffic = round_bytes(build(name, plain))
+                traffic[name] = {"bytes_down": round_traffic.down, "bytes_up": round_traffic.up}
             except PromptFedError as error:
-                found[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
-    return found
+                traffic[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
+    return traffic
 
 
 def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
@@ -166,13 +171,13 @@ def _measure(registry: Registry[Any], name: str) -> dict[str, Any]:
 
 
 def _labelled(name: str, row: Mapping[str, Any]) -> str:
-    """``name``, with the package that it comes from if that is not promptfed."""
+    """Return ``name``, with its package if that is not promptfed."""
     origin = row.get("origin", OWN)
     return name if origin == OWN else f"{name} ({printable(origin)})"
 
 
 def _about(thing: Any) -> str:
-    """First sentence of a docstring, its own or inherited."""
+    """Return the first sentence of a docstring, the class's own or an inherited one."""
     return (getdoc(thing) or "").partition("\n")[0].replace("``", "")
 
 
@@ -183,7 +188,7 @@ def _returned(function: Any) -> str:
 
 
 def _fields(config: Any) -> dict[str, Any]:
-    """Option -> default value."""
+    """Return option -> default value."""
     return {name: field.get_default(call_default_factory=True) for name, field in config.model_fields.items()}
 
 
@@ -281,7 +286,7 @@ def _print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with
 
 
 def _traffic_cells(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what is sent up and down in readable units, dashes where the method does not fit."""
+    """Return the bytes up and down in readable units, or dashes if the method does not fit."""
     from promptfed.report.html import readable_bytes
 
     up, down = row["bytes_up"], row["bytes_down"]
@@ -325,8 +330,8 @@ def _registry(kind: str) -> Registry[Any]:
     from promptfed.observers.base import OBSERVERS
     from promptfed.processors.base import PROCESSORS
 
-    own: dict[str, Registry[Any]] = {"observers": OBSERVERS, "processors": PROCESSORS}
-    registry: Registry[Any] = own[kind] if kind in own else registries()[kind.removesuffix("s")]
+    by_kind: dict[str, Registry[Any]] = {"observers": OBSERVERS, "processors": PROCESSORS}
+    registry: Registry[Any] = by_kind[kind] if kind in by_kind else registries()[kind.removesuffix("s")]
     return registry
 
 
@@ -365,7 +370,7 @@ def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder:
 
 
 def _plain_table() -> Table:
-    """A table without lines, for one row an entry."""
+    """Make a table without lines, with one row for each entry."""
     from rich.table import Table
 
     return Table(box=None, pad_edge=False, header_style="bold")

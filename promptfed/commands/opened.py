@@ -1,4 +1,4 @@
-"""A run's folder as a command opens it: what it names of servers and files is used only as far as the user says so."""
+"""Open a run's folder for a command. Servers and files that it names are used only if the user agrees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from promptfed.runs.directory import RunDirectory
 
 ASKED = ("base_url", "api_key_env")
-"""Where a run's black box is asked: options that a command may give anew."""
+"""Options of a run's black box that a command may override."""
 
 
 def open_run(

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def show_options(name: str | None, as_json: bool, is_quiet: bool = False) -> None:
-    """Print the options of a run, or those that ``name`` stands for. Raises ConfigError if it stands for none."""
+    """Print the options of a run, or those that ``name`` stands for. Raise ConfigError if it stands for none."""
     from promptfed.report.consoles import output
 
-    found = tables(name)
+    rows_by_title = tables(name)
     if as_json:
-        typer.echo(json.dumps({title: [vars(row) for row in rows] for title, rows in found.items()}, indent=2))
+        typer.echo(json.dumps({title: [vars(row) for row in rows] for title, rows in rows_by_title.items()}, indent=2))
         return
     if is_quiet:
-        for row in (row for rows in found.values() for row in rows):
+        for row in (row for rows in rows_by_title.values() for row in rows):
             typer.echo(printable(row.name))
         return
     console = output()
-    for title, rows in found.items():
+    for title, rows in rows_by_title.items():
         console.print(printable(title), style="bold", highlight=False, markup=False)
         console.print(_table(rows) if rows else "  no options")
     if name is None or name in GROUPS:

@@ -1,4 +1,4 @@
-"""All options as rows of a table, for ``promptfed list options`` and docs/configuration.md."""
+"""Describe all options as rows of a table, for ``promptfed list options`` and docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def section_rows(section: str, config: type[BaseModel]) -> list[OptionRow]:
 
 
 def tables(name: str | None) -> dict[str, list[OptionRow]]:
-    """Return title -> rows of what ``name`` means.
+    """Return title -> rows of the options that ``name`` stands for.
 
     Args:
         name: A group of options, a method, an aggregator or a task; None: all options of a run.
@@ -64,25 +64,25 @@ def tables(name: str | None) -> dict[str, list[OptionRow]]:
         ConfigError: It is none of them.
     """
     if name is None:
-        found = {title: run_rows(group) for group, title in GROUPS.items()}
+        rows_by_title = {title: run_rows(group) for group, title in GROUPS.items()}
     elif name == "personalize":
         models: dict[str, type[BaseModel]] = {
             "promptfed personalize": PersonalizeOptions,
             "promptfed onboard": OnboardOptions,
         }
-        found = {title: _marked_rows(model) for title, model in models.items()}
+        rows_by_title = {title: _marked_rows(model) for title, model in models.items()}
     elif name in GROUPS:
-        found = {GROUPS[name]: run_rows(name)}
+        rows_by_title = {GROUPS[name]: run_rows(name)}
     else:
-        found = {
+        rows_by_title = {
             f"{section} {name}": section_rows(section, registry[name].Config)
             for section, registry in registries().items()
             if name in registry
         }
-        if not found:
+        if not rows_by_title:
             every = {each for registry in registries().values() for each in registry}
             raise unknown_name("group of options, method, aggregator or task", name, every.union(GROUPS))
-    return {title: rows for title, rows in found.items() if rows or name is not None}
+    return {title: rows for title, rows in rows_by_title.items() if rows or name is not None}
 
 
 def registries() -> dict[str, Any]:
@@ -95,7 +95,7 @@ def registries() -> dict[str, Any]:
 
 
 def values_of(field: FieldInfo) -> str:
-    """Return in words what a field may be: its type and bounds, or its choices."""
+    """Return the values of a field in words: its type and bounds, or its choices."""
     words = _values(field.annotation)
     bounds = [
         f"{SIGNS[key]} {getattr(bound, key):g}" for bound in field.metadata for key in SIGNS if hasattr(bound, key)

@@ -1,4 +1,4 @@
-"""What several commands have beside the flags of ``promptfed.commands.flags``, and how all become a config."""
+"""Options that several commands share beside ``promptfed.commands.flags``, and the config that all options make."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ Observers = Annotated[
 
 
 def quiet_option(prints: str) -> Any:
-    """Return the flag --quiet of a command that then ``prints`` no more than a script needs."""
+    """Return the flag --quiet of a command.
+
+    Args:
+        prints: What the command still prints with the flag, in words.
+    """
     return typer.Option("--quiet", "-q", help=f"Print {prints} only (and warnings, on stderr).")
 
 
@@ -55,18 +59,27 @@ Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON 
 
 
 def given(flags: Mapping[str, Any]) -> Options:
-    """The flags that the user really gave, as config options."""
-    found: Options = {
+    """Return the flags that the user has set, as config options."""
+    options: Options = {
         name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
     }
-    for name in list_options() & found.keys():
-        values = [value.strip() for text in found[name] for value in text.split(",")]
-        found[name] = [value for value in values if value and value != "none"]
-    return in_sections(found, OracleOptions.model_fields)
+    for name in list_options() & options.keys():
+        values = [value.strip() for text in options[name] for value in text.split(",")]
+        options[name] = [value for value in values if value and value != "none"]
+    return in_sections(options, OracleOptions.model_fields)
 
 
 def config_from(flags: Flags, config: Path | None, settings: list[str] | None) -> RunConfig:
-    """Defaults < config file < flags < --set. Raises ConfigError."""
+    """Build the config of a command: defaults < config file < flags < --set.
+
+    Args:
+        flags: Option -> the value of its flag, None if it is not set.
+        config: A YAML file of options.
+        settings: The values of --set.
+
+    Raises:
+        ConfigError: The file cannot be read, or an option is unknown or wrong.
+    """
     flags = dict(flags)
     is_confirmed = bool(flags.pop("trust_address", False))
     file = read_yaml(config) if config else {}
@@ -75,19 +88,19 @@ def config_from(flags: Flags, config: Path | None, settings: list[str] | None) -
 
 
 def _admitted(file: Options, typed: Options, settled: Options, what: str, is_confirmed: bool) -> Options:
-    """``file`` with the server, key variable and cluster that may be used; those on the command line are remembered."""
+    """Return ``file`` with its trusted server, key variable and cluster. Remember those of the command line."""
     from promptfed.trust import admitted, check_cluster, trust
 
-    line = {**_section_of(typed), **_section_of(settled)}
-    address, variable = line.get("base_url"), line.get("api_key_env")
+    command_line = {**_section_of(typed), **_section_of(settled)}
+    address, variable = command_line.get("base_url"), command_line.get("api_key_env")
     check_cluster(file.get("ray_address"), what, settled.get("ray_address", typed.get("ray_address")))
-    named = _section_of(file)
-    if named.get("base_url") is None and named.get("api_key_env") is None:
+    file_section = _section_of(file)
+    if file_section.get("base_url") is None and file_section.get("api_key_env") is None:
         if isinstance(address, str):
             trust(address, variable if isinstance(variable, str) else None)
         return file
-    used = admitted(named, what, base_url=address, api_key_env=variable, trust_address=is_confirmed)
-    return {**file, "oracle_options": used}
+    trusted = admitted(file_section, what, base_url=address, api_key_env=variable, trust_address=is_confirmed)
+    return {**file, "oracle_options": trusted}
 
 
 def _section_of(options: Options) -> Options:

@@ -22,6 +22,7 @@ TRAINING = ("method", "lr", "epochs", "l2_to_global", "space", *ASKED)
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
     app.command("personalize")(personalize)
     app.command("onboard")(onboard)
 
@@ -55,8 +56,8 @@ def personalize(
     from promptfed.run import Run
     from promptfed.runs.personalized import FOLDER
 
-    asked = {name: flags.pop(name) for name in ASKED}
-    folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
+    oracle_flags = {name: flags.pop(name) for name in ASKED}
+    folder = open_run(run, backbone=backbone, trust_address=trust_address, **oracle_flags)
     curve = Run(folder, words=str).personalize(alphas=interpolate, progress=not (quiet or json), **options.given(flags))
     report = folder.path / "report.html"
     if json:
@@ -111,28 +112,28 @@ def onboard(
     from promptfed.report.live import live_progress
     from promptfed.tasks.sources import load_source
 
-    asked = {name: flags.pop(name) for name in ASKED}
+    oracle_flags = {name: flags.pop(name) for name in ASKED}
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
     chosen = validate(OnboardOptions, values, "onboard option")
-    folder = open_run(run, backbone=backbone, trust_address=trust_address, **asked)
+    folder = open_run(run, backbone=backbone, trust_address=trust_address, **oracle_flags)
     instead = f"give the newcomer the shared prompt, promptfed export {run} --client 0 --shared, and other classes with"
     named_model(folder.config).check_gradients("onboard", f"{instead} promptfed predict --classes")
     source = load_source(data)
-    called = name or Path(data.partition(":")[2] or data).name or "newcomer"
+    newcomer = name or Path(data.partition(":")[2] or data).name or "newcomer"
     finished = FinishedRun.load(folder)
     with live_progress(not (quiet or json)) as progress:
-        found = take_in(finished, source, called, chosen, progress.features)
-    target = out or folder.path / "bundles" / (re.sub(r"[^A-Za-z0-9._-]+", "-", called).strip("-.") or "newcomer")
-    written = write_bundle(target, found.bundle, overwrite=overwrite)
+        result = take_in(finished, source, newcomer, chosen, progress.features)
+    target = out or folder.path / "bundles" / (re.sub(r"[^A-Za-z0-9._-]+", "-", newcomer).strip("-.") or "newcomer")
+    written = write_bundle(target, result.bundle, overwrite=overwrite)
     if json:
-        typer.echo(as_json.dumps({**found.figures(), "bundle": str(written)}, indent=2))
+        typer.echo(as_json.dumps({**result.figures(), "bundle": str(written)}, indent=2))
         return
     if quiet:
         typer.echo(printable(written))
         return
-    said = output()
+    console = output()
     for note in (*(f"skipped unreadable image {name}" for name in source.skipped), *source.notes):
-        said.print(f"note: {note}", highlight=False, markup=False)
-    said.print(found.table())
-    said.print(f"alpha {found.bundle.meta.alpha:g}: {found.bundle.meta.chosen}", highlight=False)
-    said.print(f"bundle: {written}", highlight=False, soft_wrap=True)
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(result.table())
+    console.print(f"alpha {result.bundle.meta.alpha:g}: {result.bundle.meta.chosen}", highlight=False)
+    console.print(f"bundle: {written}", highlight=False, soft_wrap=True)

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 NOT_ANSWERED = "not answered"
-"""What is shown for an example that a black box refused, or to which it said nothing of use."""
+"""The text for an example that a black box refused, or whose answer names no class."""
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the command to the command line."""
     app.command("predict")(predict)
 
 
@@ -87,8 +88,8 @@ def predict(
     from promptfed.export.loaded import load_bundle
     from promptfed.tasks.sources.class_names import parse_class_list
 
-    wanted = [*(examples or []), *_lines(file)]
-    if not wanted:
+    inputs = [*(examples or []), *_lines(file)]
+    if not inputs:
         raise ConfigError("nothing to classify: give image files or texts, or --file FILE with one a line")
     names = parse_class_list(classes) if classes is not None else None
     changed = {**flags, "embeddings": None if embeddings is None else str(embeddings)}
@@ -102,8 +103,8 @@ def predict(
         **changed,
     ) as loaded:
         is_image = loaded.example_kind == "path"
-        files = find_image_files(wanted) if is_image else ImageFiles(())
-        predictions = loaded.predict(files.readable if is_image else wanted, names, top)
+        files = find_image_files(inputs) if is_image else ImageFiles(())
+        predictions = loaded.predict(files.readable if is_image else inputs, names, top)
     for note in () if quiet else files.notes:
         typer.echo(printable(f"note: {note}"), err=True)
     _print_predictions(predictions, loaded.example_kind, files.problems, quiet, json)
@@ -116,7 +117,7 @@ def predict(
 def _print_predictions(
     predictions: Sequence[Prediction], kind: str, problems: Mapping[Path, str], quiet: bool, json: bool
 ) -> None:
-    """Print one line, or one JSON object, for each example; ``kind`` says what an example is called in JSON."""
+    """Print one line, or one JSON object, for each example. ``kind`` is the JSON key of an example."""
     import json as as_json
 
     if json:
@@ -141,7 +142,7 @@ def _print_predictions(
 
 
 def _lines(file: Path | None) -> list[str]:
-    """The lines of ``file`` that are not empty. Raises ConfigError if it cannot be read."""
+    """Return the lines of ``file`` that are not empty. Raise ConfigError if it cannot be read."""
     if file is None:
         return []
     try:

@@ -12,6 +12,7 @@ from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the command to the command line."""
     app.command("report")(report)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the command to the command line."""
     app.command("serve-oracle")(serve_oracle)
 
 

@@ -13,6 +13,7 @@ from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
     group = typer.Typer(
         name="site", help="On the machine of a site: check it, export its prompt.", rich_markup_mode=None
     )

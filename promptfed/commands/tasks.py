@@ -13,6 +13,7 @@ from promptfed.printable import printable
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
     tasks = typer.Typer(no_args_is_help=True, help="Look at tasks and partitions.", rich_markup_mode=None)
     tasks.command("show")(show)
     app.add_typer(tasks, name="tasks")
@@ -48,42 +49,44 @@ def show(
     from promptfed.tasks import TASKS
 
     chosen = resolve(options.config_from(flags, config, set_))
-    built = TASKS[chosen.task].build(chosen)
-    table = partition_table(built)
+    task = TASKS[chosen.task].build(chosen)
+    table = partition_table(task)
     if plot is not None:
         save(plot_partition(table), plot, bbox_inches="tight")
     if json:
-        typer.echo(as_json.dumps({**table, "notes": list(built.notes)}, indent=2))
+        typer.echo(as_json.dumps({**table, "notes": list(task.notes)}, indent=2))
         return
     if quiet:
         for client in table["clients"]:
             counts = (str(sum(client[part])) for part in ("train", "val", "test"))
             typer.echo("\t".join([str(client["client"]), printable(client["name"]), *counts]))
         return
-    rows = Table("client", "name", "train", "val", "test", "classes", title=f"{built.name}: {shown_data(chosen)}")
+    rows = Table("client", "name", "train", "val", "test", "classes", title=f"{task.name}: {shown_data(chosen)}")
     for client in table["clients"]:
-        held = [f"{name} {count}" for name, count in zip(table["classes"], client["train"], strict=True) if count]
+        counts_by_class = [
+            f"{name} {count}" for name, count in zip(table["classes"], client["train"], strict=True) if count
+        ]
         counts = (str(sum(client[part])) for part in ("train", "val", "test"))
         rows.add_row(
             str(client["client"]),
             client["name"],
             *counts,
-            ", ".join(held) + (" (one class)" if client["one_class"] else ""),
+            ", ".join(counts_by_class) + (" (one class)" if client["one_class"] else ""),
         )
     console = output()
     console.print(rows)
     test = f"test {table['examples']}"
-    said = f"{len(built.base_classes)} base classes ({len(built.base_test)} {test}), "
-    said += (
-        f"{len(built.new_classes)} new classes ({len(built.new_test)} {test})" if built.new_classes else "none is new"
+    summary = f"{len(task.base_classes)} base classes ({len(task.base_test)} {test}), "
+    summary += (
+        f"{len(task.new_classes)} new classes ({len(task.new_test)} {test})" if task.new_classes else "none is new"
     )
-    console.print(said, highlight=False)
-    if built.new_classes:
-        console.print(new_classes_line(built.new_classes, len(built.new_classes)), highlight=False)
+    console.print(summary, highlight=False)
+    if task.new_classes:
+        console.print(new_classes_line(task.new_classes, len(task.new_classes)), highlight=False)
     if alone := [client["name"] for client in table["clients"] if client["one_class"]]:
         words = f"{len(alone)} clients hold one class each, and are left out of local accuracy: {listed(alone)}"
         console.print(words, highlight=False)
-    for note in built.notes:
+    for note in task.notes:
         console.print(f"note: {note}", highlight=False)
     if plot is not None:
         console.print(f"drawn to {plot}", highlight=False)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the command to the command line."""
     app.command("train")(train)
 
 
@@ -79,7 +80,7 @@ def train(
 
 
 def _changes(flags: Flags, settings: list[str], others: dict[str, Any]) -> Options:
-    """Return the options that a run is to go on with. Raises ConfigError for flags that are of no use to one."""
+    """Return the changes of options for a resumed run. Raise ConfigError for flags that it cannot use."""
     refused = [
         f"--{name.replace('_', '-')}"
         for name, value in {**flags, **others}.items()
@@ -91,18 +92,21 @@ def _changes(flags: Flags, settings: list[str], others: dict[str, Any]) -> Optio
 
 
 def _admitted(changes: Options, folder: RunDirectory, trust_address: bool) -> Options:
-    """Return ``changes`` with the server and key variable that may be used. Raises ConfigError for what the run names
-    and the user never did."""
+    """Return ``changes`` with the server and key variable that are trusted.
+
+    Raises:
+        ConfigError: The run names a server, a key variable or a cluster that the user never has.
+    """
     from promptfed.named_model import ModelOptions, named_model
     from promptfed.trust import check_cluster
 
     what = f"run '{folder.path}'"
     check_cluster(folder.config.ray_address, what, changes.get("ray_address"))
-    config, line = folder.config, changes.get("oracle_options", {})
-    named = ModelOptions(None, line.get("base_url"), line.get("api_key_env"), trust_address)
-    used = named_model(config).opened(what, named).get("oracle_options", {})
-    admitted = {name: value for name, value in used.items() if value != config.oracle_options.get(name)}
-    return {**changes, "oracle_options": {**line, **admitted}} if admitted else changes
+    config, oracle_options = folder.config, changes.get("oracle_options", {})
+    user_options = ModelOptions(None, oracle_options.get("base_url"), oracle_options.get("api_key_env"), trust_address)
+    trusted = named_model(config).opened(what, user_options).get("oracle_options", {})
+    differences = {name: value for name, value in trusted.items() if value != config.oracle_options.get(name)}
+    return {**changes, "oracle_options": {**oracle_options, **differences}} if differences else changes
 
 
 def _create(flags: Flags, run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
@@ -114,7 +118,7 @@ def _create(flags: Flags, run: Path | None, config: Path | None, settings: list[
 
 
 def _resume_command(folder: RunDirectory, observers: Sequence[str]) -> str:
-    """The command that goes on with the run, as it can be pasted into a shell."""
+    """Return the command that resumes the run, ready to be pasted into a shell."""
     again = [word for name in observers for word in ("--observer", name)]
     return shlex.join(["promptfed", "train", "--resume", str(folder.path), *again])
 
@@ -145,7 +149,7 @@ def _execute(
                 "  (allow more: add --max-calls, --max-tokens or --max-usd)" if isinstance(stopped, OutOfBudget) else ""
             )
             progress.note(f"stopped: {stopped.where}. Saved; go on with: {_resume_command(folder, names)}{more}")
-            raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
+            raise SystemExit(stopped.code) from stopped  # the message is out already
         except OracleError:
             progress.note(f"stopped. Saved; go on with: {_resume_command(folder, names)}")
             raise
@@ -153,7 +157,15 @@ def _execute(
 
 
 def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: bool, json: bool) -> None:
-    """What a finished run prints last."""
+    """Print the results of a finished run.
+
+    Args:
+        folder: The directory of the run.
+        metrics: The content of its metrics.json.
+        report: The path of its report.
+        quiet: Whether to print the folder alone.
+        json: Whether to print JSON.
+    """
     import json as as_json
 
     from promptfed.named_model import named_model
@@ -178,13 +190,13 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
         for line in notes_below(metrics):
             console.print(line, markup=False, highlight=False)
         cost = metrics["cost"]
-        asked = f"{cost['oracle_queries']:,} queries: {asked_words(usage_of(cost))}"
-        encoded = f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts"
-        work = encoded if named_model(folder.config).has_towers else asked
+        queries = f"{cost['oracle_queries']:,} queries: {asked_words(usage_of(cost))}"
+        encodings = f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts"
+        work = encodings if named_model(folder.config).has_towers else queries
         console.print(
             f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; {work}",
             highlight=False,
         )
-        if said := not_answered_words(metrics):
-            console.print(said, style="bold", markup=False, highlight=False)
+        if warning := not_answered_words(metrics):
+            console.print(warning, style="bold", markup=False, highlight=False)
         console.print(f"report: {report}\nrun:    {folder.path}", highlight=False, soft_wrap=True)

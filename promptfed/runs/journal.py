@@ -143,7 +143,7 @@ def _check_same(config: RunConfig, events: EventLog, knows_backbone: bool) -> No
         return
     if changes := differences(original, config.model_dump(mode="json"), knows_backbone=knows_backbone):
         raise RunError(
-            f"config.yaml of run '{printable(events.path.parent)}' is not the one that the run was begun with: "
+            f"config.yaml of run '{printable(events.path.parent)}' has changed since the run started: "
             f"{changes}. Put it back, or train anew: promptfed train --config FILE --run DIR"
         )
 

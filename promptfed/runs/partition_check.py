@@ -40,7 +40,7 @@ def check_partition(recorded: Mapping[str, Any] | None, current: Mapping[str, An
     if changes:
         more = f" and {len(changes) - LISTED} more" if len(changes) > LISTED else ""
         raise DataError(
-            f"the data of run '{printable(run)}' are not those that it was begun with: {'; '.join(changes[:LISTED])}"
+            f"the data of run '{printable(run)}' have changed since it started: {'; '.join(changes[:LISTED])}"
             f"{more}. Bring the old data back, or begin a new run"
         )
 

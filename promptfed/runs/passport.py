@@ -107,7 +107,7 @@ def check_passport(run: RunDirectory) -> list[str]:
     partition = run.read_json("partition.json")
     knows_backbone = has_fingerprint(partition or {})
     if changes := differences(about["config"], run.config.model_dump(mode="json"), knows_backbone=knows_backbone):
-        raise RunError(f"config.yaml of run '{printable(run.path)}' is not the one that it was made with: {changes}")
+        raise RunError(f"config.yaml of run '{printable(run.path)}' has changed since the run was made: {changes}")
     if partition is None or checksum(partition) != about["data_sha256"]:
         fault = "gone" if partition is None else "not the one that the run was made with"
         raise RunError(

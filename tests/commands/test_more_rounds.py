@@ -73,8 +73,8 @@ def test_a_resume_that_cannot_begin_changes_no_option(
 @pytest.mark.parametrize(
     ("file", "path", "value", "line"),
     [
-        ("partition.json", ("classes", 0), "a thing", "are not those that it was begun with"),
-        ("partition.json", ("content", "clients", 0), "0" * 64, "are not those that it was begun with"),
+        ("partition.json", ("classes", 0), "a thing", "have changed since it started"),
+        ("partition.json", ("content", "clients", 0), "0" * 64, "have changed since it started"),
         ("partition.json", ("content", "tests"), "0" * 64, "the test examples are others"),
         ("partition.json", ("backbone", "fingerprint"), "0" * 64, "is another model"),
         ("run.json", ("run",), "another", "are of another run"),

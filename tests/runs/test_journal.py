@@ -23,6 +23,6 @@ def test_a_resume_that_is_refused_changes_no_file(tmp_path: Path, undrawn: None)
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("lr: 0.01", "lr: 0.02"))
     before = config.read_bytes()
-    with pytest.raises(pf.PromptFedError, match="is not the one that the run was begun with: method_options"):
+    with pytest.raises(pf.PromptFedError, match="has changed since the run started: method_options"):
         pf.load_run(run.path).resume(rounds=3, progress=False)
     assert config.read_bytes() == before
