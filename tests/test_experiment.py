@@ -21,7 +21,7 @@ def whole() -> Experiment:
 
 
 @pytest.mark.parametrize(
-    ("values", "words"), [(("task",), "the task that"), (("model_for",), "the model that"), ((), "")]
+    ("values", "words"), [(("task",), "the task of the caller"), (("model_for",), "the model of the caller"), ((), "")]
 )
 def test_what_was_given_by_value_is_not_left_behind(
     whole: Experiment, monkeypatch: pytest.MonkeyPatch, values: tuple[str, ...], words: str
