@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 
 @ENGINES.register("local")
 class LocalEngine(Engine):
-    """Train clients in this process, one by one or ``client_batch`` of them side by side."""
+    """Clients in this process, one by one or ``client_batch`` of them side by side."""
 
     def __init__(self, worker: Worker, client_batch: int = 1, client_seconds: float | None = None) -> None:
         """Make the engine.

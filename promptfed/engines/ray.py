@@ -76,7 +76,7 @@ class ActorSlot:
 
 @ENGINES.register("ray")
 class RayEngine(Engine):
-    """Run the jobs of all stages in processes of Ray, on this machine or a cluster.
+    """Clients in processes of Ray, on this machine or a cluster.
 
     Only a free actor receives work: nothing waits in Ray's queues. The engine replaces an actor that dies and repeats
     the work of its clients. It kills an actor that exceeds ``client_seconds``, and the client loses its update. Prompts
