@@ -14,7 +14,7 @@ from promptfed.config import Options, RunConfig, in_sections, validate
 from promptfed.cross_dataset import evaluate_on
 from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
-from promptfed.export.bundle import write_bundle
+from promptfed.export.bundle import bundle_folder, write_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.files.paths import checked_path
 from promptfed.frozen_model import FrozenModel
@@ -303,11 +303,12 @@ class Run:
 
         Args:
             client: Whose prompt; its personalised one if there is one.
-            path: The bundle's folder; None: ``bundles/client-K`` in the run's.
+            path: The bundle's folder; None: ``bundles/client-K`` in the run's, or ``bundles/client-K-shared``.
             shared: Leave out all that is the client's own.
             overwrite: Replace a bundle that is there.
         """
-        target = self.path / "bundles" / f"client-{client}" if path is None else checked_path(path, "path")
+        usual = self.path / "bundles" / bundle_folder(client, shared=shared)
+        target = usual if path is None else checked_path(path, "path")
         return write_bundle(target, self.finished.bundle(client, shared_only=shared), overwrite=overwrite)
 
     @_in_its_words

@@ -58,6 +58,11 @@ def test_a_run_is_no_bundle_and_a_bundle_no_run(run: pf.Run, tmp_path: Path) -> 
         pf.load_run(bundle)
 
 
+def test_the_shared_prompt_has_a_folder_of_its_own(run: pf.Run) -> None:
+    shared, own = run.export(client=1, shared=True), run.export(client=1)
+    assert (shared.name, own.name) == ("client-1-shared", "client-1")
+
+
 def test_a_run_is_that_of_the_command_line(run: pf.Run, tmp_path: Path) -> None:
     words = (
         "train", "--method", "promptfl", "--data", "icons", "--clients", 2, "--rounds", 2, "--shots", 1, "--threads", 1,

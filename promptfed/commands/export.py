@@ -26,7 +26,8 @@ def export(
     client: Annotated[int | None, typer.Option("--client", help="Whose prompt.", metavar="K")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every client's, each in a folder of its own.")] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR")
+        Path | None,
+        typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR"),
     ] = None,
     shared: Annotated[
         bool, typer.Option("--shared", help="The shared prompt alone, without anything of the client's own.")
@@ -51,7 +52,7 @@ def export(
     """
     import json as as_json
 
-    from promptfed.export.bundle import write_bundle
+    from promptfed.export.bundle import bundle_folder, write_bundle
     from promptfed.export.finished import FinishedRun
     from promptfed.export.origin import same_prompts
 
@@ -61,9 +62,10 @@ def export(
     folder = open_run(run, backbone=backbone, base_url=flags["base_url"], is_asked=False)
     finished = FinishedRun.load(folder)
     if client is not None:
-        folders = {client: out or run / "bundles" / f"client-{client}"}
+        folders = {client: out or run / "bundles" / bundle_folder(client, shared=shared)}
     else:
-        folders = {each: (out or run / "bundles") / f"client-{each}" for each in sorted(finished.names)}
+        place = out or run / "bundles"
+        folders = {each: place / bundle_folder(each, shared=shared) for each in sorted(finished.names)}
     bundles = {k: finished.bundle(k, shared_only=shared) for k in folders}
     written = {str(k): str(write_bundle(f, bundles[k], overwrite=overwrite)) for k, f in folders.items()}
     if json:

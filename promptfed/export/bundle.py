@@ -291,6 +291,11 @@ def check_model(bundle: Bundle, model: FrozenModel) -> None:
 # --------------------------------------------------------------------------------------------------- on disk
 
 
+def bundle_folder(client: int, *, shared: bool = False) -> str:
+    """Return the usual name of the folder of ``client``'s bundle, or of the shared prompt with its classes."""
+    return f"client-{client}-shared" if shared else f"client-{client}"
+
+
 def write_bundle(folder: Path, bundle: Bundle, *, overwrite: bool = False) -> Path:
     """Write the bundle whole or not at all.
 
