@@ -57,7 +57,7 @@ def _module(point: EntryPoint) -> str:
     """Return the module of an entry point; empty if a damaged package names none."""
     try:
         return point.module
-    except AttributeError:  # what Python's own reader says of ``name = ???``
+    except (AttributeError, ValueError):  # what readers of metadata say of ``name = ???``, each its own
         return ""
 
 
