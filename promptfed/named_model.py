@@ -127,10 +127,9 @@ class NamedBackbone(NamedModel):
 
     def checked_options(self) -> dict[str, Any]:
         if chosen := [name for name, value in self.config.oracle_options.items() if value is not None]:
-            asking = ", ".join(name for name in TASKS if TASKS[name].oracle)
             raise ConfigError(
                 f"oracle option '{printable(chosen[0], 80)}' does not go with task '{self.config.task}', whose model "
-                f"is a white box: leave it out, or use --task {asking}"
+                f"is a white box: leave it out, or use --task {_asking_tasks()}"
             )
         return {}
 
@@ -169,10 +168,9 @@ class NamedOracle(NamedModel):
 
     def check_task(self) -> None:
         if TASKS[self.config.task].oracle is None:
-            asking = ", ".join(name for name in TASKS if TASKS[name].oracle)
             raise ConfigError(
                 f"oracle '{self.name}' does not go with task '{self.config.task}', whose model is a white box: "
-                f"use --task {asking}"
+                f"use --task {_asking_tasks()}"
             )
 
     def checked_options(self) -> dict[str, Any]:
@@ -224,3 +222,8 @@ class NamedOracle(NamedModel):
 
 def _icon_hint(name: str, option: str) -> str:
     return f"'{name}' was trained on drawn icons and hardly knows photographs: {option}{PHOTO_BACKBONE} does"
+
+
+def _asking_tasks() -> str:
+    """Return the names of the tasks whose model is a black box."""
+    return ", ".join(name for name in TASKS if TASKS[name].oracle)

@@ -183,7 +183,7 @@ class OpenClipBackbone(Backbone):
 
     def _encode_jointly(self, batch: Sequence[PromptedText]) -> Tensor:
         """Encode a batch; a prefix that its rows share passes through the tower once, where that saves work."""
-        sentences = prompted_sentences(batch, self.device)
+        sentences = None if self._shared_tower is None else prompted_sentences(batch, self.device)
         if self._shared_tower is None or sentences is None:
             return super()._encode_jointly(batch)
         self.calls.texts += len(sentences.end)

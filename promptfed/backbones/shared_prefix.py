@@ -100,7 +100,7 @@ def plain_sentences(ids: Tensor, end: Tensor, table: nn.Embedding) -> GroupedSen
         table: The embedding of each token.
     """
     (rows, longest), most = ids.shape, int(end.min())
-    if most < 2:
+    if rows < 2 or most < 2:  # alone, or with nothing but the start token in common
         return None
     digests = _digests(ids[:, :most])
     beginnings = [len(torch.unique(digests[:, place])) for place in range(most)]

@@ -56,8 +56,7 @@ class PFedPG(GradientMethod):
 
     The paper has a classification head for each client. CLIP needs none: the classes' text features take its place
     (in a hand-written template; side "text" prompts the text tower instead). The attention has one query, whose
-    outcome is added to every token, as in an unofficial code; the paper's own form, its initialisation and the
-    fitting of a new client's descriptor are inferred.
+    outcome is added to every token, as in an unofficial code; form, initialisation and newcomers' fit are inferred.
     """
 
     name: ClassVar[str] = "pFedPG"

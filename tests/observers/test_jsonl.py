@@ -41,6 +41,7 @@ def test_a_run_and_its_continuation_are_one_file(story: Any, tmp_path: Path) -> 
 
 def test_a_device_without_an_end_is_not_read(story: Any) -> None:
     story.tell(build_observers({"jsonl": {"path": "/dev/zero"}}), story.start, *story.round(1))
+    assert story.warnings == []
 
 
 def test_a_file_of_another_place_is_told_all_that_was_before(story: Any, tmp_path: Path) -> None:
