@@ -117,7 +117,7 @@ class RunConfig(BaseModel):
     ray_address: Annotated[str | None, Option("place", "free", default="this machine alone", metavar="ADDR")] = Field(
         None, description="Ray cluster to join: auto or HOST:PORT"
     )
-    threads: Annotated[int | None, Option("place", "free", default="one a core", metavar="N")] = Field(
+    threads: Annotated[int | None, Option("place", "free", default="one a core; tiny: 1", metavar="N")] = Field(
         None, ge=1, le=1024, description="torch threads in each process; another number rounds differently"
     )
     device: Annotated[str, Option("model", "free", common=True)] = Field(

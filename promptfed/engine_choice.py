@@ -11,6 +11,7 @@ from promptfed.config import RunConfig
 from promptfed.engines.base import Engine, Worker
 from promptfed.engines.by_value import by_value
 from promptfed.engines.registry import ENGINES, check_engine
+from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.plugins import load_plugins, loaded_plugins
 from promptfed.threads import torch_threads
@@ -59,7 +60,7 @@ def engine_of(config: RunConfig, objects: Objects = NO_OBJECTS) -> Iterator[Engi
         ConfigError: It is not available.
     """
     check_engine(config)
-    with torch_threads(config.threads):
+    with torch_threads(named_model(config).threads):
         kind, builder = ENGINES[config.engine], ExperimentBuilder(config, objects)
         leaves = kind.builds_from_config and objects.parts
         engine = kind.for_run(by_value(builder, objects.parts, config.engine) if leaves else builder, config)

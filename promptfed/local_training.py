@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
 from promptfed.errors import TrainingError
+from promptfed.local_optimizers import SGD, Adam, LocalOptimizer, TrainedTensor
 from promptfed.method import FeatureMethod, MethodConfig, TrainingJob
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
@@ -48,13 +49,18 @@ class LocalTraining(MethodConfig):
 
     def optimizer_for(
         self, parameters: Mapping[str, Tensor], rate: float, lr_multipliers: Mapping[str, float]
-    ) -> torch.optim.Optimizer:
-        """``lr_multipliers`` multiply the rate of some parameters."""
-        groups = [{"params": [t], "lr": rate * lr_multipliers.get(name, 1.0)} for name, t in parameters.items()]
+    ) -> LocalOptimizer:
+        """Return an optimizer without a history.
+
+        Args:
+            parameters: What is trained, by name.
+            rate: The learning rate.
+            lr_multipliers: Multiply the rate of some parameters.
+        """
+        tensors = [TrainedTensor(t, rate * lr_multipliers.get(name, 1.0)) for name, t in parameters.items()]
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)
-        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return kind(groups, lr=rate, weight_decay=self.weight_decay)
+            return SGD(tensors, self.momentum, self.weight_decay)
+        return Adam(tensors, self.weight_decay, is_decoupled=self.optimizer == "adamw")
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def train_clients(
             trainee.fit.add(loss.detach(), logits.detach(), trainee.labels[rows])
             losses.append(loss)
         for trainee, _ in active:
-            trainee.optimizer.zero_grad(set_to_none=True)
+            trainee.optimizer.zero_grad()
         torch.stack(losses).sum().backward()
         for trainee, _ in active:
             trainee.optimizer.step()

@@ -70,6 +70,14 @@ class NamedModel(ABC):
     def label(self) -> str:
         """The kind and the name: ``backbone tiny``."""
 
+    @property
+    def threads(self) -> int | None:
+        """The torch threads of a run: those that the config names, or None for one a core.
+
+        The matrices of a small model are done before a second thread has begun.
+        """
+        return self.config.threads
+
     def fits(self, access: str) -> bool:
         """Return whether a method that needs ``access`` works on it."""
         return access in ("any", self.access)
@@ -122,6 +130,10 @@ class NamedBackbone(NamedModel):
     def label(self) -> str:
         return f"backbone {self.config.backbone}"
 
+    @property
+    def threads(self) -> int | None:
+        return self.config.threads or (1 if self.config.backbone == ICON_BACKBONE else None)
+
     def check_task(self) -> None:
         """Nothing: which tasks have a backbone, the config says by naming no oracle."""
 
@@ -165,6 +177,10 @@ class NamedOracle(NamedModel):
     @property
     def label(self) -> str:
         return f"oracle {self.name}"
+
+    @property
+    def threads(self) -> int | None:
+        return self.config.threads or (1 if self.name == ICON_ORACLE else None)
 
     def check_task(self) -> None:
         if TASKS[self.config.task].oracle is None:

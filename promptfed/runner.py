@@ -23,6 +23,7 @@ from promptfed.engines.base import Engine, never
 from promptfed.errors import DiskError, PromptFedError
 from promptfed.evaluation import Evaluator
 from promptfed.experiment import Experiment, warn_of_plugins
+from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.observers.audience import warner, watch
 from promptfed.observers.base import Observer
@@ -96,7 +97,7 @@ def carry_out(
             training.check_same_run()  # a run that cannot go on stays as it is
             if config != folder.config:
                 folder.reconfigure(config)
-            if warning := load_warning(config.threads):
+            if warning := load_warning(named_model(config).threads):
                 log.warning(warning, extra=TOLD)
                 progress.note(f"note: {warning}")
             for note in experiment.notes:
@@ -142,7 +143,7 @@ def carry_out_comparison(
     Raises:
         Interrupted: ``should_stop`` said so.
     """
-    if warning := load_warning(plan.base.threads):
+    if warning := load_warning(named_model(plan.base).threads):
         progress.note(f"note: {warning}")
     comparison = Comparison(plan, folder, progress, should_stop, objects, observers)
     try:

@@ -63,3 +63,12 @@ def test_a_black_box_has_one_process_no_gradients_and_a_template() -> None:
         black.check_template({}, Path("run"))
     named_model(WHITE).check_processes("--engine ray")
     named_model(WHITE).check_template({}, Path("run"))
+
+
+@pytest.mark.parametrize(
+    ("model", "threads"), [({}, 1), ({"threads": 2}, 2), ({"backbone": "lit"}, None), ({"oracle": "clip:tiny"}, 1)]
+)
+def test_a_small_model_has_one_thread_unless_the_user_says_otherwise(
+    model: dict[str, object], threads: int | None
+) -> None:
+    assert named_model(build_config(model)).threads == threads

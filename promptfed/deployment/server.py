@@ -162,7 +162,7 @@ class Deployment:
     def begin(self, config: RunConfig) -> Iterator[RunParts]:
         """Agree with the sites, and yield what the run is carried out with; then every site writes its bundle."""
         options, folder = self.options, self.folder
-        with torch_threads(config.threads):
+        with torch_threads(named_model(config).threads):
             features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
             known = Known.load(folder)
             known.forget(split_names(options.forget_sites))

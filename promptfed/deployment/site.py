@@ -276,8 +276,8 @@ class Site:
         key = agreement.model_dump_json()
         if key not in self._experiments:
             config = self._config(agreement.config, agreement.simulated)
-            if config.threads:
-                torch.set_num_threads(config.threads)
+            if threads := named_model(config).threads:
+                torch.set_num_threads(threads)
             task: FederatedTask | None = None
             if not agreement.simulated:
                 task = site_task(read_site(self.options.site, self.options.data, config), agreement, config)

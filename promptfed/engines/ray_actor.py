@@ -120,13 +120,12 @@ class ClientActor:
 
 
 def _warm_up(threads: int) -> None:
-    """Have torch load its optimisers, which takes a second or two, before the first client starts."""
+    """Have torch start the threads of its backward pass before the first client starts."""
     import torch
 
     torch.set_num_threads(threads)
     weight = torch.zeros(1, requires_grad=True)
     weight.sum().backward()
-    torch.optim.Adam([weight]).step()
 
 
 def _answer(reply: Reply, bytes_down: int) -> ActorReply:
