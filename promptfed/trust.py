@@ -66,6 +66,7 @@ def is_local_file(weights: str) -> bool:
 
     ``weights`` is the part of a model's name behind the colon.
     """
+    weights = weights.removeprefix("clip-hf:")
     if weights.startswith(("/", ".", "~")) or "\\" in weights or weights.count("/") > 2:
         return True
     if weights.startswith("open_clip:"):

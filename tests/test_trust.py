@@ -117,10 +117,18 @@ def test_files_are_told_from_names(tmp_path: Path) -> None:
         "~/m",
         str(tmp_path / "weights"),
         "open_clip:ViT-B-32//x/y.pt",
+        "clip-hf:/x/y",
+        "clip-hf:~/y",
         "a.safetensors",
     ):
         assert is_local_file(name), name
-    for name in ("open_clip:ViT-B-32/openai", "google/gemma-3-270m", "tiny", "gpt2"):
+    for name in (
+        "open_clip:ViT-B-32/openai",
+        "clip-hf:openai/clip-vit-base-patch32",
+        "google/gemma-3-270m",
+        "tiny",
+        "gpt2",
+    ):
         assert not is_local_file(name), name
 
 

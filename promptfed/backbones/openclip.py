@@ -108,7 +108,7 @@ class OpenClipBackbone(Backbone):
         # The same weights mean something else under another activation or another number of heads.
         heads = [getattr(part, "num_heads", 0) for part in model.modules()]
         parts = [self._loaded_sha256, str(model), heads, precision, self.device.type, vars(settings)]
-        described = json.dumps([*parts, *filter(None, [probe])])
+        described = json.dumps([*parts, *filter(None, [probe, getattr(tokenizer, "fingerprint", "")])])
         self._fingerprint = hashlib.sha256(described.encode()).hexdigest()
 
     @property

@@ -32,6 +32,7 @@ from promptfed.backbones.base import (
     freeze,
     hash_tensors,
 )
+from promptfed.backbones.clip_hf import PREFIX as CLIP_HF
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.lazy import CACHE_MISS, LazyBackbone, check_same_bits, folder_for
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
@@ -237,13 +238,19 @@ def _folder(name: str, device: str, precision: str) -> Path | None:
         path = weights_path(name.partition("/")[2])
         weights = name
         if path is not None and path.exists():
-            files_here = sorted(path.iterdir()) if path.is_dir() else [path]
-            statuses = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files_here]
-            weights = [name, statuses]
+            weights = [name, _statuses(path)]
+    elif name.startswith(CLIP_HF) and (folder := Path(name.removeprefix(CLIP_HF)).expanduser()).is_dir():
+        weights = [name, _statuses(folder)]
     else:
         return None
     versions = [version(package) for package in ("promptfed", "torch", "open_clip_torch")]
     return folder_for([FORMAT, name, weights, str(pick_device(device)), precision, versions])
+
+
+def _statuses(path: Path) -> list[tuple[str, int, int]]:
+    """Return what tells that the file or folder ``path`` has changed."""
+    files_here = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files_here]
 
 
 def _read_tokens(folder: Path) -> dict[str, list[int]]:

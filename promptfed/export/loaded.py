@@ -30,6 +30,8 @@ from promptfed.python_words import Words, said_in
 from promptfed.tasks.sources.object_images import is_image, kind_of
 from promptfed.trust import admitted, is_local_file
 
+COPIES = {"open_clip": "open_clip:MODEL/FILE", "clip-hf": "clip-hf:FOLDER"}
+"""Kinds of backbones that may lie in a file -> how the user names a copy."""
 EXAMPLE_KINDS = {"images": "path", "texts": "text", "questions": "question"}
 """Of a bundle -> what one example is called; an image is called by its path."""
 
@@ -150,10 +152,11 @@ def _load_backbone(meta: BackboneMeta, model: Any, device: str) -> Backbone:
     """
     if model is not None and not isinstance(model, str):
         return backbone_of(model, device)
-    if model is None and meta.name.startswith("open_clip:") and is_local_file(meta.name):
+    kind = meta.name.partition(":")[0]
+    if model is None and kind in COPIES and is_local_file(meta.name):
         raise ConfigError(
             f"the bundle was made for weights in a file ('{printable(meta.name, LONGEST)}'), which a bundle cannot "
-            "choose here: name your copy of it by --backbone open_clip:MODEL/FILE"
+            f"choose here: name your copy of it by --backbone {COPIES[kind]}"
         )
     return load_backbone(model or meta.name, device=device, precision=meta.precision)
 

@@ -12,7 +12,7 @@ from promptfed.prompt_template import PromptTemplate
 if TYPE_CHECKING:
     from promptfed.export.bundle import Bundle
 
-OPEN_CLIP = "open_clip:"
+OPEN_CLIP, CLIP_HF = "open_clip:", "clip-hf:"
 
 BACKBONE_PAGE = Template("""\
 # A prompt bundle
@@ -54,6 +54,23 @@ from safetensors.numpy import load_file
 model, _, preprocess = open_clip.create_model_and_transforms($model, pretrained=$tag)
 with torch.inference_mode():
     image = model.eval().encode_image(preprocess(Image.open("photo.jpg").convert("RGB"))[None]).numpy()
+text = load_file("class_text_features.safetensors")
+logits = text["logit_scale"] * image / np.linalg.norm(image, axis=1, keepdims=True) @ text["features"].T
+print([json.load(open("promptfed_config.json"))["classes"][i] for i in logits.argmax(axis=1)])""")
+
+WITH_TRANSFORMERS = """\
+The text side is ready in `class_text_features.safetensors`; image features come from transformers itself
+(`pip install transformers torchvision safetensors`). Run this in the bundle's folder:"""
+
+TRANSFORMERS_CODE = Template("""\
+import json, numpy as np, torch
+from PIL import Image
+from safetensors.numpy import load_file
+from transformers import AutoImageProcessor, AutoModel
+model, prepare = AutoModel.from_pretrained($folder).eval(), AutoImageProcessor.from_pretrained($folder)
+with torch.inference_mode():
+    image = model.get_image_features(**prepare(Image.open("photo.jpg").convert("RGB"), return_tensors="pt"))
+image = getattr(image, "pooler_output", image).numpy()
 text = load_file("class_text_features.safetensors")
 logits = text["logit_scale"] * image / np.linalg.norm(image, axis=1, keepdims=True) @ text["features"].T
 print([json.load(open("promptfed_config.json"))["classes"][i] for i in logits.argmax(axis=1)])""")
@@ -155,6 +172,8 @@ def _backbone_page(bundle: Bundle, backbone: BackboneMeta, head: dict[str, str])
     if name.startswith(OPEN_CLIP):
         model, _, tag = name.removeprefix(OPEN_CLIP).partition("/")
         without, code = WITH_OPEN_CLIP, OPEN_CLIP_CODE.substitute(model=repr(model), tag=repr(tag))
+    elif name.startswith(CLIP_HF):
+        without, code = WITH_TRANSFORMERS, TRANSFORMERS_CODE.substitute(folder=repr(name.removeprefix(CLIP_HF)))
     else:
         without, code = WITH_NUMPY.substitute(backbone=name, dim=dim), NUMPY_CODE
     share = f"{meta.alpha:.0%} of it is the client's own prompt (alpha, mixed in {meta.space} space): {meta.chosen}."

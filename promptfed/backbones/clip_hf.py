@@ -1,0 +1,206 @@
+"""CLIP and SigLIP from folders in transformers' format, or by their name on the hub.
+
+The weights go into an open_clip model of the same architecture, so that everything which works with open_clip works
+with them: caches, text prefixes that are computed once, export, every method. Files are read by promptfed's own readers
+(JSON, safetensors, plain tensors of torch); nothing that a folder names is imported, and transformers is not asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from promptfed.backbones.clip_hf_config import ClipConfig, TowerConfig, parse_config
+from promptfed.backbones.clip_hf_images import Preparation, parse_preparation
+from promptfed.backbones.clip_hf_tokens import read_tokenizer
+from promptfed.backbones.clip_hf_weights import check_shapes, convert, read_folder_weights
+from promptfed.backbones.device import pick_device, pick_dtype
+from promptfed.backbones.openclip import OpenClipBackbone
+from promptfed.errors import BackboneError, FormatError, reason
+from promptfed.printable import printable
+from promptfed.readers.json_reader import read_json
+
+PREFIX = "clip-hf:"
+CONFIG, IMAGES, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
+FILES = ("*.json", "merges.txt", "spiece.model", "model*.safetensors")
+"""What is fetched from the hub; ``PICKLED`` only where there is no safetensors."""
+PICKLED = "pytorch_model.bin"
+USUAL_EPS = 1e-5
+SHOWN_NAME = 300
+
+
+def load_clip_hf(name: str, *, device: str = "cpu", precision: str = "float32") -> OpenClipBackbone:
+    """Load the backbone ``clip-hf:FOLDER`` or ``clip-hf:ORG/NAME``.
+
+    Raises:
+        ConfigError: The device or the precision is unknown.
+        BackboneError: There is no such folder, the hub cannot be reached, or the model is of another kind.
+    """
+    pick_device(device)
+    dtype = pick_dtype(precision)
+    folder = find_folder(name)
+    try:
+        config = parse_config(read_json(_file(folder, CONFIG)))
+        preparation = parse_preparation(_image_settings(folder), config)
+        tokenizer = read_tokenizer(folder, config)
+        model = build_model(config, convert(read_folder_weights(folder), config), dtype)
+    except (FormatError, OSError) as error:
+        raise BackboneError(
+            f"backbone '{printable(name, SHOWN_NAME)}' does not load as a CLIP or SigLIP of transformers: "
+            f"{reason(error)}"
+        ) from error
+    return _backbone(name, model, tokenizer, preparation, device, precision)
+
+
+def find_folder(name: str) -> Path:
+    """Return the folder of the backbone ``name``; one on the hub is fetched first.
+
+    Raises:
+        BackboneError: There is none.
+    """
+    place = name.removeprefix(PREFIX)
+    if not place:
+        raise BackboneError(f"backbone '{name}' names no model: write {PREFIX}FOLDER or {PREFIX}ORG/NAME")
+    folder = Path(place).expanduser()
+    try:
+        if folder.is_dir():
+            return folder
+        is_path = folder.exists() or place.startswith(("/", ".", "~")) or "\\" in place or place.count("/") != 1
+    except (OSError, ValueError):  # too long, or a NUL inside
+        is_path = True
+    if is_path:
+        raise BackboneError(
+            f"backbone '{printable(name, SHOWN_NAME)}': there is no such folder; give one with {CONFIG} and "
+            "model.safetensors, as save_pretrained writes it, or a name on the hub such as "
+            f"{PREFIX}openai/clip-vit-base-patch32"
+        )
+    return _fetched(name, place)
+
+
+def build_model(config: ClipConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
+    """Return the open_clip model of ``config`` with the weights ``tensors``, in the precision ``dtype``.
+
+    Raises:
+        FormatError: The weights do not fit.
+    """
+    with torch.device("meta"):  # without memory, and without drawing numbers: the weights are put in afterwards
+        model: Any = _empty_clip(config, dtype)
+    check_shapes(tensors, model.state_dict())
+    model.load_state_dict(dict(tensors), assign=True)
+    _fill_masks(model)
+    _lower(model, dtype)
+    return model  # type: ignore[no-any-return]
+
+
+# ------------------------------------------------------------------------------------------------- internals
+
+
+def _fetched(name: str, repository: str) -> Path:
+    """Return the folder of ``repository``, from the hub's cache or the hub."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repository, allow_patterns=list(FILES)))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(snapshot_download(repository, allow_patterns=[*FILES, PICKLED]))
+        return folder
+    except Exception as error:  # the hub's client raises many kinds, from connection errors to missing names
+        offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
+        fix = "unset HF_HUB_OFFLINE" if offline else "check the name and the network"
+        raise BackboneError(
+            f"backbone '{printable(name, SHOWN_NAME)}' is neither a folder nor to be had from the hub "
+            f"({reason(error)}); {fix}, or run `hf download {printable(repository, 100)} --local-dir FOLDER` where "
+            f"there is a network and give {PREFIX}FOLDER"
+        ) from error
+
+
+def _file(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise FormatError(f"it holds no {name}")
+    return folder / name
+
+
+def _image_settings(folder: Path) -> Any:
+    """Return the settings of the images, which newer versions write with those of the tokenizer."""
+    if (folder / IMAGES).is_file() or not (folder / PROCESSOR).is_file():
+        return read_json(_file(folder, IMAGES))
+    content = read_json(folder / PROCESSOR)
+    part = content.get("image_processor") if isinstance(content, dict) else None
+    if part is None:
+        raise FormatError(f"{PROCESSOR} has no image_processor, and there is no {IMAGES}")
+    return part
+
+
+def _empty_clip(config: ClipConfig, dtype: torch.dtype) -> nn.Module:
+    from open_clip.model import CLIP
+
+    text, images = config.text, config.images
+    if (text.activation == "quick_gelu") != (images.activation == "quick_gelu"):
+        raise FormatError(
+            f"its towers have the activations {text.activation} and {images.activation}, of which open_clip takes one"
+        )
+    vision = {
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "head_width": images.width // images.heads,
+        **_shape(images),
+    }
+    words = {
+        "context_length": config.context_length,
+        "vocab_size": config.vocabulary,
+        "heads": text.heads,
+        **_shape(text),
+    }
+    model: nn.Module = CLIP(
+        config.embed_dim,
+        vision,
+        words,
+        quick_gelu=text.activation == "quick_gelu",
+        cast_dtype=None if dtype == torch.float32 else dtype,
+    )
+    return model
+
+
+def _shape(tower: TowerConfig) -> dict[str, Any]:
+    """Return what open_clip calls the shape of a transformer."""
+    is_plain = tower.inner == 4 * tower.width
+    return {
+        "width": tower.width,
+        "layers": tower.layers,
+        "mlp_ratio": 4.0 if is_plain else (tower.inner + 0.5) / tower.width,  # open_clip rounds the product down
+        "norm_kwargs": None if tower.eps == USUAL_EPS else {"eps": tower.eps},
+        "act_kwargs": {"approximate": "tanh"} if tower.activation == "gelu_pytorch_tanh" else None,
+    }
+
+
+def _fill_masks(model: Any) -> None:
+    """Make the causal mask, which is no weight and so still without memory."""
+    length = len(model.positional_embedding)
+    model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
+
+
+def _lower(model: nn.Module, dtype: torch.dtype) -> None:
+    """Bring the large matrices to ``dtype``, as open_clip does at loading."""
+    from open_clip.model import convert_weights_to_lp
+
+    if dtype != torch.float32:
+        convert_weights_to_lp(model, dtype)
+
+
+def _backbone(
+    name: str, model: Any, tokenizer: Any, preparation: Preparation, device: str, precision: str
+) -> OpenClipBackbone:
+    model.visual.preprocess_cfg = {**vars_of_preprocessing(), **preparation.settings}
+    return OpenClipBackbone(name, model, tokenizer, device=device, precision=precision, transform=preparation.transform)
+
+
+def vars_of_preprocessing() -> dict[str, Any]:
+    """Return the fields of open_clip's ``PreprocessCfg`` with their defaults."""
+    from open_clip.transform import PreprocessCfg
+
+    return dict(vars(PreprocessCfg()))
