@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptfed.backbones.clip_hf_config import ClipConfig, TowerConfig, parse_config
+from promptfed.backbones.clip_hf_config import PREFIX, ClipConfig, TowerConfig, parse_config
 from promptfed.backbones.clip_hf_images import Preparation, parse_preparation
 from promptfed.backbones.clip_hf_tokens import read_tokenizer
 from promptfed.backbones.clip_hf_weights import check_shapes, convert, read_folder_weights
@@ -25,7 +25,6 @@ from promptfed.errors import BackboneError, FormatError, reason
 from promptfed.printable import printable
 from promptfed.readers.json_reader import read_json
 
-PREFIX = "clip-hf:"
 CONFIG, IMAGES, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
 FILES = ("*.json", "merges.txt", "spiece.model", "model*.safetensors")
 """What is fetched from the hub; ``PICKLED`` only where there is no safetensors."""

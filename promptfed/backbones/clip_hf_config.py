@@ -12,6 +12,7 @@ from typing import Any, Literal
 from promptfed.errors import FormatError
 from promptfed.printable import printable
 
+PREFIX = "clip-hf:"
 Kind = Literal["clip", "siglip"]
 KINDS: tuple[Kind, ...] = ("clip", "siglip")
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")

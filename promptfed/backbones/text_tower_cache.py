@@ -32,7 +32,7 @@ from promptfed.backbones.base import (
     freeze,
     hash_tensors,
 )
-from promptfed.backbones.clip_hf import PREFIX as CLIP_HF
+from promptfed.backbones.clip_hf_config import PREFIX as CLIP_HF
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.lazy import CACHE_MISS, LazyBackbone, check_same_bits, folder_for
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone

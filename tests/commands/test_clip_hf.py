@@ -21,8 +21,8 @@ def test_train_resume_export_and_predict_with_a_folder(promptfed, tmp_path: Path
     model, moved, bundle = (tmp_path / name for name in ("clip", "moved", "bundle"))
     save_clip(model)
     run = train(
-        method="promptfl", backbone=f"clip-hf:{model}", rounds=1, shots=1, clients=2, threads=1, method_options={"n_ctx": 2},
-        folder=tmp_path / "run",
+        method="promptfl", method_options={"n_ctx": 2}, backbone=f"clip-hf:{model}", folder=tmp_path / "run",
+        rounds=1, shots=1, clients=2, threads=1,
     )  # fmt: skip
     run.export(client=0, path=bundle)
     photo = bundle / "photo.jpg"
