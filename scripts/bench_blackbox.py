@@ -105,7 +105,7 @@ def measured(name: str, population: int, tokens: int, items: list[Item], classes
         "ratio": min(one_by_one) / min(one_batch),
         "largest_difference": (apart - together).abs().max().item(),
         "again_seconds": min(again),
-        "again_oracle_calls": second.usage.oracle_calls,
+        "again_oracle_calls": second.usage().oracle_calls,
         "again_ratio": min(one_batch) / min(again),
     }
 

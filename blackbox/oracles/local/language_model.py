@@ -10,8 +10,9 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -23,8 +24,9 @@ from promptfed.backbones.base import hash_tensors
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.blackbox.oracles.base import STEP, LocalBackend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget
+from promptfed.blackbox.oracles.local.prefix_plan import SharedRows, choose, shared_rows
 from promptfed.blackbox.oracles.local.pretrained import load_pretrained, longest_input
-from promptfed.blackbox.oracles.local.shared_prefix import SHORTEST, SharedPrefix, can_share
+from promptfed.blackbox.oracles.local.shared_prefix import CausalReader
 from promptfed.blackbox.oracles.local.tokens import Tokens
 from promptfed.blackbox.oracles.local.writing import write
 from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
@@ -40,10 +42,14 @@ WORDS = 2000
 """Common words whose embeddings soft prompts may start from."""
 PROPOSED = 50
 """Tokens considered for each proposed word: most of the likeliest ones are no words."""
-SOFT, MASK, TEXT = "\x00", "\x01", "\x02"
-"""Placeholders of the soft prompt, the mask and the example's text in a rendered template."""
+SOFT, MASK = "\x00", "\x01"
+"""Placeholders of the soft prompt and the mask in a rendered template."""
 WAY = "label words 1"
 """Version of the scoring; part of the fingerprint, to be changed with it."""
+
+
+Row = list[int | Tensor]
+"""Ids, and the vectors of soft prompts among them."""
 
 
 class LanguageModel(LocalBackend):
@@ -77,9 +83,8 @@ class LanguageModel(LocalBackend):
         self.abilities = frozenset(offers if masked else {*offers, "generation"})
         common = self.embedded(list(self._words.values())).float().cpu()
         self.soft = SoftSpace(common.shape[1], self._deviation(), common)
-        example = form.render(SOFT, TEXT, MASK)
-        self._shares = not masked and example.index(SOFT) < example.index(TEXT) and can_share(model)
-        self._shared: SharedPrefix | None = None
+        self._reader = None if masked else CausalReader(model)
+        self._shared: tuple[SharedRows, dict[int, int]] | None = None
         self._labels: dict[tuple[str, ...], list[list[int]]] = {}
         self._loaded_sha256 = self._weights_sha256()
         letters = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
@@ -111,32 +116,65 @@ class LanguageModel(LocalBackend):
     # ------------------------------------------------------------------------------------------------ scoring
 
     def length(self, query: ScoreQuery) -> int:
+        if self._shared is not None:
+            shared, number = self._shared
+            return len(shared.rest[number[id(query)]])
         soft = 0 if query.prompt.soft is None else len(query.prompt.soft)
         return soft + sum(len(part) for part in self._parts(query, self._text(query)) if isinstance(part, list))
 
     def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
         labels = self._label_ids(queries[0].classes)
+        is_one = all(len(label) == 1 for label in labels)
+        if self._reader is not None and (self._shared is not None or not is_one) and self._can_share:
+            return self._scores_in_parts(self._reader, queries, labels)
         rows = [self._row(query, max(map(len, labels)) - 1) for query in queries]
-        prompts = [_prompt_key(query) for query in queries]
-        if all(len(label) == 1 for label in labels):
+        if is_one:
             at = [[self._answer_position(row)] for row in rows]
-            log_probabilities = self._log_probabilities([self._vectors(row) for row in rows], at, prompts)
+            log_probabilities = self._log_probabilities([self._vectors(row) for row in rows], at)
             return log_probabilities[:, 0, [label[0] for label in labels]]
-        return torch.stack([self._continued(rows, label, prompts) for label in labels], 1)
+        return torch.stack([self._continued(rows, label) for label in labels], 1)
 
-    def _continued(self, rows: Sequence[list[int | Tensor]], label: list[int], prompts: Sequence[str]) -> Tensor:
+    def _continued(self, rows: Sequence[Row], label: list[int]) -> Tensor:
         """Return the log-probability ``(rows,)`` of all tokens of ``label`` behind each row."""
         at = [list(range(len(row) - 1, len(row) - 1 + len(label))) for row in rows]
-        log_probabilities = self._log_probabilities([self._vectors([*row, *label[:-1]]) for row in rows], at, prompts)
+        log_probabilities = self._log_probabilities([self._vectors([*row, *label[:-1]]) for row in rows], at)
         return log_probabilities[:, range(len(label)), label].sum(1)
 
-    def _log_probabilities(
-        self, rows: Sequence[Tensor], at: Sequence[Sequence[int]], prompts: Sequence[str] = ()
+    def _scores_in_parts(
+        self, reader: CausalReader, queries: Sequence[ScoreQuery], labels: Sequence[list[int]]
     ) -> Tensor:
+        """Return what ``scores`` does: rows are read behind their beginnings, and longer labels behind the rows."""
+        longest, behind = max(map(len, labels)), None
+        if self._shared is None:
+            rows = [self._vectors(self._row(query, longest - 1)) for query in queries]
+        else:
+            shared, numbers = self._shared
+            places = [numbers[id(query)] for query in queries]
+            rows = [self._vectors(shared.rest[k]) for k in places]
+            behind = shared.beginnings.select([shared.group[k] for k in places])
+        at = torch.tensor([[len(row) - 1] for row in rows], device=self._device)
+        with self._head_at(at):
+            output, read = reader.read(self.model, rows, behind, keep=longest > 1)
+        scores: Tensor = output.logits[:, 0].float().log_softmax(-1)[:, [label[0] for label in labels]]
+        whole = None if read is None else read.select(range(len(rows)))
+        for number, label in enumerate(labels):
+            if len(label) > 1:
+                ends = [self.embedded(label[:-1])] * len(rows)
+                logits: Tensor = reader.read(self.model, ends, whole)[0].logits
+                scores[:, number] += logits.float().log_softmax(-1)[:, range(len(label) - 1), label[1:]].sum(1)
+        return scores
+
+    @cached_property
+    def _can_share(self) -> bool:
+        """Return whether the model takes what rows begin with apart from the rest; tried once, on common words."""
+        assert self._reader is not None
+        return self._reader.agrees(self.embedded(list(range(9))))
+
+    def _log_probabilities(self, rows: Sequence[Tensor], at: Sequence[Sequence[int]]) -> Tensor:
         """Return log-probabilities ``(rows, k, vocabulary)`` float32 at positions ``at`` ``(rows, k)`` only.
 
         Rows are filled up on the right, where the mask hides the filling from both kinds of model, and positions count
-        from each row's own start. A prefix shared by several ``prompts`` is read once.
+        from each row's own start.
         """
         lengths = torch.tensor([len(row) for row in rows])
         longest = min(-(-int(lengths.max()) // STEP) * STEP, max(self._limit, int(lengths.max())))
@@ -144,9 +182,6 @@ class LanguageModel(LocalBackend):
         mask = (torch.arange(longest) < lengths[:, None]).long().to(self._device)
         places = torch.tensor([list(positions) for positions in at], device=self._device)
         more: dict[str, Any] = {} if self.masked else {"use_cache": False}
-        if self._shared is not None and self._shared.length < lengths.min():
-            more, places = self._shared.take(prompts), places - self._shared.length
-            vectors = vectors[:, self._shared.length :]
         with self._head_at(places):
             logits: Tensor = self.model(inputs_embeds=vectors, attention_mask=mask, **more).logits
         return logits.float().log_softmax(-1)
@@ -168,7 +203,7 @@ class LanguageModel(LocalBackend):
 
     # -------------------------------------------------------------------------------------------------- texts
 
-    def _row(self, query: ScoreQuery, more: int) -> list[int | Tensor]:
+    def _row(self, query: ScoreQuery, more: int) -> Row:
         """Return ids, and the vectors of soft prompts among them, that fit the model with ``more`` tokens behind."""
         text, room = self._text(query), self._limit - more
         row = self._framed(query, text)
@@ -182,8 +217,8 @@ class LanguageModel(LocalBackend):
             row = self._framed(query, text)
         return row
 
-    def _framed(self, query: ScoreQuery, text: str) -> list[int | Tensor]:
-        row: list[int | Tensor] = [*self.tokens.first]
+    def _framed(self, query: ScoreQuery, text: str) -> Row:
+        row: Row = [*self.tokens.first]
         for part in self._parts(query, text):
             row += part if isinstance(part, list) else list(part.unbind())
         return [*row, *self._last] or [*self._empty]
@@ -261,47 +296,44 @@ class LanguageModel(LocalBackend):
     # ------------------------------------------------------------------------------------ writing, proposing
 
     def answer(self, queries: Sequence[Query], budget: Budget) -> Generator[tuple[int, OracleAnswer], None, None]:
-        scored = [k for k, query in enumerate(queries) if not isinstance(query, TextQuery) or self.masked]
-        for group in self._by_prompt(queries, scored):
-            with self._prefix_shared([queries[k] for k in group]):
+        scored: dict[tuple[str, ...], list[int]] = {}
+        texts, others = list[tuple[int, TextQuery]](), list[int]()
+        for k, query in enumerate(queries):
+            if isinstance(query, ScoreQuery):
+                scored.setdefault(query.classes, []).append(k)
+            elif isinstance(query, TextQuery) and not self.masked:
+                texts.append((k, query))
+            else:
+                others.append(k)
+        for position, answer in super().answer([queries[k] for k in others], budget):
+            yield others[position], answer
+        for some in scored.values():
+            for group in self._with_beginnings(queries, some):
                 for position, answer in super().answer([queries[k] for k in group], budget):
                     yield group[position], answer
-        texts = [(k, query) for k, query in enumerate(queries) if isinstance(query, TextQuery) and not self.masked]
         for batch in self._alike(texts):
             with budget.reserved(calls=len(batch)):
                 written = write(self.model, self.tokens, [query for _, query in batch], self._limit)
             yield from zip([k for k, _ in batch], written, strict=True)
 
-    def _by_prompt(self, queries: Sequence[Query], indices: Sequence[int]) -> Iterator[list[int]]:
-        """Yield ``indices`` in groups of few soft prompts each; all without one are one group."""
-        groups: dict[str, list[int]] = {}
-        for k in indices:
-            query = queries[k]
-            is_soft = self._shares and isinstance(query, ScoreQuery) and query.prompt.soft is not None
-            groups.setdefault(_prompt_key(query) if is_soft else "", []).append(k)  # type: ignore[arg-type]
-        yield from [groups.pop("")] if "" in groups else []
-        keys = list(groups)
-        for start in range(0, len(keys), self.rows):
-            yield [k for key in keys[start : start + self.rows] for k in groups[key]]
-
-    @contextmanager
-    def _prefix_shared(self, queries: Sequence[Query]) -> Iterator[None]:
-        """Within the block, read the soft prompts of ``queries`` once if they stand before many texts."""
-        first = {_prompt_key(query): query for query in queries if isinstance(query, ScoreQuery)}
-        prefixes: dict[str, Tensor] = {}
-        for key, query in first.items() if self._shares and 2 * len(first) <= len(queries) else ():
-            row = self._framed(query, "")
-            end = max((k + 1 for k, part in enumerate(row) if isinstance(part, Tensor)), default=0)
-            prefixes[key] = self._vectors(row[:end])
-        if (
-            prefixes
-            and len(lengths := {len(vectors) for vectors in prefixes.values()}) == 1
-            and min(lengths) >= SHORTEST
-        ):
-            with torch.no_grad():
-                self._shared = SharedPrefix(self.model, prefixes)
+    def _with_beginnings(self, queries: Sequence[Query], indices: Sequence[int]) -> Iterator[list[int]]:
+        """Yield ``indices`` of queries about the same classes in groups; what a group begins with is read by then."""
+        some = [query for k in indices if isinstance(query := queries[k], ScoreQuery)]
+        if self._reader is None or len(some) < 2:
+            yield list(indices)
+            return
+        more = max(map(len, self._label_ids(some[0].classes))) - 1
+        rows = [self._row(query, more) for query in some]
+        prompts = [_prompt_key(query) for query in some]
+        tokens = [_tokens(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+        keys = [prompts, [query.item.content_id() for query in some]]
+        if (plan := choose(tokens, keys)) is None or not self._can_share:
+            yield list(indices)
+            return
         try:
-            yield
+            for shared in shared_rows(self._reader, rows, self._vectors, *plan, self.rows):
+                self._shared = shared, {id(some[k]): number for number, k in enumerate(shared.members)}
+                yield [indices[k] for k in shared.members]
         finally:
             self._shared = None
 
@@ -323,7 +355,7 @@ class LanguageModel(LocalBackend):
         """
         if not isinstance(query, ProposalQuery):
             return super().other(query)
-        row: list[int | Tensor] = [*self.tokens.first, *self.tokens.start(query.before.rstrip(" "))]
+        row: Row = [*self.tokens.first, *self.tokens.start(query.before.rstrip(" "))]
         if self.masked:
             behind = query.after.strip(" ")
             row += [*self._mask, *(self.tokens.following(f" {behind}") if behind else []), *self._last]
@@ -342,6 +374,11 @@ def _without_marks(text: str) -> str:
 
 def _prompt_key(query: ScoreQuery) -> str:
     return json.dumps(query.described, sort_keys=True)
+
+
+def _tokens(row: Row, prompt: str) -> list[Hashable]:
+    """Return the tokens of ``row`` so that equal ones are equal: the vectors of the soft ``prompt`` by their place."""
+    return [part if isinstance(part, int) else (prompt, k) for k, part in enumerate(row)]
 
 
 def load(form: PromptTemplate, rest: str, options: OracleOptions, device: str, precision: str) -> LanguageModel:

@@ -230,37 +230,6 @@ def test_proposals_for_an_empty_text(kind, tiny_model):
     assert len(answer.tokens) == 3
 
 
-@pytest.mark.parametrize("words", [{}, {"positive": "it was good", "negative": "it was bad"}])
-@pytest.mark.parametrize("kind", ALL)
-def test_a_populations_prompts_are_read_once(kind, words, tiny_model, monkeypatch):
-    if kind == "bert" and words:
-        return
-    backend = tiny_model(kind, "review : {{ prompt }} {{ text }} it is", **words)
-    population = [Candidate(soft=torch.randn(20, 32, generator=torch.Generator().manual_seed(k))) for k in range(3)]
-    items = [TextItem(text) for text in ("", *TEXTS)]
-    seen = 0
-
-    def count(module, given, named) -> None:
-        nonlocal seen
-        seen += named["inputs_embeds"].shape[:2].numel()
-
-    backend.model.base_model.register_forward_pre_hook(count, with_kwargs=True)
-    together, shared = Oracle(backend).score(population, items, LABELS), seen
-    monkeypatch.setattr(backend, "_shares", False)
-    apart = Oracle(backend).score(population, items, LABELS)
-    torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
-    assert (shared < 0.75 * (seen - shared)) == (kind != "bert")
-
-
-def test_a_prompt_behind_the_text_shares_nothing(tiny_model, monkeypatch):
-    backend = tiny_model("gpt2", "{{ text }} {{ prompt }} what the text says :")
-    population = [Candidate(soft=torch.full((20, 32), 0.1 * k)) for k in range(3)]
-    items = [TextItem(text) for text in TEXTS]
-    found = Oracle(backend).score(population, items, LABELS)
-    monkeypatch.setattr(backend, "_shares", False)
-    torch.testing.assert_close(found, Oracle(backend).score(population, items, LABELS), atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("kind", ALL)
 def test_the_head_sees_one_position_of_each_row(kind, tiny_model, ask):
     backend, shapes = tiny_model(kind), []
