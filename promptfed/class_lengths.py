@@ -43,6 +43,6 @@ def check_class_lengths(
     if not isinstance(method, FeatureMethod):
         return
     state, client = fed.start(), fed.clients[0]
-    prompt = ClientPrompt(fed.sent(state, client), method.init_personal(client))
+    prompt = ClientPrompt(fed.broadcast(state, client), method.init_personal(client))
     for name in near:
         method.client_features(prompt, [name])

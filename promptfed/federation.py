@@ -16,13 +16,15 @@ from promptfed.method import Method
 from promptfed.processors.client_state import prompt_of
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
-from promptfed.runs.personal_store import update_personal
+from promptfed.runs.personal_store import PersonalPrompts, rising, update_personal
 from promptfed.screening import Expected, check_update, limited, outliers, refused
 from promptfed.seeding import numpy_stream
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Incident, Job, Reply
 
 LOG = logging.getLogger(__name__)
 OnIncident = Callable[[Incident], None]
+KEPT_BROADCASTS = 1024
+"""Broadcasts of one state that are kept besides those of its round, lest the server side is asked twice."""
 
 
 class Federation:
@@ -53,10 +55,11 @@ class Federation:
     ) -> None:
         self.method, self.engine = method, engine
         self.server = method.server_side(aggregator)
-        self.clients, self.participation, self.quorum = sorted(clients), participation, quorum
+        self.clients, self.participation, self.quorum = rising(clients), participation, quorum
         self.round_seconds, self.stage = round_seconds, stage
         self.samples, self.max_weight_share = samples or {}, max_weight_share
         self.processors = processors
+        self._computed: tuple[PromptState, PromptState, dict[int | None, PromptState]] | None = None
 
     def __repr__(self) -> str:
         return f"<federation of {len(self.clients)} clients: {self.method!r}, {self.server!r}, {self.engine!r}>"
@@ -67,8 +70,13 @@ class Federation:
         It has the initial shared prompt, ``shared`` or the method's, and every client's own personal prompt.
         """
         shared = self.method.init_shared() if shared is None else shared
-        personal = {client: self.method.init_personal(client) for client in self.clients}
-        return FederationState(0, shared, self.server.init(shared), personal)
+        return self.resumed(FederationState(0, shared, self.server.init(shared)))
+
+    def resumed(self, state: FederationState) -> FederationState:
+        """Return ``state``, as a checkpoint has it, with the initial prompts of clients that it leaves out."""
+        if isinstance(state.personal, PersonalPrompts):
+            return state
+        return replace(state, personal=PersonalPrompts(self.clients, self.method.init_personal, state.personal))
 
     def participants(self, round: int) -> list[int]:
         """Return the clients of ``round``: the fraction rounded half up, at least one, without replacement."""
@@ -85,35 +93,35 @@ class Federation:
         on_reply: OnReply | None = None,
         should_stop: ShouldStop = never,
         on_incident: OnIncident | None = None,
+        broadcasts: Mapping[int, PromptState] | None = None,
     ) -> tuple[FederationState, tuple[Reply, ...]]:
         """One round: sample, broadcast, train, merge. Returns the next state and the round's replies.
+
+        ``broadcasts`` are those of ``state``, for a caller that has them.
 
         If ``should_stop`` cut the round short, the returned state has the same ``round`` and holds the replies so
         far as ``pending``; running it again finishes the round with the same result as if it had never stopped.
         Raises TrainingError if every client of the federation failed with an error.
         """
-        round = state.round + 1
-        clients = self.participants(round)
+        state, round = self.resumed(state), state.round + 1
+        broadcasts = self.broadcasts(state) if broadcasts is None else broadcasts
         finished = {reply.client for reply in state.pending}
-        sent = {client: self.sent(state, client) for client in clients}
         jobs = [
-            Job(client, Broadcast(round, sent[client]), state.personal[client], self.stage)
-            for client in clients
+            Job(client, Broadcast(round, shared), state.personal[client], self.stage)
+            for client, shared in broadcasts.items()
             if client not in finished
         ]
 
         def judge(reply: Reply) -> Reply:
-            broadcast = sent[reply.client]
-            return check_update(
-                self._received(reply, Broadcast(round, broadcast)), self.expected(reply.client, broadcast)
-            )
+            shared = broadcasts[reply.client]
+            return check_update(self._received(reply, Broadcast(round, shared)), self.expected(reply.client, shared))
 
         callback = on_reply and (lambda reply: on_reply(judge(reply)))
         fresh = self.engine.run_round(jobs, callback, should_stop, self.round_seconds)
         replies = tuple(sorted((*state.pending, *map(judge, fresh)), key=lambda reply: reply.client))
-        if len(replies) < len(clients):
+        if len(replies) < len(broadcasts):
             return replace(state, pending=replies), replies
-        new_state, replies, incidents = self._close(state, replies, sent)
+        new_state, replies, incidents = self._close(state, replies, broadcasts)
         if len(replies) == len(self.clients) and all(r.failure.startswith(("error", "refused")) for r in replies):
             raise TrainingError(replies[0].failure.partition(": ")[2])
         if on_incident is not None:
@@ -121,10 +129,10 @@ class Federation:
                 on_incident(incident)
         return new_state, replies
 
-    def expected(self, client: int, sent: PromptState) -> Expected:
-        """Return what a reply of ``client`` must look like after the broadcast ``sent``."""
-        uploads, measures = self.method.uploads(client, sent), self.method.access != "black box"
-        return Expected(uploads, sent, self.samples.get(client), measures, self.processors.figures)
+    def expected(self, client: int, shared: PromptState) -> Expected:
+        """Return what a reply of ``client`` must look like after the broadcast of ``shared``."""
+        uploads, measures = self.method.uploads(client, shared), self.method.access != "black box"
+        return Expected(uploads, shared, self.samples.get(client), measures, self.processors.figures)
 
     def _received(self, reply: Reply, broadcast: Broadcast) -> Reply:
         """Return ``reply`` with its update as the method made it, and its bytes as they travelled."""
@@ -141,12 +149,12 @@ class Federation:
         return replace(reply, update=update, bytes_up=bytes_up)
 
     def _close(
-        self, state: FederationState, replies: tuple[Reply, ...], sent: Mapping[int, PromptState]
+        self, state: FederationState, replies: tuple[Reply, ...], broadcasts: Mapping[int, PromptState]
     ) -> tuple[FederationState, tuple[Reply, ...], list[Incident]]:
         """Merge the good ones of all of a round's ``replies``; those that do not go with the others are refused."""
         round = state.round + 1
         updates = {reply.client: reply.update for reply in replies if not reply.failure}
-        bad = outliers(list(updates.values()), sent, self.server.config.longest) if updates else {}
+        bad = outliers(list(updates.values()), broadcasts, self.server.config.longest) if updates else {}
         good = [update for client, update in updates.items() if client not in bad]
         incidents, shared, server = [], state.shared, state.server
         minimum = math.ceil(self.quorum * len(replies) - 1e-9)  # 0.07 * 100 is a little more than 7
@@ -175,16 +183,35 @@ class Federation:
 
     def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:
         """Return the prompt that ``client`` deploys now; None stands for a client that never took part."""
-        personal = NO_PROMPT if client is None else prompt_of(state.personal[client])
-        return ClientPrompt(self.sent(state, client), personal)
+        personal = NO_PROMPT if client is None else prompt_of(self.resumed(state).personal[client])
+        return ClientPrompt(self.broadcast(state, client), personal)
 
     def prompts(self, state: FederationState) -> Mapping[int, ClientPrompt]:
         """Return the prompt that each client deploys now, made on access."""
         return _Prompts(self, state)
 
-    def sent(self, state: FederationState, client: int | None) -> PromptState:
-        """Return the broadcast to ``client`` in the next round."""
-        return carried(self.server.broadcast(state.shared, state.server, client), state.shared)
+    def broadcasts(self, state: FederationState) -> dict[int, PromptState]:
+        """Return what each participant of the next round is sent, clients rising."""
+        computed, result = self._computed_for(state), {}
+        for client in self.participants(state.round + 1):
+            computed[client] = result[client] = self.broadcast(state, client)
+        return result
+
+    def broadcast(self, state: FederationState, client: int | None) -> PromptState:
+        """Return what ``client`` is sent in the next round; the server side computes it once for a state."""
+        computed = self._computed_for(state)
+        if client in computed:
+            return computed[client]
+        shared = carried(self.server.broadcast(state.shared, state.server, client), state.shared)
+        if len(computed) < KEPT_BROADCASTS:
+            computed[client] = shared
+        return shared
+
+    def _computed_for(self, state: FederationState) -> dict[int | None, PromptState]:
+        """Return the broadcasts that were computed for this very ``state``; those of any other are let go."""
+        if self._computed is None or self._computed[0] is not state.shared or self._computed[1] is not state.server:
+            self._computed = state.shared, state.server, {}
+        return self._computed[2]
 
 
 class _Prompts(Mapping[int, ClientPrompt]):

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from promptfed.blackbox.text.tensors import text_of, text_tensor
 from promptfed.prompt_state import PromptState
+from promptfed.runs.personal_store import changed_personal, update_personal
 from promptfed.types import ClientPrompt, FederationState
 
 MARK = "kept_zero_shot"
@@ -41,10 +42,11 @@ def carried(sent: PromptState, shared: PromptState) -> PromptState:
 
 def unmarked(state: FederationState) -> FederationState:
     """Return ``state`` as it was trained."""
-    personal = {client: _plain(own) for client, own in state.personal.items() if MARK in own}
-    if MARK not in state.shared and not personal:
+    plain = {client: _plain(own) for client, own in changed_personal(state.personal).items() if MARK in own}
+    if MARK not in state.shared and not plain:
         return state
-    return replace(state, shared=_plain(state.shared), personal={**state.personal, **personal})
+    personal = update_personal(state.personal, plain, state.round + 1)  # the checkpoint of this round keeps its own
+    return replace(state, shared=_plain(state.shared), personal=personal)
 
 
 def kept_words(state: FederationState) -> str:
@@ -52,7 +54,7 @@ def kept_words(state: FederationState) -> str:
     text = kept_text(state.shared)
     if text is not None:
         return f'kept zero-shot: "{text}"'
-    count = sum(MARK in prompt for prompt in state.personal.values())
+    count = sum(MARK in prompt for prompt in changed_personal(state.personal).values())
     return f"kept zero-shot at {count} of {len(state.personal)} clients" if count else ""
 
 

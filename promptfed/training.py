@@ -31,7 +31,7 @@ from promptfed.runs.model import check_same_model, has_fingerprint
 from promptfed.runs.partition_check import check_partition
 from promptfed.runs.partition_file import partition_record
 from promptfed.runs.passport import identity_of, write_passport
-from promptfed.runs.personal_store import PersonalStore, StoredPersonal
+from promptfed.runs.personal_store import MOST_IN_MEMORY, on_disk
 from promptfed.runs.plugin_tokens import remember_plugins
 from promptfed.stderr_log import TOLD
 from promptfed.types import FederationState, Incident, Reply
@@ -201,14 +201,9 @@ class Training:
         method = federation.method
         folder = self.run.stage_folder(stage, is_baseline=is_baseline)
         first = None if saved or stage != self.experiment.config.method else read_first_prompt(self.run)
-        state = saved or federation.start(first)
-        if (
-            self.engine is not None
-            and self.engine.builds_from_config
-            and not isinstance(state.personal, StoredPersonal)
-        ):
-            store = PersonalStore(folder / PERSONAL_FOLDER)
-            state = replace(state, personal=StoredPersonal.begin(store, state.personal, state.round))
+        state = federation.resumed(saved) if saved else federation.start(first)
+        if len(federation.clients) > MOST_IN_MEMORY or (self.engine is not None and self.engine.builds_from_config):
+            state = replace(state, personal=on_disk(state.personal, folder / PERSONAL_FOLDER, state.round))
         cost = cost_of(self.run.events.read(), stage)
         clients = len(federation.participants(1))
         self.progress.stage(method.name, method.rounds, clients, state.round, cost.bytes_up + cost.bytes_down)
@@ -217,8 +212,8 @@ class Training:
             state = unmarked(state)
         while state.round < method.rounds:
             began, size = time.perf_counter(), self.run.events.size()
-            sent = {c: federation.sent(state, c) for c in federation.participants(state.round + 1)}
-            sizes = broadcast_sizes(sent)
+            broadcasts = federation.broadcasts(state)
+            sizes = broadcast_sizes(broadcasts)
 
             def on_reply(reply: Reply, sizes: dict[int, int] = sizes) -> None:
                 self._record(stage, reply, sizes[reply.client])
@@ -233,7 +228,7 @@ class Training:
                     limited.add(incident.client)
 
             try:
-                after, replies = federation.run_round(state, on_reply, self.should_stop, on_incident)
+                after, replies = federation.run_round(state, on_reply, self.should_stop, on_incident, broadcasts)
                 if not after.pending:
                     self._finish_round(stage, federation, after, replies, sizes, time.perf_counter() - began)
                     if after.round == method.rounds:

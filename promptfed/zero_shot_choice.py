@@ -18,6 +18,8 @@ from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.federation import Federation
 from promptfed.kept_text import marked
+from promptfed.prompt_state import PromptState
+from promptfed.runs.personal_store import update_personal
 from promptfed.scores import predicted
 from promptfed.types import ClientData, FederatedTask, FederationState
 
@@ -54,7 +56,7 @@ def choose(
         return state, None  # this oracle has no zero-shot
     counts = np.stack([_counts(federation, state, method, data) for data in clients])
     sizes = np.array([len(data.val) for data in clients])
-    shared, personal, n_zero_shot = state.shared, dict(state.personal), 0
+    shared, choices, n_zero_shot = state.shared, dict[int, PromptState](), 0
     if len(shared):
         best = _better(counts.sum(0))
         if best is not None:
@@ -63,7 +65,7 @@ def choose(
         for data, row in zip(clients, counts, strict=True):
             best = _better(row)
             if best is not None:
-                personal[data.client] = marked(personal[data.client], method.setup.templates[best])
+                choices[data.client] = marked(state.personal[data.client], method.setup.templates[best])
                 n_zero_shot += 1
     means = counts.sum(0).mean(1) / sizes.sum()
     figures = PromptChoice(
@@ -72,7 +74,10 @@ def choose(
         n_zero_shot,
         COUNT_BYTES * counts.size * bool(len(shared)),
     )
-    return (replace(state, shared=shared, personal=personal) if n_zero_shot else state), figures
+    if n_zero_shot:
+        personal = update_personal(state.personal, choices, state.round)
+        state = replace(state, shared=shared, personal=personal)
+    return state, figures
 
 
 def _counts(federation: Federation, state: FederationState, method: BlackBoxMethod, data: ClientData) -> np.ndarray:

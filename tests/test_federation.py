@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import TrainingError
 from promptfed.federation import Federation
+from promptfed.methods.local_only import LocalOnly
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_context import ContextConfig
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -55,6 +58,35 @@ def test_participants_are_drawn_by_seed_and_round_alone(method):
     assert Federation(method, Mean(Mean.Config()), LocalEngine(lambda job: None), range(10), 0.01).participants(1)
 
 
+def test_the_server_side_is_asked_once_for_each_broadcast_of_a_round(method, toy_task):
+    class Counting(Mean):
+        asked: ClassVar[list[int | None]] = []
+
+        def broadcast(self, shared, server, client):
+            self.asked.append(client)
+            return shared
+
+    engine = LocalEngine(ClientWorker(method, toy_task))
+    counted = Federation(method, Counting(Mean.Config()), engine, range(3), participation=0.67)
+    state = counted.start()
+    for round in range(1, 4):
+        broadcasts = counted.broadcasts(state)
+        assert list(broadcasts) == counted.participants(round)
+        state, _ = counted.run_round(state, broadcasts=broadcasts)
+        assert Counting.asked == (list(broadcasts) if round == 1 else [0, 1, 2])
+        Counting.asked.clear()
+        assert len({id(p.shared) for p in counted.prompts(state).values()}) == 1  # as a validation does
+
+
+def test_a_state_that_names_only_those_that_trained_is_whole_again(setup, toy_task):
+    method = LocalOnly(ContextConfig(), setup)
+    ours = Federation(method, Mean(Mean.Config()), LocalEngine(ClientWorker(method, toy_task)), range(3), 0.34)
+    after, replies = ours.run_round(ours.start())
+    bare = replace(after, personal={replies[0].client: replies[0].personal})
+    assert ours.resumed(bare).personal == after.personal == {**ours.start().personal, **bare.personal}
+    assert rounds(ours, bare, 2).personal == rounds(ours, after, 2).personal
+
+
 def test_results_do_not_depend_on_the_order_in_which_clients_finish(method, toy_task, federation):
     class Backwards(Engine):
         def run_round(self, jobs, on_reply=None, should_stop=None, seconds=None):
@@ -66,8 +98,6 @@ def test_results_do_not_depend_on_the_order_in_which_clients_finish(method, toy_
 
 
 def test_clients_that_sit_out_keep_their_personal_state(setup, toy_task):
-    from promptfed.methods.local_only import LocalOnly
-    from promptfed.prompts.text_context import ContextConfig
 
     method = LocalOnly(ContextConfig(), setup)
     fed = Federation(

@@ -226,7 +226,8 @@ class Deployment:
             yield RunParts(experiment, engine, evaluator)
             saved = load_checkpoint(folder.stage_folder(config.method, is_baseline=False))
             assert saved is not None, "a run that was executed has a checkpoint"
-            self.bundles = evaluator.finish(experiment.federation(config.method, engine), saved[0])
+            federation = experiment.federation(config.method, engine)
+            self.bundles = evaluator.finish(federation, federation.resumed(saved.state))
             for line in places(self.bundles, agreement):
                 say(f"prompt at {line}")
 

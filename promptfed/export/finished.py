@@ -34,7 +34,7 @@ from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.model import check_same_model
 from promptfed.runs.passport import check_passport, identity_of
-from promptfed.runs.personal_store import PERSONAL_VERSION
+from promptfed.runs.personal_store import PERSONAL_VERSION, PersonalPrompts
 from promptfed.runs.personalized import Personalized, load_client, prompt_sha256
 from promptfed.runs.plugin_tokens import load_remembered_plugins, remember_plugins
 from promptfed.setup import Setup
@@ -109,7 +109,8 @@ class FinishedRun:
         method = build_method(config.method, config.method_options, setup)
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
         names = {client: name for client, name, _ in clients}
-        state = replace(saved[0], personal=PromptsAlone(saved[0].personal)) if config.processors else saved[0]
+        personal: Mapping[int, PromptState] = PersonalPrompts(sorted(names), method.init_personal, saved.state.personal)
+        state = replace(saved.state, personal=PromptsAlone(personal) if config.processors else personal)
         return cls(run, method, server, state, names, examples, objects)
 
     @property

@@ -28,12 +28,23 @@ from promptfed.prompt_state import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
-from promptfed.runs.personal_store import KEPT_CHECKPOINTS, PersonalStore, StoredPersonal, Version
+from promptfed.runs.personal_store import (
+    KEPT_CHECKPOINTS,
+    PersonalStore,
+    StoredPersonal,
+    Version,
+    changed_personal,
+)
 from promptfed.types import FederationState, Reply, Update
 from promptfed.usage import Usage
 
-FORMAT, STORED_FORMAT = 4, 5
-"""Formats with the personal prompts inside, and with the names of their versions in the folder ``personal``."""
+FORMAT, STORED_FORMAT = 6, 7
+"""Formats with the personal prompts inside, and with the names of their versions in the folder ``personal``.
+
+They leave out clients that have what their method gave them at the start.
+"""
+EARLIER_FORMATS = {4: FORMAT, 5: STORED_FORMAT}
+"""Formats that name every client, and are read like these."""
 PERSONAL_FOLDER = "personal"
 DRAFT, REPLACED, DISCARDED = ".draft-", ".replaced-", ".discarded-"
 STATE_FILE, ABOUT_FILE = "state.safetensors", "checkpoint.json"
@@ -234,7 +245,8 @@ def _named_tensors(state: FederationState) -> Iterator[tuple[str, Tensor]]:
 
 def _describe(state: FederationState, blob: bytes, events_bytes: int, events_sha256: str) -> dict[str, Any]:
     """Return what the tensors alone do not say: the empty parts, the clients that replied, and the replies' numbers."""
-    versions = state.personal.versions if isinstance(state.personal, StoredPersonal) else None
+    changed = changed_personal(state.personal)
+    versions = changed.versions if isinstance(changed, StoredPersonal) else None
     return {
         "format": FORMAT if versions is None else STORED_FORMAT,
         "round": state.round,
@@ -272,7 +284,8 @@ def _describe(state: FederationState, blob: bytes, events_bytes: int, events_sha
 
 def _held(state: FederationState) -> Mapping[int, PromptState]:
     """Return the personal prompts that are part of the checkpoint: none if they are files of their own."""
-    return {} if isinstance(state.personal, StoredPersonal) else state.personal
+    changed = changed_personal(state.personal)
+    return {} if isinstance(changed, StoredPersonal) else changed
 
 
 def _number(value: float) -> float | str:
@@ -316,15 +329,16 @@ def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Check
 def _check_format(about: Mapping[str, Any]) -> None:
     """Raise RunError if ``about`` says that another version of promptfed wrote it."""
     version = about.get("format")
-    if isinstance(version, int) and version not in (FORMAT, STORED_FORMAT):
+    if isinstance(version, int) and version not in (FORMAT, STORED_FORMAT, *EARLIER_FORMATS):
         raise RunError(
-            f"its checkpoints have format {version}, this version of promptfed reads {FORMAT} and {STORED_FORMAT}: "
+            f"its checkpoints have format {version}, this version of promptfed reads "
+            f"{min(EARLIER_FORMATS)} to {STORED_FORMAT}: "
             "go on with the version of promptfed that wrote the run"
         )
 
 
 def _personal(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mapping[int, PromptState]:
-    if about["format"] == STORED_FORMAT:
+    if EARLIER_FORMATS.get(about["format"], about["format"]) == STORED_FORMAT:
         store = PersonalStore(folder.parent / PERSONAL_FOLDER)
         return StoredPersonal(
             store, {int(client): version and Version(*version) for client, version in about["stored"].items()}

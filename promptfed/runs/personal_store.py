@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from safetensors.torch import save
@@ -16,6 +18,8 @@ from promptfed.types import NO_PROMPT
 
 SEAL = "sha256"
 """Key in a file's metadata: the SHA-256 of its prompt."""
+MOST_IN_MEMORY = 500
+"""Clients whose personal prompts a run in one process holds in memory, and repeats in each checkpoint."""
 KEPT_CHECKPOINTS = 3
 """Number of checkpoints whose personal-prompt versions stay on disk."""
 
@@ -134,13 +138,84 @@ class StoredPersonal(Mapping[int, PromptState]):
         return StoredPersonal(self.store, versions)
 
 
+def rising(clients: Iterable[int]) -> Sequence[int]:
+    """Return the numbers in rising order: a range, which holds none of them, where they are all from 0."""
+    numbers = sorted(clients)
+    everyone = range(len(numbers))
+    return everyone if numbers == list(everyone) else numbers
+
+
+class PersonalPrompts(Mapping[int, PromptState]):
+    """Every client's personal prompt, of which only those that training has changed are held.
+
+    The others are the method's initial ones, made on access: a client that never took part costs nothing. An immutable
+    value; ``update_personal`` makes the next one.
+
+    Attributes:
+        clients: The numbers of all clients, rising.
+        initial: Makes the prompt that a client starts with; equal calls give equal prompts.
+        changed: Client -> its prompt after training, in memory or on disk.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[int],
+        initial: Callable[[int], PromptState],
+        changed: Mapping[int, PromptState] = MappingProxyType({}),
+    ) -> None:
+        self.clients = clients if isinstance(clients, range) else rising(clients)
+        self.initial, self.changed = initial, changed
+
+    def __getitem__(self, client: int) -> PromptState:
+        if client in self.changed:
+            return self.changed[client]
+        if client not in self.clients:
+            raise KeyError(client)
+        return self.initial(client)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.clients)
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+    def holding(self, changed: Mapping[int, PromptState]) -> PersonalPrompts:
+        """Return the prompts of the same clients with other ``changed`` ones."""
+        result = copy(self)
+        result.changed = changed
+        return result
+
+    def updated(self, changed: Mapping[int, PromptState], round: int) -> PersonalPrompts:
+        """Return the prompts after ``round``; an empty one of a client that starts with an empty one is no change."""
+        real = {
+            client: prompt
+            for client, prompt in changed.items()
+            if len(prompt) or client in self.changed or len(self.initial(client))
+        }
+        return self.holding(update_personal(self.changed, real, round)) if real else self
+
+
 def update_personal(
     personal: Mapping[int, PromptState], changed: Mapping[int, PromptState], round: int
 ) -> Mapping[int, PromptState]:
     """Return ``personal`` with the changed prompts of ``round``, in memory or on disk as before."""
-    if isinstance(personal, StoredPersonal):
+    if isinstance(personal, PersonalPrompts | StoredPersonal):
         return personal.updated(changed, round)
     return {**personal, **changed}
+
+
+def on_disk(personal: Mapping[int, PromptState], folder: Path, round: int) -> Mapping[int, PromptState]:
+    """Return ``personal``, as it is after ``round``, with its changed prompts in files below ``folder``."""
+    changed = changed_personal(personal)
+    if isinstance(changed, StoredPersonal):
+        return personal
+    stored = StoredPersonal.begin(PersonalStore(folder), changed, round)
+    return personal.holding(stored) if isinstance(personal, PersonalPrompts) else stored
+
+
+def changed_personal(personal: Mapping[int, PromptState]) -> Mapping[int, PromptState]:
+    """Return the prompts of ``personal`` that are held, which are all that may differ from the initial ones."""
+    return personal.changed if isinstance(personal, PersonalPrompts) else personal
 
 
 PERSONAL_VERSION = "kept_in_round"

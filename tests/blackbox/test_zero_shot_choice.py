@@ -132,7 +132,7 @@ def test_the_mark_goes_with_every_broadcast_and_comes_off_before_training(reache
     federation, state = reached("fedavg_bbt", shift=-60.0)
     after, _ = choose(federation, state, text_task)
     for client in (0, 1, 2, None):
-        assert kept_text(federation.sent(after, client)) == "fire"
+        assert kept_text(federation.broadcast(after, client)) == "fire"
     plain = unmarked(after)
     assert plain.shared == state.shared
     again, replies = federation.run_round(plain)

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptfed.errors import RunError
+from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, newest_round, save_checkpoint
-from promptfed.types import FederationState, Reply, Update
+from promptfed.runs.personal_store import PersonalStore, StoredPersonal
+from promptfed.types import NO_PROMPT, FederationState, Reply, Update
 from promptfed.usage import Usage
 
 NAMES = st.text(st.sampled_from('ab/._ é"0'), min_size=1, max_size=6)
@@ -237,6 +239,17 @@ def test_checkpoints_of_other_versions_are_refused_in_one_line(tmp_path: Path, w
     (folder / "checkpoint.json").write_text(json.dumps({**about, "format": written}))
     with pytest.raises(RunError, match=f"format {written}.*version of promptfed"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("written", "is_stored"), [(4, False), (5, True)])
+def test_formats_that_name_every_client_are_read(tmp_path: Path, written: int, is_stored: bool) -> None:
+    personal = {0: simple(1).shared, 1: NO_PROMPT}
+    if is_stored:
+        personal = StoredPersonal.begin(PersonalStore(tmp_path / "checkpoints" / "personal"), personal, 2)
+    folder = save_checkpoint(tmp_path / "checkpoints", replace(simple(2), personal=personal), events_bytes=0)
+    about = opened_json((folder / "checkpoint.json").read_bytes())
+    (folder / "checkpoint.json").write_bytes(sealed_json({**about, "format": written}))
+    assert dict(load_checkpoint(folder.parent).state.personal) == {0: simple(1).shared, 1: NO_PROMPT}
 
 
 def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from promptfed.errors import RunError
 from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import load_checkpoint, save_checkpoint
-from promptfed.runs.personal_store import PersonalStore, StoredPersonal, update_personal
+from promptfed.runs.personal_store import PersonalPrompts, PersonalStore, StoredPersonal, on_disk, update_personal
 from promptfed.types import NO_PROMPT, FederationState
 
 
@@ -72,3 +72,25 @@ def test_every_kept_checkpoint_finds_its_versions_and_older_ones_are_forgotten(s
             for aside in folder.glob("aside-*"):
                 aside.rename(folder / aside.name.removeprefix("aside-"))
     assert all(len(store.rounds(client)) <= 4 for client in (0, 1))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_of_ten_thousand_clients_only_those_that_trained_are_held(tmp_path, stored):
+    everyone = PersonalPrompts(range(10_000), lambda client: prompt(client))
+    if stored:
+        everyone = on_disk(everyone, tmp_path / "checkpoints" / "personal", 0)
+    later = update_personal(everyone, {7: prompt(0.5), 9_999: prompt(1.5)}, 1)
+    assert (len(later), list(later.changed)) == (10_000, [7, 9_999])
+    assert (later[7], later[8], everyone[7]) == (prompt(0.5), prompt(8), prompt(7)), "an earlier value stays as it was"
+    with pytest.raises(KeyError):
+        later[10_000]
+    folder = save_checkpoint(tmp_path / "checkpoints", FederationState(1, prompt(5), personal=later), events_bytes=0)
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 3000, "nothing of those that never took part"
+    assert dict(load_checkpoint(folder.parent).state.personal) == {7: prompt(0.5), 9_999: prompt(1.5)}
+
+
+def test_an_empty_prompt_is_a_change_only_where_a_client_starts_with_something():
+    nothing = PersonalPrompts([0, 2, 5], lambda client: NO_PROMPT)
+    assert update_personal(nothing, {2: NO_PROMPT}, 1) is nothing
+    something = update_personal(PersonalPrompts([0, 2, 5], prompt), {2: NO_PROMPT}, 1)
+    assert dict(something) == {0: prompt(0), 2: NO_PROMPT, 5: prompt(5)}
