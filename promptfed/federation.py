@@ -162,6 +162,8 @@ class Federation:
             weighed = limited(good, self.max_weight_share)
             result = merge(self.server, shared, weighed, server)
             shared, server, bad = result.shared, result.server, bad | result.refused
+            if result.broadcasts:
+                self._computed = shared, server, {c: carried(sent, shared) for c, sent in result.broadcasts.items()}
             incidents += [
                 Incident(
                     "limited",

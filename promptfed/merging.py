@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.errors import BudgetExhausted, OracleError
@@ -20,12 +20,15 @@ class Merge:
     """Outcome of a merge.
 
     ``refused``: client -> what is wrong with its update; ``problem``: why nothing was merged, "" if all went well.
+    ``broadcasts``: client, or None for one that never took part -> what it would be sent next, for those that were
+    looked at.
     """
 
     shared: PromptState
     server: PromptState
     refused: dict[int, str] = field(default_factory=dict)
     problem: str = ""
+    broadcasts: Mapping[int | None, PromptState] = field(default_factory=dict)
 
 
 def merge(rule: Aggregator, shared: PromptState, updates: Sequence[Update], server: PromptState) -> Merge:
@@ -36,7 +39,7 @@ def merge(rule: Aggregator, shared: PromptState, updates: Sequence[Update], serv
     update (then it is the rule's fault), and BudgetExhausted and OracleError, which are no update's fault.
     """
     try:
-        return Merge(*_merged(rule, shared, updates, server))
+        return _merged(rule, shared, updates, server)
     except (BudgetExhausted, OracleError):
         raise
     except Exception as error:
@@ -47,7 +50,7 @@ def merge(rule: Aggregator, shared: PromptState, updates: Sequence[Update], serv
             raise
         if faults and accepted:
             again = merge(rule, shared, accepted, server)
-            return Merge(again.shared, again.server, faults | again.refused, again.problem)
+            return replace(again, refused=faults | again.refused)
         return Merge(shared, server, faults, printable(error, 200))
 
 
@@ -55,18 +58,16 @@ class NotFinite(ArithmeticError):  # noqa: N818 (a state of numbers)
     """A merge whose result has infinities or NaN in it."""
 
 
-def _merged(
-    rule: Aggregator, shared: PromptState, updates: Sequence[Update], server: PromptState
-) -> tuple[PromptState, PromptState]:
+def _merged(rule: Aggregator, shared: PromptState, updates: Sequence[Update], server: PromptState) -> Merge:
     """``rule.apply``, also looking at what clients would be sent. Raises NotFinite, and whatever the rule raises."""
     new_shared, memory = rule.apply(shared, updates, server)
     if not new_shared.is_finite() or not memory.is_finite():
         raise NotFinite("the merged prompt would not be finite")
-    for client in (None, *(update.client for update in updates)):
-        prompt = rule.broadcast(new_shared, memory, client)
-        if prompt is not new_shared and not prompt.is_finite():
-            raise NotFinite("what clients would be sent would not be finite")
-    return new_shared, memory
+    looked_at = (None, *(update.client for update in updates))
+    broadcasts = {client: rule.broadcast(new_shared, memory, client) for client in looked_at}
+    if not all(prompt is new_shared or prompt.is_finite() for prompt in broadcasts.values()):
+        raise NotFinite("what clients would be sent would not be finite")
+    return Merge(new_shared, memory, broadcasts=broadcasts)
 
 
 def _fault(rule: Aggregator, shared: PromptState, update: Update, server: PromptState) -> str:

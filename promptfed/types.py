@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -57,6 +57,26 @@ class ClientData:
     domain: str = ""
 
 
+class ClientSummary(NamedTuple):
+    """What is known of a client without its examples: how many it has of each use, besides name and domain."""
+
+    client: int
+    name: str
+    domain: str
+    train: int
+    val: int
+    test: int
+
+
+@runtime_checkable
+class SummarizedClients(Protocol):
+    """Clients whose summaries take less than their data."""
+
+    def summaries(self) -> Iterator[ClientSummary]:
+        """Yield the summary of each client, in order."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class FederatedTask:
     """A task dealt out to clients, numbered from 0. ``new_test`` labels index ``new_classes``, which no client saw.
@@ -91,7 +111,16 @@ class FederatedTask:
     @property
     def domains(self) -> tuple[str, ...]:
         """The domain of client k at position k; a client without one is a domain of its own."""
-        return tuple(data.domain or data.name for data in self.clients)
+        return tuple(summary.domain or summary.name for summary in self.summaries())
+
+    def summaries(self) -> Iterator[ClientSummary]:
+        """Yield what is known of each client without its examples, in order."""
+        if isinstance(self.clients, SummarizedClients):
+            yield from self.clients.summaries()
+            return
+        for data in self.clients:
+            sizes = data.train.total, data.val.total, data.test.total
+            yield ClientSummary(data.client, data.name, data.domain, *sizes)
 
 
 @dataclass(frozen=True)

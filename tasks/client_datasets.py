@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
-import numpy as np
-
-from promptfed.tasks.few_shot import FewShotSplit
-from promptfed.types import ClientData
+from promptfed.tasks.client_assignment import ClientAssignment
+from promptfed.tasks.client_index import ClientIndex
+from promptfed.types import ClientData, ClientSummary
 
 KEPT = 64
 """Clients whose data is kept once made; of more, those that were not used for longest are made again."""
 
 
-@dataclass(frozen=True)
-class ClientAssignment:
-    """A client's share of the data as positions in the source's samples."""
-
-    name: str
-    drawn: FewShotSplit
-    test: list[int]
-    domain: str = ""
-
-
-def _compact(positions: list[int]) -> np.ndarray:
-    return np.array(positions, dtype=np.int32)
-
-
 class LazyClientDatasets(Sequence[ClientData]):
-    """Sequence in which ``make(number, holding)`` makes client ``number``'s data; some hundred bytes a client."""
+    """Sequence in which ``make(number, assignment)`` makes client ``number``'s data from its place in an index."""
 
     def __init__(
-        self, holdings: Iterable[ClientAssignment], make: Callable[[int, ClientAssignment], ClientData]
+        self,
+        assignments: ClientIndex | Iterable[ClientAssignment],
+        make: Callable[[int, ClientAssignment], ClientData],
     ) -> None:
         self._make = make
-        self._rows = [
-            (h.name, h.domain, _compact(h.drawn.train), _compact(h.drawn.val), _compact(h.test)) for h in holdings
-        ]
+        self.partition = assignments if isinstance(assignments, ClientIndex) else ClientIndex.of(assignments)
         self._cache: OrderedDict[int, ClientData] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.partition)
+
+    def summaries(self) -> Iterator[ClientSummary]:
+        """Yield what is known of each client without making its data."""
+        for number, sizes in enumerate(self.partition.sizes().tolist()):
+            yield ClientSummary(number, self.partition.name(number), self.partition.domain(number), *sizes)
 
     @overload
     def __getitem__(self, index: int) -> ClientData: ...
@@ -56,9 +45,7 @@ class LazyClientDatasets(Sequence[ClientData]):
         if isinstance(numbers, range):
             return tuple(self[number] for number in numbers)
         if numbers not in self._cache:
-            name, domain, train, val, test = self._rows[numbers]
-            holding = ClientAssignment(name, FewShotSplit(train.tolist(), val.tolist()), test.tolist(), domain)
-            self._cache[numbers] = self._make(numbers, holding)
+            self._cache[numbers] = self._make(numbers, self.partition.assignment(numbers))
             if len(self._cache) > KEPT:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(numbers)

@@ -11,7 +11,7 @@ from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.printable import printable
 from promptfed.tasks import clip_fewshot, few_shot
 from promptfed.tasks.base import TASKS, Task
-from promptfed.tasks.client_datasets import ClientAssignment
+from promptfed.tasks.client_assignment import ClientAssignment
 from promptfed.tasks.clip_fewshot import FewShotConfig
 from promptfed.tasks.sources.base import Source
 from promptfed.types import FederatedTask
@@ -63,6 +63,7 @@ def build(config: RunConfig) -> FederatedTask:
             f"class '{printable(source.classes[label])}' of data '{source.name}' has no test images in the domains "
             f"that clients hold ({', '.join(map(printable, client_domains))}): add some, or hold out other domains"
         )
+    untested = [client.name for client in clients if not len(client.test)]
     remarks = [f"no client holds domain '{domain}': it is for tests alone" for domain in options.held]
     return FederatedTask(
         name=config.task,
@@ -72,7 +73,7 @@ def build(config: RunConfig) -> FederatedTask:
         base_test=clip_fewshot.as_split(source, candidates),
         new_test=clip_fewshot.as_split(source, new_test, first_label=base),
         templates=clip_fewshot.templates(config, options, "domain"),
-        notes=(*clip_fewshot.notes(drawable, options, "domain", source, clients, base), *remarks),
+        notes=(*clip_fewshot.notes(drawable, options, "domain", source, untested, base), *remarks),
         domain_tests=clip_fewshot.domain_splits(source, pools.test),
     )
 

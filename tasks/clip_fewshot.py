@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -17,7 +17,9 @@ from promptfed.prompt_template import PromptTemplate
 from promptfed.tasks import few_shot
 from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task, TaskConfig
-from promptfed.tasks.client_datasets import ClientAssignment, LazyClientDatasets
+from promptfed.tasks.client_assignment import ClientAssignment
+from promptfed.tasks.client_datasets import LazyClientDatasets
+from promptfed.tasks.client_index import client_index
 from promptfed.tasks.sources import checked, load_source
 from promptfed.tasks.sources.base import Source
 from promptfed.types import ClientData, FederatedTask, Split
@@ -115,10 +117,13 @@ def partition_clients(
     if base < 2:
         raise DataError(f"clients hold one class only ('{source.classes[0]}'): at least two base classes are needed")
     base_pools, new_test = split_pools(config, options, source, base)
-    holdings = deal(config, options, kind, source, base, base_pools)
-    clients = LazyClientDatasets(holdings, lambda number, holding: client_data(source, number, holding))
-    if not any(len(client.test) for client in clients):
+    decides = {**config.model_dump(include={"shots", "clients", "alpha", "partition_seed"}), "kind": kind, "base": base}
+    decides |= {"options": sorted(options.model_dump().items()), "task": config.task}
+    index = client_index(lambda: deal(config, options, kind, source, base, base_pools), config.clients, source, decides)
+    clients = LazyClientDatasets(index, lambda number, holding: client_data(source, number, holding))
+    if not index.sizes()[:, 2].any():
         raise DataError("no client has test images of a class that it holds: add some, or leave out the splits")
+    untested = [summary.name for summary in clients.summaries() if not summary.test]
     return FederatedTask(
         name=config.task,
         base_classes=source.classes[:base],
@@ -127,7 +132,7 @@ def partition_clients(
         base_test=as_split(source, base_pools.test),
         new_test=as_split(source, new_test, first_label=base),
         templates=templates,
-        notes=(*why, *notes(config, options, kind, source, clients, base)),
+        notes=(*why, *notes(config, options, kind, source, untested, base)),
         domain_tests=domain_splits(source, base_pools.test) if kind == "domain" else {},
         form=form,
         partition=kind,
@@ -208,7 +213,7 @@ def load(config: RunConfig, kind: str, file: str) -> Source:
 
 def deal(
     config: RunConfig, options: DealtConfig, kind: str, source: Source, base: int, pools: few_shot.Pools
-) -> list[ClientAssignment]:
+) -> Iterable[ClientAssignment]:
     """Assign ``pools``, which hold base classes only, to clients by the partition."""
     per_client, overlap = None, False
     if isinstance(options, ClipFewshotConfig):
@@ -220,8 +225,8 @@ def deal(
     samples = source.samples
     holdings: list[ClientAssignment] = []
     if overlap:
-        holdings = deal_overlapping(config, val_shots, per_client, source, base, pools)
-    elif kind == "classes":
+        return deal_overlapping(config, val_shots, per_client, source, base, pools)
+    if kind == "classes":
         for k, block in enumerate(partition.class_blocks(base, config.clients, per_client)):
             train, val, test = (
                 [i for i in p if samples[i].label in block] for p in (pools.train, pools.val, pools.test)
@@ -253,17 +258,15 @@ def deal(
 
 def deal_overlapping(
     config: RunConfig, val_shots: int, per_client: int | None, source: Source, base: int, pools: few_shot.Pools
-) -> list[ClientAssignment]:
+) -> Iterator[ClientAssignment]:
     """Draw classes, and images of them, for each client independently of the others; any number of clients."""
     seed, clients = config.partition_seed, config.clients or partition.DEFAULT_CLIENTS
     by_class = [few_shot.by_class(source, part) for part in (pools.train, pools.val, pools.test)]
-    holdings = []
     for k, classes in enumerate(partition.drawn_classes(base, clients, per_client, seed)):
         train, val, test = ([i for label in classes for i in part.get(label, [])] for part in by_class)
         name = f"client {k}"
         sample = few_shot.draw_exactly(source, train, val, config.shots, val_shots, seed, name)
-        holdings.append(ClientAssignment(name, sample, test))
-    return holdings
+        yield ClientAssignment(name, sample, test)
 
 
 def deal_shares(
@@ -352,10 +355,10 @@ def notes(
     options: DealtConfig,
     kind: str,
     source: Source,
-    clients: Sequence[ClientData],
+    untested: Sequence[str],
     base: int,
 ) -> tuple[str, ...]:
-    """Return notes about the data for the user: images left out, and differences from the options."""
+    """Return notes about the data for the user: images left out, ``untested`` clients, options of no use."""
     lines = [f"skipped unreadable image {name}" for name in source.skipped[:LISTED_NOTES]]
     if len(source.skipped) > LISTED_NOTES:
         lines.append(f"skipped {len(source.skipped) - LISTED_NOTES} more unreadable images")
@@ -377,9 +380,10 @@ def notes(
         if absent := [domain for domain in source.domains if domain and domain not in domains]:
             listed = ", ".join(map(printable, absent))
             lines.append(f"without a client, since nothing of a base class is there to train on: {listed}")
-    untested = [client.name for client in clients if not len(client.test)]
     if untested:
-        lines.append(f"no test images of their own, so no local accuracy: {', '.join(untested)}")
+        names = ", ".join(untested[:LISTED_NOTES])
+        more = f" and {len(untested) - LISTED_NOTES} more" if len(untested) > LISTED_NOTES else ""
+        lines.append(f"no test images of their own, so no local accuracy: {names}{more}")
     return tuple(lines)
 
 

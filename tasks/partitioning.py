@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -103,7 +103,7 @@ def class_blocks(classes: int, clients: int | None, per_client: int | None) -> l
     return even_blocks(classes, n_clients)
 
 
-def drawn_classes(classes: int, clients: int, per_client: int | None, seed: int) -> list[list[int]]:
+def drawn_classes(classes: int, clients: int, per_client: int | None, seed: int) -> Iterator[list[int]]:
     """Draw ``per_client`` different classes for each client, rising, independently of the others.
 
     By default as many as each of 8 disjoint clients would have, and at least 2. A client's draw does not depend on the
@@ -116,7 +116,7 @@ def drawn_classes(classes: int, clients: int, per_client: int | None, seed: int)
     if count > classes:
         raise ConfigError(f"classes_per_client={count} is more than the {classes} base classes: use {classes} or fewer")
     draws = (numpy_stream(seed, "partition", "overlap", client) for client in range(clients))
-    return [sorted(int(label) for label in draw.choice(classes, count, replace=False)) for draw in draws]
+    return (sorted(draw.choice(classes, count, replace=False).tolist()) for draw in draws)
 
 
 def domain_groups(domains: Sequence[str], clients: int | None) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import Sample
 from promptfed.printable import printable
 from promptfed.tasks import TASKS, few_shot
-from promptfed.tasks.client_datasets import ClientAssignment
+from promptfed.tasks.client_assignment import ClientAssignment
 from promptfed.tasks.clip_fewshot import FewShotConfig, as_split, client_data, templates
 from promptfed.tasks.sources import consistent, folder, load_source
 from promptfed.tasks.sources.base import Source

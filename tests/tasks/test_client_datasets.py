@@ -8,7 +8,8 @@ from promptfed.errors import ConfigError
 from promptfed.experiment import resolve
 from promptfed.tasks import TASKS
 from promptfed.tasks import client_datasets as dealt
-from promptfed.tasks.client_datasets import ClientAssignment, LazyClientDatasets
+from promptfed.tasks.client_assignment import ClientAssignment
+from promptfed.tasks.client_datasets import LazyClientDatasets
 from promptfed.tasks.few_shot import FewShotSplit
 from promptfed.types import ClientData, Split
 
