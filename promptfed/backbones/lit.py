@@ -36,7 +36,7 @@ from promptfed.backbones.base import (
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.features import FeatureCache, default_cache
 from promptfed.backbones.minilm import load_minilm, loading, package_folder, word_ids
-from promptfed.backbones.tokenization import Sentences, word_piece_words
+from promptfed.backbones.tokenization import Frame, Sentences, word_piece_words
 from promptfed.backbones.undrawn import Undrawn
 from promptfed.errors import BackboneError
 from promptfed.readers.tensors import MOST_BYTES
@@ -86,10 +86,10 @@ class LitBackbone(Backbone):
         self._vision: Any = freeze(vision).to(self.device, self._dtype)
         self._reader: Any = freeze(reader).to(self.device, self._dtype)
         self._transform = transform
-        start, stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+        frame = Frame((tokenizer.token_to_id("[CLS]"),), (tokenizer.token_to_id("[SEP]"),))
         table: nn.Embedding = reader.get_input_embeddings()
         encode, words = partial(word_ids, tokenizer), partial(word_piece_words, tokenizer)
-        self._sentences = Sentences(self.name, encode, table, start, stop, self.context_length, words)
+        self._sentences = Sentences(self.name, encode, table, frame, self.context_length, words)
         self.calls = CallCount()
         self._mean = torch.zeros(self.embed_dim, device=self.device)
         self._anchors = self._read_anchors(anchors, precision, cache)

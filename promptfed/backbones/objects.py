@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from promptfed.backbones.base import Backbone
+from promptfed.backbones.text_tokenizers import is_tokenizer
 from promptfed.errors import ConfigError
 from promptfed.printable import printable
 
@@ -30,8 +31,9 @@ def backbone_of(model: Any, device: str = "cpu") -> Backbone:
         return model
     parts = model if isinstance(model, tuple | list) else (model,)
     towers = [part for part in parts if isinstance(part, torch.nn.Module) and hasattr(part, "visual")]
-    tokenizers = [part for part in parts if hasattr(part, "encode") and part not in towers]
-    transforms = [part for part in parts if callable(part) and part not in towers and part not in tokenizers]
+    others = [part for part in parts if not any(part is tower for tower in towers)]
+    tokenizers = [part for part in others if is_tokenizer(part)]
+    transforms = [part for part in others if callable(part) and not is_tokenizer(part)]
     if len(towers) != 1 or len(tokenizers) != 1 or len(transforms) > 1:
         raise ConfigError(
             f"model is of type {printable(type(model).__name__)}: give a name, a promptfed Backbone, or the tuple "

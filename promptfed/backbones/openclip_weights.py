@@ -38,7 +38,7 @@ WRAPPERS = ("module.", "model.", "_orig_mod.", "state_dict.", "clip.")
 """Prefixes that trainers put before every name."""
 ACTIVATIONS, RESIZES = ("gelu", "quick_gelu"), ("shortest", "longest", "squash")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-OPTIONS = ("mean", "std", "resize", "interpolation", "activation")
+OPTIONS = ("mean", "std", "resize", "interpolation", "activation", "tokenizer")
 NOT_OF_THE_MODEL = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Numbers that OpenAI's archives hold beside the weights."""
 
@@ -74,8 +74,9 @@ def split_options(weights: str) -> tuple[str, dict[str, str]]:
 
 def weights_path(weights: str) -> Path | None:
     """Return the file or folder that ``weights`` names (``~`` is the home folder), None if it is a tag."""
-    path = Path(split_options(weights)[0]).expanduser()
-    looks_like_one = any(mark in weights for mark in "/\\~") or path.suffix in ENDINGS
+    place = split_options(weights)[0]
+    path = Path(place).expanduser()
+    looks_like_one = any(mark in place for mark in "/\\~") or path.suffix in ENDINGS
     return path if looks_like_one or path.exists() else None
 
 
@@ -184,9 +185,9 @@ def create_from_file(architecture: str, path: Path, options: Mapping[str, str], 
     changes: dict[str, Any] = {} if settings.quick_gelu is None else {"quick_gelu": settings.quick_gelu}
     parameters = inspect.signature(open_clip.create_model).parameters
     plain = {name: False for name in ("pretrained_text", "pretrained_hf") if name in parameters}
-    with torch.random.fork_rng(devices=[]), _quiet():  # building draws numbers, which the weights then replace
+    with torch.random.fork_rng(devices=[]), quiet():  # building draws numbers, which the weights then replace
         model: nn.Module = open_clip.create_model(architecture, precision=precision, **plain, **changes)
-    _fill(model, tensors, is_archive)
+    fill(model, tensors, is_archive)
     visual: Any = model.visual
     open_clip.model.set_model_preprocess_cfg(model, {**visual.preprocess_cfg, **settings.preprocess})
     return model
@@ -195,7 +196,7 @@ def create_from_file(architecture: str, path: Path, options: Mapping[str, str], 
 # ------------------------------------------------------------------------------------------------- internals
 
 
-def _fill(model: nn.Module, tensors: dict[str, Tensor], is_archive: bool) -> None:
+def fill(model: nn.Module, tensors: dict[str, Tensor], is_archive: bool) -> None:
     """Put ``tensors`` into ``model``, in the forms of open_clip's older files too.
 
     Raises:
@@ -330,7 +331,7 @@ def _first(*values: bool | None) -> bool | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence open_clip's warning that no weights are loaded, for which it would set up the root logger."""
     root, handler = logging.getLogger(), logging.NullHandler()
     level = root.level

@@ -36,8 +36,10 @@ from promptfed.backbones.clip_hf_config import PREFIX as CLIP_HF
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.lazy import CACHE_MISS, LazyBackbone, check_same_bits, folder_for
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
-from promptfed.backbones.openclip_weights import weights_path
-from promptfed.backbones.tokenization import Sentences
+from promptfed.backbones.openclip_loading import HUB, folder_of
+from promptfed.backbones.text_tower_kinds import CAUSAL
+from promptfed.backbones.text_towers import CausalTower
+from promptfed.backbones.tokenization import Frame, Sentences
 from promptfed.files.atomic import write_bytes
 from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.readers.files import read_bytes
@@ -75,7 +77,7 @@ def load_text_tower(name: str, *, device: str = "cpu", precision: str = "float32
     except CACHE_MISS as error:
         LOG.debug("nothing remembered in %s: %s", folder, error)
     backbone = whole()
-    if isinstance(backbone, OpenClipBackbone):
+    if isinstance(backbone, OpenClipBackbone) and backbone._tower.kind == CAUSAL and backbone._sentences.follow is None:
         _remember(folder, backbone, whole, device, precision)
     return backbone
 
@@ -99,19 +101,20 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
         for number in NUMBERS:
             setattr(self, number, about[number])
         self.abilities = frozenset(about["abilities"])
-        tower = TextTower(parse_tensors(blob), about["heads"], about["quick_gelu"])
-        self._tower: Any = freeze(tower).to(self.device)
+        module = CachedTower(parse_tensors(blob), about["heads"], about["quick_gelu"])
+        self._tower = CausalTower(freeze(module).to(self.device), "argmax")
         self._fingerprint = about["fingerprint"]
         self._tokens, self._has_new_tokens = _read_tokens(folder), False
-        start, stop = about["start"], about["stop"]
-        table = tower.token_embedding
-        self._sentences = Sentences(self.name, self._ids, table, start, stop, self.context_length, self._words)
+        frame, tower = Frame((about["start"],), (about["stop"],)), self._tower
+        self._sentences = Sentences(
+            self.name, self._ids, tower.table, frame, self.context_length, self._words, read=tower.read
+        )
         self.calls = CallCount()
         self._loaded_sha256 = self.weights_sha256()
 
     def weights_sha256(self) -> str:
         """Return the hash of the text tower alone."""
-        return hash_tensors(sorted(self._tower.state_dict().items()))
+        return hash_tensors(sorted(self._tower.module.state_dict().items()))
 
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
         return self.whole().encode_prompted_images(pixels, ctx, deep)
@@ -156,7 +159,7 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
 # -------------------------------------------------------------------------------------------- the text tower
 
 
-class TextTower(nn.Module):
+class CachedTower(nn.Module):
     """CLIP's causal text transformer in plain torch, with open_clip's names for its tensors."""
 
     def __init__(self, tensors: dict[str, Tensor], heads: int, quick_gelu: bool) -> None:
@@ -234,9 +237,8 @@ def _folder(name: str, device: str, precision: str) -> Path | None:
     if name == "tiny":
         config = parse_json((files("promptfed.backbones.tiny_weights") / "config.json").read_bytes())
         weights: Any = config["sha256"]
-    elif name.startswith(PREFIX):
-        path = weights_path(name.partition("/")[2])
-        weights = name
+    elif name.startswith(PREFIX) and not name.startswith(f"{PREFIX}{HUB}"):  # a repository may change
+        path, weights = folder_of(name), name
         if path is not None and path.exists():
             weights = [name, _statuses(path)]
     elif name.startswith(CLIP_HF) and (folder := Path(name.removeprefix(CLIP_HF)).expanduser()).is_dir():
@@ -263,7 +265,7 @@ def _remember(
     folder: Path, backbone: OpenClipBackbone, whole: Callable[[], Backbone], device: str, precision: str
 ) -> None:
     """Cache the text side of ``backbone`` if it comes back with the same bits."""
-    tower, sentences = backbone._tower, backbone._sentences
+    tower, sentences = backbone._tower.module, backbone._sentences
     prefixes = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
     tensors = {k: v.cpu().contiguous() for k, v in tower.state_dict().items() if k.startswith(prefixes)}
     tensors["attn_mask"] = tower.attn_mask.cpu().contiguous()
@@ -276,8 +278,8 @@ def _remember(
         "abilities": sorted(backbone.abilities),
         "heads": getattr(getattr(block, "attn", None), "num_heads", 0),
         "quick_gelu": type(getattr(block.mlp, "gelu", None)).__name__ == "QuickGELU",
-        "start": sentences.start,
-        "stop": sentences.stop,
+        "start": sentences.frame.before[0],
+        "stop": sentences.frame.after[0],
         **{number: getattr(backbone, number) for number in NUMBERS},
     }
     tokens = {text: list(sentences.encode(text)) for text in PROBES}

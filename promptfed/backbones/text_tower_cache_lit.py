@@ -18,7 +18,7 @@ from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.lazy import CACHE_MISS, LazyBackbone, check_same_bits, folder_for
 from promptfed.backbones.lit import PACKAGES, LitBackbone
 from promptfed.backbones.minilm import load_minilm, word_ids
-from promptfed.backbones.tokenization import Sentences, word_piece_words
+from promptfed.backbones.tokenization import Frame, Sentences, word_piece_words
 from promptfed.files.atomic import write_bytes
 from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.readers.files import read_bytes
@@ -48,10 +48,10 @@ class RememberedLit(LazyBackbone[LitBackbone], LitBackbone):
         reader, tokenizer = load_minilm()
         self.device, self._dtype = pick_device(device), pick_dtype(precision)
         self._reader = freeze(reader).to(self.device, self._dtype)
-        start, stop = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+        frame = Frame((tokenizer.token_to_id("[CLS]"),), (tokenizer.token_to_id("[SEP]"),))
         table: nn.Embedding = reader.get_input_embeddings()
         encode, words = partial(word_ids, tokenizer), partial(word_piece_words, tokenizer)
-        self._sentences = Sentences(self.name, encode, table, start, stop, self.context_length, words)
+        self._sentences = Sentences(self.name, encode, table, frame, self.context_length, words)
         self._mean = parse_tensors(blob)["mean"].to(self.device)
         self._fingerprint = about["fingerprint"]
         self.calls = CallCount()

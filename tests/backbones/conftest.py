@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from promptfed.backbones.openclip import OpenClipBackbone, load_openclip
+from promptfed.backbones.openclip import OpenClipBackbone
+from promptfed.backbones.openclip_loading import load_openclip
 from promptfed.examples.base import ImageItem
 from promptfed.types import Split
 

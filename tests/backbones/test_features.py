@@ -288,7 +288,7 @@ def test_an_unreadable_image_is_named_and_the_work_before_it_is_kept(
 def test_backbones_do_not_share_features(
     small: OpenClipBackbone, checkpoint: Callable[[str, str], Path], cache: FeatureCache, noise: Noise
 ) -> None:
-    from promptfed.backbones.openclip import load_openclip
+    from promptfed.backbones.openclip_loading import load_openclip
 
     path = checkpoint("small-clip", ".safetensors")
     narrow = load_openclip(f"open_clip:small-clip/{path}", precision="bfloat16")

@@ -125,7 +125,7 @@ def test_sentences_of_several_templates_form_groups(clip, monkeypatch):
     templates = ("a photo of one {}.", "an icon that shows some {}.", "a drawing by hand of the {}.")
     sentences = [template.format(name) for name in NAMES for template in templates]
     ids, end = clip._sentences.ids(sentences)
-    grouped = plain_sentences(ids, end, clip._tower.token_embedding)
+    grouped = plain_sentences(ids, end, clip._tower.table)
     assert grouped is not None
     assert grouped.prefix.shape[:2] == (3, 5)
     assert grouped.group.tolist() == grouped.group[:3].tolist() * len(NAMES)
@@ -148,7 +148,7 @@ def test_low_precision_is_as_near_to_the_truth_as_the_plain_way(shape, precision
 
 
 def test_another_kind_of_tower_keeps_the_plain_way(clip):
-    tower = clip._tower
+    tower = clip._tower.module
     assert SharedPrefixTower.of(tower) is not None
     seen_whole = type("Tower", (), {"attn_mask": torch.zeros(3, 3), "transformer": tower.transformer})
     assert SharedPrefixTower.of(seen_whole) is None
@@ -174,7 +174,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_block_that_its_user_changed_keeps_the_plain_way(change):
     clip = random_clip("small")
-    CHANGES[change](clip._tower.transformer.resblocks[0])
+    CHANGES[change](clip._tower.module.transformer.resblocks[0])
     text = PromptedText(draw(16, clip.text_dim), clip.class_tokens(NAMES, 16))
     assert torch.equal(clip._encode_jointly([text]), Backbone._encode_jointly(clip, [text]))
 
@@ -185,4 +185,4 @@ def test_cached_towers_share_too():
     load_text_tower("tiny")
     tower = load_text_tower("tiny")
     assert isinstance(tower, RememberedBackbone)
-    assert tower._shared_tower is not None
+    assert tower._tower.prefixes is not None

@@ -49,7 +49,7 @@ def test_an_image_brings_in_the_whole_model():
 
 def test_a_changed_weight_is_noticed():
     text = load_text_tower("tiny")
-    text._tower.ln_final.weight.data[0] += 1
+    text._tower.module.ln_final.weight.data[0] += 1
     with pytest.raises(BackboneError, match="changed during the run"):
         text.verify_frozen()
 
