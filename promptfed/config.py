@@ -102,8 +102,8 @@ class RunConfig(BaseModel):
     round_seconds: Annotated[float | None, Option("federation", "free", default="never", metavar="S")] = Field(
         None, gt=0, description="a round closes after so long, without the rest"
     )
-    client_batch: Annotated[int, Option("place", metavar="N")] = Field(
-        1, ge=1, description="clients trained side by side, their texts encoded together: faster where texts are few"
+    client_batch: Annotated[int | Literal["auto"], Option("place", metavar="N")] = Field(
+        1, description="clients trained side by side, their texts encoded together: a number, or auto"
     )
     client_seconds: Annotated[float | None, Option("place", "free", default="never", metavar="S")] = Field(
         None, gt=0, description="a client that takes longer is stopped, and late"
@@ -171,6 +171,19 @@ class RunConfig(BaseModel):
             return tuple(dict.fromkeys(name for name in names if name and name != ACCURACY))
         return names
 
+    @field_validator("client_batch", mode="before")
+    @classmethod
+    def _check_batch(cls, value: Any) -> Any:
+        """Take a number from 1 on, as text too, or "auto"."""
+        if value == "auto":
+            return value
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if is_number or (isinstance(value, str) and value.strip().isdecimal()):
+            value = int(value)
+            if value >= 1:
+                return value
+        raise ValueError("give a number of clients from 1, or auto")
+
     def __init__(self, **options: Any) -> None:
         """Raise ConfigError for what is wrong with ``options``, in the words of the command line."""
         try:
@@ -178,6 +191,11 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise ConfigError(_complaints(error, type(self), "option")) from error
         _check_switches(options, self, "option")
+
+    @property
+    def clients_at_once(self) -> int:
+        """``client_batch`` as a number: 1 where it is left to the model, which is not known here."""
+        return 1 if self.client_batch == "auto" else self.client_batch
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Only what differs from the defaults is shown."""

@@ -17,6 +17,7 @@ from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.build_method import build_method
 from promptfed.class_lengths import check_class_lengths
+from promptfed.client_batch import clients_at_once
 from promptfed.config import RunConfig, validate
 from promptfed.engines.base import Engine, Worker
 from promptfed.engines.local import LocalEngine
@@ -205,6 +206,7 @@ class Experiment:
             seed=config.seed,
             domains=task.domains,
         )
+        config = config.model_copy(update={"client_batch": clients_at_once(config, model, task.base_classes)})
         experiment = cls(config, task, Setup(model, agreement), passed_objects)
         experiment.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
         experiment.check_class_names()

@@ -162,7 +162,7 @@ def _local_parts(folder: RunDirectory, config: RunConfig, is_new: bool, objects:
             experiment = Experiment.build(config, objects=objects)
             experiment.check_feasible()
             check_first_prompt(experiment, read_first_prompt(folder))
-            engine = stack.enter_context(engine_of(config, objects))
+            engine = stack.enter_context(engine_of(experiment.config, objects))
         except PromptFedError:
             if is_new:
                 folder.discard()

@@ -169,6 +169,11 @@ class Backbone(ABC):
         return f"<backbone {self.name}: text {self.text_dim}, joint {self.embed_dim} dimensions, on {self.device}>"
 
     @property
+    def reads_beginnings_once(self) -> bool:
+        """Whether its text tower reads once what several texts begin with."""
+        return False
+
+    @property
     @abstractmethod
     def fingerprint(self) -> str:
         """Return the hex SHA-256 of weights, precision and preprocessing at loading: the key of cached features."""

@@ -108,6 +108,10 @@ class OpenClipBackbone(Backbone):
         self._fingerprint = hashlib.sha256(described.encode()).hexdigest()
 
     @property
+    def reads_beginnings_once(self) -> bool:
+        return self._shared_tower is not None
+
+    @property
     def fingerprint(self) -> str:
         return self._fingerprint
 

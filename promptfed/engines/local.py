@@ -41,7 +41,7 @@ class LocalEngine(Engine):
 
     @classmethod
     def for_stage(cls, worker: Worker, config: RunConfig) -> Self:
-        return cls(worker, config.client_batch, config.client_seconds)
+        return cls(worker, config.clients_at_once, config.client_seconds)
 
     def run_round(
         self,

@@ -96,7 +96,7 @@ class RayEngine(Engine):
             build,
             actors=config.actors,
             address=config.ray_address,
-            client_batch=config.client_batch,
+            client_batch=config.clients_at_once,
             client_seconds=config.client_seconds,
             on_gpu=config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()),
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from promptfed.client_batch import clients_at_once
 from promptfed.errors import ConfigError, RunError
 from promptfed.export.finished import FinishedRun
 from promptfed.files.atomic import write_bytes, write_text
@@ -98,7 +99,8 @@ def personalize_run(
     waiting = [data for data in task.clients if data.client not in saved]
     if waiting:
         drop_curve(run)
-    for group in _groups(waiting, finished.run.config.client_batch):
+    size = clients_at_once(finished.run.config, finished.method.setup.model, task.base_classes)
+    for group in _groups(waiting, size):
         for data, prompt in zip(group, _trained_on(finished, group, options), strict=True):
             saved[data.client] = about = _judged(finished, task, data, prompt, origins[data.client])
             save_client(run, about, prompt.tuned)
