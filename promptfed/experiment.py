@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from pydantic import ValidationError
+
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
 from promptfed.aggregators.mean import Mean
 from promptfed.agreement import Agreement
@@ -29,7 +31,7 @@ from promptfed.federation import Federation, round_half_up
 from promptfed.first_update import first_update
 from promptfed.frozen_model import FrozenModel, OnPrepared
 from promptfed.measures.base import Measure, build_measures
-from promptfed.method import METHODS, Method
+from promptfed.method import METHODS, Method, MethodConfig
 from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
@@ -279,7 +281,7 @@ class Experiment:
     def method(self, name: str | None = None) -> Method:
         """Build the run's method, or a baseline.
 
-        A baseline takes those of the run's method options that it has and that differ from the method's defaults: a
+        A baseline takes those of the run's method options that it has, with values that it knows, and that differ from the method's defaults: a
         default such as a generator's learning rate is not meant for a baseline.
 
         Args:
@@ -289,8 +291,8 @@ class Experiment:
         if name == "local_only" and not self.setup.model.has_gradients:
             return LocalOnlyWrapper(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
-            fields, method_fields = METHODS[name].Config.model_fields, METHODS[self.config.method].Config.model_fields
-            options = {k: v for k, v in options.items() if k in fields and v != method_fields[k].get_default()}
+            kind, fields = METHODS[name].Config, METHODS[self.config.method].Config.model_fields
+            options = {k: v for k, v in options.items() if v != fields[k].get_default() and _has_option(kind, k, v)}
         return build_method(name, options, self.setup)
 
     def aggregator(self) -> Aggregator:
@@ -370,3 +372,12 @@ class Experiment:
 
 def _agree(one: RunConfig, other: RunConfig, options: Sequence[str]) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in options)
+
+
+def _has_option(kind: type[MethodConfig], name: str, value: Any) -> bool:
+    """Return whether a method of ``kind`` has the option ``name`` and takes ``value`` for it."""
+    try:
+        kind.model_validate({name: value})
+    except ValidationError:
+        return False
+    return True

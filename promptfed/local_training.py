@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.errors import TrainingError
+from promptfed.errors import ConfigError, TrainingError
 from promptfed.local_optimizers import SGD, Adam, LocalOptimizer, TrainedTensor
 from promptfed.method import FeatureMethod, MethodConfig, TrainingJob
 from promptfed.prompt_state import PromptState
@@ -40,6 +40,9 @@ class LocalTraining(MethodConfig):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate, over the rounds")
     local_epochs: int = Field(2, ge=1, description="epochs over a client's examples in a round")
     batch_size: int = Field(32, ge=1, description="examples in a step")
+    loss: Literal["cross_entropy", "sigmoid"] = Field(
+        "cross_entropy", description="of scaled cosines: a softmax over classes, or a sigmoid of each class (SigLIP's)"
+    )
 
     def rate(self, round: int, rounds: int) -> float:
         """Learning rate of ``round`` (from 1) out of ``rounds``."""
@@ -158,15 +161,72 @@ def train_clients(
                 trainee.problem.project(trainee.parameters)
 
 
+ClassLoss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From a client's labels, a batch's logits ``(batch, classes)`` and its rows of the client's data to (loss, logits)."""
+
+
 def cross_entropy_on(labels: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """(loss, logits) for the batch's rows of a client's ``labels``."""
     return F.cross_entropy(logits, labels.to(logits.device)[rows]), logits
+
+
+def class_loss(config: LocalTraining, setup: Setup, data: ClientData) -> ClassLoss:
+    """Return the loss of one client's class logits, which are scaled cosines, that ``config`` names."""
+    if config.loss == "cross_entropy":
+        return cross_entropy_on
+    bias = sigmoid_bias(setup, data)
+
+    def loss(labels: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return sigmoid_loss(logits + bias, labels.to(logits.device)[rows]), logits
+
+    return loss
+
+
+def sigmoid_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean over images of ``-sum_c log sigma(z_c logit_c)``, z 1 for an image's class and -1 for others.
+
+    Zhai et al. 2023, arXiv 2303.15343, with the classes of a client in the place of a batch's texts.
+
+    Args:
+        logits: ``(batch, classes)``, the bias included.
+        labels: ``(batch,)``.
+    """
+    signs = torch.full_like(logits, -1.0).scatter(1, labels[:, None], 1.0)
+    return -F.logsigmoid(signs * logits).sum(-1).mean()
+
+
+@torch.no_grad()
+def sigmoid_bias(setup: Setup, data: ClientData) -> float:
+    """Return b in ``sigma(s cos + b)``: the model's own, else one from the client's images that is frozen as well.
+
+    A model that was trained by a softmax has none, and at b = 0 its cosines, all of which are positive, would call
+    every class right. Its b is minus the mean over the client's training images of ``log sum_c exp(s cos)`` under the
+    first hand-written template: a softmax subtracts just that, so zero-shot probabilities stay about what they are.
+    """
+    bias = setup.backbone.logit_bias
+    if bias is not None or not len(data.train):
+        return bias or 0.0
+    template = setup.templates[0] if setup.templates else "{}"
+    return -setup.model.template_scores(template, data.train, setup.classes).logsumexp(-1).mean().item()
 
 
 class GradientMethod(FeatureMethod):
     """A method whose clients minimise a loss by gradient steps: say which, and what of the outcome is sent."""
 
     config: LocalTraining
+    takes_sigmoid_loss: ClassVar[bool] = False
+    """Whether it minimises cross-entropy over scaled cosines and nothing else, so that ``loss=sigmoid`` may replace it.
+
+    Its ``problem`` then asks ``class_loss`` for the loss.
+    """
+
+    def __init__(self, config: LocalTraining, setup: Setup) -> None:
+        super().__init__(config, setup)
+        if config.loss == "sigmoid" and not self.takes_sigmoid_loss:
+            raise ConfigError(
+                f"option 'loss' is 'sigmoid', which {self.name} does not take: its loss is not cross-entropy over "
+                "scaled cosines alone; leave it out (--set method.loss=cross_entropy), or use --method promptfl"
+            )
 
     @abstractmethod
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from promptfed.errors import TrainingError
-from promptfed.local_training import LocalObjective, LocalTraining, train_clients
+from promptfed.aggregators.base import build_aggregator
+from promptfed.errors import ConfigError, TrainingError
+from promptfed.local_training import (
+    GradientMethod,
+    LocalObjective,
+    LocalTraining,
+    sigmoid_bias,
+    sigmoid_loss,
+    train_clients,
+)
+from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextTuner
@@ -108,3 +119,71 @@ def test_labels_are_those_of_the_shuffled_rows(setup):
     [(_, fit)] = train_clients([(0, problem)], plain(batch_size=2, local_epochs=1), setup, round=1)
     assert sorted(seen) == [0, 1, 2, 3, 4]
     assert fit.accuracy == 1.0
+
+
+SIGMOID = {
+    "promptfl", "finetune", "local_only", "fedper", "dpfpl", "promptfolio", "fedtpg", "pfedpg", "pfedprompt", "maple", "tpfl",
+    "feddpt",
+}  # fmt: skip
+"""Methods whose loss is cross-entropy of scaled cosines alone, and those that a subclass adds to it."""
+
+
+def test_sigmoid_loss_and_its_gradient_by_hand():
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], requires_grad=True)
+    labels = torch.tensor([0, 2])
+    loss = sigmoid_loss(logits, labels)
+    first = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(0.5))
+    second = math.log(2) + math.log(1 + math.exp(3)) + math.log(1 + math.exp(2))
+    assert loss.item() == pytest.approx((first + second) / 2)
+    loss.backward()
+    by_hand = (logits.detach().sigmoid() - F.one_hot(labels, 3)) / 2
+    assert torch.allclose(logits.grad, by_hand)
+
+
+def test_the_bias_is_the_models_or_that_of_zero_shot(setup, toy_task, monkeypatch):
+    data = toy_task.clients[0]
+    scores = setup.model.template_scores(setup.templates[0], data.train, setup.classes)
+    average = torch.stack([torch.log(row.exp().sum()) for row in scores.double()]).mean()
+    assert sigmoid_bias(setup, data) == pytest.approx(-average.item(), rel=1e-5)
+    monkeypatch.setattr(setup.backbone, "logit_bias", -12.5)
+    assert sigmoid_bias(setup, data) == -12.5
+
+
+@pytest.mark.parametrize("name", sorted(SIGMOID))
+def test_methods_minimise_the_sigmoid_loss_of_their_logits(name, clip_setup, toy_task):
+    kind, data = METHODS[name], toy_task.clients[2]
+    setup = clip_setup.agreeing(domains=tuple(f"d{client.client % 2}" for client in toy_task.clients))
+    options = {"n_ctx": 2} if name != "fedper" else {"n_ctx": 2, "n_private": 1}
+    method = kind(kind.Config(loss="sigmoid", **options), setup)
+    server = method.server_side(build_aggregator("mean", {}))
+    shared = server.broadcast(method.init_shared(), server.init(method.init_shared()), data.client)
+    problem = method.problem(Broadcast(1, shared), data, method.init_personal(data.client))
+    parameters = {name: tensor.clone().requires_grad_() for name, tensor in problem.start.items()}
+    features = setup.backbone.encode_prompted_texts(list(problem.texts(parameters)))
+    rows = torch.arange(2)
+    loss, logits = problem.loss(parameters, features, rows)
+    expected = sigmoid_loss(logits + sigmoid_bias(setup, data), problem.labels[rows])
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
+    assert sum(float(tensor.grad.abs().sum()) for tensor in parameters.values() if tensor.grad is not None) > 0
+
+
+def test_other_methods_refuse_the_sigmoid_loss(setup):
+    kinds = {name: METHODS[name] for name in METHODS if issubclass(METHODS[name], GradientMethod)}
+    assert {name for name, kind in kinds.items() if kind.takes_sigmoid_loss} == SIGMOID
+    with pytest.raises(ConfigError, match=r"which PromptFL\+FedProx does not take: .*--set method.loss=cross_entropy"):
+        METHODS["fedprox"](METHODS["fedprox"].Config(loss="sigmoid"), setup)
+
+
+def test_a_client_with_one_class_learns_by_the_sigmoid_loss_alone(setup, toy_task):
+    """A softmax over one class is 1 whatever the prompt says, so it leaves the prompt as it was, to the bit."""
+    data = toy_task.clients[0]
+    assert data.classes == (0,)
+    moved = {}
+    for loss in ("cross_entropy", "sigmoid"):
+        method = PromptFL(PromptFLConfig(loss=loss, label_space="own"), setup)
+        start = method.init_shared()
+        update, _ = method.train(Broadcast(1, start), data, NO_PROMPT)
+        moved[loss] = (update.shared - start).norm()
+    assert moved["cross_entropy"] == 0
+    assert moved["sigmoid"] > 0.01

@@ -161,6 +161,8 @@ class Backbone(ABC):
     vision_layers: int = 0
     abilities: frozenset[Ability] = frozenset()
     logit_scale: float
+    logit_bias: float | None = None
+    """What a model that was trained by a sigmoid loss adds to logits; None: a softmax, which no bias changes."""
     context_length: int
     device: torch.device
     calls: CallCount

@@ -96,6 +96,8 @@ class OpenClipBackbone(Backbone):
             self.vision_dim, self.vision_layers = self._vit.width, self._vit.layers
             self.abilities |= {"visual prompts", "patch features"}
         self.logit_scale = float(model.logit_scale.detach().float().exp())
+        bias = getattr(model, "logit_bias", None)
+        self.logit_bias = None if bias is None else float(bias.detach().float())
         self._sentences = sentences(name, words, self._tower)
         self.calls = CallCount()
         self._loaded_sha256 = self.weights_sha256()

@@ -47,12 +47,13 @@ from promptfed.readers.json_reader import LIMITS, parse_json
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 
 LOG = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 TOWER, ABOUT, TOKENS = "tower.safetensors", "about.json", "tokens.json"
 TEXTS = "texts"
 """Key of the token ids in their file: text -> ids."""
 NUMBERS = (
-    "name", "text_dim", "embed_dim", "vision_dim", "text_layers", "vision_layers", "logit_scale", "context_length",
+    "name", "text_dim", "embed_dim", "vision_dim", "text_layers", "vision_layers", "logit_scale", "logit_bias",
+    "context_length",
 )  # fmt: skip
 META = "meta"
 """Modules are made without memory and without drawing numbers: the weights are put in afterwards."""

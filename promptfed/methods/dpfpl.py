@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
+from promptfed.local_training import LocalObjective, Parameters, class_loss
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
@@ -46,6 +46,7 @@ class DPFPL(ContextMethod):
     paper: ClassVar[str] = "Tran et al. 2025, ICLR"
     trains: ClassVar[str] = "text context (n_ctx, dim); factors (n_ctx, rank) x (rank, dim) and residual"
     keeps: ClassVar[str] = "images, factors, residual"
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config = DPFPLConfig
 
     def __init__(self, config: DPFPLConfig, setup: Setup) -> None:
@@ -56,6 +57,7 @@ class DPFPL(ContextMethod):
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.label_space, self.setup, data)
         images, backbone = training_images(self.setup, data), self.setup.backbone
+        fit = class_loss(self.config, self.setup, data)
         noise = torch_stream(self.setup.seed, "power iteration", broadcast.round, data.client)
         probe = torch.randn(self.rank, backbone.text_dim, generator=noise)
         local = personal if len(personal) else factorised(torch.zeros(self.tuner.n_ctx, backbone.text_dim), probe)
@@ -65,7 +67,7 @@ class DPFPL(ContextMethod):
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             logits = cosine_logits(images[rows], features[0], backbone.logit_scale)
-            return cross_entropy_on(labels, logits, rows)
+            return fit(labels, logits, rows)
 
         def project(parameters: Parameters) -> None:
             for name, value in factorised(personal_part(parameters), probe).items():

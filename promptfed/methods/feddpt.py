@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import GradientMethod, LocalObjective, Parameters
+from promptfed.local_training import GradientMethod, LocalObjective, Parameters, class_loss
 from promptfed.method import METHODS, Shape, shapes
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.domains import Domains, mean_over_domains, mixture_logits
@@ -28,8 +28,10 @@ class FedDPTConfig(ContextConfig):
     external_momentum: float = Field(
         0.99, ge=0, le=1, description="how much of its copy of another domain's text prompt a client keeps each round"
     )
-    loss: Literal["cross_entropy", "cosine"] = Field(
-        "cross_entropy", description="of scaled cosines, or 1 - cosine to the true class (the paper's)"
+    loss: Literal["cross_entropy", "sigmoid", "cosine"] = Field(  # type: ignore[assignment]
+        "cross_entropy",
+        description="of scaled cosines: a softmax over classes, a sigmoid of each class, or 1 - cosine to the true "
+        "class (the paper's)",
     )
 
 
@@ -58,6 +60,7 @@ class FedDPT(GradientMethod):
     keeps: ClassVar[str] = "images, copies of the other domains' contexts"
     requires: ClassVar[frozenset[str]] = frozenset({"visual prompts"})
     aggregators: ClassVar[tuple[str, ...]] = ("mean", "uniform")
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config = FedDPTConfig
     config: FedDPTConfig
 
@@ -95,6 +98,7 @@ class FedDPT(GradientMethod):
         domain, scale = self.domains.of(data.client), self.setup.backbone.logit_scale
         own_name, answers = text_of(domain), labels.to(self.setup.backbone.device)
         others = self._texts(self._moved(broadcast, data.client, personal), classes)
+        fit = class_loss(self.config, self.setup, data)
 
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters[own_name], classes)]
@@ -103,8 +107,8 @@ class FedDPT(GradientMethod):
             prompted = prompted_images(self.setup, data.train, rows, parameters["visual"])
             texts_by_domain = torch.cat([others[:domain], F.normalize(features[0], dim=-1)[None], others[domain:]])
             logits = mixture_logits(prompted.features, prompted.attention, texts_by_domain, scale)
-            if self.config.loss == "cross_entropy":
-                return F.cross_entropy(logits, answers[rows]), logits
+            if self.config.loss != "cosine":
+                return fit(labels, logits, rows)
             right = logits.gather(1, answers[rows][:, None]) / scale
             return 1 - right.mean(), logits
 

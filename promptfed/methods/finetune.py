@@ -37,6 +37,7 @@ class Finetune(PersonalContextMethod):
 
     name: ClassVar[str] = "PromptFL+FT"
     paper: ClassVar[str] = "Collins et al. 2023, arXiv 2310.04627, on PromptFL"
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config = FinetuneConfig
     last_round_differs: ClassVar[bool] = True
 

@@ -27,6 +27,7 @@ class LocalOnly(GradientMethod):
     trains: ClassVar[str] = "text context (n_ctx, dim)"
     keeps: ClassVar[str] = "images, context"
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config = ContextConfig
 
     def __init__(self, config: ContextConfig, setup: Setup) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import Backbone, ClassTokens, PromptedImages, PromptedText
 from promptfed.errors import ConfigError
-from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters, cross_entropy_on
+from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters, class_loss
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import LabelSpace, training_classes
@@ -62,6 +62,7 @@ class MaPLe(GradientMethod):
     paper: ClassVar[str] = "MaPLe: Khattak et al. 2023, arXiv 2210.03117; federated: Qiu et al. 2024, arXiv 2310.06123"
     trains: ClassVar[str] = "deep text contexts (depth, n_ctx, dim), their coupling to visual ones (depth, vision, dim)"
     requires: ClassVar[frozenset[str]] = frozenset({"visual prompts", "deep text prompts"})
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config = MaPLeConfig
     config: MaPLeConfig
 
@@ -105,7 +106,7 @@ class MaPLe(GradientMethod):
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.config.label_space, self.setup, data)
-        scale = self.setup.backbone.logit_scale
+        scale, fit = self.setup.backbone.logit_scale, class_loss(self.config, self.setup, data)
 
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self._prompted(parameters["ctx"], classes)]
@@ -113,7 +114,7 @@ class MaPLe(GradientMethod):
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             ctx, deep = visual_tokens(parameters)
             images = prompted_images(self.setup, data.train, rows, ctx, deep).features
-            return cross_entropy_on(labels, cosine_logits(images, features[0], scale), rows)
+            return fit(labels, cosine_logits(images, features[0], scale), rows)
 
         slower = dict.fromkeys(("weight", "bias"), self.config.coupling_rate)
         return LocalObjective(broadcast.shared, labels, loss, texts, slower)

@@ -18,7 +18,7 @@ from promptfed.local_training import (
     LocalObjective,
     LocalTraining,
     Parameters,
-    cross_entropy_on,
+    class_loss,
     train_clients,
 )
 from promptfed.method import METHODS, cosine_logits
@@ -63,6 +63,7 @@ class PFedPG(GradientMethod):
     paper: ClassVar[str] = "Yang et al. 2023, ICCV, arXiv 2308.15367"
     trains: ClassVar[str] = "visual context (n_ctx, vision_dim) or text context; the server: a hyper-network"
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config = PFedPGConfig
     config: PFedPGConfig
 
@@ -126,10 +127,10 @@ class PFedPG(GradientMethod):
         return self.fit_descriptor(shared, data)
 
     def _problem(self, start: PromptState, make: Callable[[Parameters], Tensor], data: ClientData) -> LocalObjective:
-        """Return the cross-entropy of scaled cosines with the prompt that ``make`` makes."""
+        """Return the loss of scaled cosines with the prompt that ``make`` makes."""
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         scale = self.setup.backbone.logit_scale
-        lr_multipliers = {"descriptor": DESCRIPTOR_RATE}
+        lr_multipliers, fit = {"descriptor": DESCRIPTOR_RATE}, class_loss(self.config, self.setup, data)
         if self.sends == "ctx":
             images = training_images(self.setup, data)
 
@@ -137,14 +138,14 @@ class PFedPG(GradientMethod):
                 return [self.tuner.prompted(make(parameters), classes)]
 
             def text_loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-                return cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
+                return fit(labels, cosine_logits(images[rows], features[0], scale), rows)
 
             return LocalObjective(start, labels, text_loss, texts, lr_multipliers)
         names = self._names(classes)
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             prompted = prompted_images(self.setup, data.train, rows, make(parameters))
-            return cross_entropy_on(labels, cosine_logits(prompted.features, names, scale), rows)
+            return fit(labels, cosine_logits(prompted.features, names, scale), rows)
 
         return LocalObjective(start, labels, loss, lr_multipliers=lr_multipliers)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
+from promptfed.local_training import LocalObjective, Parameters, class_loss
 from promptfed.method import METHODS, cosine_logits, mixed_features
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
@@ -39,6 +39,7 @@ class PromptFolio(ContextMethod):
     paper: ClassVar[str] = "Pan et al. 2024, arXiv 2409.19610"
     trains: ClassVar[str] = "two text contexts (n_ctx, dim), one of them sent"
     keeps: ClassVar[str] = "images, local context"
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config = PromptFolioConfig
 
     def __init__(self, config: PromptFolioConfig, setup: Setup) -> None:
@@ -48,13 +49,14 @@ class PromptFolio(ContextMethod):
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.label_space, self.setup, data)
         images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
+        fit = class_loss(self.config, self.setup, data)
         local = personal["local"] if len(personal) else self.tuner.start("local")["ctx"]
 
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters[name], classes) for name in ("ctx", "local")]
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            return cross_entropy_on(labels, cosine_logits(images[rows], portfolio(features, self.theta), scale), rows)
+            return fit(labels, cosine_logits(images[rows], portfolio(features, self.theta), scale), rows)
 
         return LocalObjective(PromptState({**broadcast.shared, "local": local}), labels, loss, texts)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
-from promptfed.local_training import GradientMethod, LocalObjective, Parameters, cross_entropy_on
+from promptfed.local_training import GradientMethod, LocalObjective, Parameters, class_loss
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextTuner, training_classes
@@ -51,6 +51,7 @@ class TPFL(GradientMethod):
     paper: ClassVar[str] = "Zhao et al. 2023, arXiv 2310.04455"
     trains: ClassVar[str] = "text context (n_ctx, dim), visual tokens (n_visual, vision_dim)"
     requires: ClassVar[frozenset[str]] = frozenset({"visual prompts"})
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config: ClassVar[type[TPFLConfig]] = TPFLConfig
 
     def __init__(self, config: TPFLConfig, setup: Setup) -> None:
@@ -64,14 +65,15 @@ class TPFL(GradientMethod):
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.label_space, self.setup, data)
         scale, penalty = self.setup.backbone.logit_scale, self.penalty(broadcast.shared, data, personal)
+        fit = class_loss(self.config, self.setup, data)
 
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters["ctx"], classes)]
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             images = prompted_images(self.setup, data.train, rows, parameters["visual"]).features
-            fit, logits = cross_entropy_on(labels, cosine_logits(images, features[0], scale), rows)
-            return fit if penalty is None else fit + penalty(images, rows), logits
+            of_class, logits = fit(labels, cosine_logits(images, features[0], scale), rows)
+            return of_class if penalty is None else of_class + penalty(images, rows), logits
 
         return LocalObjective(broadcast.shared, labels, loss, texts)
 
@@ -109,6 +111,7 @@ class ATPFL(TPFL):
 
     name: ClassVar[str] = "ATPFL"
     keeps: ClassVar[str] = "images, the client's last visual tokens"
+    takes_sigmoid_loss: ClassVar[bool] = False
     Config = ATPFLConfig
 
     def __init__(self, config: ATPFLConfig, setup: Setup) -> None:

@@ -18,7 +18,7 @@ from promptfed.local_training import (
     LocalObjective,
     LocalTraining,
     Parameters,
-    cross_entropy_on,
+    class_loss,
     train_clients,
 )
 from promptfed.method import MethodConfig, cosine_logits
@@ -115,15 +115,16 @@ class ContextTuner:
         return torch.stack([ctx[rows[name]] if name in rows else mean for name in classes])
 
     def problem(self, prompt: PromptState, data: ClientData) -> LocalObjective:
-        """Return CoOp's loss, cross-entropy of scaled cosines, on one client's images."""
+        """Return CoOp's loss, cross-entropy of scaled cosines (or their sigmoid loss), on one client's images."""
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
+        fit = class_loss(self.config, self.setup, data)
 
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.prompted(parameters["ctx"], classes)]
 
         def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            return cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
+            return fit(labels, cosine_logits(images[rows], features[0], scale), rows)
 
         return LocalObjective(prompt, labels, loss, texts)
 

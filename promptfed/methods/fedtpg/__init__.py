@@ -64,6 +64,7 @@ class FedTPG(GradientMethod):
         "uniform", "mean", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed_mean", "krum",
         "multi_krum", "geometric_median", "norm_clip", "fedamp", "clustered", "interpolated",
     )  # fmt: skip
+    takes_sigmoid_loss: ClassVar[bool] = True
     Config = FedTPGConfig
 
     def __init__(self, config: FedTPGConfig, setup: Setup) -> None:
@@ -98,7 +99,7 @@ class FedTPG(GradientMethod):
             heads=config.heads,
         )
         self.label_space, self.first_deep = config.label_space, int(config.input_context == "kept")
-        context = config.model_dump(include={"n_ctx", "position", "label_space"})
+        context = config.model_dump(include={"n_ctx", "position", "label_space", "loss"})
         self.tuner = ContextTuner(ContextConfig.model_validate(context), setup)
 
     def init_shared(self) -> PromptState:
