@@ -281,8 +281,8 @@ class Experiment:
     def method(self, name: str | None = None) -> Method:
         """Build the run's method, or a baseline.
 
-        A baseline takes those of the run's method options that it has, with values that it knows, and that differ from the method's defaults: a
-        default such as a generator's learning rate is not meant for a baseline.
+        A baseline takes those of the run's method options that it has, with values that it knows, and that differ from
+        the method's defaults: a default such as a generator's learning rate is not meant for a baseline.
 
         Args:
             name: The baseline; None builds the run's method.

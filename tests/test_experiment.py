@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,3 +57,11 @@ def test_it_resolves_its_config_itself_and_reads_no_file_that_it_names(tmp_path:
     config = build_config({"task": "blackbox-text", "method": "fedbdpl", "method_options": words})
     assert complete(config).method_options["vocabulary"] == words["vocabulary"], "a server may have named it"
     assert resolve(config).method_options["vocabulary"] == ["one", "two"]
+
+
+def test_a_baseline_takes_the_options_whose_values_it_knows(whole: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fed-DPT's cosine loss is none of local-only's, which then keeps its own; the sigmoid loss is."""
+    for loss, taken in (("cosine", "cross_entropy"), ("sigmoid", "sigmoid")):
+        config = whole.config.model_copy(update={"method": "feddpt", "method_options": {"loss": loss, "n_ctx": 3}})
+        baseline = replace(whole, config=config).method("local_only").config.model_dump()
+        assert (baseline["loss"], baseline["n_ctx"]) == (taken, 3)

@@ -122,8 +122,8 @@ def test_labels_are_those_of_the_shuffled_rows(setup):
 
 
 SIGMOID = {
-    "promptfl", "finetune", "local_only", "fedper", "dpfpl", "promptfolio", "fedtpg", "pfedpg", "pfedprompt", "maple", "tpfl",
-    "feddpt",
+    "promptfl", "finetune", "local_only", "fedper", "dpfpl", "promptfolio", "fedtpg", "pfedpg", "pfedprompt", "maple",
+    "tpfl", "feddpt",
 }  # fmt: skip
 """Methods whose loss is cross-entropy of scaled cosines alone, and those that a subclass adds to it."""
 
