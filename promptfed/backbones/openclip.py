@@ -111,7 +111,7 @@ class OpenClipBackbone(Backbone):
 
     @property
     def reads_beginnings_once(self) -> bool:
-        return self._shared_tower is not None
+        return self._tower.prefixes is not None
 
     @property
     def fingerprint(self) -> str:
