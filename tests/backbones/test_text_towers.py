@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -20,6 +19,7 @@ from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.backbones.shared_prefix import prompted_sentences
 from promptfed.backbones.text_tower_kinds import installed_configs, kind_of
 from promptfed.errors import BackboneError
+
 from .shrunk_models import BIOMED, shrunk, write_encoders, write_tokenizers
 
 CONFIGS = {**installed_configs(), "BiomedCLIP": BIOMED}
