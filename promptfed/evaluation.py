@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, harmonic_mean, pstdev
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from promptfed.errors import DataError
-from promptfed.examples.base import Item
 from promptfed.federation import Federation
 from promptfed.intervals import mean_interval, wilson_interval
 from promptfed.measures.base import Measure, truth_among
 from promptfed.measures.figures import PartTotals, Totals
-from promptfed.method import Method
+from promptfed.method import Method, ScoringJob
 from promptfed.scores import NO_CLASS, predicted
+from promptfed.scoring import Examples, alike, joined, own_accuracies, part_scores, totals_of
 from promptfed.types import (
     ClientData,
     ClientPrompt,
@@ -28,6 +28,8 @@ from promptfed.types import (
     Score,
     Split,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -141,20 +143,30 @@ def has_choice(data: ClientData) -> bool:
     return len(data.classes) > 1
 
 
+def own_examples(task: FederatedTask, part: Literal["val", "test"]) -> Examples:
+    """Return the clients' own examples of that part, each image once; clients without any are left out."""
+    splits = {data.client: data.val if part == "val" else data.test for data in task.clients}
+    return Examples.of((), {client: split for client, split in splits.items() if len(split)})
+
+
 def mean_local_accuracy(
-    method: Method, prompts: Mapping[int, ClientPrompt], task: FederatedTask, part: Literal["val", "test"]
+    method: Method,
+    prompts: Mapping[int, ClientPrompt],
+    task: FederatedTask,
+    part: Literal["val", "test"],
+    examples: Examples | None = None,
 ) -> float:
     """Mean over clients that hold images of that part and have two classes or more; NaN if none holds any.
 
-    If all of them have one class each, the choice is among all base classes.
+    If all of them have one class each, the choice is among all base classes. ``examples`` are those of
+    ``own_examples``, which who asks often keeps.
     """
-    holders = [data for data in task.clients if len(data.val if part == "val" else data.test)]
-    choosing = [data for data in holders if has_choice(data)]
-    if choosing:
-        return fmean(local_accuracy(method, prompts[data.client], task, data, part) for data in choosing)
-    splits = {data.client: data.val if part == "val" else data.test for data in holders}
-    each = [accuracy(method, prompts[client], task.base_classes, split) for client, split in splits.items()]
-    return fmean(each) if each else float("nan")
+    examples = own_examples(task, part) if examples is None else examples
+    holders = [data for data in task.clients if data.client in examples.own]
+    among: dict[int, Sequence[int]] = {data.client: data.classes for data in holders if has_choice(data)}
+    among = among or {data.client: range(len(task.base_classes)) for data in holders}
+    each = own_accuracies(method, prompts, task.base_classes, examples, among)
+    return fmean(each.values()) if each else float("nan")
 
 
 def evaluate(
@@ -172,33 +184,28 @@ def evaluate(
     domains.
     """
     tested = {data.client: data for data in task.clients if len(data.test)}
-    different = unique_prompts(prompts)
-    row = {client: number if len(different) > 1 else 0 for number, client in enumerate(prompts)}
+    among = {client: data.classes for client, data in tested.items() if has_choice(data)}
+    common = (task.base_test, *task.domain_tests.values())
+    examples = Examples.of(common, {client: data.test for client, data in tested.items()})
+    new_part = task.new_classes, task.new_test
+    scores = part_scores(method, prompts, task.base_classes, examples, among, new_part, measures or {})
 
-    splits = [task.base_test, *task.domain_tests.values(), *(data.test for data in tested.values())]
-    scored = rows_right(method, different, task.base_classes, splits, measures)
-    right, rows, first = scored.right, scored.rows, 1 + len(task.domain_tests)
-    means = [fmean(flags[rows_of_part].mean().item() for flags in right) for rows_of_part in rows[:first]]
-    base, *domains = (Score(mean, len(split)) for mean, split in zip(means, splits, strict=False))
+    def of_prompts(values: Mapping[int, T]) -> list[T]:
+        return list(values.values())[: 1 if scores.different == 1 else None]
 
-    local: dict[int, ClientScore] = {}
-    own_totals: dict[int, Totals] = {}
-    all_totals: dict[int, Totals] = {}
-    for number, (client, data) in enumerate(tested.items(), first):
-        own_accuracy = None
-        if has_choice(data):
-            score = judge(method, prompts[client], task.base_classes, data.test, data.classes, measures)
-            own_accuracy, own_totals[client] = score.accuracy, score.totals
-        all_totals[client] = scored.totals[row[client]][number]
-        local[client] = ClientScore(own_accuracy, right[row[client]][rows[number]].mean().item(), len(data.test))
-    new, new_totals = None, []
-    if len(task.new_test):
-        each = [judge(method, prompt, task.new_classes, task.new_test, None, measures) for prompt in different]
-        new, new_totals = (
-            Score(fmean(judgement.accuracy for judgement in each), len(task.new_test)),
-            [judgement.totals for judgement in each],
-        )
-    totals = PartTotals(own_totals, all_totals, [of_prompt[0] for of_prompt in scored.totals], new_totals)
+    means = [fmean(values) for values in zip(*of_prompts(scores.common), strict=True)]
+    base, *domains = (Score(mean, len(split)) for mean, split in zip(means, common, strict=True))
+    local = {
+        client: ClientScore(scores.own.get(client), scores.own_all[client], len(data.test))
+        for client, data in tested.items()
+    }
+    new = Score(fmean(of_prompts(scores.new)), len(task.new_test)) if len(task.new_test) else None
+    totals = PartTotals(
+        {client: scores.totals["own"].get(client, {}) for client in among},
+        {client: scores.totals["all"][client] for client in tested},
+        of_prompts(scores.totals["base"]),
+        of_prompts(scores.totals["new"]),
+    )
     by_domain = dict(zip(task.domain_tests, domains, strict=True))
     return Evaluation.of(method.name, local, base, new, by_domain, totals.figures(measures or {}))
 
@@ -220,9 +227,13 @@ class LocalEvaluator:
 
     def __init__(self, task: FederatedTask, measures: Mapping[str, Measure] | None = None) -> None:
         self.task, self.measures = task, measures or {}
+        self._validation: Examples | None = None
 
     def validate(self, federation: Federation, state: FederationState) -> float:
-        return mean_local_accuracy(federation.method, federation.prompts(state), self.task, "val")
+        if self._validation is None:
+            self._validation = own_examples(self.task, "val")
+        prompts = federation.prompts(state)
+        return mean_local_accuracy(federation.method, prompts, self.task, "val", self._validation)
 
     def evaluate(self, federation: Federation, state: FederationState) -> Evaluation:
         return evaluate(federation.method, federation.prompts(state), self.task, self.measures)
@@ -242,12 +253,16 @@ class ValidationFigures:
 
 def validate(method: Method, prompts: Mapping[int, ClientPrompt], task: FederatedTask) -> ValidationFigures:
     """Figures of what each client deploys, without a look at test images. Raises DataError if nobody can validate."""
-    splits = [data.val for data in task.clients if len(data.val)]
-    if not splits:
+    examples = own_examples(task, "val")
+    if not examples.own:
         raise DataError("no client holds validation images, so nothing can be chosen: raise --set task.val_shots")
-    local = mean_local_accuracy(method, prompts, task, "val")
-    everyone, _ = joined(splits)
-    base = fmean(accuracy(method, prompt, task.base_classes, everyone) for prompt in unique_prompts(prompts))
+    local = mean_local_accuracy(method, prompts, task, "val", examples)
+    groups = alike(prompts, prompts)
+    jobs = [ScoringJob(prompts[clients[0]], task.base_classes, examples.split) for clients in groups]
+    everyone = torch.arange(len(task.base_classes))
+    each = [top1_accuracy(scores, everyone, examples.split) for scores in method.scores(jobs)]
+    counts = [len(clients) if len(groups) > 1 else 1 for clients in groups]
+    base = fmean(value for value, count in zip(each, counts, strict=True) for _ in range(count))
     return ValidationFigures(local, base, harmonic_mean([local, base]))
 
 
@@ -291,37 +306,5 @@ def rows_right(
     for prompt in prompts:
         logits = method.client_logits(prompt, classes, all_examples)
         right.append((predicted(logits).cpu() == all_examples.labels).double())
-        totals.append([_totals(logits, all_examples.labels, part_rows, measures or {}) for part_rows in rows])
+        totals.append([totals_of(measures or {}, logits, all_examples.labels, part_rows) for part_rows in rows])
     return RowScores(right, rows, totals)
-
-
-def _totals(logits: Tensor, labels: Tensor, rows: Tensor, measures: Mapping[str, Measure]) -> Totals:
-    """Those of some ``rows``; none for no rows."""
-    if not measures or not len(rows):
-        return {}
-    return {name: measure.total(logits[rows], labels[rows]) for name, measure in measures.items()}
-
-
-def joined(splits: Sequence[Split]) -> tuple[Split, list[Tensor]]:
-    """One split with every image of ``splits`` once, and the rows of each of them in it."""
-    if len(splits) == 1:
-        return splits[0], [torch.arange(len(splits[0]))]
-    places: dict[int, int] = {}  # items are few objects that several splits share
-    items: list[Item] = []
-    labels: list[int] = []
-    rows: list[Tensor] = []
-    for split in splits:
-        for item, label in zip(split.items, split.labels.tolist(), strict=True):
-            if id(item) not in places:
-                places[id(item)] = len(items)
-                items.append(item)
-                labels.append(label)
-        rows.append(torch.tensor([places[id(item)] for item in split.items], dtype=torch.int64))
-    return Split(tuple(items), torch.tensor(labels, dtype=torch.int64)), rows
-
-
-def unique_prompts(prompts: Mapping[int, ClientPrompt]) -> list[ClientPrompt]:
-    """Return the prompts without repetition of the very same one; all of them as soon as any is personal."""
-    values = list(prompts.values())
-    is_same = all(p.shared is values[0].shared and not p.is_personal for p in values)
-    return values[:1] if is_same else values

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -12,14 +13,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator
+from promptfed.backbones.base import PromptedText
 from promptfed.errors import ConfigError
 from promptfed.prompt_state import PromptState
 from promptfed.registry import Registry
 from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split, Update
 
-if TYPE_CHECKING:
-    pass
+TEXTS_AT_ONCE = 1024
+"""Class names, one for each prompt, whose texts are encoded before the first of their scores is given out."""
 
 
 class MethodConfig(BaseModel):
@@ -36,6 +38,26 @@ Pair = tuple[PromptState, PromptState]
 
 TrainingJob = tuple[Broadcast, ClientData, PromptState]
 """One client's round: what it was sent, its data, its personal prompt."""
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """What is to be scored: ``rows`` of ``split`` (None: all) among ``classes``, with what a client deploys."""
+
+    prompt: ClientPrompt
+    classes: Sequence[str]
+    split: Split
+    rows: Tensor | None = None
+
+    def examples(self) -> Split:
+        """Return the examples as a split of their own."""
+        if self.rows is None:
+            return self.split
+        return Split(tuple(self.split.items[row] for row in self.rows.tolist()), self.split.labels[self.rows])
+
+
+PREDICTIONS = ("client_logits", "logits", "client_features", "class_features", "texts", "joint_features")
+"""What decides how a method predicts."""
 
 
 class Method(ABC):
@@ -58,6 +80,8 @@ class Method(ABC):
     aggregators: ClassVar[tuple[str, ...]] = ()
     """The aggregators that fit, the default first; empty: any, and the default is the mean."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    classes_apart: ClassVar[bool] = False
+    """Whether a class's score is the same whatever other classes there are to choose from; see ``scores_apart``."""
     last_round_differs: ClassVar[bool] = False  # from those before; then a finished run cannot have more
     paced: ClassVar[bool] = False  # each round's work depends on how many there are in all
 
@@ -167,6 +191,27 @@ class Method(ABC):
                 return client_logits
             return torch.lerp(self.logits(*general, classes, split), client_logits, prompt.alpha)
 
+    def scores(self, jobs: Iterable[ScoringJob]) -> Iterator[Tensor]:
+        """Yield what ``client_logits`` gives for each job, to rounding; by default one by one.
+
+        The jobs are taken as the scores are, so that neither all of the ones nor all of the others are in memory.
+        """
+        for job in jobs:
+            yield self.client_logits(job.prompt, job.classes, job.examples())
+
+    @property
+    def scores_apart(self) -> bool:
+        """Whether the scores of some classes are their columns among those of more classes, to rounding.
+
+        A class says so by ``classes_apart``, of its own way to predict: one that changes an inherited way says it anew.
+        """
+        for kind in type(self).__mro__:
+            if "classes_apart" in vars(kind):
+                return bool(vars(kind)["classes_apart"])
+            if any(name in vars(kind) for name in PREDICTIONS):
+                return False
+        return False
+
     def ends(self, prompt: ClientPrompt) -> tuple[Pair, Pair | None]:
         """Return the (shared, personal) pair to predict with, and the general pair to mix its outcome with, if any."""
         general = (prompt.shared, NO_PROMPT)
@@ -196,14 +241,44 @@ class Method(ABC):
 
 
 class FeatureMethod(Method):
-    """A method on a dual encoder: it makes text features of class names, and predicts by their cosines to images."""
+    """A method on a dual encoder: it makes text features of class names, and predicts by their cosines to images.
 
-    @abstractmethod
+    It says which ``texts`` these features come from, or overrides ``class_features``.
+    """
+
+    def texts(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Sequence[PromptedText]:
+        """Return the texts that ``joint_features`` makes class features of; those of many clients are encoded together.
+
+        An empty ``personal`` asks for what somebody gets who never took part.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has neither texts nor class_features")
+
+    def joint_features(
+        self, features: Sequence[Tensor], shared: PromptState, personal: PromptState, classes: Sequence[str]
+    ) -> Tensor:
+        """Return unit class features ``(classes, embed_dim)`` from those of ``texts``; by default there is one text."""
+        return F.normalize(features[0], dim=-1)
+
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         """Return unit text features ``(classes, embed_dim)`` of any class names, without a gradient.
 
         An empty ``personal`` asks for what somebody gets who never took part.
         """
+        with torch.no_grad():
+            features = self.setup.backbone.encode_prompted_texts(self.texts(shared, personal, classes))
+            return self.joint_features(features, shared, personal, classes)
+
+    @torch.no_grad()
+    def many_class_features(self, wanted: Sequence[tuple[Pair, Sequence[str]]]) -> list[Tensor]:
+        """Return ``class_features`` of each, whose texts go through the text tower together."""
+        if type(self).class_features is not FeatureMethod.class_features:
+            return [self.class_features(*pair, classes) for pair, classes in wanted]
+        texts = [self.texts(*pair, classes) for pair, classes in wanted]
+        encoded = iter(self.setup.backbone.encode_prompted_texts([text for some in texts for text in some]))
+        return [
+            self.joint_features([next(encoded) for _ in some], *pair, classes)
+            for some, (pair, classes) in zip(texts, wanted, strict=True)
+        ]
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``.
@@ -226,11 +301,48 @@ class FeatureMethod(Method):
         In feature space they are ``N((1 - alpha) T_shared + alpha T_personal)``: Profit's interpolation
         (arXiv 2310.04627), moved from prompts to features. Raises ConfigError as ``client_logits`` does.
         """
-        pair, general = self.ends(prompt)
-        client_features = self.class_features(*pair, classes)
-        if general is None:
-            return client_features
-        return mixed_features(self.class_features(*general, classes), client_features, prompt.alpha)
+        return self.many_client_features([(prompt, classes)])[0]
+
+    def many_client_features(self, wanted: Sequence[tuple[ClientPrompt, Sequence[str]]]) -> list[Tensor]:
+        """Return ``client_features`` of each, whose texts are encoded together, and but once where they are the same.
+
+        Raises:
+            ConfigError: As ``client_logits`` does.
+        """
+        ends = [(self.ends(prompt), classes) for prompt, classes in wanted]
+        places: dict[tuple[int, int, int], int] = {}
+        different: list[tuple[Pair, Sequence[str]]] = []  # by identity: all of them are alive as long as this runs
+
+        def place(pair: Pair, classes: Sequence[str]) -> int:
+            key = (id(pair[0]), id(pair[1]), id(classes))
+            if key not in places:
+                places[key] = len(different)
+                different.append((pair, classes))
+            return places[key]
+
+        rows = [(place(pair, c), None if general is None else place(general, c)) for (pair, general), c in ends]
+        features = self.many_class_features(different)
+        return [
+            features[row] if general is None else mixed_features(features[general], features[row], prompt.alpha)
+            for (row, general), (prompt, _) in zip(rows, wanted, strict=True)
+        ]
+
+    def scores(self, jobs: Iterable[ScoringJob]) -> Iterator[Tensor]:
+        """As every method's; one that predicts by text features alone encodes the texts of many jobs together."""
+        if not self.reads_texts_only or type(self).client_logits is not FeatureMethod.client_logits:
+            yield from super().scores(jobs)
+            return
+        split, images, scale = None, torch.empty(0), self.setup.backbone.logit_scale
+        for some in in_chunks(jobs):
+            with torch.no_grad():
+                features = self.many_client_features([(job.prompt, job.classes) for job in some])
+            for job, texts in zip(some, features, strict=True):
+                with torch.no_grad():
+                    if job.split is not split:
+                        split, images = job.split, scale * F.normalize(self.setup.features.images(job.split), dim=-1)
+                    part = images if job.rows is None else images[job.rows.to(images.device)]
+                    scores = part @ F.normalize(texts, dim=-1).T
+                yield scores
 
     @property
     def reads_texts_only(self) -> bool:
@@ -238,6 +350,18 @@ class FeatureMethod(Method):
 
     def _cosines(self, split: Split, texts: Tensor) -> Tensor:
         return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
+
+
+def in_chunks(jobs: Iterable[ScoringJob]) -> Iterator[list[ScoringJob]]:
+    """Yield ``jobs`` in order, some ``TEXTS_AT_ONCE`` class names at a time."""
+    chunk: list[ScoringJob] = []
+    for job in jobs:
+        chunk.append(job)
+        if sum(len(waiting.classes) for waiting in chunk) >= TEXTS_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 def shapes(state: Mapping[str, Tensor], names: Iterable[str] | None = None) -> dict[str, Shape]:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from promptfed.errors import DataError
-from promptfed.evaluation import Judgement, RowScores, accuracy, evaluate, joined, local_accuracy, validate
+from promptfed.evaluation import accuracy, evaluate, local_accuracy, validate
 from promptfed.intervals import wilson_interval
 from promptfed.methods.local_only import LocalOnly
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompts.text_context import ContextConfig
+from promptfed.scoring import joined
 from promptfed.types import NO_PROMPT, ClientPrompt, Split
 
 
@@ -95,16 +96,17 @@ def test_intervals_stand_beside_the_figures(setup, toy_task, make_split):
     assert figures.items == {"local": 10, "local_all": 3 + 4 + 10, "base": 20, "new": 10}
 
 
-def test_hm_is_the_harmonic_mean_of_the_three(setup, toy_task, monkeypatch):
-    scores = {id(toy_task.new_test): 1.0}
-    monkeypatch.setattr("promptfed.evaluation.judge", lambda m, p, c, split, *_: Judgement(scores.get(id(split), 0.5)))
-    quarter = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
-    monkeypatch.setattr(
-        "promptfed.evaluation.rows_right",
-        lambda m, p, c, splits, _: RowScores([quarter], [torch.arange(4)] * len(splits), [[{}] * len(splits)]),
+def test_hm_is_the_harmonic_mean_of_the_three(setup, toy_task, make_split):
+    """Everything is said to be the first class; local 1/2, base 1/4, new 1."""
+    method = Fixed(PromptFLConfig(), setup)
+    task = replace(
+        toy_task,
+        clients=(replace(toy_task.clients[0], classes=(0, 1), test=make_split(1, [0, 1])),),
+        base_test=make_split(2, [0, 1, 2, 3]),
+        new_test=make_split(3, [0]),
     )
-    method = PromptFL(PromptFLConfig(), setup)
-    figures = evaluate(method, same_for_all(method), toy_task).figures
+    method.says = (toy_task.base_classes[0],) * 9
+    figures = evaluate(method, {0: ClientPrompt(method.init_shared())}, task).figures
     assert (figures.local, figures.base, figures.new) == (0.5, 0.25, 1.0)
     assert figures.hm == pytest.approx(3 / (2 + 4 + 1))
 
@@ -120,8 +122,7 @@ def test_no_new_classes_leaves_new_and_hm_out(setup, toy_task):
 def test_class_text_is_encoded_once_for_each_prompt_and_class_list(setup, toy_task):
     method = PromptFL(PromptFLConfig(), setup)
     evaluate(method, same_for_all(method), toy_task)
-    own = sum(len(c.classes) for c in toy_task.clients if len(c.classes) > 1)
-    assert setup.backbone.calls.texts == own + len(toy_task.base_classes) + len(toy_task.new_classes)
+    assert setup.backbone.calls.texts == len(toy_task.base_classes) + len(toy_task.new_classes)
 
 
 def test_domains_are_scored_on_base_classes(setup, toy_task, make_split):

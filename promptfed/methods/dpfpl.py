@@ -84,9 +84,6 @@ class DPFPL(ContextMethod):
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": shared["ctx"] + personal_part(personal) if len(personal) else shared["ctx"]})
 
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(self.text_contexts(shared, personal), classes)
-
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
         """Return ``p_G + alpha p_L``."""
         return PromptState({**personal, "v": personal["v"] * alpha, "residual": personal["residual"] * alpha})

@@ -49,6 +49,7 @@ class FedAPT(GradientMethod):
     name: ClassVar[str] = "FedAPT"
     paper: ClassVar[str] = "Su et al. 2024, AAAI, arXiv 2211.07864"
     trains: ClassVar[str] = "meta prompt (classes, n_ctx, dim), adaptive network (domains, embed_dim)"
+    classes_apart: ClassVar[bool] = True
     aggregators: ClassVar[tuple[str, ...]] = ("mean", "uniform")
     Config = FedAPTConfig
     config: FedAPTConfig

@@ -42,6 +42,7 @@ class FedCLIP(GradientMethod):
     name: ClassVar[str] = "FedCLIP"
     paper: ClassVar[str] = "Lu et al. 2023, arXiv 2302.13485"
     trains: ClassVar[str] = "image feature adapter, 2 (d, d) + 2 (d,)"
+    classes_apart: ClassVar[bool] = True
     Config = FedCLIPConfig
 
     def __init__(self, config: FedCLIPConfig, setup: Setup) -> None:

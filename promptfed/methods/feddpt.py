@@ -58,6 +58,7 @@ class FedDPT(GradientMethod):
     paper: ClassVar[str] = "Wei et al. 2023, arXiv 2310.03103"
     trains: ClassVar[str] = "text context of the client's domain (n_ctx, dim), visual context (domains, vision_dim)"
     keeps: ClassVar[str] = "images, copies of the other domains' contexts"
+    classes_apart: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"visual prompts"})
     aggregators: ClassVar[tuple[str, ...]] = ("mean", "uniform")
     takes_sigmoid_loss: ClassVar[bool] = True

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from promptfed.errors import ConfigError
 from promptfed.local_training import LocalObjective
@@ -68,9 +66,6 @@ class FedPer(PromptFL):
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return self._join(shared, personal or self._untrained)
-
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(self.text_contexts(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
         return self._untrained.interpolate(personal, alpha)

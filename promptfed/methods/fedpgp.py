@@ -46,6 +46,7 @@ class FedPGP(GradientMethod):
     paper: ClassVar[str] = "Cui et al. 2024, arXiv 2405.09771"
     trains: ClassVar[str] = "text context (n_ctx, dim); low-rank (n_ctx, rank) x (rank, dim)"
     keeps: ClassVar[str] = "images, low-rank part"
+    classes_apart: ClassVar[bool] = True
     Config = FedPGPConfig
 
     def __init__(self, config: FedPGPConfig, setup: Setup) -> None:
@@ -90,8 +91,8 @@ class FedPGP(GradientMethod):
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": personalised({**shared, **personal}) if len(personal) else shared["sigma"]})
 
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(self.text_contexts(shared, personal), classes)
+    def texts(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Sequence[PromptedText]:
+        return self.tuner.texts(self.text_contexts(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
         """Return ``sigma + alpha U V``, the straight path from sigma to ctx."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import Tensor
-
+from promptfed.backbones.base import PromptedText
 from promptfed.local_training import GradientMethod, LocalObjective
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
@@ -26,6 +25,7 @@ class LocalOnly(GradientMethod):
     paper: ClassVar[str] = "CoOp: Zhou et al. 2022, arXiv 2109.01134"
     trains: ClassVar[str] = "text context (n_ctx, dim)"
     keeps: ClassVar[str] = "images, context"
+    classes_apart: ClassVar[bool] = True
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
     takes_sigmoid_loss: ClassVar[bool] = True
     Config = ContextConfig
@@ -48,5 +48,5 @@ class LocalOnly(GradientMethod):
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return personal if len(personal) else self.tuner.start()
 
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(self.text_contexts(shared, personal), classes)
+    def texts(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Sequence[PromptedText]:
+        return self.tuner.texts(self.text_contexts(shared, personal), classes)

@@ -61,6 +61,7 @@ class MaPLe(GradientMethod):
     name: ClassVar[str] = "FedMaPLe"
     paper: ClassVar[str] = "MaPLe: Khattak et al. 2023, arXiv 2210.03117; federated: Qiu et al. 2024, arXiv 2310.06123"
     trains: ClassVar[str] = "deep text contexts (depth, n_ctx, dim), their coupling to visual ones (depth, vision, dim)"
+    classes_apart: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"visual prompts", "deep text prompts"})
     takes_sigmoid_loss: ClassVar[bool] = True
     Config = MaPLeConfig

@@ -62,6 +62,7 @@ class PFedPG(GradientMethod):
     name: ClassVar[str] = "pFedPG"
     paper: ClassVar[str] = "Yang et al. 2023, ICCV, arXiv 2308.15367"
     trains: ClassVar[str] = "visual context (n_ctx, vision_dim) or text context; the server: a hyper-network"
+    classes_apart: ClassVar[bool] = True
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
     takes_sigmoid_loss: ClassVar[bool] = True
     Config = PFedPGConfig
@@ -162,8 +163,13 @@ class PFedPG(GradientMethod):
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": shared["ctx"]}) if self.sends == "ctx" else NO_PROMPT
 
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self._names(classes) if self.sends == "visual" else self.tuner.class_features(shared, classes)
+    def texts(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Sequence[PromptedText]:
+        return self.tuner.texts(self.text_contexts(shared, personal), classes)
+
+    def joint_features(
+        self, features: Sequence[Tensor], shared: PromptState, personal: PromptState, classes: Sequence[str]
+    ) -> Tensor:
+        return F.normalize(features[0], dim=-1) if features else self._names(classes)
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         if self.sends == "ctx":

@@ -49,6 +49,7 @@ class PFedPrompt(PromptFL):
     name: ClassVar[str] = "pFedPrompt"
     paper: ClassVar[str] = "Guo, Guo, Wang 2023, WWW"
     keeps: ClassVar[str] = "images, their features and labels (M, embed_dim)"
+    classes_apart: ClassVar[bool] = True
     Config = PFedPromptConfig
 
     def __init__(self, config: PFedPromptConfig, setup: Setup) -> None:

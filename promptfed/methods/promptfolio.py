@@ -40,6 +40,7 @@ class PromptFolio(ContextMethod):
     trains: ClassVar[str] = "two text contexts (n_ctx, dim), one of them sent"
     keeps: ClassVar[str] = "images, local context"
     takes_sigmoid_loss: ClassVar[bool] = True
+    classes_apart: ClassVar[bool] = True
     Config = PromptFolioConfig
 
     def __init__(self, config: PromptFolioConfig, setup: Setup) -> None:
@@ -69,12 +70,10 @@ class PromptFolio(ContextMethod):
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": shared["ctx"], **({"local": personal["local"]} if len(personal) else {})})
 
-    @torch.no_grad()
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        if not len(personal):
-            return self.tuner.class_features(shared, classes)
-        texts = [self.tuner.prompted(ctx, classes) for ctx in (shared["ctx"], personal["local"])]
-        return portfolio(self.setup.backbone.encode_prompted_texts(texts), personal["theta"].item())
+    def joint_features(
+        self, features: Sequence[Tensor], shared: PromptState, personal: PromptState, classes: Sequence[str]
+    ) -> Tensor:
+        return portfolio(features, personal["theta"].item()) if len(personal) else F.normalize(features[0], dim=-1)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState:
         """Scale theta by ``alpha``; features are mixed, so theta is free after training."""

@@ -50,6 +50,7 @@ class TPFL(GradientMethod):
     name: ClassVar[str] = "TPFL"
     paper: ClassVar[str] = "Zhao et al. 2023, arXiv 2310.04455"
     trains: ClassVar[str] = "text context (n_ctx, dim), visual tokens (n_visual, vision_dim)"
+    classes_apart: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"visual prompts"})
     takes_sigmoid_loss: ClassVar[bool] = True
     Config: ClassVar[type[TPFLConfig]] = TPFLConfig

@@ -71,6 +71,10 @@ class ZeroShot(FeatureMethod):
     def reads_texts_only(self) -> bool:
         return self.setup.model.kind == "dual encoder"
 
+    @property
+    def scores_apart(self) -> bool:
+        return self.setup.model.kind == "dual encoder"
+
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         with torch.no_grad():
             return self.setup.model.template_scores(self.template(shared), split, classes)

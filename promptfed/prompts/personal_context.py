@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextMethod
@@ -32,9 +30,6 @@ class PersonalContextMethod(ContextMethod):
 
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return personal_context(shared, personal)
-
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(personal_context(shared, personal), classes)
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
         return towards_personal(shared, personal, alpha)

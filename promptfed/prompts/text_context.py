@@ -132,6 +132,11 @@ class ContextTuner:
         """Train ``prompt`` by CoOp's loss on one client's images."""
         return train_clients([(data.client, self.problem(prompt, data))], self.config, self.setup, round)[0]
 
+    def texts(self, contexts: PromptState, classes: Sequence[str]) -> list[PromptedText]:
+        """Return the texts of ``classes`` under each of ``contexts``, in the order of their names, to be encoded."""
+        device = self.setup.backbone.device
+        return [self.prompted(ctx.to(device), classes) for ctx in contexts.values()]
+
     @torch.no_grad()
     def class_features(self, prompt: PromptState, classes: Sequence[str]) -> Tensor:
         """Return unit text features ``(classes, embed_dim)`` float32."""
@@ -146,6 +151,7 @@ class ContextMethod(GradientMethod):
     """
 
     trains: ClassVar[str] = "text context (n_ctx, dim)"
+    classes_apart: ClassVar[bool] = True
 
     def __init__(self, config: ContextConfig, setup: Setup) -> None:
         super().__init__(config, setup)
@@ -160,5 +166,5 @@ class ContextMethod(GradientMethod):
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({"ctx": shared["ctx"]})
 
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        return self.tuner.class_features(shared, classes)
+    def texts(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Sequence[PromptedText]:
+        return self.tuner.texts(self.text_contexts(shared, personal), classes)

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
-from promptfed.evaluation import accuracy, evaluate, local_accuracy, unique_prompts
+from promptfed.evaluation import accuracy, evaluate, local_accuracy
 from promptfed.method import cosine_logits
 from promptfed.personalize.interpolate import Sweep, choose, client_curve, curve_rows, natural_space
 from promptfed.personalize.options import parse_alphas
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personalized import AlphaChoice, ClientCurve
+from promptfed.scoring import alike
 from promptfed.types import ClientPrompt, Split
 
 TENTHS = tuple(round(i / 10, 10) for i in range(11))
@@ -65,9 +66,10 @@ def test_logits_are_cosines_to_the_mixed_texts(method, deployed, toy_task):
 
 
 def test_tuned_prompts_are_different_prompts_unless_alpha_is_0(deployed):
-    both = {0: deployed, 1: deployed}
-    assert len(unique_prompts(both)) == 2
-    assert len(unique_prompts({k: replace(p, alpha=0.0) for k, p in both.items()})) == 1
+    both = {0: deployed, 1: replace(deployed, tuned=2 * deployed.tuned), 2: replace(deployed, tuned=1 * deployed.tuned)}
+    assert alike(both, both) == [[0, 2], [1]]
+    without = {k: replace(p, alpha=0.0) for k, p in both.items()}
+    assert alike(without, without) == [[0, 1, 2]]
     assert not replace(deployed, alpha=0.0).is_personal
     assert not ClientPrompt(deployed.shared).is_personal
 

@@ -50,6 +50,7 @@ class FedOTP(ContextMethod):
     paper: ClassVar[str] = "Li et al. 2024, arXiv 2403.00041"
     trains: ClassVar[str] = "global and local text context, each (n_ctx, dim)"
     keeps: ClassVar[str] = "images, local context"
+    classes_apart: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"patch features"})
     Config = FedOTPConfig
     config: FedOTPConfig

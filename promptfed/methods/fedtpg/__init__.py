@@ -128,10 +128,8 @@ class FedTPG(GradientMethod):
         """Return the generator's context for the run's classes, at the input of the tower."""
         return PromptState({"ctx": self.contexts(shared, self.setup.classes)[0]})
 
-    @torch.no_grad()
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        text = self._prompted(self._on_device(shared), self.class_embeddings(classes), classes)
-        return F.normalize(self.setup.backbone.encode_prompted_texts([text])[0], dim=-1)
+    def texts(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Sequence[PromptedText]:
+        return [self._prompted(self._on_device(shared), self.class_embeddings(classes), classes)]
 
     def _prompted(self, parameters: Mapping[str, Tensor], embeddings: Tensor, classes: Sequence[str]) -> PromptedText:
         contexts = self.generator(parameters, embeddings)

@@ -55,6 +55,7 @@ class PFedMoAP(ContextMethod):
     paper: ClassVar[str] = "Luo et al. 2025, arXiv 2410.10114"
     trains: ClassVar[str] = "text context (n_ctx, dim); attention gate, 4 (128, 128) weights"
     keeps: ClassVar[str] = "images, gate, own context (but peers are sent it)"
+    classes_apart: ClassVar[bool] = True
     Config = PFedMoAPConfig
     config: PFedMoAPConfig
 
