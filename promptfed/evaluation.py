@@ -15,9 +15,10 @@ from promptfed.federation import Federation
 from promptfed.intervals import mean_interval, wilson_interval
 from promptfed.measures.base import Measure, truth_among
 from promptfed.measures.figures import PartTotals, Totals
-from promptfed.method import Method, ScoringJob
+from promptfed.method import Method
 from promptfed.scores import NO_CLASS, predicted
 from promptfed.scoring import Examples, alike, joined, own_accuracies, part_scores, totals_of
+from promptfed.scoring_job import ScoringJob
 from promptfed.types import (
     ClientData,
     ClientPrompt,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -17,11 +16,9 @@ from promptfed.backbones.base import PromptedText
 from promptfed.errors import ConfigError
 from promptfed.prompt_state import PromptState
 from promptfed.registry import Registry
+from promptfed.scoring_job import ScoringJob, in_chunks
 from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split, Update
-
-TEXTS_AT_ONCE = 1024
-"""Class names, one for each prompt, whose texts are encoded before the first of their scores is given out."""
 
 
 class MethodConfig(BaseModel):
@@ -40,23 +37,9 @@ TrainingJob = tuple[Broadcast, ClientData, PromptState]
 """One client's round: what it was sent, its data, its personal prompt."""
 
 
-@dataclass(frozen=True)
-class ScoringJob:
-    """What is to be scored: ``rows`` of ``split`` (None: all) among ``classes``, with what a client deploys."""
-
-    prompt: ClientPrompt
-    classes: Sequence[str]
-    split: Split
-    rows: Tensor | None = None
-
-    def examples(self) -> Split:
-        """Return the examples as a split of their own."""
-        if self.rows is None:
-            return self.split
-        return Split(tuple(self.split.items[row] for row in self.rows.tolist()), self.split.labels[self.rows])
-
-
-PREDICTIONS = ("client_logits", "logits", "client_features", "class_features", "texts", "joint_features")
+PREDICTIONS = (
+    *("client_logits", "logits", "image_logits", "client_features", "class_features", "texts", "joint_features"),
+)
 """What decides how a method predicts."""
 
 
@@ -274,26 +257,36 @@ class FeatureMethod(Method):
         if type(self).class_features is not FeatureMethod.class_features:
             return [self.class_features(*pair, classes) for pair, classes in wanted]
         texts = [self.texts(*pair, classes) for pair, classes in wanted]
-        encoded = iter(self.setup.backbone.encode_prompted_texts([text for some in texts for text in some]))
+        different = {text.key(): text for some in texts for text in some}
+        encoded = self.setup.backbone.encode_prompted_texts(list(different.values()))
+        features = dict(zip(different, encoded, strict=True))
         return [
-            self.joint_features([next(encoded) for _ in some], *pair, classes)
+            self.joint_features([features[text.key()] for text in some], *pair, classes)
             for some, (pair, classes) in zip(texts, wanted, strict=True)
         ]
 
+    def image_logits(
+        self, texts: Tensor, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split
+    ) -> Tensor:
+        """Scores ``(n, classes)`` of the split's images from ``class_features``; by default scaled cosines."""
+        return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
+
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        """Scores ``(n, classes)`` of the split's images; by default scaled cosines to ``class_features``.
+        """Scores ``(n, classes)`` of the split's images.
 
         An empty ``personal`` asks for what somebody gets who never took part.
         """
         with torch.no_grad():
-            return self._cosines(split, self.class_features(shared, personal, classes))
+            texts = self.class_features(shared, personal, classes)
+            return self.image_logits(texts, shared, personal, classes, split)
 
     def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
         """As every method's; one that predicts by text features alone is mixed as ``client_features`` says."""
         if not self.reads_texts_only:
             return super().client_logits(prompt, classes, split)
         with torch.no_grad():
-            return self._cosines(split, self.client_features(prompt, classes))
+            texts = self.client_features(prompt, classes)
+            return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
 
     def client_features(self, prompt: ClientPrompt, classes: Sequence[str]) -> Tensor:
         """Return unit text features ``(classes, embed_dim)`` of what a client deploys.
@@ -304,38 +297,54 @@ class FeatureMethod(Method):
         return self.many_client_features([(prompt, classes)])[0]
 
     def many_client_features(self, wanted: Sequence[tuple[ClientPrompt, Sequence[str]]]) -> list[Tensor]:
-        """Return ``client_features`` of each, whose texts are encoded together, and but once where they are the same.
+        """Return ``client_features`` of each, whose texts are encoded together.
 
         Raises:
             ConfigError: As ``client_logits`` does.
         """
-        ends = [(self.ends(prompt), classes) for prompt, classes in wanted]
-        places: dict[tuple[int, int, int], int] = {}
-        different: list[tuple[Pair, Sequence[str]]] = []  # by identity: all of them are alive as long as this runs
-
-        def place(pair: Pair, classes: Sequence[str]) -> int:
-            key = (id(pair[0]), id(pair[1]), id(classes))
-            if key not in places:
-                places[key] = len(different)
-                different.append((pair, classes))
-            return places[key]
-
-        rows = [(place(pair, c), None if general is None else place(general, c)) for (pair, general), c in ends]
-        features = self.many_class_features(different)
+        ends = [self.ends(prompt) for prompt, _ in wanted]
+        features = iter(self._features_of(ends, [classes for _, classes in wanted]))
         return [
-            features[row] if general is None else mixed_features(features[general], features[row], prompt.alpha)
-            for (row, general), (prompt, _) in zip(rows, wanted, strict=True)
+            own if general is None else mixed_features(general, own, prompt.alpha)
+            for (own, general), (prompt, _) in zip(features, wanted, strict=True)
         ]
 
+    def _features_of(
+        self, ends: Sequence[tuple[Pair, Pair | None]], classes: Sequence[Sequence[str]]
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Return the class features of both ``ends``, made together."""
+        names = list(zip(ends, classes, strict=True))
+        pairs = [(pair, some) for (pair, _), some in names]
+        general = [(pair, some) for (_, pair), some in names if pair is not None]
+        features = self.many_class_features([*pairs, *general])
+        rest = iter(features[len(pairs) :])
+        return [(own, None if pair is None else next(rest)) for own, (_, pair) in zip(features, ends, strict=False)]
+
     def scores(self, jobs: Iterable[ScoringJob]) -> Iterator[Tensor]:
-        """As every method's; one that predicts by text features alone encodes the texts of many jobs together."""
-        if not self.reads_texts_only or type(self).client_logits is not FeatureMethod.client_logits:
+        """As every method's; the texts of many jobs are encoded together, unless ``logits`` is the method's own."""
+        kind = type(self)
+        if kind.client_logits is not FeatureMethod.client_logits or kind.logits is not FeatureMethod.logits:
             yield from super().scores(jobs)
-            return
+        elif self.reads_texts_only:
+            yield from self._cosine_scores(jobs)
+        else:
+            for some in in_chunks(jobs):
+                ends = [self.ends(job.prompt) for job in some]
+                features = self._features_of(ends, [job.classes for job in some])
+                for job, (pair, general), (own, other) in zip(some, ends, features, strict=True):
+                    with torch.no_grad():
+                        examples = job.examples()
+                        scores = self.image_logits(own, *pair, job.classes, examples)
+                        if general is not None and other is not None:
+                            start = self.image_logits(other, *general, job.classes, examples)
+                            scores = torch.lerp(start, scores, job.prompt.alpha)
+                    yield scores
+
+    def _cosine_scores(self, jobs: Iterable[ScoringJob]) -> Iterator[Tensor]:
+        """Yield the scores of ``jobs`` for a method that predicts by text features alone; images are read once."""
         split, images, scale = None, torch.empty(0), self.setup.backbone.logit_scale
         for some in in_chunks(jobs):
-            with torch.no_grad():
-                features = self.many_client_features([(job.prompt, job.classes) for job in some])
+            features = self.many_client_features([(job.prompt, job.classes) for job in some])
             for job, texts in zip(some, features, strict=True):
                 with torch.no_grad():
                     if job.split is not split:
@@ -346,22 +355,8 @@ class FeatureMethod(Method):
 
     @property
     def reads_texts_only(self) -> bool:
-        return type(self).logits is FeatureMethod.logits
-
-    def _cosines(self, split: Split, texts: Tensor) -> Tensor:
-        return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
-
-
-def in_chunks(jobs: Iterable[ScoringJob]) -> Iterator[list[ScoringJob]]:
-    """Yield ``jobs`` in order, some ``TEXTS_AT_ONCE`` class names at a time."""
-    chunk: list[ScoringJob] = []
-    for job in jobs:
-        chunk.append(job)
-        if sum(len(waiting.classes) for waiting in chunk) >= TEXTS_AT_ONCE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+        kind = type(self)
+        return kind.logits is FeatureMethod.logits and kind.image_logits is FeatureMethod.image_logits
 
 
 def shapes(state: Mapping[str, Tensor], names: Iterable[str] | None = None) -> dict[str, Shape]:

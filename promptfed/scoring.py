@@ -14,9 +14,10 @@ from torch import Tensor
 from promptfed.examples.base import Item
 from promptfed.measures.base import Measure, truth_among
 from promptfed.measures.figures import Totals
-from promptfed.method import Method, ScoringJob
+from promptfed.method import Method
 from promptfed.prompt_state import PromptState
 from promptfed.scores import NO_CLASS, predicted
+from promptfed.scoring_job import ScoringJob
 from promptfed.types import ClientPrompt, Split
 
 MOST_SCORES = 2**22

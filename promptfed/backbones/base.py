@@ -75,6 +75,10 @@ class ClassTokens:
         rows = torch.as_tensor(list(classes), device=self.slots.device)
         return ClassTokens(self.embeddings[rows], self.slots[rows], self.end[rows])
 
+    def cut(self) -> ClassTokens:
+        """Return the same without what is padding in all rows."""
+        return ClassTokens(self.embeddings[:, : int(self.end.max()) + 1].contiguous(), self.slots, self.end)
+
 
 @dataclass(frozen=True)
 class TokenEmbeddings:
@@ -142,6 +146,12 @@ class PromptedText:
     tokens: ClassTokens
     deep: Tensor | None = None
     first: int = 1
+
+    def key(self) -> tuple[object, ...]:
+        """Return what is equal for two texts of the same tokens with contexts of the same values."""
+        contexts = [None if t is None else t.detach().cpu().contiguous() for t in (self.ctx, self.deep)]
+        values = [None if t is None else (t.shape, t.numpy().tobytes()) for t in contexts]
+        return (id(self.tokens), self.first, *values)
 
 
 class Backbone(ABC):

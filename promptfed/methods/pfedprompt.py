@@ -68,23 +68,23 @@ class PFedPrompt(PromptFL):
     def _best_alpha(self, shared: PromptState, memory: dict[str, Tensor], data: ClientData) -> float:
         """Return the smallest of STRENGTHS with the most right validation images, among the client's own classes."""
         labels, classes = torch.tensor(data.classes), [self.setup.classes[i] for i in data.classes]
-        text, memory_vote = self._terms(shared, PromptState(memory), classes, data.val)
+        texts = self.class_features(shared, PromptState(memory), classes)
+        text, memory_vote = self._terms(texts, PromptState(memory), classes, data.val)
         guesses = [labels[(text + strength * memory_vote).argmax(-1).cpu()] for strength in STRENGTHS]
         right = [int((guess == data.val.labels).sum()) for guess in guesses]
         return STRENGTHS[right.index(max(right))]
 
-    @torch.no_grad()
-    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+    def image_logits(
+        self, texts: Tensor, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split
+    ) -> Tensor:
         if not len(personal):
-            return super().logits(shared, personal, classes, split)
-        text, memory_vote = self._terms(shared, personal, classes, split)
+            return super().image_logits(texts, shared, personal, classes, split)
+        text, memory_vote = self._terms(texts, personal, classes, split)
         return text + personal["alpha"].to(text.device) * memory_vote
 
     @torch.no_grad()
-    def _terms(
-        self, shared: PromptState, memory: PromptState, classes: Sequence[str], split: Split
-    ) -> tuple[Tensor, Tensor]:
-        """Return the text term and the memory's vote before alpha, ``(n, classes)`` each."""
+    def _terms(self, texts: Tensor, memory: PromptState, classes: Sequence[str], split: Split) -> tuple[Tensor, Tensor]:
+        """Return the term of class features ``texts``, and the memory's vote before alpha: ``(n, classes)`` each."""
         images = self.setup.features.images(split)
         device, nowhere = images.device, len(classes)
         columns = {name: column for column, name in enumerate(classes)}
@@ -92,7 +92,6 @@ class PFedPrompt(PromptFL):
         columns_of = torch.tensor([columns.get(name, nowhere) for name in remembered], device=device)
         votes = F.one_hot(columns_of, nowhere + 1)[:, :nowhere].float()
         cosines = F.normalize(images, dim=-1) @ memory["keys"].to(device).T
-        texts = self.class_features(shared, memory, classes)
         text = cosine_logits(images, texts, self.setup.backbone.logit_scale)
         return text, torch.exp(-self.beta * (1 - cosines)) @ votes
 

@@ -44,6 +44,9 @@ class Sweep:
         if not len(split):
             return ()
         candidates = torch.tensor(range(len(classes)) if among is None else among)
+        if self.method.scores_apart and self.method.reads_texts_only:  # the texts of all classes serve all splits
+            every = self._logits(tuple(classes), split)
+            return tuple(top1_accuracy(logits[:, candidates.to(logits.device)], candidates, split) for logits in every)
         names = tuple(classes[i] for i in candidates.tolist())
         return tuple(top1_accuracy(logits, candidates, split) for logits in self._logits(names, split))
 
@@ -61,10 +64,10 @@ class Sweep:
     def _class_features(self, method: FeatureMethod, names: tuple[str, ...]) -> list[Tensor]:
         if names not in self._texts:
             if self.prompt.space == "features":
-                general, personal = (method.client_features(self._at(alpha), names) for alpha in (0.0, 1.0))
+                general, personal = method.many_client_features([(self._at(alpha), names) for alpha in (0.0, 1.0)])
                 self._texts[names] = [mixed_features(general, personal, alpha) for alpha in self.alphas]
             else:
-                self._texts[names] = [method.client_features(self._at(alpha), names) for alpha in self.alphas]
+                self._texts[names] = method.many_client_features([(self._at(alpha), names) for alpha in self.alphas])
         return self._texts[names]
 
     def _at(self, alpha: float) -> ClientPrompt:

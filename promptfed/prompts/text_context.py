@@ -27,6 +27,9 @@ from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData
 
+MOST_LISTS = 256
+"""Lists of class names whose tokens are kept: there may be one for each client."""
+
 
 class LabelSpace(MethodConfig):
     """Which classes a client's softmax runs over."""
@@ -92,11 +95,20 @@ class ContextTuner:
         return PromptState({"ctx": ctx})
 
     def tokens(self, classes: Sequence[str]) -> ClassTokens:
-        """Tokenise class names with room for the context, once for each list of names."""
+        """Tokenise class names with room for the context; the last lists of names are kept."""
         names = tuple(classes)
         if names not in self._tokens:
-            self._tokens[names] = self.setup.backbone.class_tokens(names, self.n_ctx, self.config.position)
+            if len(self._tokens) >= MOST_LISTS:
+                del self._tokens[next(iter(self._tokens))]
+            self._tokens[names] = self._tokenised(names)
         return self._tokens[names]
+
+    def _tokenised(self, names: tuple[str, ...]) -> ClassTokens:
+        """Tokenise names; of some of the run's classes the rows are taken from those of all."""
+        places = {name: row for row, name in enumerate(self.setup.classes)}
+        if len(names) < len(places) and places.keys() >= set(names):
+            return self.tokens(self.setup.classes).select([places[name] for name in names]).cut()
+        return self.setup.backbone.class_tokens(names, self.n_ctx, self.config.position)
 
     def prompted(self, ctx: Tensor, classes: Sequence[str]) -> PromptedText:
         """Return the texts "<context> {class}." of ``classes``, to be encoded."""

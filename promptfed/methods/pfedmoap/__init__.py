@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.backbones.base import PromptedText
 from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
-from promptfed.method import METHODS, Shape, cosine_logits, shapes
+from promptfed.method import METHODS, Shape, shapes
 from promptfed.methods.pfedmoap.gate import Gate
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.personal_context import LOCAL, personal_context
@@ -98,19 +98,17 @@ class PFedMoAP(ContextMethod):
     def text_contexts(self, shared: PromptState, personal: PromptState) -> PromptState:
         return personal_context(shared, personal)
 
-    def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
-        """Return the text features of the own context, for uses without images; ``logits`` mixes in the experts."""
-        return self.tuner.class_features(personal_context(shared, personal), classes)
-
-    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        with torch.no_grad():
-            local, images = self.class_features(shared, personal, classes), self.setup.features.images(split)
-            weights = {name: tensor.to(images.device) for name, tensor in Gate.weights(personal).items()}
-            if not weights or not experts_in(shared):
-                return cosine_logits(images, local, self.setup.backbone.logit_scale)
-            images, peers = F.normalize(images, dim=-1), self._peers(shared, classes)
-            parts = images.split(max(1, CHUNK // (len(classes) * self.gate.width)))
-            return torch.cat([self._mixture_logits(weights, part, local, peers) for part in parts])
+    def image_logits(
+        self, texts: Tensor, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split
+    ) -> Tensor:
+        """Return the scores of the own context, whose features are ``texts``, with the experts mixed in."""
+        images = self.setup.features.images(split)
+        weights = {name: tensor.to(images.device) for name, tensor in Gate.weights(personal).items()}
+        if not weights or not experts_in(shared):
+            return super().image_logits(texts, shared, personal, classes, split)
+        images, peers = F.normalize(images, dim=-1), self._peers(shared, classes)
+        parts = images.split(max(1, CHUNK // (len(classes) * self.gate.width)))
+        return torch.cat([self._mixture_logits(weights, part, texts, peers) for part in parts])
 
     def _mixture_logits(self, weights: Parameters, images: Tensor, local: Tensor, peers: Tensor) -> Tensor:
         """Return logits ``(batch, classes)`` of the mixture.
