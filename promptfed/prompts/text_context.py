@@ -104,11 +104,11 @@ class ContextTuner:
         return self._tokens[names]
 
     def _tokenised(self, names: tuple[str, ...]) -> ClassTokens:
-        """Tokenise names; of some of the run's classes the rows are taken from those of all."""
-        places = {name: row for row, name in enumerate(self.setup.classes)}
-        if len(names) < len(places) and places.keys() >= set(names):
+        """Tokenise names; a tower that sees no padding has rows of all classes for some of them."""
+        backbone, places = self.setup.backbone, {name: row for row, name in enumerate(self.setup.classes)}
+        if backbone.reads_beginnings_once and len(names) < len(places) and places.keys() >= set(names):
             return self.tokens(self.setup.classes).select([places[name] for name in names]).cut()
-        return self.setup.backbone.class_tokens(names, self.n_ctx, self.config.position)
+        return backbone.class_tokens(names, self.n_ctx, self.config.position)
 
     def prompted(self, ctx: Tensor, classes: Sequence[str]) -> PromptedText:
         """Return the texts "<context> {class}." of ``classes``, to be encoded."""

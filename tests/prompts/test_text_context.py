@@ -90,3 +90,17 @@ def test_a_loss_that_is_not_finite_names_client_and_round(setup, toy_task):
     broken = PromptState({"ctx": torch.full((16, 4), float("nan"))})
     with pytest.raises(TrainingError, match=r"client 2 in round 3 is nan.*method\.lr"):
         tuner.train(broken, toy_task.clients[2], round=3)
+
+
+def test_tokens_of_some_classes_are_rows_of_all_and_few_lists_are_kept(small_clip, clip_setup, toy_task, monkeypatch):
+    monkeypatch.setattr("promptfed.prompts.text_context.MOST_LISTS", 3)
+    tuner = ContextTuner(ContextConfig(n_ctx=3), clip_setup)
+    names = ["green", "red"]
+    found, anew = tuner.tokens(names), small_clip.class_tokens(names, 3)
+    assert tuner.tokens(names) is found, "kept"
+    for part in ("embeddings", "slots", "end"):
+        assert torch.equal(getattr(found, part), getattr(anew, part))
+    for name in toy_task.base_classes:
+        tuner.tokens([name])
+    assert tuner.tokens(names) is not found, "forgotten"
+    assert len(tuner._tokens) <= 3
