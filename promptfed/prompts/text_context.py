@@ -98,9 +98,10 @@ class ContextTuner:
         """Tokenise class names with room for the context; the last lists of names are kept."""
         names = tuple(classes)
         if names not in self._tokens:
+            tokens = self._tokenised(names)
             if len(self._tokens) >= MOST_LISTS:
                 del self._tokens[next(iter(self._tokens))]
-            self._tokens[names] = self._tokenised(names)
+            self._tokens[names] = tokens
         return self._tokens[names]
 
     def _tokenised(self, names: tuple[str, ...]) -> ClassTokens:
