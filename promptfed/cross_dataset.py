@@ -17,7 +17,7 @@ from promptfed.method import Method
 from promptfed.progress import Progress
 from promptfed.result_notes import below_zero_shot
 from promptfed.runs.partition_check import check_partition
-from promptfed.runs.partition_file import partition_record
+from promptfed.runs.partition_file import partition_record, read_partition
 from promptfed.tasks.partitioning import AUTO, BY_CLIENT
 from promptfed.tasks.sources.objects import ObjectData
 
@@ -67,7 +67,7 @@ def evaluate_on(
                 continue  # the run's own data, by another path
             experiment = Experiment.build(changed_config, model_for=finished.model_for, objects=objects[name])
             if not update:
-                recorded, run = finished.run.read_json("partition.json"), finished.run.path
+                recorded, run = read_partition(finished.run), finished.run.path
                 check_partition(recorded, partition_record(experiment.task), run)
         except DataError as error:
             if name != config.data or len(rows) == 1:

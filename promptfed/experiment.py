@@ -274,7 +274,9 @@ class Experiment:
         """
         tests = (self.task.base_test, self.task.new_test, *self.task.domain_tests.values())
         client_splits = (split for data in self.task.clients for split in (data.train, data.val, data.test))
-        items = {item.content_id(): item for split in chain(tests, client_splits) for item in split.items}
+        # Clients may hold the same examples: whose content it is is asked once for each object.
+        distinct = {id(item): item for split in chain(tests, client_splits) for item in split.items}
+        items = {item.content_id(): item for item in distinct.values()}
         patches = "patch features" in METHODS[self.config.method].requires
         self.setup.model.prepare(list(items.values()), on_progress, patches=patches)
 
@@ -320,7 +322,7 @@ class Experiment:
         These are the examples that it holds, or that its site announced in its first message. Zero-shot counts
         validation examples.
         """
-        counts = {data.client: max(data.train.total, data.val.total) for data in self.task.clients}
+        counts = {summary.client: max(summary.train, summary.val) for summary in self.task.summaries()}
         return dict.fromkeys(counts, sum(counts.values())) if method.is_centralized else counts
 
     def worker(self, method: Method, stage: str) -> ClientWorker:
@@ -354,7 +356,7 @@ class Experiment:
             method,
             self.aggregator() if is_method else Mean(Mean.Config()),
             engine or self._stage_engine(self.worker(method, stage)),
-            [data.client for data in self.task.clients],
+            [summary.client for summary in self.task.summaries()],
             config.participation,
             config.quorum,
             config.round_seconds if is_method else None,

@@ -11,7 +11,7 @@ from promptfed.method import Method
 from promptfed.prompt_state import PromptState
 from promptfed.runs.checkpoint import save_checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.partition_file import partition_record
+from promptfed.runs.partition_file import partition_record, write_partition
 from promptfed.runs.passport import identity_of, write_passport
 from promptfed.types import FederationState
 
@@ -40,8 +40,7 @@ def import_run(
     run = RunDirectory.create(folder, config, label=f"{config.task}-{config.method}-imported")
     with run.lock():
         run.events.write("run_start", method=config.method, seed=config.seed, imported=str(source.resolve()))
-        partition = partition_record(experiment.task)
-        run.write_json("partition.json", partition)
+        partition = write_partition(run, partition_record(experiment.task))
         identity = identity_of(run, {})
         write_passport(run, partition, identity)
         state = FederationState(config.rounds, shared, server, start.personal)

@@ -26,8 +26,9 @@ def figure_notes(task: FederatedTask, figures: Metrics) -> list[str]:
     """Return notes on clients that ``local`` leaves out, and on figures over few test items."""
     notes = []
     if figures.one_class:
-        names = listed([task.client(client).name for client in figures.one_class])
-        count, tested = len(figures.one_class), sum(len(data.test.labels) > 0 for data in task.clients)
+        one_class = frozenset(figures.one_class)
+        names = listed([summary.name for summary in task.summaries() if summary.client in one_class])
+        count, tested = len(figures.one_class), sum(summary.test > 0 for summary in task.summaries())
         notes.append(
             f"{count} of {tested} clients hold one class each ({names}): with nothing to choose between, "
             + ("there is no local accuracy" if count == tested else "they are left out of local")
@@ -41,7 +42,7 @@ def figure_notes(task: FederatedTask, figures: Metrics) -> list[str]:
     ]
     if small_groups:
         notes.append(f"few test items, so the figures are rough (fewer than {FEWEST_ITEMS}): {listed(small_groups)}")
-    sizes = [len(data.test.labels) for data in task.clients if len(data.test.labels)]
+    sizes = [summary.test for summary in task.summaries() if summary.test]
     if "local" not in " ".join(small_groups) and min(sizes, default=FEWEST_ITEMS) < FEWEST_ITEMS:
         small = sum(size < FEWEST_ITEMS for size in sizes)
         notes.append(

@@ -38,7 +38,7 @@ from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.events import Event
 from promptfed.runs.partition_check import check_partition
-from promptfed.runs.partition_file import partition_record
+from promptfed.runs.partition_file import partition_record, read_partition
 from promptfed.training import Interrupted, OutOfBudget
 
 log = logging.getLogger(__name__)
@@ -274,7 +274,7 @@ class Run:
             decided(choices, finished)
             setup = finished.method.setup
             experiment = Experiment.build(folder.config, model_for=finished.model_for, objects=self.objects)
-            check_partition(folder.read_json("partition.json"), partition_record(experiment.task), folder.path)
+            check_partition(read_partition(folder), partition_record(experiment.task), folder.path)
             experiment.fill_features(teller.features)
             with self._account(setup.model):
                 curve = personalize_run(finished, experiment.task, choices, teller.personalized)

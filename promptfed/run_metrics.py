@@ -74,5 +74,5 @@ def near_chance(task: FederatedTask, federation: Federation, state: FederationSt
     """Return a note if ``federation`` is zero-shot and at chance level, which free answers do not have."""
     if not isinstance(federation.method, ZeroShot) or task.base_classes == ANSWER_CLASSES:
         return ""
-    n_examples = sum(len(data.val.labels) or len(data.train.labels) for data in task.clients)
+    n_examples = sum(summary.val or summary.train for summary in task.summaries())
     return near_chance_note(state.shared["accuracy"].max().item(), n_examples, len(task.base_classes))

@@ -29,11 +29,12 @@ from promptfed.runs.journal import begin_or_continue, check_options, whole_log
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.model import check_same_model, has_fingerprint
 from promptfed.runs.partition_check import check_partition
-from promptfed.runs.partition_file import partition_record
+from promptfed.runs.partition_file import partition_record, read_partition, write_partition
 from promptfed.runs.passport import identity_of, write_passport
 from promptfed.runs.personal_store import MOST_IN_MEMORY, on_disk
 from promptfed.runs.plugin_tokens import remember_plugins
 from promptfed.stderr_log import TOLD
+from promptfed.tasks.client_sample import with_sampled_clients
 from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
 from promptfed.warm_start import read_first_prompt
@@ -74,6 +75,9 @@ class Training:
     ) -> None:
         self.experiment, self.run, self.engine = experiment, run, engine
         self.evaluator = evaluator or LocalEvaluator(experiment.task, experiment.measures)
+        limit, seed = experiment.config.validate_clients, experiment.config.seed
+        validated = with_sampled_clients(experiment.task, limit, seed, "validation clients")
+        self.validator = evaluator or LocalEvaluator(validated)
         self.baselines = experiment.baselines if baselines is None else baselines
         self.model = experiment.setup.model
         self.model.keep_account_in(run.path)
@@ -135,8 +139,7 @@ class Training:
         note_spent(self.model, self.run.events.write)
         self.run.remove("metrics.json")
         self._fill_features()
-        self.run.write_json("partition.json", partition)
-        write_passport(self.run, partition, self.identity)
+        write_passport(self.run, write_partition(self.run, partition), self.identity)
         remember_plugins(self.run)
 
         trained = {}
@@ -152,7 +155,7 @@ class Training:
 
     def _open(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]]:
         """Return the partition, what the run keeps of its own, and the newest checkpoint of each stage."""
-        record = self.run.read_json("partition.json")
+        record = read_partition(self.run)
         partition = partition_record(self.experiment.task, self.model)
         check_partition(record, partition, self.run.path)
         check_same_model(self.run.path, record or {}, self.model)
@@ -330,13 +333,13 @@ class Training:
         every, rounds = self.experiment.config.validate_every, federation.method.rounds
         if not every or (state.round % every and state.round < rounds):
             return float("nan")
-        return self.evaluator.validate(federation, state)
+        return self.validator.validate(federation, state)
 
     def _evaluate(self, stage: str, federation: Federation, state: FederationState) -> Evaluation:
         before, began = self._usage(), time.perf_counter()
         found = self.evaluator.evaluate(federation, state)
         figures = found.figures
-        names = {data.client: data.name for data in self.experiment.task.clients}
+        names = {summary.client: summary.name for summary in self.experiment.task.summaries()}
         self.run.events.write(
             "evaluation",
             stage=stage,

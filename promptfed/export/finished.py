@@ -33,6 +33,7 @@ from promptfed.readers.content import expected_content
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.model import check_same_model
+from promptfed.runs.partition_file import read_partition
 from promptfed.runs.passport import check_passport, identity_of
 from promptfed.runs.personal_store import PERSONAL_VERSION, PersonalPrompts
 from promptfed.runs.personalized import Personalized, load_client, prompt_sha256
@@ -79,7 +80,7 @@ class FinishedRun:
         """
         for line in check_passport(run):
             log.warning(line)
-        config, table = run.config, run.read_json("partition.json")
+        config, table = run.config, read_partition(run)
         load_remembered_plugins(run)
         warn_of_plugins(config, f"run '{printable(run.path)}'")
         remember_plugins(run)

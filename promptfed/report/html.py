@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import environment_of
 from promptfed.runs.ledger import Cost, cost_of
+from promptfed.runs.partition_file import read_partition
 from promptfed.runs.passport import check_passport
 from promptfed.runs.personalized import CURVE
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 log = logging.getLogger(__name__)
+MOST_ROWS = 500
+"""Clients that the table lists."""
 PARTITION_PIXELS = 72
 """Display DPI of the partition plot when it must not be scaled down."""
 
@@ -93,7 +97,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
     for note in notes:
         log.warning(note)
     events, metrics, config = run.events.read(), run.read_metrics() or {}, run.config
-    partition = run.read_json("partition.json")
+    partition = read_partition(run)
     looks = figures.looks(events)
     training = [event for event in events if event.get("stage") != "zero_shot"]  # its loss is not one of training
     curves = [
@@ -188,11 +192,12 @@ def _personalized(curve: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _client_table(
     events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]
 ) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the head (test items, local and all classes of each stage) and rows (client, cells)."""
+    """Return the head (test items, local and all classes of each stage) and some rows (client, cells)."""
     evaluations = {event["stage"]: event for event in events if event["event"] == "evaluation"}
     scores = {stage: {row["client"]: row for row in event.get("local") or ()} for stage, event in evaluations.items()}
     rows = []
-    for client, row in {client: row for rows_of in scores.values() for client, row in rows_of.items()}.items():
+    by_client = {client: row for rows_of in scores.values() for client, row in rows_of.items()}
+    for client, row in islice(by_client.items(), MOST_ROWS):
         cells = [str(row.get("items", "-"))]
         for of_client in scores.values():
             score = of_client.get(client, {})
@@ -201,6 +206,8 @@ def _client_table(
             cells += [own_classes, _with_interval(score.get("all_classes"), score.get("items"))]
         rows.append((str(row.get("name") or client), cells))
     head = [column for stage in scores for column in (stages[stage], f"{stages[stage]}, all classes")]
+    if len(by_client) > MOST_ROWS:
+        rows.append((f"and {len(by_client) - MOST_ROWS:,} more, in events.jsonl", [""] * (1 + len(head))))
     return ["test items", *head], rows
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MOST_TICKS = 60
 """Names written along an axis; beyond that every second, third ... one."""
+MOST_ROWS = 400
+"""Clients that are drawn."""
 LONGEST_TICK = 40
 """Characters of a name along an axis."""
 
@@ -20,12 +22,15 @@ LONGEST_TICK = 40
 def plot_partition(table: dict[str, Any]) -> Figure:
     """Plot training examples by client and class as a shaded grid, and beside it each client's total.
 
-    Made without pyplot, so nothing global changes and no window opens. Readable up to a few hundred clients.
+    Made without pyplot, so nothing global changes and no window opens. Of more than ``MOST_ROWS`` clients as many are
+    drawn, at even distances.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    names, clients, examples = table["classes"], table["clients"], table.get("examples", "images")
+    names, examples, count = table["classes"], table.get("examples", "images"), len(table["clients"])
+    shown = range(count) if count <= MOST_ROWS else [k * count // MOST_ROWS for k in range(MOST_ROWS)]
+    clients = [table["clients"][k] for k in shown]
     grid = [client["train"] for client in clients]
     height = min(24.0, max(3.0, 1.6 + 0.16 * len(clients)))
     figure = Figure(figsize=(min(18.0, max(7.0, 3.5 + 0.16 * len(names))), height), layout="constrained")
@@ -40,7 +45,7 @@ def plot_partition(table: dict[str, Any]) -> Figure:
     _name_ticks(cells.yaxis, [client["name"] for client in clients])
     cells.tick_params(axis="y", labelsize=7)
     cells.set_xlabel(f"{len(names)} base classes")
-    cells.set_ylabel(f"{len(clients)} clients")
+    cells.set_ylabel(f"{count} clients" if count == len(clients) else f"{len(clients)} of {count:,} clients")
     figure.colorbar(
         shade, ax=cells, label=f"training {figure_text(examples)}", ticks=MaxNLocator(integer=True), pad=0.01
     )

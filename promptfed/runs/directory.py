@@ -3,7 +3,7 @@
 config.yaml        all options; repeats the run
 events.jsonl       what happened (promptfed.runs.events)
 metrics.json       final figures and cost
-partition.json     the examples of each client
+partition.json     the examples of each client; of very many, their rows are in clients.safetensors
 checkpoints/       of the method; those of a baseline are in baselines/<stage>/checkpoints/
 personalized/      output of promptfed personalize for each client (promptfed.runs.personalized)
 report.html, run.log
@@ -40,8 +40,8 @@ BUNDLE_CONFIG = "promptfed_config.json"
 LOCK = ".lock"
 PERSONALIZED = "personalized"
 FILES = (
-    "config.yaml", "metrics.json", "partition.json", "run.json", "deployment.json", "report.html",
-    "init.safetensors",
+    "config.yaml", "metrics.json", "partition.json", "clients.safetensors", "run.json", "deployment.json",
+    "report.html", "init.safetensors",
 )  # fmt: skip
 """Files of a run that are read, and written by putting a new one in the place of the old."""
 FILES_WRITTEN_IN_PLACE = ("events.jsonl", "run.log", LOCK, "oracle.sqlite", "oracle.sqlite-wal", "oracle.sqlite-shm")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.errors import DataError
+from promptfed.examples.base import Item
 from promptfed.printable import printable
+from promptfed.runs.client_rows import ClientRows
 from promptfed.types import ClientData, FederatedTask, Split
 
 LISTED = 3
@@ -16,13 +18,39 @@ LISTED = 3
 NAME_LIMIT = 60
 
 
-def content_record(task: FederatedTask) -> dict[str, Any]:
-    """Return ``{"clients": [SHA-256 of each client's examples], "tests": SHA-256 of the common tests}``.
+class ContentDigests:
+    """SHA-256 of examples; the content of an example that several clients hold is looked at once.
 
     If the examples are at sites, their numbers alone are hashed.
     """
-    tests = {"base": task.base_test, "new": task.new_test, **{f"domain {k}": v for k, v in task.domain_tests.items()}}
-    return {"clients": [_client_digest(data) for data in task.clients], "tests": _digest(tests)}
+
+    def __init__(self) -> None:
+        self._ids: dict[int, tuple[Item, str]] = {}
+
+    def of_tests(self, task: FederatedTask) -> str:
+        """Return the digest of the common tests."""
+        domains = {f"domain {name}": split for name, split in task.domain_tests.items()}
+        return self._of({"base": task.base_test, "new": task.new_test, **domains})
+
+    def of_client(self, data: ClientData) -> str:
+        """Return the digest of a client's examples."""
+        return self._of({"train": data.train, "val": data.val, "test": data.test})
+
+    def _of(self, splits: Mapping[str, Split]) -> str:
+        """Return the SHA-256 of the examples and labels of each split, in any order of the examples."""
+        lines = []
+        for use, split in splits.items():
+            labels = split.labels.tolist()
+            ids = [self._id(item) for item in split.items] or [""] * len(labels)
+            lines += sorted(f"{use}|{label}|{content}" for label, content in zip(labels, ids, strict=True))
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _id(self, item: Item) -> str:
+        if (entry := self._ids.get(id(item))) is not None:
+            return entry[1]
+        content = item.content_id()
+        self._ids[id(item)] = item, content  # with the item, whose id is else another's once it is gone
+        return content
 
 
 def check_partition(recorded: Mapping[str, Any] | None, current: Mapping[str, Any], run: Path) -> None:
@@ -61,8 +89,9 @@ def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list
     if changes:
         return changes
     contents = [record.get("content") or {} for record in (recorded, current)]
-    old, new = (dict(enumerate(content.get("clients", []))) for content in contents)
-    for k, (old_row, new_row) in enumerate(zip(old_rows, new_rows, strict=True)):
+    same = isinstance(old_rows, ClientRows) and isinstance(new_rows, ClientRows) and old_rows.same_as(new_rows)
+    old, new = ({} if same else _digests(record) for record in (recorded, current))
+    for k, (old_row, new_row) in enumerate(() if same else zip(old_rows, new_rows, strict=True)):
         name = printable(old_row.get("name"), NAME_LIMIT)
         if changed_uses := [use for use in ("train", "val", "test") if old_row.get(use) != new_row.get(use)]:
             use = changed_uses[0]
@@ -102,15 +131,9 @@ def _total(row: Mapping[str, Any], use: str) -> int:
     return sum(row.get(use) or ())
 
 
-def _client_digest(data: ClientData) -> str:
-    return _digest({"train": data.train, "val": data.val, "test": data.test})
-
-
-def _digest(splits: Mapping[str, Split]) -> str:
-    """Return the SHA-256 of the examples and labels of each split, in any order of the examples."""
-    lines = []
-    for use, split in splits.items():
-        labels = split.labels.tolist()
-        ids = [item.content_id() for item in split.items] or [""] * len(labels)
-        lines += sorted(f"{use}|{label}|{content}" for label, content in zip(labels, ids, strict=True))
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+def _digests(record: Mapping[str, Any]) -> dict[int, str]:
+    """Return row -> the SHA-256 of its client's examples, where the record has it."""
+    rows = record.get("clients", [])
+    if isinstance(rows, ClientRows):
+        return {k: rows.digest(k) for k in range(len(rows))}
+    return dict(enumerate((record.get("content") or {}).get("clients", [])))
