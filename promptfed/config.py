@@ -134,7 +134,7 @@ class RunConfig(BaseModel):
         1, ge=0, description="rounds between looks at validation data; 0 is never"
     )
     validate_clients: Annotated[int, Option("run", "free", flag=False, metavar="N")] = Field(
-        256, ge=1, description="clients at whose validation data a look is; of more, always the same ones, drawn"
+        100, ge=1, description="clients whose validation data are looked at; of more, a fixed sample of so many"
     )
     measures: Annotated[tuple[str, ...], Option("run", "free", flag=False, default="accuracy alone")] = Field(
         (), description="test figures beside accuracy, such as macro_f1 and top_k:3; promptfed list measures"

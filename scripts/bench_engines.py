@@ -1,7 +1,7 @@
 """Time a round on each engine, and its memory, all processes included; check that the prompts are the same.
 
     python scripts/bench_engines.py                       # PromptFL, 8 clients and 64, four rounds; some minutes
-    python scripts/bench_engines.py --scale 10 1000       # 20 rounds: memory must not grow with the clients
+    python scripts/bench_engines.py --scale               # 100 clients and 10,000, of which 50 take part in a round
     python scripts/bench_engines.py --engines local ray --clients 8 --rounds 10
 
 Each variant is `promptfed train` in a process of its own, without baselines. Seconds a round are the median of those
@@ -21,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -32,14 +34,23 @@ ENGINES: dict[str, list[str]] = {
     "local-batch": ["--engine", "local", "--client-batch", "8"],
     "ray": ["--engine", "ray"],
 }
-SAMPLE_SECONDS = 1.0
+SAMPLE_SECONDS = 0.5
+TAKE_PART = 50
+SCALE_ROUNDS = 12
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: ``round`` is its median round's seconds, ``wall`` those of the whole command."""
+    """One run: ``round`` is its median round's seconds, ``wall`` those of the whole command.
+
+    ``interval``: median seconds from one round's end to the next one's; ``start``: until the first round begins;
+    ``tests``: from the last round's end.
+    """
 
     round: float
+    interval: float
+    start: float
+    tests: float
     wall: float
     peak_mb: float
     processes: int
@@ -52,10 +63,12 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--clients", nargs="+", type=int, default=[8, 64])
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--scale", nargs="+", type=int, metavar="N", help="so many clients on ray, for 20 rounds")
+    parser.add_argument(
+        "--scale", nargs="*", type=int, metavar="N", help=f"so many clients, of which {TAKE_PART} take part in a round"
+    )
     options = parser.parse_args()
-    if options.scale:
-        scale(options.scale)
+    if options.scale is not None:
+        scale([name for name in options.engines if name in ("local", "ray")], options.scale or [100, 10_000])
     else:
         compare(options.engines, options.clients, options.rounds)
 
@@ -71,20 +84,32 @@ def compare(engines: Sequence[str], clients: Sequence[int], rounds: int) -> None
             print(f"{count:7}  {name:<12} {row}  {likeness(reference.prompt, found.prompt)}", flush=True)
 
 
-def scale(clients: Sequence[int]) -> None:
-    """Of many clients 5 % take part, of a few all, so that the same number of actors is at work."""
-    print(f"{'clients':>7} {'a round':>7} {'s/round':>8} {'s in all':>8} {'peak MB':>8} {'ratio':>6} {'base':>6}")
-    first = None
-    for count in clients:
-        share = 0.05 if count >= 100 else 1.0
-        words = ["--rounds", "20", "--participation", str(share), *who(count), *ENGINES["ray"]]
-        found = run(words)
-        first = found.peak_mb if first is None else first
-        print(
-            f"{count:7} {round(share * count):7} {found.round:8.2f} {found.wall:8.0f} {found.peak_mb:8.0f} "
-            f"{found.peak_mb / first:6.2f} {found.base:6.3f}",
-            flush=True,
-        )
+def scale(engines: Sequence[str], clients: Sequence[int]) -> None:
+    """Print memory and seconds a client and round, each also as a ratio to the first number of clients.
+
+    "training" is the round itself; "in all" is from the end of one round to the end of the next: the draw, broadcasts,
+    merge, validation and checkpoint as well. "start" is what happens before the first round, "tests" what comes after
+    the last.
+    """
+    print(
+        f"{'engine':<6} {'clients':>7} {'peak MB':>8} {'ratio':>6} {'training':>9} {'ratio':>6} {'in all':>9} "
+        f"{'ratio':>6} {'start s':>8} {'tests s':>8} {'base':>6}"
+    )
+    for name in engines:
+        first: Measured | None = None
+        for count in clients:
+            share = min(1.0, TAKE_PART / count)
+            words = ["--rounds", str(SCALE_ROUNDS), "--participation", str(share), *who(count), *ENGINES[name]]
+            found = run(words)
+            first = first or found
+            each = min(TAKE_PART, count)
+            print(
+                f"{name:<6} {count:7} {found.peak_mb:8.0f} {found.peak_mb / first.peak_mb:6.2f} "
+                f"{1000 * found.round / each:6.1f} ms {found.round / first.round:6.2f} "
+                f"{1000 * found.interval / each:6.1f} ms {found.interval / first.interval:6.2f} "
+                f"{found.start:8.1f} {found.tests:8.1f} {found.base:6.3f}",
+                flush=True,
+            )
 
 
 def who(clients: int) -> list[str]:
@@ -96,7 +121,7 @@ def run(words: Sequence[str]) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "run"
         fixed = ["--method", "promptfl", "--baselines", "none", "--threads", "1", "--quiet", "--run", str(place)]
-        began = time.monotonic()
+        began, began_clock = time.monotonic(), time.time()
         command = [sys.executable, "-P", "-m", "promptfed.cli", "train", *fixed, *words]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
             peak, most = 0.0, 0
@@ -112,7 +137,14 @@ def run(words: Sequence[str]) -> Measured:
         state = load_file(sorted(place.glob("checkpoints/round-*"))[-1] / "state.safetensors")
         metrics = json.loads((place / "metrics.json").read_text())
         steady = median(seconds[1:] or seconds)
-        return Measured(steady, wall, peak, most, state["shared/ctx"], metrics["method"]["base"])
+        ends = [datetime.fromisoformat(event["time"]) for event in events if event["event"] == "round"]
+        gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(ends)]
+        began_at = datetime.fromtimestamp(began_clock, UTC)
+        start = (ends[0] - began_at).total_seconds() - seconds[0]
+        tests = wall - (ends[-1] - began_at).total_seconds()
+        return Measured(
+            steady, median(gaps), start, tests, wall, peak, most, state["shared/ctx"], metrics["method"]["base"]
+        )
 
 
 def likeness(one: torch.Tensor, other: torch.Tensor) -> str:
