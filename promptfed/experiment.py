@@ -238,9 +238,14 @@ class Experiment:
         return (hint,) if hint else ()
 
     @property
+    def run_notes(self) -> tuple[str, ...]:
+        """The notes on the model, and on options of the method that were chosen from these data."""
+        return (*self.model_notes, *self.method().data_notes(self.task.clients))
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """The notes on the data and on the model."""
-        return (*self.task.notes, *self.model_notes)
+        """The notes on the data, on the model and on the method."""
+        return (*self.task.notes, *self.run_notes)
 
     @property
     def held_out(self) -> list[str]:

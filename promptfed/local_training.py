@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample, draw_classes
 from promptfed.errors import ConfigError, TrainingError
+from promptfed.local_batches import BATCH, BatchSize, epoch, examples_in_a_step
 from promptfed.local_optimizers import SGD, Adam, LocalOptimizer, TrainedTensor
 from promptfed.method import FeatureMethod, MethodConfig, TrainingJob
 from promptfed.prompt_state import PromptState
@@ -39,10 +42,32 @@ class LocalTraining(MethodConfig):
     weight_decay: float = Field(0.0, ge=0, description="of the optimizer")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate, over the rounds")
     local_epochs: int = Field(2, ge=1, description="epochs over a client's examples in a round")
-    batch_size: int = Field(32, ge=1, description="examples in a step")
     loss: Literal["cross_entropy", "sigmoid"] = Field(
         "cross_entropy", description="of scaled cosines: a softmax over classes, or a sigmoid of each class (SigLIP's)"
     )
+    batch_size: BatchSize = Field(
+        "auto", description="examples in a step; all: one step an epoch; auto: 32, more from 200 classes on"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="batches that make one step: their gradients are summed, and texts are encoded once"
+    )
+    class_sample: int | None = Field(
+        None, ge=1, description="classes drawn for a step's softmax beside those of its examples; none: all classes"
+    )
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _is_a_count_or_a_word(cls, value: Any) -> Any:
+        if value not in ("auto", "all"):
+            is_number = isinstance(value, (int, float, str)) and not isinstance(value, bool)
+            try:
+                count = int(value) if is_number else 0
+            except (ValueError, OverflowError):
+                count = 0
+            if count < 1 or (isinstance(value, float) and count != value):
+                raise ValueError("give a number of examples from 1, or 'all' or 'auto'")
+            return count
+        return value
 
     def rate(self, round: int, rounds: int) -> float:
         """Learning rate of ``round`` (from 1) out of ``rounds``."""
@@ -72,18 +97,35 @@ class LocalObjective:
 
     ``start``: the values that training starts from, by name; all of them are trained. ``labels`` ``(n,)``.
     ``texts(parameters)``: the prompted texts that a step needs, encoded for all clients of a batch together.
-    ``loss(parameters, features, rows)``: from those texts' features (in order, each ``(rows, embed_dim)``, not
-    normalised) and the batch's rows of the client's data to (loss, logits ``(batch, classes)``).
+    ``loss(parameters, features, rows)``: from those texts' features (in order, each ``(classes, embed_dim)``, not
+    normalised) and the batch's rows of the client's data to (loss, logits ``(batch, classes)``). A loss that takes a
+    ClassSample as a fourth argument can be minimised over a sample of the classes: its features and logits then have
+    those only. Such texts have one row for each class.
     ``lr_multipliers`` multiply the learning rate of some names. ``project`` may correct the parameters in place after
-    each step.
+    each step. ``is_mean``: the loss is a mean over the rows, plus terms that do not depend on them, so that it can be
+    taken part by part.
     """
 
     start: PromptState
     labels: Tensor
-    loss: Callable[[Parameters, Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
+    loss: Callable[..., tuple[Tensor, Tensor]]
     texts: Callable[[Parameters], Sequence[PromptedText]] = lambda parameters: ()
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
     project: Callable[[Parameters], None] = lambda parameters: None
+    is_mean: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """Examples of one step, in ``parts`` that pass through the loss one after the other, and its classes."""
+
+    parts: tuple[Tensor, ...]
+    sample: ClassSample = EVERY_CLASS
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return sum(len(rows) for rows in self.parts)
 
 
 class FitMetrics:
@@ -116,12 +158,33 @@ class _Trainee:
         self.parameters = {n: t.to(device, copy=True).requires_grad_(True) for n, t in problem.start.items()}
         self.optimizer = config.optimizer_for(self.parameters, config.rate(round, setup.rounds), problem.lr_multipliers)
         self.labels = problem.labels.to(device)
-        self.batches = self._batches(config, torch_stream(setup.seed, "batches", round, client))
+        self.steps = self._steps(config, setup, round)
 
-    def _batches(self, config: LocalTraining, shuffle: torch.Generator) -> Iterator[Tensor]:
+    def _steps(self, config: LocalTraining, setup: Setup, round: int) -> Iterator[Step]:
+        shuffle = torch_stream(setup.seed, "batches", round, self.client)
+        draw = torch_stream(setup.seed, "class sample", round, self.client)
+        classes = 0
+        if config.batch_size == "auto" or config.class_sample is not None:
+            with torch.no_grad():
+                classes = max((len(text.tokens.end) for text in self.problem.texts(self.parameters)), default=0)
+        size = examples_in_a_step(config.batch_size, len(self.labels), classes) * config.accumulate
+        part = (config.batch_size if isinstance(config.batch_size, int) else BATCH) if self.problem.is_mean else size
         for _ in range(config.local_epochs):
-            for rows in torch.randperm(len(self.labels), generator=shuffle).split(config.batch_size):
-                yield rows.to(self.labels.device)
+            for parts in epoch(len(self.labels), size, part, shuffle):
+                rows = tuple(part.to(self.labels.device) for part in parts)
+                yield Step(rows, draw_classes(self.labels[torch.cat(rows)], classes, config.class_sample, draw))
+
+    def texts(self, step: Step) -> list[PromptedText]:
+        """Return the texts of ``step``."""
+        texts, columns = self.problem.texts(self.parameters), step.sample.columns
+        return list(texts) if columns is None else [text.select(columns) for text in texts]
+
+    def loss(self, step: Step, features: Sequence[Tensor], rows: Tensor) -> Tensor:
+        """Return the loss of one part of ``step``, and note it."""
+        sample = () if step.sample is EVERY_CLASS else (step.sample,)
+        loss, logits = self.problem.loss(self.parameters, features, rows, *sample)
+        self.fit.add(loss.detach(), logits.detach(), step.sample.positions(self.labels[rows]))
+        return loss
 
 
 def train_clients(
@@ -130,44 +193,79 @@ def train_clients(
     """Train the clients of ``problems`` (client, problem) side by side; each ends as if it had been alone.
 
     Every step encodes the texts of all clients in one pass of the text tower. No client's loss depends on another's
-    parameters, so one backward pass over the sum of losses gives each its own gradient.
-    Batches are drawn from the stream (seed, "batches", round, client).
-    Raises TrainingError, naming client and round, at the first loss that is not finite.
+    parameters, so one backward pass over the sum of losses gives each its own gradient. Where the examples of a step
+    are in parts, each part is taken back to the features of the texts, and their sum through the tower, once.
+    Batches are drawn from the stream (seed, "batches", round, client), samples of classes from (seed, "class sample",
+    round, client).
+    Raises TrainingError, naming client and round, at the first loss that is not finite, and ConfigError for a sample of
+    classes in a loss that takes none.
     """
+    if config.class_sample is not None:
+        _check_samples(problems)
     trainees = [_Trainee(client, problem, config, setup, round) for client, problem in problems]
     while True:
-        active = [(t, rows) for t in trainees for rows in [next(t.batches, None)] if rows is not None]
+        active = [(t, step) for t in trainees for step in [next(t.steps, None)] if step is not None]
         if not active:
             return [(PromptState(t.parameters), t.fit) for t in trainees]
-        prompted = [list(t.problem.texts(t.parameters)) for t, _ in active]
-        features = iter(setup.backbone.encode_prompted_texts([text for texts in prompted for text in texts]))
-        losses = []
-        for (trainee, rows), texts in zip(active, prompted, strict=True):
-            outputs = [next(features) for _ in texts]
-            loss, logits = trainee.problem.loss(trainee.parameters, outputs, rows)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss of client {trainee.client} in round {round} is {loss.item()}; the last finished round "
-                    f"is kept. Lower the learning rate (--set method.lr={config.lr / 10:g}) or use --precision float32"
-                )
-            trainee.fit.add(loss.detach(), logits.detach(), trainee.labels[rows])
-            losses.append(loss)
+        prompted = [trainee.texts(step) for trainee, step in active]
+        encoded = setup.backbone.encode_prompted_texts([text for texts in prompted for text in texts])
         for trainee, _ in active:
             trainee.optimizer.zero_grad()
-        torch.stack(losses).sum().backward()
+        is_whole = all(len(step.parts) == 1 for _, step in active)
+        leaves = encoded if is_whole else [features.detach().requires_grad_() for features in encoded]
+        features = iter(leaves)
+        losses = []
+        for (trainee, step), texts in zip(active, prompted, strict=True):
+            outputs = [next(features) for _ in texts]
+            for rows in step.parts:
+                loss = trainee.loss(step, outputs, rows)
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss of client {trainee.client} in round {round} is {loss.item()}; the last finished "
+                        f"round is kept. Lower the learning rate (--set method.lr={config.lr / 10:g}) or use "
+                        "--precision float32"
+                    )
+                if is_whole:
+                    losses.append(loss)
+                else:
+                    (loss * (len(rows) / step.size)).backward()
+        if is_whole:
+            torch.stack(losses).sum().backward()
+        else:
+            _backward(encoded, leaves)
         for trainee, _ in active:
             trainee.optimizer.step()
             with torch.no_grad():
                 trainee.problem.project(trainee.parameters)
 
 
-ClassLoss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From a client's labels, a batch's logits ``(batch, classes)`` and its rows of the client's data to (loss, logits)."""
+def _backward(encoded: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
+    """Take the gradients of ``leaves``, which are copies of ``encoded``, on through what made these."""
+    pairs = [(whole, leaf.grad) for whole, leaf in zip(encoded, leaves, strict=True) if whole.requires_grad]
+    if pairs := [(whole, gradient) for whole, gradient in pairs if gradient is not None]:
+        torch.autograd.backward([whole for whole, _ in pairs], [gradient for _, gradient in pairs])
 
 
-def cross_entropy_on(labels: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(loss, logits) for the batch's rows of a client's ``labels``."""
-    return F.cross_entropy(logits, labels.to(logits.device)[rows]), logits
+def _check_samples(problems: Sequence[tuple[int, LocalObjective]]) -> None:
+    """Raise ConfigError for a loss that takes no sample of classes."""
+    for _, problem in problems:
+        if len(inspect.signature(problem.loss).parameters) < 4:
+            raise ConfigError(
+                "option 'class_sample' does not go with this method, whose loss takes no ClassSample: leave it out "
+                "(--set method.class_sample=null)"
+            )
+
+
+ClassLoss = Callable[..., tuple[Tensor, Tensor]]
+"""From a client's labels, a batch's logits ``(batch, classes)``, its rows of the client's data, and a ClassSample or
+none, to (loss, logits)."""
+
+
+def cross_entropy_on(
+    labels: Tensor, logits: Tensor, rows: Tensor, sample: ClassSample = EVERY_CLASS
+) -> tuple[Tensor, Tensor]:
+    """(loss, logits) for the batch's rows of a client's ``labels``; ``logits`` are those of the ``sample``."""
+    return sample.cross_entropy(logits, labels.to(logits.device)[rows]), logits
 
 
 def class_loss(config: LocalTraining, setup: Setup, data: ClientData) -> ClassLoss:
@@ -176,23 +274,26 @@ def class_loss(config: LocalTraining, setup: Setup, data: ClientData) -> ClassLo
         return cross_entropy_on
     bias = sigmoid_bias(setup, data)
 
-    def loss(labels: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return sigmoid_loss(logits + bias, labels.to(logits.device)[rows]), logits
+    def loss(labels: Tensor, logits: Tensor, rows: Tensor, sample: ClassSample = EVERY_CLASS) -> tuple[Tensor, Tensor]:
+        answers = sample.positions(labels.to(logits.device)[rows])
+        return sigmoid_loss(logits + bias, answers, sample), logits
 
     return loss
 
 
-def sigmoid_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def sigmoid_loss(logits: Tensor, labels: Tensor, sample: ClassSample = EVERY_CLASS) -> Tensor:
     """Return the mean over images of ``-sum_c log sigma(z_c logit_c)``, z 1 for an image's class and -1 for others.
 
-    Zhai et al. 2023, arXiv 2303.15343, with the classes of a client in the place of a batch's texts.
+    Zhai et al. 2023, arXiv 2303.15343, with the classes of a client in the place of a batch's texts. Over a sample of
+    the classes it is an unbiased estimate of the sum.
 
     Args:
         logits: ``(batch, classes)``, the bias included.
-        labels: ``(batch,)``.
+        labels: Their columns ``(batch,)``.
+        sample: The classes of the columns.
     """
     signs = torch.full_like(logits, -1.0).scatter(1, labels[:, None], 1.0)
-    return -F.logsigmoid(signs * logits).sum(-1).mean()
+    return -sample.sum(F.logsigmoid(signs * logits)).mean()
 
 
 @torch.no_grad()
@@ -227,6 +328,39 @@ class GradientMethod(FeatureMethod):
                 f"option 'loss' is 'sigmoid', which {self.name} does not take: its loss is not cross-entropy over "
                 "scaled cosines alone; leave it out (--set method.loss=cross_entropy), or use --method promptfl"
             )
+        if config.class_sample is not None and (why := self.obstacle_to_sampling):
+            raise ConfigError(
+                f"option 'class_sample' does not go with {self.name}: {why}; leave it out "
+                "(--set method.class_sample=null)"
+            )
+
+    @property
+    def encodes_texts(self) -> bool:
+        """Whether its steps encode the class names under a prompt that is trained."""
+        return True
+
+    @property
+    def obstacle_to_sampling(self) -> str:
+        """Why no softmax over a sample of the classes can be taken; empty if it can."""
+        return "" if self.encodes_texts else "its steps encode no class names, so fewer classes save nothing"
+
+    def data_notes(self, clients: Sequence[ClientData]) -> tuple[str, ...]:
+        if self.config.batch_size != "auto" or not self.encodes_texts:
+            return ()
+        is_own = getattr(self.config, "label_space", "all") == "own"
+        sizes = {
+            client.client: examples_in_a_step(
+                "auto", len(client.train), len(client.classes) if is_own else len(self.setup.classes)
+            )
+            for client in clients
+        }
+        largest = max(sizes.values(), default=BATCH) * self.config.accumulate
+        if largest == BATCH * self.config.accumulate:
+            return ()
+        return (
+            f"{len(self.setup.classes)} classes: a step has up to {largest} examples instead of {BATCH}, because each "
+            f"encodes every class; --set method.batch_size={BATCH} takes more and slower steps",
+        )
 
     @abstractmethod
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:

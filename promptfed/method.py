@@ -111,6 +111,10 @@ class Method(ABC):
         if not any(len(data.train) for data in clients):
             raise ConfigError(f"no client holds a training example, so {self.name} makes no step: raise --shots")
 
+    def data_notes(self, clients: Sequence[ClientData]) -> tuple[str, ...]:
+        """Return what to tell the user of the options that were chosen from the data of ``clients``, a line each."""
+        return ()
+
     @property
     def is_centralized(self) -> bool:
         """Whether it is no federation but trains its first client on the data of all, as an upper bound."""

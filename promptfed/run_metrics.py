@@ -48,7 +48,7 @@ def run_metrics(
     notes = [note for note in near if note] + figure_notes(experiment.task, evaluations[method].figures)
     events = list(events)
     measurements = processor_figures(events, method)
-    metrics["notes"] = [*experiment.model_notes, *notes, *experiment.processors(method).summaries(measurements)]
+    metrics["notes"] = [*experiment.run_notes, *notes, *experiment.processors(method).summaries(measurements)]
     metrics["data_notes"] = list(experiment.task.notes)
     cost = dataclasses.asdict(cost_of(events))
     if (usage := experiment.setup.model.spent()) is not None:

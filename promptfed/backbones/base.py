@@ -70,9 +70,9 @@ class ClassTokens:
         is_same = (self.embeddings == self.embeddings[:1]).all(-1).all(0) & (is_slot == is_slot[:1]).all(0)
         return min(int(is_same.int().cumprod(0).sum()), int(self.end.min()))
 
-    def select(self, classes: Sequence[int]) -> ClassTokens:
+    def select(self, classes: Sequence[int] | Tensor) -> ClassTokens:
         """Return the rows of some classes, in the given order."""
-        rows = torch.as_tensor(list(classes), device=self.slots.device)
+        rows = torch.as_tensor(classes, device=self.slots.device)
         return ClassTokens(self.embeddings[rows], self.slots[rows], self.end[rows])
 
     def cut(self) -> ClassTokens:
@@ -152,6 +152,11 @@ class PromptedText:
         contexts = [None if t is None else t.detach().cpu().contiguous() for t in (self.ctx, self.deep)]
         values = [None if t is None else (t.shape, t.numpy().tobytes()) for t in contexts]
         return (id(self.tokens), self.first, *values)
+
+    def select(self, classes: Tensor) -> PromptedText:
+        """Return the texts of some ``classes`` ``(k,)``, without what is padding in all of them."""
+        ctx = self.ctx if self.ctx.dim() == 2 else self.ctx[classes.to(self.ctx.device)]
+        return PromptedText(ctx, self.tokens.select(classes).cut(), self.deep, self.first)
 
 
 class Backbone(ABC):

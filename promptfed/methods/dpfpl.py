@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import LocalObjective, Parameters, class_loss
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
@@ -65,9 +66,11 @@ class DPFPL(ContextMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters["ctx"] + personal_part(parameters), classes)]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
             logits = cosine_logits(images[rows], features[0], backbone.logit_scale)
-            return fit(labels, logits, rows)
+            return fit(labels, logits, rows, sample)
 
         def project(parameters: Parameters) -> None:
             for name, value in factorised(personal_part(parameters), probe).items():

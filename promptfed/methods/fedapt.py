@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import GradientMethod, LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
@@ -77,8 +78,11 @@ class FedAPT(GradientMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters["ctx"] * (1 + key), classes)]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            of_class, logits = cross_entropy_on(labels, cosine_logits(images[rows], features[0], scale), rows)
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
+            logits = cosine_logits(images[rows], features[0], scale)
+            of_class, _ = cross_entropy_on(labels, logits, rows, sample)
             of_domain = F.cross_entropy(images[rows] @ parameters["query"].T, torch.full_like(rows, domain))
             return of_class + of_domain, logits
 

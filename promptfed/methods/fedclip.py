@@ -61,6 +61,10 @@ class FedCLIP(GradientMethod):
             {name: (2 * torch.rand(shape, generator=draw) - 1) / width**0.5 for name, shape in shapes.items()}
         )
 
+    @property
+    def encodes_texts(self) -> bool:
+        return False
+
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         images = self.setup.features.images(data.train)
         texts = template_features(self.setup, self.setup.classes, self.template)
@@ -70,7 +74,7 @@ class FedCLIP(GradientMethod):
             logits = cosine_logits(adapted(parameters, images[rows]), texts, scale)
             return contrast(logits, labels[rows]), logits
 
-        return LocalObjective(broadcast.shared, data.train.labels, loss)
+        return LocalObjective(broadcast.shared, data.train.labels, loss, is_mean=False)
 
     def class_features(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Tensor:
         return F.normalize(template_features(self.setup, classes, self.template), dim=-1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import GradientMethod, LocalObjective, Parameters, class_loss
 from promptfed.method import METHODS, Shape, shapes
 from promptfed.prompt_state import PromptState
@@ -94,6 +95,10 @@ class FedDPT(GradientMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
+    @property
+    def obstacle_to_sampling(self) -> str:
+        return "" if self.config.loss == "cross_entropy" else "its cosine loss is no softmax over the classes"
+
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         domain, scale = self.domains.of(data.client), self.setup.backbone.logit_scale
@@ -104,12 +109,15 @@ class FedDPT(GradientMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters[own_name], classes)]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
             prompted = prompted_images(self.setup, data.train, rows, parameters["visual"])
-            texts_by_domain = torch.cat([others[:domain], F.normalize(features[0], dim=-1)[None], others[domain:]])
+            fixed = sample.of(others, 1)
+            texts_by_domain = torch.cat([fixed[:domain], F.normalize(features[0], dim=-1)[None], fixed[domain:]])
             logits = mixture_logits(prompted.features, prompted.attention, texts_by_domain, scale)
             if self.config.loss != "cosine":
-                return fit(labels, logits, rows)
+                return fit(labels, logits, rows, sample)
             right = logits.gather(1, answers[rows][:, None]) / scale
             return 1 - right.mean(), logits
 

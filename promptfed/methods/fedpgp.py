@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import GradientMethod, LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
@@ -66,10 +67,13 @@ class FedPGP(GradientMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(ctx, classes) for ctx in (personalised(parameters), parameters["sigma"])]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
             personalized, common = features
-            entropy, logits = cross_entropy_on(labels, cosine_logits(images[rows], personalized, scale), rows)
-            return entropy + self.mu * contrast(hand, common, personalized, self.tau), logits
+            logits = cosine_logits(images[rows], personalized, scale)
+            entropy, _ = cross_entropy_on(labels, logits, rows, sample)
+            return entropy + self.mu * contrast(sample.of(hand), common, personalized, self.tau, sample), logits
 
         return LocalObjective(PromptState({**broadcast.shared, **local}), labels, loss, texts)
 
@@ -104,7 +108,7 @@ def personalised(parts: Parameters) -> Tensor:
     return parts["sigma"] + parts["u"] @ parts["v"]
 
 
-def contrast(hand: Tensor, common: Tensor, personal: Tensor, tau: float) -> Tensor:
+def contrast(hand: Tensor, common: Tensor, personal: Tensor, tau: float, sample: ClassSample = EVERY_CLASS) -> Tensor:
     """Return the mean over classes of ``-log(e^p / (e^p + e^q))`` (FedPGP's contrastive term).
 
     ``p = cos(T_0, T_sigma) / tau`` and ``q = cos(T_sigma, T_ctx) / tau``.
@@ -114,6 +118,7 @@ def contrast(hand: Tensor, common: Tensor, personal: Tensor, tau: float) -> Tens
         common: T_sigma, those of the shared context.
         personal: T_ctx, those of the client's context.
         tau: Temperature.
+        sample: The classes of the rows.
     """
     positive, negative = F.cosine_similarity(hand, common), F.cosine_similarity(common, personal)
-    return F.softplus((negative - positive) / tau).mean()
+    return sample.mean(F.softplus((negative - positive) / tau))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import Backbone, ClassTokens, PromptedImages, PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.errors import ConfigError
 from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters, class_loss
 from promptfed.method import METHODS, cosine_logits
@@ -112,10 +113,12 @@ class MaPLe(GradientMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self._prompted(parameters["ctx"], classes)]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
             ctx, deep = visual_tokens(parameters)
             images = prompted_images(self.setup, data.train, rows, ctx, deep).features
-            return fit(labels, cosine_logits(images, features[0], scale), rows)
+            return fit(labels, cosine_logits(images, features[0], scale), rows, sample)
 
         slower = dict.fromkeys(("weight", "bias"), self.config.coupling_rate)
         return LocalObjective(broadcast.shared, labels, loss, texts, slower)

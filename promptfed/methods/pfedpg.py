@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator, AggregatorConfig
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.errors import ConfigError
 from promptfed.local_training import (
     GradientMethod,
@@ -107,6 +108,10 @@ class PFedPG(GradientMethod):
 
     # --------------------------------------------------------------------------------------------- training
 
+    @property
+    def encodes_texts(self) -> bool:
+        return self.config.side == "text"
+
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         return self._problem(broadcast.shared, lambda parameters: parameters[self.sends], data)
 
@@ -138,8 +143,10 @@ class PFedPG(GradientMethod):
             def texts(parameters: Parameters) -> list[PromptedText]:
                 return [self.tuner.prompted(make(parameters), classes)]
 
-            def text_loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-                return fit(labels, cosine_logits(images[rows], features[0], scale), rows)
+            def text_loss(
+                parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+            ) -> tuple[Tensor, Tensor]:
+                return fit(labels, cosine_logits(images[rows], features[0], scale), rows, sample)
 
             return LocalObjective(start, labels, text_loss, texts, lr_multipliers)
         names = self._names(classes)

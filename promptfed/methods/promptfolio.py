@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import LocalObjective, Parameters, class_loss
 from promptfed.method import METHODS, cosine_logits, mixed_features
 from promptfed.prompt_state import PromptState
@@ -56,8 +57,11 @@ class PromptFolio(ContextMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters[name], classes) for name in ("ctx", "local")]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            return fit(labels, cosine_logits(images[rows], portfolio(features, self.theta), scale), rows)
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
+            logits = cosine_logits(images[rows], portfolio(features, self.theta), scale)
+            return fit(labels, logits, rows, sample)
 
         return LocalObjective(PromptState({**broadcast.shared, "local": local}), labels, loss, texts)
 

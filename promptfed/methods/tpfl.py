@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import GradientMethod, LocalObjective, Parameters, class_loss
 from promptfed.method import METHODS, cosine_logits
 from promptfed.prompt_state import PromptState
@@ -71,9 +72,11 @@ class TPFL(GradientMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters["ctx"], classes)]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
             images = prompted_images(self.setup, data.train, rows, parameters["visual"]).features
-            of_class, logits = fit(labels, cosine_logits(images, features[0], scale), rows)
+            of_class, logits = fit(labels, cosine_logits(images, features[0], scale), rows, sample)
             return of_class if penalty is None else of_class + penalty(images, rows), logits
 
         return LocalObjective(broadcast.shared, labels, loss, texts)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import wraps
 
 import torch
 from torch import Tensor
 
+from promptfed.class_sample import ClassSample
 from promptfed.local_training import LocalObjective, Parameters
 
 
@@ -19,8 +21,11 @@ def with_proximal_term(problem: LocalObjective, strength: float) -> LocalObjecti
     if strength == 0:
         return problem
 
-    def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-        value, logits = problem.loss(parameters, features, rows)
+    @wraps(problem.loss)
+    def loss(
+        parameters: Parameters, features: Sequence[Tensor], rows: Tensor, *sample: ClassSample
+    ) -> tuple[Tensor, Tensor]:
+        value, logits = problem.loss(parameters, features, rows, *sample)
         gaps = [(w - problem.start[name].to(w.device)).square().sum() for name, w in parameters.items()]
         return value + 0.5 * strength * torch.stack(gaps).sum(), logits
 

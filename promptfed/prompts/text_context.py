@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import ClassTokens, Position, PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.errors import ConfigError
 from promptfed.local_training import (
     FitMetrics,
@@ -136,8 +137,10 @@ class ContextTuner:
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.prompted(parameters["ctx"], classes)]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            return fit(labels, cosine_logits(images[rows], features[0], scale), rows)
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
+            return fit(labels, cosine_logits(images[rows], features[0], scale), rows, sample)
 
         return LocalObjective(prompt, labels, loss, texts)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS
 from promptfed.methods.fedotp.optimal_transport import LEAST_SMOOTHING, transport_plan
@@ -62,8 +63,11 @@ class FedOTP(ContextMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters[name], classes) for name in ("ctx", LOCAL)]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            return cross_entropy_on(labels, self._carried(patches[rows], torch.stack(list(features))), rows)
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
+            logits = self._carried(patches[rows], torch.stack(list(features)))
+            return cross_entropy_on(labels, logits, rows, sample)
 
         local = personal[LOCAL] if len(personal) else self.tuner.start(LOCAL)["ctx"]
         return LocalObjective(PromptState({**broadcast.shared, LOCAL: local}), labels, loss, texts)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.backbones.base import PromptedText
+from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
 from promptfed.method import METHODS, Shape, shapes
 from promptfed.methods.pfedmoap.gate import Gate
@@ -81,9 +82,12 @@ class PFedMoAP(ContextMethod):
         def texts(parameters: Parameters) -> list[PromptedText]:
             return [self.tuner.prompted(parameters["ctx"], classes)]
 
-        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(
+            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
+        ) -> tuple[Tensor, Tensor]:
             text = F.normalize(features[0], dim=-1)
-            return cross_entropy_on(labels, self._mixture_logits(parameters, images[rows], text, peers), rows)
+            logits = self._mixture_logits(parameters, images[rows], text, sample.of(peers, 1))
+            return cross_entropy_on(labels, logits, rows, sample)
 
         return LocalObjective(
             PromptState({**local, **gate}), labels, loss, texts, dict.fromkeys(gate, self.config.gate_lr)
