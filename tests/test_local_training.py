@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+<<<<<<< HEAD
 from promptfed.aggregators.base import build_aggregator
 from promptfed.errors import ConfigError, TrainingError
 from promptfed.local_training import (
@@ -17,6 +18,11 @@ from promptfed.local_training import (
     train_clients,
 )
 from promptfed.method import METHODS
+=======
+from promptfed.config import validate
+from promptfed.errors import ConfigError, TrainingError
+from promptfed.local_training import LocalObjective, LocalTraining, train_clients
+>>>>>>> d61797d (Tests of larger steps and sampled classes; bench_classes begun)
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextTuner
@@ -121,6 +127,7 @@ def test_labels_are_those_of_the_shuffled_rows(setup):
     assert fit.accuracy == 1.0
 
 
+<<<<<<< HEAD
 SIGMOID = {
     "promptfl", "finetune", "local_only", "fedper", "dpfpl", "promptfolio", "fedtpg", "pfedpg", "pfedprompt", "maple",
     "tpfl", "feddpt",
@@ -187,3 +194,69 @@ def test_a_client_with_one_class_learns_by_the_sigmoid_loss_alone(setup, toy_tas
         moved[loss] = (update.shared - start).norm()
     assert moved["cross_entropy"] == 0
     assert moved["sigmoid"] > 0.01
+=======
+@pytest.mark.parametrize("value", [0, -3, 1.5, True, "many", None, [8]])
+def test_a_batch_size_is_a_count_or_a_word(value):
+    with pytest.raises(ConfigError, match=r"'batch_size' is .*give a number of examples from 1, or 'all' or 'auto'"):
+        validate(LocalTraining, {"batch_size": value}, "method option")
+
+
+@pytest.mark.parametrize(("value", "kept"), [("all", "all"), ("auto", "auto"), (8, 8), ("8", 8), (8.0, 8)])
+def test_batch_sizes(value, kept):
+    assert LocalTraining(batch_size=value).batch_size == kept
+
+
+def steps_of(setup, data, **options):
+    """Train one client for an epoch: (context, texts encoded, accuracy in training)."""
+    tuner = ContextTuner(ContextConfig(local_epochs=1, n_ctx=3, **options), setup)
+    problem, before = tuner.problem(tuner.start(), data), setup.backbone.calls.texts
+    [(found, fit)] = train_clients([(data.client, problem)], tuner.config, setup, round=1)
+    return found["ctx"], setup.backbone.calls.texts - before, fit
+
+
+def test_all_local_data_are_one_step_of_one_pass(setup, toy_task, monkeypatch):
+    """In parts, so that the logits of many images and classes never stand side by side; with the same step."""
+    data = toy_task.clients[2]
+    large, texts, large_fit = steps_of(setup, data, batch_size=10**6)
+    monkeypatch.setattr("promptfed.local_training.BATCH", 3)
+    every, texts_of_all, fit = steps_of(setup, data, batch_size="all")
+    assert texts == texts_of_all == 4, "one step of four classes"
+    assert torch.allclose(every, large, atol=1e-6)
+    assert fit.loss == pytest.approx(large_fit.loss, rel=1e-5)
+    assert fit.accuracy == large_fit.accuracy
+
+
+def test_clients_side_by_side_may_have_steps_in_parts(setup, toy_task):
+    tuner = ContextTuner(ContextConfig(local_epochs=1, batch_size=2, accumulate=3, class_sample=1), setup)
+    problems = [(data.client, tuner.problem(tuner.start(), data)) for data in toy_task.clients]
+    together = train_clients(problems, tuner.config, setup, round=1)
+    for (client, problem), (state, _) in zip(problems, together, strict=True):
+        [(alone, _)] = train_clients([(client, problem)], tuner.config, setup, round=1)
+        assert torch.allclose(state["ctx"], alone["ctx"], atol=1e-5)
+
+
+def test_a_sample_of_classes_encodes_no_others(setup, toy_task):
+    _, texts, fit = steps_of(setup, toy_task.clients[0], batch_size=3, class_sample=1)
+    assert texts == 2, "the one class that the client has, and one other"
+    assert 0 <= fit.accuracy <= 1
+
+
+def test_a_loss_that_takes_no_sample_is_refused_in_one_line(setup):
+    with pytest.raises(ConfigError, match=r"'class_sample' does not go with this method.*leave it out"):
+        train_clients([(0, quadratic(1.0))], plain(class_sample=5), setup, round=1)
+
+
+def test_the_choice_of_larger_steps_is_said(setup, toy_task, monkeypatch):
+    """And it is the one that training makes."""
+    monkeypatch.setattr("promptfed.local_batches.FEW_CLASSES", 3)
+    monkeypatch.setattr("promptfed.local_batches.TEXTS_AN_EPOCH", 4)
+    monkeypatch.setattr("promptfed.local_batches.BATCH", 2)
+    monkeypatch.setattr("promptfed.local_training.BATCH", 2)
+    [note] = PromptFL(PromptFLConfig(), setup).data_notes(toy_task.clients)
+    assert note.startswith("4 classes: a step has up to 10 examples instead of 2")
+    assert PromptFL(PromptFLConfig(batch_size=2), setup).data_notes(toy_task.clients) == ()
+    assert steps_of(setup, toy_task.clients[2])[1] == 4, "one step"
+    monkeypatch.setattr("promptfed.local_batches.FEW_CLASSES", 4)
+    assert PromptFL(PromptFLConfig(), setup).data_notes(toy_task.clients) == ()
+    assert steps_of(setup, toy_task.clients[2])[1] == 20, "five steps"
+>>>>>>> d61797d (Tests of larger steps and sampled classes; bench_classes begun)

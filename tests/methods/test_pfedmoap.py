@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import build_aggregator
 from promptfed.aggregators.mean import Mean
+from promptfed.class_sample import draw_classes
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
@@ -13,6 +14,7 @@ from promptfed.methods import pfedmoap
 from promptfed.methods.pfedmoap import ExpertPool, PFedMoAP, PFedMoAPConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
+from promptfed.seeding import torch_stream
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
 NAMES = ("red", "pink", "cyan")
@@ -122,6 +124,22 @@ def test_experts_are_encoded_once_a_round(setup, toy_task):
     assert [reply.usage.text_encoder_calls for reply in replies] == [2 * 4 + 3 * 4] * 3, (
         "two experts once, own prompt 3 x"
     )
+
+
+def test_a_sample_of_classes_picks_the_same_ones_of_the_experts(setup, toy_task):
+    """The loss is that of all classes, with others left out, and the drawn one counted as often as it stands for."""
+    fed = federation(setup, toy_task)
+    state, _ = fed.run_round(fed.start())
+    prompt, data, rows = fed.prompt(state, 0), toy_task.clients[0], torch.arange(3)
+    problem = fed.method.problem(Broadcast(2, prompt.shared), data, prompt.personal)
+    parameters = dict(problem.start)
+    [text] = problem.texts(parameters)
+    sample = draw_classes(data.train.labels, 4, 1, torch_stream(0, "draw"))
+    [every], [some] = (setup.backbone.encode_prompted_texts([t]) for t in (text, text.select(sample.columns)))
+    _, logits = problem.loss(parameters, [every], rows)
+    loss, _ = problem.loss(parameters, [some], rows, sample)
+    expected = F.cross_entropy(logits[:, sample.columns] + sample.correction, sample.positions(data.train.labels[rows]))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_score_by_hand(setup, toy_task):
