@@ -1,11 +1,11 @@
-"""Show what steps cost and reach where there are many classes: accuracy against seconds of the ways to take fewer texts.
+"""Show accuracy against seconds where there are many classes, for the ways to encode fewer texts.
 
     python scripts/bench_classes.py                   # 100, 300 and 1,000 classes; some minutes
     python scripts/bench_classes.py --classes 300     # these alone
     python scripts/bench_classes.py --keep DIR        # keep the pictures, and use them again
 
-The data are a folder of pictures of 32 pixels, drawn from icon fonts that ``tiny`` never saw: a class is the word that a
-glyph has. The federation is PromptFL's with all defaults: 8 clients, each with an eighth of the classes, ``--shots``
+The data are a folder of pictures of 32 pixels, drawn from icon fonts that ``tiny`` never saw: a class is the word of a
+glyph. The federation is PromptFL's with all defaults: 8 clients, each with an eighth of the classes, ``--shots``
 examples of each class. Features of images are cached before any clock starts. All ways have the same seed, data and
 start. A way ends after ``--rounds`` rounds, or when it has trained for as long as ``--limit`` says for this number of
 classes; the learning rate falls over ``--rounds`` rounds in all of them. Seconds are those of this process on one
@@ -126,10 +126,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=list(LIMITS))
     parser.add_argument("--shots", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument(
-        "--limit", type=float, help="seconds of training of a way [10, 20, 50 by the number of classes]"
-    )
-    parser.add_argument("--ways", nargs="+", help=f"some of: {', '.join(WAYS)}, or NAME=VALUE,NAME=VALUE of the method")
+    parser.add_argument("--limit", type=float, help="seconds of training of a way")
+    parser.add_argument("--ways", nargs="+", help=f"some of: {', '.join(WAYS)}; or NAME=VALUE,...")
     parser.add_argument("--keep", type=Path, help="folder of the pictures")
     args = parser.parse_args()
     torch.set_num_threads(1)
