@@ -151,21 +151,17 @@ def main() -> None:
             began = time.perf_counter()
             experiment = Experiment.build(config)
             experiment.fill_features()
+            print(f"\n{count} classes; {time.perf_counter() - began:.0f} s to read and encode the pictures\n")
             print(
-                f"\n{count} classes ({time.perf_counter() - began:.0f} s to read and encode the pictures)\n", flush=True
-            )
-            print(
-                "| way | rounds | seconds | texts encoded | accuracy | at the default's seconds |\n|---|---|---|---|---|---|"
+                "| way | rounds | seconds | texts encoded | accuracy | curve |\n|---|---|---|---|---|---|", flush=True
             )
             limit = args.limit or LIMITS.get(count, 0.05 * count)
             for name in args.ways or WAYS:
                 options = WAYS.get(name) or dict(part.split("=") for part in name.split(","))
                 outcome = measured(experiment, options, args.rounds, limit)
-                curve = " ".join(f"{s:.0f}:{100 * a:.1f}" for s, a in outcome.points)
-                print(
-                    f"| {name} | {len(outcome.points)} | {outcome.seconds:.1f} | {outcome.texts:,} | {100 * outcome.accuracy:.1f} | zero {100 * outcome.zero:.1f} {curve} |",
-                    flush=True,
-                )
+                curve = " ".join(f"{seconds:.0f}:{100 * share:.1f}" for seconds, share in outcome.points)
+                reached = f"{len(outcome.points)} | {outcome.seconds:.1f} | {outcome.texts:,}"
+                print(f"| {name} | {reached} | {100 * outcome.accuracy:.1f} | 0:{100 * outcome.zero:.1f} {curve} |")
 
 
 if __name__ == "__main__":
