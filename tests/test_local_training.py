@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-<<<<<<< HEAD
 from promptfed.aggregators.base import build_aggregator
+from promptfed.class_sample import draw_classes
+from promptfed.config import validate
 from promptfed.errors import ConfigError, TrainingError
 from promptfed.local_training import (
     GradientMethod,
@@ -18,14 +19,10 @@ from promptfed.local_training import (
     train_clients,
 )
 from promptfed.method import METHODS
-=======
-from promptfed.config import validate
-from promptfed.errors import ConfigError, TrainingError
-from promptfed.local_training import LocalObjective, LocalTraining, train_clients
->>>>>>> d61797d (Tests of larger steps and sampled classes; bench_classes begun)
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextTuner
+from promptfed.seeding import torch_stream
 from promptfed.types import NO_PROMPT, Broadcast
 
 
@@ -127,7 +124,6 @@ def test_labels_are_those_of_the_shuffled_rows(setup):
     assert fit.accuracy == 1.0
 
 
-<<<<<<< HEAD
 SIGMOID = {
     "promptfl", "finetune", "local_only", "fedper", "dpfpl", "promptfolio", "fedtpg", "pfedpg", "pfedprompt", "maple",
     "tpfl", "feddpt",
@@ -194,7 +190,8 @@ def test_a_client_with_one_class_learns_by_the_sigmoid_loss_alone(setup, toy_tas
         moved[loss] = (update.shared - start).norm()
     assert moved["cross_entropy"] == 0
     assert moved["sigmoid"] > 0.01
-=======
+
+
 @pytest.mark.parametrize("value", [0, -3, 1.5, True, "many", None, [8]])
 def test_a_batch_size_is_a_count_or_a_word(value):
     with pytest.raises(ConfigError, match=r"'batch_size' is .*give a number of examples from 1, or 'all' or 'auto'"):
@@ -259,4 +256,13 @@ def test_the_choice_of_larger_steps_is_said(setup, toy_task, monkeypatch):
     monkeypatch.setattr("promptfed.local_batches.FEW_CLASSES", 4)
     assert PromptFL(PromptFLConfig(), setup).data_notes(toy_task.clients) == ()
     assert steps_of(setup, toy_task.clients[2])[1] == 20, "five steps"
->>>>>>> d61797d (Tests of larger steps and sampled classes; bench_classes begun)
+
+
+def test_a_sigmoid_loss_over_a_sample_is_right_on_average():
+    """Every draw of two of the other four classes, once: their mean is the loss over all classes."""
+    logits, labels = torch.tensor([[2.0, -1.0, 0.5, 0.1, -3.0]]), torch.tensor([2])
+    samples = [draw_classes(labels, 5, 2, torch_stream(seed, "draw")) for seed in range(100)]
+    different = {tuple(sample.columns.tolist()): sample for sample in samples}
+    losses = [sigmoid_loss(each.of(logits, 1), each.positions(labels), each) for each in different.values()]
+    assert len(losses) == 6
+    assert torch.stack(losses).mean() == pytest.approx(sigmoid_loss(logits, labels).item(), rel=1e-5)
