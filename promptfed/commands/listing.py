@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.backbone_listing import print_towers, with_towers
 from promptfed.commands.flags import Flags, with_flags
 from promptfed.commands.option_listing import show_options
 from promptfed.commands.option_rows import registries, section_rows
@@ -242,6 +243,8 @@ def list_(
     if kind == "methods" and bytes_:
         traffic = _traffic(flags["task"], flags["backbone"], rows)
         rows = {method: {**row, **traffic[method]} for method, row in rows.items()}
+    if kind == "backbones":
+        rows = with_towers(rows)
     if json:
         typer.echo(as_json.dumps(rows, indent=2, default=str))
         return
@@ -254,17 +257,8 @@ def list_(
         _print_methods(console, rows, bytes_)
     else:
         _print_descriptions(console, kind, rows)
-
-
-def _print_descriptions(console: Console, kind: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich.text import Text
-
-    table = _plain_table()
-    table.add_column(kind.removesuffix("s"), no_wrap=True)
-    table.add_column("what it is", overflow="fold")
-    for name, row in rows.items():
-        table.add_row(_labelled(name, row), Text(row["about"]))  # Text, not markup: square brackets are meant
-    console.print(table)
+        if kind == "backbones":
+            print_towers(console)
 
 
 def _print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with_bytes: bool) -> None:

@@ -26,6 +26,20 @@ def test_every_list_prints_a_table(promptfed, kind):
         assert name.split(":")[0] in said.out
 
 
+def test_backbones_end_with_a_tally_of_text_towers(promptfed):
+    from promptfed.backbones.text_tower_kinds import installed_configs, tally
+
+    kinds, said = tally(), promptfed("list", "backbones").out
+    promptable = sum(len(names) for kind, names in kinds.items() if not kind.refusal)
+    assert promptable >= 131
+    assert f"{promptable} of {len(installed_configs())} architectures can be prompted" in said
+    assert "12 times at 77 positions" in " ".join(said.split())
+    rows = json.loads(promptfed("list", "backbones", "--json").out)
+    assert "MobileCLIP-S1" in rows["open_clip:MODEL/WEIGHTS"]["whole"]
+    assert "coca_ViT-B-32" in rows["open_clip:MODEL/WEIGHTS"]["class-token (refused)"]
+    assert "causal" not in rows["tiny"]
+
+
 def test_methods_say_what_is_trained_sent_kept_and_needed(promptfed):
     said = promptfed("list", "methods", "--json")
     rows = json.loads(said.out)
