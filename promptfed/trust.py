@@ -70,7 +70,10 @@ def is_local_file(weights: str) -> bool:
     if weights.startswith(("/", ".", "~")) or "\\" in weights or weights.count("/") > 2:
         return True
     if weights.startswith("open_clip:"):
-        weights = weights.partition("/")[2]
+        place = weights.removeprefix("open_clip:")
+        if place.startswith("local-dir:") or "tokenizer=" in place:
+            return True
+        weights = place.removeprefix("hf-hub:") if place.startswith("hf-hub:") else place.partition("/")[2]
     if weights.endswith((".pt", ".pth", ".bin", ".safetensors")) or weights.startswith(("/", ".", "~")):
         return True
     try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -181,6 +182,8 @@ class Backbone(ABC):
     context_length: int
     device: torch.device
     calls: CallCount
+    library_options: Mapping[str, Any] = MappingProxyType({})
+    """What its library must be told, beside the name, to see images as this backbone does; for a bundle's README."""
 
     def __repr__(self) -> str:
         return f"<backbone {self.name}: text {self.text_dim}, joint {self.embed_dim} dimensions, on {self.device}>"

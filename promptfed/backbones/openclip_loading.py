@@ -85,7 +85,10 @@ def load_openclip(name: str, *, device: str = "cpu", precision: str = "float32")
         model = _from_file(name, architecture, path, options, precision)
     else:
         model = _from_tag(name, architecture, place, tag or {}, options, precision)
-    return OpenClipBackbone(name, model, tokenizer, device=device, precision=precision)
+    backbone = OpenClipBackbone(name, model, tokenizer, device=device, precision=precision)
+    if path is not None:
+        backbone.library_options = _library_options(config, model)
+    return backbone
 
 
 def folder_of(name: str) -> Path | None:
@@ -126,7 +129,10 @@ def _from_folder(
             f"backbone '{printable(name, SHOWN)}': '{printable(folder, SHOWN)}' does not load as a model of open_clip: "
             f"{reason(error)}"
         ) from error
-    return OpenClipBackbone(name, model, tokenizer, device=device, precision=precision)
+    backbone = OpenClipBackbone(name, model, tokenizer, device=device, precision=precision)
+    if set(options) - {TOKENIZER}:
+        backbone.library_options = _library_options(config, model)
+    return backbone
 
 
 def _load_repository(name: str, rest: str, device: str, precision: str) -> OpenClipBackbone:
@@ -151,6 +157,22 @@ def _load_repository(name: str, rest: str, device: str, precision: str) -> OpenC
             f"there is a network and give {PREFIX}{FOLDER}FOLDER"
         ) from error
     return _from_folder(name, folder, options, device, precision, repository)
+
+
+def _library_options(config: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Return what ``open_clip.create_model_and_transforms`` does not take from the name and the weights."""
+    from open_clip.transform import PreprocessCfg
+    from open_clip.transformer import QuickGELU
+
+    usual, images = vars(PreprocessCfg()), model.visual.preprocess_cfg
+    options: dict[str, Any] = {}
+    for name in ("mean", "std", "interpolation", "resize_mode"):
+        value = tuple(images[name]) if isinstance(images[name], list | tuple) else images[name]
+        if value != usual[name]:
+            options[f"image_{name}"] = value
+    if not config.get("quick_gelu") and any(isinstance(part, QuickGELU) for part in model.modules()):
+        options["force_quick_gelu"] = True
+    return options
 
 
 def _check_kind(name: str, config: Mapping[str, Any]) -> None:

@@ -261,6 +261,17 @@ def list_(
             print_towers(console)
 
 
+def _print_descriptions(console: Console, kind: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.text import Text
+
+    table = _plain_table()
+    table.add_column(kind.removesuffix("s"), no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name, row in rows.items():
+        table.add_row(_labelled(name, row), Text(row["about"]))  # Text, not markup: square brackets are meant
+    console.print(table)
+
+
 def _print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with_bytes: bool) -> None:
     table = _plain_table()
     table.add_column("method", no_wrap=True)

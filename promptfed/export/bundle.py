@@ -215,6 +215,7 @@ def make_bundle(
             text_dim=backbone.text_dim,
             embed_dim=backbone.embed_dim,
             precision=config.precision,
+            library_options=dict(backbone.library_options) or None,
         )
         meta = Meta(**about, backbone=backbone_meta, logit_scale=backbone.logit_scale)
         features = method.client_features(prompt, method.setup.classes)

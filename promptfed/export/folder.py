@@ -48,6 +48,8 @@ class BackboneMeta(BaseModel):
     text_dim: int = Field(ge=1)
     embed_dim: int = Field(ge=1)
     precision: str
+    library_options: dict[str, bool | str | tuple[float, float, float]] | None = Field(None, max_length=5)
+    """What open_clip must be told beside the name to see images as the backbone did."""
 
 
 class OracleMeta(BaseModel):
@@ -133,7 +135,10 @@ class Meta(Agreement):
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
-        return (self.model_dump_json(indent=2, exclude=set(self._foreign)) + "\n").encode()
+        exclude: dict[str, Any] = dict.fromkeys(self._foreign, True)
+        if self.backbone is not None and self.backbone.library_options is None:
+            exclude["backbone"] = {"library_options"}
+        return (self.model_dump_json(indent=2, exclude=exclude) + "\n").encode()
 
 
 # --------------------------------------------------------------------------------------------------- writing

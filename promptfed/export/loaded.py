@@ -30,7 +30,7 @@ from promptfed.python_words import Words, said_in
 from promptfed.tasks.sources.object_images import is_image, kind_of
 from promptfed.trust import admitted, is_local_file
 
-COPIES = {"open_clip": "open_clip:MODEL/FILE", "clip-hf": "clip-hf:FOLDER"}
+COPIES = {"open_clip": "open_clip:MODEL/FILE or open_clip:local-dir:FOLDER", "clip-hf": "clip-hf:FOLDER"}
 """Kinds of backbones that may lie in a file -> how the user names a copy."""
 EXAMPLE_KINDS = {"images": "path", "texts": "text", "questions": "question"}
 """Of a bundle -> what one example is called; an image is called by its path."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from promptfed.export.bundle import Bundle
 
 OPEN_CLIP, CLIP_HF = "open_clip:", "clip-hf:"
+FOLDER, HUB = "local-dir:", "hf-hub:"
+LIBRARY_OPTIONS = ("image_mean", "image_std", "image_interpolation", "image_resize_mode", "force_quick_gelu")
+"""Arguments of open_clip that a bundle may name."""
 
 BACKBONE_PAGE = Template("""\
 # A prompt bundle
@@ -51,7 +54,7 @@ OPEN_CLIP_CODE = Template("""\
 import json, numpy as np, open_clip, torch
 from PIL import Image
 from safetensors.numpy import load_file
-model, _, preprocess = open_clip.create_model_and_transforms($model, pretrained=$tag)
+model, _, preprocess = open_clip.create_model_and_transforms($arguments)
 with torch.inference_mode():
     image = model.eval().encode_image(preprocess(Image.open("photo.jpg").convert("RGB"))[None]).numpy()
 text = load_file("class_text_features.safetensors")
@@ -170,8 +173,7 @@ def readme(bundle: Bundle) -> str:
 def _backbone_page(bundle: Bundle, backbone: BackboneMeta, head: dict[str, str]) -> str:
     meta, name, dim = bundle.meta, backbone.name, backbone.embed_dim
     if name.startswith(OPEN_CLIP):
-        model, _, tag = name.removeprefix(OPEN_CLIP).partition("/")
-        without, code = WITH_OPEN_CLIP, OPEN_CLIP_CODE.substitute(model=repr(model), tag=repr(tag))
+        without, code = WITH_OPEN_CLIP, OPEN_CLIP_CODE.substitute(arguments=_open_clip_arguments(backbone))
     elif name.startswith(CLIP_HF):
         without, code = WITH_TRANSFORMERS, TRANSFORMERS_CODE.substitute(folder=repr(name.removeprefix(CLIP_HF)))
     else:
@@ -188,6 +190,22 @@ def _backbone_page(bundle: Bundle, backbone: BackboneMeta, head: dict[str, str])
         without=without,
         code=code,
     )
+
+
+def _open_clip_arguments(backbone: BackboneMeta) -> str:
+    """Return the arguments by which open_clip makes the model, as Python."""
+    place, mark, options = backbone.name.removeprefix(OPEN_CLIP).rpartition("?")
+    if not mark or "=" not in options:
+        place = backbone.name.removeprefix(OPEN_CLIP)
+    if place.startswith((FOLDER, HUB)):  # which names the weights too
+        values = [repr(place)]
+    else:
+        model, _, tag = place.partition("/")
+        values = [repr(model), f"pretrained={tag!r}"]
+    chosen = [
+        f"{name}={value!r}" for name, value in (backbone.library_options or {}).items() if name in LIBRARY_OPTIONS
+    ]
+    return ", ".join(values + chosen)
 
 
 class _OraclePage:

@@ -96,6 +96,31 @@ def write_encoders(folder: Path, vocabulary: int) -> dict[str, Path]:
     return folders
 
 
+def write_folder(folder: Path, config: dict[str, Any]) -> Path:
+    """Write a model of ``config`` with random weights as open_clip does for the hub."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    kind = (
+        open_clip.CustomTextCLIP
+        if config.get("custom_text") or "hf_model_name" in config["text_cfg"]
+        else open_clip.CLIP
+    )
+    text = {**config["text_cfg"], **({"hf_model_pretrained": False} if "hf_model_name" in config["text_cfg"] else {})}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = kind(**{name: value for name, value in config.items() if name != "custom_text"} | {"text_cfg": text})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    images = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize_mode": "squash"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": images}))
+    return folder
+
+
 def shrunk(config: dict[str, Any], tokenizers: dict[str, Path], encoders: dict[str, Path]) -> dict[str, Any]:
     """Return ``config`` at width 64 and two layers, with local tokenizers and encoders."""
     small = deepcopy(config)
