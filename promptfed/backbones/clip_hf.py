@@ -8,17 +8,15 @@ with them: caches, text prefixes that are computed once, export, every method. F
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from promptfed.backbones.clip_hf_config import PREFIX, ClipConfig, TowerConfig, parse_config
+from promptfed.backbones.clip_hf_config import PREFIX, parse_config
 from promptfed.backbones.clip_hf_images import Preparation, parse_preparation
+from promptfed.backbones.clip_hf_models import build_model
+from promptfed.backbones.clip_hf_pieces import read_piece_tokenizer
 from promptfed.backbones.clip_hf_tokens import read_tokenizer
-from promptfed.backbones.clip_hf_weights import check_shapes, convert, read_folder_weights
+from promptfed.backbones.clip_hf_weights import convert, read_folder_weights
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.errors import BackboneError, FormatError, reason
@@ -29,7 +27,6 @@ CONFIG, IMAGES, PROCESSOR = "config.json", "preprocessor_config.json", "processo
 FILES = ("*.json", "merges.txt", "spiece.model", "model*.safetensors")
 """What is fetched from the hub; ``PICKLED`` only where there is no safetensors."""
 PICKLED = "pytorch_model.bin"
-USUAL_EPS = 1e-5
 SHOWN_NAME = 300
 
 
@@ -46,7 +43,7 @@ def load_clip_hf(name: str, *, device: str = "cpu", precision: str = "float32") 
     try:
         config = parse_config(read_json(_file(folder, CONFIG)))
         preparation = parse_preparation(_image_settings(folder), config)
-        tokenizer = read_tokenizer(folder, config)
+        tokenizer = read_tokenizer(folder, config) if config.kind == "clip" else read_piece_tokenizer(folder, config)
         model = build_model(config, convert(read_folder_weights(folder), config), dtype)
     except (FormatError, OSError) as error:
         raise BackboneError(
@@ -79,21 +76,6 @@ def find_folder(name: str) -> Path:
             f"{PREFIX}openai/clip-vit-base-patch32"
         )
     return _fetched(name, place)
-
-
-def build_model(config: ClipConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
-    """Return the open_clip model of ``config`` with the weights ``tensors``, in the precision ``dtype``.
-
-    Raises:
-        FormatError: The weights do not fit.
-    """
-    with torch.device("meta"):  # without memory, and without drawing numbers: the weights are put in afterwards
-        model: Any = _empty_clip(config, dtype)
-    check_shapes(tensors, model.state_dict())
-    model.load_state_dict(dict(tensors), assign=True)
-    _fill_masks(model)
-    _lower(model, dtype)
-    return model  # type: ignore[no-any-return]
 
 
 # ------------------------------------------------------------------------------------------------- internals
@@ -135,70 +117,14 @@ def _image_settings(folder: Path) -> Any:
     return part
 
 
-def _empty_clip(config: ClipConfig, dtype: torch.dtype) -> nn.Module:
-    from open_clip.model import CLIP
-
-    text, images = config.text, config.images
-    if (text.activation == "quick_gelu") != (images.activation == "quick_gelu"):
-        raise FormatError(
-            f"its towers have the activations {text.activation} and {images.activation}, of which open_clip takes one"
-        )
-    vision = {
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "head_width": images.width // images.heads,
-        **_shape(images),
-    }
-    words = {
-        "context_length": config.context_length,
-        "vocab_size": config.vocabulary,
-        "heads": text.heads,
-        **_shape(text),
-    }
-    model: nn.Module = CLIP(
-        config.embed_dim,
-        vision,
-        words,
-        quick_gelu=text.activation == "quick_gelu",
-        cast_dtype=None if dtype == torch.float32 else dtype,
-    )
-    return model
-
-
-def _shape(tower: TowerConfig) -> dict[str, Any]:
-    """Return what open_clip calls the shape of a transformer."""
-    is_plain = tower.inner == 4 * tower.width
-    return {
-        "width": tower.width,
-        "layers": tower.layers,
-        "mlp_ratio": 4.0 if is_plain else (tower.inner + 0.5) / tower.width,  # open_clip rounds the product down
-        "norm_kwargs": None if tower.eps == USUAL_EPS else {"eps": tower.eps},
-        "act_kwargs": {"approximate": "tanh"} if tower.activation == "gelu_pytorch_tanh" else None,
-    }
-
-
-def _fill_masks(model: Any) -> None:
-    """Make the causal mask, which is no weight and so still without memory."""
-    length = len(model.positional_embedding)
-    model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
-
-
-def _lower(model: nn.Module, dtype: torch.dtype) -> None:
-    """Bring the large matrices to ``dtype``, as open_clip does at loading."""
-    from open_clip.model import convert_weights_to_lp
-
-    if dtype != torch.float32:
-        convert_weights_to_lp(model, dtype)
-
-
 def _backbone(
     name: str, model: Any, tokenizer: Any, preparation: Preparation, device: str, precision: str
 ) -> OpenClipBackbone:
-    model.visual.preprocess_cfg = {**vars_of_preprocessing(), **preparation.settings}
+    model.visual.preprocess_cfg = {**_usual_preparation(), **preparation.settings}
     return OpenClipBackbone(name, model, tokenizer, device=device, precision=precision, transform=preparation.transform)
 
 
-def vars_of_preprocessing() -> dict[str, Any]:
+def _usual_preparation() -> dict[str, Any]:
     """Return the fields of open_clip's ``PreprocessCfg`` with their defaults."""
     from open_clip.transform import PreprocessCfg
 
