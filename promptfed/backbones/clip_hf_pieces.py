@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,10 @@ class PieceTokenizer:
         """Return the ids of ``text``."""
         ids: list[int] = self._tokenizer.encode(self.clean_fn(text), add_special_tokens=False).ids
         return [*ids, self.eos_token_id] if add_special_tokens else ids
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """Return the token of each id."""
+        return [self._tokenizer.id_to_token(number) for number in ids]
 
     def get_vocab(self) -> dict[str, int]:
         """Return token -> id."""

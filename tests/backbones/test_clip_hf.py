@@ -146,16 +146,16 @@ def ramp(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
 
 
-def processor_of(folder: Path) -> Any:
+def processor_of(folder: Path, name: str) -> Any:
     """Return transformers' processor that resizes as promptfed does, by Pillow."""
     transformers = pytest.importorskip("transformers")
-    kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+    kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
     return kind.from_pretrained(folder)
 
 
-def check_pixels(folder: Path, image: Image.Image) -> None:
+def check_pixels(folder: Path, image: Image.Image, processor: str = "CLIPImageProcessor") -> None:
     mine = load_backbone(f"clip-hf:{folder}").preprocess(image)
-    theirs = torch.as_tensor(np.asarray(processor_of(folder)(image, return_tensors="np")["pixel_values"]))[0]
+    theirs = torch.as_tensor(np.asarray(processor_of(folder, processor)(image, return_tensors="np")["pixel_values"]))[0]
     assert torch.allclose(mine, theirs, atol=1e-5)
 
 
