@@ -92,8 +92,8 @@ def test_sentence_piece_reads_as_transformers_does(siglip: tuple[Path, Any], tmp
         "\n".join(["a photo of a cat", "two dogs and 23 cats of mine", "it is a zebra", "quiz jam box"] * 9)
     )
     sentencepiece.SentencePieceTrainer.train(
-        input=str(corpus), model_prefix=str(tmp_path / "spiece"), vocab_size=48, bos_id=-1,
-        hard_vocab_limit=False, model_type="unigram", eos_id=1, unk_id=2, pad_id=0, add_dummy_prefix=False, minloglevel=2,
+        input=str(corpus), model_prefix=str(tmp_path / "spiece"), vocab_size=48, bos_id=-1, eos_id=1,
+        hard_vocab_limit=False, model_type="unigram", unk_id=2, pad_id=0, add_dummy_prefix=False, minloglevel=2,
     )  # fmt: skip
     usual = SiglipTokenizer(vocab_file=str(tmp_path / "spiece.model"))
     config = config_of(siglip[0])
