@@ -95,6 +95,11 @@ class OracleOptions(BaseModel):
     choice_tokens: Annotated[int | None, Option("oracle", flag=False, in_bundle=True)] = Field(
         None, ge=1, description="most tokens of an answer that names a label; models that think first need hundreds"
     )
+    prompt_cache: Annotated[Literal["server", "on", "off"], Option("oracle", flag=False, in_bundle=True)] = Field(
+        "server",
+        description="of api with llama.cpp: whether tokens that requests share are computed once (cache_prompt); "
+        "server: as the server likes",
+    )
     most_unanswered: Annotated[float, Option("oracle", "free", flag=False)] = Field(
         0.1, ge=0, le=1, description="share of answers that may say nothing of use before the run ends"
     )

@@ -30,6 +30,14 @@ def serve_oracle(
         str | None,
         typer.Option("--api-key-env", help="Environment variable with a key that is asked for [none].", metavar="NAME"),
     ] = None,
+    prompt_cache: Annotated[
+        bool,
+        typer.Option(
+            "--prompt-cache",
+            help="Keep whole requests, so that what the next one begins with is computed once (models with a sliding "
+            "window, such as gemma; scores then differ a little).",
+        ),
+    ] = False,
     quiet: Annotated[bool, options.quiet_option("the address")] = False,
     json: options.Json = False,
 ) -> None:
@@ -55,7 +63,7 @@ def serve_oracle(
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    served = start_server(model, port, api_key=key)
+    served = start_server(model, port, api_key=key, prompt_cache=prompt_cache)
     _announce(served, api_key_env, quiet, json)
     # Waiting without an end would not notice signals on every system.
     while not ended.wait(1.0):

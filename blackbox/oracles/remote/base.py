@@ -90,6 +90,7 @@ class RemoteBackend(Probed):
         self.address = normal_address(options.base_url or "")
         parts = [self.name, options.model, options.served_model, options.mode, options.scoring, options.top_logprobs]
         parts += [] if options.choice_tokens is None else [options.choice_tokens]
+        parts += [] if options.prompt_cache == "server" else [f"prompt cache {options.prompt_cache}"]
         self.fingerprint = _sha256([*parts, form.template, form.preamble, dict(form.words), *described])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
@@ -102,6 +103,10 @@ class RemoteBackend(Probed):
 
     @abstractmethod
     async def find_out(self, words: Words, asking: Asking) -> str: ...
+
+    def order(self, queries: Sequence[Query]) -> Sequence[int]:
+        """Return the positions of ``queries`` in the order in which they are asked."""
+        return range(len(queries))
 
     @property
     def transport(self) -> Transport:
@@ -207,7 +212,7 @@ class RemoteBackend(Probed):
     async def _ask_all(
         self, queries: Sequence[Query], asking: Asking, arrives: Callable[[int, OracleAnswer], None]
     ) -> None:
-        remaining, failures = iter(enumerate(queries)), list[Exception]()
+        remaining, failures = iter([(k, queries[k]) for k in self.order(queries)]), list[Exception]()
 
         async def work() -> None:
             for position, query in remaining:

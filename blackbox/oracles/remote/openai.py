@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
@@ -100,6 +100,20 @@ class Api(RemoteBackend):
         answer = await self._post(findings, body, read, asking)
         self.count_floored(len(words), answer.floored)
         return answer
+
+    def order(self, queries: Sequence[Query]) -> Sequence[int]:
+        """Return the queries in the order of their texts where the server's cache is used.
+
+        Those that begin alike follow each other, wherever the template has the prompt.
+        """
+        if self.options.prompt_cache != "on":
+            return super().order(queries)
+        return sorted(range(len(queries)), key=lambda k: self._begins(queries[k]))
+
+    def _begins(self, query: Query) -> str:
+        if isinstance(query, ScoreQuery):
+            return self.form.render(query.prompt.text, query.item.text if isinstance(query.item, TextItem) else "")
+        return query.text if isinstance(query, TextQuery) else query.before
 
     # ------------------------------------------------------------------------------------------------- scoring
 

@@ -7,8 +7,9 @@ only properties that an answer shows are relied on. The probe's requests hold no
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from promptfed.blackbox.oracles.remote.label_scoring import (
@@ -26,6 +27,7 @@ from promptfed.printable import printable
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.json_reader import parse_json
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Reply = dict[str, Any]
 Scoring = Literal["logprobs", "echo", "choice"]
@@ -40,6 +42,8 @@ WIDE = 2000
 """Beyond this number only missing labels are searched for, because answers get large."""
 PATIENCE = 3
 """Tries before a feature counts as missing on a server: single answers may be faulty."""
+EQUAL = 1e-4
+"""Scores of one question that differ by no more are the same."""
 SYSTEM = "Classify the text. Answer with one of these labels only, and nothing else: {words}."
 
 
@@ -48,7 +52,8 @@ class Findings:
     """Findings of a probe.
 
     ``top``: log-probabilities to ask for; ``first``: the first token of each label as the server spells it; ``limit``:
-    its name for the most tokens of an answer; ``temperature``: whether it accepts one.
+    its name for the most tokens of an answer; ``temperature``: whether it accepts one; ``cache``: what it is told about
+    its prompt cache (None: nothing).
     """
 
     endpoint: Endpoint
@@ -57,9 +62,11 @@ class Findings:
     first: tuple[str, ...] = ()
     limit: str = "max_tokens"
     temperature: bool = True
+    cache: bool | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        content = {name: value for name, value in asdict(self).items() if (name, value) != ("cache", None)}
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Findings:
@@ -77,10 +84,11 @@ class Findings:
 
 def question(findings: Findings, model: str, text: str, words: Sequence[str] = ()) -> dict[str, Any]:
     """Return the part of a request that holds the text; a chat is told the label ``words`` to answer with."""
+    more = {} if findings.cache is None else {"cache_prompt": findings.cache}
     if findings.endpoint == "completions":
-        return {"model": model, "prompt": text}
+        return {"model": model, "prompt": text, **more}
     system = [{"role": "system", "content": SYSTEM.format(words=", ".join(words))}] if words else []
-    return {"model": model, "messages": [*system, {"role": "user", "content": text}]}
+    return {"model": model, "messages": [*system, {"role": "user", "content": text}], **more}
 
 
 def gap_after(text: str) -> str:
@@ -128,6 +136,10 @@ class Probe:
         Raises:
             OracleError: It cannot be used; the message says what the server returns and what to do.
         """
+        findings, option = await self._way(), self.options.prompt_cache
+        return findings if option == "server" else await self._with_cache(findings, option == "on")
+
+    async def _way(self) -> Findings:
         mode = self.options.mode
         endpoints: tuple[Endpoint, ...] = ("completions", "chat") if mode == "auto" else (mode,)
         refusals, usable = [], list[Findings]()
@@ -199,6 +211,34 @@ class Probe:
             return Findings(endpoint, "choice", top if first else 0, (), limit, takes_temperature), first
         assert refusal is not None
         raise refusal
+
+    async def _with_cache(self, findings: Findings, is_on: bool) -> Findings:
+        """Return ``findings`` with what the server is told about its prompt cache, and say what that does to scores.
+
+        A question is asked without the cache; to try the cache, it is asked again with it.
+        """
+        tops, cached = list[Mapping[str, float]](), 0
+        try:
+            for use in (False, True) if is_on else (False,):
+                told = replace(findings, cache=use)
+                body = {**question(told, self.model, self.text, self.words), **findings.rules(1)}
+                body |= findings.asking_for(findings.top) if findings.scoring == "logprobs" else {}
+                top, cached = await self._post(findings.endpoint, body, _first_and_cached)
+                tops.append(top)
+        except Refused as error:
+            log.warning("%s does not take cache_prompt (%s): it is left out", self.options.base_url, error.said)
+            return findings
+        if is_on:
+            gap = max((abs(tops[0][token] - tops[1][token]) for token in tops[0].keys() & tops[1].keys()), default=0.0)
+            say = log.warning if gap > EQUAL or not cached else log.info
+            say(
+                "%s reused %d tokens of a question that it had seen, and its log-probabilities differed by %.1e at "
+                "most%s%s",
+                self.options.base_url, cached, gap,
+                "" if cached else "; a model with a sliding window is kept by llama.cpp --swa-full alone",
+                ": scores depend a little on what was asked before (oracle.prompt_cache=off)" if gap > EQUAL else "",
+            )  # fmt: skip
+        return replace(findings, cache=is_on)
 
     # ------------------------------------------------------------------------------------------------- labels
 
@@ -337,3 +377,11 @@ def _first_token(reply: Reply) -> TokenScores:
 
 def _no_token(reply: Reply) -> None:
     _answered(reply)
+
+
+def _first_and_cached(reply: Reply) -> tuple[Mapping[str, float], int]:
+    """Return the log-probabilities of the first token, if there are any, and how many tokens the server reused."""
+    tokens, usage = token_scores(_answered(reply)), reply.get("usage")
+    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return (tokens[0].top if tokens else {}), cached if isinstance(cached, int) else 0

@@ -62,8 +62,11 @@ def model_file(model: str) -> tuple[Path, str]:
     return path.resolve(), path.stem
 
 
-def start_server(model: str, port: int = 0, *, api_key: str | None = None) -> Served:
+def start_server(model: str, port: int = 0, *, api_key: str | None = None, prompt_cache: bool = False) -> Served:
     """Serve ``model`` on ``port`` (0: a free one) from threads of this process, until the result is released.
+
+    With ``prompt_cache`` a model with a sliding window (Gemma) keeps all of a request, so that the next one that begins
+    alike is computed from where it differs. Without, llama.cpp computes those whole; it keeps those of other models.
 
     Raises:
         BackboneError: xllamacpp or the model is missing.
@@ -80,6 +83,7 @@ def start_server(model: str, port: int = 0, *, api_key: str | None = None) -> Se
     options.model.path, options.model_alias = str(path), {name}
     options.hostnames, options.port = [HOST], port
     options.n_parallel, options.n_ctx = SLOTS, SLOTS * CONTEXT
+    options.swa_full = prompt_cache
     # No page of a web browser may ask it, nothing but errors is logged, and there is no web interface.
     options.cors_origins, options.verbosity, options.ui = f"http://{HOST}", 1, False
     if api_key:
@@ -96,7 +100,7 @@ def start_server(model: str, port: int = 0, *, api_key: str | None = None) -> Se
 
 
 @contextmanager
-def serving(model: str = "gemma", *, api_key_env: str | None = None) -> Iterator[Served]:
+def serving(model: str = "gemma", *, api_key_env: str | None = None, prompt_cache: bool = False) -> Iterator[Served]:
     """Serve ``model`` by a process of its own on a free port while the block runs.
 
     Raises:
@@ -104,6 +108,7 @@ def serving(model: str = "gemma", *, api_key_env: str | None = None) -> Iterator
     """
     command = [sys.executable, "-P", "-m", "promptfed.cli", "serve-oracle", "--model", model, "--port", "0"]
     command += ["--api-key-env", api_key_env] if api_key_env else []
+    command += ["--prompt-cache"] if prompt_cache else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         base_url = _announced(process)
