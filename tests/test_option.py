@@ -65,5 +65,5 @@ def test_what_counts_in_a_comparison():
 def test_a_bundle_says_what_the_model_is_and_nothing_of_the_user():
     assert set(ABOUT_THE_MODEL) == {
         "base_url", "model", "served_model", "mode", "scoring", "top_logprobs", "choice_tokens", "soft_dim", "soft_std",
-        "side", "usd_per_million_prompt_tokens", "usd_per_million_completion_tokens",
+        "prompt_cache", "side", "usd_per_million_prompt_tokens", "usd_per_million_completion_tokens",
     }  # fmt: skip
