@@ -12,8 +12,9 @@ from promptfed.errors import ConfigError, RunError
 from promptfed.export.finished import FinishedRun
 from promptfed.files.atomic import write_bytes, write_text
 from promptfed.kept_text import kept_words
+from promptfed.method import Method
 from promptfed.personalize.finetune import finetune, local_training, require_trainable
-from promptfed.personalize.interpolate import client_curve, curve_rows, natural_space
+from promptfed.personalize.interpolate import Sweep, client_curve, curve_rows, natural_space
 from promptfed.personalize.options import FinetuneOptions, PersonalizeOptions
 from promptfed.runs.personalized import (
     CURVE,
@@ -28,6 +29,7 @@ from promptfed.runs.personalized import (
     prompt_sha256,
     save_client,
 )
+from promptfed.scoring import digest
 from promptfed.types import ClientData, ClientPrompt, FederatedTask
 
 OnClient = Callable[[int, int], None]
@@ -100,9 +102,10 @@ def personalize_run(
     if waiting:
         drop_curve(run)
     size = clients_at_once(finished.run.config, finished.method.setup.model, task.base_classes)
+    sweeps: dict[bytes, Sweep] = {}
     for group in _groups(waiting, size):
         for data, prompt in zip(group, _trained_on(finished, group, options), strict=True):
-            saved[data.client] = about = _judged(finished, task, data, prompt, origins[data.client])
+            saved[data.client] = about = _judged(finished, task, data, prompt, origins[data.client], sweeps)
             save_client(run, about, prompt.tuned)
             if on_client is not None:
                 on_client(len(saved), len(origins))
@@ -147,9 +150,15 @@ def _trained_on(finished: FinishedRun, group: Sequence[ClientData], options: Per
 
 
 def _judged(
-    finished: FinishedRun, task: FederatedTask, data: ClientData, prompt: ClientPrompt, origin: TuningOrigin
+    finished: FinishedRun,
+    task: FederatedTask,
+    data: ClientData,
+    prompt: ClientPrompt,
+    origin: TuningOrigin,
+    sweeps: dict[bytes, Sweep],
 ) -> SavedClient:
-    curve = client_curve(finished.method, replace(prompt, space=origin.space), origin.alphas, task, data)
+    prompt, method = replace(prompt, space=origin.space), finished.method
+    curve = client_curve(method, prompt, origin.alphas, task, data, _shared_sweep(sweeps, method, prompt, origin))
     return SavedClient(
         client=data.client,
         name=data.name,
@@ -161,6 +170,19 @@ def _judged(
         base=curve.base,
         new=curve.new,
     )
+
+
+def _shared_sweep(
+    sweeps: dict[bytes, Sweep], method: Method, prompt: ClientPrompt, origin: TuningOrigin
+) -> Sweep | None:
+    """Return the sweep of all clients that have nothing of their own; None for one that has."""
+    if prompt.is_personal:
+        return None
+    key = digest(prompt.shared)
+    if key not in sweeps:
+        sweeps.clear()
+        sweeps[key] = Sweep(method, prompt, origin.alphas)
+    return sweeps[key]
 
 
 def _curve(finished: FinishedRun, options: PersonalizeOptions, clients: list[SavedClient]) -> dict[str, Any]:

@@ -95,10 +95,18 @@ def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) ->
 
 
 def client_curve(
-    method: Method, prompt: ClientPrompt, alphas: Sequence[float], task: FederatedTask, data: ClientData
+    method: Method,
+    prompt: ClientPrompt,
+    alphas: Sequence[float],
+    task: FederatedTask,
+    data: ClientData,
+    sweep: Sweep | None = None,
 ) -> ClientCurve:
-    """Return the accuracy of a client's ``prompt`` at each alpha, and the alpha that validation chooses."""
-    sweep = Sweep(method, prompt, alphas)
+    """Return the accuracy of a client's ``prompt`` at each alpha, and the alpha that validation chooses.
+
+    ``sweep`` is one of the same prompt and alphas, whose texts are encoded.
+    """
+    sweep = Sweep(method, prompt, alphas) if sweep is None else sweep
     chooses = has_choice(data)
     val = sweep.accuracies(task.base_classes, data.val, data.classes if chooses else None)
     return ClientCurve(

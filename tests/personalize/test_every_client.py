@@ -102,6 +102,21 @@ def test_a_method_with_personal_prompts_is_mixed_and_not_trained(finish, toy_tas
     assert deployed.personal == finished.state.personal[1]
 
 
+def test_clients_that_never_took_part_share_one_encoding_of_the_texts(finish, toy_task):
+    """Two clients whose personal prompt is empty: the second costs no text, and their curves are flat."""
+    finished = finish("promptfolio", n_ctx=3)
+    kept = finished.state.personal[2]
+    finished = replace(finished, state=replace(finished.state, personal={0: PromptState(), 1: PromptState(), 2: kept}))
+    calls, counts = finished.method.setup.backbone.calls, []
+    personalize_run(
+        finished, toy_task, PersonalizeOptions(method="none", alphas=(0.0, 1.0)), lambda *_: counts.append(calls.texts)
+    )
+    assert counts[1] == counts[0] < counts[2]
+    for client in (0, 1):
+        about = load_client(finished.run.path, client).about
+        assert about.base[0] == about.base[1]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
