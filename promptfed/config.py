@@ -52,7 +52,11 @@ class RunConfig(BaseModel):
     )
     backbone: Annotated[
         str, Option("model", "moved", common=True, default="tiny; photographs: lit", choices="backbones")
-    ] = Field("tiny", description="frozen model: tiny, lit, open_clip:MODEL/TAG, open_clip:MODEL/FILE, clip-hf:FOLDER")
+    ] = Field(
+        "tiny",
+        description="frozen model: tiny, lit, open_clip:MODEL/TAG, open_clip:MODEL/FILE, open_clip:local-dir:FOLDER, "
+        "open_clip:hf-hub:ORG/NAME, clip-hf:FOLDER",
+    )
     oracle: Annotated[str | None, Option("oracle", common=True, default="the task's own", choices="oracles")] = Field(
         None, description="black box of a task that has one: minilm, gemma, local:MODEL, clip:BACKBONE, api, embeds"
     )

@@ -80,6 +80,17 @@ def test_a_folder_is_what_open_clip_makes_of_it(
         assert torch.cosine_similarity(narrow.encode_images(pixels), backbone.encode_images(pixels)).min() > 0.999
 
 
+def test_an_encoder_may_lie_in_the_folder(write: WriteModel, tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", BIOMED, "bert")
+    absolute = load_backbone(f"open_clip:local-dir:{folder}")
+    config = folder / "open_clip_config.json"
+    config.write_text(config.read_text().replace(str(folder / "encoder"), "encoder"))
+    assert load_backbone(f"open_clip:local-dir:{folder}").fingerprint == absolute.fingerprint
+    shutil.rmtree(folder / "encoder")
+    with pytest.raises(BackboneError, match=r"config of its text tower 'encoder'.*hf download encoder config\.json"):
+        load_backbone(f"open_clip:local-dir:{folder}")
+
+
 def test_wrapped_weights_and_options(write: WriteModel, tmp_path: Path) -> None:
     folder = write(tmp_path / "model", CLIP)
     plain = load_backbone(f"open_clip:local-dir:{folder}")
