@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptfed.backbones.clip_hf_config import ClipConfig, TowerConfig
+from promptfed.backbones.clip_hf_config import LEGACY_EOS, ClipConfig, TowerConfig
 from promptfed.backbones.clip_hf_weights import check_shapes
 from promptfed.errors import FormatError
 
@@ -51,7 +51,10 @@ def _empty_clip(config: ClipConfig, dtype: torch.dtype) -> nn.Module:
         "head_width": images.width // images.heads,
         **_shape(images),
     }
-    model: nn.Module = CLIP(config.embed_dim, vision, _words(config), **_options(config, dtype))
+    words = _words(config)
+    if config.eos not in (LEGACY_EOS, config.vocabulary - 1):  # other words may have higher ids than the end token
+        words |= {"pool_type": "eos", "eos_id": config.eos}
+    model: nn.Module = CLIP(config.embed_dim, vision, words, **_options(config, dtype))
     return model
 
 

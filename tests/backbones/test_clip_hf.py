@@ -83,6 +83,25 @@ def test_activation_and_normalisation_are_the_configs(options: dict[str, Any], t
     check_equal(tmp_path, save_clip(tmp_path, **options))
 
 
+def test_an_end_token_need_not_have_the_highest_id(tmp_path: Path) -> None:
+    save_clip(tmp_path)
+    config, words = (json.loads((tmp_path / file).read_text()) for file in ("config.json", "tokenizer.json"))
+    vocabulary, stop = words["model"]["vocab"], "<|endoftext|>"
+    end, cat = vocabulary[stop], vocabulary["cat</w>"]
+    text = json.dumps(words).replace(f'"cat</w>": {cat}', f'"cat</w>": {end}')
+    for form in (f'"{stop}": %d', f'"{stop}", %d', '"id": %d,', '"ids": [%d]'):
+        text = text.replace(form % end, form % cat)
+    (tmp_path / "tokenizer.json").write_text(text)
+    config["text_config"]["eos_token_id"] = cat
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    from transformers import CLIPModel
+
+    backbone = check_equal(tmp_path, CLIPModel.from_pretrained(tmp_path).eval())
+    assert backbone._sentences.frame.after == (cat,)
+    assert "cat" in " ".join(TEXTS)
+    assert backbone._tower.kind.name == "causal-eos"
+
+
 def test_an_older_folder_reads_alike(clip: tuple[Path, Any], tmp_path: Path) -> None:
     """Half precision, weights in a pickle or in parts, the largest id as end token, vocab.json with merges.txt."""
     folder = tmp_path / "old"
