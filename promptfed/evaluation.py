@@ -184,10 +184,15 @@ def evaluate(
     where all deploy the same, they are that one's. ``measures`` are those besides accuracy, with the same parts except
     domains.
     """
-    tested = {data.client: data for data in task.clients if len(data.test)}
-    among = {client: data.classes for client, data in tested.items() if has_choice(data)}
+    tested: dict[int, Split] = {}  # of many clients, the rest of the data are let go
+    among: dict[int, Sequence[int]] = {}
+    for data in task.clients:
+        if len(data.test):
+            tested[data.client] = data.test
+            if has_choice(data):
+                among[data.client] = data.classes
     common = (task.base_test, *task.domain_tests.values())
-    examples = Examples.of(common, {client: data.test for client, data in tested.items()})
+    examples = Examples.of(common, tested)
     new_part = task.new_classes, task.new_test
     scores = part_scores(method, prompts, task.base_classes, examples, among, new_part, measures or {})
 
@@ -197,8 +202,8 @@ def evaluate(
     means = [fmean(values) for values in zip(*of_prompts(scores.common), strict=True)]
     base, *domains = (Score(mean, len(split)) for mean, split in zip(means, common, strict=True))
     local = {
-        client: ClientScore(scores.own.get(client), scores.own_all[client], len(data.test))
-        for client, data in tested.items()
+        client: ClientScore(scores.own.get(client), scores.own_all[client], len(split))
+        for client, split in tested.items()
     }
     new = Score(fmean(of_prompts(scores.new)), len(task.new_test)) if len(task.new_test) else None
     totals = PartTotals(
