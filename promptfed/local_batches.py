@@ -18,7 +18,7 @@ BATCH = 32
 """Examples of a step by default, and of a part of a larger step of ``batch_size`` "all" or "auto"."""
 FEW_CLASSES = 200
 """Up to so many classes a step has BATCH examples by default."""
-TEXTS_AN_EPOCH = 4_000
+TEXTS_AN_EPOCH = 2_000
 """With more classes a client's epoch has as many steps by default as encode about so many texts."""
 
 BatchSize = int | Literal["auto", "all"]
