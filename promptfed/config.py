@@ -124,8 +124,11 @@ class RunConfig(BaseModel):
     threads: Annotated[int | None, Option("place", "free", default="one a core; tiny: 1", metavar="N")] = Field(
         None, ge=1, le=1024, description="torch threads in each process; another number rounds differently"
     )
+    load_threads: Annotated[int | None, Option("place", "free", default="1; cuda: 8 at most", metavar="N")] = Field(
+        None, ge=0, le=256, description="threads that load images ahead of the model, 0 for none: the same features"
+    )
     device: Annotated[str, Option("model", "free", common=True)] = Field(
-        "cpu", description="where models run: cpu, cuda or auto"
+        "cpu", description="where models run: cpu, cuda, cuda:1 or auto"
     )
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Option("model")] = Field(
         "float32", description="number format of the frozen model"

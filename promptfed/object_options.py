@@ -101,10 +101,10 @@ def _taken(
     if isinstance(model, str):
         options["backbone"] = model
     elif model is not None:
-        backbone = backbone_of(model, str(options.get("device") or file.get("device") or "cpu"))
+        backbone = backbone_of(model, str(options.get("device") or file.get("device") or ""))
         objects["model"] = backbone
         name = backbone.name if backbone.name.startswith(PREFIX) else PREFIX + backbone.name
-        options |= {"backbone": name, "device": backbone.device.type, "precision": precision_of(backbone, precision)}
+        options |= {"backbone": name, "device": str(backbone.device), "precision": precision_of(backbone, precision)}
         records["model"] = ObjectRecord(name=name, fingerprint=backbone.fingerprint)
     score = options.get("oracle")
     if score is not None and not isinstance(score, str):

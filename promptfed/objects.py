@@ -95,10 +95,10 @@ class Objects:
         if not config.backbone.startswith(PREFIX):
             load = load_text_tower if config.backbone in SMALL_TOWERS else load_backbone
             backbone = load(config.backbone, device=config.device, precision=config.precision)
-            return DualEncoder(FeatureStore(backbone))
+            return DualEncoder(FeatureStore(backbone, load_threads=config.load_threads))
         if self.model is None:
             raise missing_object("model", config.backbone)
-        return DualEncoder(FeatureStore(self.model))
+        return DualEncoder(FeatureStore(self.model, load_threads=config.load_threads))
 
     def _oracle(self, config: RunConfig, form: PromptTemplate) -> Oracle:
         name, options = config.oracle or "", validate(OracleOptions, config.oracle_options, "oracle option")

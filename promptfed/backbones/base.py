@@ -184,6 +184,8 @@ class Backbone(ABC):
     calls: CallCount
     library_options: Mapping[str, Any] = MappingProxyType({})
     """What its library must be told, beside the name, to see images as this backbone does; for a bundle's README."""
+    is_thread_safe: bool = False
+    """Whether ``preprocess`` may run in several threads at once, beside the encoders."""
 
     def __repr__(self) -> str:
         return f"<backbone {self.name}: text {self.text_dim}, joint {self.embed_dim} dimensions, on {self.device}>"

@@ -12,7 +12,9 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -24,8 +26,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.backbones.base import Backbone
+from promptfed.backbones.loading import default_threads, loaded_ahead
 from promptfed.cache_dir import cache_folder
-from promptfed.errors import ConfigError, DataError
+from promptfed.errors import ConfigError, DataError, PromptFedError
 from promptfed.examples.base import ImageItem, Item
 from promptfed.files.atomic import PRIVATE, remove_drafts, write_bytes
 from promptfed.files.locks import patient_lock
@@ -38,6 +41,9 @@ LOG = logging.getLogger(__name__)
 
 IMAGE_BATCH = 8
 """Images in every batch, the last one filled up: matrix kernels round differently for different batch sizes."""
+
+GPU_IMAGE_BATCH = 64
+"""Images in every batch on a GPU, which has more to do at once."""
 
 SHARD_ROWS = 2048
 """Features written to disk at a time, so that an interrupted run keeps nearly all of its work."""
@@ -224,9 +230,20 @@ class FeatureStore:
     Features are float32, on the backbone's device, and may be used in training whatever the mode they were made in.
     """
 
-    def __init__(self, backbone: Backbone, cache: FeatureCache | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, cache: FeatureCache | None = None, *, load_threads: int | None = None
+    ) -> None:
+        """Make an empty store.
+
+        Args:
+            backbone: Computes what is not in ``cache``.
+            cache: Features on disk; None takes the user's.
+            load_threads: Threads that load images ahead of the tower; None takes as many as the device deserves.
+        """
         self.backbone = backbone
         self.cache = default_cache() if cache is None else cache
+        self.load_threads = default_threads(backbone.device) if load_threads is None else load_threads
+        self.batch = GPU_IMAGE_BATCH if backbone.device.type == "cuda" else IMAGE_BATCH
         self._splits: WeakKeyDictionary[Split, Tensor] = WeakKeyDictionary()
         self._images: dict[str, Tensor] = {}
         self._patches: dict[str, Tensor] = {}
@@ -235,6 +252,12 @@ class FeatureStore:
 
     def __repr__(self) -> str:
         return f"<features of {self.backbone!r}: {len(self._images)} images and {len(self._texts)} texts in memory>"
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the key of the features: the model's, and the device's kind, as each rounds in its own way."""
+        kind, model = self.backbone.device.type, self.backbone.fingerprint
+        return model if kind == "cpu" else hashlib.sha256(f"{model}|{kind}|{self.batch}".encode()).hexdigest()
 
     def images(self, split: Split) -> Tensor:
         """Return features ``(n, embed_dim)`` float32 of the split's images, not normalised.
@@ -258,7 +281,7 @@ class FeatureStore:
         They serve methods whose image features change with the prompt; up to PIXEL_BYTES are kept in memory.
         """
         items = split.items if rows is None else [split.items[i] for i in rows.tolist()]
-        return torch.stack([self._pixels_once(item) for item in items]).to(self.backbone.device)
+        return self._sent([self._pixels_once(item) for item in items])
 
     def fill(self, items: Sequence[Item], on_progress: Progress | None = None, *, with_patches: bool = False) -> None:
         """Encode ``items`` ahead, so that ``images`` (and ``patches``) has their features.
@@ -280,11 +303,11 @@ class FeatureStore:
         kind: str,
         memory: dict[str, Tensor],
         keyed: Sequence[tuple[str, T]],
-        encode: Callable[[list[T]], Iterator[Tensor]],
+        encode: Callable[[list[T]], Generator[Tensor]],
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Return features of ``(id, item)`` pairs from ``memory``, the cache, or ``encode``, batch by batch."""
-        items, fingerprint = dict(keyed), self.backbone.fingerprint
+        items, fingerprint = dict(keyed), self.fingerprint
         # The caller may be in inference mode, whose tensors can never be trained on; these are kept for all callers.
         with torch.inference_mode(False), torch.no_grad():
             absent = [key for key in items if key not in memory]
@@ -292,8 +315,9 @@ class FeatureStore:
                 memory.update(self.cache.get(fingerprint, kind, absent))
             misses = [key for key in absent if key not in memory]
             count, fresh = 0, dict[str, Tensor]()
+            work = encode([items[key] for key in misses])
             try:
-                for features in encode([items[key] for key in misses]):
+                for features in work:
                     fresh.update(zip(misses[count : count + len(features)], features.cpu(), strict=True))
                     count += len(features)
                     if len(fresh) >= SHARD_ROWS:
@@ -302,6 +326,7 @@ class FeatureStore:
                     if on_progress is not None:
                         on_progress(count, len(misses))
             finally:  # also when interrupted: encoded features are kept
+                work.close()
                 self._keep(kind, memory, fresh)
             if not keyed:
                 return torch.empty(0, self.backbone.embed_dim, device=self.backbone.device)
@@ -309,29 +334,58 @@ class FeatureStore:
 
     def _keep(self, kind: str, memory: dict[str, Tensor], fresh: dict[str, Tensor]) -> None:
         if fresh:
-            fingerprint = self.backbone.fingerprint
+            fingerprint = self.fingerprint
             self.cache.put(fingerprint, kind, fresh)
             # Another process may have been faster: the stored features count, so that the next run sees the same.
             memory.update(fresh | self.cache.get(fingerprint, kind, fresh))
 
-    def _encode_texts(self, texts: list[str]) -> Iterator[Tensor]:
+    def _encode_texts(self, texts: list[str]) -> Generator[Tensor]:
         for text in texts:
             yield self.backbone.encode_text([text])
 
-    def _encode_images(self, items: list[Item]) -> Iterator[Tensor]:
+    def _encode_images(self, items: list[Item]) -> Generator[Tensor]:
         return self._encode(items, self.backbone.encode_images)
 
-    def _encode_patches(self, items: list[Item]) -> Iterator[Tensor]:
+    def _encode_patches(self, items: list[Item]) -> Generator[Tensor]:
         return self._encode(items, self.backbone.encode_patches)
 
-    def _encode(self, items: list[Item], tower: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-        for start in range(0, len(items), IMAGE_BATCH):
-            pixels = torch.stack([self._pixels(item) for item in items[start : start + IMAGE_BATCH]])
-            filling = IMAGE_BATCH - len(pixels)
-            padded = torch.cat([pixels, pixels[:1].expand(filling, -1, -1, -1)])
-            features = tower(padded)[: len(pixels)]
-            self.backbone.calls.images -= filling
-            yield features
+    def _encode(self, items: list[Item], tower: Callable[[Tensor], Tensor]) -> Generator[Tensor]:
+        """Yield the features of ``items``, batch by batch, from images that are loaded ahead.
+
+        A GPU is given the next batch before the features of one are waited for.
+        """
+        lag = 1 if self.backbone.device.type == "cuda" else 0
+        waiting: deque[Tensor] = deque()
+        loader = loaded_ahead(items, self._pixels, self._may_leave, self.load_threads, 2 * self.batch)
+        with closing(loader):
+            try:
+                for start in range(0, len(items), self.batch):
+                    images = [next(loader) for _ in items[start : start + self.batch]]
+                    filling = self.batch - len(images)
+                    waiting.append(tower(self._sent(images + images[:1] * filling))[: len(images)])
+                    self.backbone.calls.images -= filling
+                    if len(waiting) > lag:
+                        yield waiting.popleft()
+            except PromptFedError:  # an image that cannot be read: the work before it is kept
+                yield from waiting
+                raise
+        yield from waiting
+
+    def _sent(self, images: Sequence[Tensor]) -> Tensor:
+        """Return preprocessed images as one batch on the device; the copy to a GPU does not wait for its work."""
+        pixels, device = torch.stack(list(images)), self.backbone.device
+        if device.type != "cuda":
+            return pixels.to(device)
+        return pixels.pin_memory().to(device, non_blocking=True)
+
+    def _may_leave(self, item: Item) -> bool:
+        """Return whether ``item`` may be loaded in another thread; large images take turns, for their memory."""
+        if not (self.backbone.is_thread_safe and isinstance(item, ImageItem) and item.is_thread_safe):
+            return False
+        try:
+            return not item.is_large()
+        except DataError:  # which loading meets again, at its turn
+            return False
 
     def _pixels_once(self, item: Item) -> Tensor:
         key = item.content_id()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -20,6 +21,8 @@ from promptfed.errors import BackboneError
 B = TypeVar("B", bound=Backbone)
 CACHE_MISS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 """Errors of a folder that does not hold a cached backbone."""
+_LOADING = threading.RLock()
+"""One thread loads; the others, which have images for it, wait."""
 
 
 class LazyBackbone(Backbone, Generic[B]):
@@ -29,6 +32,7 @@ class LazyBackbone(Backbone, Generic[B]):
     """
 
     kind: ClassVar[type[Backbone]]
+    is_thread_safe = True
     _folder: Path
     _load: Callable[[], Backbone]
     _full: B | None = None
@@ -39,14 +43,15 @@ class LazyBackbone(Backbone, Generic[B]):
         Raises:
             BackboneError: It is not the one in the cache.
         """
-        if self._full is None:
-            full = self._load()
-            if not isinstance(full, self.kind) or full.fingerprint != self.fingerprint:
-                raise BackboneError(f"backbone '{self.name}' is not the one in {self._folder}: delete that folder")
-            full.calls = self.calls
-            self._full = full  # type: ignore[assignment] # of that kind
-        assert self._full is not None
-        return self._full
+        with _LOADING:
+            if self._full is None:
+                full = self._load()
+                if not isinstance(full, self.kind) or full.fingerprint != self.fingerprint:
+                    raise BackboneError(f"backbone '{self.name}' is not the one in {self._folder}: delete that folder")
+                full.calls = self.calls
+                self._full = full  # type: ignore[assignment] # of that kind
+            assert self._full is not None
+            return self._full
 
     def verify_frozen(self) -> None:
         super().verify_frozen()

@@ -33,7 +33,7 @@ from promptfed.backbones.base import (
     freeze,
     hash_tensors,
 )
-from promptfed.backbones.device import pick_device, pick_dtype
+from promptfed.backbones.device import full_precision, pick_device, pick_dtype
 from promptfed.backbones.features import FeatureCache, default_cache
 from promptfed.backbones.minilm import load_minilm, loading, package_folder, word_ids
 from promptfed.backbones.tokenization import Frame, Sentences, word_piece_words
@@ -69,6 +69,7 @@ class LitBackbone(Backbone):
     context_length = 256
     logit_scale = 20.0
     abilities: frozenset[Ability] = frozenset({"patch features"})
+    is_thread_safe = True
 
     def __init__(
         self,
@@ -95,9 +96,8 @@ class LitBackbone(Backbone):
         self._anchors = self._read_anchors(anchors, precision, cache)
         self._mean = self._anchors.mean(0)
         self._loaded_sha256 = self.weights_sha256()
-        described = json.dumps(
-            [self._loaded_sha256, precision, self.device.type, TOP_CLASSES, TEMPERATURE, str(transform)]
-        )
+        # A model is the same wherever it is: "cpu" stands where the device once stood.
+        described = json.dumps([self._loaded_sha256, precision, "cpu", TOP_CLASSES, TEMPERATURE, str(transform)])
         self._fingerprint = hashlib.sha256(described.encode()).hexdigest()
 
     @property
@@ -136,13 +136,17 @@ class LitBackbone(Backbone):
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         self.calls.images += len(pixels)
-        return self._place(self._vision(pixels.to(self.device, self._dtype)).float())
+        with full_precision(self.device):
+            logits = self._vision(pixels.to(self.device, self._dtype)).float()
+        return self._place(logits)
 
     @torch.no_grad()
     def encode_patches(self, pixels: Tensor) -> Tensor:
         """Return ``(batch, places, 384)``: the classifier applied at each place of the last feature map."""
         self.calls.images += len(pixels)
-        places = self._vision.forward_features(pixels.to(self.device, self._dtype)).flatten(2).transpose(1, 2)
+        with full_precision(self.device):
+            maps = self._vision.forward_features(pixels.to(self.device, self._dtype))
+        places = maps.flatten(2).transpose(1, 2)
         return self._place(self._vision.classifier(places).float())
 
     def _place(self, logits: Tensor) -> Tensor:

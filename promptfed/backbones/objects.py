@@ -15,13 +15,13 @@ PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float1
 """Number format of a model -> what a config calls it."""
 
 
-def backbone_of(model: Any, device: str = "cpu") -> Backbone:
+def backbone_of(model: Any, device: str = "") -> Backbone:
     """Return ``model`` as a backbone.
 
     Args:
         model: A backbone; or an open_clip model with its tokenizer, or with its transform (of evaluation) as well, as
             a tuple in any order.
-        device: Where an open_clip model is moved.
+        device: Where an open_clip model is moved; empty: it stays where it is.
 
     Raises:
         ConfigError: It is nothing of the kind.
@@ -44,6 +44,7 @@ def backbone_of(model: Any, device: str = "cpu") -> Backbone:
     name = f"object:{type(towers[0]).__name__}"
     transform = transforms[0] if transforms else None
     precision = PRECISIONS.get(_dtype(towers[0]), "float32")
+    device = device or str(next((p.device for p in towers[0].parameters()), "cpu"))
     return OpenClipBackbone(name, towers[0], tokenizers[0], device=device, precision=precision, transform=transform)
 
 

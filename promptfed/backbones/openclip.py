@@ -31,7 +31,7 @@ from promptfed.backbones.base import (
     freeze,
     hash_tensors,
 )
-from promptfed.backbones.device import pick_device, pick_dtype
+from promptfed.backbones.device import full_precision, pick_device, pick_dtype
 from promptfed.backbones.shared_prefix import plain_sentences, prompted_sentences
 from promptfed.backbones.text_tokenizers import TextTokenizer, text_tokenizer
 from promptfed.backbones.text_tower_kinds import CAUSAL
@@ -86,6 +86,7 @@ class OpenClipBackbone(Backbone):
         if probe and probe == _probe(name, default_transform):  # the model's own: its features have the same key
             transform, probe = None, ""
         self._transform = transform or default_transform
+        self.is_thread_safe = transform is None  # nobody knows of a user's
 
         self.text_dim, self.embed_dim = self._tower.text_dim, self._tower.embed_dim
         self.context_length, self.text_layers = self._tower.context_length, self._tower.layers
@@ -103,7 +104,8 @@ class OpenClipBackbone(Backbone):
         self._loaded_sha256 = self.weights_sha256()
         # The same weights mean something else under another activation or another number of heads.
         heads = [getattr(part, "num_heads", 0) for part in model.modules()]
-        parts = [self._loaded_sha256, str(model), heads, precision, self.device.type, vars(settings)]
+        # A model is the same wherever it is: "cpu" stands where the device once stood.
+        parts = [self._loaded_sha256, str(model), heads, precision, "cpu", vars(settings)]
         if self._tower.kind != CAUSAL:
             parts += self._tower.described()
         described = json.dumps([*parts, *filter(None, [probe, words.fingerprint])])
@@ -129,21 +131,24 @@ class OpenClipBackbone(Backbone):
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         self.calls.images += len(pixels)
-        features: Tensor = self._model.encode_image(pixels.to(self.device, self._dtype))
+        with full_precision(self.device):
+            features: Tensor = self._model.encode_image(pixels.to(self.device, self._dtype))
         return features.float()
 
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
         if self._vit is None:
             return super().encode_prompted_images(pixels, ctx, deep)
         self.calls.images += len(pixels)
-        return self._vit.prompted(pixels.to(self.device, self._dtype), ctx.to(self.device), deep)
+        with full_precision(self.device):
+            return self._vit.prompted(pixels.to(self.device, self._dtype), ctx.to(self.device), deep)
 
     @torch.no_grad()
     def encode_patches(self, pixels: Tensor) -> Tensor:
         if self._vit is None:
             return super().encode_patches(pixels)
         self.calls.images += len(pixels)
-        return self._vit.patches(pixels.to(self.device, self._dtype))
+        with full_precision(self.device):
+            return self._vit.patches(pixels.to(self.device, self._dtype))
 
     # ------------------------------------------------------------------------------------------------- texts
 

@@ -61,7 +61,7 @@ def predict(
             metavar="DIR",
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")] = "cpu",
     keep_features: Annotated[
         bool, typer.Option("--keep-features", help="Keep the images' features in the cache, for other runs on them.")
     ] = False,

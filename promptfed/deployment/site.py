@@ -148,7 +148,7 @@ class Site:
         if (fingerprint := self._features(config).backbone.fingerprint) != question.fingerprint:
             raise DeploymentError(
                 f"backbone '{config.backbone}' here has fingerprint {fingerprint[:12]}, the server's "
-                f"{question.fingerprint[:12]}: bring the same weights, device and precision"
+                f"{question.fingerprint[:12]}: bring the same weights and precision"
             )
         return codec.pack(description, self._since(began))
 

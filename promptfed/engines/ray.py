@@ -18,8 +18,9 @@ from promptfed.engines import ray_runtime
 from promptfed.engines.base import LATE, Engine, OnReply, ShouldStop, Workplace, never
 from promptfed.engines.ray_actor import ActorJob, ActorReply, ClientActor, Refusal, packed, unpacked
 from promptfed.engines.registry import ENGINES
-from promptfed.errors import PromptFedError, RunError
+from promptfed.errors import ConfigError, PromptFedError, RunError
 from promptfed.named_model import named_model
+from promptfed.printable import printable
 from promptfed.types import Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
@@ -88,6 +89,11 @@ class RayEngine(Engine):
     @classmethod
     def check(cls, config: RunConfig) -> None:
         named_model(config).check_processes("--engine ray")
+        if config.device.startswith("cuda:"):
+            raise ConfigError(
+                f"--device '{printable(config.device, 50)}' does not go with --engine ray, which deals out the GPUs "
+                "itself: use --device cuda, and CUDA_VISIBLE_DEVICES to keep some of them from it"
+            )
         ray_runtime.require_ray()
 
     @classmethod
@@ -98,7 +104,7 @@ class RayEngine(Engine):
             address=config.ray_address,
             client_batch=config.clients_at_once,
             client_seconds=config.client_seconds,
-            on_gpu=config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available()),
+            on_gpu=None if config.device == "auto" else config.device == "cuda",
         )
 
     def __init__(
@@ -110,7 +116,7 @@ class RayEngine(Engine):
         address: str | None = None,
         client_batch: int = 1,
         client_seconds: float | None = None,
-        on_gpu: bool = False,
+        on_gpu: bool | None = False,
     ) -> None:
         """Connect to Ray, or start it. Actors start when there is work for them.
 
@@ -121,7 +127,7 @@ class RayEngine(Engine):
             address: The Ray cluster, "auto" or HOST:PORT; None starts Ray on this machine.
             client_batch: The number of clients whose work an actor does together.
             client_seconds: The limit for one client, in seconds; None sets no limit.
-            on_gpu: Whether the model runs on a GPU.
+            on_gpu: Whether the model runs on a GPU; None: wherever Ray knows of one.
 
         Raises:
             ConfigError: Ray is not installed, there is no cluster at ``address``, or it has no GPU.
@@ -132,7 +138,9 @@ class RayEngine(Engine):
         self._ray, self._make = ray, ray.put(make)  # once, for however many actors
         self.client_batch, self.client_seconds = client_batch, client_seconds
         self.threads = threads or torch.get_num_threads()
-        self.share = ray_runtime.Share.of(ray_runtime.nodes(), actors, self.threads, on_gpu)
+        nodes = ray_runtime.nodes()
+        on_gpu = any(gpus for _, gpus in nodes) if on_gpu is None else on_gpu
+        self.share = ray_runtime.Share.of(nodes, actors, self.threads, on_gpu)
         self.seats: list[ActorSlot] = []
         self._deaths_while_loading = 0
 

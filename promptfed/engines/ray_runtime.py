@@ -165,7 +165,9 @@ class Share:
             each -= 1  # or some actor would wait for a place for ever
         part = 0.0
         if on_gpu:
-            part = 1.0 if count <= gpus else int(10_000 * gpus / count) / 10_000
+            part = (
+                int(10_000 / -(-count // gpus)) / 10_000
+            )  # an actor's part is of one card: 2 have no room for 3 x 2/3
         return cls(count, each, part)
 
 

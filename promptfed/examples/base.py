@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from PIL import Image
 
@@ -58,6 +59,9 @@ class QuestionItem(TextItem):
 class ImageItem(Item):
     """One image: what every example has, and its pixels on demand."""
 
+    is_thread_safe: ClassVar[bool] = False
+    """Whether ``load`` may run in other threads than the one that made the example, and beside that of others."""
+
     @abstractmethod
     def load(self) -> Image.Image:
         """Return the image in mode RGB.
@@ -85,6 +89,7 @@ class ImageItem(Item):
 class FileItem(ImageItem):
     """An image file."""
 
+    is_thread_safe: ClassVar[bool] = True
     path: Path
 
     @property

@@ -114,7 +114,7 @@ def load_bundle(
         backbone: Load this backbone instead of the one named in the bundle.
         model: The model as an object: a ``Backbone``, or (open_clip model, tokenizer, transform).
         oracle: The same black box under another name, such as ``local:OTHER-PATH``, or the function that it was.
-        device: "cpu", "cuda" or "auto".
+        device: "cpu", "cuda", "cuda:1" or "auto".
         keep_features: Keep features of the images in the cache.
         trust_address: Use the server that the bundle names.
         changed: Options of the oracle: base_url, api_key_env, max_calls, max_usd, embeddings.
@@ -177,7 +177,7 @@ def load_bundle_oracle(
     Args:
         bundle: One for a black box.
         name: The same oracle under another name, or the function itself.
-        device: "cpu", "cuda" or "auto".
+        device: "cpu", "cuda", "cuda:1" or "auto".
         trust_address: Use the server that the bundle names.
         changed: Other options of the oracle.
 

@@ -40,5 +40,5 @@ def check_same_model(run: Path, record: Mapping[str, Any], model: FrozenModel) -
     raise RunError(
         f"run '{run}' was trained on backbone '{name}' (fingerprint {printable(trained_with, 12)}), and "
         f"'{printable(model.name, 200)}' is another model (fingerprint {model.fingerprint[:12]}): give the same "
-        "weights by --backbone, at the same --precision and --device"
+        "weights by --backbone, at the same --precision"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -23,6 +23,7 @@ SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "
 class RowItem(ImageItem):
     """The image of one row. ``rows`` yields encoded bytes or a path, never decoded pixels."""
 
+    is_thread_safe: ClassVar[bool] = True
     rows: Any = field(repr=False, compare=False)
     column: str
     row: int

@@ -10,9 +10,11 @@ import time
 import pytest
 
 from promptfed.aggregators.mean import Mean
+from promptfed.config import build_config
 from promptfed.engines import ray_runtime
 from promptfed.engines.base import LATE, never
 from promptfed.engines.local import LocalEngine
+from promptfed.engines.ray import RayEngine
 from promptfed.engines.ray_runtime import Share
 from promptfed.errors import BackboneError, ConfigError
 from promptfed.federation import Federation
@@ -132,11 +134,18 @@ def test_without_ray_the_error_names_the_extra(monkeypatch):
         ([(4, 0), (4, 0), (4, 0)], None, 3, False, Share(3, 3, 0.0)),
         ([(16, 2)], None, 4, True, Share(2, 4, 1.0)),
         ([(16, 1)], 3, 4, True, Share(3, 4, 0.3333)),
+        ([(16, 2)], 3, 4, True, Share(3, 4, 0.5)),
     ],
 )
 def test_each_actor_gets_its_share_of_the_machines(nodes, actors, threads, on_gpu, wanted):
     assert Share.of(nodes, actors, threads, on_gpu) == wanted
     assert not wanted.cpus or sum(cpus // wanted.cpus for cpus, _ in nodes) >= wanted.actors, "all find a place"
+    assert not wanted.gpus or sum(cards for _, cards in nodes) * int(1 / wanted.gpus) >= wanted.actors
+
+
+def test_cards_are_dealt_out_by_ray():
+    with pytest.raises(ConfigError, match=r"--device 'cuda:1' does not go with --engine ray.*: use --device cuda"):
+        RayEngine.check(build_config({"engine": "ray", "device": "cuda:1"}))
 
 
 def test_no_gpu_is_said_at_once():
