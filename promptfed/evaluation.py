@@ -310,7 +310,7 @@ def rows_right(
     all_examples, rows = joined(splits)
     right, totals = [], []
     for prompt in prompts:
-        logits = method.client_logits(prompt, classes, all_examples)
-        right.append((predicted(logits).cpu() == all_examples.labels).double())
+        logits = method.client_logits(prompt, classes, all_examples).cpu()  # where labels and rows are
+        right.append((predicted(logits) == all_examples.labels).double())
         totals.append([totals_of(measures or {}, logits, all_examples.labels, part_rows) for part_rows in rows])
     return RowScores(right, rows, totals)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -26,7 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from promptfed.backbones.base import Backbone
-from promptfed.backbones.loading import default_threads, loaded_ahead
+from promptfed.backbones.loading import batch_on, default_threads, is_free_to_leave, loaded_ahead
 from promptfed.cache_dir import cache_folder
 from promptfed.errors import ConfigError, DataError, PromptFedError
 from promptfed.examples.base import ImageItem, Item
@@ -281,7 +282,7 @@ class FeatureStore:
         They serve methods whose image features change with the prompt; up to PIXEL_BYTES are kept in memory.
         """
         items = split.items if rows is None else [split.items[i] for i in rows.tolist()]
-        return self._sent([self._pixels_once(item) for item in items])
+        return batch_on(self.backbone.device, [self._pixels_once(item) for item in items])
 
     def fill(self, items: Sequence[Item], on_progress: Progress | None = None, *, with_patches: bool = False) -> None:
         """Encode ``items`` ahead, so that ``images`` (and ``patches``) has their features.
@@ -356,13 +357,14 @@ class FeatureStore:
         """
         lag = 1 if self.backbone.device.type == "cuda" else 0
         waiting: deque[Tensor] = deque()
-        loader = loaded_ahead(items, self._pixels, self._may_leave, self.load_threads, 2 * self.batch)
+        may_leave = partial(is_free_to_leave, is_thread_safe=self.backbone.is_thread_safe)
+        loader = loaded_ahead(items, self._pixels, may_leave, self.load_threads, 2 * self.batch)
         with closing(loader):
             try:
                 for start in range(0, len(items), self.batch):
                     images = [next(loader) for _ in items[start : start + self.batch]]
                     filling = self.batch - len(images)
-                    waiting.append(tower(self._sent(images + images[:1] * filling))[: len(images)])
+                    waiting.append(tower(batch_on(self.backbone.device, images + images[:1] * filling))[: len(images)])
                     self.backbone.calls.images -= filling
                     if len(waiting) > lag:
                         yield waiting.popleft()
@@ -370,22 +372,6 @@ class FeatureStore:
                 yield from waiting
                 raise
         yield from waiting
-
-    def _sent(self, images: Sequence[Tensor]) -> Tensor:
-        """Return preprocessed images as one batch on the device; the copy to a GPU does not wait for its work."""
-        pixels, device = torch.stack(list(images)), self.backbone.device
-        if device.type != "cuda":
-            return pixels.to(device)
-        return pixels.pin_memory().to(device, non_blocking=True)
-
-    def _may_leave(self, item: Item) -> bool:
-        """Return whether ``item`` may be loaded in another thread; large images take turns, for their memory."""
-        if not (self.backbone.is_thread_safe and isinstance(item, ImageItem) and item.is_thread_safe):
-            return False
-        try:
-            return not item.is_large()
-        except DataError:  # which loading meets again, at its turn
-            return False
 
     def _pixels_once(self, item: Item) -> Tensor:
         key = item.content_id()

@@ -12,7 +12,10 @@ from itertools import islice
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
+from promptfed.errors import DataError
+from promptfed.examples.base import ImageItem, Item
 from promptfed.threads import available_cpus
 
 T = TypeVar("T")
@@ -69,6 +72,29 @@ def loaded_ahead(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(torch_threads)  # what the pool's threads asked for is torch's default for new threads
+
+
+def is_free_to_leave(item: Item, *, is_thread_safe: bool) -> bool:
+    """Return whether ``item`` may be loaded in another thread; large images take turns, for their memory.
+
+    Args:
+        item: What is loaded.
+        is_thread_safe: Whether the model's preprocessing is.
+    """
+    if not (is_thread_safe and isinstance(item, ImageItem) and item.is_thread_safe):
+        return False
+    try:
+        return not item.is_large()
+    except DataError:  # which loading meets again, at its turn
+        return False
+
+
+def batch_on(device: torch.device, images: Sequence[Tensor]) -> Tensor:
+    """Return preprocessed images as one batch on the device; the copy to a GPU does not wait for its work."""
+    pixels = torch.stack(list(images))
+    if device.type != "cuda":
+        return pixels.to(device)
+    return pixels.pin_memory().to(device, non_blocking=True)
 
 
 def _leave_cores_alone() -> None:
