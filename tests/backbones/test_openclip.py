@@ -46,6 +46,16 @@ def test_prompted_text_is_open_clips_own(
     assert tokens.embeddings.shape[1] == int(tokens.end.max()) + 1  # cut after the longest end token
 
 
+@pytest.mark.parametrize("architecture", ["small-last", "small-bidirectional"])
+def test_a_tower_that_reads_padding_is_never_cut(checkpoint: Checkpoint, architecture: str) -> None:
+    backbone = load_backbone(f"open_clip:{architecture}/{checkpoint(architecture, '.safetensors')}")
+    tokens = backbone.class_tokens(NAMES, 4)
+    assert tokens.embeddings.shape[1] == 77
+    found = backbone.encode_prompted_text(backbone.embed_words("a photo of a"), tokens)
+    texts = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
+    torch.testing.assert_close(found, reference(checkpoint, architecture, texts), atol=1e-5, rtol=0)
+
+
 def test_images_are_open_clips_own(small: OpenClipBackbone, checkpoint: Checkpoint) -> None:
     path = str(checkpoint("small-clip", ".safetensors"))
     model, _, transform = open_clip.create_model_and_transforms("small-clip", pretrained=path)
