@@ -351,12 +351,7 @@ def _why_none(source: Source, label: int) -> str:
 
 
 def notes(
-    config: RunConfig,
-    options: DealtConfig,
-    kind: str,
-    source: Source,
-    untested: Sequence[str],
-    base: int,
+    config: RunConfig, options: DealtConfig, kind: str, source: Source, untested: Sequence[str], base: int
 ) -> tuple[str, ...]:
     """Return notes about the data for the user: images left out, ``untested`` clients, options of no use."""
     lines = [f"skipped unreadable image {name}" for name in source.skipped[:LISTED_NOTES]]

@@ -65,19 +65,16 @@ def test_the_server_side_is_asked_once_for_each_broadcast_of_a_round(method, toy
             questions.append((shared, client))
             return shared * 1.0  # another object each time: who asks twice cannot hide it
 
-    engine = LocalEngine(ClientWorker(method, toy_task))
-    counted = Federation(method, Counting(Mean.Config()), engine, range(3), participation=0.67)
-    state, states = counted.start(), []
+    counted = Federation(method, Counting(Mean.Config()), LocalEngine(ClientWorker(method, toy_task)), range(3), 0.67)
+    state, merged = counted.start(), []
     for round in range(1, 4):
         broadcasts = counted.broadcasts(state)
         assert list(broadcasts) == counted.participants(round)
         state, _ = counted.run_round(state, broadcasts=broadcasts)
-        prompts = counted.prompts(state)  # as a validation does
-        assert all(prompts[client].shared is counted.broadcast(state, client) for client in range(3))
-        states.append(state)
-    for shared in (state.shared for state in states):
-        asked = [client for of, client in questions if of is shared]
-        assert sorted(asked, key=str) == [0, 1, 2, None]
+        assert all(counted.prompts(state)[client].shared is counted.broadcast(state, client) for client in range(3))
+        merged.append(state.shared)
+    for shared in merged:
+        assert sorted((client for of, client in questions if of is shared), key=str) == [0, 1, 2, None]
 
 
 def test_a_state_that_names_only_those_that_trained_is_whole_again(setup, toy_task):
@@ -100,7 +97,6 @@ def test_results_do_not_depend_on_the_order_in_which_clients_finish(method, toy_
 
 
 def test_clients_that_sit_out_keep_their_personal_state(setup, toy_task):
-
     method = LocalOnly(ContextConfig(), setup)
     fed = Federation(
         method, Mean(Mean.Config()), LocalEngine(ClientWorker(method, toy_task)), range(3), participation=0.34
