@@ -1,6 +1,6 @@
 """Time a round of PromptFL with its clients one by one and side by side, on small and large text towers.
 
-    python scripts/bench_client_batch.py                 # tiny, lit and ViT-B-16 (random weights); some five minutes
+    python scripts/bench_client_batch.py                 # tiny, lit and ViT-B-16 (random weights); some ten minutes
     python scripts/bench_client_batch.py --models tiny
 
 Sixteen clients take one step each on sixteen images, whose features are random numbers: what is timed is the text side,
