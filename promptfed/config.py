@@ -360,7 +360,8 @@ def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> st
                 hint = f"if it is one of the method, write --set method.{name}=VALUE; "
             lines.append(f"unknown {kind} '{name}': {hint}known are {', '.join(fields) or 'none'}")
         else:
-            lines.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {problem['msg'].lower()}")
+            why = problem["msg"].removeprefix("Value error, ").lower()
+            lines.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {why}")
     return "; ".join(lines)
 
 
