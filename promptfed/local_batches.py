@@ -54,5 +54,5 @@ def epoch(examples: int, step: int, part: int, shuffle: torch.Generator) -> Iter
         part: How many of a step pass through the loss at once.
         shuffle: The stream of the order, which depends on ``examples`` alone.
     """
-    for rows in torch.randperm(examples, generator=shuffle).split(step):
-        yield rows.split(part)
+    for rows in torch.randperm(examples, generator=shuffle).split(min(step, max(1, examples))):
+        yield rows.split(min(part, max(1, examples)))

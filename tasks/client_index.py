@@ -134,17 +134,19 @@ def client_index(
         return ClientIndex.of(deal())
     key = partition_key(source, decides)
     path = cache_folder() / FOLDER / f"{key}.safetensors"
-    for is_new in (False, True):
-        try:
-            if is_new:
-                index = ClientIndex.of(deal())
-                index.save(path, key)
-            return ClientIndex.open(path, key, len(source.samples))
-        except FileNotFoundError:
-            continue
-        except (FormatError, OSError) as error:
-            log.warning("a partition in the cache cannot be used (%s): it is drawn again", error)
-    return index
+    try:
+        return ClientIndex.open(path, key, len(source.samples))
+    except FileNotFoundError:
+        pass
+    except (FormatError, OSError) as error:
+        log.warning("a partition in the cache cannot be used (%s): it is drawn again", error)
+    index = ClientIndex.of(deal())
+    try:
+        index.save(path, key)
+        return ClientIndex.open(path, key, len(source.samples))
+    except (FormatError, OSError) as error:
+        log.warning("a partition cannot be kept in the cache (%s): it stays in memory", error)
+        return index
 
 
 def partition_key(source: Source, decides: Mapping[str, Any]) -> str:

@@ -234,3 +234,10 @@ def test_a_setting_without_key_or_value_shows_the_form(setting: str) -> None:
 def test_an_unknown_section_lists_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"unknown section 'metod'; use method\.NAME, aggregator\.NAME, task\.NAME"):
         parse_settings(["metod.lr=1"])
+
+
+def test_a_reason_of_our_own_stands_alone() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^option 'client_batch' is 'many': give a number of clients from 1, or auto$"
+    ):
+        build_config({"client_batch": "many"})

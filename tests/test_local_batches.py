@@ -33,3 +33,8 @@ def test_parts_are_the_batches_of_the_same_order():
     order = torch.randperm(10, generator=torch_stream(0, "batches"))
     assert [[len(part) for part in parts] for parts in steps] == [[2, 2, 2], [2, 2]]
     assert torch.equal(torch.cat([part for parts in steps for part in parts]), order)
+
+
+def test_a_step_may_be_larger_than_any_number_of_examples():
+    [(rows,)] = epoch(4, 10**30, 10**30, torch.Generator().manual_seed(0))
+    assert sorted(rows.tolist()) == [0, 1, 2, 3]

@@ -158,10 +158,11 @@ def _embed_dim(kind: Kind, content: Mapping[str, Any], text: Mapping[str, Any], 
     if images["vision_use_head"] is not True:
         raise FormatError("vision_config says vision_use_head false: such an image tower has no feature of an image")
     size = text["projection_size"]
-    embed_dim = text["hidden_size"] if size is None else _count(text, "projection_size", "text_config")
-    if embed_dim != images["hidden_size"]:
-        raise FormatError(f"texts have {embed_dim} dimensions and images {printable(images['hidden_size'], 40)}")
-    return int(embed_dim)
+    embed_dim = _count(text, "hidden_size" if size is None else "projection_size", "text_config")
+    width = _count(images, "hidden_size", "vision_config")
+    if embed_dim != width:
+        raise FormatError(f"texts have {embed_dim} dimensions and images {width}")
+    return embed_dim
 
 
 def _count(part: Mapping[str, Any], name: str, where: str) -> int:

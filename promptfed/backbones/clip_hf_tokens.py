@@ -80,6 +80,11 @@ def read_tokenizer(folder: Path, config: ClipConfig) -> FolderTokenizer:
         raise FormatError("it holds neither tokenizer.json nor vocab.json with merges.txt")
     tokenizer = FolderTokenizer(library)
     check_vocabulary(library, config)
+    frame = [token for token in (tokenizer.sot_token_id, tokenizer.eot_token_id) if token is not None]
+    if any(token >= config.vocabulary for token in frame):
+        raise FormatError(
+            f"its tokenizer puts a text between tokens {frame}, but config.json says vocab_size {config.vocabulary}"
+        )
     stop, largest = tokenizer.eot_token_id, max(library.get_vocab().values())
     if config.eos not in (LEGACY_EOS, stop):
         raise FormatError(f"its text is read at token {config.eos}, but its tokenizer ends a text with {stop}")

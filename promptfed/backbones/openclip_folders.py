@@ -44,6 +44,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     parts = [config.get(part) if isinstance(config, dict) else None for part in ("text_cfg", "vision_cfg")]
     if not isinstance(config, dict) or not all(isinstance(part, dict) for part in parts):
         raise FormatError(f"{CONFIG} has no model_cfg with text_cfg and vision_cfg")
+    for name in ("hf_model_name", "hf_tokenizer_name"):
+        place = config["text_cfg"].get(name)
+        if not isinstance(place, str | None):
+            raise FormatError(f"{CONFIG} says {name} '{printable(place, 100)}', which is no name")
     return config
 
 

@@ -75,7 +75,8 @@ def wrong_in(error: ValidationError) -> str:
         excerpt = f" (it is {printable(repr(value), 40)})" if isinstance(value, int | float | bool | None) else ""
         if isinstance(value, str):
             excerpt = f" (it is '{printable(value[:41], 40)}', {len(value)} characters)"
-        lines.append(f"{printable(place, 80)}: {problem['msg'].lower()}{excerpt}")
+        why = problem["msg"].removeprefix("Value error, ").lower()
+        lines.append(f"{printable(place, 80)}: {why}{excerpt}")
     return "; ".join(lines)
 
 

@@ -234,6 +234,17 @@ def test_offline_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(raised.value)
 
 
+def framed(tokenizer: dict[str, Any], start: int) -> dict[str, Any]:
+    """Return ``tokenizer`` with another id for its start token in what it puts around a text."""
+    text = json.dumps(tokenizer)
+    processor = json.loads(text)["post_processor"]
+    if "cls" in processor:
+        processor["cls"][1] = start
+    else:
+        next(iter(processor["special_tokens"].values()))["ids"] = [start]
+    return {**tokenizer, "post_processor": processor}
+
+
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
@@ -254,6 +265,7 @@ def test_offline_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
         ("tokenizer.json", None, "neither tokenizer.json nor vocab.json"),
         ("tokenizer.json", lambda c: {"model": c["model"]}, "0 tokens around a text"),
         ("tokenizer.json", lambda c: {"model": 1}, "tokenizer.json does not load"),
+        ("tokenizer.json", lambda c: framed(c, 10**9), "puts a text between tokens"),
         ("model.safetensors", None, "holds no model.safetensors"),
     ],
 )  # fmt: skip

@@ -148,3 +148,7 @@ def test_towers_that_do_not_meet_are_refused(siglip: tuple[Path, Any], tmp_path:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(BackboneError, match="vision_use_head false"):
         load_backbone(f"clip-hf:{folder}")
+    config["vision_config"] = {**config["vision_config"], "vision_use_head": True, "hidden_size": [64, 63]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match="says hidden_size"):
+        load_backbone(f"clip-hf:{folder}")

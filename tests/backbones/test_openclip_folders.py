@@ -159,6 +159,7 @@ def test_a_folder_that_is_none_says_so(write: WriteModel, tmp_path: Path) -> Non
         (json.dumps({"model_cfg": {**CLIP, "embed_dim": 16}}), "is \\(64, 32\\), not"),
         (json.dumps({"model_cfg": {**CLIP, "text_cfg": {**CLIP["text_cfg"], "pool_type": "none"}}}), "not read at one"),
         (json.dumps({"model_cfg": {**CLIP, "multimodal_cfg": {}}}), "appends a class token"),
+        (json.dumps({"model_cfg": {**CLIP, "text_cfg": {**CLIP["text_cfg"], "hf_tokenizer_name": 5}}}), "is no name"),
     ):
         path.write_text(content)
         with pytest.raises(BackboneError, match=why) as caught:

@@ -81,6 +81,15 @@ def test_a_cache_that_cannot_be_written_costs_no_run(cache: Path, caplog: pytest
     cache.write_text("in the way")
     assert client_index(lambda: CLIENTS, 3, source(0, 0, 1, 1, 1), {}).assignment(0) == CLIENTS[0]
     assert "cannot be used" in caplog.text
+    assert "cannot be kept in the cache" in caplog.text
+
+
+def test_what_is_wrong_with_the_data_is_said(cache: Path) -> None:
+    def deal() -> list[ClientAssignment]:
+        raise FileNotFoundError("photo.jpg")
+
+    with pytest.raises(FileNotFoundError, match=r"photo\.jpg"):
+        client_index(deal, 3, source(0, 1), {})
 
 
 def test_the_key_is_another_for_whatever_decides() -> None:
