@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from promptfed.aggregators.base import AGGREGATORS
 from promptfed.config import RunConfig
+from promptfed.method import METHODS
 from promptfed.named_model import named_model
-from promptfed.tasks.base import Task, is_own_data
+from promptfed.tasks.base import TASKS, Task, is_own_data
 from promptfed.tasks.partitioning import AUTO
 
 
@@ -22,6 +27,26 @@ def task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
     if task.partitions and "partition" not in config.model_fields_set:
         defaults["partition"] = task.partitions[0]
     return {**defaults, **_own_data_defaults(config.model_copy(update=defaults), config.model_fields_set, task)}
+
+
+def section_defaults(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """Return the defaults of the options of the method, the task and the aggregator, as JSON has them.
+
+    A run of an earlier version of promptfed had these of the options that it did not know.
+    """
+    kinds: dict[str, type[BaseModel]] = {
+        "method_options": METHODS[config.method].Config,
+        "task_options": TASKS[config.task].Config,
+        "aggregator_options": AGGREGATORS[config.aggregator or "mean"].Config,
+    }
+    return {
+        section: {
+            name: to_jsonable_python(field.get_default(call_default_factory=True))
+            for name, field in kind.model_fields.items()
+            if not field.is_required()
+        }
+        for section, kind in kinds.items()
+    }
 
 
 def _own_data_defaults(config: RunConfig, options_set: set[str], task: type[Task]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.kept_text import kept_words, unmarked
+from promptfed.option_defaults import section_defaults
 from promptfed.progress import Progress
 from promptfed.result_notes import figure_notes
 from promptfed.run_metrics import near_chance, run_metrics
@@ -95,7 +96,9 @@ class Training:
             RunError: The run cannot go on with them.
         """
         self._opened = _, record, saved = self._open()
-        check_options(self.experiment.config, self.run.events, saved.values(), knows_backbone=has_fingerprint(record))
+        config, knows_backbone = self.experiment.config, has_fingerprint(record)
+        defaults = section_defaults(config)
+        check_options(config, self.run.events, saved.values(), knows_backbone=knows_backbone, defaults=defaults)
 
     def execute(self) -> dict[str, Any]:
         """Do the whole run.
@@ -134,7 +137,12 @@ class Training:
             log_before = whole_log(self.run.events, saved.values())
             self.model.recover_account(log_before, has_checkpoints=any(saved.values()), say=self._warn)
         begin_or_continue(
-            self.run.events, self.experiment.config, saved, self._warn, knows_backbone=has_fingerprint(record)
+            self.run.events,
+            self.experiment.config,
+            saved,
+            self._warn,
+            knows_backbone=has_fingerprint(record),
+            defaults=section_defaults(self.experiment.config),
         )
         note_spent(self.model, self.run.events.write)
         self.run.remove("metrics.json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from promptfed.config import RunConfig
@@ -25,6 +26,7 @@ MAY_CHANGE = frozenset(changing(RunConfig, "raised", "free"))
 MOVED = frozenset(changing(RunConfig, "moved"))
 ORACLE_MAY_CHANGE = frozenset(changing(OracleOptions, "raised", "moved", "free"))
 """Options of a black box that may change: its limits and its address. Its fingerprint identifies the model."""
+NO_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 def begin_or_continue(
@@ -34,6 +36,7 @@ def begin_or_continue(
     say: Callable[[str], None],
     *,
     knows_backbone: bool = False,
+    defaults: Mapping[str, Mapping[str, Any]] = NO_DEFAULTS,
 ) -> None:
     """Bring ``events`` to the run's current state, and record the start or the continuation.
 
@@ -43,6 +46,7 @@ def begin_or_continue(
         checkpoints: Stage -> its newest checkpoint, in the order in which stages run.
         say: Called with a line for each difference from the last session.
         knows_backbone: The backbone's fingerprint is that of the run, so its weights may lie in another place.
+        defaults: Section of options -> the defaults of its options: what a run had of one that is newer than the run.
 
     Raises:
         RunError: ``config`` trains something else than the run has begun.
@@ -59,7 +63,7 @@ def begin_or_continue(
     previous, cut_off = environment_of(earlier), was_cut_off(earlier)
     last = max(present, key=lambda checkpoint: checkpoint.events_bytes)
     if events.sha256(last.events_bytes) == last.events_sha256:
-        _check_same(config, events, knows_backbone)
+        _check_same(config, events, knows_backbone, defaults)
         events.truncate(last.events_bytes)
     else:
         exists = events.path.exists()
@@ -80,7 +84,12 @@ def begin_or_continue(
 
 
 def check_options(
-    config: RunConfig, events: EventLog, checkpoints: Iterable[Checkpoint | None], *, knows_backbone: bool = False
+    config: RunConfig,
+    events: EventLog,
+    checkpoints: Iterable[Checkpoint | None],
+    *,
+    knows_backbone: bool = False,
+    defaults: Mapping[str, Mapping[str, Any]] = NO_DEFAULTS,
 ) -> None:
     """Compare ``config`` with the run's first options, as ``begin_or_continue`` does; write nothing.
 
@@ -90,7 +99,7 @@ def check_options(
     present = [checkpoint for checkpoint in checkpoints if checkpoint is not None]
     last = max(present, key=lambda checkpoint: checkpoint.events_bytes, default=None)
     if last is not None and events.sha256(last.events_bytes) == last.events_sha256:
-        _check_same(config, events, knows_backbone)
+        _check_same(config, events, knows_backbone, defaults)
 
 
 def whole_log(events: EventLog, checkpoints: Iterable[Checkpoint | None]) -> list[Event] | None:
@@ -136,16 +145,25 @@ def _beginning(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _check_same(config: RunConfig, events: EventLog, knows_backbone: bool) -> None:
+def _check_same(
+    config: RunConfig, events: EventLog, knows_backbone: bool, defaults: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Raise RunError if the options in ``config`` train something else than the run's first options."""
     original = next((event["config"] for event in events.read() if "config" in event), None)
     if original is None:
         return
+    original = with_defaults(original, defaults)
     if changes := differences(original, config.model_dump(mode="json"), knows_backbone=knows_backbone):
         raise RunError(
             f"config.yaml of run '{printable(events.path.parent)}' has changed since the run started: "
             f"{changes}. Put it back, or train anew: promptfed train --config FILE --run DIR"
         )
+
+
+def with_defaults(options: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return ``options`` with the ``defaults`` of what its sections lack: a newer version's options."""
+    sections = {name: {**values, **options[name]} for name, values in defaults.items() if options.get(name)}
+    return {**options, **sections}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, knows_backbone: bool = False) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import promptfed as pf
-from promptfed.runs.journal import differences
+from promptfed.config import RunConfig
+from promptfed.option_defaults import section_defaults
+from promptfed.runs.journal import differences, with_defaults
 
 
 def test_options_that_an_earlier_version_did_not_have_are_no_change() -> None:
@@ -15,6 +17,17 @@ def test_options_that_an_earlier_version_did_not_have_are_no_change() -> None:
     assert differences({"rounds": 2, "seed": 1}, now) == ""
     assert "processors was None" in differences({"rounds": 2, "seed": 1}, {**now, "processors": [{"clip": {}}]})
     assert "seed was 1 and is 2" in differences({"rounds": 2, "seed": 1}, {**now, "seed": 2})
+
+
+def test_an_option_of_a_section_that_is_newer_than_the_run_had_its_default() -> None:
+    defaults = section_defaults(RunConfig(method="promptfl"))
+    assert (defaults["method_options"]["accumulate"], defaults["method_options"]["batch_size"]) == (1, "auto")
+    recorded = {"method_options": {"lr": 0.02, "batch_size": 32}, "aggregator_options": {}}
+    before = with_defaults(recorded, defaults)
+    now = {**before, "method_options": {**defaults["method_options"], "lr": 0.02, "batch_size": 32}}
+    assert differences(before, now) == ""
+    now["method_options"]["accumulate"] = 2
+    assert "method_options was" in differences(before, now)
 
 
 def test_a_resume_that_is_refused_changes_no_file(tmp_path: Path, undrawn: None) -> None:
