@@ -238,7 +238,7 @@ class FeatureMethod(Method):
 
         An empty ``personal`` asks for what somebody gets who never took part.
         """
-        raise NotImplementedError(f"{type(self).__name__} has neither texts nor class_features")
+        raise ConfigError(f"method '{self.name}' has neither texts nor class_features: its class needs one of them")
 
     def joint_features(
         self, features: Sequence[Tensor], shared: PromptState, personal: PromptState, classes: Sequence[str]

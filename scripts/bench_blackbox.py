@@ -170,7 +170,7 @@ def clip_case(name: str, chosen: argparse.Namespace) -> Case:
     if name == "clip-text":
         ids = open_clip.get_tokenizer(ARCHITECTURE)
         prompts = text_prompts(chosen.population, tokens, lambda text: int((ids([text]) > 0).sum()) - 2, SENTENCES[2:])
-    swapped = partial(attribute, backbone, "_shared_tower", None)
+    swapped = partial(attribute, backbone._tower, "prefixes", None)
     return Case(backend, prompts, items, list(NAMES), swapped, backend._texts.clear, False)
 
 
