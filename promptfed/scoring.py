@@ -328,7 +328,7 @@ def part_scores(
             totals = totals_of(measures, scores, labels, examples.common[0])
             result.common.update((client, accuracies) for client in clients)
             result.totals["base"].update((client, totals) for client in clients)
-        for client, places in zip(reading.clients, reading.places.split(sizes_of(reading)), strict=True):
+        for client, places in places_of(reading):
             own = examples.own[client]
             result.own_all[client] = (best[places] == own.labels).double().mean().item()
             result.totals["all"][client] = totals_of(measures, scores[places.to(scores.device)], own.labels)
@@ -340,7 +340,7 @@ def part_scores(
         result.own.update((client, flags.mean().item()) for client, flags in right.items())
         if not measures:
             return
-        for client, places in zip(reading.clients, reading.places.split(sizes_of(reading)), strict=True):
+        for client, places in places_of(reading):
             if client in among:
                 columns = torch.searchsorted(reading.columns, torch.tensor(among[client])).to(scores.device)
                 truth = truth_among(examples.own[client].labels, among[client])
@@ -353,8 +353,9 @@ def part_scores(
         result.new.update((client, accuracy) for client in clients)
         result.totals["new"].update((client, totals) for client in clients)
 
-    def sizes_of(reading: Reading) -> list[int]:
-        return [len(examples.own[client]) for client in reading.clients]
+    def places_of(reading: Reading) -> Iterator[tuple[int, Tensor]]:
+        sizes = [len(examples.own[client]) for client in reading.clients]
+        return zip(reading.clients, reading.places.split(sizes), strict=True)
 
     ask(method, jobs())
     return result

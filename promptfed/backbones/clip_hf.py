@@ -7,7 +7,6 @@ with them: caches, text prefixes that are computed once, export, every method. F
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from promptfed.backbones.clip_hf_pieces import read_piece_tokenizer
 from promptfed.backbones.clip_hf_tokens import read_tokenizer
 from promptfed.backbones.clip_hf_weights import convert, read_folder_weights
 from promptfed.backbones.device import pick_device, pick_dtype
+from promptfed.backbones.hub import fetched_folder
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.errors import BackboneError, FormatError, reason
 from promptfed.printable import printable
@@ -83,21 +83,14 @@ def find_folder(name: str) -> Path:
 
 def _fetched(name: str, repository: str) -> Path:
     """Return the folder of ``repository``, from the hub's cache or the hub."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(repository, allow_patterns=list(FILES)))
-        if not any(folder.glob("model*.safetensors")):
-            folder = Path(snapshot_download(repository, allow_patterns=[*FILES, PICKLED]))
-        return folder
-    except Exception as error:  # the hub's client raises many kinds, from connection errors to missing names
-        offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
-        fix = "unset HF_HUB_OFFLINE" if offline else "check the name and the network"
-        raise BackboneError(
-            f"backbone '{printable(name, SHOWN_NAME)}' is neither a folder nor to be had from the hub "
-            f"({reason(error)}); {fix}, or run `hf download {printable(repository, 100)} --local-dir FOLDER` where "
-            f"there is a network and give {PREFIX}FOLDER"
-        ) from error
+    return fetched_folder(
+        name,
+        repository,
+        (FILES, (*FILES, PICKLED)),
+        lambda folder: any(folder.glob("model*.safetensors")),
+        trouble="is neither a folder nor to be had from the hub",
+        prefix=PREFIX,
+    )
 
 
 def _file(folder: Path, name: str) -> Path:

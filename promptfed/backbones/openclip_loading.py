@@ -5,7 +5,6 @@ Files are read as data. Nothing that a folder or a repository of the hub names i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from promptfed.backbones.device import pick_device, pick_dtype
+from promptfed.backbones.hub import fetched_folder
 from promptfed.backbones.openclip import PREFIX, OpenClipBackbone
 from promptfed.backbones.openclip_folders import (
     CONFIG,
@@ -142,20 +142,14 @@ def _load_repository(name: str, rest: str, device: str, precision: str) -> OpenC
             f"backbone '{printable(name, SHOWN)}' names no repository of the hub: write {PREFIX}{HUB}ORG/NAME, or "
             f"{PREFIX}{FOLDER}FOLDER for a folder of this machine"
         )
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(repository, allow_patterns=[*FETCHED, WEIGHTS[0]]))
-        if not (folder / WEIGHTS[0]).exists():
-            folder = Path(snapshot_download(repository, allow_patterns=[*FETCHED, WEIGHTS[1]]))
-    except Exception as error:  # the hub's client raises many kinds, from connection errors to missing names
-        offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
-        fix = "unset HF_HUB_OFFLINE" if offline else "check the name and the network"
-        raise BackboneError(
-            f"backbone '{printable(name, SHOWN)}' is not in the hub's cache and could not be fetched "
-            f"({reason(error)}); {fix}, or run `hf download {printable(repository, 100)} --local-dir FOLDER` where "
-            f"there is a network and give {PREFIX}{FOLDER}FOLDER"
-        ) from error
+    folder = fetched_folder(
+        name,
+        repository,
+        [(*FETCHED, weights) for weights in WEIGHTS[:2]],
+        lambda folder: (folder / WEIGHTS[0]).exists(),
+        trouble="is not in the hub's cache and could not be fetched",
+        prefix=PREFIX + FOLDER,
+    )
     return _from_folder(name, folder, options, device, precision, repository)
 
 
