@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.aggregators.base import Aggregator, AggregatorConfig
+from promptfed.aggregators.base import Aggregator
 from promptfed.backbones.base import PromptedText
 from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.errors import ConfigError
@@ -23,13 +23,14 @@ from promptfed.local_training import (
     train_clients,
 )
 from promptfed.method import METHODS, cosine_logits
+from promptfed.methods.pfedpg.hyper_network import HyperNetwork, descriptor_of, generate, mean_descriptor
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import HandTemplate, template_features
 from promptfed.prompts.text_context import ContextConfig, ContextTuner, LabelSpace, training_classes, training_images
 from promptfed.prompts.visual_prompt import prompted_images, start_visual, visual_features
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
-from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split, Update
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
 
 DESCRIPTOR_RATE = 10.0
 """Factor of the learning rate when a descriptor is fitted alone: its numbers are ten times a prompt's."""
@@ -104,7 +105,7 @@ class PFedPG(GradientMethod):
         )
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
-        return HyperNetwork(self.sends, self.config)
+        return HyperNetwork(self.sends, self.config.server_optimizer, self.config.server_lr)
 
     # --------------------------------------------------------------------------------------------- training
 
@@ -184,81 +185,3 @@ class PFedPG(GradientMethod):
         with torch.no_grad():
             images = visual_features(self.setup, split, shared["visual"])
             return cosine_logits(images.features, self._names(classes), self.setup.backbone.logit_scale)
-
-
-# ------------------------------------------------------------------------------------------- the hyper-network
-
-
-def descriptor_of(client: int) -> str:
-    """Return the name of a client's descriptor."""
-    return f"descriptor/{client}"
-
-
-def mean_descriptor(phi: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean of the clients' descriptors ``(width,)``."""
-    return torch.stack([tensor for name, tensor in phi.items() if name.startswith("descriptor/")]).mean(0)
-
-
-def generate(phi: Mapping[str, Tensor], descriptor: Tensor) -> Tensor:
-    """Return the prompt ``(n_ctx, width)`` of ``descriptor`` ``(width,)``: the base plus a mixture of its tokens.
-
-    The mixture ``W_O softmax(W_Q d . W_K base / sqrt(width)) W_V base`` is the same on each token.
-    """
-    base = phi["base"]
-    scores = (base @ phi["key"].T) @ (phi["query"] @ descriptor) / base.shape[1] ** 0.5
-    prompt: Tensor = base + phi["out"] @ (scores.softmax(0) @ (base @ phi["value"].T))
-    return prompt
-
-
-class HyperNetwork(Aggregator):
-    """Aggregator that takes one gradient step on ``1/2 sum_n (n_i / n) |P_n(phi) - P~_n|^2`` over the replies.
-
-    ``phi <- phi - eta sum_n (n_i / n) J_n(phi)^T (P_n - P~_n)``.
-
-    Server memory, with adamw: ``NAME/step``, ``NAME/exp_avg``, ``NAME/exp_avg_sq`` of every parameter that ever
-    moved. The descriptor of a client that did not reply stays as it is, and so does its memory.
-    """
-
-    def __init__(self, prompt: str, config: PFedPGConfig) -> None:
-        super().__init__(AggregatorConfig())
-        self.prompt, self.options = prompt, config
-
-    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
-        """Return the prompt of ``client``, or that of the mean descriptor for a client without one."""
-        descriptor = None if client is None else shared.get(descriptor_of(client))
-        if descriptor is None:
-            descriptor = mean_descriptor(shared)
-        return PromptState({self.prompt: generate(shared, descriptor)})
-
-    def apply(
-        self, shared: PromptState, updates: Sequence[Update], server: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        phi = {name: tensor.clone().requires_grad_(True) for name, tensor in shared.items()}
-        optimizer = self._optimizer(phi, server)
-        total = sum(update.samples for update in updates)
-        with torch.enable_grad():
-            prompts = [generate(phi, phi[descriptor_of(update.client)]) for update in updates]
-            pulls = [
-                update.samples / total * (prompt.detach() - update.shared[self.prompt])
-                for prompt, update in zip(prompts, updates, strict=True)
-            ]
-            torch.autograd.backward(prompts, pulls)
-        optimizer.step()
-        memory = {
-            f"{name}/{part}": value
-            for name, tensor in phi.items()
-            for part, value in optimizer.state.get(tensor, {}).items()
-            if isinstance(value, Tensor)
-        }
-        return PromptState(phi), PromptState(memory)
-
-    def _optimizer(self, phi: Parameters, server: PromptState) -> torch.optim.Optimizer:
-        """Return the server's optimiser with its memory; it skips parameters without a gradient."""
-        if self.options.server_optimizer == "sgd":
-            return torch.optim.SGD(phi.values(), lr=self.options.server_lr)
-        optimizer = torch.optim.AdamW(phi.values(), lr=self.options.server_lr, weight_decay=0.0)
-        for name, tensor in phi.items():
-            parts = ("step", "exp_avg", "exp_avg_sq")
-            if f"{name}/step" in server:
-                optimizer.state[tensor] = {part: server[f"{name}/{part}"].clone() for part in parts}
-        return optimizer
