@@ -1,0 +1,38 @@
+"""The interface of a kind of insert: what it starts from, and how a reading takes it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from promptfed.language_models.insert import Insert
+from promptfed.prompt_state import PromptState
+
+
+class InsertKind(ABC):
+    """One kind of insert for one model. It holds options and sizes, and no trained values: those are a PromptState.
+
+    The names of the tensors are PEFT's file keys, so that an export is a copy and sorted names are stable.
+    """
+
+    peft_type: ClassVar[str]
+    """What PEFT calls it: PROMPT_TUNING, PREFIX_TUNING, LORA, IA3."""
+
+    @abstractmethod
+    def start(self, *purpose: str | int) -> PromptState:
+        """Return what training starts from; the same purpose gives the same values, from named streams of the seed."""
+
+    @abstractmethod
+    def insert(self, values: Mapping[str, Tensor]) -> Insert:
+        """Return the insert that ``values`` (named as in ``start``) make; gradients flow through."""
+
+    @abstractmethod
+    def peft_config(self) -> dict[str, Any]:
+        """Return the fields of ``adapter_config.json`` that say what PEFT needs to load ``peft_tensors``."""
+
+    def peft_tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of ``adapter_model.safetensors``; by default ``values`` themselves."""
+        return dict(values)

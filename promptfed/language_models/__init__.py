@@ -1,0 +1,1 @@
+"""Language models with gradients: loading, reading rows of tokens with an insert, and what heads make of them."""
