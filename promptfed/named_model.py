@@ -19,6 +19,7 @@ from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
 from promptfed.tasks import TASKS
 from promptfed.trust import admitted
+from promptfed.usage import ENCODING, Work
 
 PHOTO_BACKBONE = "lit"
 """The backbone of data that are not icons, if nobody names one."""
@@ -59,8 +60,8 @@ class NamedModel(ABC):
 
     access: ClassVar[str]
     """How methods get at it: "white box" or "black box"."""
-    has_towers: ClassVar[bool]
-    """Whether a run counts the images and texts that it encodes."""
+    work: ClassVar[Work | None] = None
+    """How a run shows what the model did; None: a ledger shows it."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -124,7 +125,7 @@ class NamedModel(ABC):
 class NamedBackbone(NamedModel):
     """A dual encoder, whose gradients reach the prompt."""
 
-    access, has_towers = "white box", True
+    access, work = "white box", ENCODING
 
     @property
     def label(self) -> str:
@@ -166,7 +167,7 @@ class NamedBackbone(NamedModel):
 class NamedOracle(NamedModel):
     """A black box, which takes prompts and returns scores."""
 
-    access, has_towers = "black box", False
+    access = "black box"
 
     @property
     def name(self) -> str:

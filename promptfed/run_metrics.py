@@ -50,7 +50,7 @@ def run_metrics(
     measurements = processor_figures(events, method)
     metrics["notes"] = [*experiment.run_notes, *notes, *experiment.processors(method).summaries(measurements)]
     metrics["data_notes"] = list(experiment.task.notes)
-    cost = dataclasses.asdict(cost_of(events))
+    cost = cost_of(events).shown()
     if (usage := experiment.setup.model.spent()) is not None:
         # The account also knows what was asked for in vain: work that was lost with a killed process.
         cost |= {name: value for name, value in dataclasses.asdict(usage).items() if value}

@@ -13,19 +13,19 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from promptfed.blackbox.oracles.budget import Reservation
 from promptfed.blackbox.oracles.database import connect, patiently
 from promptfed.errors import FormatError, RunError
-from promptfed.usage import Usage
+from promptfed.usage import READINGS, Usage
 
 FILE = "oracle.sqlite"
 LOST = "lost"
 """The stage of requests that were under way when a process was killed."""
-_COUNTS = [f.name for f in fields(Usage)]
+_COUNTS = [f.name for f in fields(Usage) if f.name not in READINGS]
 _OPEN = ("process", "number", "calls", "tokens", "usd")
 
 
@@ -129,7 +129,7 @@ class OracleLedger:
         row = self._database.execute(
             f"SELECT {columns}, checksum FROM usage WHERE stage = ? AND round = ? AND client = ?", key
         ).fetchone()
-        values = [float(value) for value in asdict(usage).values()]
+        values = [float(getattr(usage, name)) for name in _COUNTS]
         if row is not None:
             _check((*key, *row[:-1]), row[-1])
             values = [old + new for old, new in zip(row[:-1], values, strict=True)]

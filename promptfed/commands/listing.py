@@ -138,7 +138,7 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
 
     def build(name: str, like: Experiment | None = None) -> Experiment:
         config = resolve(build_config(user_options, {"method": name}))
-        return Experiment.build(config, like=like, model_for=None if model.has_towers else sizes_only)
+        return Experiment.build(config, like=like, model_for=None if model.work else sizes_only)
 
     chosen = task or RunConfig.model_fields["task"].default
     traffic: dict[str, dict[str, Any]] = {}
@@ -149,7 +149,7 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
         if not names:
             continue
         remaining = [name for name in remaining if name not in names]
-        user_options = options.given({"task": usual, "backbone": backbone if model.has_towers else None})
+        user_options = options.given({"task": usual, "backbone": backbone if model.work else None})
         plain = build("zero_shot")
         for name in names:
             try:

@@ -190,11 +190,10 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
         for line in notes_below(metrics):
             console.print(line, markup=False, highlight=False)
         cost = metrics["cost"]
-        queries = f"{cost['oracle_queries']:,} queries: {asked_words(usage_of(cost))}"
-        encodings = f"encoded {cost['image_encoder_calls']:,} images, {cost['text_encoder_calls']:,} texts"
-        work = encodings if named_model(folder.config).has_towers else queries
+        work, queries = named_model(folder.config).work, f"{cost['oracle_queries']:,} queries"
+        done = work.words(cost) if work else f"{queries}: {asked_words(usage_of(cost))}"
         console.print(
-            f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; {work}",
+            f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; {done}",
             highlight=False,
         )
         if warning := not_answered_words(metrics):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,6 +12,7 @@ from promptfed.method import METHODS
 from promptfed.result_notes import below_zero_shot
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.runs.ledger import Cost, cost_of, query_curve
+from promptfed.usage import READINGS
 
 FIGURES = ("local", "local_all", "base", "new", "hm")
 ORACLE_COSTS = ("queries_a_round", "oracle_queries", "oracle_calls", "oracle_cache_hits", "usd")
@@ -67,7 +67,7 @@ def summarise(
         "seeds": list(plan.seeds),
         "partition_seeds": [plan.config("zero_shot", seed).partition_seed for seed in plan.seeds],
         "search": {"grid": {name: list(values) for name, values in plan.grid.items()}, **dict(search)},
-        "features": asdict(features),
+        "features": features.shown(),
         "held_out": held_out,
         "new_classes": new_classes,
         "notes": list(notes),
@@ -97,6 +97,7 @@ def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping
         "queries_a_round": sum(work) / max(1, len(work)),
         **{name: getattr(cost, name) for name in ORACLE_COSTS[1:]},
         "query_curve": [list(point) for point in query_curve(events, stage)],
+        **{name: value for name, value in cost.recorded().items() if name in READINGS},
     }
 
 
@@ -110,6 +111,7 @@ def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Map
         **{name: spread([run[name] for run in runs]) for name in FIGURES},
         "domains": {domain: spread([run["domains"][domain] for run in runs]) for domain in domains},
         **{name: fmean(run[name] for run in runs) for name in COSTS},
+        **{name: fmean(run.get(name, 0) for run in runs) for name in READINGS if any(name in run for run in runs)},
         "intervals": runs[0]["intervals"] if len(runs) == 1 else {},
         "options": runs[0]["options"],
         "aggregator": runs[0]["aggregator"],

@@ -21,6 +21,7 @@ from promptfed.report.tables import (
     without_repeated,
 )
 from promptfed.result_notes import flag
+from promptfed.usage import ENCODING, READING, READINGS, Work
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +40,7 @@ QUERIES_NOTE = (
 
 FIGURES = (("local", "local"), ("local_all", LOCAL_ALL), ("base", "base"), ("new", "new"), ("hm", "HM"))
 NOTE_WIDTH, MOST_OF_A_NOTE = 34, 200
-COSTS = ("up", "down", "total", "seconds", "images", "texts")
+COSTS = ("up", "down", "total", "seconds")
 ORACLE_COSTS = ("up", "down", "seconds", "queries", "all", "calls", "USD")
 EXPLAINED = {
     "local": "each client on its own classes, if it has two or more, mean over clients",
@@ -55,6 +56,10 @@ COST_CAPTION = (
 TOWERS_CAPTION = (
     "total: bytes of the whole run; images, texts: how many went through the towers in training, validation and test, "
     "beside the features that all runs share."
+)
+READING_CAPTION = (
+    "total: bytes of the whole run; texts, tokens: how much the language model read in training, validation and test, "
+    "the prompt before each text included."
 )
 ORACLE_CAPTION = (
     "queries: of one client in a round of training; all: of the run, validation and test included; calls: those whose "
@@ -110,7 +115,8 @@ def about(summary: Summary) -> str:
     partitions = f"partition seeds {', '.join(map(str, summary['partition_seeds']))}"
     budget = f"{summary['rounds']} rounds, {summary['shots']} shots"
     oracle = summary.get("oracle")
-    model = f"oracle {oracle}" if oracle else f"backbone {summary['backbone']}"
+    kind = "language model" if work_of(summary) is READING else "backbone"
+    model = f"oracle {oracle}" if oracle else f"{kind} {summary['backbone']}"
     return f"Data {summary['data']}, {model}, {budget}, {seeds}, {partitions}."
 
 
@@ -154,10 +160,11 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
         columns = [f"{name} *" if name in summary["held_out"] else name for name in domains]
         cells = [tuple(spread_cell(m["domains"].get(name)) for name in domains) for m in methods.values()]
         tables.append(_section("By domain", columns, DOMAINS_CAPTION, methods, cells, mark=True))
-    black = asks_oracle(summary)
-    cells = [cost_cells(m, black) for m in methods.values()]
-    columns, cells = without_empty(ORACLE_COSTS if black else COSTS, cells)
-    costs = COST_CAPTION + (ORACLE_CAPTION + budget_words(summary) if black else TOWERS_CAPTION)
+    work = work_of(summary)
+    cells = [cost_cells(m, work) for m in methods.values()]
+    columns, cells = without_empty(ORACLE_COSTS if work is None else (*COSTS, *work.columns.values()), cells)
+    about_white_box = READING_CAPTION if work is READING else TOWERS_CAPTION
+    costs = COST_CAPTION + (ORACLE_CAPTION + budget_words(summary) if work is None else about_white_box)
     tables.append(_section("Cost", columns, costs, methods, cells, mark=False))
     options = {name: (str(m["tuned"]).strip("{}").replace("'", ""),) for name, m in methods.items() if m["tuned"]}
     if options:
@@ -176,6 +183,13 @@ def accuracy_caption(columns: Sequence[str]) -> str:
 def asks_oracle(summary: Summary) -> bool:
     """Return whether the model of the compared runs is a black box."""
     return any(method.get("oracle_queries") for method in finished(summary).values())
+
+
+def work_of(summary: Summary) -> Work | None:
+    """Return how the work of the compared runs' model is shown; None: as queries to a black box."""
+    if asks_oracle(summary):
+        return None
+    return READING if any(method.get(name) for method in finished(summary).values() for name in READINGS) else ENCODING
 
 
 def budget_words(summary: Summary) -> str:
@@ -219,17 +233,16 @@ def spread_cell(spread: Mapping[str, float | None] | None) -> str:
     return percent(spread["mean"]) if spread["std"] is None else f"{percent(spread['mean'])} ± {percent(spread['std'])}"
 
 
-def cost_cells(method: Mapping[str, Any], is_black_box: bool = False) -> tuple[str, ...]:
-    """Format the costs of one method, as the columns of COSTS or ORACLE_COSTS."""
+def cost_cells(method: Mapping[str, Any], work: Work | None) -> tuple[str, ...]:
+    """Format the costs of one method, as COSTS and the columns of ``work``, or as ORACLE_COSTS."""
     up, down, total = (
         readable_bytes(round(method[key])) for key in ("bytes_up_a_round", "bytes_down_a_round", "bytes")
     )
     seconds = f"{method['seconds']:,.1f}"
-    if is_black_box:
+    if work is None:
         costs = (f"{method[key]:,.0f}" for key in ("queries_a_round", "oracle_queries", "oracle_calls"))
         return (up, down, seconds, *costs, f"{method['usd']:.4f}" if method["usd"] else "-")
-    calls = (f"{method[key]:,.0f}" for key in ("image_encoder_calls", "text_encoder_calls"))
-    return (up, down, total, seconds, *calls)
+    return (up, down, total, seconds, *(f"{method.get(key, 0):,.0f}" for key in work.columns))
 
 
 def seed_rows(summary: Summary) -> tuple[list[str], list[tuple[str, int, tuple[str, ...]]]]:

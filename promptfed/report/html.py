@@ -30,6 +30,7 @@ from promptfed.runs.ledger import Cost, cost_of
 from promptfed.runs.partition_file import read_partition
 from promptfed.runs.passport import check_passport
 from promptfed.runs.personalized import CURVE
+from promptfed.usage import Work
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -136,8 +137,8 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "partition": _partition(partition) if partition and partition.get("clients") else None,
         "examples": examples,
         "lost": _lost_rows(events, stages),
-        "costs": _cost_rows(events, stages, model.has_towers),
-        "has_towers": model.has_towers,
+        "costs": _cost_rows(events, stages, model.work),
+        "work": model.work,
         "asked": Picture(figures.data_uri(queries), "Validation accuracy by queries") if queries else None,
         "oracle": _oracle_tables(run, stages, partition),
         "oracle_caption": ORACLE_CAPTION,
@@ -237,19 +238,20 @@ def is_late_refusal(event: Mapping[str, Any]) -> bool:
 
 
 def _cost_rows(
-    events: Sequence[Mapping[str, Any]], stages: Mapping[str, str], has_towers: bool
+    events: Sequence[Mapping[str, Any]], stages: Mapping[str, str], work: Work | None
 ) -> list[tuple[str, list[str]]]:
-    """Return the cost of the shared features (none with a black box), of each stage, and of the whole run."""
-    costs = [("features (shared)", cost_of(event for event in events if event["event"] == "features"))]
-    costs = costs if has_towers else []
+    """Return the cost of what all stages share (if anything), of each stage, and of the whole run."""
+    costs = []
+    if work is not None and work.once:
+        costs.append((work.once, cost_of(event for event in events if event["event"] == "features")))
     costs += [(label, cost_of(events, stage)) for stage, label in stages.items()]
     costs.append(("whole run", cost_of(events)))
-    return [(label, _cost_cells(cost, has_towers)) for label, cost in costs]
+    return [(label, _cost_cells(cost, work)) for label, cost in costs]
 
 
-def _cost_cells(cost: Cost, has_towers: bool) -> list[str]:
+def _cost_cells(cost: Cost, work: Work | None) -> list[str]:
     cells = [readable_bytes(cost.bytes_up), readable_bytes(cost.bytes_down), f"{cost.seconds:,.1f} s"]
-    return [*cells, f"{cost.image_encoder_calls:,}", f"{cost.text_encoder_calls:,}"] if has_towers else cells
+    return cells if work is None else [*cells, *work.cells(cost)]
 
 
 def readable_bytes(count: int) -> str:
