@@ -30,8 +30,11 @@ class InsertKind(ABC):
         """Return the insert that ``values`` (named as in ``start``) make; gradients flow through."""
 
     @abstractmethod
-    def peft_config(self) -> dict[str, Any]:
-        """Return the fields of ``adapter_config.json`` that say what PEFT needs to load ``peft_tensors``."""
+    def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return the fields of ``adapter_config.json`` that say what PEFT needs to load ``peft_tensors(values)``.
+
+        Ranks and lengths are those of ``values``: they can change from round to round.
+        """
 
     def peft_tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of ``adapter_model.safetensors``; by default ``values`` themselves."""
