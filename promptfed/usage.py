@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 ENCODER_CALLS = ("image_encoder_calls", "text_encoder_calls")
-READINGS = ("model_texts", "model_tokens")
+READINGS = ("model_rows", "model_tokens")
 
 
 @dataclass(frozen=True)
 class Usage:
     """Counts that add up and subtract. Encoder calls count images and texts, not batches.
 
-    ``model_texts``, ``model_tokens``: what a language model with gradients read, texts and their tokens with those of
-    the prompt before each; padding is not counted.
+    ``model_rows`` and ``model_tokens``: rows of tokens that a language model with gradients read, and their tokens
+    without an insert.
     ``oracle_queries``: answers that were asked for (a candidate prompt on an example, a text to be generated);
     ``oracle_calls``: requests that really went to the black box; ``oracle_cache_hits``: answers that were already
     known; ``oracle_retries``: calls that failed and were made again; ``labels_floored``: scores of labels that the
@@ -35,7 +35,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
-    model_texts: int = 0
+    model_rows: int = 0
     model_tokens: int = 0
 
     def __add__(self, other: Self) -> Self:
@@ -93,6 +93,6 @@ ENCODING = Work(
 READING = Work(
     dict(zip(READINGS, ("texts", "tokens"), strict=True)),
     "read",
-    "texts and tokens: how much the language model read, the prompt before each text included",
+    "texts and tokens: how much the language model read, what is trained not counted",
 )
 """Of a language model."""

@@ -271,7 +271,7 @@ class UsageWords(Message):
     prompt_tokens: Calls = 0
     completion_tokens: Calls = 0
     usd: Dollars = 0.0
-    model_texts: Calls = 0
+    model_rows: Calls = 0
     model_tokens: Calls = 0
 
 

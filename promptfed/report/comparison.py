@@ -59,7 +59,7 @@ TOWERS_CAPTION = (
 )
 READING_CAPTION = (
     "total: bytes of the whole run; texts, tokens: how much the language model read in training, validation and test, "
-    "the prompt before each text included."
+    "what is trained not counted."
 )
 ORACLE_CAPTION = (
     "queries: of one client in a round of training; all: of the run, validation and test included; calls: those whose "
