@@ -10,6 +10,7 @@ factor is common to all. (Sun et al. 2024, arXiv 2403.12313; Singhal et al. 2024
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def inner(one: Factors, other: Factors) -> Tensor:
 
 def frobenius(change: Factors) -> float:
     """Return ``|s B A|``, the root of the sum of squares of all entries."""
-    return max(0.0, inner(change, change).item()) ** 0.5
+    return math.sqrt(max(0.0, inner(change, change).item()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +76,15 @@ class Singular:
     v: Tensor
 
     def rank_of_energy(self, energy: float) -> int:
-        """Return the smallest rank, at least 1, whose singular values have the share ``energy`` of all squares."""
+        """Return the smallest rank, at least 1, whose singular values have the share ``energy`` of all squares.
+
+        At ``energy`` 1 nothing is lost but rounding of float32: a relative error of 1e-7.
+        """
         squares = self.s.square()
         total = squares.sum()
         if not total > 0:
             return 1
-        is_short = squares.cumsum(0) / total < energy - 1e-12
+        is_short = squares.cumsum(0) / total < energy - 1e-14
         return min(len(self.s), int(is_short.sum()) + 1)
 
     def lost(self, rank: int) -> float:
