@@ -66,6 +66,7 @@ class Method(ABC):
     classes_apart: ClassVar[bool] = False
     """Whether a class's score is the same whatever other classes there are to choose from; see ``scores_apart``."""
     last_round_differs: ClassVar[bool] = False  # from those before; then a finished run cannot have more
+    remembers: ClassVar[bool] = False  # clients keep tensors for training alone (processors.client_state.MEMORY)
     paced: ClassVar[bool] = False  # each round's work depends on how many there are in all
 
     def __init__(self, config: MethodConfig, setup: Setup) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from promptfed.examples.base import Item
@@ -40,12 +41,20 @@ class Split:
         return [int(n) for n in self.labels.bincount(minlength=classes)]
 
 
+UNKNOWN_LABEL = -1
+"""The label of an unlabelled example."""
+NO_EXAMPLES = Split((), torch.zeros(0, dtype=torch.int64))
+"""A split of nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class ClientData:
     """What one client holds and nobody else sees. Labels index the task's base classes.
 
     ``classes`` lists, in rising order, the base classes of which the client has training images. ``domain`` is
-    where the images come from (photo, sketch, a hospital); empty where the data knows no domains.
+    where the images come from (photo, sketch, a hospital); empty where the data knows no domains. ``unlabelled``: what
+    it could train on if it knew the labels, all of them UNKNOWN_LABEL. ``true_labels`` ``(n,)`` are those of
+    ``unlabelled``, empty where nobody knows them: for the log alone, how many guesses are right.
     """
 
     client: int
@@ -55,10 +64,15 @@ class ClientData:
     val: Split
     test: Split
     domain: str = ""
+    unlabelled: Split = NO_EXAMPLES
+    true_labels: Tensor = NO_EXAMPLES.labels
 
 
 class ClientSummary(NamedTuple):
-    """What is known of a client without its examples: how many it has of each use, besides name and domain."""
+    """What is known of a client without its examples: how many it has of each use, besides name and domain.
+
+    Unlabelled ones count as training examples, which they may become.
+    """
 
     client: int
     name: str
@@ -119,7 +133,7 @@ class FederatedTask:
             yield from self.clients.summaries()
             return
         for data in self.clients:
-            sizes = data.train.total, data.val.total, data.test.total
+            sizes = data.train.total + data.unlabelled.total, data.val.total, data.test.total
             yield ClientSummary(data.client, data.name, data.domain, *sizes)
 
 

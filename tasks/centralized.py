@@ -11,12 +11,14 @@ from promptfed.types import FederatedTask, Split
 
 
 def centralize(task: FederatedTask) -> FederatedTask:
-    """Move all training and validation examples to the first client; tests stay with their owners."""
+    """Move all training, unlabelled and validation examples to the first client; tests stay with their owners."""
     first, *others = task.clients
     pooled = replace(
         first,
         train=joined([data.train for data in task.clients]),
         val=joined([data.val for data in task.clients]),
+        unlabelled=joined([data.unlabelled for data in task.clients]),
+        true_labels=torch.cat([data.true_labels for data in task.clients]),
     )
     return replace(task, clients=(pooled, *others))
 

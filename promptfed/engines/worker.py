@@ -10,7 +10,7 @@ from dataclasses import replace
 from promptfed.engines.base import Worker
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.method import Method
-from promptfed.processors.client_state import joined, prompt_of, states_of
+from promptfed.processors.client_state import joined, states_of, trained_of
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.seeding import numpy_stream
 from promptfed.stderr_log import TOLD
@@ -79,7 +79,7 @@ class ClientWorker:
         usage_before, start_time = self.method.setup.usage(), time.perf_counter()
         try:
             results = self.method.train_many(
-                [(j.broadcast, self._task.client(j.client), prompt_of(j.personal)) for j in present]
+                [(j.broadcast, self._task.client(j.client), trained_of(j.personal)) for j in present]
             )
         except (BudgetExhausted, OracleError):  # no client's fault, and it would meet all others too
             raise

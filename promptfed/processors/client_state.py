@@ -1,7 +1,9 @@
 """What processors keep at a client, as a part of its personal prompt that no method and no evaluation sees.
 
 It is stored, sent to the client's process, and checkpointed with the personal prompt, so it is the client's own
-and a resumed run finds it. Its tensors have names that begin with ``PREFIX``.
+and a resumed run finds it. Its tensors have names that begin with ``PREFIX``. A method may keep something in the same
+way that it needs for training alone (the labels that a client has guessed): its names begin with ``MEMORY``, and the
+method sees it when it trains. No evaluation and no export does.
 """
 
 from __future__ import annotations
@@ -12,13 +14,24 @@ from promptfed.prompt_state import PromptState
 
 PREFIX = "processor."
 """No method's tensors have it. ``processor.quantize.ctx`` is the tensor ``ctx`` of the processor ``quantize``."""
+MEMORY = "memory."
+"""Begins the names of what a method remembers at a client for its training."""
 
 
 def prompt_of(personal: PromptState) -> PromptState:
-    """Return the personal prompt itself; the very object if no processor keeps anything in it."""
-    if not any(name.startswith(PREFIX) for name in personal):
+    """Return the personal prompt itself, which a client deploys; the very object if there is nothing else in it."""
+    return _without(personal, (PREFIX, MEMORY))
+
+
+def trained_of(personal: PromptState) -> PromptState:
+    """Return what a method gets to train with: the personal prompt and what the method remembers."""
+    return _without(personal, (PREFIX,))
+
+
+def _without(personal: PromptState, prefixes: tuple[str, ...]) -> PromptState:
+    if not any(name.startswith(prefixes) for name in personal):
         return personal
-    return PromptState({name: tensor for name, tensor in personal.items() if not name.startswith(PREFIX)})
+    return PromptState({name: tensor for name, tensor in personal.items() if not name.startswith(prefixes)})
 
 
 def states_of(personal: PromptState) -> dict[str, PromptState]:
@@ -38,7 +51,7 @@ def joined(prompt: PromptState, states: Mapping[str, PromptState]) -> PromptStat
 
 
 class PromptsAlone(Mapping[int, PromptState]):
-    """Client -> its personal prompt without what processors keep, read from ``personal`` when it is asked for."""
+    """Client -> its personal prompt without what is kept beside it, read from ``personal`` when it is asked for."""
 
     def __init__(self, personal: Mapping[int, PromptState]) -> None:
         self.personal = personal

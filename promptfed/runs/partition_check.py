@@ -34,7 +34,8 @@ class ContentDigests:
 
     def of_client(self, data: ClientData) -> str:
         """Return the digest of a client's examples."""
-        return self._of({"train": data.train, "val": data.val, "test": data.test})
+        unlabelled = {"unlabelled": data.unlabelled} if data.unlabelled.total else {}
+        return self._of({"train": data.train, "val": data.val, "test": data.test, **unlabelled})
 
     def _of(self, splits: Mapping[str, Split]) -> str:
         """Return the SHA-256 of the examples and labels of each split, in any order of the examples."""

@@ -54,6 +54,7 @@ def row(data: ClientData, classes: int) -> dict[str, Any]:
         "train": data.train.counts(classes),
         "val": data.val.counts(classes),
         "test": data.test.counts(classes),
+        **({"unlabelled": data.unlabelled.total} if data.unlabelled.total else {}),
     }
 
 

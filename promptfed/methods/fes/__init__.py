@@ -1,0 +1,1 @@
+"""FeS: federated few-shot learning from texts that clients label themselves."""
