@@ -22,8 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 Options = dict[str, Any]
 ACCURACY = "accuracy"
 """The measure that every run has: checkpoints and choices are made by it."""
-DEEPEST = 50
-"""How deep the value of an option may be nested."""
+DEEPEST = 50  # levels that the value of an option may be nested
 SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options")
 
 
@@ -68,7 +67,7 @@ class RunConfig(BaseModel):
         "texts: texts:NAME, tsv:PATH, jsonl:PATH, hf:NAME",
     )
     data_root: Annotated[str | None, Option("task", metavar="DIR")] = Field(
-        None, description="folder of coop: and torchvision: data"
+        None, description="folder of coop: and torchvision: data, and of tsv: and jsonl: that are not here"
     )
     clients: Annotated[int | None, Option("task", common=True, default="8, or one a domain", metavar="N")] = Field(
         None, ge=1, description="number of clients"
@@ -81,7 +80,7 @@ class RunConfig(BaseModel):
     )
     partition: Annotated[
         str, Option("task", common=True, default="classes; own data: auto, by domain, else dirichlet")
-    ] = Field("classes", description="who holds what: classes, dirichlet, iid, domain, auto, csv:FILE")
+    ] = Field("classes", description="who holds what: classes, dirichlet, iid, quantity, domain, auto, csv:FILE")
     alpha: Annotated[float, Option("task", common=True, metavar="A")] = Field(
         0.5, gt=0, le=1e9, allow_inf_nan=False, description="Dirichlet concentration: small is uneven"
     )
@@ -145,6 +144,9 @@ class RunConfig(BaseModel):
     )
     measures: Annotated[tuple[str, ...], Option("run", "free", flag=False, default="accuracy alone")] = Field(
         (), description="test figures beside accuracy, such as macro_f1 and top_k:3; promptfed list measures"
+    )
+    selection: Annotated[str, Option("run", flag=False, metavar="MEASURE")] = Field(
+        ACCURACY, description="measure by which choices on validation data are made: accuracy, nll ..."
     )
     strict: Annotated[bool, Option("task", "free")] = Field(
         False, description="stop at an unreadable image instead of skipping it"

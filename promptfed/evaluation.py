@@ -10,14 +10,17 @@ from typing import Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from promptfed.config import ACCURACY
 from promptfed.errors import DataError
 from promptfed.federation import Federation
 from promptfed.intervals import mean_interval, wilson_interval
 from promptfed.measures.base import Measure, truth_among
 from promptfed.measures.figures import PartTotals, Totals
+from promptfed.measures.selection import Selection
 from promptfed.method import Method
+from promptfed.own_figures import own_accuracies, own_figures
 from promptfed.scores import NO_CLASS, predicted
-from promptfed.scoring import Examples, alike, joined, own_accuracies, part_scores, totals_of
+from promptfed.scoring import Examples, alike, joined, part_scores, totals_of
 from promptfed.scoring_job import ScoringJob
 from promptfed.types import (
     ClientData,
@@ -162,11 +165,26 @@ def mean_local_accuracy(
     If all of them have one class each, the choice is among all base classes. ``examples`` are those of
     ``own_examples``, which who asks often keeps.
     """
+    return mean_local_figure(method, prompts, task, part, examples, Selection.of(ACCURACY))
+
+
+def mean_local_figure(
+    method: Method,
+    prompts: Mapping[int, ClientPrompt],
+    task: FederatedTask,
+    part: Literal["val", "test"],
+    examples: Examples | None,
+    selection: Selection,
+) -> float:
+    """As ``mean_local_accuracy``, by the measure of ``selection``."""
     examples = own_examples(task, part) if examples is None else examples
     holders = [data for data in task.clients if data.client in examples.own]
     among: dict[int, Sequence[int]] = {data.client: data.classes for data in holders if has_choice(data)}
     among = among or {data.client: range(len(task.base_classes)) for data in holders}
-    each = own_accuracies(method, prompts, task.base_classes, examples, among)
+    if selection.is_accuracy:
+        each = own_accuracies(method, prompts, task.base_classes, examples, among)
+    else:
+        each = own_figures(method, prompts, task.base_classes, examples, among, selection.measure)
     return fmean(each.values()) if each else float("nan")
 
 
@@ -247,9 +265,10 @@ class LocalEvaluator:
 
 @dataclass(frozen=True)
 class ValidationFigures:
-    """Accuracies in 0..1 on the clients' validation images: what a choice may be based on.
+    """Figures on the clients' validation images: what a choice may be based on.
 
-    ``base``: all clients' validation images among all base classes; ``hm``: harmonic mean of ``local`` and ``base``.
+    They are accuracies in 0..1, or those of the measure of option ``selection``. ``base``: all clients' validation
+    images among all base classes; ``hm``: harmonic mean of ``local`` and ``base`` if they are shares, else their mean.
     """
 
     local: float
@@ -262,14 +281,14 @@ def validate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
     examples = own_examples(task, "val")
     if not examples.own:
         raise DataError("no client holds validation images, so nothing can be chosen: raise --set task.val_shots")
-    local = mean_local_accuracy(method, prompts, task, "val", examples)
+    selection = Selection.of(method.setup.selection)
+    local = mean_local_figure(method, prompts, task, "val", examples, selection)
     groups = alike(prompts, prompts)
     jobs = [ScoringJob(prompts[clients[0]], task.base_classes, examples.split) for clients in groups]
-    everyone = torch.arange(len(task.base_classes))
-    each = [top1_accuracy(scores, everyone, examples.split) for scores in method.scores(jobs)]
+    each = [selection.measure.figure(scores, examples.split.labels) for scores in method.scores(jobs)]
     counts = [len(clients) if len(groups) > 1 else 1 for clients in groups]
     base = fmean(value for value, count in zip(each, counts, strict=True) for _ in range(count))
-    return ValidationFigures(local, base, harmonic_mean([local, base]))
+    return ValidationFigures(local, base, selection.together([local, base]))
 
 
 def judge_parts(

@@ -31,6 +31,7 @@ from promptfed.federation import Federation, round_half_up
 from promptfed.first_update import first_update
 from promptfed.frozen_model import FrozenModel, OnPrepared
 from promptfed.measures.base import Measure, build_measures
+from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, Method, MethodConfig
 from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
@@ -109,6 +110,7 @@ def complete(config: RunConfig) -> RunConfig:
     }
     check_initial_words(str(sections["method_options"].get("init") or ""))
     build_measures(config.measures)
+    Selection.of(config.selection)
     config = config.model_copy(
         update={"aggregator": name, "processors": resolved_processors(config.processors), **sections}
     )
@@ -209,7 +211,7 @@ class Experiment:
             domains=task.domains,
         )
         config = config.model_copy(update={"client_batch": clients_at_once(config, model, task.base_classes)})
-        experiment = cls(config, task, Setup(model, agreement), passed_objects)
+        experiment = cls(config, task, Setup(model, agreement, config.selection), passed_objects)
         experiment.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
         experiment.check_class_names()
         if config.processors:

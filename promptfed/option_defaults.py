@@ -85,7 +85,10 @@ def absolute_paths(config: RunConfig) -> dict[str, str]:
     for option, kinds in (("data", ("folder", "tsv", "jsonl")), ("partition", ("csv",))):
         kind, _, path = getattr(config, option).partition(":")
         if kind in kinds and path:
-            paths[option] = f"{kind}:{Path(path).expanduser().resolve()}"
+            place = Path(path).expanduser()
+            if kind in ("tsv", "jsonl") and config.data_root is not None and not place.exists():
+                place = Path(config.data_root).expanduser() / place
+            paths[option] = f"{kind}:{place.resolve()}"
     kind, _, path = (config.oracle or "").partition(":")
     if kind == "local" and Path(path).expanduser().is_dir():
         paths["oracle"] = f"{kind}:{Path(path).expanduser().resolve()}"

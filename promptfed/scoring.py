@@ -232,38 +232,6 @@ def right_among_own(
     return dict(zip(clients, torch.cat(right).split(sizes), strict=True))
 
 
-def own_accuracies(
-    method: Method,
-    prompts: Mapping[int, ClientPrompt],
-    classes: Sequence[str],
-    examples: Examples,
-    among: Mapping[int, Sequence[int]],
-) -> dict[int, float]:
-    """Return the accuracy of each client of ``among`` on its own examples, with what it deploys.
-
-    Args:
-        method: Who scores.
-        prompts: What each client deploys.
-        classes: The names of the base classes.
-        examples: The clients' own examples, at least one each.
-        among: Client -> the base classes that it chooses among, in rising order.
-    """
-    accuracies: dict[int, float] = {}
-    reader = Reader(method, classes, examples)
-
-    def jobs() -> Iterator[tuple[ScoringJob, Answer]]:
-        for clients in alike(prompts, among):
-            for reading in reader.own(prompts[clients[0]], clients, among):
-                yield reading.job, partial(keep, reading)
-
-    def keep(reading: Reading, scores: Tensor) -> None:
-        right = right_among_own(scores, reading, among, examples.own)
-        accuracies.update((client, flags.mean().item()) for client, flags in right.items())
-
-    ask(method, jobs())
-    return {client: accuracies[client] for client in among}
-
-
 @dataclass
 class PartScores:
     """What evaluation needs of every client's prompt.
@@ -328,7 +296,7 @@ def part_scores(
             totals = totals_of(measures, scores, labels, examples.common[0])
             result.common.update((client, accuracies) for client in clients)
             result.totals["base"].update((client, totals) for client in clients)
-        for client, places in places_of(reading):
+        for client, places in places_of(reading, examples.own):
             own = examples.own[client]
             result.own_all[client] = (best[places] == own.labels).double().mean().item()
             result.totals["all"][client] = totals_of(measures, scores[places.to(scores.device)], own.labels)
@@ -338,14 +306,8 @@ def part_scores(
     def keep_own(reading: Reading, scores: Tensor) -> None:
         right = right_among_own(scores, reading, among, examples.own)
         result.own.update((client, flags.mean().item()) for client, flags in right.items())
-        if not measures:
-            return
-        for client, places in places_of(reading):
-            if client in among:
-                columns = torch.searchsorted(reading.columns, torch.tensor(among[client])).to(scores.device)
-                truth = truth_among(examples.own[client].labels, among[client])
-                theirs = scores[places.to(scores.device)][:, columns]
-                result.totals["own"][client] = totals_of(measures, theirs, truth)
+        if measures:
+            result.totals["own"] |= own_totals(measures, scores, reading, among, examples.own)
 
     def keep_new(clients: Sequence[int], scores: Tensor) -> None:
         accuracy = (predicted(scores).cpu() == new[1].labels).double().mean().item()
@@ -353,12 +315,36 @@ def part_scores(
         result.new.update((client, accuracy) for client in clients)
         result.totals["new"].update((client, totals) for client in clients)
 
-    def places_of(reading: Reading) -> Iterator[tuple[int, Tensor]]:
-        sizes = [len(examples.own[client]) for client in reading.clients]
-        return zip(reading.clients, reading.places.split(sizes), strict=True)
-
     ask(method, jobs())
     return result
+
+
+def places_of(reading: Reading, own: Mapping[int, Split]) -> Iterator[tuple[int, Tensor]]:
+    """Yield each client of ``reading`` and the rows of its ``own`` examples among those of the scores."""
+    sizes = [len(own[client]) for client in reading.clients]
+    return zip(reading.clients, reading.places.split(sizes), strict=True)
+
+
+def own_totals(
+    measures: Mapping[str, Measure],
+    scores: Tensor,
+    reading: Reading,
+    among: Mapping[int, Sequence[int]],
+    own: Mapping[int, Split],
+) -> dict[int, Totals]:
+    """Return client -> the totals on its own examples ``among`` its own classes; arguments as ``right_among_own``.
+
+    Columns of the scores that come after those of the classes stay: they are figures of answers (promptfed.scores).
+    """
+    rest = torch.arange(len(reading.columns), scores.shape[1])
+    totals = {}
+    for client, places in places_of(reading, own):
+        if client in among:
+            columns = torch.cat([torch.searchsorted(reading.columns, torch.tensor(among[client])), rest])
+            truth = truth_among(own[client].labels, among[client])
+            theirs = scores[places.to(scores.device)][:, columns.to(scores.device)]
+            totals[client] = totals_of(measures, theirs, truth)
+    return totals
 
 
 def totals_of(measures: Mapping[str, Measure], scores: Tensor, labels: Tensor, rows: Tensor | None = None) -> Totals:

@@ -23,6 +23,8 @@ class Setup:
 
     model: FrozenModel
     agreement: Agreement
+    selection: str = "accuracy"
+    """The measure that choices on validation data go by."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -39,4 +39,4 @@ def _names(config: RunConfig) -> Iterator[tuple[Registry[Any], str]]:
     yield MODELS, (model if clip == "clip" else config.backbone).partition(":")[0]
     for processor in config.processors:
         yield from ((PROCESSORS, name) for name in processor)
-    yield from ((MEASURES, name.partition(":")[0]) for name in config.measures)
+    yield from ((MEASURES, name.partition(":")[0]) for name in (*config.measures, config.selection))

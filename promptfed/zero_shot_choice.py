@@ -18,9 +18,10 @@ from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.federation import Federation
 from promptfed.kept_text import marked
+from promptfed.measures.base import Measure
+from promptfed.measures.selection import Selection
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import update_personal
-from promptfed.scores import predicted
 from promptfed.types import ClientData, FederatedTask, FederationState
 
 COUNT_BYTES = 4
@@ -29,6 +30,8 @@ COUNT_BYTES = 4
 @dataclass(frozen=True)
 class PromptChoice:
     """Validation accuracies in 0..1 of the ``trained`` prompt and the best ``zero_shot`` one, over all clients.
+
+    With another measure of option ``selection`` they are its means over the examples.
 
     ``clients``: how many deploy the latter.
     """
@@ -44,9 +47,10 @@ def choose(
 ) -> tuple[FederationState, PromptChoice | None]:
     """Return ``state``, marked where the zero-shot prompt is better, and the figures; None if there is no choice.
 
-    An accuracy is the mean of two: among the classes of the client's own examples, and among all of them. Equal ones
-    leave what was trained. The hand-written prompt is the one that zero-shot itself would take. A method that shares
-    nothing leaves the choice to each client, any other makes one for all.
+    An accuracy (or the figure of another measure, as option ``selection`` says) is the mean of two: among the classes
+    of the client's own examples, and among all of them. Equal ones leave what was trained. The hand-written prompt is
+    the one that zero-shot itself would take. A method that shares nothing leaves the choice to each client, any other
+    makes one for all.
     """
     method = federation.method.inner if isinstance(federation.method, LocalOnlyWrapper) else federation.method
     clients = [data for data in task.clients if data.client in state.personal and len(data.val)]
@@ -54,23 +58,24 @@ def choose(
         return state, None
     if any(Candidate(text).needs() - method.oracle.abilities for text in method.setup.templates):
         return state, None  # this oracle has no zero-shot
-    counts = np.stack([_counts(federation, state, method, data) for data in clients])
+    selection = Selection.of(method.setup.selection)
+    counts = np.stack([_counts(federation, state, method, data, selection) for data in clients])
     sizes = np.array([len(data.val) for data in clients])
     shared, choices, n_zero_shot = state.shared, dict[int, PromptState](), 0
     if len(shared):
-        best = _better(counts.sum(0))
+        best = _better(counts.sum(0), selection)
         if best is not None:
             shared, n_zero_shot = marked(shared, method.setup.templates[best]), len(state.personal)
     else:
         for data, row in zip(clients, counts, strict=True):
-            best = _better(row)
+            best = _better(row, selection)
             if best is not None:
                 choices[data.client] = marked(state.personal[data.client], method.setup.templates[best])
                 n_zero_shot += 1
     means = counts.sum(0).mean(1) / sizes.sum()
     figures = PromptChoice(
         float(means[0]),
-        float(means[1 + _template(counts.sum(0))]),
+        float(means[1 + _template(counts.sum(0), selection)]),
         n_zero_shot,
         COUNT_BYTES * counts.size * bool(len(shared)),
     )
@@ -80,29 +85,34 @@ def choose(
     return state, figures
 
 
-def _counts(federation: Federation, state: FederationState, method: BlackBoxMethod, data: ClientData) -> np.ndarray:
+def _counts(
+    federation: Federation, state: FederationState, method: BlackBoxMethod, data: ClientData, selection: Selection
+) -> np.ndarray:
     """Return ``(1 + templates, 2)``: right validation examples of the trained prompt and of each hand-written one.
+
+    Of another measure than accuracy it is the sum of its numbers.
 
     The columns are among the client's own classes and among all.
     """
     classes, split = method.setup.classes, data.val
     trained = federation.method.client_logits(federation.prompt(state, data.client), classes, split)
     template_scores = method.scored([Candidate(text) for text in method.setup.templates], classes, split)
-    return np.stack([_right(scores, data) for scores in (trained, *template_scores)])
+    return np.stack([_sums(scores, data, selection.measure) for scores in (trained, *template_scores)])
 
 
-def _right(scores: Tensor, data: ClientData) -> np.ndarray:
+def _sums(scores: Tensor, data: ClientData, measure: Measure) -> np.ndarray:
     own_scores = torch.full_like(scores, -torch.inf)
     own_scores[:, list(data.classes)] = scores[:, list(data.classes)]
-    return np.array([(predicted(values).cpu() == data.val.labels).sum().item() for values in (own_scores, scores)])
+    return np.array([measure.total(values, data.val.labels).sums[0] for values in (own_scores, scores)])
 
 
-def _template(counts: np.ndarray) -> int:
+def _template(counts: np.ndarray, selection: Selection) -> int:
     """Return the hand-written prompt with the most right among all classes, the first of equals, as zero-shot does."""
-    return int(counts[1:, 1].argmax())
+    return selection.best(counts[1:, 1].tolist())
 
 
-def _better(counts: np.ndarray) -> int | None:
+def _better(counts: np.ndarray, selection: Selection) -> int | None:
     """Return the hand-written prompt if it is better than the trained one."""
-    best = _template(counts)
-    return best if counts[1 + best].sum() > counts[0].sum() else None
+    best = _template(counts, selection)
+    trained, zero_shot = (selection.merit(counts[row].sum()) for row in (0, 1 + best))
+    return best if zero_shot > trained else None

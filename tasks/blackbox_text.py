@@ -116,7 +116,7 @@ class BlackboxText(Task):
     """Sort texts into classes with a model queried as a black box: a sentence encoder, a language model, an API."""
 
     Config = BlackboxTextConfig
-    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "domain", "classes", AUTO, BY_CLIENT)
+    partitions: ClassVar[tuple[str, ...]] = ("dirichlet", "iid", "quantity", "domain", "classes", AUTO, BY_CLIENT)
     data: ClassVar[str] = "texts:requests"
     method: ClassVar[str] = "fedbpt"
     rounds: ClassVar[int] = 10

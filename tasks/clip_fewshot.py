@@ -272,7 +272,7 @@ def deal_overlapping(
 def deal_shares(
     config: RunConfig, val_shots: int, kind: str, source: Source, pools: few_shot.Pools
 ) -> list[ClientAssignment]:
-    """Cut a pool into Dirichlet or IID shares; it holds ``shots`` images of each class *for each client on average*.
+    """Cut a pool into shares; it holds ``shots`` images of each class *for each client on average*.
 
     The pool is limited, not the shares: cutting every share to ``shots`` would even out what Dirichlet made uneven.
     """
@@ -294,6 +294,8 @@ def deal_shares(
     labels = [source.samples[i].label for i in rows]
     if kind == "iid":
         shares = partition.iid_shares(len(rows), config.clients, seed)
+    elif kind == "quantity":
+        shares = partition.quantity_shares(len(rows), config.clients, config.alpha, seed)
     else:
         shares = partition.dirichlet_shares(labels, config.clients, config.alpha, seed)
     from_val, holdings = set(val), []

@@ -176,7 +176,7 @@ class Cot(Task):
     """Answer questions in free text by chains of thought; an answer is right if its final answer is."""
 
     Config = CotConfig
-    partitions: ClassVar[tuple[str, ...]] = ("iid", "domain")
+    partitions: ClassVar[tuple[str, ...]] = ("iid", "quantity", "domain")
     data: ClassVar[str] = BUNDLED
     method: ClassVar[str] = "fedlogic"
     oracle: ClassVar[str | None] = "gemma"

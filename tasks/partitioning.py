@@ -19,7 +19,7 @@ from promptfed.seeding import derive, numpy_stream
 AUTO = "auto"
 BY_CLIENT = "clients"
 """The partition of data that say themselves which client holds what: objects in Python, ``{client name: data}``."""
-PARTITIONS = ("classes", "dirichlet", "iid", "domain", "csv:FILE", AUTO)
+PARTITIONS = ("classes", "dirichlet", "iid", "quantity", "domain", "csv:FILE", AUTO)
 DEFAULT_CLIENTS = 8
 EXAMPLES_A_CLIENT = 8
 """By ``auto`` there are so few clients that this many examples are there for each, and two at least."""
@@ -130,8 +130,8 @@ def domain_groups(domains: Sequence[str], clients: int | None) -> list[tuple[str
     """
     if not any(domains):
         raise ConfigError(
-            "partition 'domain' needs data with domains, such as PATH/<domain>/<class>/<image>: "
-            "use --partition classes, dirichlet or iid"
+            "partition 'domain' needs data with domains, such as PATH/<domain>/<class>/<image>, or in a table "
+            "--set task.domain_column=NAME: use --partition classes, dirichlet or iid"
         )
     n_clients = len(domains) if clients is None else clients
     if n_clients > len(domains):
@@ -174,6 +174,27 @@ def dirichlet_shares(labels: Sequence[int], clients: int | None, alpha: float, s
         f"alpha {alpha:g} leaves some of {n_clients} clients with fewer than {SMALLEST_SHARE} of {len(labels)} images, "
         f"in each of {DRAWS} draws: use a larger --alpha or fewer --clients"
     )
+
+
+def quantity_shares(images: int, clients: int | None, alpha: float, seed: int) -> list[list[int]]:
+    """Return shuffled ``range(images)`` in shares whose *sizes* are drawn from Dirichlet(``alpha``).
+
+    This is the non-IID case of FedPrompt (Zhao et al. 2023, arXiv 2208.12268): clients hold more or less of the same
+    distribution. Every client has ``SMALLEST_SHARE`` images before the rest is divided, so no draw fails.
+
+    Raises:
+        ConfigError: There are more clients than images.
+    """
+    n_clients = enough_images(images, clients)
+    stream = numpy_stream(seed, "partition", "quantity")
+    order = stream.permutation(images)
+    rest = images - SMALLEST_SHARE * n_clients
+    shares = stream.dirichlet(np.full(n_clients, float(alpha))) * rest
+    sizes = np.floor(shares).astype(np.int64)
+    largest_remainders = np.argsort(sizes - shares, kind="stable")[: rest - int(sizes.sum())]
+    sizes[largest_remainders] += 1
+    ends = np.cumsum(sizes + SMALLEST_SHARE)
+    return [sorted(part.tolist()) for part in np.split(order, ends[:-1])]
 
 
 def _cut(labels: Sequence[int], clients: int, alpha: float, seed: int) -> list[list[int]] | None:

@@ -18,6 +18,7 @@ from promptfed.engines.base import never
 from promptfed.errors import BackboneError, ConfigError, OracleError, PromptFedError, RunError, TrainingError
 from promptfed.evaluation import validate
 from promptfed.experiment import Experiment
+from promptfed.measures.selection import Selection
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.observers.audience import warner, watch
 from promptfed.observers.base import Observer
@@ -132,7 +133,8 @@ class Comparison:
                 trials.append({"values": values, "local": None, "base": None, "hm": None, "failed": str(error)})
         if not trials:
             return
-        best = max(trials, key=lambda trial: -1.0 if trial["hm"] is None else trial["hm"])
+        selection = Selection.of(self.plan.tuning_config(method, trials[0]["values"]).selection)
+        best = trials[selection.best([trial["hm"] for trial in trials])]
         if best["hm"] is None:
             raise TrainingError(best["failed"])
         self.search[method] = {"chosen": best["values"], "tried": trials}
@@ -153,8 +155,17 @@ class Comparison:
             return judged
 
         figures = self._work(config, folder, f"{method}, search {words(values)}", train_and_judge)
-        self.progress.end(figures)
+        self._tell_trial(config, figures)
         return figures
+
+    def _tell_trial(self, config: RunConfig, figures: Mapping[str, Any]) -> None:
+        """Show the figures of a trial: of another measure than accuracy, they are no shares to be shown as such."""
+        selection = Selection.of(config.selection)
+        if selection.is_accuracy:
+            self.progress.end(figures)
+        else:
+            name = selection.measure.name
+            self.progress.note(f"validation: local {name} {figures['local']:.3f}  base {name} {figures['base']:.3f}")
 
     def _work(
         self, config: RunConfig, folder: Path, what: str, work: Callable[[Training], dict[str, Any]]

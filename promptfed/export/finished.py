@@ -106,7 +106,7 @@ class FinishedRun:
                 seed=config.seed,
                 domains=tuple(domain for _, _, domain in clients),
             )
-            setup = Setup(_model(run, config, table, objects), agreement)
+            setup = Setup(_model(run, config, table, objects), agreement, config.selection)
         method = build_method(config.method, config.method_options, setup)
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
         names = {client: name for client, name, _ in clients}

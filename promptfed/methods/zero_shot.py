@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.errors import ConfigError
+from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, FeatureMethod
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import template_features
@@ -25,7 +26,8 @@ class ZeroShot(FeatureMethod):
     Each client scores every template on its own validation images over all base classes, and the server averages the
     scores by sample count. On a black box the templates are the task's hand-written prompts.
 
-    Shared: ``accuracy`` ``(templates,)``. Personal: nothing. Of equal scores, the first template wins.
+    Shared: ``accuracy`` ``(templates,)``, or of another measure of option ``selection`` its ``merit``, negative where
+    lower is better. Personal: nothing. Of equal scores, the first template wins.
     """
 
     name: ClassVar[str] = "zero-shot"
@@ -39,20 +41,28 @@ class ZeroShot(FeatureMethod):
         return 1
 
     def init_shared(self) -> PromptState:
-        return PromptState({"accuracy": torch.zeros(len(self.setup.templates))})
+        return PromptState({self._tensor: torch.zeros(len(self.setup.templates))})
+
+    @property
+    def _tensor(self) -> str:
+        """The name of what is sent."""
+        return "accuracy" if Selection.of(self.setup.selection).is_accuracy else "merit"
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         split = data.val if len(data.val) else data.train
-        right, loss = [], []
+        selection = Selection.of(self.setup.selection)
+        right, loss, merits = [], [], []
         with self.setup.model.account(round=broadcast.round, client=data.client):
             for template in self.setup.templates:
                 logits = self.setup.model.template_scores(template, split, self.setup.classes)
                 right.append((predicted(logits).cpu() == split.labels).float().mean())
                 loss.append(F.cross_entropy(as_if_uniform(logits).cpu(), split.labels).item())
-        scores = torch.stack(right)
+                if not selection.is_accuracy:
+                    merits.append(selection.merit(selection.measure.figure(logits, split.labels)))
+        scores = torch.tensor(merits) if merits else torch.stack(right)
         best = int(scores.argmax())
-        scored = PromptState({"accuracy": scores})
-        return Update(data.client, scored, len(split), loss[best], scores[best].item()), personal
+        scored = PromptState({self._tensor: scores})
+        return Update(data.client, scored, len(split), loss[best], right[best].item()), personal
 
     def check_feasible(self, clients: Sequence[ClientData]) -> None:
         """Check that there are examples to score templates on: validation, or else training examples."""
@@ -60,8 +70,9 @@ class ZeroShot(FeatureMethod):
             raise ConfigError("no client holds an example to choose a template by: raise --shots or task.val_shots")
 
     def template(self, shared: PromptState) -> str:
-        """Return the template with the best validation accuracy."""
-        return self.setup.templates[int(shared["accuracy"].argmax())]
+        """Return the template that is best on validation data."""
+        (merits,) = shared.values()
+        return self.setup.templates[int(merits.argmax())]
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
         """Return the candidate that a black box is sent."""

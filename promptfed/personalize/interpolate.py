@@ -6,15 +6,19 @@ of the two prompts. ``a`` is chosen on the client's validation images, never on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean, harmonic_mean, pstdev
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from promptfed.config import ACCURACY
 from promptfed.evaluation import has_choice, top1_accuracy
+from promptfed.measures.base import truth_among
+from promptfed.measures.selection import Selection
 from promptfed.method import FeatureMethod, Method, cosine_logits, mixed_features
 from promptfed.runs.personalized import AlphaChoice, ClientCurve
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split
@@ -43,12 +47,30 @@ class Sweep:
         """Return ``promptfed.evaluation.accuracy`` for each alpha; empty for a split without images."""
         if not len(split):
             return ()
+        return tuple(self._each(partial(top1_accuracy, split=split), classes, split, among))
+
+    def figures(self, classes: Sequence[str], split: Split, among: Sequence[int] | None = None) -> tuple[float, ...]:
+        """As ``accuracies``, by the measure of the run's option ``selection``."""
+        selection = Selection.of(self.method.setup.selection)
+        if selection.is_accuracy or not len(split):
+            return self.accuracies(classes, split, among)
+        truth = truth_among(split.labels, among)
+        return tuple(self._each(lambda logits, _: selection.measure.figure(logits, truth), classes, split, among))
+
+    def _each(
+        self,
+        judge: Callable[[Tensor, Tensor], float],
+        classes: Sequence[str],
+        split: Split,
+        among: Sequence[int] | None,
+    ) -> Iterator[float]:
+        """Return ``judge(logits, candidates)`` for each alpha."""
         candidates = torch.tensor(range(len(classes)) if among is None else among)
         if self.method.scores_apart and self.method.reads_texts_only:  # the texts of all classes serve all splits
             every = self._logits(tuple(classes), split)
-            return tuple(top1_accuracy(logits[:, candidates.to(logits.device)], candidates, split) for logits in every)
+            return (judge(logits[:, candidates.to(logits.device)], candidates) for logits in every)
         names = tuple(classes[i] for i in candidates.tolist())
-        return tuple(top1_accuracy(logits, candidates, split) for logits in self._logits(names, split))
+        return (judge(logits, candidates) for logits in self._logits(names, split))
 
     @torch.no_grad()
     def _logits(self, names: tuple[str, ...], split: Split) -> list[Tensor]:
@@ -74,21 +96,25 @@ class Sweep:
         return replace(self.prompt, alpha=alpha)
 
 
-def choose(alphas: Sequence[float], accuracies: Sequence[float], images: int) -> AlphaChoice:
-    """Return the alpha with the best validation accuracy.
+def choose(
+    alphas: Sequence[float], figures: Sequence[float], images: int, selection: Selection | None = None
+) -> AlphaChoice:
+    """Return the alpha with the best validation figure, by default the best accuracy.
 
     Of equal ones it is the smallest: the closest to the shared prompt. Without validation images too.
 
     Args:
         alphas: The alphas tried.
-        accuracies: Validation accuracy of each; empty without images.
+        figures: Validation figure of each; empty without images.
         images: The number of validation images.
+        selection: The measure of the figures.
     """
-    if not accuracies:
+    selection = selection or Selection.of(ACCURACY)
+    if not figures:
         return AlphaChoice(alphas[0], 0, f"no validation images: alpha {alphas[0]:g}, the closest to the shared prompt")
-    best = max(accuracies)
-    equal = [alpha for alpha, accuracy in zip(alphas, accuracies, strict=True) if accuracy == best]
-    why = f"{100 * best:.1f} % of {images} validation images right, the best of {len(alphas)} values of alpha"
+    best = figures[selection.best(figures)]
+    equal = [alpha for alpha, figure in zip(alphas, figures, strict=True) if figure == best]
+    why = f"{selection.words(best, images, 'validation images')}, the best of {len(alphas)} values of alpha"
     if len(equal) > 1:
         why += f"; the smallest of {len(equal)} that reach it"
     return AlphaChoice(equal[0], list(alphas).index(equal[0]), why)
@@ -108,13 +134,16 @@ def client_curve(
     """
     sweep = Sweep(method, prompt, alphas) if sweep is None else sweep
     chooses = has_choice(data)
-    val = sweep.accuracies(task.base_classes, data.val, data.classes if chooses else None)
+    among = data.classes if chooses else None
+    val = sweep.accuracies(task.base_classes, data.val, among)
+    selection = Selection.of(method.setup.selection)
+    figures = val if selection.is_accuracy else sweep.figures(task.base_classes, data.val, among)
     return ClientCurve(
         val=val,
         local=sweep.accuracies(task.base_classes, data.test, data.classes) if chooses else (),
         base=sweep.accuracies(task.base_classes, task.base_test),
         new=sweep.accuracies(task.new_classes, task.new_test),
-        choice=choose(alphas, val, len(data.val)),
+        choice=choose(alphas, figures, len(data.val), selection),
     )
 
 

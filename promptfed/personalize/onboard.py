@@ -13,6 +13,7 @@ from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, Method
 from promptfed.personalize.finetune import finetune
 from promptfed.personalize.interpolate import Sweep, choose, natural_space
@@ -128,7 +129,8 @@ def onboard(
         among = tuple(range(len(classes)))
     val = sweep.accuracies(classes, data.val, among)
     test = sweep.accuracies(classes, data.test, among)
-    choice = choose(options.alphas, val, len(data.val))
+    figures = sweep.figures(classes, data.val, among)
+    choice = choose(options.alphas, figures, len(data.val), Selection.of(method.setup.selection))
     if options.method == "none":
         choice = AlphaChoice(0.0, 0, "the shared prompt as it is (--method none)")
     prompt = replace(prompt, alpha=choice.alpha)

@@ -43,7 +43,10 @@ def split_files(path: str, suffix: str) -> dict[str, Path]:
     if folder.exists() and not folder.is_dir():
         return {"": folder}
     if not folder.is_dir():
-        raise DataError(f"'{path}' does not exist: give a {suffix} file, or a folder with train{suffix}, test{suffix}")
+        raise DataError(
+            f"'{path}' does not exist: give a {suffix} file, or a folder with train{suffix}, test{suffix} "
+            "(--data-root DIR looks for it in DIR)"
+        )
     files = {SPLITS[file.stem]: file for file in sorted(folder.glob(f"*{suffix}")) if file.stem in SPLITS}
     if not files:
         raise DataError(f"folder '{path}' holds none of {', '.join(f'{name}{suffix}' for name in SPLITS)}")

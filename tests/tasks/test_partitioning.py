@@ -80,6 +80,20 @@ def test_dirichlet_shares_are_disjoint_complete_and_repeatable() -> None:
     assert shares != partition.dirichlet_shares(labels, 5, 0.3, seed=5)
 
 
+def test_quantity_shares_differ_in_size_and_hold_the_same_distribution() -> None:
+    shares = partition.quantity_shares(1000, 10, 0.5, seed=3)
+    sizes = [len(share) for share in shares]
+    assert sorted(i for share in shares for i in share) == list(range(1000))
+    assert min(sizes) >= partition.SMALLEST_SHARE
+    assert max(sizes) > 3 * sorted(sizes)[5]
+    largest = max(shares, key=len)
+    assert abs(sum(i % 2 for i in largest) / len(largest) - 0.5) < 0.1, "every client's share is drawn at random"
+    assert shares == partition.quantity_shares(1000, 10, 0.5, seed=3)
+    even = [len(share) for share in partition.quantity_shares(1000, 10, 1e6, seed=3)]
+    assert max(even) - min(even) <= 2
+    assert [len(share) for share in partition.quantity_shares(8, 4, 0.01, seed=0)] == [2] * 4, "no draw fails"
+
+
 def test_small_alpha_is_more_uneven_than_large() -> None:
     labels = [i % 10 for i in range(1000)]
 
