@@ -15,7 +15,6 @@ from promptfed.aggregators.mean import Mean
 from promptfed.agreement import Agreement
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.dual_encoder import DualEncoder
-from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.build_method import build_method
 from promptfed.class_lengths import check_class_lengths
@@ -30,6 +29,7 @@ from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.federation import Federation, round_half_up
 from promptfed.first_update import first_update
 from promptfed.frozen_model import FrozenModel, OnPrepared
+from promptfed.local_only_wrapper import LocalOnlyWrapper
 from promptfed.measures.base import Measure, build_measures
 from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, Method, MethodConfig
@@ -135,11 +135,14 @@ def warn_of_plugins(config: RunConfig, what: str = "the config") -> None:
 def _check_access(config: RunConfig, method: type[Method]) -> None:
     """Raise ConfigError if a white-box method meets a black box, or the other way round."""
     model = named_model(config)
-    if not model.fits(method.access):
-        fitting = ", ".join(name for name in METHODS if model.fits(METHODS[name].access))
+    if not model.fits(method):
+        fitting = ", ".join(name for name in METHODS if model.fits(METHODS[name]))
+        needs, has = str(method.access), str(model.access)
+        if needs == has:
+            needs, has = method.model_kind, model.kind
         raise ConfigError(
-            f"method '{config.method}' works on a {method.access}, and the model of task '{config.task}' is a "
-            f"{model.access}: use one of {fitting}"
+            f"method '{config.method}' works on a {needs}, and the model of task '{config.task}' is a {has}: use one "
+            f"of {fitting}"
         )
 
 
@@ -270,7 +273,9 @@ class Experiment:
             options = self.config.method_options
             n_ctx = max(options.get("n_ctx") or 0, 3 * len(str(options.get("init") or "").split()))
             check_class_lengths(model.backbone, names, self.setup.templates, n_ctx, self.federation)
-        elif isinstance(backbone := getattr(self.setup.oracle.backend, "backbone", None), Backbone):
+        elif model.kind == "oracle" and isinstance(
+            backbone := getattr(self.setup.oracle.backend, "backbone", None), Backbone
+        ):
             check_class_lengths(backbone, names, [f"{prompt} {{}}." for prompt in self.setup.templates])
 
     def fill_features(self, on_progress: OnPrepared | None = None) -> None:
@@ -297,7 +302,7 @@ class Experiment:
             name: The baseline; None builds the run's method.
         """
         name, options = name or self.config.method, self.config.method_options
-        if name == "local_only" and not self.setup.model.has_gradients:
+        if name == "local_only" and self.setup.model.kind != "dual encoder":
             return LocalOnlyWrapper(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
             kind, fields = METHODS[name].Config, METHODS[self.config.method].Config.model_fields

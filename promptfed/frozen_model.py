@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from promptfed.examples.base import Item
@@ -71,6 +72,11 @@ class FrozenModel(ABC):
         """Return what a run writes down about it, by which it is known again."""
 
     # ---------------------------------------------------------- what a model need not have: nothing by default
+
+    @property
+    def device(self) -> torch.device:
+        """Where a prompt is trained against it."""
+        return torch.device("cpu")
 
     @property
     def form(self) -> PromptTemplate | None:

@@ -12,14 +12,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
-from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
 from promptfed.class_sample import EVERY_CLASS, ClassSample, draw_classes
 from promptfed.errors import ConfigError, TrainingError
 from promptfed.local_batches import BATCH, BatchSize, epoch, examples_in_a_step
 from promptfed.local_optimizers import SGD, Adam, LocalOptimizer, TrainedTensor
-from promptfed.method import FeatureMethod, MethodConfig, TrainingJob
+from promptfed.method import FeatureMethod, Method, MethodConfig, TrainingJob
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
@@ -29,8 +28,8 @@ Parameters = dict[str, Tensor]
 """The trained tensors by name, with gradients, on the backbone's device."""
 
 
-class LocalTraining(MethodConfig):
-    """Options of a client's training in one round.
+class LocalSteps(MethodConfig):
+    """Options of a client's steps in one round.
 
     The optimiser starts afresh each round: its state never leaks between clients or outlives an overwritten prompt. The
     learning rate follows the round, not the client's own count.
@@ -42,17 +41,11 @@ class LocalTraining(MethodConfig):
     weight_decay: float = Field(0.0, ge=0, description="of the optimizer")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate, over the rounds")
     local_epochs: int = Field(2, ge=1, description="epochs over a client's examples in a round")
-    loss: Literal["cross_entropy", "sigmoid"] = Field(
-        "cross_entropy", description="of scaled cosines: a softmax over classes, or a sigmoid of each class (SigLIP's)"
-    )
     batch_size: BatchSize = Field(
         "auto", description="examples in a step; all: one step an epoch; auto: 32, more from 200 classes on"
     )
     accumulate: int = Field(
         1, ge=1, description="batches that make one step: their gradients are summed, and texts are encoded once"
-    )
-    class_sample: int | None = Field(
-        None, ge=1, description="classes drawn for a step's softmax beside those of its examples; none: all classes"
     )
 
     @field_validator("batch_size", mode="before")
@@ -89,6 +82,17 @@ class LocalTraining(MethodConfig):
         if self.optimizer == "sgd":
             return SGD(tensors, self.momentum, self.weight_decay)
         return Adam(tensors, self.weight_decay, is_decoupled=self.optimizer == "adamw")
+
+
+class LocalTraining(LocalSteps):
+    """Options of a client's training against a dual encoder in one round."""
+
+    loss: Literal["cross_entropy", "sigmoid"] = Field(
+        "cross_entropy", description="of scaled cosines: a softmax over classes, or a sigmoid of each class (SigLIP's)"
+    )
+    class_sample: int | None = Field(
+        None, ge=1, description="classes drawn for a step's softmax beside those of its examples; none: all classes"
+    )
 
 
 @dataclass(frozen=True)
@@ -152,19 +156,19 @@ class FitMetrics:
 class _Trainee:
     """One client in training."""
 
-    def __init__(self, client: int, problem: LocalObjective, config: LocalTraining, setup: Setup, round: int) -> None:
-        device = setup.backbone.device
+    def __init__(self, client: int, problem: LocalObjective, config: LocalSteps, setup: Setup, round: int) -> None:
+        device = setup.model.device
         self.client, self.problem, self.fit = client, problem, FitMetrics()
         self.parameters = {n: t.to(device, copy=True).requires_grad_(True) for n, t in problem.start.items()}
         self.optimizer = config.optimizer_for(self.parameters, config.rate(round, setup.rounds), problem.lr_multipliers)
         self.labels = problem.labels.to(device)
         self.steps = self._steps(config, setup, round)
 
-    def _steps(self, config: LocalTraining, setup: Setup, round: int) -> Iterator[Step]:
+    def _steps(self, config: LocalSteps, setup: Setup, round: int) -> Iterator[Step]:
         shuffle = torch_stream(setup.seed, "batches", round, self.client)
         draw = torch_stream(setup.seed, "class sample", round, self.client)
-        classes = 0
-        if config.batch_size == "auto" or config.class_sample is not None:
+        classes, class_sample = 0, config.class_sample if isinstance(config, LocalTraining) else None
+        if config.batch_size == "auto" or class_sample is not None:
             with torch.no_grad():
                 classes = max((len(text.tokens.end) for text in self.problem.texts(self.parameters)), default=0)
         size = examples_in_a_step(config.batch_size, len(self.labels), classes) * config.accumulate
@@ -172,7 +176,7 @@ class _Trainee:
         for _ in range(config.local_epochs):
             for parts in epoch(len(self.labels), size, part, shuffle):
                 rows = tuple(part.to(self.labels.device) for part in parts)
-                yield Step(rows, draw_classes(self.labels[torch.cat(rows)], classes, config.class_sample, draw))
+                yield Step(rows, draw_classes(self.labels[torch.cat(rows)], classes, class_sample, draw))
 
     def texts(self, step: Step) -> list[PromptedText]:
         """Return the texts of ``step``."""
@@ -188,7 +192,7 @@ class _Trainee:
 
 
 def train_clients(
-    problems: Sequence[tuple[int, LocalObjective]], config: LocalTraining, setup: Setup, round: int
+    problems: Sequence[tuple[int, LocalObjective]], config: LocalSteps, setup: Setup, round: int
 ) -> list[tuple[PromptState, FitMetrics]]:
     """Train the clients of ``problems`` (client, problem) side by side; each ends as if it had been alone.
 
@@ -200,7 +204,7 @@ def train_clients(
     Raises TrainingError, naming client and round, at the first loss that is not finite, and ConfigError for a sample of
     classes in a loss that takes none.
     """
-    if config.class_sample is not None:
+    if isinstance(config, LocalTraining) and config.class_sample is not None:
         _check_samples(problems)
     trainees = [_Trainee(client, problem, config, setup, round) for client, problem in problems]
     while True:
@@ -208,7 +212,8 @@ def train_clients(
         if not active:
             return [(PromptState(t.parameters), t.fit) for t in trainees]
         prompted = [trainee.texts(step) for trainee, step in active]
-        encoded = setup.backbone.encode_prompted_texts([text for texts in prompted for text in texts])
+        texts_of_step = [text for texts in prompted for text in texts]
+        encoded = setup.backbone.encode_prompted_texts(texts_of_step) if texts_of_step else []
         for trainee, _ in active:
             trainee.optimizer.zero_grad()
         is_whole = all(len(step.parts) == 1 for _, step in active)
@@ -256,63 +261,41 @@ def _check_samples(problems: Sequence[tuple[int, LocalObjective]]) -> None:
             )
 
 
-ClassLoss = Callable[..., tuple[Tensor, Tensor]]
-"""From a client's labels, a batch's logits ``(batch, classes)``, its rows of the client's data, and a ClassSample or
-none, to (loss, logits)."""
+class GradientTraining(Method):
+    """A method whose clients minimise a loss by gradient steps, on any kind of frozen model.
 
-
-def cross_entropy_on(
-    labels: Tensor, logits: Tensor, rows: Tensor, sample: ClassSample = EVERY_CLASS
-) -> tuple[Tensor, Tensor]:
-    """(loss, logits) for the batch's rows of a client's ``labels``; ``logits`` are those of the ``sample``."""
-    return sample.cross_entropy(logits, labels.to(logits.device)[rows]), logits
-
-
-def class_loss(config: LocalTraining, setup: Setup, data: ClientData) -> ClassLoss:
-    """Return the loss of one client's class logits, which are scaled cosines, that ``config`` names."""
-    if config.loss == "cross_entropy":
-        return cross_entropy_on
-    bias = sigmoid_bias(setup, data)
-
-    def loss(labels: Tensor, logits: Tensor, rows: Tensor, sample: ClassSample = EVERY_CLASS) -> tuple[Tensor, Tensor]:
-        answers = sample.positions(labels.to(logits.device)[rows])
-        return sigmoid_loss(logits + bias, answers, sample), logits
-
-    return loss
-
-
-def sigmoid_loss(logits: Tensor, labels: Tensor, sample: ClassSample = EVERY_CLASS) -> Tensor:
-    """Return the mean over images of ``-sum_c log sigma(z_c logit_c)``, z 1 for an image's class and -1 for others.
-
-    Zhai et al. 2023, arXiv 2303.15343, with the classes of a client in the place of a batch's texts. Over a sample of
-    the classes it is an unbiased estimate of the sum.
-
-    Args:
-        logits: ``(batch, classes)``, the bias included.
-        labels: Their columns ``(batch,)``.
-        sample: The classes of the columns.
+    It says which loss, and what of the outcome is sent.
     """
-    signs = torch.full_like(logits, -1.0).scatter(1, labels[:, None], 1.0)
-    return -sample.sum(F.logsigmoid(signs * logits)).mean()
+
+    config: LocalSteps
+
+    @abstractmethod
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
+        """Return the client's objective in this round."""
+
+    def split_update(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        """From the trained values to (what is sent, what the client keeps); by default all is sent."""
+        return trained, personal
+
+    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
+        return self.train_many([(broadcast, data, personal)])[0]
+
+    def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
+        if not jobs:
+            return []
+        problems = [(data.client, self.problem(broadcast, data, personal)) for broadcast, data, personal in jobs]
+        trained = train_clients(problems, self.config, self.setup, jobs[0][0].round)
+        results = []
+        for (broadcast, data, personal), (values, fit) in zip(jobs, trained, strict=True):
+            sent, new_personal = self.split_update(values, broadcast, data, personal)
+            results.append((Update(data.client, sent, len(data.train), fit.loss, fit.accuracy), new_personal))
+        return results
 
 
-@torch.no_grad()
-def sigmoid_bias(setup: Setup, data: ClientData) -> float:
-    """Return b in ``sigma(s cos + b)``: the model's own, else one from the client's images that is frozen as well.
-
-    A model that was trained by a softmax has none, and at b = 0 its cosines, all of which are positive, would call
-    every class right. Its b is minus the mean over the client's training images of ``log sum_c exp(s cos)`` under the
-    first hand-written template: a softmax subtracts just that, so zero-shot probabilities stay about what they are.
-    """
-    bias = setup.backbone.logit_bias
-    if bias is not None or not len(data.train):
-        return bias or 0.0
-    template = setup.templates[0] if setup.templates else "{}"
-    return -setup.model.template_scores(template, data.train, setup.classes).logsumexp(-1).mean().item()
-
-
-class GradientMethod(FeatureMethod):
-    """A method whose clients minimise a loss by gradient steps: say which, and what of the outcome is sent."""
+class GradientMethod(GradientTraining, FeatureMethod):
+    """A method that learns by gradient steps against a dual encoder."""
 
     config: LocalTraining
     takes_sigmoid_loss: ClassVar[bool] = False
@@ -361,27 +344,3 @@ class GradientMethod(FeatureMethod):
             f"{len(self.setup.classes)} classes: a step has up to {largest} examples instead of {BATCH}, because each "
             f"encodes every class; --set method.batch_size={BATCH} takes more and slower steps",
         )
-
-    @abstractmethod
-    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
-        """Return the client's objective in this round."""
-
-    def split_update(
-        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        """From the trained values to (what is sent, what the client keeps); by default all is sent."""
-        return trained, personal
-
-    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
-        return self.train_many([(broadcast, data, personal)])[0]
-
-    def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
-        if not jobs:
-            return []
-        problems = [(data.client, self.problem(broadcast, data, personal)) for broadcast, data, personal in jobs]
-        trained = train_clients(problems, self.config, self.setup, jobs[0][0].round)
-        results = []
-        for (broadcast, data, personal), (values, fit) in zip(jobs, trained, strict=True):
-            sent, new_personal = self.split_update(values, broadcast, data, personal)
-            results.append((Update(data.client, sent, len(data.train), fit.loss, fit.accuracy), new_personal))
-        return results

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import Aggregator
 from promptfed.backbones.base import PromptedText
 from promptfed.errors import ConfigError
+from promptfed.frozen_model import Kind
 from promptfed.prompt_state import PromptState
 from promptfed.registry import Registry
 from promptfed.scoring_job import ScoringJob, in_chunks
@@ -56,6 +57,8 @@ class Method(ABC):
     keeps: ClassVar[str] = "images"
     access: ClassVar[Literal["white box", "black box", "any"]] = "white box"
     """Whether it needs the model itself (gradients, features) or only its scores."""
+    model_kind: ClassVar[Kind] = "dual encoder"
+    """The kind of white box that it works on; of no meaning for other ``access``."""
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone (``Ability``) or the oracle (``OracleAbility``) must be able to do."""
     integer_uploads: ClassVar[frozenset[str]] = frozenset()

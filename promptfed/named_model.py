@@ -10,16 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, RunError
+from promptfed.frozen_model import Kind
+from promptfed.language_models.names import is_language_model
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
 from promptfed.tasks import TASKS
 from promptfed.trust import admitted
-from promptfed.usage import ENCODING, Work
+from promptfed.usage import ENCODING, READING, Work
 
 PHOTO_BACKBONE = "lit"
 """The backbone of data that are not icons, if nobody names one."""
@@ -47,12 +49,25 @@ class ModelOptions:
 
 def named_model(config: RunConfig) -> NamedModel:
     """Return the model that ``config`` names."""
-    return NamedBackbone(config) if config.oracle is None else NamedOracle(config)
+    if config.oracle is not None:
+        return NamedOracle(config)
+    return NamedLanguageModel(config) if is_language_model(config.backbone) else NamedBackbone(config)
 
 
 def usual_model(config: RunConfig) -> NamedModel:
     """Return the model of ``config``, which need not be resolved: where it names none, that of its task."""
-    return named_model(config.model_copy(update={"oracle": config.oracle or TASKS[config.task].oracle}))
+    task = TASKS[config.task]
+    changes: dict[str, Any] = {"oracle": config.oracle or task.oracle}
+    if task.backbone and "backbone" not in config.model_fields_set:
+        changes["backbone"] = task.backbone
+    return named_model(config.model_copy(update=changes))
+
+
+class Learner(Protocol):
+    """What a method says about the models that it works on."""
+
+    access: ClassVar[Literal["white box", "black box", "any"]]
+    model_kind: ClassVar[Kind]
 
 
 class NamedModel(ABC):
@@ -60,6 +75,7 @@ class NamedModel(ABC):
 
     access: ClassVar[str]
     """How methods get at it: "white box" or "black box"."""
+    kind: ClassVar[Kind]
     work: ClassVar[Work | None] = None
     """How a run shows what the model did; None: a ledger shows it."""
 
@@ -79,9 +95,11 @@ class NamedModel(ABC):
         """
         return self.config.threads
 
-    def fits(self, access: str) -> bool:
-        """Return whether a method that needs ``access`` works on it."""
-        return access in ("any", self.access)
+    def fits(self, method: type[Learner]) -> bool:
+        """Return whether ``method`` works on it."""
+        if method.access != "white box":
+            return method.access in ("any", self.access)
+        return self.access == method.access and self.kind == method.model_kind
 
     @abstractmethod
     def check_task(self) -> None:
@@ -126,6 +144,7 @@ class NamedBackbone(NamedModel):
     """A dual encoder, whose gradients reach the prompt."""
 
     access, work = "white box", ENCODING
+    kind: ClassVar[Kind] = "dual encoder"
 
     @property
     def label(self) -> str:
@@ -136,7 +155,13 @@ class NamedBackbone(NamedModel):
         return self.config.threads or (1 if self.config.backbone == ICON_BACKBONE else None)
 
     def check_task(self) -> None:
-        """Nothing: which tasks have a backbone, the config says by naming no oracle."""
+        """Raise ConfigError if the task's examples are texts. Which tasks have a backbone, the config says itself."""
+        usual = TASKS[self.config.task].backbone
+        if is_language_model(usual):
+            raise ConfigError(
+                f"backbone '{printable(self.config.backbone, 80)}' reads images, and task '{self.config.task}' has "
+                f"texts: use a language model, such as --backbone {usual} or lm:FOLDER"
+            )
 
     def checked_options(self) -> dict[str, Any]:
         if chosen := [name for name, value in self.config.oracle_options.items() if value is not None]:
@@ -164,10 +189,40 @@ class NamedBackbone(NamedModel):
         return {} if line.backbone is None else {"backbone": line.backbone}
 
 
+class NamedLanguageModel(NamedBackbone):
+    """A language model, whose gradients reach the prompt."""
+
+    work = READING
+    kind: ClassVar[Kind] = "language model"
+
+    @property
+    def label(self) -> str:
+        return f"language model {self.config.backbone}"
+
+    @property
+    def threads(self) -> int | None:
+        return self.config.threads
+
+    def check_task(self) -> None:
+        if not is_language_model(TASKS[self.config.task].backbone):
+            texts = [name for name in TASKS if is_language_model(TASKS[name].backbone)]
+            raise ConfigError(
+                f"backbone '{printable(self.config.backbone, 80)}' is a language model, and task '{self.config.task}' "
+                f"asks none for gradients: use --task {', '.join(texts)}"
+            )
+
+    def for_photographs(self, given: set[str]) -> dict[str, Any]:
+        return {}
+
+    def hint(self) -> str:
+        return ""
+
+
 class NamedOracle(NamedModel):
     """A black box, which takes prompts and returns scores."""
 
     access = "black box"
+    kind: ClassVar[Kind] = "oracle"
 
     @property
     def name(self) -> str:

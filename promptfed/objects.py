@@ -23,6 +23,8 @@ from promptfed.config import RunConfig, validate
 from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError, missing_object
 from promptfed.frozen_model import FrozenModel
+from promptfed.language_models.loading import load_language_model
+from promptfed.language_models.names import is_language_model
 from promptfed.method import METHODS
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
@@ -92,6 +94,9 @@ class Objects:
         if config.oracle is not None:
             assert form is not None, "a black-box task says how its examples are put"
             return self._oracle(config, form)
+        if is_language_model(config.backbone):
+            assert form is not None, "a task with texts says how they are put"
+            return load_language_model(config.backbone, form, device=config.device, precision=config.precision)
         if not config.backbone.startswith(PREFIX):
             load = load_text_tower if config.backbone in SMALL_TOWERS else load_backbone
             backbone = load(config.backbone, device=config.device, precision=config.precision)

@@ -10,6 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from promptfed.aggregators.base import AGGREGATORS
 from promptfed.config import RunConfig
+from promptfed.language_models.names import absolute_name
 from promptfed.method import METHODS
 from promptfed.named_model import named_model
 from promptfed.tasks.base import TASKS, Task, is_own_data
@@ -24,6 +25,8 @@ def task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
         if option not in config.model_fields_set
     }
     defaults["oracle"] = config.oracle or task.oracle
+    if task.backbone and "backbone" not in config.model_fields_set:
+        defaults["backbone"] = task.backbone
     if task.partitions and "partition" not in config.model_fields_set:
         defaults["partition"] = task.partitions[0]
     return {**defaults, **_own_data_defaults(config.model_copy(update=defaults), config.model_fields_set, task)}
@@ -92,6 +95,8 @@ def absolute_paths(config: RunConfig) -> dict[str, str]:
     kind, _, path = (config.oracle or "").partition(":")
     if kind == "local" and Path(path).expanduser().is_dir():
         paths["oracle"] = f"{kind}:{Path(path).expanduser().resolve()}"
+    if (backbone := absolute_name(config.backbone)) != config.backbone:
+        paths["backbone"] = backbone
     if config.data_root is not None:
         paths["data_root"] = str(Path(config.data_root).expanduser().resolve())
     return paths

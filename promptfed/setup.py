@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from promptfed.backbones.dual_encoder import DualEncoder
     from promptfed.backbones.features import FeatureStore
     from promptfed.blackbox.oracles.oracle import Oracle
+    from promptfed.language_models.model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Setup:
     @property
     def features(self) -> FeatureStore:
         """The features of a dual encoder. Raises ConfigError if the model is none."""
+        if self.model.kind == "language model":
+            raise ConfigError(
+                "this needs images and a dual encoder, but the task's model is a language model: choose a method for "
+                "language models (promptfed list methods), or a task such as clip-fewshot"
+            )
         if self.model.kind != "dual encoder":
             raise ConfigError(
                 "this needs a white-box backbone, but the task's model is a black box (an oracle): choose a black-box "
@@ -65,6 +71,13 @@ class Setup:
     def backbone(self) -> Backbone:
         """The towers of a dual encoder. Raises ConfigError if the model is none."""
         return self.features.backbone
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The language model that gives gradients. Raises ConfigError if the model is none."""
+        if self.model.kind != "language model":
+            raise ConfigError("this needs a language model with gradients: use --task text-classification")
+        return cast("LanguageModel", self.model)
 
     @property
     def oracle(self) -> Oracle:

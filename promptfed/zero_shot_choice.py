@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from promptfed.blackbox.base import BlackBoxMethod
-from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.federation import Federation
 from promptfed.kept_text import marked
+from promptfed.local_only_wrapper import LocalOnlyWrapper
 from promptfed.measures.base import Measure
 from promptfed.measures.selection import Selection
 from promptfed.prompt_state import PromptState

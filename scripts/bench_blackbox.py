@@ -47,7 +47,6 @@ from promptfed.blackbox.oracle_factory import load_oracle
 from promptfed.blackbox.oracles.base import LocalBackend
 from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.local.clip import Clip
-from promptfed.blackbox.oracles.local.gemma import PACKAGE
 from promptfed.blackbox.oracles.local.language_model import LanguageModel
 from promptfed.blackbox.oracles.local.minilm import MiniLM
 from promptfed.blackbox.oracles.oracle import Oracle
@@ -56,6 +55,7 @@ from promptfed.communication import round_bytes, sizes_only
 from promptfed.config import build_config
 from promptfed.examples.base import Item, TextItem
 from promptfed.experiment import Experiment, resolve
+from promptfed.language_models.gemma import PACKAGE
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate

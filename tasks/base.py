@@ -42,6 +42,8 @@ class Task(ABC):
     rounds: ClassVar[int] = 20
     oracle: ClassVar[str | None] = None
     """The default black box; None: the model is a white box."""
+    backbone: ClassVar[str] = ""
+    """The default white box; empty: that of all tasks with images."""
     object_kind: ClassVar[Literal["images", "texts", ""]] = ""
     """What the examples are of data that a user hands over as an object; empty: the task takes only data by name.
     Otherwise ``build`` has a second argument, their source."""

@@ -7,17 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import build_aggregator
+from promptfed.class_losses import sigmoid_bias, sigmoid_loss
 from promptfed.class_sample import draw_classes
 from promptfed.config import validate
 from promptfed.errors import ConfigError, TrainingError
-from promptfed.local_training import (
-    GradientMethod,
-    LocalObjective,
-    LocalTraining,
-    sigmoid_bias,
-    sigmoid_loss,
-    train_clients,
-)
+from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, train_clients
 from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState

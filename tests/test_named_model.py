@@ -9,14 +9,19 @@ import pytest
 from promptfed.config import RunConfig, build_config
 from promptfed.errors import ConfigError, RunError
 from promptfed.experiment import resolve
+from promptfed.method import METHODS
 from promptfed.named_model import ModelOptions, named_model, usual_model
 
 WHITE, BLACK = RunConfig(), RunConfig(oracle="clip:tiny", task="blackbox-vision")
+TEXTS = RunConfig(task="text-classification", backbone="lm:minilm")
 
 
 def test_a_kind_says_which_methods_fit() -> None:
-    assert [named_model(WHITE).fits(access) for access in ("any", "white box", "black box")] == [True, True, False]
-    assert [named_model(BLACK).fits(access) for access in ("any", "white box", "black box")] == [True, False, True]
+    methods = [METHODS[name] for name in ("zero_shot", "promptfl", "fedprompt", "fedbpt")]
+    assert [named_model(WHITE).fits(method) for method in methods] == [True, True, False, False]
+    assert [named_model(TEXTS).fits(method) for method in methods] == [True, False, True, False]
+    assert [named_model(BLACK).fits(method) for method in methods] == [True, False, False, True]
+    assert named_model(TEXTS).label == "language model lm:minilm"
     assert named_model(WHITE).label == "backbone tiny"
     assert named_model(BLACK).label == "oracle clip:tiny"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +29,10 @@ class DualEncoder(FrozenModel):
     @property
     def backbone(self) -> Backbone:
         return self.features.backbone
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
 
     @property
     def name(self) -> str:

@@ -145,7 +145,7 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
     remaining = list(wanted)
     for usual in dict.fromkeys((chosen, "clip-fewshot", "blackbox-text")):
         model = usual_model(RunConfig(task=usual))
-        names = [name for name in remaining if model.fits(METHODS[name].access)]
+        names = [name for name in remaining if model.fits(METHODS[name])]
         if not names:
             continue
         remaining = [name for name in remaining if name not in names]

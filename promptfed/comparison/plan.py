@@ -63,7 +63,7 @@ class Plan:
             ConfigError: A method is unknown, no method has an option, or a value is wrong.
         """
         model = usual_model(base)
-        fitting = [name for name in METHODS if model.fits(METHODS[name].access)]
+        fitting = [name for name in METHODS if model.fits(METHODS[name])]
         chosen = fitting if list(methods) == ["all"] else list(methods)
         names = tuple(dict.fromkeys([*(name for name in BASELINES if name in fitting), *chosen]))
         if repeated := [name for name in chosen if chosen.count(name) > 1]:

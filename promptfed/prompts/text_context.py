@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import ClassTokens, Position, PromptedText
+from promptfed.class_losses import class_loss
 from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.errors import ConfigError
 from promptfed.local_training import (
@@ -19,7 +20,6 @@ from promptfed.local_training import (
     LocalObjective,
     LocalTraining,
     Parameters,
-    class_loss,
     train_clients,
 )
 from promptfed.method import MethodConfig, cosine_logits

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
@@ -16,6 +15,7 @@ from promptfed.evaluation import evaluate
 from promptfed.export.bundle import candidate_of, is_complete
 from promptfed.federation import Federation
 from promptfed.kept_text import MARK, kept_of, kept_text, kept_words, unmarked
+from promptfed.local_only_wrapper import LocalOnlyWrapper
 from promptfed.prompt_state import PromptState
 from promptfed.types import ClientPrompt
 from promptfed.zero_shot_choice import choose

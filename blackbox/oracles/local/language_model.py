@@ -25,13 +25,13 @@ from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.blackbox.oracles.base import STEP, LocalBackend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.local.prefix_plan import SharedRows, choose, shared_rows
-from promptfed.blackbox.oracles.local.pretrained import load_pretrained, longest_input
-from promptfed.blackbox.oracles.local.shared_prefix import CausalReader
-from promptfed.blackbox.oracles.local.tokens import Tokens
 from promptfed.blackbox.oracles.local.writing import write
 from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.errors import BackboneError, ConfigError, DataError
 from promptfed.examples.base import TextItem
+from promptfed.language_models.pretrained import load_pretrained, longest_input
+from promptfed.language_models.shared_prefix import CausalReader
+from promptfed.language_models.tokens import Tokens
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import PromptTemplate
 

@@ -12,7 +12,7 @@ from itertools import takewhile
 
 from torch import Tensor
 
-from promptfed.blackbox.oracles.local.shared_prefix import Beginnings, CausalReader
+from promptfed.language_models.shared_prefix import Beginnings, CausalReader
 
 LEAST_SAVED = 0.1
 """Share of all tokens that must be saved for sharing to be worth its overhead."""

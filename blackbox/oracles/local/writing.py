@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptfed.blackbox.oracles.local.tokens import Tokens
 from promptfed.blackbox.oracles.query import OracleAnswer, TextQuery
+from promptfed.language_models.tokens import Tokens
 from promptfed.seeding import torch_stream
 
 

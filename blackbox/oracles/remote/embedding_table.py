@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from promptfed.backbones.base import hash_tensors
-from promptfed.blackbox.oracles.local.tokens import Tokens
 from promptfed.errors import BackboneError
+from promptfed.language_models.tokens import Tokens
 from promptfed.printable import LONGEST, printable
 from promptfed.readers.json_reader import read_json
 from promptfed.readers.tensors import read_header

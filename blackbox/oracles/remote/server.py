@@ -46,7 +46,7 @@ def model_file(model: str) -> tuple[Path, str]:
         BackboneError: There is no such file, or it is no GGUF file.
     """
     if model == "gemma":
-        from promptfed.blackbox.oracles.local.gemma import packaged_gguf
+        from promptfed.language_models.gemma import packaged_gguf
 
         return packaged_gguf(), "gemma"
     path = Path(model).expanduser()

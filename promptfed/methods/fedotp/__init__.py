@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import PromptedText
+from promptfed.class_losses import cross_entropy_on
 from promptfed.class_sample import EVERY_CLASS, ClassSample
-from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
+from promptfed.local_training import LocalObjective, Parameters
 from promptfed.method import METHODS
 from promptfed.methods.fedotp.optimal_transport import LEAST_SMOOTHING, transport_plan
 from promptfed.prompt_state import PromptState

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.backbones.base import PromptedText
+from promptfed.class_losses import cross_entropy_on
 from promptfed.class_sample import EVERY_CLASS, ClassSample
-from promptfed.local_training import LocalObjective, Parameters, cross_entropy_on
+from promptfed.local_training import LocalObjective, Parameters
 from promptfed.method import METHODS, Shape, shapes
 from promptfed.methods.pfedmoap.gate import Gate
 from promptfed.prompt_state import PromptState

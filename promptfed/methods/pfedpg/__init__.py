@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.backbones.base import PromptedText
+from promptfed.class_losses import class_loss
 from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.errors import ConfigError
 from promptfed.local_training import (
@@ -19,7 +20,6 @@ from promptfed.local_training import (
     LocalObjective,
     LocalTraining,
     Parameters,
-    class_loss,
     train_clients,
 )
 from promptfed.method import METHODS, cosine_logits

@@ -6,11 +6,11 @@ import torch
 
 from promptfed.aggregators.base import build_aggregator
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedbdpl import FedBDPL, FedBDPLConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
+from promptfed.local_only_wrapper import LocalOnlyWrapper
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import build_aggregator
 from promptfed.aggregators.mean import Mean
 from promptfed.blackbox.base import ClientOracle
-from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedkseed_prompt import FedKSeedConfig, FedKSeedPrompt, direction, position, step
+from promptfed.local_only_wrapper import LocalOnlyWrapper
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 

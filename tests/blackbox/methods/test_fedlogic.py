@@ -13,13 +13,13 @@ from scipy.special import log_softmax, softmax
 from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean, Uniform
-from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedlogic import FedLogic, FedLogicConfig, posterior
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
+from promptfed.local_only_wrapper import LocalOnlyWrapper
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Update
 

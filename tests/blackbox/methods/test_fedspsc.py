@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedspsc import FedSPSC, FedSPSCConfig, vote, vote_weights
 from promptfed.blackbox.methods.fedspsc.demonstrations import DISCLAIMER, unpacked
 from promptfed.blackbox.oracles.oracle import Oracle
@@ -19,6 +18,7 @@ from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES, QuestionItem
 from promptfed.federation import Federation
+from promptfed.local_only_wrapper import LocalOnlyWrapper
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, ClientData, Split
 

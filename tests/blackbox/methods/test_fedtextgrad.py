@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.local_only import LocalOnlyWrapper
 from promptfed.blackbox.methods.fedtextgrad import FedTextGrad, FedTextGradConfig, private_texts
 from promptfed.blackbox.methods.fedtextgrad.merging import pool_of
 from promptfed.blackbox.oracles.oracle import Oracle
@@ -16,6 +15,7 @@ from promptfed.blackbox.text.tensors import text_of
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.federation import Federation
+from promptfed.local_only_wrapper import LocalOnlyWrapper
 from promptfed.types import NO_PROMPT
 
 MERGES = ("rank", "concatenate", "summary", "uid_summary")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from promptfed.blackbox.oracle_factory import load_oracle
-from promptfed.blackbox.oracles.local import gemma
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.errors import BackboneError, ConfigError
 from promptfed.examples.base import TextItem
+from promptfed.language_models import gemma
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import PromptTemplate
 

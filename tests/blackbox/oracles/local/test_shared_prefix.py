@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from promptfed.blackbox.oracles.local.shared_prefix import CausalReader
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.examples.base import TextItem
+from promptfed.language_models.shared_prefix import CausalReader
 
 LABELS = ("positive", "negative")
 LONG = {"positive": "it was good", "negative": "it was not good but bad"}

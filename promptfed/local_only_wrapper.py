@@ -1,9 +1,9 @@
-"""The local-only baseline of a black-box method: the same method and the same queries, without federation."""
+"""The local-only baseline of a method on a language model or a black box: the same method, without federation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,11 +24,11 @@ class LocalOnlyWrapper(Method):
 
     name: ClassVar[str] = "local-only"
     paper: ClassVar[str] = "the method itself, without a federation"
-    access: ClassVar[Literal["white box", "black box", "any"]] = "black box"
 
     def __init__(self, inner: Method, aggregator: Aggregator) -> None:
         super().__init__(inner.config, inner.setup)
         self.inner, self.rule = inner, inner.server_side(aggregator)
+        self.access = inner.access  # type: ignore[misc] # this instance's
 
     @property
     def rounds(self) -> int:

@@ -104,7 +104,6 @@ class CausalReader:
             return output, None
         return output, Beginnings(_states(getattr(output, self._cache)), total, start + lengths)
 
-    @torch.no_grad()
     def beginnings(self, rows: Sequence[Tensor], behind: Beginnings | None = None) -> Beginnings:
         """Return what the model keeps of ``rows``, which may be empty."""
         lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)

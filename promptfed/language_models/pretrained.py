@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from promptfed.backbones.base import freeze
 from promptfed.errors import BackboneError, reason
 
+Family = Literal["causal", "masked", "encoder", "encoder-decoder"]
+"""What a model reads and predicts: the next word, a masked one, a decoder's, or none."""
+CLASSES: dict[Family, str] = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "encoder": "AutoModel",
+    "encoder-decoder": "AutoModelForSeq2SeqLM",
+}
+"""Family -> the class of transformers that loads it."""
+
 
 def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any, bool]:
-    """Load the model called ``name`` (a folder, else a hub name).
+    """Load the causal or masked model called ``name`` (a folder, else a hub name).
 
     Returns:
         The model, its fast tokenizer, and whether it is a masked one.
@@ -23,7 +33,28 @@ def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tupl
     Raises:
         BackboneError: It is not available, is no language model, or lacks the head that predicts words.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+    model, tokenizer, family = load_pretrained_of(name, dtype, device, families=("causal", "masked"))
+    return model, tokenizer, family == "masked"
+
+
+def load_pretrained_of(
+    name: str, dtype: torch.dtype, device: torch.device, *, families: Sequence[Family]
+) -> tuple[Any, Any, Family]:
+    """Load the model called ``name`` (a folder, else a hub name).
+
+    Args:
+        name: The folder or the hub name.
+        dtype: The type of its weights.
+        device: Where it goes.
+        families: Those that will do.
+
+    Returns:
+        The frozen model, its fast tokenizer, and its family.
+
+    Raises:
+        BackboneError: It is not available, is of no such family, or lacks the head that predicts words.
+    """
+    import transformers
 
     folder = Path(name).expanduser()
     if not folder.is_dir() and (name.startswith((".", "/", "~")) or folder.exists()):
@@ -31,16 +62,16 @@ def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tupl
     source = str(folder) if folder.is_dir() else name
     with quiet(), torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
         try:
-            config = AutoConfig.from_pretrained(source)
-            masked = is_masked(config)
-            kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+            config = transformers.AutoConfig.from_pretrained(source)
+            family = family_of(config, families)
+            kind = getattr(transformers, CLASSES[family])
             model, notes = kind.from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True, **dtype_option(dtype)
             )
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except Exception as error:  # transformers, the hub's client and safetensors each raise their own
             raise BackboneError(_why(name, folder.is_dir(), error)) from error
-    lacking = sorted(notes["missing_keys"])
+    lacking = sorted(key for key in notes["missing_keys"] if family != "encoder" or "pooler" not in key)
     if lacking:
         raise BackboneError(
             f"'{name}' is no whole language model: it lacks {', '.join(lacking[:3])}; a model without the head that "
@@ -50,7 +81,20 @@ def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tupl
         raise BackboneError(
             f"'{name}' has no fast tokenizer: save it with tokenizer.json, as transformers >= 4.40 does"
         )
-    return freeze(model).to(device), tokenizer, masked
+    return freeze(model).to(device), tokenizer, family
+
+
+def family_of(config: Any, families: Sequence[Family]) -> Family:
+    """Return the family of a model by its config. Raises ValueError if it is none of ``families``."""
+    if getattr(config, "is_encoder_decoder", False):
+        family: Family = "encoder-decoder"
+    elif "encoder" in families and all(name.endswith("Model") for name in config.architectures or ("",)):
+        family = "encoder"
+    else:
+        family = "masked" if is_masked(config) else "causal"
+    if family not in families:
+        raise ValueError(f"{config.model_type} is an {family}, which is not supported: take a causal or masked one")
+    return family
 
 
 def is_masked(config: Any) -> bool:
@@ -60,10 +104,6 @@ def is_masked(config: Any) -> bool:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(
-            f"{config.model_type} is an encoder-decoder, which is not supported: take a causal or masked one"
-        )
     named = " ".join(config.architectures or ())
     if "MaskedLM" in named:
         return True

@@ -1,0 +1,364 @@
+"""A frozen language model of transformers that a method asks with gradients: causal, masked, T5, or an encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.backbones.base import freeze, hash_tensors
+from promptfed.errors import BackboneError, ConfigError
+from promptfed.frozen_model import FrozenModel, Kind
+from promptfed.language_models.changed_layers import changed_layers
+from promptfed.language_models.insert import NO_INSERT, Insert
+from promptfed.language_models.layers import attention_shape, matrices_of, usual_targets
+from promptfed.language_models.pretrained import Family, longest_input
+from promptfed.language_models.row_batches import row_batches
+from promptfed.language_models.shared_prefix import Beginnings, CausalReader
+from promptfed.language_models.text_rows import RowWriter
+from promptfed.prompt_template import PromptTemplate
+from promptfed.types import Split
+from promptfed.usage import Usage
+
+LONGEST = 1024
+"""Tokens of a row, or fewer where the model reads fewer."""
+SCALE = 20.0
+"""Cosines of an encoder times this are scores: sentence-transformers' own scale in training."""
+
+
+class LanguageModel(FrozenModel):
+    """``model`` and fast ``tokenizer`` of transformers, frozen. An insert is given to each reading as a value.
+
+    ``family``: a "causal" model answers at a row's last token, a "masked" one at its mask, an "encoder-decoder" at the
+    decoder's first place; an "encoder" has no head that predicts words, and answers with the mean over its tokens.
+
+    A soft prompt stands before everything, [CLS] and BOS included, which is PEFT's layout. A causal model reads what
+    all rows share (a soft prompt, a prefix) once, and goes on from its keys and values; gradients flow through these.
+    """
+
+    kind: ClassVar[Kind] = "language model"
+
+    def __init__(self, name: str, form: PromptTemplate, model: Any, tokenizer: Any, family: Family) -> None:
+        self._name, self._form, self.family = name, form, family
+        self.model: Any = freeze(model)
+        self._device, self.dtype = torch.device(model.device), model.dtype
+        self.longest = longest_input(model, tokenizer, LONGEST)
+        self.writer = RowWriter(tokenizer, form, family, self.longest, name)
+        self.tokens, self.tokenizer = self.writer.tokens, tokenizer
+        self._embed = model.get_input_embeddings()
+        self.width = int(self._embed.weight.shape[1])
+        self.layers, self.kv_heads, self.head_size = attention_shape(model.config)
+        self._modules = dict(model.named_modules())
+        self._reader = CausalReader(model) if family == "causal" else None
+        self._lock = threading.RLock()  # hooks of one reading must not meet another thread's
+        self._usage = Usage()
+        self._labels: dict[tuple[str, ...], list[int]] = {}
+        self._described: dict[tuple[str, ...], Tensor] = {}
+        self._loaded_sha256 = self._weights_sha256()
+        letters = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        described = ["language model 1", self._loaded_sha256, letters, str(self.dtype), family, self.longest]
+        self._fingerprint = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+    # ----------------------------------------------------------------------------------- what every model has
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def form(self) -> PromptTemplate:
+        """How a text and a hand-written prompt are put to it, and what each class is called."""
+        return self._form
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        return frozenset({"label words"} if self.has_words else ())
+
+    @property
+    def has_words(self) -> bool:
+        """Whether it has a head that predicts words."""
+        return self.family != "encoder"
+
+    def check_offers(self, needed: Iterable[str], what: str) -> None:
+        lacking = sorted(set(needed) - self.abilities)
+        if lacking:
+            raise ConfigError(
+                f"{what} needs a language model with {' and '.join(lacking)}, which '{self.name}' has not: use a "
+                "causal or masked one, such as --backbone lm:gemma or lm:FOLDER"
+            )
+
+    def usage(self) -> Usage:
+        return self._usage
+
+    def _weights_sha256(self) -> str:
+        return hash_tensors(chain(self.model.named_parameters(), self.model.named_buffers()))
+
+    def verify_frozen(self) -> None:
+        """Raise BackboneError if weights differ from those that were loaded, or a hook is left in a layer."""
+        if self._weights_sha256() != self._loaded_sha256:
+            raise BackboneError(f"model '{self.name}' changed during the run: its weights are not what was loaded")
+
+    def describe(self) -> dict[str, Any]:
+        return {"backbone": {"name": self.name, "fingerprint": self.fingerprint}}
+
+    def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
+        """Return the scores ``(n, classes)`` of texts under a hand-written prompt: label words, else cosines."""
+        with torch.no_grad():
+            if not self.has_words:
+                rows = [self.writer.row(item, template).ids for item in split.items]
+                return self.cosines(self.hidden(rows), classes)
+            written = [self.writer.row(item, template) for item in split.items]
+            hidden = self.hidden([row.ids for row in written], at=[[row.at] for row in written])
+            return self.word_logits(hidden[:, 0], self.label_ids(classes))
+
+    # ------------------------------------------------------------------------------------------------- shapes
+
+    @cached_property
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Path of every linear layer but the word head, as in PEFT's file keys -> (out, in)."""
+        return matrices_of(self.model)
+
+    @property
+    def default_targets(self) -> tuple[str, ...]:
+        """The last parts of the paths of the layers that PEFT changes by default."""
+        return usual_targets(self.matrices)
+
+    @cached_property
+    def parameters(self) -> int:
+        """The number of frozen weights."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Return the input vectors ``(ids, width)`` of tokens in float32, scaled as the model scales them."""
+        vectors: Tensor = self._embed(torch.tensor(list(ids), dtype=torch.int64, device=self.device))
+        return vectors.float()
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def hidden(
+        self,
+        rows: Sequence[Sequence[int]],
+        insert: Insert = NO_INSERT,
+        at: Sequence[Sequence[int]] | None = None,
+        answers: Sequence[Sequence[int]] | None = None,
+    ) -> Tensor:
+        """Return final hidden states in float32, as the word head takes them; gradients flow to ``insert``.
+
+        Rows of like lengths are read together, padded on the right.
+
+        Args:
+            rows: Token ids of each row, with the tokenizer's markers.
+            insert: What is read beside them.
+            at: Positions ``(rows, k)`` in each row, which count without the insert; of an encoder-decoder, positions in
+                the decoder. None: the mean over all tokens, those of a soft prompt included.
+            answers: What the decoder of an encoder-decoder reads behind its start token; None: nothing.
+
+        Returns:
+            ``(rows, k, width)``, or the means ``(rows, width)``.
+        """
+        if not len(rows):
+            return torch.zeros(0, *(() if at is None else (0,)), self.width, device=self.device)
+        parts, order = [], []
+        with self._lock, changed_layers(self._modules, insert):
+            shared = self._shared(insert)
+            for batch in row_batches([len(row) for row in rows]):
+                some = [rows[k] for k in batch]
+                places = None if at is None else torch.tensor([list(at[k]) for k in batch], device=self.device)
+                words = None if answers is None else [answers[k] for k in batch]
+                parts.append(self._read(some, insert, shared, places, words).float())
+                order += batch
+        self._usage += Usage(model_rows=len(rows), model_tokens=sum(map(len, rows)))
+        positions = torch.empty(len(order), dtype=torch.int64)
+        positions[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(parts)[positions.to(self.device)]
+
+    def _shared(self, insert: Insert) -> Beginnings | None:
+        """Return the keys and values that all rows of a causal model go on from; None: there are none."""
+        behind = None if insert.prefix is None else self.prefix_states(insert.prefix)
+        if self._reader is None or insert.soft is None or not self._can_share:
+            return behind
+        soft = insert.soft.to(self.device, self.dtype)
+        return self._reader.beginnings([soft], None if behind is None else behind.select([0]))
+
+    @cached_property
+    def _can_share(self) -> bool:
+        """Whether a causal model takes what rows begin with apart from the rest; tried once, on common tokens."""
+        assert self._reader is not None
+        ids = list(self.tokens.words(9).values())
+        if len(ids) < 9:
+            ids = list(range(9))
+        with torch.no_grad():
+            return self._reader.agrees(self.embed(ids).to(self.dtype))
+
+    def prefix_states(self, prefix: Tensor) -> Beginnings:
+        """Return a prefix ``(n, layers * 2 * kv_width)`` as keys and values ``(1, kv_heads, n, head_size)`` a layer."""
+        n = len(prefix)
+        shaped = prefix.to(self.device, self.dtype).view(n, self.layers, 2, self.kv_heads, self.head_size)
+        keys_values = shaped.permute(1, 2, 3, 0, 4)[:, :, None]
+        lengths = torch.tensor([n], device=self.device)
+        return Beginnings(tuple((layer[0], layer[1]) for layer in keys_values), lengths, lengths)
+
+    def _read(
+        self,
+        rows: Sequence[Sequence[int]],
+        insert: Insert,
+        shared: Beginnings | None,
+        at: Tensor | None,
+        answers: Sequence[Sequence[int]] | None,
+    ) -> Tensor:
+        """Read one batch; returns ``(rows, k, width)`` or ``(rows, width)``."""
+        vectors = [self._embed(torch.tensor(list(row), device=self.device)) for row in rows]
+        soft = None if insert.soft is None else insert.soft.to(self.device, self.dtype)
+        front = 0
+        if soft is not None and (shared is None or self._reader is None or not self._can_share):
+            vectors, front = [torch.cat([soft, row]) for row in vectors], len(soft)
+        if self.family == "encoder-decoder":
+            return self._decoded(vectors, at, answers)
+        part = self.model if at is not None and self.has_words else self.model.base_model
+        places = None if at is None else at + front
+        with self._head_input(places) as captured:
+            if self._reader is not None:
+                behind = None if shared is None else shared.select([0] * len(rows))
+                output, _ = self._reader.read(part, vectors, behind)
+            else:
+                output = self._encoded(part, vectors, insert)
+        if captured:
+            return captured[0]
+        states: Tensor = output.last_hidden_state
+        if places is not None:
+            return _gathered(states, places)
+        lengths = torch.tensor([len(row) for row in vectors], device=self.device)
+        weight = (torch.arange(states.shape[1], device=self.device) < lengths[:, None])[..., None].float()
+        return (states.float() * weight).sum(1) / weight.sum(1)
+
+    def _encoded(self, part: Any, vectors: Sequence[Tensor], insert: Insert) -> Any:
+        """Read a batch with a model that sees both ways."""
+        if insert.prefix is not None:
+            raise ConfigError(
+                f"'{self.name}' takes no prefix of keys and values: use a causal model, or a soft prompt "
+                "(--method fedprompt)"
+            )
+        padded, mask = _padded(vectors)
+        return part(inputs_embeds=padded, attention_mask=mask.long())
+
+    def _decoded(self, vectors: Sequence[Tensor], at: Tensor | None, answers: Sequence[Sequence[int]] | None) -> Tensor:
+        """Read a batch with the encoder, and the decoder's start token and answers with the decoder."""
+        padded, mask = _padded(vectors)
+        start = self.model.config.decoder_start_token_id
+        lines = [[start, *line] for line in answers or [()] * len(vectors)]
+        longest = max(map(len, lines))
+        ids = torch.tensor([[*line, *[start] * (longest - len(line))] for line in lines], device=self.device)
+        with self._head_input(None, everywhere=True) as captured:
+            self.model(inputs_embeds=padded, attention_mask=mask.long(), decoder_input_ids=ids, use_cache=False)
+        if at is None:
+            raise ConfigError(f"'{self.name}' is an encoder-decoder, which has no mean over tokens: use label words")
+        return _gathered(captured[0], at)
+
+    @contextmanager
+    def _head_input(self, places: Tensor | None, *, everywhere: bool = False) -> Iterator[list[Tensor]]:
+        """Yield a list that receives what the word head would take, at ``places`` ``(rows, k)`` or ``everywhere``.
+
+        The head itself is given no position at all, so that it costs nothing.
+        """
+        head = self.model.get_output_embeddings() if self.has_words else None
+        captured: list[Tensor] = []
+        if head is None or (places is None and not everywhere):
+            yield captured
+            return
+
+        def select(module: Any, inputs: Any, output: Any) -> Any:
+            assert places is not None
+            output.last_hidden_state = _gathered(output.last_hidden_state, places)
+            return output
+
+        def capture(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            captured.append(inputs[0])
+            return (inputs[0][:, :0],)
+
+        handles = [head.register_forward_pre_hook(capture)]
+        if places is not None:
+            handles.append(self.model.base_model.register_forward_hook(select))
+        try:
+            yield captured
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    # ------------------------------------------------------------------------------------------------ answers
+
+    def word_logits(self, hidden: Tensor, ids: Sequence[int] | None) -> Tensor:
+        """Return logits ``(..., ids)`` float32 of some words: only their rows of the head are computed.
+
+        Args:
+            hidden: What ``hidden`` returned, ``(..., width)``.
+            ids: The words; None: the whole vocabulary.
+        """
+        head = self.model.get_output_embeddings()
+        weight, bias = head.weight, getattr(head, "bias", None)
+        if ids is not None:
+            index = torch.tensor(list(ids), device=self.device)
+            weight, bias = weight[index], None if bias is None else bias[index]
+        logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
+        return self._softened(logits)
+
+    def _softened(self, logits: Tensor) -> Tensor:
+        """Apply what a model does to logits behind its head: caps and scales."""
+        config = self.model.config.get_text_config()
+        if multiplier := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * multiplier
+        if divisor := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / divisor
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def label_ids(self, classes: Sequence[str]) -> list[int]:
+        """Return the token of each class's label word. Raises ConfigError if two are the same."""
+        names = tuple(classes)
+        if names not in self._labels:
+            self._labels[names] = self.writer.label_ids(names)
+        return self._labels[names]
+
+    @torch.no_grad()
+    def described(self, classes: Sequence[str]) -> Tensor:
+        """Return unit means ``(classes, width)`` of the classes' descriptions, read once without an insert."""
+        names = tuple(classes)
+        if names not in self._described:
+            tokens = self.tokens
+            rows = [[*tokens.first, *tokens.start(self.form.description(name)), *tokens.last] for name in names]
+            self._described[names] = F.normalize(self.hidden([row[: self.longest] for row in rows]), dim=-1)
+        return self._described[names]
+
+    def cosines(self, means: Tensor, classes: Sequence[str]) -> Tensor:
+        """Return ``SCALE * cos`` ``(rows, classes)`` of rows' means ``(rows, width)`` and label descriptions."""
+        return SCALE * F.normalize(means, dim=-1) @ self.described(classes).T
+
+
+def _padded(vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return rows of vectors ``(rows, longest, width)`` padded on the right, and where they are no padding."""
+    lengths = torch.tensor([len(row) for row in vectors], device=vectors[0].device)
+    longest = int(lengths.max())
+    padded = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in vectors])
+    return padded, torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+
+def _gathered(states: Tensor, places: Tensor) -> Tensor:
+    """Return the states at ``places`` ``(rows, k)``: ``(rows, k, width)``."""
+    return states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))

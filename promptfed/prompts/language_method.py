@@ -1,0 +1,121 @@
+"""What all methods on language models share: an insert that is trained, a head that scores, one loss."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.frozen_model import Kind
+from promptfed.inserts.base import InsertKind
+from promptfed.inserts.soft_prompt import TEXT
+from promptfed.language_models.heads import build_head
+from promptfed.local_training import GradientTraining, LocalObjective, LocalSteps
+from promptfed.prompt_state import PromptState
+from promptfed.setup import Setup
+from promptfed.types import Broadcast, ClientData, Split
+
+
+class LanguageConfig(LocalSteps):
+    """Options of every method on language models."""
+
+    head: Literal["auto", "verbalizer", "cosine", "linear"] = Field(
+        "auto",
+        description="what turns states into scores: label words (verbalizer), cosines to label descriptions, or a "
+        "linear layer, which is trained and sent; auto: one of the first two",
+    )
+
+
+class SoftPromptConfig(LanguageConfig):
+    """Options of methods whose insert begins as a soft prompt."""
+
+    n_tokens: int = Field(20, ge=1, le=512, description="vectors of the prompt")
+    init: Literal["text", "vocab", "random"] = Field("text", description="what the vectors start from")
+    init_text: str = Field("", description="the words of init=text; empty: the task's first hand-written prompt")
+
+
+class LanguageMethod(GradientTraining):
+    """A method that trains an insert of a frozen language model by cross-entropy.
+
+    A method says which kind of insert (``make_kind``). By default all its tensors are trained, sent, and predicted
+    with; override ``values``, ``trained_names`` and ``split_update`` for anything else.
+    """
+
+    model_kind: ClassVar[Kind] = "language model"
+    keeps: ClassVar[str] = "texts"
+    classes_apart: ClassVar[bool] = True
+    config: LanguageConfig
+
+    def __init__(self, config: LanguageConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.model = setup.language_model
+        self.kind = self.make_kind()
+        self.head = build_head(config.head, self.model, setup.classes, self.reserve)
+
+    @abstractmethod
+    def make_kind(self) -> InsertKind:
+        """Return the kind of insert that is trained. Raises ConfigError if the model does not take it."""
+
+    @property
+    def reserve(self) -> int:
+        """Tokens of the insert, which every text leaves free."""
+        return int(getattr(self.config, "n_tokens", 0))
+
+    def start(self, *purpose: str | int) -> PromptState:
+        """Return the tensors of insert and head before training."""
+        return PromptState({**self.kind.start(*purpose), **self.head.start()})
+
+    def init_shared(self) -> PromptState:
+        return self.start()
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def values(self, shared: PromptState, personal: PromptState) -> PromptState:
+        """Return all tensors that a client predicts with; by default what it is sent."""
+        return shared
+
+    def trained_names(self, round: int, values: PromptState) -> Collection[str]:
+        """Return which of ``values`` a client trains in ``round``; by default all."""
+        return list(values)
+
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
+        values = self.values(broadcast.shared, personal)
+        return self.objective(values, data.train, self.trained_names(broadcast.round, values))
+
+    def objective(self, values: PromptState, split: Split, names: Collection[str] | None = None) -> LocalObjective:
+        """Return the cross-entropy of a split's labels.
+
+        Args:
+            values: All tensors that scores are made with.
+            split: The training examples.
+            names: Those that are trained; None: all. The others stay what they are.
+        """
+        trained = PromptState({name: values[name] for name in (values if names is None else names)})
+        fixed = {name: tensor.to(self.model.device) for name, tensor in values.items() if name not in trained}
+
+        def loss(parameters: Mapping[str, Tensor], features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            tensors = {**fixed, **parameters}
+            items = [split.items[row] for row in rows.tolist()]
+            return self.head.loss(tensors, self.kind.insert(tensors), items, split.labels[rows.cpu()])
+
+        return LocalObjective(trained, split.labels, loss)
+
+    # ------------------------------------------------------------------------------------------- prediction
+
+    def scores_with(self, values: Mapping[str, Tensor], classes: Sequence[str], split: Split) -> Tensor:
+        """Return scores ``(n, classes)`` of a split's texts with these tensors, without a gradient."""
+        tensors = {name: tensor.to(self.model.device) for name, tensor in values.items()}
+        with torch.no_grad():
+            return self.head.scores(tensors, self.kind.insert(tensors), split.items, classes)
+
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        return self.scores_with(self.values(shared, personal), classes, split)
+
+
+def prompt_text(config: SoftPromptConfig, setup: Setup) -> str:
+    """Return the words that a soft prompt starts from: the user's, or the task's first hand-written prompt."""
+    return config.init_text or next((prompt for prompt in setup.templates if prompt.strip()), TEXT)
