@@ -1,0 +1,66 @@
+"""Keys and values that stand before those of a text in every layer: as one tensor, as transformers' cache, of a text.
+
+The tensor is PEFT's ``(n, layers * 2 * heads * head_size)``: token, layer, (key, value), head, head size. Keys are as
+they lie in the cache: a model that turns keys by their position has done so already, and a text that follows stands at
+positions from n on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptfed.errors import BackboneError
+
+
+def as_cache(prefix: Tensor, rows: int, layers: int, heads: int) -> Any:
+    """Return a new cache of transformers, with ``prefix`` ``(n, layers * 2 * kv_width)`` for each of ``rows`` texts.
+
+    Gradients flow through. A reading adds its own keys and values to it, so each reading needs a new one.
+    """
+    from transformers import DynamicCache
+
+    by_layer = prefix.view(len(prefix), layers, 2, heads, -1).permute(1, 2, 3, 0, 4)  # layer, k/v, head, token, size
+    cache = DynamicCache()
+    for number, (keys, values) in enumerate(by_layer):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), number)
+    return cache
+
+
+def cache_name(model: Any) -> str:
+    """Return what ``model.forward`` calls a cache: transformers renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+@torch.no_grad()
+def keys_and_values(base: Any, ids: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Return what the layers of a bare model (``model.base_model``) keep of a text, ``(n, layers * 2 * kv_width)``.
+
+    Before a causal model's text they do just what the text itself would do. A bidirectional model's text would also
+    have read what follows it; here it has not.
+
+    Args:
+        base: A causal model or an encoder of transformers, without a head.
+        ids: Tokens of the text, one or more.
+        device: Where the model is.
+
+    Raises:
+        BackboneError: The layers of the model keep something else, or keep it in different sizes.
+    """
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    base(input_ids=torch.tensor([list(ids)], device=device), **{cache_name(base): cache, "use_cache": True})
+    layers = [(layer.keys, layer.values) for layer in cache.layers]
+    shapes = {tuple(states.shape) for pair in layers for states in pair}
+    if not layers or len(shapes) > 1 or next(iter(shapes))[2] != len(ids):
+        raise BackboneError(
+            f"a model of type '{base.config.model_type}' takes no prefix: its layers do not all keep keys and values "
+            "of every token in one size; use a soft prompt (--method fedprompt)"
+        )
+    states = torch.stack([torch.stack(pair) for pair in layers])[:, :, 0]  # layer, key or value, head, token, size
+    return states.permute(3, 0, 1, 2, 4).reshape(len(ids), -1)
