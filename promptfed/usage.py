@@ -26,8 +26,6 @@ class Usage:
 
     image_encoder_calls: int = 0
     text_encoder_calls: int = 0
-    model_rows: int = 0
-    model_tokens: int = 0
     oracle_queries: int = 0
     oracle_calls: int = 0
     oracle_cache_hits: int = 0

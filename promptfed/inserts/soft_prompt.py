@@ -58,7 +58,7 @@ class SoftPrompt(InsertKind):
     def insert(self, values: Mapping[str, Tensor]) -> Insert:
         return Insert(soft=values[EMBEDDINGS])
 
-    def peft_config(self) -> dict[str, Any]:
+    def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"peft_type": self.peft_type, "num_virtual_tokens": self.n_tokens, "prompt_tuning_init": "RANDOM"}
 
     def peft_tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
