@@ -95,7 +95,8 @@ START_TOKEN = "decoder_input_ids=torch.tensor([[base.config.decoder_start_token_
 CALL = {"encoder-decoder": f"model(**row, {START_TOKEN})"}
 """Family -> how a row is read, if it is not ``model(**row)``."""
 PLACE = {
-    "causal": "-1", "masked": '$n + row["input_ids"][0].tolist().index(tokenizer.mask_token_id)', "encoder-decoder": "0",
+    "causal": "-1", "encoder-decoder": "0",
+    "masked": '$n + row["input_ids"][0].tolist().index(tokenizer.mask_token_id)',
 }  # fmt: skip
 """Family -> the position that answers; ``$n`` tokens of a prompt stand before the mask."""
 
