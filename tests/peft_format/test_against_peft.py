@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from promptfed.language_models.insert import Factors, Insert
-from promptfed.peft_format.from_insert import adapter_of
+from promptfed.inserts.base import InsertKind
+from promptfed.inserts.ia3 import IA3
+from promptfed.inserts.low_rank import RESIDUAL, LowRank, factor_name
+from promptfed.inserts.prefix import Prefix
+from promptfed.inserts.prompt_encoder import PromptEncoder
+from promptfed.inserts.soft_prompt import SoftPrompt
+from promptfed.peft_format.from_kind import adapter_of
 from promptfed.peft_format.reading import read_adapter
 from promptfed.peft_format.writing import adapter_files, write_adapter
 
@@ -37,42 +42,48 @@ def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
     return 0.3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def insert_of(kind: str, name: str, model: Any) -> Insert:
+def kind_and_values(what: str, name: str, model: Any) -> tuple[InsertKind, dict[str, torch.Tensor]]:
+    """A kind of insert for the model, and values far from its start."""
     base = sizes(name, model)
-    if kind == "soft":
-        return Insert(soft=drawn(N, WIDTH))
-    if kind == "prefix":
-        return Insert(prefix=drawn(N, LAYERS * 2 * base.kv_heads * base.head_size))
-    names = TARGETS.get(name, ("query", "value"))
-    paths = {path: shape for path, shape in base.matrices.items() if path.rpartition(".")[2] in names}
-    if kind == "ia3":
-        feedforward = FEEDFORWARD.get(name, "output.dense")
-        paths |= {path: (1, shape[1]) for path, shape in base.matrices.items() if path.endswith("." + feedforward)}
-        paths = {path: shape if shape[0] == 1 else (shape[0], 1) for path, shape in paths.items()}
-        if name in ("bert", "masked"):  # the output of attention ends alike, and has its own output scaled
-            paths = {path: (WIDTH, 1) if "attention.output" in path else shape for path, shape in paths.items()}
-        return Insert(ia3={path: 1 + drawn(*shape) for path, shape in paths.items()})
-    # ranks and scales of their own, and a module that has two terms
-    low_rank = {
-        path: tuple(Factors(drawn(2 + k % 2, i, seed=k), drawn(o, 2 + k % 2, seed=k + 50), 0.5 + k % 3) for k in ks)
-        for ks, (path, (o, i)) in zip(((1,), (2,), (3,), (4, 5), *((6,),) * 20), paths.items(), strict=False)
-    }
-    return Insert(low_rank=low_rank)
+    kind: InsertKind
+    if what == "soft":
+        return SoftPrompt(None, N, "random", "", 0), {"prompt_embeddings": drawn(N, WIDTH)}  # type: ignore[arg-type]
+    if what == "encoder":
+        kind = PromptEncoder(N, WIDTH, 1, output=drawn(N, WIDTH))
+        return kind, dict(kind.start())
+    if what == "prefix":
+        kind = Prefix(N, LAYERS, base.kv_heads * base.head_size, 1)
+        return kind, {"prompt_embeddings": drawn(*kind.shape)}
+    if what == "ia3":
+        names, second = TARGETS.get(name, ("query", "value")), FEEDFORWARD.get(name, "output.dense")
+        outputs = [path for path in base.matrices if path.rpartition(".")[2] in names]
+        inputs = [path for path in base.matrices if path.endswith("." + second) and "attention" not in path]
+        kind = IA3(base.matrices, outputs, inputs)
+        return kind, {key: 1 + drawn(*one.shape, seed=k) for k, (key, one) in enumerate(kind.start().items())}
+    kind = LowRank(base.matrices, TARGETS.get(name, ("query", "value")), 1, r=2, alpha=3)
+    values = {key: drawn(*one.shape, seed=k) for k, (key, one) in enumerate(kind.start().items())}
+    first, second, *_ = kind.paths
+    values[factor_name(first, "lora_A.weight", RESIDUAL)] = drawn(3, base.matrices[first][1], seed=90)  # a second term
+    values[factor_name(first, "lora_B.weight", RESIDUAL)] = drawn(base.matrices[first][0], 3, seed=91)
+    values[factor_name(second, "lora_A.weight")] = drawn(5, base.matrices[second][1], seed=92)  # a rank of its own
+    values[factor_name(second, "lora_B.weight")] = drawn(base.matrices[second][0], 5, seed=93)
+    return kind, values
 
 
 CASES = [(kind, name) for name in FAMILIES for kind in ("soft", "low rank", "ia3")]
-CASES += [("prefix", "llama"), ("prefix", "gemma")]
+CASES += [("prefix", "llama"), ("prefix", "gemma"), ("encoder", "llama")]
 QUICK = (("low rank", "llama"), ("soft", "masked"))
 CASES = [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
-def test_an_adapter_that_we_write_has_the_same_logits_in_peft(tmp_path: Path, peft: Any, kind: str, name: str) -> None:
+@pytest.mark.parametrize(("what", "name"), CASES)
+def test_an_adapter_that_we_write_has_the_same_logits_in_peft(tmp_path: Path, peft: Any, what: str, name: str) -> None:
     model = made(name)
-    insert = insert_of(kind, name, model)
+    kind, values = kind_and_values(what, name, model)
+    insert = kind.insert(values)
     ours, plain = by_hand(model, insert), output(model, input_ids=IDS)
     assert ours.shape[1] != plain.shape[1] or (ours - plain).abs().max() > 1e-3  # it does something
-    write_adapter(tmp_path / "a", adapter_files(adapter_of(insert, sizes(name, model)), "a page"))
+    write_adapter(tmp_path / "a", adapter_files(adapter_of(kind, values, sizes(name, model)), "a page"))
     again = by_hand(model, read_adapter(tmp_path / "a").insert())
     theirs = output(peft.PeftModel.from_pretrained(made(name), tmp_path / "a"), input_ids=IDS)
     within = {"atol": 1e-6 * float(ours.abs().max().clamp(min=1)), "rtol": 0.0}  # T5's logits are not of order 1

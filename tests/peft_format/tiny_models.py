@@ -89,7 +89,7 @@ def sizes(name: str, model: Any) -> Any:
     kv_heads, head_size = {"llama": (2, 8), "gemma": (1, 16)}.get(name, (4, 8))
     return SimpleNamespace(
         family=FAMILIES[name][1], width=WIDTH, layers=LAYERS, kv_heads=kv_heads, head_size=head_size,
-        matrices={path: shape for path, shape in matrices.items() if "lm_head" not in path},
+        matrices={path: shape for path, shape in matrices.items() if "lm_head" not in path}, model=model,
     )  # fmt: skip
 
 
