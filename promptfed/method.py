@@ -169,6 +169,13 @@ class Method(ABC):
         """
         return None
 
+    def tuned_blend(self, shared: PromptState, tuned: PromptState, alpha: float) -> PromptState | None:
+        """Return the prompt ``alpha`` of the way from the shared one to a copy of it that a client trained on.
+
+        By default each tensor is mixed. None: there is no such path, as where the prompt is made by a network.
+        """
+        return shared.interpolate(tuned, alpha)
+
     def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
         """Scores ``(n, classes)`` with what a client deploys: its personal prompt, the shared one, or a mixture.
 
@@ -214,13 +221,15 @@ class Method(ABC):
         if prompt.space == "features":
             return client_pair, general
         if len(prompt.tuned):
-            return (prompt.shared.interpolate(prompt.tuned, prompt.alpha), prompt.personal), None
-        mixture = self.blend(prompt.shared, prompt.personal, prompt.alpha)
+            return (self._path(self.tuned_blend(prompt.shared, prompt.tuned, prompt.alpha)), prompt.personal), None
+        return (prompt.shared, self._path(self.blend(prompt.shared, prompt.personal, prompt.alpha))), None
+
+    def _path(self, mixture: PromptState | None) -> PromptState:
         if mixture is None:
             raise ConfigError(
                 f"{self.name} cannot be interpolated in prompt space; use feature space (--space features)"
             )
-        return (prompt.shared, mixture), None
+        return mixture
 
     def check_agreed(self, shared: PromptState) -> None:  # noqa: B027 (most have nothing to compare)
         """Raise TrainingError if ``shared`` means something else here than where it was made, such as other tokens."""

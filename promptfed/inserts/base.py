@@ -29,6 +29,14 @@ class InsertKind(ABC):
     def insert(self, values: Mapping[str, Tensor]) -> Insert:
         """Return the insert that ``values`` (named as in ``start``) make; gradients flow through."""
 
+    def interpolate(self, start: PromptState, end: PromptState, alpha: float) -> PromptState | None:
+        """Return values whose insert lies ``alpha`` of the way from that of ``start`` to that of ``end``.
+
+        By default the values' own mixture, which serves where inserts are linear in them. None: there are no such
+        values, and scores must be mixed instead. Tensors of other names, a head's, are mixed as they are.
+        """
+        return start.interpolate(end, alpha)
+
     @abstractmethod
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the fields of ``adapter_config.json`` that say what PEFT needs to load ``peft_tensors(values)``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -132,6 +133,32 @@ class LowRank(InsertKind):
 
     def insert(self, values: Mapping[str, Tensor]) -> Insert:
         return Insert(low_rank=self.changes(values))
+
+    def interpolate(self, start: PromptState, end: PromptState, alpha: float) -> PromptState:
+        """Return factors of ``(1 - alpha) dW_start + alpha dW_end``, the mixture of the two models' matrices.
+
+        The mean of the factors is another one: it has the cross terms ``alpha (1 - alpha)``. Where both have the same
+        A the factors B are mixed, else both changes are stacked, to twice the rank.
+        """
+        if alpha in (0, 1):
+            return end if alpha else start
+        values: dict[str, Tensor] = {}
+        for path, group in itertools.product(self.paths, ("", RESIDUAL, PERSONAL)):
+            name = factor_name(path, B, group)
+            ends = [(state, weight) for state, weight in ((start, 1 - alpha), (end, alpha)) if name in state]
+            if not ends:
+                continue
+            parts, weights = [self.factors(state, path, group) for state, _ in ends], [weight for _, weight in ends]
+            if len(parts) == 2 and torch.equal(parts[0].a, parts[1].a):
+                change = Factors(parts[0].a, torch.lerp(parts[0].b, parts[1].b, alpha))
+            else:
+                whole = stack(parts, weights)
+                scale = 1.0 if group == RESIDUAL else self.scale(len(whole.a))
+                change = Factors(whole.a, whole.b / scale)
+            values |= self.named(path, change, group)
+        factors = {factor_name(path, f, g) for path in self.paths for f in (A, B) for g in ("", RESIDUAL, PERSONAL)}
+        others = {name: torch.lerp(start[name], end[name], alpha) for name in start if name not in factors}
+        return PromptState({**others, **values})
 
     def _deployed(self, values: Mapping[str, Tensor]) -> dict[str, Factors]:
         """Return path -> one change that is the sum of all groups' changes; PEFT has no groups."""

@@ -133,6 +133,9 @@ class PromptEncoder(InsertKind):
     def insert(self, values: Mapping[str, Tensor]) -> Insert:
         return Insert(soft=self.prompt(values))
 
+    def interpolate(self, start: PromptState, end: PromptState, alpha: float) -> None:
+        """Return None: a mixture of two networks' weights makes no mixture of their prompts."""
+
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return a plain soft prompt's fields: PEFT itself saves no more of P-tuning than its output."""
         return {

@@ -75,7 +75,9 @@ def decided(options: PersonalizeOptions, finished: FinishedRun) -> PersonalizeOp
         sample = next(finished.prompt(c) for c, personal in finished.state.personal.items() if len(personal))
         return options.model_copy(update={"method": choice, "space": options.space or natural_space(method, sample)})
     trained_by = require_trainable(method)
-    update = {"method": choice, "space": options.space or "prompt", "lr": local_training(trained_by.config, options).lr}
+    shared = finished.state.shared
+    space = options.space or natural_space(method, ClientPrompt(shared, tuned=shared))
+    update = {"method": choice, "space": space, "lr": local_training(trained_by.config, options).lr}
     return options.model_copy(update=update)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning of the shared prompt on one client's own images, after the federation (Profit, arXiv 2310.04627)."""
+"""Fine-tuning of the shared prompt on one client's own examples, after the federation (Profit, arXiv 2310.04627)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from promptfed.errors import ConfigError
-from promptfed.local_training import GradientMethod, LocalTraining, train_clients
+from promptfed.local_training import GradientTraining, LocalSteps, train_clients
 from promptfed.method import Method
 from promptfed.personalize.options import FinetuneOptions
 from promptfed.prompt_state import PromptState
@@ -20,7 +20,7 @@ SLOWER = 0.2
 def finetune(
     method: Method, jobs: Sequence[tuple[ClientPrompt, ClientData]], round: int, options: FinetuneOptions
 ) -> list[ClientPrompt]:
-    """Train each client's prompt on its own images, by the method's loss and Profit's proximal term.
+    """Train each client's prompt on its own examples, by the method's loss and Profit's proximal term.
 
     The loss is ``L(p) + (lambda / 2) ||p - p_g||^2``, with p_g the shared prompt that the client was sent. A method
     with a personal part returns a new ``personal``; any other returns ``tuned``, a copy of all of the shared prompt.
@@ -53,18 +53,18 @@ def finetune(
     return prompts
 
 
-def require_trainable(method: Method) -> GradientMethod:
+def require_trainable(method: Method) -> GradientTraining:
     """Return ``method`` as one whose shared prompt a client can train by itself.
 
     Raises:
         ConfigError: It is no such method.
     """
-    if not isinstance(method, GradientMethod):
+    if not isinstance(method, GradientTraining):
         raise ConfigError(f"{method.name} trains nothing by gradients: there is no prompt to fine-tune")
     return method
 
 
-def local_training(config: LocalTraining, options: FinetuneOptions) -> LocalTraining:
+def local_training(config: LocalSteps, options: FinetuneOptions) -> LocalSteps:
     """Return the run's local training with the rate and epochs of ``options``, at a constant rate."""
     change = {"lr": options.lr or SLOWER * config.lr, "local_epochs": options.epochs, "schedule": "constant"}
     return config.model_copy(update=change)

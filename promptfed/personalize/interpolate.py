@@ -28,9 +28,9 @@ LOCAL, BASE, NEW = "local", "base", "new"
 
 def natural_space(method: Method, prompt: ClientPrompt) -> Literal["prompt", "features"]:
     """Return prompt space if there is a path in it from the shared to the client's own prompt, else feature space."""
-    if len(prompt.tuned) or method.blend(prompt.shared, prompt.personal, 0.5) is not None:
-        return "prompt"
-    return "features"
+    has_tuned, shared = bool(len(prompt.tuned)), prompt.shared
+    middle = method.tuned_blend(shared, prompt.tuned, 0.5) if has_tuned else method.blend(shared, prompt.personal, 0.5)
+    return "features" if middle is None else "prompt"
 
 
 class Sweep:

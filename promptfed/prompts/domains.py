@@ -26,13 +26,17 @@ class Domains:
     def __len__(self) -> int:
         return len(self.names)
 
+    def knows(self, client: int) -> bool:
+        """Return whether the setup names the domain of ``client``."""
+        return 0 <= client < len(self._of_client)
+
     def of(self, client: int) -> int:
         """Return the number of ``client``'s domain.
 
         Raises:
             ConfigError: The client's domain is not known.
         """
-        if not 0 <= client < len(self._of_client):
+        if not self.knows(client):
             raise ConfigError(
                 f"client {client} has no domain: the domains of clients 0 to {len(self._of_client) - 1} are known. "
                 "Whoever is new predicts by the mixture and need not train"

@@ -115,6 +115,10 @@ class LanguageMethod(GradientTraining):
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         return self.scores_with(self.values(shared, personal), classes, split)
 
+    def tuned_blend(self, shared: PromptState, tuned: PromptState, alpha: float) -> PromptState | None:
+        """As every method's, by the kind of insert: the mixture of two models is not always that of their tensors."""
+        return self.kind.interpolate(shared, tuned, alpha)
+
 
 def prompt_text(config: SoftPromptConfig, setup: Setup) -> str:
     """Return the words that a soft prompt starts from: the user's, or the task's first hand-written prompt."""

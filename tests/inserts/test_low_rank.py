@@ -99,3 +99,33 @@ def test_gradients_flow_to_the_values() -> None:
     changes = kind().insert(values).low_rank
     torch.stack([change.b.sum() + change.a.sum() for parts in changes.values() for change in parts]).sum().backward()
     assert all(tensor.grad is not None for tensor in values.values())
+
+
+@pytest.mark.parametrize("common_scale", [False, True])
+def test_interpolation_is_that_of_the_models_not_of_the_factors(common_scale: bool) -> None:
+    lora, head = kind(common_scale=common_scale), {"head.bias": torch.zeros(3)}
+    start = PromptState({**random_values(lora.start()), **head})
+    end = PromptState({**random_values(lora.start()).map(lambda t: t.flip(0)), "head.bias": torch.ones(3)})
+    mixture = lora.interpolate(start, end, 0.25)
+    assert lora.interpolate(start, end, 0) == start
+    assert lora.interpolate(start, end, 1) == end
+    assert mixture["head.bias"].tolist() == [0.25] * 3
+    for path in lora.paths:
+        ends = [dense(lora.factors(values, path)) for values in (start, end)]
+        expected = 0.75 * ends[0] + 0.25 * ends[1]
+        torch.testing.assert_close(dense(lora.factors(mixture, path)), expected, atol=1e-5, rtol=1e-5)
+        naive = dense(lora.factors(start.interpolate(end, 0.25), path))
+        assert (naive - expected).norm() > 0.1 * expected.norm()
+
+
+def test_interpolation_with_a_common_a_keeps_the_rank_and_adds_what_one_end_alone_has() -> None:
+    lora = kind()
+    start, end = random_values(lora.start()), dict(random_values(lora.start()).map(lambda t: 2 * t))
+    end |= {name: tensor for name, tensor in start.items() if "lora_A" in name}
+    own = {factor_name(Q, A, PERSONAL): torch.ones(1, 8), factor_name(Q, B, PERSONAL): torch.ones(12, 1)}
+    mixture = lora.interpolate(start, PromptState({**end, **own}), 0.5)
+    assert mixture[factor_name(Q, A)].shape == (2, 8)
+    torch.testing.assert_close(mixture[factor_name(Q, B)], 1.5 * start[factor_name(Q, B)])
+    torch.testing.assert_close(
+        dense(lora.factors(mixture, Q, PERSONAL)), 0.5 * lora.scale(1) * torch.ones(12, 8).double()
+    )

@@ -18,7 +18,9 @@ CANNOT_TUNE = {"zero_shot"}
 NEEDS_KNOWN_DOMAINS = {"fedapt", "feddpt"}
 
 
-@pytest.fixture(params=sorted(name for name in METHODS if METHODS[name].access != "black box"))
+@pytest.fixture(
+    params=sorted(n for n in METHODS if METHODS[n].access != "black box" and METHODS[n].model_kind != "language model")
+)
 def name(request, backbone):
     if METHODS[request.param].requires - backbone.abilities:
         pytest.skip("the toy backbone cannot do what this method needs")
