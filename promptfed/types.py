@@ -20,10 +20,14 @@ NO_PROMPT = PromptState()
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images or texts: ``labels`` ``(n,)`` int64 index the class list that the split comes with."""
+    """Labelled images or texts: ``labels`` ``(n,)`` int64 index the class list that the split comes with.
+
+    ``targets`` ``(n, classes)``: probabilities of all classes, to train on in the place of ``labels``.
+    """
 
     items: tuple[Item, ...]
     labels: Tensor
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.items)
