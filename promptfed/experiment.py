@@ -306,7 +306,9 @@ class Experiment:
             return LocalOnlyWrapper(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
             kind, fields = METHODS[name].Config, METHODS[self.config.method].Config.model_fields
-            usual = {k: field.get_default() for k, field in fields.items()}  # a wrapper's options may be another method's
+            usual = {
+                k: field.get_default() for k, field in fields.items()
+            }  # a wrapper's options may be another method's
             options = {k: v for k, v in options.items() if v != usual.get(k) and _has_option(kind, k, v)}
         return build_method(name, options, self.setup)
 

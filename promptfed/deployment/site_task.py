@@ -257,4 +257,4 @@ def _labels(agreement: SiteAgreement, answer: HelloAnswer, counts: Sequence[int]
     for name, count in zip(answer.classes, counts, strict=True):
         if (base_name := names[name]) is not None:
             counts_by_class[base_name] += count
-    return CountedSplit((), NOTHING.labels, tuple(counts_by_class.values()))
+    return CountedSplit((), NOTHING.labels, held=tuple(counts_by_class.values()))

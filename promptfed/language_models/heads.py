@@ -58,7 +58,8 @@ class Head(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy of all classes of the run, and the scores ``(items, classes)``."""
         scores = self.scores(values, insert, items, self.classes)
-        return F.cross_entropy(scores, labels.to(scores.device)), scores
+        answers = labels.to(scores) if labels.is_floating_point() else labels.to(scores.device)
+        return F.cross_entropy(scores, answers), scores
 
 
 class Verbalizer(Head):

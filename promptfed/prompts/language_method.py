@@ -87,7 +87,7 @@ class LanguageMethod(GradientTraining):
         return self.objective(values, data.train, self.trained_names(broadcast.round, values))
 
     def objective(self, values: PromptState, split: Split, names: Collection[str] | None = None) -> LocalObjective:
-        """Return the cross-entropy of a split's labels.
+        """Return the cross-entropy of a split's labels, or to its ``targets`` where it has some.
 
         Args:
             values: All tensors that scores are made with.
@@ -95,12 +95,13 @@ class LanguageMethod(GradientTraining):
             names: Those that are trained; None: all. The others stay what they are.
         """
         trained = PromptState({name: values[name] for name in (values if names is None else names)})
+        answers = split.labels if split.targets is None else split.targets
         fixed = {name: tensor.to(self.model.device) for name, tensor in values.items() if name not in trained}
 
         def loss(parameters: Mapping[str, Tensor], features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             tensors = {**fixed, **parameters}
             items = [split.items[row] for row in rows.tolist()]
-            return self.head.loss(tensors, self.kind.insert(tensors), items, split.labels[rows.cpu()])
+            return self.head.loss(tensors, self.kind.insert(tensors), items, answers[rows.cpu()])
 
         return LocalObjective(trained, split.labels, loss)
 

@@ -21,7 +21,7 @@ from promptfed.methods.fes.curriculum import Curve, confident, last_labelling, p
 from promptfed.methods.fes.neighbours import by_nearness
 from promptfed.methods.fes.pseudo_labels import PseudoLabels, remembered, right_among, with_pseudo_labels
 from promptfed.methods.fes.vote_k import NEIGHBOURS, representatives
-from promptfed.processors.client_state import MEMORY, prompt_of
+from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.prompts.language_method import LanguageConfig, LanguageMethod
@@ -85,7 +85,7 @@ def inner_method(name: object) -> type[LanguageMethod]:
     """Return the method that ``fes`` wraps. Raises ConfigError if there is none, or it is not on language models."""
     kind = METHODS[str(name)]
     if not issubclass(kind, LanguageMethod) or issubclass(kind, FeS):
-        fitting = [each for each, other in METHODS.items() if issubclass(other, LanguageMethod) and other is not FeS]
+        fitting = [each for each in METHODS if issubclass(METHODS[each], LanguageMethod) and METHODS[each] is not FeS]
         raise ConfigError(
             f"method option 'inner' is '{name}', which fes does not wrap: use one of {', '.join(sorted(fitting))}"
         )
