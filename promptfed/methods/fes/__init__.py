@@ -4,92 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.config import validate
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item
 from promptfed.inserts.base import InsertKind
 from promptfed.language_models.loading import load_language_model
 from promptfed.method import METHODS, Method, MethodConfig, Shape, TrainingJob
-from promptfed.methods.fes.curriculum import Curve, confident, last_labelling, pseudo_label_count
+from promptfed.methods.fes.curriculum import confident, last_labelling
 from promptfed.methods.fes.neighbours import by_nearness
+from promptfed.methods.fes.options import FeSConfig, inner_method
 from promptfed.methods.fes.pseudo_labels import PseudoLabels, remembered, right_among, with_pseudo_labels
 from promptfed.methods.fes.vote_k import NEIGHBOURS, representatives
 from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
-from promptfed.prompts.language_method import LanguageConfig, LanguageMethod
+from promptfed.prompts.language_method import LanguageMethod
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 LOG = logging.getLogger(__name__)
 SENTENCES = "lm:minilm"
 """The encoder whose embeddings say which texts are alike."""
-USUAL_K: Mapping[Curve, int] = {"fixed": 100, "curriculum": 10}
-
-
-class FeSConfig(MethodConfig):
-    """Options of FeS; those of the method ``inner`` stand beside them."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    inner: str = Field("fedprompt", description="the method that trains, whose options are options of this one too")
-    labels: Literal["hard", "soft"] = Field(
-        "hard", description="what a client notes of a text: the most probable class, or all probabilities (LP-FL)"
-    )
-    curve: Curve = Field("curriculum", description="how many texts are labelled: more every time, or a fixed number")
-    k: int | None = Field(
-        None, ge=1, description="texts (fixed; none: 100), or percent of the pool more each time (curriculum; none: 10)"
-    )
-    every: int = Field(1, ge=1, description="rounds from one labelling to the next")
-    threshold: float = Field(0.0, ge=0, lt=1, description="a top probability up to this one is no label")
-    filter: Literal["vote_k", "sort", "none"] = Field(
-        "vote_k", description="the pool: texts that stand for many, those like the labelled ones, or all"
-    )
-    kept: float = Field(0.5, gt=0, le=1, description="share of a client's unlabelled texts that the filter keeps")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_the_options_of_inner(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        own = {name: value for name, value in values.items() if name in cls.model_fields}
-        kind = inner_method(own.get("inner", cls.model_fields["inner"].default))
-        others = {name: value for name, value in values.items() if name not in cls.model_fields}
-        return {**own, **validate(kind.Config, others, f"option of fes or '{kind.name}'").model_dump()}
-
-    def inner_config(self) -> LanguageConfig:
-        """Return the options of the method that trains."""
-        kind = inner_method(self.inner).Config
-        options = validate(kind, self.model_extra or {}, "method option")
-        assert isinstance(options, LanguageConfig)
-        return options
-
-    def pool_count(self, unlabelled: int) -> int:
-        """Return how many of a client's unlabelled texts its filter leaves."""
-        return unlabelled if self.filter == "none" else max(min(1, unlabelled), int(unlabelled * self.kept))
-
-    def count(self, pool: int, round: int) -> int:
-        """Return how many of ``pool`` texts have a pseudo-label in ``round``, if all are confident."""
-        k = self.k or USUAL_K[self.curve]
-        return pseudo_label_count(self.curve, k, pool, last_labelling(round, self.every) - 1, self.every)
-
-
-def inner_method(name: object) -> type[LanguageMethod]:
-    """Return the method that ``fes`` wraps. Raises ConfigError if there is none, or it is not on language models."""
-    kind = METHODS[str(name)]
-    if not issubclass(kind, LanguageMethod) or issubclass(kind, FeS):
-        fitting = [each for each in METHODS if issubclass(METHODS[each], LanguageMethod) and METHODS[each] is not FeS]
-        raise ConfigError(
-            f"method option 'inner' is '{name}', which fes does not wrap: use one of {', '.join(sorted(fitting))}"
-        )
-    return kind
 
 
 @METHODS.register("fes")
@@ -187,7 +127,7 @@ class FeS(LanguageMethod):
             return model.hidden([model.writer.row(item).ids for item in items]).cpu()
 
     def check_feasible(self, clients: Sequence[ClientData]) -> None:
-        self.inner.check_feasible(clients)
+        super().check_feasible(clients)
         if not any(data.unlabelled.total for data in clients):
             raise ConfigError(
                 "no client holds an unlabelled text, so fes has nothing to label: --set task.labels=64 keeps so many "
