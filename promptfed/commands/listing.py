@@ -32,12 +32,16 @@ KINDS = (
 OTHER_NAMES = {"models": "backbones"}
 """Other names of kinds, such as that of the entry-point group ``promptfed.models`` -> one of ``KINDS``."""
 TEXT_SOURCES = {
-    "texts:NAME": {"about": "Texts: bundled ones, reviews, questions or requests; for --task blackbox-text."},
+    "texts:NAME": {
+        "about": "Texts: bundled ones, reviews, questions or requests; for text-classification, blackbox-text."
+    },
     "tsv:PATH": {"about": "Texts: a tab-separated file, or a folder with train.tsv, dev.tsv and test.tsv."},
     "jsonl:PATH": {"about": "Texts: one JSON object a line, or a folder with train.jsonl, dev.jsonl and test.jsonl."},
 }
 """Sources of texts; hf:NAME reads both images and texts."""
 FIGURES = ("local", "base", "new", "hm")
+USUAL_TASKS = ("clip-fewshot", "text-classification", "blackbox-text")
+"""A task for each kind of model, on which the bytes of methods are counted."""
 OWN = "promptfed"
 WIDE = 110
 """Columns of a terminal that is wide enough to show the method, model and data of runs too."""
@@ -84,8 +88,9 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         return {name: _described(OBSERVERS, name) for name in OBSERVERS}
     if kind == "backbones":
         from promptfed.backbones import BACKBONES, MODELS
+        from promptfed.language_models.names import LANGUAGE_MODELS
 
-        return {name: {"about": about} for name, about in BACKBONES.items()} | {
+        return {name: {"about": about} for name, about in (BACKBONES | LANGUAGE_MODELS).items()} | {
             name: {"about": _about(MODELS[name]), "origin": MODELS.origin(name)} for name in MODELS
         }
     if kind == "sources":
@@ -116,6 +121,7 @@ def _method(name: str, kind: type[Method]) -> dict[str, Any]:
         "trains": kind.trains,
         "keeps": kind.keeps,
         "access": kind.access,
+        "needs": _needs(kind),
         "requires": sorted(kind.requires),
         "aggregator": (kind.aggregators or DEFAULT_AGGREGATORS)[0],
         "aggregators": list(kind.aggregators) or "any",
@@ -123,18 +129,24 @@ def _method(name: str, kind: type[Method]) -> dict[str, Any]:
     }
 
 
+def _needs(kind: type[Method]) -> str:
+    """Return the kind of model that a method works on, in a few words."""
+    if kind.access == "white box":
+        return kind.model_kind
+    return "any model" if kind.access == "any" else kind.access
+
+
 def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the bytes down and up of a client in a round for each ``wanted`` method, or why the method does not fit.
 
-    White-box methods are counted on ``task`` if it has a backbone, black-box methods if it has an oracle, others on the
-    usual task of theirs.
+    Each method is counted on ``task`` if it works on the task's kind of model, else on the usual task of its own kind.
     """
     from promptfed.communication import round_bytes, sizes_only
     from promptfed.config import RunConfig, build_config
     from promptfed.errors import PromptFedError
     from promptfed.experiment import Experiment, resolve
     from promptfed.method import METHODS
-    from promptfed.named_model import usual_model
+    from promptfed.named_model import named_model, usual_model
 
     def build(name: str, like: Experiment | None = None) -> Experiment:
         config = resolve(build_config(user_options, {"method": name}))
@@ -143,14 +155,21 @@ def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> d
     chosen = task or RunConfig.model_fields["task"].default
     traffic: dict[str, dict[str, Any]] = {}
     remaining = list(wanted)
-    for usual in dict.fromkeys((chosen, "clip-fewshot", "blackbox-text")):
+    for usual in dict.fromkeys((chosen, *USUAL_TASKS)):
         model = usual_model(RunConfig(task=usual))
         names = [name for name in remaining if model.fits(METHODS[name])]
         if not names:
             continue
         remaining = [name for name in remaining if name not in names]
-        user_options = options.given({"task": usual, "backbone": backbone if model.work else None})
-        plain = build("zero_shot")
+        is_of_kind = backbone is not None and named_model(RunConfig(backbone=backbone)).kind == model.kind
+        user_options = options.given({"task": usual, "backbone": backbone if is_of_kind else None})
+        try:
+            plain = build("zero_shot")
+        except PromptFedError as error:
+            if usual == task or is_of_kind:
+                raise
+            traffic |= {name: {"bytes_down": None, "bytes_up": None, "unfit": str(error)} for name in names}
+            continue
         for name in names:
             try:
                 round_traffic = round_bytes(build(name, plain))
@@ -200,21 +219,23 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="Show all about this one.", metavar="NAME")] = None,
     folder: Annotated[Path, typer.Option("--runs", help="Where runs are kept.", metavar="DIR")] = Path("runs"),
     bytes_: Annotated[
-        bool, typer.Option("--bytes/--no-bytes", help="Of methods: count what is sent, which loads the backbone.")
+        bool, typer.Option("--bytes/--no-bytes", help="Of methods: count what is sent, which loads models.")
     ] = True,
     quiet: Annotated[bool, options.quiet_option("the names, one a line,")] = False,
     json: options.Json = False,
 ) -> None:
     """List methods, backbones, oracles, tasks, measures, options, runs and more; with NAME, all about one.
 
-    Of a method the line says which model it needs (a white box, a backbone; a black box, an oracle), what a client
-    sends and is sent in a round of the task, and the default aggregator. Runs come newest first, accuracies in percent.
+    Of a method the line says which model it needs (a dual encoder such as CLIP, a language model, or a black box, which
+    is an oracle), what a client sends and is sent in a round, and the default aggregator. Bytes are those of the task
+    that is named, else of the method's usual one. Runs come newest first, accuracies in percent.
 
     \b
     Examples:
       promptfed list methods
       promptfed list methods fedtpg                  paper, what is trained, sent and kept, options
       promptfed list methods --task clip-domains --backbone lit
+      promptfed list methods --backbone lm:gemma     bytes of methods on language models with it
       promptfed list aggregators trimmed_mean
       promptfed list options                         of a run; list options place, list options fedprox
       promptfed list runs --runs experiments
@@ -282,9 +303,8 @@ def _print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with
         table.add_column("down", no_wrap=True, justify="right")
     table.add_column("aggregator", no_wrap=True)
     for method, row in rows.items():
-        access = "any model" if row["access"] == "any" else row["access"]
         traffic = _traffic_cells(row) if with_bytes else ()
-        table.add_row(_labelled(method, row), row["name"], access, *traffic, row["aggregator"])
+        table.add_row(_labelled(method, row), row["name"], row["needs"], *traffic, row["aggregator"])
     console.print(table)
     sizes = "up, down: bytes that a client sends and is sent in a round. " if with_bytes else ""
     console.print(f"{sizes}promptfed list methods NAME shows all about one.", highlight=False)

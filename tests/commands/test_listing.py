@@ -47,6 +47,10 @@ def test_methods_say_what_is_trained_sent_kept_and_needed(promptfed):
     assert promptfl["bytes_up"] == promptfl["bytes_down"] > 16 * 128 * 4
     assert (local_only["bytes_up"], local_only["bytes_down"]) == (0, 0)
     assert "context" in promptfl["trains"]
+    assert [rows[name]["needs"] for name in ("promptfl", "fedprompt", "fedbpt", "zero_shot")] == [
+        *("dual encoder", "language model", "black box", "any model")
+    ]
+    assert rows["fedprompt"]["bytes_up"] > 20 * 384 * 4  # MiniLM's width
     assert "images" in promptfl["keeps"]
     assert promptfl["requires"] == []
     assert promptfl["aggregator"] == "mean"
