@@ -122,6 +122,18 @@ class LowRank(InsertKind):
         """Return the tensors of ``change``, whose scale is that of its group and rank."""
         return {factor_name(path, A, group): change.a, factor_name(path, B, group): change.b}
 
+    def resized(self, path: str, change: Factors, rank: int, *purpose: str | int) -> Factors:
+        """Return ``change`` with ``rank`` components and their scale: its first ones, and fresh ones that add nothing.
+
+        Fresh rows of A are random (``purpose`` names their stream), those of B are zero.
+        """
+        kept, scale = min(rank, len(change.a)), self.scale(rank)
+        a, b = change.a[:kept], change.b[:, :kept] * (change.scale / scale)
+        if kept < rank:
+            a = torch.cat([a, self.random_rows(path, rank, *purpose)[kept:].to(a)], 0)
+            b = torch.cat([b, b.new_zeros(len(b), rank - kept)], 1)
+        return Factors(a, b, scale)
+
     def changes(self, values: Mapping[str, Tensor]) -> dict[str, tuple[Factors, ...]]:
         """Return path -> the factors of all groups that ``values`` hold."""
         changes = {}
