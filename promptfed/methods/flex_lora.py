@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.inserts.low_rank import A, B, LowRank, factor_name
+from promptfed.inserts.low_rank import RESIDUAL, A, B, LowRank, factor_name
 from promptfed.language_models.insert import Factors
 from promptfed.local_training import LocalObjective
 from promptfed.low_rank import shares, singular, stack
@@ -84,7 +84,8 @@ class FlexLoRA(LowRankMethod):
         return self.objective(whole, data.train, self.trained_names(broadcast.round, whole))
 
     def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
-        rank, wanted = self.rank(client), shapes(sent, [name for name in sent if not is_factor(name)])
+        rest = [name for name in sent if not is_factor(name) and not name.startswith(RESIDUAL)]
+        rank, wanted = self.rank(client), shapes(sent, rest)
         for path, (out, width) in self.kind.shapes.items():
             wanted |= {factor_name(path, A): (rank, width), factor_name(path, B): (out, rank)}
         return wanted
