@@ -150,14 +150,15 @@ class LowRank(InsertKind):
         """Return factors of ``(1 - alpha) dW_start + alpha dW_end``, the mixture of the two models' matrices.
 
         The mean of the factors is another one: it has the cross terms ``alpha (1 - alpha)``. Where both have the same
-        A the factors B are mixed, else both changes are stacked, to twice the rank.
+        A the factors B are mixed, else both changes are stacked, to twice the rank. A factor without its partner is
+        mixed as it is.
         """
         if alpha in (0, 1):
             return end if alpha else start
         values: dict[str, Tensor] = {}
         for path, group in itertools.product(self.paths, ("", RESIDUAL, PERSONAL)):
-            name = factor_name(path, B, group)
-            ends = [(state, weight) for state, weight in ((start, 1 - alpha), (end, alpha)) if name in state]
+            names = {factor_name(path, A, group), factor_name(path, B, group)}
+            ends = [(state, weight) for state, weight in ((start, 1 - alpha), (end, alpha)) if names <= set(state)]
             if not ends:
                 continue
             parts, weights = [self.factors(state, path, group) for state, _ in ends], [weight for _, weight in ends]
@@ -168,15 +169,15 @@ class LowRank(InsertKind):
                 scale = 1.0 if group == RESIDUAL else self.scale(len(whole.a))
                 change = Factors(whole.a, whole.b / scale)
             values |= self.named(path, change, group)
-        factors = {factor_name(path, f, g) for path in self.paths for f in (A, B) for g in ("", RESIDUAL, PERSONAL)}
-        others = {name: torch.lerp(start[name], end[name], alpha) for name in start if name not in factors}
+        others = {name: torch.lerp(start[name], end[name], alpha) for name in start if name not in values}
         return PromptState({**others, **values})
 
     def _deployed(self, values: Mapping[str, Tensor]) -> dict[str, Factors]:
         """Return path -> one change that is the sum of all groups' changes; PEFT has no groups."""
         changes = self.changes(values)
         if not changes:  # nothing was added to the model so far
-            return {path: self.factors(self.start(), path) for path in self.paths}
+            start = LowRank.start(self)
+            return {path: self.factors(start, path) for path in self.paths}
         return {p: parts[0] if len(parts) == 1 else stack(parts, [1.0] * len(parts)) for p, parts in changes.items()}
 
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:

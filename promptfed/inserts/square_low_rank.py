@@ -36,7 +36,13 @@ class SquareLowRank(LowRank):
     """
 
     def __init__(
-        self, matrices: Mapping[str, tuple[int, int]], targets: Sequence[str], seed: int, *, heads: int = 1, **options: Any
+        self,
+        matrices: Mapping[str, tuple[int, int]],
+        targets: Sequence[str],
+        seed: int,
+        *,
+        heads: int = 1,
+        **options: Any,
     ) -> None:
         super().__init__(matrices, targets, seed, **options)
         self.heads, self.rank = heads, heads * self.r
@@ -55,7 +61,7 @@ class SquareLowRank(LowRank):
     @cached_property
     def random_factors(self) -> dict[str, Tensor]:
         """Orthonormal A and B of every matrix, drawn from the seed, under FROZEN names."""
-        values = {}
+        values: dict[str, Tensor] = {}
         for path, (out, width) in self.shapes.items():
             a = torch.randn(width, self.rank, generator=torch_stream(self.seed, "square", A, path), dtype=torch.float64)
             b = torch.randn(out, self.rank, generator=torch_stream(self.seed, "square", B, path), dtype=torch.float64)
@@ -66,7 +72,7 @@ class SquareLowRank(LowRank):
     def changes(self, values: Mapping[str, Tensor]) -> dict[str, tuple[Factors, ...]]:
         if not any(name.startswith(MODULE) and name.endswith(R) for name in values):
             return super().changes(values)
-        changes = {}
+        changes: dict[str, tuple[Factors, ...]] = {}
         for path in self.paths:
             a, b = values[factor_name(path, A, FROZEN)], values[factor_name(path, B, FROZEN)]
             square = values[factor_name(path, R)]

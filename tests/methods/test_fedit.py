@@ -54,6 +54,6 @@ def test_the_product_of_means_misses_the_covariance_of_the_factors() -> None:
 
 
 def test_mixed_ranks_are_refused_at_the_start() -> None:
-    with pytest.raises(ConfigError, match="'ranks' is 4,8, and FedIT merges.*flex_lora or het_lora"):
+    with pytest.raises(ConfigError, match=r"'ranks' is 4,8, and FedIT merges.*flex_lora or het_lora"):
         make("fedit", setup_of(), ranks="4,8")
     assert make("fedit", setup_of(), ranks="4,4").kind.r == 4

@@ -61,9 +61,9 @@ def test_the_frame_is_that_of_the_mean_gradient() -> None:
 
 
 def test_the_setup_needs_rounds_and_heads_need_room() -> None:
-    with pytest.raises(ConfigError, match="takes 2 rounds.*--rounds 3.*factors=random"):
+    with pytest.raises(ConfigError, match=r"takes 2 rounds.*--rounds 3.*factors=random"):
         make("fedsb", setup_of(rounds=2))
-    with pytest.raises(ConfigError, match="16 dimensions.*method.r=4"):
+    with pytest.raises(ConfigError, match=r"16 dimensions.*method.r=4"):
         make("fedsb", setup_of(), factors="random", r=8, heads=4)
 
 

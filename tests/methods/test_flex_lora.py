@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptfed.peft_format.from_insert import adapter_of
+from promptfed.peft_format.from_kind import adapter_of
 from promptfed.types import NO_PROMPT
 
 from .tiny_language import Rounds, changes, clients, largest_error, make, mean_change, setup_of
@@ -56,8 +56,7 @@ def test_the_energy_cut_keeps_what_is_asked_and_clients_still_train_their_rank()
 def test_stacks_add_up_exactly_and_are_one_adapter_for_peft() -> None:
     rounds, exact = one_round("stack", rounds_before=2, ranks="1,2,3")
     assert largest_error(exact, changes(rounds.method.kind, rounds.shared)) < 1e-5
-    model = rounds.method.model
-    adapter = adapter_of(rounds.method.kind.insert(rounds.shared), model)
+    adapter = adapter_of(rounds.method.kind, rounds.shared, rounds.method.model)
     for path, wanted in exact.items():
         a, b = (adapter.tensors[f"base_model.model.{path}.lora_{factor}.weight"] for factor in "AB")
         alpha = adapter.config.alpha_pattern.get(path, adapter.config.lora_alpha)

@@ -1,9 +1,9 @@
 """The frame that Fed-SB trains in: singular vectors of the clients' mean gradient, found without showing one of them.
 
-For each matrix with gradient G ``(out, in)``, averaged over clients, a randomised SVD (Halko et al. 2011) needs
-``Y = G A0^T`` for a random ``A0``, an orthonormal basis Q of Y, and ``Q^T G``. Both are linear in G, so their means over
-clients are those of the mean gradient; and both are gradients of LoRA's factors: Y that of B at ``(A0, B = 0)``, and
-``Q^T G`` that of A at ``(A = 0, B = Q)``, where the model is the frozen one.
+For each matrix with gradient G ``(out, in)``, a randomised SVD (Halko et al. 2011) needs ``Y = G A0^T`` for a random
+``A0``, an orthonormal basis Q of Y, and ``Q^T G``. Both are linear in G, so their means over clients are those of the
+mean gradient. Both are gradients of LoRA's factors: Y that of B at ``(A0, B = 0)``, and ``Q^T G`` that of A at
+``(A = 0, B = Q)``, where the model is the frozen one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.inserts.low_rank import A, B, factor_name
@@ -29,10 +30,11 @@ SKETCH = "sketch/"
 """Before the names of what the first two rounds send."""
 
 
-def sketch_values(kind: SquareLowRank, shared: PromptState) -> tuple[dict[str, torch.Tensor], str]:
+def sketch_values(kind: SquareLowRank, shared: PromptState) -> tuple[dict[str, Tensor], str]:
     """Return factors by LoRA's names at which the model is the frozen one, and the factor whose gradient is sent."""
-    values, wanted = {}, B
-    for path, (_, width) in kind.shapes.items():
+    values: dict[str, Tensor] = {}
+    wanted = B
+    for path in kind.paths:
         b = shared[factor_name(path, B, SKETCH)]
         a = shared.get(factor_name(path, A, SKETCH))
         wanted = B if a is None else A
@@ -75,7 +77,7 @@ class FirstGradient(AggregatorWrapper):
         for path, (_, width) in self.kind.shapes.items():
             name_a, name_b = factor_name(path, A, SKETCH), factor_name(path, B, SKETCH)
             if name_a not in merged:
-                rest |= {name_b: basis(merged[name_b]), name_a: torch.zeros(self.kind.rank, width)}
+                rest |= {name_b: columns_of(merged[name_b]), name_a: torch.zeros(self.kind.rank, width)}
             else:
                 rest |= self.kind.named(path, frame(merged[name_b], merged[name_a]), FROZEN)
         if any(name.startswith(SKETCH) for name in rest):
@@ -83,13 +85,14 @@ class FirstGradient(AggregatorWrapper):
         return PromptState({**rest, **self.kind.start()}), server
 
 
-def basis(sketch: torch.Tensor) -> torch.Tensor:
+def columns_of(sketch: Tensor) -> Tensor:
     """Return orthonormal columns ``(out, r)`` that span those of ``sketch``."""
-    return torch.linalg.qr(sketch.double()).Q
+    basis: Tensor = torch.linalg.qr(sketch.double()).Q
+    return basis
 
 
-def frame(q: torch.Tensor, projected: torch.Tensor) -> Factors:
-    """Return the leading singular vectors of ``Q (Q^T G)``: A ``(r, in)`` of the right ones, B ``(out, r)`` of the left.
+def frame(q: Tensor, projected: Tensor) -> Factors:
+    """Return the leading singular vectors of ``Q (Q^T G)``: A of the right ones, B of the left.
 
     Args:
         q: Orthonormal columns ``(out, r)``.
