@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -19,7 +19,7 @@ class LowRankConfig(LanguageConfig):
     """Options of LoRA, beside those of every method on language models."""
 
     lr: float = Field(0.001, gt=0, description="learning rate")
-    optimizer: Any = Field("adamw", pattern="^(sgd|adam|adamw)$", description="of a client's steps")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="of a client's steps")
     r: int = Field(8, ge=1, le=1024, description="rank of the change of each matrix")
     alpha: float = Field(16.0, gt=0, description="a change is alpha / r times B A")
     rank_stabilised: bool = Field(False, description="alpha / sqrt(r) in the place of alpha / r (rsLoRA)")
