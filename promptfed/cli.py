@@ -29,6 +29,7 @@ from promptfed.commands import (
 from promptfed.commands.empty_paths import refuse_empty_paths
 from promptfed.commands.help_text import build_command
 from promptfed.errors import BudgetExhausted, ConfigError, PromptFedError
+from promptfed.language_models.remote_code import FLAG, trust_remote_code
 from promptfed.printable import printable
 from promptfed.stderr_log import warnings_on_stderr
 
@@ -93,6 +94,10 @@ def start(
             metavar="MODULE|FILE",
         ),
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run the code that a language model brings (anywhere on the line)."),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -124,7 +129,9 @@ def main(arguments: list[str] | None = None) -> None:
     _escape_what_has_no_letter()
     _settle_environment()
     debug = "--debug" in words or os.environ.get("PROMPTFED_DEBUG", "0").lower() not in ("", "0", "false", "no", "off")
-    words = [word for word in words if word != "--debug"]
+    if FLAG in words:
+        trust_remote_code()
+    words = [word for word in words if word not in ("--debug", FLAG)]
     try:
         with warnings_on_stderr():
             words = _without_plugins(words)

@@ -129,8 +129,8 @@ class RunConfig(BaseModel):
     device: Annotated[str, Option("model", "free", common=True)] = Field(
         "cpu", description="where models run: cpu, cuda, cuda:1 or auto"
     )
-    precision: Annotated[Literal["float32", "bfloat16", "float16"], Option("model")] = Field(
-        "float32", description="number format of the frozen model"
+    precision: Annotated[Literal["float32", "bfloat16", "float16", "int8", "int4"], Option("model")] = Field(
+        "float32", description="number format of the frozen model; int8 and int4: language models on CUDA"
     )
     baselines: Annotated[
         tuple[Literal["zero_shot", "local_only"], ...] | None,

@@ -12,6 +12,9 @@ from promptfed.printable import printable
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+QUANTIZED = ("int8", "int4")
+"""Formats in which bitsandbytes stores the linear layers of a language model on CUDA."""
+
 
 def pick_dtype(precision: str) -> torch.dtype:
     """Return the torch type of a precision.
@@ -19,6 +22,11 @@ def pick_dtype(precision: str) -> torch.dtype:
     Raises:
         ConfigError: It is not one of ``PRECISIONS``.
     """
+    if precision in QUANTIZED:
+        raise ConfigError(
+            f"precision '{precision}' is for language models with gradients (--backbone lm:...) on CUDA: use float32, "
+            "bfloat16 or float16"
+        )
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     return PRECISIONS[precision]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
-from promptfed.backbones.device import pick_device, pick_dtype
+import torch
+
+from promptfed.backbones.device import QUANTIZED, pick_device, pick_dtype
 from promptfed.errors import ConfigError
 from promptfed.language_models.model import LanguageModel
 from promptfed.language_models.names import PREFIX, is_language_model
@@ -25,7 +28,7 @@ def load_language_model(
         backbone: Its name, ``lm:...``.
         form: How a text is put to it.
         device: "cpu", "cuda", "cuda:1" or "auto".
-        precision: "float32", "bfloat16" or "float16".
+        precision: "float32", "bfloat16" or "float16"; "int8" or "int4" on CUDA with bitsandbytes, computed in bfloat16.
 
     Raises:
         ConfigError: The name, the device or the precision is unknown.
@@ -34,7 +37,10 @@ def load_language_model(
     name = backbone.removeprefix(PREFIX)
     if not is_language_model(backbone) or not name:
         raise ConfigError(f"backbone '{backbone}' is no language model: write lm:minilm, lm:gemma or lm:FOLDER")
-    where, dtype = pick_device(device), pick_dtype(precision)
+    where, quantized = pick_device(device), precision if precision in QUANTIZED else None
+    dtype = torch.bfloat16 if quantized else pick_dtype(precision)
+    if quantized:
+        check_quantization(precision, where, name)
     if name == "minilm":
         model, tokenizer = _minilm()
         return LanguageModel(backbone, form, model.to(where, dtype), tokenizer, "encoder")
@@ -43,8 +49,17 @@ def load_language_model(
         from promptfed.language_models.gemma import converted
 
         source = str(converted())
-    model, tokenizer, family = load_pretrained_of(source, dtype, where, families=FAMILIES)
+    model, tokenizer, family = load_pretrained_of(source, dtype, where, families=FAMILIES, quantized=quantized)
     return LanguageModel(backbone, form, model, tokenizer, family)
+
+
+def check_quantization(precision: str, device: torch.device, name: str) -> None:
+    """Raise ConfigError if a model cannot be stored in 8 or 4 bits here."""
+    if device.type != "cuda" or name == "minilm":
+        what = "MiniLM is too small for it" if name == "minilm" else f"this runs on {device.type}"
+        raise ConfigError(f"precision '{precision}' needs CUDA and a large model, and {what}: use --precision bfloat16")
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(f"precision '{precision}' needs bitsandbytes: pip install bitsandbytes accelerate")
 
 
 def _minilm() -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from promptfed.backbones.base import freeze
 from promptfed.errors import BackboneError, reason
+from promptfed.language_models.remote_code import FLAG, is_trusted
 
 Family = Literal["causal", "masked", "encoder", "encoder-decoder"]
 """What a model reads and predicts: the next word, a masked one, a decoder's, or none."""
@@ -38,7 +39,7 @@ def load_pretrained(name: str, dtype: torch.dtype, device: torch.device) -> tupl
 
 
 def load_pretrained_of(
-    name: str, dtype: torch.dtype, device: torch.device, *, families: Sequence[Family]
+    name: str, dtype: torch.dtype, device: torch.device, *, families: Sequence[Family], quantized: str | None = None
 ) -> tuple[Any, Any, Family]:
     """Load the model called ``name`` (a folder, else a hub name).
 
@@ -47,6 +48,7 @@ def load_pretrained_of(
         dtype: The type of its weights.
         device: Where it goes.
         families: Those that will do.
+        quantized: "int8" or "int4": the linear layers are stored so by bitsandbytes, on a CUDA device.
 
     Returns:
         The frozen model, its fast tokenizer, and its family.
@@ -62,13 +64,15 @@ def load_pretrained_of(
     source = str(folder) if folder.is_dir() else name
     with quiet(), torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
         try:
-            config = transformers.AutoConfig.from_pretrained(source)
+            trust = {"trust_remote_code": is_trusted()}
+            config = transformers.AutoConfig.from_pretrained(source, **trust)
             family = family_of(config, families)
             kind = getattr(transformers, CLASSES[family])
+            how = {**dtype_option(dtype), **quantization_option(quantized, dtype, device), **trust}
             model, notes = kind.from_pretrained(
-                source, config=config, use_safetensors=True, output_loading_info=True, **dtype_option(dtype)
+                source, config=config, use_safetensors=True, output_loading_info=True, **how
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **trust)
         except Exception as error:  # transformers, the hub's client and safetensors each raise their own
             raise BackboneError(_why(name, folder.is_dir(), error)) from error
     lacking = sorted(key for key in notes["missing_keys"] if family != "encoder" or "pooler" not in key)
@@ -81,7 +85,21 @@ def load_pretrained_of(
         raise BackboneError(
             f"'{name}' has no fast tokenizer: save it with tokenizer.json, as transformers >= 4.40 does"
         )
-    return freeze(model).to(device), tokenizer, family
+    model = freeze(model)
+    return model if quantized else model.to(device), tokenizer, family
+
+
+def quantization_option(quantized: str | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Return ``from_pretrained``'s options for a model whose linear layers are stored in 8 or 4 bits; none for None."""
+    if quantized is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    if quantized == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def family_of(config: Any, families: Sequence[Family]) -> Family:
@@ -155,6 +173,8 @@ def dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
 
 
 def _why(name: str, is_folder: bool, error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return f"model '{name}' brings code of its own, which is not run: if you trust it, add {FLAG}"
     if is_folder:
         return (
             f"the folder '{name}' does not load as a language model ({reason(error)}); it needs config.json, "
