@@ -18,6 +18,7 @@ from promptfed.agreement import Agreement
 from promptfed.errors import BundleError, FormatError
 from promptfed.export.origin import BundleOrigin
 from promptfed.files.atomic_folder import write_folder
+from promptfed.peft_format import names as peft_format
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.files import read_bytes
@@ -29,13 +30,18 @@ FORMAT_VERSION = 1
 CONFIG, PROMPT, README = BUNDLE_CONFIG, "prompt.safetensors", "README.md"
 FEATURES = "class_text_features.safetensors"
 TEXT, SOFT, PIXELS = "prompt.txt", "soft_prompt.safetensors", "pixel_prompt.safetensors"
-FILES = frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS})
+ADAPTER = (peft_format.CONFIG, peft_format.WEIGHTS, peft_format.HEAD)
+"""Files of a language model's prompt that PEFT reads, and a trained head, which PEFT ignores."""
+FILES = frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS, *ADAPTER})
 
 MOST_CLASSES, LONGEST_NAME = 50_000, 10_000
 """Limits of a bundle's class names and of the letters of one: a bundle of a stranger must not take a day to load."""
 ClassNames = Annotated[
     tuple[Annotated[str, Field(max_length=LONGEST_NAME)], ...], Field(min_length=1, max_length=MOST_CLASSES)
 ]
+
+
+ModelKind = Literal["backbone", "oracle", "language model"]
 
 
 class BackboneMeta(BaseModel):
@@ -63,11 +69,23 @@ class OracleMeta(BaseModel):
     options: dict[str, Any]
 
 
+class LanguageModelMeta(BaseModel):
+    """The language model that a prompt was trained on. ``name`` is what ``--backbone`` takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    precision: str
+    family: Literal["causal", "masked", "encoder", "encoder-decoder"]
+
+
 class Meta(Agreement):
     """``promptfed_config.json``: the agreement of the run, whose prompt it is, and the one model that it is for.
 
-    A bundle for a dual encoder has ``backbone`` and ``logit_scale``, one for a black box has ``oracle``, ``form``,
-    ``examples`` and ``complete``. The file says what its kind has.
+    A bundle for a dual encoder has ``backbone`` and ``logit_scale``. One for a black box has ``oracle``, ``form``,
+    ``examples`` and ``complete``, and one for a language model ``language_model`` in the place of ``oracle``. The file
+    says what its kind has.
 
     Attributes:
         classes: The base classes, in the order of the class text features.
@@ -82,6 +100,7 @@ class Meta(Agreement):
     FIELDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "backbone": ("backbone", "logit_scale"),
         "oracle": ("oracle", "form", "examples", "complete"),
+        "language model": ("language_model", "form", "examples", "complete"),
     }
     """Kind of model -> the fields that a bundle for it has, and no other has."""
 
@@ -101,14 +120,15 @@ class Meta(Agreement):
     backbone: BackboneMeta | None = None
     logit_scale: float | None = Field(None, gt=0, allow_inf_nan=False)
     oracle: OracleMeta | None = None
+    language_model: LanguageModelMeta | None = None
     form: PromptTemplate | None = None
     examples: Literal["images", "texts", "questions"] = "images"
     complete: bool = True
 
     @model_validator(mode="after")
     def _is_for_one_model(self) -> Meta:
-        if (self.backbone is None) == (self.oracle is None):
-            raise ValueError("backbone and oracle, of which exactly one must be given")
+        if sum(model is not None for model in self._models.values()) != 1:
+            raise ValueError("backbone, oracle and language_model, of which exactly one must be given")
         of_kind = self.FIELDS[self.kind]
         lacking = [name for name in of_kind if name not in self.model_fields_set or getattr(self, name) is None]
         foreign = [name for name in self._foreign if name in self.model_fields_set]
@@ -117,21 +137,26 @@ class Meta(Agreement):
         return self
 
     @property
-    def kind(self) -> Literal["backbone", "oracle"]:
-        """What kind of model the prompt is for."""
-        return "oracle" if self.backbone is None else "backbone"
+    def _models(self) -> dict[ModelKind, BackboneMeta | OracleMeta | LanguageModelMeta | None]:
+        return {"backbone": self.backbone, "oracle": self.oracle, "language model": self.language_model}
 
     @property
-    def model(self) -> BackboneMeta | OracleMeta:
+    def kind(self) -> ModelKind:
+        """What kind of model the prompt is for."""
+        return next(kind for kind, model in self._models.items() if model is not None)
+
+    @property
+    def model(self) -> BackboneMeta | OracleMeta | LanguageModelMeta:
         """The frozen model that the prompt is for."""
-        model = self.backbone or self.oracle
+        model = self._models[self.kind]
         assert model is not None, "the validator saw to it"
         return model
 
     @property
     def _foreign(self) -> tuple[str, ...]:
         """The fields that only bundles for another kind of model have."""
-        return tuple(name for kind, names in self.FIELDS.items() if kind != self.kind for name in names)
+        names = {name: None for fields in self.FIELDS.values() for name in fields}  # a set that keeps its order
+        return tuple(name for name in names if name not in self.FIELDS[self.kind])
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfed.errors import FormatError
+from promptfed.peft_format.names import CONFIG
 from promptfed.printable import printable
 from promptfed.readers.files import MEGABYTE, shown
 from promptfed.readers.json_reader import JsonLimits, read_json
 
-CONFIG = "adapter_config.json"
 LIMITS = JsonLimits(size=MEGABYTE, depth=8, values=50_000)
 SOFT_TYPES = ("PROMPT_TUNING", "P_TUNING")
 PEFT_TYPES = (*SOFT_TYPES, "PREFIX_TUNING", "LORA", "IA3")

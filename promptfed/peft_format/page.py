@@ -9,7 +9,7 @@ from typing import Literal
 
 from promptfed.peft_format.adapter import Adapter
 from promptfed.peft_format.config import SOFT_TYPES
-from promptfed.peft_format.writing import HEAD
+from promptfed.peft_format.names import HEAD
 from promptfed.printable import printable
 
 UNNAMED = "FOLDER-OF-THE-BASE-MODEL"

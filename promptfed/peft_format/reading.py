@@ -12,13 +12,13 @@ from torch import Tensor
 
 from promptfed.errors import FormatError
 from promptfed.peft_format.adapter import Adapter, check_shapes, is_beside
-from promptfed.peft_format.config import CONFIG, AdapterConfig, read_config
+from promptfed.peft_format.config import AdapterConfig, read_config
+from promptfed.peft_format.names import CONFIG, OLD_WEIGHTS, WEIGHTS
 from promptfed.printable import printable
 from promptfed.readers.files import shown
 from promptfed.readers.tensors import MOST_BYTES, read_header, read_tensors
 from promptfed.readers.torch_files import read_torch
 
-WEIGHTS, OLD_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 FLOATS = ("F64", "F32", "F16", "BF16")
 MOST_NUMBERS = MOST_BYTES // 4
 """Numbers of all tensors together: they are kept as float32."""

@@ -14,11 +14,10 @@ from torch import Tensor
 from promptfed.errors import BundleError
 from promptfed.files.atomic_folder import write_folder
 from promptfed.peft_format.adapter import Adapter
-from promptfed.peft_format.config import CONFIG, SOFT_TYPES
-from promptfed.peft_format.reading import WEIGHTS
+from promptfed.peft_format.config import SOFT_TYPES
+from promptfed.peft_format.names import CONFIG, HEAD, README, WEIGHTS
 from promptfed.printable import LONGEST, printable
 
-README, HEAD = "README.md", "head.safetensors"
 FILES = frozenset({CONFIG, WEIGHTS, README, HEAD})
 """All names that a folder of ours may hold."""
 FIELDS = {
