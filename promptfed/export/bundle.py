@@ -14,6 +14,12 @@ and for a black box, where the method deploys such a thing,
     soft_prompt.safetensors           `soft` (n_tokens, dim), vectors in a text's place
     pixel_prompt.safetensors          `pixels` (3, height, width), added to images
 
+for a language model, where one insert is all that the method predicts with,
+
+    adapter_config.json               the insert as an adapter of PEFT
+    adapter_model.safetensors
+    head.safetensors                  a linear head that was trained with it
+
 A black-box method that deploys more than one prompt (a re-mapping of scores, a vote) has those of these files that
 there are; ``Meta.complete`` says whether they are all of it. No key is in a bundle, nor the name of a variable or of
 a local file.
@@ -21,7 +27,7 @@ a local file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -37,6 +43,7 @@ from promptfed.blackbox.oracles.query import Candidate
 from promptfed.config import RunConfig
 from promptfed.errors import BundleError, ConfigError, FormatError, RunError
 from promptfed.export.folder import (
+    ADAPTER,
     CONFIG,
     FEATURES,
     PIXELS,
@@ -52,6 +59,7 @@ from promptfed.export.folder import (
     verified,
     write_files,
 )
+from promptfed.export.language import language_fields
 from promptfed.export.origin import BundleOrigin
 from promptfed.export.readme import readme
 from promptfed.frozen_model import FrozenModel
@@ -84,6 +92,7 @@ class Bundle:
         class_features: Unit text features ``(classes, embed_dim)`` float32 of a dual encoder; None for a black box.
         candidate: The prompt that a black box is sent; None where there is no single one.
         tuned: The shared prompt as it was fine-tuned on the client.
+        adapter: File name -> content of what PEFT reads of a language model's prompt; empty: PEFT has nothing for it.
 
     Raises:
         BundleError: The features do not fit ``meta`` or are not of unit length, or a prompt is not finite.
@@ -95,6 +104,7 @@ class Bundle:
     class_features: Tensor | None = None
     candidate: Candidate | None = None
     tuned: PromptState = field(default_factory=PromptState)
+    adapter: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.meta.backbone is not None:
@@ -133,6 +143,7 @@ class Bundle:
             files[FEATURES] = save({"features": self.class_features, "logit_scale": scale})
         if self.candidate is not None:
             files |= _candidate_files(self.candidate)
+        files |= {name: content for name, content in self.adapter.items() if name in ADAPTER}
         meta = self.meta.model_copy(update={"sha256": checksums(files)})
         return {**files, CONFIG: meta.to_bytes(), README: readme(replace(self, meta=meta)).encode()}
 
@@ -205,6 +216,11 @@ def make_bundle(
         "chosen": chosen,
         "origin": origin,
     }
+    if method.setup.model.kind == "language model":
+        fields, adapter = language_fields(config, method, prompt)
+        meta = Meta(**about, **fields, examples=examples)  # type: ignore[arg-type]
+        text = candidate_of(method, prompt)
+        return Bundle(prompt.shared, prompt.personal, meta, candidate=text, tuned=prompt.tuned, adapter=adapter)
     if config.oracle is None:
         backbone = method.setup.backbone
         if not isinstance(method, FeatureMethod):
@@ -328,7 +344,7 @@ def read_bundle(folder: Path) -> Bundle:
             f"bundle '{folder}' names a file for its vocabulary ('{printable(vocabulary, LONGEST)}'), which is not "
             "read: a bundle holds its tokens itself; export it again with this version of promptfed"
         )
-    optional = [name for name in (TEXT, SOFT, PIXELS) if name in meta.sha256]
+    optional = [name for name in (TEXT, SOFT, PIXELS, *ADAPTER) if name in meta.sha256]
     names = (PROMPT, FEATURES) if meta.backbone is not None else (PROMPT, *optional)
     files = {name: verified(folder, name, meta) for name in names}
     try:
@@ -338,7 +354,8 @@ def read_bundle(folder: Path) -> Bundle:
         )
         text = files.get(TEXT, b"").decode()
         candidate = Candidate(text, soft, pixels) if files.keys() & {TEXT, SOFT, PIXELS} else None
-        return Bundle(**parts, meta=meta, class_features=features, candidate=candidate)
+        adapter = {name: files[name] for name in ADAPTER if name in files}
+        return Bundle(**parts, meta=meta, class_features=features, candidate=candidate, adapter=adapter)
     except (RunError, BundleError, FormatError, KeyError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
 

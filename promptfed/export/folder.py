@@ -19,6 +19,7 @@ from promptfed.errors import BundleError, FormatError
 from promptfed.export.origin import BundleOrigin
 from promptfed.files.atomic_folder import write_folder
 from promptfed.peft_format import names as peft_format
+from promptfed.peft_format.page import AdapterUse
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.files import read_bytes
@@ -69,15 +70,10 @@ class OracleMeta(BaseModel):
     options: dict[str, Any]
 
 
-class LanguageModelMeta(BaseModel):
-    """The language model that a prompt was trained on. ``name`` is what ``--backbone`` takes."""
+class LanguageModelMeta(AdapterUse):
+    """The language model that a prompt was trained on, and how it is read. ``name`` is what ``--backbone`` takes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    fingerprint: str
     precision: str
-    family: Literal["causal", "masked", "encoder", "encoder-decoder"]
 
 
 class Meta(Agreement):

@@ -21,6 +21,9 @@ from promptfed.export.bundle import ABOUT_THE_MODEL, Bundle, check_model, read_b
 from promptfed.export.folder import BackboneMeta, OracleMeta
 from promptfed.export.predict import Prediction, Predictor
 from promptfed.files.paths import checked_path
+from promptfed.language_models.loading import load_language_model
+from promptfed.language_models.model import LanguageModel
+from promptfed.language_models.names import PREFIX as LM_PREFIX
 from promptfed.method import METHODS
 from promptfed.objects import function_oracle
 from promptfed.oracle_options import OracleOptions
@@ -137,6 +140,10 @@ def load_bundle(
         cache = None if keep_features else default_cache(read_only=True)
         towers = _load_backbone(bundle.meta.backbone, backbone if model is None else model, device)
         return LoadedBundle(folder, Predictor(bundle, DualEncoder(FeatureStore(towers, cache))))
+    if bundle.meta.language_model is not None:
+        if oracle is not None or changed or model is not None:
+            raise ConfigError("this bundle is for a language model; leave out the options of an oracle, and model")
+        return LoadedBundle(folder, Predictor(bundle, _load_language_model(bundle, backbone, device)))
     if backbone is not None or model is not None:
         raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
     black_box = load_bundle_oracle(bundle, oracle, device, trust_address=trust_address, **changed)
@@ -159,6 +166,23 @@ def _load_backbone(meta: BackboneMeta, model: Any, device: str) -> Backbone:
             f"choose here: name your copy of it by --backbone {COPIES[kind]}"
         )
     return load_backbone(model or meta.name, device=device, precision=meta.precision)
+
+
+def _load_language_model(bundle: Bundle, name: str | None, device: str) -> LanguageModel:
+    """Load the language model that ``bundle`` was made for.
+
+    Raises:
+        ConfigError: It lies in a folder, which the user has to name.
+    """
+    meta, form = bundle.meta.language_model, bundle.meta.form
+    assert meta is not None, "a bundle for a language model says which"
+    assert form is not None, "and how its examples are put"
+    if name is None and is_local_file(meta.name.removeprefix(LM_PREFIX)):
+        raise ConfigError(
+            f"the bundle was made for a model in a folder ('{printable(meta.public_name, LONGEST)}'), which a bundle "
+            "cannot choose here: name your copy of it by --backbone lm:FOLDER"
+        )
+    return load_language_model(name or meta.name, form, device=device, precision=meta.precision)
 
 
 def load_bundle_oracle(

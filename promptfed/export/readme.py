@@ -6,6 +6,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from promptfed.export.folder import PIXELS, SOFT, TEXT, BackboneMeta, OracleMeta
+from promptfed.export.language_page import language_page
 from promptfed.export.origin import provenance, whose_prompt
 from promptfed.prompt_template import PromptTemplate
 
@@ -165,7 +166,9 @@ def readme(bundle: Bundle) -> str:
     }
     if meta.backbone is not None:
         return _backbone_page(bundle, meta.backbone, head)
-    assert meta.oracle is not None, "every bundle is for one of the two"
+    if meta.language_model is not None:
+        return language_page(bundle, meta.language_model, head)
+    assert meta.oracle is not None, "every bundle is for one of the three"
     assert meta.form is not None, "which says how its examples are put"
     return _OraclePage(bundle, meta.oracle, meta.form).page(head)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from string import Template
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from promptfed.peft_format.adapter import Adapter
-from promptfed.peft_format.config import SOFT_TYPES
+from promptfed.peft_format.config import SOFT_TYPES, AdapterConfig
 from promptfed.peft_format.names import HEAD
 from promptfed.printable import printable
 
@@ -22,31 +22,41 @@ Answer = Literal["words", "cosines", "layer", "text"]
 """What an example is answered by: label words, cosines to descriptions, a trained layer, or the text that follows."""
 
 
-@dataclass(frozen=True)
-class AdapterUse:
+class AdapterUse(BaseModel):
     """How the base model is read with an adapter, and what its output means.
 
     Attributes:
+        name: What the user calls the base model.
         base: What transformers loads the base model by; None: it has no public name.
-        model: What the user calls the base model.
         fingerprint: Of the base model.
         family: "causal", "masked", "encoder" or "encoder-decoder".
         answer: What an example is answered by.
-        text: An example as the tokenizer takes it, without what the tokenizer adds itself.
+        text: An example, in the template that the prompt was trained with.
+        ids: Its tokens, if the tokenizer would make others of ``text`` as a whole.
         labels: Class -> the token of its label word.
         descriptions: Class -> its description.
         remark: Another sentence on the base model.
     """
 
-    base: str | None
-    model: str
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    base: str | None = None
     fingerprint: str
-    family: str
+    family: Literal["causal", "masked", "encoder", "encoder-decoder"]
     answer: Answer
     text: str
-    labels: Mapping[str, int] = field(default_factory=dict)
-    descriptions: Mapping[str, str] = field(default_factory=dict)
+    ids: tuple[int, ...] = ()
+    labels: dict[str, int] = Field(default_factory=dict)
+    descriptions: dict[str, str] = Field(default_factory=dict)
     remark: str = ""
+
+    @property
+    def public_name(self) -> str:
+        """The model's name without the folder that it lies in."""
+        if self.base is not None or self.remark:
+            return self.name
+        return self.name.rstrip("/").rpartition("/")[2]
 
 
 PAGE = Template("""\
@@ -85,7 +95,7 @@ base = $auto.from_pretrained(BASE, dtype=torch.float32).eval()
 
 WORDS = Template("""\
 model = PeftModel.from_pretrained(base, ".").eval()
-row = tokenizer($text, return_tensors="pt", return_token_type_ids=False)
+$row
 with torch.inference_mode():
     logits = $call.logits[0, $place]
 words = $labels  # class -> token of its label word
@@ -114,7 +124,7 @@ print(max(described, key=lambda name: float(described[name] @ vector)))""")
 LAYER = Template("""\
 from safetensors.torch import load_file
 model, head = PeftModel.from_pretrained(base, ".").eval(), load_file("head.safetensors")
-row = tokenizer($text, return_tensors="pt", return_token_type_ids=False)
+$row
 $state
 scores = head["head.weight"] @ state + head["head.bias"]
 print($classes[int(scores.argmax())])""")
@@ -132,7 +142,8 @@ state = states[0][0, $place]""")
 
 TEXT = Template("""\
 model = PeftModel.from_pretrained(base, ".").eval()
-ids = tokenizer($text, return_tensors="pt")["input_ids"]
+$row
+ids = row["input_ids"]
 $loop
 print(tokenizer.decode(answer, skip_special_tokens=True))""")
 
@@ -193,20 +204,20 @@ def adapter_page(adapter: Adapter, use: AdapterUse, lead: str) -> str:
     return PAGE.substitute(
         front="\n".join(front),
         lead=lead,
-        what=WHAT[adapter.config.peft_type],
-        model=printable(use.model),
+        what=KINDS[adapter.config.peft_type],
+        model=printable(use.public_name),
         fingerprint=use.fingerprint[:12],
         remark=use.remark and f" {use.remark}",
         files="\n".join(f"| `{name}` | {about} |" for name, about in files),
-        layout=_layout(adapter, use),
-        code=_code(adapter, use),
-        generation=_generation(adapter, use),
+        layout=how_to_read(adapter.config, use),
+        code=code(adapter.config, use),
+        generation=generation_words(adapter.config, use),
     )
 
 
 # ------------------------------------------------------------------------------------------------- internals
 
-WHAT = {
+KINDS = {
     "PROMPT_TUNING": "soft prompt", "P_TUNING": "soft prompt", "PREFIX_TUNING": "prefix of keys and values",
     "LORA": "set of low-rank changes (LoRA)", "IA3": "set of factors on activations (IA3)",
 }  # fmt: skip
@@ -219,20 +230,21 @@ def _tensors(adapter: Adapter) -> str:
     return f"{len(adapter.tensors)} tensors, of {len(adapter.paths)} modules"
 
 
-def _layout(adapter: Adapter, use: AdapterUse) -> str:
-    n, lines = adapter.config.num_virtual_tokens, []
-    if adapter.config.peft_type in SOFT_TYPES:
+def how_to_read(config: AdapterConfig, use: AdapterUse) -> str:
+    """Return the sentences before the code: where a prompt stands, and what to watch."""
+    n, lines = config.num_virtual_tokens, []
+    if config.peft_type in SOFT_TYPES:
         lines.append(
             f"The {n} vectors stand before everything that the tokenizer writes, its start marker included, in the "
             "space of the model's scaled token vectors. Put a batch's padding on the right."
         )
         if use.family == "encoder-decoder":
             lines.append("They stand before the encoder's input; the decoder has none (num_transformer_submodules 1).")
-    elif adapter.config.peft_type == "PREFIX_TUNING":
+    elif config.peft_type == "PREFIX_TUNING":
         lines.append(
             f"Keys and values of {n} tokens stand before those of the text in every layer; its start marker stays."
         )
-    if adapter.config.task_type == "FEATURE_EXTRACTION" and use.family == "masked":
+    if config.task_type == "FEATURE_EXTRACTION" and use.family == "masked":
         lines.append(
             "PEFT has no task type for masked models; under FEATURE_EXTRACTION it passes the logits on unchanged"
             + (f", so the mask is found {n} places further back." if n else ".")
@@ -243,25 +255,38 @@ def _layout(adapter: Adapter, use: AdapterUse) -> str:
     return " ".join(lines)
 
 
-def _code(adapter: Adapter, use: AdapterUse) -> str:
+def code(config: AdapterConfig, use: AdapterUse) -> str:
+    """Return Python that runs as it stands in a folder with the adapter's files, and prints an answer."""
     start = START.substitute(auto=AUTO_CLASS[use.family], base=repr(use.base or UNNAMED))
-    text, is_soft = repr(use.text), adapter.config.peft_type in SOFT_TYPES
+    row, is_soft = _row(use), config.peft_type in SOFT_TYPES
     call = CALL.get(use.family, "model(**row)")
-    place = PLACE.get(use.family, "").replace("$n", str(adapter.config.num_virtual_tokens if is_soft else 0))
+    place = PLACE.get(use.family, "").replace("$n", str(config.num_virtual_tokens if is_soft else 0))
     if use.answer == "words":
-        return start + WORDS.substitute(text=text, call=call, place=place, labels=repr(dict(use.labels)))
+        return start + WORDS.substitute(row=row, call=call, place=place, labels=repr(use.labels))
     if use.answer == "cosines":
-        return start + COSINES.substitute(text=text, descriptions=repr(dict(use.descriptions)))
+        return start + COSINES.substitute(text=repr(use.text), descriptions=repr(use.descriptions))
     if use.answer == "layer":
         state = MEAN_STATE if use.family == "encoder" else HEAD_INPUT.substitute(call=call, place=place)
-        return start + LAYER.substitute(text=text, state=state, classes=repr(list(use.descriptions)))
-    loop = GENERATE if adapter.config.peft_type in ("LORA", "IA3") else LOOP
-    return start + TEXT.substitute(text=text, loop=loop)
+        return start + LAYER.substitute(row=row, state=state, classes=repr(list(use.descriptions)))
+    loop = GENERATE if config.peft_type in ("LORA", "IA3") else LOOP
+    return start + TEXT.substitute(row=row, loop=loop)
 
 
-def _generation(adapter: Adapter, use: AdapterUse) -> str:
-    if use.family != "causal" or adapter.config.peft_type in ("LORA", "IA3"):
+def _row(use: AdapterUse) -> str:
+    """Return the line that makes tokens of the example."""
+    if not use.ids:
+        return f'row = tokenizer({use.text!r}, return_tensors="pt", return_token_type_ids=False)'
+    return (
+        f"# {use.text!r}, its parts tokenized one by one, without the tokenizer's end marker\n"
+        f'row = {{"input_ids": torch.tensor([{list(use.ids)}])}}\n'
+        'row["attention_mask"] = torch.ones_like(row["input_ids"])'
+    )
+
+
+def generation_words(config: AdapterConfig, use: AdapterUse) -> str:
+    """Return the section on ``generate``; empty where there is nothing to say."""
+    if use.family != "causal" or config.peft_type in ("LORA", "IA3"):
         return ""
-    if adapter.config.peft_type in SOFT_TYPES:
+    if config.peft_type in SOFT_TYPES:
         return WRONG.substitute(kind="soft prompts, from the second token on", instead=WITH_VECTORS)
     return WRONG.substitute(kind="prefixes", instead=WITH_LOOP)

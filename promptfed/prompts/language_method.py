@@ -117,6 +117,13 @@ class LanguageMethod(GradientTraining):
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         return self.scores_with(self.values(shared, personal), classes, split)
 
+    def one_insert(self, shared: PromptState, personal: PromptState) -> PromptState | None:
+        """Return the tensors of the one insert (and head) that scores are made with; for export.
+
+        None: several predict together. By default those of ``values``, and None if ``logits`` is the method's own.
+        """
+        return self.values(shared, personal) if type(self).logits is LanguageMethod.logits else None
+
     def tuned_blend(self, shared: PromptState, tuned: PromptState, alpha: float) -> PromptState | None:
         """As every method's, by the kind of insert: the mixture of two models is not always that of their tensors."""
         return self.kind.interpolate(shared, tuned, alpha)
