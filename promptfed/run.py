@@ -14,8 +14,8 @@ from promptfed.config import Options, RunConfig, in_sections, validate
 from promptfed.cross_dataset import evaluate_on
 from promptfed.errors import BudgetExhausted, RunError
 from promptfed.experiment import Experiment
-from promptfed.export.bundle import bundle_folder, write_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.export.formats import export_format, write_export
 from promptfed.files.paths import checked_path
 from promptfed.frozen_model import FrozenModel
 from promptfed.learned_prompt import LearnedPrompt
@@ -296,20 +296,24 @@ class Run:
         client: int = 0,
         path: str | os.PathLike[str] | None = None,
         *,
+        format: str = "bundle",
+        merged: bool = False,
         shared: bool = False,
         overwrite: bool = False,
     ) -> Path:
-        """Write ``client``'s prompt as a self-contained bundle, and return its folder.
+        """Write ``client``'s prompt as a self-contained bundle, or for PEFT, and return its folder.
 
         Args:
             client: Whose prompt; its personalised one if there is one.
-            path: The bundle's folder; None: ``bundles/client-K`` in the run's, or ``bundles/client-K-shared``.
+            path: The folder; None: ``bundles/client-K`` in the run's (``adapters/`` for PEFT, ``merged/``), or
+                ``client-K-shared``.
+            format: "bundle", or "peft" for an adapter of a language model that Hugging Face's PEFT loads.
+            merged: Write the whole language model, low-rank changes added to its weights, in a new folder.
             shared: Leave out all that is the client's own.
-            overwrite: Replace a bundle that is there.
+            overwrite: Replace a bundle or adapter that is there.
         """
-        usual = self.path / "bundles" / bundle_folder(client, shared=shared)
-        target = usual if path is None else checked_path(path, "path")
-        return write_bundle(target, self.finished.bundle(client, shared_only=shared), overwrite=overwrite)
+        target = None if path is None else checked_path(path, "path")
+        return write_export(self.finished, client, export_format(format, merged), target, shared, overwrite)
 
     @_in_its_words
     def report(self) -> Path:

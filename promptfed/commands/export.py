@@ -27,12 +27,22 @@ def export(
     all_: Annotated[bool, typer.Option("--all", help="Every client's, each in a folder of its own.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder of the bundle [RUN/bundles/client-K].", metavar="DIR"),
+        typer.Option("--out", help="Folder to write [RUN/bundles/client-K].", metavar="DIR"),
     ] = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="bundle, or peft: an adapter of a language model that PEFT loads.", metavar="FORMAT"
+        ),
+    ] = "bundle",
+    merged: Annotated[
+        bool,
+        typer.Option("--merged", help="The whole language model, low-rank changes (LoRA) added to its weights."),
+    ] = False,
     shared: Annotated[
         bool, typer.Option("--shared", help="The shared prompt alone, without anything of the client's own.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle or adapter that is there.")] = False,
     backbone: options.SameBackbone = None,
     quiet: Annotated[bool, options.quiet_option("the bundles' folders")] = False,
     json: options.Json = False,
@@ -40,8 +50,9 @@ def export(
     """Write a client's prompt as a self-contained bundle, usable without promptfed too.
 
     For a backbone it holds the class text features as well, which plain numpy and open_clip can use; for a black box
-    the text (prompt.txt) or the vectors that are sent, and no call is made that costs money. If promptfed personalize
-    has run, it is the client's personalised prompt, with the alpha that was chosen and why.
+    the text (prompt.txt) or the vectors that are sent, and no call is made that costs money; for a language model an
+    adapter of PEFT beside it, which --format peft writes alone. If promptfed personalize has run, it is the client's
+    personalised prompt, with the alpha that was chosen and why.
 
     \b
     Examples:
@@ -49,25 +60,26 @@ def export(
       promptfed export runs/NAME --client 3 --out hospital-3
       promptfed export runs/NAME --all --out bundles
       promptfed export runs/NAME --client 0 --shared
+      promptfed export runs/NAME --client 3 --format peft --out adapter
+      promptfed export runs/NAME --client 3 --merged --out merged-model
     """
     import json as as_json
 
-    from promptfed.export.bundle import bundle_folder, write_bundle
     from promptfed.export.finished import FinishedRun
+    from promptfed.export.formats import export_format, write_export, write_exports
     from promptfed.export.origin import same_prompts
 
+    form = export_format(format_, merged)
     if all_ == (client is not None):
         why = "; --shared needs it too, for the classes that the bundle names" if shared and not all_ else ""
         raise ConfigError(f"say whose prompt to export, either --client K or --all{why}")
     folder = open_run(run, backbone=backbone, base_url=flags["base_url"], is_asked=False)
     finished = FinishedRun.load(folder)
     if client is not None:
-        folders = {client: out or run / "bundles" / bundle_folder(client, shared=shared)}
+        folders = {client: write_export(finished, client, form, out, shared, overwrite)}
     else:
-        place = out or run / "bundles"
-        folders = {each: place / bundle_folder(each, shared=shared) for each in sorted(finished.names)}
-    bundles = {k: finished.bundle(k, shared_only=shared) for k in folders}
-    written = {str(k): str(write_bundle(f, bundles[k], overwrite=overwrite)) for k, f in folders.items()}
+        folders = write_exports(finished, sorted(finished.names), form, out, shared, overwrite)
+    written = {str(number): str(path) for number, path in folders.items()}
     if json:
         typer.echo(as_json.dumps(written, indent=2))
         return
@@ -75,5 +87,5 @@ def export(
         typer.echo(printable(path))
     if quiet:
         return
-    for note in same_prompts({number: bundle.meta.origin for number, bundle in bundles.items()}):
+    for note in same_prompts({number: finished.origin(number, shared_only=shared) for number in folders}):
         typer.echo(f"note: {note}", err=True)

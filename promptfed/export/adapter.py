@@ -101,13 +101,11 @@ def adapter_use(model: LanguageModel, classes: Sequence[str], head: str = "") ->
     )
 
 
-def lead_of(
-    method: Method, client: int, client_name: str, origin: BundleOrigin | None, chosen: str, *, rounds: int, seed: int
-) -> str:
+def lead_of(method: Method, client: int, client_name: str, origin: BundleOrigin | None, chosen: str) -> str:
     """Return the first paragraph of a README: whose prompt it is, how it was learned, and where it comes from."""
     learned = (
         f"{whose_prompt(origin, client, client_name)}, learned by federated prompt learning with {method.name} "
-        f"({rounds} rounds, seed {seed}), and exported by promptfed {version('promptfed')}."
+        f"({method.setup.rounds} rounds, seed {method.setup.seed}), and exported by promptfed {version('promptfed')}."
     )
     own = f" How much of it is the client's own: {chosen}." if chosen else ""
     return f"{learned}{own}{provenance(origin)}"

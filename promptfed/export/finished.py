@@ -18,8 +18,10 @@ from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
 from promptfed.experiment import warn_of_plugins
+from promptfed.export.adapter import client_adapter, lead_of
 from promptfed.export.bundle import Bundle, candidate_of, is_complete, make_bundle
-from promptfed.export.origin import origin_of
+from promptfed.export.merged import MergedModel, merged_model
+from promptfed.export.origin import BundleOrigin, origin_of
 from promptfed.frozen_model import FrozenModel
 from promptfed.kept_text import carried
 from promptfed.method import Method
@@ -181,6 +183,42 @@ class FinishedRun:
         Raises:
             RunError: The run has no such client.
         """
+        prompt, chosen, origin = self._deployed(client, shared_only)
+        return make_bundle(
+            self.run.config, self.method, prompt, client, self.names[client], self.examples, chosen, origin
+        )
+
+    def peft_files(self, client: int, *, shared_only: bool = False) -> dict[str, bytes]:
+        """Return file name -> content of a folder for PEFT with what ``client`` deploys.
+
+        Raises:
+            RunError: The run has no such client.
+            ConfigError: PEFT cannot express it.
+        """
+        prompt, lead = self._deployed_and_said(client, shared_only)
+        return client_adapter(self.method, prompt).files(lead)
+
+    def merged(self, client: int, *, shared_only: bool = False) -> MergedModel:
+        """Return the model with what ``client`` deploys added to its own matrices.
+
+        Raises:
+            RunError: The run has no such client.
+            ConfigError: It is no change of matrices.
+        """
+        prompt, lead = self._deployed_and_said(client, shared_only)
+        return merged_model(self.method, prompt, lead)
+
+    def origin(self, client: int, *, shared_only: bool = False) -> BundleOrigin:
+        """Return where the prompt that ``client`` deploys comes from. Raises RunError if there is no such client."""
+        return self._deployed(client, shared_only)[2]
+
+    def _deployed_and_said(self, client: int, shared_only: bool) -> tuple[ClientPrompt, str]:
+        """Return what ``client`` deploys, and the first paragraph of a README on it."""
+        prompt, chosen, origin = self._deployed(client, shared_only)
+        return prompt, lead_of(self.method, client, self.names[client], origin, chosen)
+
+    def _deployed(self, client: int, shared_only: bool) -> tuple[ClientPrompt, str, BundleOrigin]:
+        """Return what ``client`` deploys, how its share of the client's own was chosen, and where it comes from."""
         if client not in self.names:
             raise RunError(
                 f"run '{self.run.path}' has no client {client}; it has {', '.join(map(str, sorted(self.names)))}"
@@ -192,9 +230,8 @@ class FinishedRun:
             prompt = self.prompt(client)
             if personalized := self.personalized(client):
                 prompt, chosen = personalized.deployed(prompt), personalized.about.why
-        name, config = self.names[client], self.run.config
         origin = origin_of(self.run, client, shared=shared_only, alike=() if chosen else self._alike(client, prompt))
-        return make_bundle(config, self.method, prompt, client, name, self.examples, chosen, origin)
+        return prompt, chosen, origin
 
     def _alike(self, client: int, prompt: ClientPrompt) -> tuple[int, ...]:
         """Return the other clients whose prompt after training equals that of ``client``."""
