@@ -27,18 +27,18 @@ Words = Callable[[str], str]
 ARGUMENTS = frozenset(
     (
         *RunConfig.model_fields, *Shorthands.model_fields, *OracleOptions.model_fields,
-        "alphas", "classes", "client", "config", "epochs", "folder", "keep_features", "l2_to_global", "lr", "seeds",
-        "shared", "overwrite", "space", "trust_address", "val_shots",
+        "alphas", "classes", "client", "config", "epochs", "folder", "format", "init", "keep_features",
+        "l2_to_global", "lr", "merged", "seeds", "shared", "overwrite", "space", "trust_address", "val_shots",
     )
 ) - set(SECTIONS)  # fmt: skip
 """What functions of promptfed take."""
 RENAMED = {"backbone": "model", "run": "folder", "out": "folder", "interpolate": "alphas"}
 """Flag -> the argument, where they are called differently."""
-SWITCHES = frozenset({"strict", "shared", "overwrite", "trust_address", "keep_features"})
+SWITCHES = frozenset({"strict", "shared", "merged", "overwrite", "trust_address", "keep_features"})
 WORDS = frozenset(
     (
         "tiny", "lit", "cpu", "cuda", "local", "ray", "iid", "domain", "classes", "dirichlet", "auto", "none",
-        "median", "mean", "finetune", "features", "prompt", "cot",
+        "median", "mean", "finetune", "features", "prompt", "cot", "peft",
     )
 )  # fmt: skip
 """Values of options that look like words of a sentence."""

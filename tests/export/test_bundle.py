@@ -193,8 +193,8 @@ ORACLE = {"name": "minilm", "fingerprint": "f" * 64, "precision": "float32", "op
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [
-        ({"backbone": None}, "backbone and oracle, of which exactly one must be given"),
-        ({"oracle": ORACLE}, "backbone and oracle, of which exactly one must be given"),
+        ({"backbone": None}, "backbone, oracle and language_model, of which exactly one must be given"),
+        ({"oracle": ORACLE}, "backbone, oracle and language_model, of which exactly one must be given"),
         ({"logit_scale": None}, "logit_scale"),
         ({"form": {}, "examples": "texts"}, "form, examples"),
         ({"backbone": None, "oracle": ORACLE}, "form, examples, complete, backbone, logit_scale"),
