@@ -92,7 +92,8 @@ def train(
             name: such a thing}, which is then the partition.
         class_names: The classes of your own data in the order of numbered labels.
         test: Examples of your own data for tests alone.
-        model: The frozen model: a backbone's name, a ``Backbone``, or (open_clip model, tokenizer, transform).
+        model: The frozen model: a backbone's name, a ``Backbone``, or (open_clip model, tokenizer, transform). A
+            language model: its name (``"lm:gemma"``), or (model of transformers, tokenizer), or a ``LanguageModel``.
         oracle: The black box: a name, or a function ``score(prompts, texts, labels)`` that returns an array (prompts,
             texts, labels).
         aggregator: How updates are merged: a name, or a class or instance of your own.

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptfed.aggregators.base import Aggregator
-from promptfed.backbones.objects import backbone_of, precision_of
+from promptfed.backbones.objects import PRECISIONS, backbone_of, precision_of
 from promptfed.blackbox.oracle_factory import ORACLES
 from promptfed.code_fingerprint import code_sha256
 from promptfed.config import ObjectRecord, Options, RunConfig, build_config, validate
 from promptfed.engines.base import Engine
 from promptfed.errors import ConfigError
+from promptfed.language_models.objects import is_language_object, language_model_of
 from promptfed.method import Method
 from promptfed.objects import CLASSES, Objects, function_name, object_kind_of
 from promptfed.printable import printable
@@ -25,6 +26,8 @@ ARGUMENTS = ("data", "test", "class_names", "model", "oracle", "method", "aggreg
 """Arguments that may be Python objects, or belong to one."""
 TEXT_TASK, TEXT_METHOD = "blackbox-text", "fedbdpl"
 """What a function for an oracle is asked by, if nobody says: it scores texts, and takes prompts that are texts."""
+LANGUAGE_TASK = "text-classification"
+"""What a language model is given to do, if nobody says."""
 BASES: Mapping[str, type] = {"method": Method, "aggregator": Aggregator, "engine": Engine}
 
 
@@ -100,6 +103,14 @@ def _taken(
         raise ConfigError("model and backbone are two names for the same thing: give one of them")
     if isinstance(model, str):
         options["backbone"] = model
+    elif model is not None and is_language_object(model):
+        language = language_model_of(model, str(options.get("device") or file.get("device") or ""))
+        objects["model"] = language
+        number_format = PRECISIONS.get(language.dtype, precision or "float32")
+        options |= {"backbone": language.name, "device": str(language.device), "precision": number_format}
+        records["model"] = ObjectRecord(name=language.name, fingerprint=language.fingerprint)
+        if "task" not in options and "task" not in file:
+            options["task"] = LANGUAGE_TASK
     elif model is not None:
         backbone = backbone_of(model, str(options.get("device") or file.get("device") or ""))
         objects["model"] = backbone
@@ -164,6 +175,7 @@ def read_data(config: RunConfig, data: Any, test: Any, class_names: Sequence[str
     Raises ConfigError or DataError for what does not fit.
     """
     kind, columns = object_kind_of(config.task), None
-    if issubclass(TASKS[config.task].Config, BlackboxTextConfig):
-        columns = columns_of(validate(BlackboxTextConfig, config.task_options, "task option"))
+    options = TASKS[config.task].Config
+    if issubclass(options, BlackboxTextConfig):
+        columns = columns_of(validate(options, config.task_options, "task option"))
     return read_objects(data, kind, class_names=class_names, test=test, columns=columns, strict=config.strict)

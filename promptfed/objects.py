@@ -24,6 +24,7 @@ from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError, missing_object
 from promptfed.frozen_model import FrozenModel
 from promptfed.language_models.loading import load_language_model
+from promptfed.language_models.model import LanguageModel
 from promptfed.language_models.names import is_language_model
 from promptfed.method import METHODS
 from promptfed.oracle_options import OracleOptions
@@ -72,7 +73,7 @@ class Objects:
     """
 
     data: ObjectData | None = None
-    model: Backbone | None = None
+    model: Backbone | LanguageModel | None = None
     oracle: ScoreFunction | None = None
     classes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,12 +97,14 @@ class Objects:
             return self._oracle(config, form)
         if is_language_model(config.backbone):
             assert form is not None, "a task with texts says how they are put"
+            if isinstance(self.model, LanguageModel):
+                return self.model.with_form(form)
             return load_language_model(config.backbone, form, device=config.device, precision=config.precision)
         if not config.backbone.startswith(PREFIX):
             load = load_text_tower if config.backbone in SMALL_TOWERS else load_backbone
             backbone = load(config.backbone, device=config.device, precision=config.precision)
             return DualEncoder(FeatureStore(backbone, load_threads=config.load_threads))
-        if self.model is None:
+        if not isinstance(self.model, Backbone):
             raise missing_object("model", config.backbone)
         return DualEncoder(FeatureStore(self.model, load_threads=config.load_threads))
 

@@ -36,8 +36,9 @@ def backbone_of(model: Any, device: str = "") -> Backbone:
     transforms = [part for part in others if callable(part) and not is_tokenizer(part)]
     if len(towers) != 1 or len(tokenizers) != 1 or len(transforms) > 1:
         raise ConfigError(
-            f"model is of type {printable(type(model).__name__)}: give a name, a promptfed Backbone, or the tuple "
-            "(open_clip model, its tokenizer, its transform of evaluation)"
+            f"model is of type {printable(type(model).__name__)}: give a name, a promptfed Backbone, the tuple "
+            "(open_clip model, its tokenizer, its transform of evaluation), or (language model of transformers, its "
+            "tokenizer)"
         )
     from promptfed.backbones.openclip import OpenClipBackbone
 

@@ -32,9 +32,7 @@ KINDS = (
 OTHER_NAMES = {"models": "backbones"}
 """Other names of kinds, such as that of the entry-point group ``promptfed.models`` -> one of ``KINDS``."""
 TEXT_SOURCES = {
-    "texts:NAME": {
-        "about": "Texts: bundled ones, reviews, questions or requests; for text-classification, blackbox-text."
-    },
+    "texts:NAME": {"about": "Texts: bundled ones, reviews, questions or requests; for tasks with texts."},
     "tsv:PATH": {"about": "Texts: a tab-separated file, or a folder with train.tsv, dev.tsv and test.tsv."},
     "jsonl:PATH": {"about": "Texts: one JSON object a line, or a folder with train.jsonl, dev.jsonl and test.jsonl."},
 }

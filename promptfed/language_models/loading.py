@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from promptfed.backbones.device import QUANTIZED, pick_device, pick_dtype
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, missing_object
 from promptfed.language_models.model import LanguageModel
-from promptfed.language_models.names import PREFIX, is_language_model
+from promptfed.language_models.names import OBJECT, PREFIX, is_language_model
 from promptfed.language_models.pretrained import Family, load_pretrained_of
 from promptfed.prompt_template import PromptTemplate
 
@@ -37,6 +37,8 @@ def load_language_model(
     name = backbone.removeprefix(PREFIX)
     if not is_language_model(backbone) or not name:
         raise ConfigError(f"backbone '{backbone}' is no language model: write lm:minilm, lm:gemma or lm:FOLDER")
+    if backbone.startswith(OBJECT):
+        raise missing_object("model", backbone)
     where, quantized = pick_device(device), precision if precision in QUANTIZED else None
     dtype = torch.bfloat16 if quantized else pick_dtype(precision)
     if quantized:

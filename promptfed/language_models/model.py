@@ -83,6 +83,10 @@ class LanguageModel(FrozenModel):
         """How a text and a hand-written prompt are put to it, and what each class is called."""
         return self._form
 
+    def with_form(self, form: PromptTemplate) -> LanguageModel:
+        """Return the same model for texts that are put as ``form`` says; the weights are shared."""
+        return LanguageModel(self.name, form, self.model, self.tokenizer, self.family)
+
     @property
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -125,7 +129,8 @@ class LanguageModel(FrozenModel):
                 rows = [self.writer.row(item, template).ids for item in split.items]
                 return self.cosines(self.hidden(rows), classes)
             written = [self.writer.row(item, template) for item in split.items]
-            hidden = self.hidden([row.ids for row in written], at=[[row.at] for row in written])
+            places = [[0] if self.family == "encoder-decoder" else [row.at] for row in written]
+            hidden = self.hidden([row.ids for row in written], at=places)
             return self.word_logits(hidden[:, 0], self.label_ids(classes))
 
     # ------------------------------------------------------------------------------------------------- shapes

