@@ -51,7 +51,7 @@ class FlexLoRA(LowRankMethod):
     * ``cut=stack``: shared is ``residual/...``, the sum of all rounds' M; clients start with a fresh A, drawn from the
       seed, and B = 0. Exact, and down grows by up to ``sum r_k`` ranks a round.
 
-    A client that is sent fewer components than it trains adds fresh ones that change nothing (A random, B zero).
+    Where M has fewer components than are trained, fresh ones that change nothing (A random, B zero) are added.
     Different from the papers: FlexLoRA forms M and decomposes it; FLoRIST has all clients train the common rank, and
     its code merges it into the weights; FLoRA draws another A at each client. alpha / r_k is a client's scale.
     """
@@ -66,8 +66,10 @@ class FlexLoRA(LowRankMethod):
 
     def init_shared(self) -> PromptState:
         start = self.start()
-        if self.config.cut != "stack":
+        if self.config.cut == "rank":
             return start
+        if self.config.cut == "energy":
+            return first_components(self.kind, start, 1)
         rest = {name: tensor for name, tensor in start.items() if not is_factor(name)}
         return PromptState({**rest, **no_residual(self.kind)})
 
@@ -110,11 +112,12 @@ class Decomposition(ResidualServer):
         mean, config = stack(changes, shares(weights)), self.method.config
         if config.cut == "stack":
             return self.grown(path, mean, shared)
-        parts = singular(mean)
-        rank = min(self.kind.r, len(parts.s))
-        if config.cut == "energy":
-            rank = min(rank, parts.rank_of_energy(config.energy))
-        return self.kind.named(path, parts.factors(rank, self.kind.scale(rank)))
+        parts, kind = singular(mean), self.kind
+        if config.cut == "rank":
+            best = parts.factors(kind.r, kind.scale(kind.r))
+            return kind.named(path, kind.resized(path, best, kind.r, "fresh"))
+        rank = min(kind.r, parts.rank_of_energy(config.energy))
+        return kind.named(path, parts.factors(rank, kind.scale(rank)))
 
 
 def first_components(kind: LowRank, shared: PromptState, rank: int) -> PromptState:

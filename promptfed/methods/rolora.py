@@ -49,6 +49,9 @@ class RoLoRA(LowRankMethod):
 class TakingTurns(AggregatorWrapper):
     """``inner``, after which the other factor's turn has come."""
 
+    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
+        return PromptState({**self.inner.broadcast(shared, server, client), TURN: shared[TURN]})
+
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
