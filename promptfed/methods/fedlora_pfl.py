@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from promptfed.inserts.low_rank import PERSONAL, B
-from promptfed.local_training import train_clients
+from promptfed.local_training import LocalObjective, train_clients
 from promptfed.method import METHODS, TrainingJob
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.low_rank_method import LowRankConfig, LowRankMethod, is_factor
-from promptfed.types import Update
+from promptfed.types import Broadcast, ClientData, Update
 
 
 class FedLoRAConfig(LowRankConfig):
@@ -44,6 +44,17 @@ class FedLoRA(LowRankMethod):
     def values(self, shared: PromptState, personal: PromptState) -> PromptState:
         return PromptState({**shared, **personal})
 
+    def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
+        """Return the objective of the personal part alone, with the shared one frozen."""
+        whole = self.values(broadcast.shared, personal or self._untrained)
+        return self.objective(whole, data.train, [name for name in whole if name.startswith(PERSONAL)])
+
+    def split_update(
+        self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        kept = {name: tensor for name, tensor in trained.items() if name.startswith(PERSONAL)}
+        return PromptState({name: tensor for name, tensor in trained.items() if name not in kept}), PromptState(kept)
+
     def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
         if not jobs:
             return []
@@ -56,12 +67,11 @@ class FedLoRA(LowRankMethod):
                 problems.append((data.client, self.objective(whole, data.train, names)))
             trained = train_clients(problems, self.config, self.setup, round)
             values = [PromptState({**v, **outcome}) for v, (outcome, _) in zip(values, trained, strict=True)]
-        return [
-            (Update(data.client, PromptState(sent), len(data.train), fit.loss, fit.accuracy), PromptState(kept))
-            for (_, data, _), whole, (_, fit) in zip(jobs, values, trained, strict=True)
-            for sent in [{name: tensor for name, tensor in whole.items() if not name.startswith(PERSONAL)}]
-            for kept in [{name: tensor for name, tensor in whole.items() if name.startswith(PERSONAL)}]
-        ]
+        results = []
+        for (broadcast, data, personal), whole, (_, fit) in zip(jobs, values, trained, strict=True):
+            sent, kept = self.split_update(whole, broadcast, data, personal)
+            results.append((Update(data.client, sent, len(data.train), fit.loss, fit.accuracy), kept))
+        return results
 
     @property
     def _untrained(self) -> PromptState:

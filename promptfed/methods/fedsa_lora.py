@@ -48,6 +48,10 @@ class FedSALoRA(LowRankMethod):
             values = PromptState({**values, **trained})
         return values
 
+    def tuned_blend(self, shared: PromptState, tuned: PromptState, alpha: float) -> PromptState:
+        """As every method's on low rank; the shared end is the frozen model."""
+        return self.kind.interpolate(self.values(shared, NO_PROMPT), tuned, alpha)
+
     def _split(self, values: PromptState) -> tuple[PromptState, PromptState]:
         """Split into (A, everything else)."""
         shared = {name: tensor for name, tensor in values.items() if is_a(name)}

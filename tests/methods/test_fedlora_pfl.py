@@ -38,3 +38,10 @@ def test_the_path_from_the_shared_to_the_personal_model() -> None:
     none, whole = (method.blend(rounds.shared, personal, alpha) for alpha in (0.0, 1.0))
     assert torch.allclose(method.logits(rounds.shared, none, CLASSES, split), rounds.scores(), atol=1e-6)
     assert whole == personal
+
+
+def test_personalising_trains_the_personal_part_alone() -> None:
+    rounds = Rounds(make("fedlora_pfl", setup_of()), clients())
+    problem = rounds.method.problem(Broadcast(1, rounds.shared), rounds.data[0], NO_PROMPT)
+    assert all(name.startswith("personal/") for name in problem.start)
+    assert rounds.method.split_update(problem.start, None, rounds.data[0], NO_PROMPT) == (NO_PROMPT, problem.start)

@@ -35,3 +35,12 @@ def test_a_newcomer_has_the_frozen_model_until_it_trains_b() -> None:
         return torch.nn.functional.cross_entropy(scores, data[2].train.labels).item()
 
     assert loss(adapted) < loss(rounds.shared)
+
+
+def test_a_newcomer_s_way_from_the_frozen_model() -> None:
+    rounds = Rounds(make("fedsa_lora", setup_of(rounds=1), head="linear"), clients())
+    adapted = rounds.method.fit_newcomer(rounds.shared, rounds.data[0])
+    middle = rounds.method.tuned_blend(rounds.shared, adapted, 0.5)
+    start = rounds.method.start()
+    for name in start:
+        assert torch.allclose(middle[name], (start[name] + adapted[name]) / 2, atol=1e-6)

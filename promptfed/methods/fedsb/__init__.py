@@ -92,6 +92,8 @@ class FedSB(LowRankMethod):
     # --------------------------------------------------------------------------------------------- training
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
+        if is_setup(broadcast.shared):
+            raise ConfigError(f"{self.name} has no factors A and B before round {SETUP_ROUNDS} is over: finish the run")
         values = dict(self.values(broadcast.shared, personal))
         if self.config.heads > 1:
             values |= {factor_name(path, FACTOR): torch.ones(self.config.heads) for path in self.kind.paths}
