@@ -23,7 +23,8 @@ class FedPrompt(LanguageMethod):
 
     Different from the paper: the prompt stands before the model's start marker, which is PEFT's layout, and starts
     from words; the paper has the text first and OpenPrompt's draws. Local steps are epochs, not up to 1,000 steps, and
-    the optimiser starts afresh each round. The paper's rate of 0.3 is for BERT.
+    the optimiser starts afresh each round. The defaults are 10 vectors and a rate of 0.03; the paper's are 20, and 0.3
+    on BERT.
     """
 
     name: ClassVar[str] = "FedPrompt"

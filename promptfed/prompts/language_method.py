@@ -34,7 +34,7 @@ class SoftPromptConfig(LanguageConfig):
     """Options of methods whose insert begins as a soft prompt."""
 
     lr: float = Field(0.03, gt=0, description="learning rate")
-    n_tokens: int = Field(20, ge=1, le=512, description="vectors of the prompt")
+    n_tokens: int = Field(10, ge=1, le=512, description="vectors of the prompt")
     init: Literal["text", "vocab", "random"] = Field("text", description="what the vectors start from")
     init_text: str = Field("", description="the words of init=text; empty: the task's first hand-written prompt")
 
