@@ -1,4 +1,4 @@
-"""PFPT: clients' prompts are sets that a server matches to global prompts, however many these are (Weng et al. 2024)."""
+"""PFPT: a server matches clients' prompts, taken as sets, to global ones, however many (Weng et al. 2024)."""
 
 from __future__ import annotations
 

@@ -49,6 +49,6 @@ def test_the_first_tokens_alone_predict(method):
 
 @pytest.mark.parametrize("options", [{"lengths": (1, 3)}, {"lengths": (2, 1, 4)}, {"deployed": 5}])
 def test_lengths_that_make_no_sense_are_one_line(options):
-    with pytest.raises(ConfigError, match="n_tokens|rise") as error:
+    with pytest.raises(ConfigError, match=r"n_tokens|rise") as error:
         build_method("fedmrl", {"n_tokens": 4, "lengths": (1, 4), **options}, setup())
     assert "\n" not in str(error.value)
