@@ -30,11 +30,6 @@ DEFAULT_TARGETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Type of a model -> ends of the paths whose output is scaled, and of those whose input is: PEFT's defaults."""
 
 
-def matching(paths: Sequence[str], ends: Sequence[str]) -> list[str]:
-    """Return those of ``paths`` that are one of ``ends``, or end with one as a whole part: PEFT's rule."""
-    return [path for path in paths if any(path == end or path.endswith(f".{end}") for end in ends)]
-
-
 class IA3(InsertKind):
     """One factor for each output of some matrices, and for each input of others; all start at 1.
 

@@ -34,8 +34,13 @@ def factor_name(path: str, factor: str, group: str = "") -> str:
     return f"{group}{MODULE}{path}.{factor}"
 
 
-def matching_paths(paths: Iterable[str], targets: Sequence[str]) -> tuple[str, ...]:
+def matching_paths(paths: Iterable[str], targets: Sequence[str], option: str = "targets") -> tuple[str, ...]:
     """Return those of ``paths`` that are a target, or end with a point and a target, as PEFT matches a list.
+
+    Args:
+        paths: Of the linear layers.
+        targets: Whole paths or the ends of paths.
+        option: The method's option that names them.
 
     Raises:
         ConfigError: A target matches no path; the message has the nearest names.
@@ -48,8 +53,8 @@ def matching_paths(paths: Iterable[str], targets: Sequence[str]) -> tuple[str, .
             names = sorted({path.rpartition(".")[2] for path in known})
             near = difflib.get_close_matches(target, [*names, *known], n=3, cutoff=0.4) or names[:8]
             raise ConfigError(
-                f"option 'targets' names '{printable(target, 80)}', which no linear layer of this model has: use "
-                f"{', '.join(printable(name, 80) for name in near)}, or {EVERY_LAYER} (--set method.targets=NAME,NAME)"
+                f"option '{option}' names '{printable(target, 80)}', which no linear layer of this model has: use "
+                f"{', '.join(printable(name, 80) for name in near)}, or {EVERY_LAYER} (--set method.{option}=NAME,NAME)"
             )
         matched.update(hits)
     return tuple(path for path in known if path in matched)

@@ -8,7 +8,8 @@ positions from n on.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,24 +17,42 @@ from torch import Tensor
 
 from promptfed.errors import BackboneError
 
+Layers = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of each layer, each ``(1, heads, n, head_size)``."""
 
-def as_cache(prefix: Tensor, rows: int, layers: int, heads: int) -> Any:
-    """Return a new cache of transformers, with ``prefix`` ``(n, layers * 2 * kv_width)`` for each of ``rows`` texts.
 
-    Gradients flow through. A reading adds its own keys and values to it, so each reading needs a new one.
+def by_layer(prefix: Tensor, layers: int, heads: int) -> Layers:
+    """Return a prefix ``(n, layers * 2 * heads * head_size)`` layer by layer; gradients flow through."""
+    shaped = prefix.view(len(prefix), layers, 2, heads, -1).permute(1, 2, 3, 0, 4)[:, :, None]
+    return tuple((layer[0], layer[1]) for layer in shaped)
+
+
+@contextmanager
+def behind_prefix(base: Any, layers: Layers, rows: int) -> Iterator[None]:
+    """Have a bare model of transformers read its next ``rows`` texts behind the same keys and values.
+
+    A model with a head does not always pass a cache on to the bare model in it, so that is given it by a hook. The
+    attention mask must have room for the prefix.
     """
     from transformers import DynamicCache
 
-    by_layer = prefix.view(len(prefix), layers, 2, heads, -1).permute(1, 2, 3, 0, 4)  # layer, k/v, head, token, size
     cache = DynamicCache()
-    for number, (keys, values) in enumerate(by_layer):
+    for number, (keys, values) in enumerate(layers):
         cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), number)
-    return cache
+
+    def hook(module: Any, inputs: tuple[Any, ...], more: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return inputs, {**more, cache_name(base): cache, "use_cache": True}
+
+    handle = base.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
-def cache_name(model: Any) -> str:
-    """Return what ``model.forward`` calls a cache: transformers renamed it."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+def cache_name(base: Any) -> str:
+    """Return what ``base.forward`` calls a cache: transformers renamed it."""
+    return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
 
 
 @torch.no_grad()
@@ -53,11 +72,12 @@ def keys_and_values(base: Any, ids: Sequence[int], device: torch.device | str = 
     """
     from transformers import DynamicCache
 
-    cache = DynamicCache()
-    base(input_ids=torch.tensor([list(ids)], device=device), **{cache_name(base): cache, "use_cache": True})
-    layers = [(layer.keys, layer.values) for layer in cache.layers]
+    cache, layers = DynamicCache(), []
+    if not getattr(base.config, "is_encoder_decoder", False):
+        base(input_ids=torch.tensor([list(ids)], device=device), **{cache_name(base): cache, "use_cache": True})
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
     shapes = {tuple(states.shape) for pair in layers for states in pair}
-    if not layers or len(shapes) > 1 or next(iter(shapes))[2] != len(ids):
+    if len(shapes) != 1 or next(iter(shapes))[2] != len(ids):
         raise BackboneError(
             f"a model of type '{base.config.model_type}' takes no prefix: its layers do not all keep keys and values "
             "of every token in one size; use a soft prompt (--method fedprompt)"

@@ -20,6 +20,7 @@ from promptfed.errors import BackboneError, ConfigError
 from promptfed.frozen_model import FrozenModel, Kind
 from promptfed.language_models.changed_layers import changed_layers
 from promptfed.language_models.insert import NO_INSERT, Insert
+from promptfed.language_models.keys_values import behind_prefix, by_layer, keys_and_values
 from promptfed.language_models.layers import attention_shape, matrices_of, usual_targets
 from promptfed.language_models.pretrained import Family, longest_input
 from promptfed.language_models.row_batches import row_batches
@@ -214,11 +215,18 @@ class LanguageModel(FrozenModel):
 
     def prefix_states(self, prefix: Tensor) -> Beginnings:
         """Return a prefix ``(n, layers * 2 * kv_width)`` as keys and values ``(1, kv_heads, n, head_size)`` a layer."""
-        n = len(prefix)
-        shaped = prefix.to(self.device, self.dtype).view(n, self.layers, 2, self.kv_heads, self.head_size)
-        keys_values = shaped.permute(1, 2, 3, 0, 4)[:, :, None]
-        lengths = torch.tensor([n], device=self.device)
-        return Beginnings(tuple((layer[0], layer[1]) for layer in keys_values), lengths, lengths)
+        lengths = torch.tensor([len(prefix)], device=self.device)
+        return Beginnings(by_layer(prefix.to(self.device, self.dtype), self.layers, self.kv_heads), lengths, lengths)
+
+    def keys_and_values(self, ids: Sequence[int]) -> Tensor:
+        """Return what the layers keep of a text that is read alone, ``(ids, layers * 2 * kv_width)`` float32.
+
+        Raises:
+            BackboneError: The model takes no prefix of keys and values.
+        """
+        prefix = keys_and_values(self.model.base_model, ids, self.device)
+        self._usage += Usage(model_rows=1, model_tokens=len(ids))
+        return prefix.float()
 
     def _read(
         self,
@@ -255,13 +263,13 @@ class LanguageModel(FrozenModel):
 
     def _encoded(self, part: Any, vectors: Sequence[Tensor], insert: Insert) -> Any:
         """Read a batch with a model that sees both ways."""
-        if insert.prefix is not None:
-            raise ConfigError(
-                f"'{self.name}' takes no prefix of keys and values: use a causal model, or a soft prompt "
-                "(--method fedprompt)"
-            )
         padded, mask = _padded(vectors)
-        return part(inputs_embeds=padded, attention_mask=mask.long())
+        if insert.prefix is None:
+            return part(inputs_embeds=padded, attention_mask=mask.long())
+        layers = by_layer(insert.prefix.to(self.device, self.dtype), self.layers, self.kv_heads)
+        mask = torch.cat([mask.new_ones(len(vectors), len(insert.prefix)), mask], 1)
+        with behind_prefix(self.model.base_model, layers, len(vectors)):
+            return part(inputs_embeds=padded, attention_mask=mask.long())
 
     def _decoded(self, vectors: Sequence[Tensor], at: Tensor | None, answers: Sequence[Sequence[int]] | None) -> Tensor:
         """Read a batch with the encoder, and the decoder's start token and answers with the decoder."""
