@@ -65,7 +65,7 @@ class FedIA3(LanguageMethod):
         before = matching_paths(matrices, inputs, "scaled_inputs")
         if both := sorted({*after} & {*before}):
             raise ConfigError(
-                f"options 'scaled_outputs' and 'scaled_inputs' both name '{both[0]}', and a layer is scaled once: leave "
-                "it out of one of them"
+                f"options 'scaled_outputs' and 'scaled_inputs' both name '{both[0]}', and a layer is scaled once: "
+                "leave it out of one of them"
             )
         return IA3(matrices, after, before)

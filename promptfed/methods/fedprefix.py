@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from promptfed.inserts.base import InsertKind
+from promptfed.inserts.prefix import Prefix
 from promptfed.method import METHODS, MethodConfig
 from promptfed.prompts.prefix_method import PrefixConfig, PrefixMethod
 
@@ -30,4 +31,4 @@ class FedPrefix(PrefixMethod):
     Config: ClassVar[type[MethodConfig]] = FedPrefixConfig
 
     def make_kind(self) -> InsertKind:
-        return self.make_prefix()
+        return self.make_prefix(Prefix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -19,6 +19,8 @@ from promptfed.prompts.language_method import LanguageMethod, SoftPromptConfig, 
 from promptfed.seeding import torch_stream
 from promptfed.types import Split
 
+PrefixKind = TypeVar("PrefixKind", bound=Prefix)
+
 
 class PrefixConfig(SoftPromptConfig):
     """Options of a prefix."""
@@ -31,14 +33,14 @@ class PrefixConfig(SoftPromptConfig):
 
 
 class PrefixMethod(LanguageMethod):
-    """A method whose insert is a prefix: ``prompt_embeddings`` ``(n_tokens, layers * 2 * kv_width)`` or some columns."""
+    """A method whose insert is a prefix, ``prompt_embeddings`` ``(n_tokens, layers * 2 * kv_width)``."""
 
     config: PrefixConfig
     prefix_names: ClassVar[tuple[str, ...]] = (PREFIX,)
     """Tensors with a row for each token of the prefix."""
 
-    def make_prefix(self) -> Prefix:
-        """Return the prefix of all layers.
+    def make_prefix(self, kind: type[PrefixKind]) -> PrefixKind:
+        """Return the prefix of all layers, of one ``kind``.
 
         Raises:
             BackboneError: The model takes no prefix.
@@ -51,7 +53,7 @@ class PrefixMethod(LanguageMethod):
                 "--set method.freeze_first=false"
             )
         text = model.keys_and_values(self._ids()).cpu()  # asked for in any case: not every model takes a prefix
-        return Prefix(
+        return kind(
             config.n_tokens,
             model.layers,
             model.kv_heads * model.head_size,

@@ -1,8 +1,8 @@
-"""FedPepTAO: prefixes of some layers are shared, those of the rest are each client's own, and the server has momentum."""
+"""FedPepTAO: some layers' prefixes are shared, the others are each client's own, and the server has momentum."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,14 +42,12 @@ class FedPepTAOConfig(PrefixConfig):
     share: float = Field(0.5, gt=0, le=1, description="of layers=score: the share of layers that is chosen")
     rest: Literal["personal", "frozen"] = Field(
         "personal",
-        description="the prefixes of the other layers: trained and kept by each client, or left as they start",
+        description="prefixes of the other layers: trained and kept by each client, or left as they start",
     )
     server: Literal["accelerated", "mean"] = Field(
         "mean", description="how the server merges: with momentum and control variates, or by the run's aggregator"
     )
-    server_lr: float = Field(
-        0.05, gt=0, description="of server=accelerated: its rate in round 1; times 0.99 each round"
-    )
+    server_lr: float = Field(0.05, gt=0, description="of server=accelerated: its first rate; times 0.99 each round")
     server_momentum: float = Field(0.9, ge=0, lt=1, description="of server=accelerated: share of its last step")
 
     @field_validator("layers", mode="before")
@@ -85,7 +83,7 @@ class FedPepTAO(PrefixMethod):
     keeps: ClassVar[str] = "texts, the prefixes of other layers"
     Config: ClassVar[type[MethodConfig]] = FedPepTAOConfig
     config: FedPepTAOConfig
-    prefix_names = (PREFIX, REST)
+    prefix_names: ClassVar[tuple[str, ...]] = (PREFIX, REST)
 
     def __init__(self, config: FedPepTAOConfig, setup: Setup) -> None:
         super().__init__(config, setup)
@@ -99,7 +97,7 @@ class FedPepTAO(PrefixMethod):
                 )
 
     def make_kind(self) -> InsertKind:
-        self.prefix = PartialPrefix.of(self.make_prefix())
+        self.prefix = self.make_prefix(PartialPrefix)
         return self.prefix
 
     def init_shared(self) -> PromptState:
@@ -178,5 +176,7 @@ class FedPepTAO(PrefixMethod):
 
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
         """Return the own rest ``alpha`` of the way from the start."""
+        if LAYERS not in shared:
+            return personal
         start = self.values(shared, NO_PROMPT)[REST]
         return PromptState({REST: torch.lerp(start, self.values(shared, personal)[REST], alpha)})

@@ -16,8 +16,9 @@ LAYERS, REST = "layers", "rest"
 
 
 class PartialPrefix(Prefix):
-    """A prefix of which ``prompt_embeddings`` holds some ``layers`` and ``rest`` the others, or, without ``layers``,
-    ``prompt_embeddings`` holds all.
+    """A prefix of which ``prompt_embeddings`` holds the ``layers`` that are named, and ``rest`` the others.
+
+    Where no ``layers`` are named, ``prompt_embeddings`` holds all.
     """
 
     def rest_columns(self, layers: Sequence[int]) -> Tensor:
