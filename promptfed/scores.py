@@ -1,11 +1,16 @@
 """What scores say: the class that fits best, or that there was no answer.
 
+Answers in free text are of two classes, wrong and right. Their scores ``(n, 4)`` are 1 for the one and 0 for the other,
+and go on with ``ANSWER_FIGURES``, which are never greater than the score of the class that is true; of equal scores the
+first is the best.
+
 An example that a black box did not answer (it refused the text, or said nothing of use) has NaN in the place of its
 scores. It is never taken for any class.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 NO_CLASS = -1
@@ -25,3 +30,27 @@ def predicted(scores: Tensor) -> Tensor:
 def as_if_uniform(scores: Tensor) -> Tensor:
     """Return ``scores`` with zeros in rows without an answer: they tell no class from another, and have no slope."""
     return scores.where(is_answered(scores)[..., None], 0.0)
+
+
+ANSWER_FIGURES = ("token F1", "log-likelihood")
+"""The columns behind those of the classes wrong and right: F1 of the words in 0..1, and the mean over the right
+answer's tokens of their log-probabilities, at most 0."""
+WRONG, RIGHT, TOKEN_F1, LOG_LIKELIHOOD = range(4)
+"""Columns of the scores of an answer in free text."""
+
+
+def answer_scores(is_right: Tensor, f1: Tensor, log_likelihood: Tensor) -> Tensor:
+    """Return the scores ``(n, 4)`` of answers in free text.
+
+    Args:
+        is_right: ``(n,)`` bool, whether each answer is right.
+        f1: ``(n,)`` F1 of the words.
+        log_likelihood: ``(n,)`` mean log-probability of the right answer's tokens.
+    """
+    right = is_right.to(log_likelihood)
+    return torch.stack([1 - right, right, f1.to(right), log_likelihood], 1)
+
+
+def is_of_answers(scores: Tensor, classes: int) -> bool:
+    """Return whether ``scores`` of so many classes have figures of answers behind them."""
+    return scores.shape[1] == classes + len(ANSWER_FIGURES)

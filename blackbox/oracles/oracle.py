@@ -14,7 +14,7 @@ from torch import Tensor
 from promptfed.blackbox.oracles.base import Backend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget, Reservation
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.blackbox.oracles.exact_match import is_right
+from promptfed.examples.exact_match import is_right
 from promptfed.blackbox.oracles.ledger import FILE, Account, OracleLedger
 from promptfed.blackbox.oracles.query import (
     Candidate,

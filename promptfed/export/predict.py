@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptfed.blackbox.oracles.exact_match import final_answer
+from promptfed.examples.exact_match import final_answer
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import FileItem, ImageItem, Item, TextItem

@@ -17,6 +17,7 @@ class Accuracy(Measure):
 
     name = "accuracy"
     better: ClassVar[Literal["higher", "lower"]] = "higher"
+    reads: ClassVar[Literal["classes", "answers", "both"]] = "both"
 
     def per_example(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return ``(n,)``, 1 for a right answer."""

@@ -48,12 +48,14 @@ class Measure(ABC):
         better: Whether "higher" or "lower" figures are better.
         unit: "%" for shares, which are shown times 100; else the name of the unit, or nothing.
         bounds: The least and the greatest figure that can be; a site's figure outside is refused.
+        reads: What it is made of: scores of "classes", figures of "answers" in free text, or either ("both").
     """
 
     name: str
     better: ClassVar[Literal["higher", "lower"]]
     unit: ClassVar[str] = "%"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    reads: ClassVar[Literal["classes", "answers", "both"]] = "classes"
 
     def __repr__(self) -> str:
         return f"<measure {self.name}: {self.better} is better>"
@@ -125,6 +127,19 @@ def build_measure(name: str) -> Measure:
 def build_measures(names: Iterable[str]) -> dict[str, Measure]:
     """Make the measures called ``names``. Raises ConfigError for a name or an argument that there is not."""
     return {name: build_measure(name) for name in names}
+
+
+def check_reads(measures: Iterable[str], reads: Literal["classes", "answers"], task: str) -> None:
+    """Raise ConfigError for the first of ``measures`` that is not made of what ``task`` has."""
+    for name in measures:
+        kind = MEASURES[name.partition(":")[0]]
+        if kind.reads not in (reads, "both"):
+            fitting = [other for other in MEASURES if MEASURES[other].reads in (reads, "both")]
+            has = "sorts into classes" if reads == "classes" else "has answers in free text"
+            raise ConfigError(
+                f"measure '{printable(name, 40)}' does not go with task '{task}', which {has}: use one of "
+                f"{', '.join(fitting)}"
+            )
 
 
 def log_probabilities(outputs: Tensor) -> Tensor:

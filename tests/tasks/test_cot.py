@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from promptfed.blackbox.oracles.exact_match import final_answer
+from promptfed.examples.exact_match import final_answer
 from promptfed.config import build_config
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import QuestionItem

@@ -15,7 +15,7 @@ from promptfed.aggregators.base import Aggregator
 from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, ClientOracle
 from promptfed.blackbox.methods.fedspsc.demonstrations import Demonstration, Demonstrations, packed
 from promptfed.blackbox.methods.fedspsc.paraphrase import rephrased
-from promptfed.blackbox.oracles.exact_match import final_answer
+from promptfed.examples.exact_match import final_answer
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.text.instructions import phrasings
 from promptfed.blackbox.text.tensors import text_of, text_tensor

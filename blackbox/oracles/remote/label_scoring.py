@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from promptfed.blackbox.oracles.base import DIGITS
-from promptfed.blackbox.oracles.exact_match import first_word
+from promptfed.examples.exact_match import first_word
 from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.blackbox.oracles.remote.transport import Unusable
 from promptfed.printable import printable

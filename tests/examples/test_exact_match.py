@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promptfed.blackbox.oracles.exact_match import final_answer, first_word, is_right
+from promptfed.examples.exact_match import final_answer, first_word, is_right
 
 GSM8K = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nShe sold 48+24 = <<48+24=72>>72 clips altogether.\n#### 72"
 
