@@ -30,6 +30,7 @@ from promptfed.federation import Federation, round_half_up
 from promptfed.first_update import first_update
 from promptfed.frozen_model import FrozenModel, OnPrepared
 from promptfed.local_only_wrapper import LocalOnlyWrapper
+from promptfed.measure_check import check_measures
 from promptfed.measures.base import Measure, build_measures
 from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, Method, MethodConfig
@@ -192,11 +193,7 @@ class Experiment:
             task = objects.task_of(config)
             for note in task.notes:
                 log.info(note)  # for run.log: the caller shows them to the user
-        if config.measures and task.base_classes == ANSWER_CLASSES:
-            raise ConfigError(
-                f"measure '{config.measures[0]}' needs scores of classes, and the answers of task '{config.task}' are "
-                "free text, right or wrong: leave measures out"
-            )
+        check_measures(config, task)
         if model_for is not None:
             model = model_for(task.form)
         elif like is not None and _agree(config, like.config, MODEL_OPTIONS) and task.form == like.task.form:

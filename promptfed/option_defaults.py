@@ -21,7 +21,7 @@ def task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
     """Return the task's defaults for options that the user has not set."""
     defaults: dict[str, Any] = {
         option: getattr(task, option)
-        for option in ("data", "method", "rounds")
+        for option in ("data", "method", "rounds", "measures", "selection")
         if option not in config.model_fields_set
     }
     defaults["oracle"] = config.oracle or task.oracle

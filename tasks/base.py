@@ -42,6 +42,9 @@ class Task(ABC):
     rounds: ClassVar[int] = 20
     oracle: ClassVar[str | None] = None
     """The default black box; None: the model is a white box."""
+    measures: ClassVar[tuple[str, ...]] = ()
+    """The default measures beside accuracy, and the one that choices on validation data go by."""
+    selection: ClassVar[str] = "accuracy"
     backbone: ClassVar[str] = ""
     """The default white box; empty: that of all tasks with images."""
     object_kind: ClassVar[Literal["images", "texts", ""]] = ""

@@ -144,8 +144,18 @@ def build(config: RunConfig) -> FederatedTask:
     """
     options = validate(CotConfig, config.task_options, "task option")
     form = form_for(options)
-    kind, _ = partition.parse_partition(config.partition)
     source = load_questions(config.data, options.question_column, options.answer_column, options.domain_column)
+    return distribute(config, options, source, form)
+
+
+def distribute(config: RunConfig, options: DealtConfig, source: Source, form: PromptTemplate) -> FederatedTask:
+    """Distribute the questions of ``source``, which are put as ``form`` says.
+
+    Raises:
+        ConfigError: Options are not allowed.
+        DataError: There are too few questions.
+    """
+    kind, _ = partition.parse_partition(config.partition)
     splits = few_shot.pools(source, options.test_fraction, config.partition_seed)
     test = few_shot.capped(source, splits.test, options.test_per_class, config.partition_seed)
     pools = few_shot.Pools(splits.train, splits.val, test)

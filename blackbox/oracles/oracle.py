@@ -14,7 +14,6 @@ from torch import Tensor
 from promptfed.blackbox.oracles.base import Backend, SoftSpace
 from promptfed.blackbox.oracles.budget import Budget, Reservation
 from promptfed.blackbox.oracles.cache import AnswerCache
-from promptfed.examples.exact_match import is_right
 from promptfed.blackbox.oracles.ledger import FILE, Account, OracleLedger
 from promptfed.blackbox.oracles.query import (
     Candidate,
@@ -29,6 +28,7 @@ from promptfed.blackbox.oracles.spent import recover_spent
 from promptfed.blackbox.oracles.tally import Tally
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item, QuestionItem
+from promptfed.examples.exact_match import is_right
 from promptfed.frozen_model import FrozenModel, Kind
 from promptfed.prompt_template import PromptTemplate
 from promptfed.types import Split

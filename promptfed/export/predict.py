@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptfed.examples.exact_match import final_answer
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import FileItem, ImageItem, Item, TextItem
+from promptfed.examples.exact_match import final_answer
 from promptfed.export.bundle import Bundle, check_model
 from promptfed.frozen_model import FrozenModel
 from promptfed.method import cosine_logits

@@ -175,7 +175,9 @@ class Answers:
         losses, hits = self.likelihood(insert, items, prompt, reserve)
         right, f1 = hits.cpu(), hits.cpu().double()
         unknown = [
-            k for k, item in enumerate(items) if not right[k] and not (isinstance(item, AnswerItem) and not item.is_written)
+            k
+            for k, item in enumerate(items)
+            if not right[k] and not (isinstance(item, AnswerItem) and not item.is_written)
         ]
         replies = self.write(insert, [items[k] for k in unknown], prompt, reserve)
         for k, reply in zip(unknown, replies, strict=True):

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.errors import ConfigError
-from promptfed.examples.base import Item
+from promptfed.examples.base import ANSWER_CLASSES, Item
+from promptfed.language_models.answers import check_classes
 from promptfed.language_models.insert import Insert
 from promptfed.language_models.model import SCALE, LanguageModel
 from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
+from promptfed.scores import answer_scores
 from promptfed.types import NO_PROMPT
 
 WEIGHT, BIAS = "head.weight", "head.bias"
@@ -140,17 +142,48 @@ class LinearHead(Head):
         return scores[:, [places[name] for name in classes]]
 
 
-HEADS: Mapping[str, type[Head]] = {head.name: head for head in (Verbalizer, CosineHead, LinearHead)}
+class Completion(Head):
+    """Mean over answers of the mean -log probability of their tokens, given the question and the insert.
+
+    Its scores are those of answers in free text (``promptfed.scores``): right or wrong, F1 of the words, likelihood.
+    """
+
+    name = "completion"
+
+    def __init__(self, model: LanguageModel, classes: Sequence[str], reserve: int = 0) -> None:
+        super().__init__(model, classes, reserve)
+        check_classes(classes)
+
+    def scores(
+        self, values: Mapping[str, Tensor], insert: Insert, items: Sequence[Item], classes: Sequence[str]
+    ) -> Tensor:
+        return self.model.answers.scores(insert, items, classes, reserve=self.reserve)
+
+    def loss(
+        self, values: Mapping[str, Tensor], insert: Insert, items: Sequence[Item], labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss, and scores in which an answer is right if each of its tokens is the most likely one."""
+        losses, hits = self.model.answers.likelihood(insert, items, reserve=self.reserve)
+        return losses.mean(), answer_scores(hits, hits, -losses.detach())
+
+
+HEADS: Mapping[str, type[Head]] = {head.name: head for head in (Verbalizer, CosineHead, LinearHead, Completion)}
 
 
 def build_head(name: str, model: LanguageModel, classes: Sequence[str], reserve: int = 0) -> Head:
-    """Return the head called ``name``; "auto" is the frozen one: label words, or cosines where there is no word head.
+    """Return the head called ``name``; "auto" is the frozen one that fits.
 
     Raises:
         ConfigError: The model has no such head, or label words begin with the same token.
     """
+    is_free = tuple(classes) == ANSWER_CLASSES
     if name == "auto":
-        name = "verbalizer" if model.has_words else "cosine"
+        name = "completion" if is_free else "verbalizer" if model.has_words else "cosine"
+    if is_free and name != "completion":
+        raise ConfigError(
+            f"option 'head' is '{name}', which scores classes, and these data have answers in free text: use --set "
+            "method.head=auto"
+        )
     return HEADS[name](model, classes, reserve)
 
 

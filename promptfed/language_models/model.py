@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import freeze, hash_tensors
 from promptfed.errors import BackboneError, ConfigError
+from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.frozen_model import FrozenModel, Kind
+from promptfed.language_models.answers import Answers
 from promptfed.language_models.changed_layers import changed_layers
 from promptfed.language_models.insert import NO_INSERT, Insert
 from promptfed.language_models.keys_values import behind_prefix, by_layer, keys_and_values
@@ -94,7 +96,13 @@ class LanguageModel(FrozenModel):
 
     @property
     def abilities(self) -> frozenset[str]:
-        return frozenset({"label words"} if self.has_words else ())
+        words = {"label words"} if self.has_words else set()
+        return frozenset(words | ({"generation"} if self.family in ("causal", "encoder-decoder") else set()))
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What reads and writes answers in free text. Raises ConfigError of a model that writes no texts."""
+        return Answers(self)
 
     @property
     def has_words(self) -> bool:
@@ -104,9 +112,10 @@ class LanguageModel(FrozenModel):
     def check_offers(self, needed: Iterable[str], what: str) -> None:
         lacking = sorted(set(needed) - self.abilities)
         if lacking:
+            kinds = "causal" if "generation" in lacking else "causal or masked"
             raise ConfigError(
                 f"{what} needs a language model with {' and '.join(lacking)}, which '{self.name}' has not: use a "
-                "causal or masked one, such as --backbone lm:gemma or lm:FOLDER"
+                f"{kinds} one, such as --backbone lm:gemma or lm:FOLDER"
             )
 
     def usage(self) -> Usage:
@@ -124,7 +133,12 @@ class LanguageModel(FrozenModel):
         return {"backbone": {"name": self.name, "fingerprint": self.fingerprint}}
 
     def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
-        """Return the scores ``(n, classes)`` of texts under a hand-written prompt: label words, else cosines."""
+        """Return the scores ``(n, classes)`` of texts under a hand-written prompt: label words, else cosines.
+
+        Of questions with answers in free text they are those of ``promptfed.scores.answer_scores``.
+        """
+        if tuple(classes) == ANSWER_CLASSES:
+            return self.answers.scores(NO_INSERT, split.items, classes, template)
         with torch.no_grad():
             if not self.has_words:
                 rows = [self.writer.row(item, template).ids for item in split.items]

@@ -23,10 +23,10 @@ from promptfed.types import Broadcast, ClientData, Split
 class LanguageConfig(LocalSteps):
     """Options of every method on language models."""
 
-    head: Literal["auto", "verbalizer", "cosine", "linear"] = Field(
+    head: Literal["auto", "verbalizer", "cosine", "linear", "completion"] = Field(
         "auto",
-        description="what turns states into scores: label words (verbalizer), cosines to label descriptions, or a "
-        "linear layer, which is trained and sent; auto: one of the first two",
+        description="what turns states into scores: label words (verbalizer), cosines to label descriptions, a "
+        "linear layer, which is trained and sent, or the likelihood of written answers (completion); auto: what fits",
     )
 
 

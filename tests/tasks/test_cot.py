@@ -8,10 +8,10 @@ import re
 import pytest
 import torch
 
-from promptfed.examples.exact_match import final_answer
 from promptfed.config import build_config
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import QuestionItem
+from promptfed.examples.exact_match import final_answer
 from promptfed.tasks import TASKS
 from promptfed.tasks.cot import BUNDLED, DEMONSTRATIONS, CotConfig, form_for, load_questions
 

@@ -15,12 +15,12 @@ from promptfed.aggregators.base import Aggregator
 from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, ClientOracle
 from promptfed.blackbox.methods.fedspsc.demonstrations import Demonstration, Demonstrations, packed
 from promptfed.blackbox.methods.fedspsc.paraphrase import rephrased
-from promptfed.examples.exact_match import final_answer
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.text.instructions import phrasings
 from promptfed.blackbox.text.tensors import text_of, text_tensor
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES, Item, QuestionItem, TextItem
+from promptfed.examples.exact_match import final_answer
 from promptfed.method import METHODS, MethodConfig, Shape
 from promptfed.prompt_state import PromptState
 from promptfed.readers.json_reader import parse_json

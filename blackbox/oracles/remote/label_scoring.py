@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from promptfed.blackbox.oracles.base import DIGITS
-from promptfed.examples.exact_match import first_word
 from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.blackbox.oracles.remote.transport import Unusable
+from promptfed.examples.exact_match import first_word
 from promptfed.printable import printable
 
 MARGIN = 1.0
