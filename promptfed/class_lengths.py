@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from promptfed.backbones.base import Backbone
+from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.errors import BackboneError
 from promptfed.federation import Federation
 from promptfed.method import FeatureMethod
+from promptfed.setup import Setup
 from promptfed.types import ClientPrompt
 
 SPARE = 8
 """Tokens that a method may put around a name beside its context."""
+
+
+def check_names(
+    setup: Setup, names: Sequence[str], options: Mapping[str, Any], federation: Callable[[], Federation]
+) -> None:
+    """Check that the model of ``setup``, if it is or has a dual encoder, reads ``names`` with a method's ``options``.
+
+    Raises:
+        BackboneError: A name is too long.
+    """
+    if isinstance(setup.model, DualEncoder):
+        n_ctx = max(options.get("n_ctx") or 0, 3 * len(str(options.get("init") or "").split()))
+        check_class_lengths(setup.model.backbone, names, setup.templates, n_ctx, federation)
+    elif setup.model.kind == "oracle" and isinstance(
+        backbone := getattr(setup.oracle.backend, "backbone", None), Backbone
+    ):
+        check_class_lengths(backbone, names, [f"{prompt} {{}}." for prompt in setup.templates])
 
 
 def check_class_lengths(

@@ -13,11 +13,9 @@ from pydantic import ValidationError
 from promptfed.aggregators.base import AGGREGATORS, Aggregator, build_aggregator
 from promptfed.aggregators.mean import Mean
 from promptfed.agreement import Agreement
-from promptfed.backbones.base import Backbone
-from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.build_method import build_method
-from promptfed.class_lengths import check_class_lengths
+from promptfed.class_lengths import check_names
 from promptfed.client_batch import clients_at_once
 from promptfed.config import RunConfig, validate
 from promptfed.engines.base import Engine, Worker
@@ -47,6 +45,7 @@ from promptfed.prompts.initial_words import check_initial_words
 from promptfed.setup import Setup
 from promptfed.tasks import TASKS
 from promptfed.tasks.centralized import centralize
+from promptfed.text_lengths import text_length_notes
 from promptfed.types import FederatedTask
 from promptfed.used_packages import used_packages
 
@@ -242,7 +241,10 @@ class Experiment:
     @property
     def run_notes(self) -> tuple[str, ...]:
         """The notes on the model, and on options of the method that were chosen from these data."""
-        return (*self.model_notes, *self.method().data_notes(self.task.clients))
+        return (*self.model_notes, *self._text_notes(), *self.method().data_notes(self.task.clients))
+
+    def _text_notes(self, *, strict: bool = False) -> tuple[str, ...]:
+        return text_length_notes(self.setup.model, self.task, self.method, strict=strict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -264,16 +266,15 @@ class Experiment:
         method.check_feasible((centralize(self.task) if method.is_centralized else self.task).clients)
 
     def check_class_names(self) -> None:
-        """Raise BackboneError for a base or new class whose name is too long for the model's text tower."""
-        names, model = (*self.task.base_classes, *self.task.new_classes), self.setup.model
-        if isinstance(model, DualEncoder):
-            options = self.config.method_options
-            n_ctx = max(options.get("n_ctx") or 0, 3 * len(str(options.get("init") or "").split()))
-            check_class_lengths(model.backbone, names, self.setup.templates, n_ctx, self.federation)
-        elif model.kind == "oracle" and isinstance(
-            backbone := getattr(self.setup.oracle.backend, "backbone", None), Backbone
-        ):
-            check_class_lengths(backbone, names, [f"{prompt} {{}}." for prompt in self.setup.templates])
+        """Check that the model reads class names, and texts.
+
+        Raises:
+            BackboneError: A base or new class's name is too long for the model's text tower.
+            DataError: A text is too long, and the run is strict.
+        """
+        names = (*self.task.base_classes, *self.task.new_classes)
+        check_names(self.setup, names, self.config.method_options, self.federation)
+        self._text_notes(strict=self.config.strict)
 
     def fill_features(self, on_progress: OnPrepared | None = None) -> None:
         """Have the model compute the image features of all examples once, if it uses any.

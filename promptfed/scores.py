@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 NO_CLASS = -1
 """What is predicted for an example that was not answered."""
@@ -51,6 +52,11 @@ def answer_scores(is_right: Tensor, f1: Tensor, log_likelihood: Tensor) -> Tenso
     return torch.stack([1 - right, right, f1.to(right), log_likelihood], 1)
 
 
-def is_of_answers(scores: Tensor, classes: int) -> bool:
-    """Return whether ``scores`` of so many classes have figures of answers behind them."""
-    return scores.shape[1] == classes + len(ANSWER_FIGURES)
+def mean_loss(scores: Tensor, labels: Tensor, classes: int) -> float:
+    """Return the mean cross-entropy of ``labels`` in ``scores`` of so many classes; of answers, that of their tokens.
+
+    An example without an answer counts as if all classes were equal.
+    """
+    if scores.shape[1] == classes + len(ANSWER_FIGURES):
+        return -scores[:, LOG_LIKELIHOOD].mean().item()
+    return F.cross_entropy(as_if_uniform(scores).cpu(), labels).item()

@@ -42,6 +42,7 @@ class AnswerWriter:
         self.writer, self.tokenizer = writer, tokenizer
         self._end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         self._kept: dict[tuple[Item, bool, str, int], AnswerRow] = {}
+        self._tails: dict[str, list[int]] = {}
 
     @property
     def ends(self) -> frozenset[int]:
@@ -72,6 +73,7 @@ class AnswerWriter:
     def _written(self, item: QuestionItem, is_chat: bool, prompt: str, reserve: int) -> AnswerRow:
         writer = self.writer
         if is_chat:
+            self._ids(_turns(item), item.name)  # what is wrong with the conversation itself is said first
             answer = [*writer.tokens.start(item.answer), *(self._tail() or self._end)]
         else:
             space = "" if writer.family == "encoder-decoder" or self._ends_with_space(item.text, prompt) else " "
@@ -96,7 +98,7 @@ class AnswerWriter:
 
     def _conversation(self, item: QuestionItem, prompt: str, room: int) -> tuple[list[int], int]:
         """Return the ids of a conversation up to its answer, and by how many its last turn was cut."""
-        turns = [*(item.turns if isinstance(item, AnswerItem) else ())] or [("user", item.text)]
+        turns = _turns(item)
         if prompt:
             turns[0] = (turns[0][0], f"{prompt}\n\n{turns[0][1]}")
         ids = self._ids(turns, item.name)
@@ -131,11 +133,15 @@ class AnswerWriter:
 
     def _tail(self) -> list[int]:
         """Return what a chat template puts behind an answer, up to its first marker; empty for none."""
-        turns = [("user", _PLACE.format(0)), ("assistant", _PLACE.format(1))]
-        _, _, rest = self._filled(turns, "a conversation").partition(_PLACE.format(1))
-        tail, markers = self._fixed(rest), set(self.tokenizer.all_special_ids)
-        first = next((k for k, token in enumerate(tail) if token in markers), None)
-        return [] if first is None else tail[: first + 1]
+        self.check_chat()
+        template = str(self.tokenizer.chat_template)
+        if template not in self._tails:
+            turns = [("user", _PLACE.format(0)), ("assistant", _PLACE.format(1))]
+            _, _, rest = self._filled(turns, "a conversation").partition(_PLACE.format(1))
+            tail, markers = self._fixed(rest), set(self.tokenizer.all_special_ids)
+            first = next((k for k, token in enumerate(tail) if token in markers), None)
+            self._tails[template] = [] if first is None else tail[: first + 1]
+        return self._tails[template]
 
     def _filled(self, turns: Sequence[tuple[str, str]], name: str, *, begins: bool = False) -> str:
         self.check_chat()
@@ -161,3 +167,8 @@ class AnswerWriter:
         """Return the ids of a text whose markers are markers."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def _turns(item: QuestionItem) -> list[tuple[str, str]]:
+    """Return the conversation before an answer; a question alone is a turn of the user."""
+    return [*(item.turns if isinstance(item, AnswerItem) else ())] or [("user", item.text)]

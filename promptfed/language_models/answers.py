@@ -15,6 +15,7 @@ from promptfed.examples.exact_match import is_right
 from promptfed.examples.token_overlap import is_same, token_f1
 from promptfed.language_models.answer_rows import AnswerRow, AnswerWriter
 from promptfed.language_models.insert import NO_INSERT, Insert
+from promptfed.language_models.pretrained import Family
 from promptfed.language_models.text_rows import RowWriter
 from promptfed.prompt_template import PromptTemplate
 from promptfed.scores import answer_scores
@@ -31,9 +32,13 @@ class Reads(Protocol):
     writer: RowWriter
     tokenizer: Any
     longest: int
-    family: Any
-    name: Any
-    form: Any
+    family: Family
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def form(self) -> PromptTemplate: ...
 
     def hidden(
         self,
@@ -66,8 +71,8 @@ class Answers:
 
     @property
     def form(self) -> PromptTemplate:
-        form: PromptTemplate = self.model.form
-        return form
+        """How questions are put, and where a written answer ends."""
+        return self.model.form
 
     def likelihood(
         self, insert: Insert, items: Sequence[Item], prompt: str = "", reserve: int = 0
@@ -174,11 +179,7 @@ class Answers:
             return torch.zeros(0, 4)
         losses, hits = self.likelihood(insert, items, prompt, reserve)
         right, f1 = hits.cpu(), hits.cpu().double()
-        unknown = [
-            k
-            for k, item in enumerate(items)
-            if not right[k] and not (isinstance(item, AnswerItem) and not item.is_written)
-        ]
+        unknown = [k for k, item in enumerate(items) if not right[k] and _is_written(item)]
         replies = self.write(insert, [items[k] for k in unknown], prompt, reserve)
         for k, reply in zip(unknown, replies, strict=True):
             item = items[k]
@@ -186,6 +187,10 @@ class Answers:
             right[k] = is_right(reply, item.answer) if _has_final(item) else is_same(reply, item.answer)
             f1[k] = token_f1(reply, item.answer)
         return answer_scores(right, f1, -losses.cpu().double())
+
+
+def _is_written(item: Item) -> bool:
+    return not isinstance(item, AnswerItem) or item.is_written
 
 
 def _has_final(item: QuestionItem) -> bool:
@@ -215,7 +220,7 @@ def token_losses(
     Returns:
         ``(tokens,)`` with gradients to ``states``, and ``(tokens,)`` bool, whether each token is the most likely one.
     """
-    losses, hits = _TokenLosses.apply(states, targets, logits_of, at_once)  # type: ignore[no-untyped-call]
+    losses, hits = _TokenLosses.apply(states, targets, logits_of, at_once)
     return losses, hits
 
 
@@ -228,14 +233,15 @@ class _TokenLosses(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             vocabulary = logits_of(states[:1]).shape[-1]
-        losses, hits, slopes = [], [], []
+        losses, hits = [], []
+        slopes: list[Tensor] = []
         for rows in torch.arange(len(states), device=states.device).split(max(1, at_once // vocabulary)):
             part = states[rows].detach().requires_grad_(ctx.needs_input_grad[0])
             with torch.set_grad_enabled(ctx.needs_input_grad[0]):
                 logits = logits_of(part)
                 loss = F.cross_entropy(logits, targets[rows], reduction="none")
-            if ctx.needs_input_grad[0]:
-                slopes += torch.autograd.grad(loss.sum(), part)
+                if ctx.needs_input_grad[0]:
+                    slopes += torch.autograd.grad(loss.sum(), part)
             losses.append(loss.detach())
             hits.append(logits.argmax(-1) == targets[rows])
         if slopes:

@@ -15,7 +15,7 @@ from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, FeatureMethod
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import template_features
-from promptfed.scores import as_if_uniform, predicted
+from promptfed.scores import mean_loss, predicted
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 
@@ -56,7 +56,7 @@ class ZeroShot(FeatureMethod):
             for template in self.setup.templates:
                 logits = self.setup.model.template_scores(template, split, self.setup.classes)
                 right.append((predicted(logits).cpu() == split.labels).float().mean())
-                loss.append(F.cross_entropy(as_if_uniform(logits).cpu(), split.labels).item())
+                loss.append(mean_loss(logits, split.labels, len(self.setup.classes)))
                 if not selection.is_accuracy:
                     merits.append(selection.merit(selection.measure.figure(logits, split.labels)))
         scores = torch.tensor(merits) if merits else torch.stack(right)
