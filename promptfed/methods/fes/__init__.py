@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
@@ -97,7 +98,9 @@ class FeS(LanguageMethod):
         scores = self.inner.logits(broadcast.shared, prompt_of(personal), self.setup.classes, texts)
         top, labels = (probabilities := scores.float().softmax(-1).cpu()).max(-1)
         count = self.fes.count(len(pool), broadcast.round)
-        chosen = torch.tensor(confident(top.tolist(), count, self.fes.threshold), dtype=torch.int64)
+        most = math.ceil(count / len(self.setup.classes)) if self.fes.balanced else None
+        places = confident(top.tolist(), labels.tolist(), count, self.fes.threshold, most)
+        chosen = torch.tensor(places, dtype=torch.int64)
         targets = probabilities[chosen] if self.fes.labels == "soft" else None
         pseudo = PseudoLabels(broadcast.round, rows[chosen], labels[chosen], targets)
         _log(data, pseudo, len(pool))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 Curve = Literal["curriculum", "fixed"]
@@ -31,10 +33,23 @@ def last_labelling(round: int, every: int) -> int:
     return round - (round - 1) % every
 
 
-def confident(top: list[float], count: int, threshold: float) -> list[int]:
-    """Return the ``count`` places with the largest ``top`` probability above ``threshold``, largest first.
+def confident(
+    top: Sequence[float], labels: Sequence[int], count: int, threshold: float, most: int | None = None
+) -> list[int]:
+    """Return the ``count`` places with the largest probability above ``threshold``, largest first.
 
     Of equal ones, the first.
+
+    Args:
+        top: The probability of each place's guessed class.
+        labels: That class.
+        count: How many to return, if there are so many.
+        threshold: A probability up to this one does not count.
+        most: Places of one class at most; None: any number.
     """
-    order = sorted(range(len(top)), key=lambda place: -top[place])
-    return [place for place in order if top[place] > threshold][:count]
+    chosen, counts = list[int](), Counter[int]()
+    for place in sorted(range(len(top)), key=lambda place: -top[place]):
+        if len(chosen) < count and top[place] > threshold and (most is None or counts[labels[place]] < most):
+            chosen.append(place)
+            counts[labels[place]] += 1
+    return chosen

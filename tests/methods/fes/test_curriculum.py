@@ -23,7 +23,14 @@ def test_labelling_happens_every_so_many_rounds() -> None:
 
 
 def test_the_most_confident_above_the_threshold() -> None:
-    top = [0.6, 0.9, 0.5, 0.9, 0.7]
-    assert confident(top, 3, 0.0) == [1, 3, 4]
-    assert confident(top, 9, 0.6) == [1, 3, 4]
-    assert confident(top, 9, 0.9) == []
+    top, labels = [0.6, 0.9, 0.5, 0.9, 0.7], [0, 0, 1, 0, 1]
+    assert confident(top, labels, 3, 0.0) == [1, 3, 4]
+    assert confident(top, labels, 9, 0.6) == [1, 3, 4]
+    assert confident(top, labels, 9, 0.9) == []
+
+
+def test_no_more_of_one_class_than_its_share() -> None:
+    top, labels = [0.6, 0.9, 0.5, 0.9, 0.7], [0, 0, 1, 0, 1]
+    assert confident(top, labels, 4, 0.0, most=2) == [1, 3, 4, 2]
+    assert confident(top, labels, 4, 0.0, most=1) == [1, 4]
+    assert confident([0.9, 0.8, 0.7], [0, 0, 0], 2, 0.0, most=1) == [0]
