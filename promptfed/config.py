@@ -363,7 +363,8 @@ def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> st
             lines.append(f"unknown {kind} '{name}': {hint}known are {', '.join(fields) or 'none'}")
         else:
             why = problem["msg"].removeprefix("Value error, ").lower()
-            lines.append(f"{kind} '{name}' is {printable(repr(problem['input']), 200)}: {why}")
+            about = f"{kind} '{name}' is {printable(repr(problem['input']), 200)}" if name else f"{kind}s disagree"
+            lines.append(f"{about}: {why}")
     return "; ".join(lines)
 
 

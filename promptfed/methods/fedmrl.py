@@ -21,6 +21,7 @@ from promptfed.types import Broadcast, ClientData, Split
 class FedMRLConfig(SoftPromptConfig):
     """Options of nested prompts."""
 
+    n_tokens: int = Field(20, ge=1, le=512, description="vectors of the prompt")
     lengths: tuple[int, ...] = Field((1, 5, 20), min_length=1, description="tokens of each nested prompt, rising")
     deployed: int | None = Field(None, ge=1, description="tokens that clients predict with; none: all")
 
