@@ -18,7 +18,7 @@ from promptfed.python_words import in_python
 
 
 def test_every_error_is_listed_at_once() -> None:
-    wrong = {"rounds": 0, "alpha": -1.0, "participation": 2, "shotz": 3, "precision": "int4", "seed": "abc"}
+    wrong = {"rounds": 0, "alpha": -1.0, "participation": 2, "shotz": 3, "precision": "int3", "seed": "abc"}
     with pytest.raises(ConfigError) as caught:
         build_config(wrong)
     said = str(caught.value)
@@ -26,7 +26,7 @@ def test_every_error_is_listed_at_once() -> None:
     assert "option 'alpha' is -1.0: input should be greater than 0" in said
     assert "option 'participation' is 2: input should be less than or equal to 1" in said
     assert "unknown option 'shotz': did you mean 'shots'?" in said
-    assert "option 'precision' is 'int4': input should be 'float32', 'bfloat16' or 'float16'" in said
+    assert "option 'precision' is 'int3': input should be 'float32', 'bfloat16', 'float16', 'int8' or 'int4'" in said
     assert "option 'seed' is 'abc'" in said
     assert "\n" not in said
 
