@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -27,6 +27,11 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @classmethod
+    def option_names(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return all names that may stand beside ``options``; a method around another one has that one's too."""
+        return frozenset(cls.model_fields)
+
 
 Shape = tuple[int | None, ...]
 """A tensor's shape; None stands for any length."""
@@ -38,9 +43,7 @@ TrainingJob = tuple[Broadcast, ClientData, PromptState]
 """One client's round: what it was sent, its data, its personal prompt."""
 
 
-PREDICTIONS = (
-    *("client_logits", "logits", "image_logits", "client_features", "class_features", "texts", "joint_features"),
-)
+PREDICTIONS = "client_logits", "logits", "image_logits", "client_features", "class_features", "texts", "joint_features"
 """What decides how a method predicts."""
 
 

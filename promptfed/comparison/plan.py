@@ -79,7 +79,7 @@ class Plan:
         plan = cls(base, names, tuple(range(base.seed, base.seed + seeds)), fix_partition, dict(grid or {}))
         if plan.grid and TUNING_SEED in plan.seeds:
             raise ConfigError(f"seed {TUNING_SEED} is reserved for the search: choose another --seed")
-        options = {option for name in names for option in METHODS[name].Config.model_fields}
+        options = {option for name in names for option in METHODS[name].Config.option_names(base.method_options)}
         for option in (*base.method_options, *plan.grid):
             if option not in options:
                 raise unknown_name("option of the compared methods", option, options)
@@ -116,8 +116,9 @@ class Plan:
         return self._config(method, TUNING_SEED, partition_seed, values)
 
     def _config(self, method: str, seed: int, partition_seed: int, tuned: Mapping[str, Any]) -> RunConfig:
-        fields = METHODS[method].Config.model_fields
-        options = {name: value for name, value in {**self.base.method_options, **tuned}.items() if name in fields}
+        chosen = {**self.base.method_options, **tuned}
+        fitting = METHODS[method].Config.option_names(chosen)
+        options = {name: value for name, value in chosen.items() if name in fitting}
         changed: Options = {"method": method, "method_options": options, "seed": seed, "partition_seed": partition_seed}
         if method in BASELINES:  # as in a run of their own: nothing to merge or to send, and no client fails
             changed |= {"aggregator": None, "aggregator_options": {}, "processors": ()}
@@ -126,7 +127,7 @@ class Plan:
 
     def variants(self, method: str) -> list[dict[str, Any]]:
         """Return every combination of the grid's values for the options that ``method`` has."""
-        fields = METHODS[method].Config.model_fields
+        fields = METHODS[method].Config.option_names(self.base.method_options)
         grid = {option: values for option, values in self.grid.items() if option in fields}
         return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())] if grid else []
 

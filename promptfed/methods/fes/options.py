@@ -49,6 +49,11 @@ class FeSConfig(MethodConfig):
         others = {name: value for name, value in values.items() if name not in cls.model_fields}
         return {**own, **validate(kind.Config, others, f"option of fes or '{kind.name}'").model_dump()}
 
+    @classmethod
+    def option_names(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        kind = inner_method(options.get("inner", cls.model_fields["inner"].default))
+        return frozenset(cls.model_fields) | kind.Config.option_names(options)
+
     def inner_config(self) -> LanguageConfig:
         """Return the options of the method that trains."""
         kind = inner_method(self.inner).Config

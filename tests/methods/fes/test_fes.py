@@ -21,6 +21,7 @@ from promptfed.language_models.model import LanguageModel
 from promptfed.method import METHODS, Method
 from promptfed.methods.fedprompt import FedPrompt
 from promptfed.methods.fes import FeS
+from promptfed.methods.fes.options import FeSConfig
 from promptfed.methods.fes.pseudo_labels import PseudoLabels, remembered, with_pseudo_labels
 from promptfed.processors.client_state import MEMORY
 from promptfed.prompt_state import PromptState
@@ -199,6 +200,8 @@ def test_options_of_the_method_inside_are_options_of_fes() -> None:
     assert isinstance(fes.inner, FedPrompt)
     assert fes.inner.config.n_tokens == 3
     assert fes.config.model_dump()["schedule"] == fes.inner.config.schedule
+    assert FeSConfig.option_names({}) >= {"inner", "curve", "n_tokens", "lr"}, "compare passes these on"
+    assert "ctx" not in FeSConfig.option_names({"inner": "fedprompt"})
     with pytest.raises(ConfigError, match=r"n_token'.*did you mean 'n_tokens'"):
         build(n_token=3)
     with pytest.raises(ConfigError, match=r"'inner' is 'promptfl', which fes does not wrap: use one of .*fedprompt"):
