@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from promptfed.errors import ConfigError
 from promptfed.printable import LONGEST, printable
@@ -28,7 +35,8 @@ class PromptTemplate(BaseModel):
     reads before it says a label word. ``words``: class -> label word (absent: the class name); ``descriptions``:
     class -> sentence that an embedding model compares texts with (absent: the label word). ``prompts``: hand-written
     ones, of which zero-shot takes the best. ``answer_tokens``: most tokens of a free answer; ``stop``: texts that end
-    it. ``preamble``: what stands before every request, as it is, such as worked examples.
+    it. ``preamble``: what stands before every request, as it is, such as worked examples. ``chat``: questions are put
+    as a language model's tokenizer says, in the place of ``template``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +48,13 @@ class PromptTemplate(BaseModel):
     answer_tokens: int = Field(default=200, ge=1)
     stop: tuple[str, ...] = ()
     preamble: str = ""
+    chat: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``chat`` out where it is not used, as in files of earlier versions."""
+        fields: dict[str, Any] = serialize(self)
+        return fields if self.chat else {name: value for name, value in fields.items() if name != "chat"}
 
     @field_validator("template")
     @classmethod

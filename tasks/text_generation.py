@@ -62,6 +62,7 @@ def form_for(options: TextGenerationConfig) -> PromptTemplate:
         "prompts": options.prompts or PROMPTS,
         "answer_tokens": options.answer_tokens,
         "stop": options.stop,
+        "chat": options.chat_template,
     }
     return validate(PromptTemplate, changes, "task option")
 
@@ -89,10 +90,7 @@ def load_instructions(data: str, options: TextGenerationConfig) -> Source:
     if not rows:
         raise DataError(f"data '{data}' has no questions")
     has_final = options.match == "final" or (options.match == "auto" and all(MARK in item.answer for *_, item in rows))
-    samples = tuple(
-        Sample(replace(item, is_chat=options.chat_template, has_final=has_final), RIGHT, domain, split)
-        for split, domain, item in rows
-    )
+    samples = tuple(Sample(replace(item, has_final=has_final), RIGHT, domain, split) for split, domain, item in rows)
     return without_duplicates(Source(data, ANSWER_CLASSES, samples), [sample.item.content_id() for sample in samples])
 
 

@@ -62,14 +62,12 @@ class AnswerItem(QuestionItem):
 
     Attributes:
         turns: The conversation before the answer, as (role, text), for a chat template; empty: ``text`` is all.
-        is_chat: Whether the question is put as the tokenizer's chat template says, and not by the task's template.
         has_final: Whether an answer is right if its final answer is (after ####), and not if all of it is the same.
         is_written: Whether the model writes an answer in tests. Where choices are made, the likelihood of the right
             answer is enough, which takes one reading.
     """
 
     turns: tuple[tuple[str, str], ...] = ()
-    is_chat: bool = field(default=False, compare=False)
     has_final: bool = field(default=False, compare=False)
     is_written: bool = field(default=True, compare=False)
 

@@ -31,7 +31,7 @@ REMARKS = {
     "transformers: `from promptfed.language_models.gemma import converted; print(converted())`.",
 }
 """Names of promptfed's own -> where the weights are, if they have no public name."""
-ANSWERS: dict[str, Answer] = {"verbalizer": "words", "cosine": "cosines", "linear": "layer"}
+ANSWERS: dict[str, Answer] = {"verbalizer": "words", "cosine": "cosines", "linear": "layer", "completion": "text"}
 """Name of a head -> what an example is answered by."""
 
 

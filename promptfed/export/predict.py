@@ -19,6 +19,7 @@ from promptfed.export.bundle import Bundle, check_model
 from promptfed.frozen_model import FrozenModel
 from promptfed.method import cosine_logits
 from promptfed.printable import LONGEST, printable
+from promptfed.prompts.language_method import LanguageMethod
 from promptfed.scores import is_answered
 from promptfed.setup import Setup
 from promptfed.tasks.sources.object_images import image_item, kind_of
@@ -96,6 +97,13 @@ class Predictor:
             return cosine_logits(images, features.to(images.device), self.bundle.meta.logit_scale)
 
     def _answers(self, questions: Sequence[str]) -> list[Prediction]:
+        if isinstance(self.method, LanguageMethod):
+            with self.bundle.fitting():
+                written = self.method.write(self.bundle.prompt, questions)
+            return [
+                Prediction(question, ((text, 1.0),) if text else ())
+                for question, text in zip(questions, written, strict=True)
+            ]
         prompt, oracle = self.bundle.candidate, self.method.setup.oracle
         if prompt is None:
             raise ConfigError(f"{self.method.name} has no single prompt that a question could be answered with")

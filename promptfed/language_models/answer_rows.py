@@ -8,7 +8,7 @@ from typing import Any
 
 from promptfed.errors import ConfigError, DataError, reason
 from promptfed.examples.base import AnswerItem, Item, QuestionItem
-from promptfed.language_models.text_rows import RowWriter
+from promptfed.language_models.text_rows import KEPT, RowWriter
 from promptfed.printable import printable
 
 _PLACE = "\x02{}\x03"
@@ -41,7 +41,7 @@ class AnswerWriter:
     def __init__(self, writer: RowWriter, tokenizer: Any) -> None:
         self.writer, self.tokenizer = writer, tokenizer
         self._end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        self._kept: dict[tuple[Item, bool, str, int], AnswerRow] = {}
+        self._kept: dict[tuple[Item, str, int], AnswerRow] = {}
         self._tails: dict[str, list[int]] = {}
 
     @property
@@ -64,14 +64,15 @@ class AnswerWriter:
         """
         if not isinstance(item, QuestionItem):
             raise DataError(f"{item.name} has no answer, which is what model '{self.writer.name}' learns to write")
-        is_chat = isinstance(item, AnswerItem) and item.is_chat
-        key = (item, is_chat, prompt, reserve)
+        key = (item, prompt, reserve)
         if key not in self._kept:
-            self._kept[key] = self._written(item, is_chat, prompt, reserve)
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[key] = self._written(item, prompt, reserve)
         return self._kept[key]
 
-    def _written(self, item: QuestionItem, is_chat: bool, prompt: str, reserve: int) -> AnswerRow:
-        writer = self.writer
+    def _written(self, item: QuestionItem, prompt: str, reserve: int) -> AnswerRow:
+        writer, is_chat = self.writer, self.writer.form.chat
         if is_chat:
             self._ids(_turns(item), item.name)  # what is wrong with the conversation itself is said first
             answer = [*writer.tokens.start(item.answer), *(self._tail() or self._end)]

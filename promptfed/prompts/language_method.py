@@ -10,6 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from promptfed.errors import ConfigError
+from promptfed.examples.base import QuestionItem
 from promptfed.frozen_model import Kind
 from promptfed.inserts.base import InsertKind
 from promptfed.inserts.soft_prompt import TEXT
@@ -17,7 +19,12 @@ from promptfed.language_models.heads import build_head
 from promptfed.local_training import GradientTraining, LocalObjective, LocalSteps
 from promptfed.prompt_state import PromptState
 from promptfed.setup import Setup
-from promptfed.types import Broadcast, ClientData, Split
+from promptfed.types import Broadcast, ClientData, ClientPrompt, Split
+
+MIXED_ANSWERS = (
+    "answers in free text are written with one prompt, so the scores of two cannot be mixed: use prompt space (--space "
+    "prompt), or a method without several"
+)
 
 
 class LanguageConfig(LocalSteps):
@@ -116,6 +123,26 @@ class LanguageMethod(GradientTraining):
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         return self.scores_with(self.values(shared, personal), classes, split)
+
+    def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
+        """As every method's. Raises ConfigError for a mixture of the scores of answers in free text."""
+        if self.head.name == "completion" and self.ends(prompt)[1] is not None:
+            raise ConfigError(MIXED_ANSWERS)
+        return super().client_logits(prompt, classes, split)
+
+    def write(self, prompt: ClientPrompt, questions: Sequence[str]) -> list[str]:
+        """Return what the model answers to each question with what a client deploys.
+
+        Raises:
+            ConfigError: The method was not trained to write, or it does so with several prompts.
+        """
+        pair, general = self.ends(prompt)
+        values = self.one_insert(*pair)
+        if general is not None or values is None or self.head.name != "completion":
+            raise ConfigError(MIXED_ANSWERS)
+        tensors = {name: tensor.to(self.model.device) for name, tensor in values.items()}
+        items = [QuestionItem(question) for question in questions]
+        return self.model.answers.write(self.kind.insert(tensors), items, reserve=self.reserve)
 
     def one_insert(self, shared: PromptState, personal: PromptState) -> PromptState | None:
         """Return the tensors of the one insert (and head) that scores are made with; for export.

@@ -20,7 +20,7 @@ from promptfed.language_models.model import LanguageModel
 from promptfed.prompt_template import PromptTemplate
 from promptfed.scores import LOG_LIKELIHOOD, RIGHT, TOKEN_F1, WRONG
 
-from ..tiny_language_models import CLASSES, FAMILIES, language_model, tokenizer, transformer
+from ..tiny_language_models import CLASSES, language_model, tokenizer, transformer
 
 FORM = PromptTemplate(template="{{ prompt }} {{ text }} say :", answer_tokens=4)
 ITEMS = (
@@ -132,9 +132,10 @@ def test_the_questions_end_is_cut_and_never_the_answer() -> None:
 
 def test_a_conversation_is_put_as_the_tokenizers_template_says() -> None:
     chat = tokenizer().__class__(tokenizer_object=tokenizer().backend_tokenizer, bos_token="[CLS]", eos_token="[SEP]")
-    model = LanguageModel("lm:llama", FORM, transformer("llama"), chat, FAMILIES["llama"])  # type: ignore[arg-type]
+    form = FORM.model_copy(update={"chat": True})
+    model = LanguageModel("lm:llama", form, transformer("llama"), chat, "causal")
     turns = (("user", "the plot"), ("assistant", "great"), ("user", "the story"))
-    item = AnswerItem("User: the plot ...", "x.jsonl:1", "very bad", turns=turns, is_chat=True)
+    item = AnswerItem("User: the plot ...", "x.jsonl:1", "very bad", turns=turns)
     with pytest.raises(ConfigError, match="the tokenizer of 'lm:llama' has no chat template"):
         model.answers.rows.row(item)
     chat.chat_template = CHAT
