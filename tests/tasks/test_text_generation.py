@@ -29,8 +29,8 @@ def data(tmp_path):
 
 def config_of(data, **options):
     task_options = {"answer_tokens": 3, **options.pop("task_options", {})}
-    return build_config({"task": "text-generation", "data": data, "task_options": task_options, "clients": 2,
-                         "rounds": 1, "shots": 6, "backbone": "lm:llama", "method_options": {"n_tokens": 3}, **options})  # fmt: skip
+    named = {"task": "text-generation", "data": data, "backbone": "lm:llama", "task_options": task_options}
+    return build_config({**named, "clients": 2, "rounds": 1, "shots": 6, "method_options": {"n_tokens": 3}, **options})
 
 
 def experiment_of(config):
@@ -48,18 +48,16 @@ def test_only_tests_have_answers_written(data):
 
 
 def test_gsm8k_has_final_answers_and_bundled_questions_are_of_domains():
-    task = TASKS["text-generation"].build(build_config({"task": "text-generation", "partition": "domain", "shots": 2}))
+    options = {"task": "text-generation", "data": "texts:arithmetic", "partition": "domain", "shots": 2}
+    task = TASKS["text-generation"].build(build_config(options))
     assert task.domains == ("kitchen", "school", "shop", "travel")
     assert all(item.has_final for item in task.base_test.items)
 
 
 def test_defaults_of_the_task():
     config = complete(build_config({"task": "text-generation"}))
-    assert (config.backbone, config.measures, config.selection) == (
-        "lm:gemma",
-        ("answer_nll", "token_f1"),
-        "answer_nll",
-    )
+    assert config.backbone == "lm:gemma"
+    assert (config.measures, config.selection) == (("answer_nll", "token_f1"), "answer_nll")
     assert complete(build_config({"task": "text-generation", "measures": "exact_match"})).measures == ("exact_match",)
 
 
@@ -79,7 +77,7 @@ def test_training_lowers_the_loss_and_the_figures_are_those_of_the_answers(data)
     update, _ = slow.train(Broadcast(1, start), task.clients[0], start)
     trained = {client: ClientPrompt(update.shared) for client in prompts}
     before, after = (validate(method, each, task) for each in (prompts, trained))
-    assert after.base < before.base - 0.05, "the mean -log probability of a token"
+    assert after.base < before.base - 0.02, "the mean -log probability of a token"
 
 
 def test_scores_of_answers_are_not_mixed(data):

@@ -15,11 +15,9 @@ TURNS = [
 ]  # fmt: skip
 
 
-def item_of(columns=InstructionColumns(), **row):
-    cells = {
-        name: value if isinstance(value, str) or value is None else json.dumps(value) for name, value in row.items()
-    }
-    ((_, _, item),) = instruction_rows({"": [("x.jsonl:1", cells)]}, columns)
+def item_of(columns=None, **row):
+    cells = {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()}
+    ((_, _, item),) = instruction_rows({"": [("x.jsonl:1", cells)]}, columns or InstructionColumns())
     return item
 
 
