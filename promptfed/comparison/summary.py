@@ -40,6 +40,7 @@ def summarise(
     features, held_out = Cost(), []
     new_classes: list[str] = []
     notes: dict[str, None] = {}
+    measures: dict[str, Any] = {}
     for method in plan.methods:
         runs = []
         for seed in plan.seeds:
@@ -49,6 +50,7 @@ def summarise(
             if run is not None and metrics is not None:
                 events = run.events.read()
                 features += cost_of(event for event in events if event["event"] == "features")
+                measures |= metrics.get("measures") or {}
                 held_out, new_classes = metrics["held_out"], metrics.get("new_classes") or []
                 notes |= dict.fromkeys(metrics.get("notes") or ()) if seed == plan.seeds[0] else {}
                 runs.append({**_row(run, metrics, events, folder), "seed": seed})
@@ -71,6 +73,7 @@ def summarise(
         "held_out": held_out,
         "new_classes": new_classes,
         "notes": list(notes),
+        **({"measures": measures} if measures else {}),
         "methods": methods,
     }
 
@@ -85,6 +88,7 @@ def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping
         "run": str(run.path.relative_to(home)),
         **{name: metrics["method"].get(name) for name in FIGURES},
         "domains": metrics["method"]["domains"],
+        **({"measures": each} if (each := metrics["method"].get("measures")) else {}),
         "intervals": metrics["method"].get("intervals") or {},
         "options": run.config.method_options,
         "aggregator": run.config.aggregator,
@@ -110,6 +114,7 @@ def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Map
         **about,
         **{name: spread([run[name] for run in runs]) for name in FIGURES},
         "domains": {domain: spread([run["domains"][domain] for run in runs]) for domain in domains},
+        **({"measures": _measure_spreads(runs)} if any(run.get("measures") for run in runs) else {}),
         **{name: fmean(run[name] for run in runs) for name in COSTS},
         **{name: fmean(run.get(name, 0) for run in runs) for name in READINGS if any(name in run for run in runs)},
         "intervals": runs[0]["intervals"] if len(runs) == 1 else {},
@@ -118,6 +123,13 @@ def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Map
         "query_curve": mean_curve([run["query_curve"] for run in runs]),
         "runs": list(runs),
     }
+
+
+def _measure_spreads(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return measure -> part -> mean and standard deviation over the runs that all have it."""
+    names = [name for name in runs[0].get("measures") or {} if all(name in (run.get("measures") or {}) for run in runs)]
+    parts = ("local", "local_all", "base", "new")
+    return {name: {part: spread([run["measures"][name].get(part) for run in runs]) for part in parts} for name in names}
 
 
 def _means(about: Mapping[str, Any]) -> dict[str, float | None]:

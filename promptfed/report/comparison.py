@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from promptfed.files import strict_json
 from promptfed.files.atomic import write_text
 from promptfed.printable import markdown_cell, plain_text, printable, printable_lines
+from promptfed.report.comparison_measures import measure_section
 from promptfed.report.html import Picture, readable_bytes, render
 from promptfed.report.tables import (
     LOCAL_ALL,
@@ -160,6 +161,8 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
         columns = [f"{name} *" if name in summary["held_out"] else name for name in domains]
         cells = [tuple(spread_cell(m["domains"].get(name)) for name in domains) for m in methods.values()]
         tables.append(_section("By domain", columns, DOMAINS_CAPTION, methods, cells, mark=True))
+    if (measures := measure_section(summary.get("measures") or {}, methods)) is not None:
+        tables.append(measures)
     work = work_of(summary)
     cells = [cost_cells(m, work) for m in methods.values()]
     columns, cells = without_empty(ORACLE_COSTS if work is None else (*COSTS, *work.columns.values()), cells)

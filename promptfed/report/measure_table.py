@@ -39,9 +39,9 @@ def measure_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]
     for name, measure in about.items():
         each = [(figures.get("measures") or {}).get(name) or {} for _, _, figures in stages]
         values = [[figures.get(key) for key in COLUMNS.values()] for figures in each]
-        marks += _best(values, measure["better"])
+        marks += best_of(values, measure["better"])
         cells += [
-            [_shown(figures.get(key), figures.get(f"{key}_std"), measure["unit"]) for key in COLUMNS.values()]
+            [shown_figure(figures.get(key), figures.get(f"{key}_std"), measure["unit"]) for key in COLUMNS.values()]
             for figures in each
         ]
         title = printable(measure["name"], 40) + (f" ({printable(measure['unit'], 20)})" if measure["unit"] else "")
@@ -80,13 +80,15 @@ def measure_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def _shown(value: float | None, spread: float | None, unit: str) -> str:
+def shown_figure(value: float | None, spread: float | None, unit: str) -> str:
+    """Format a figure and its spread; shares in per cent."""
     if value is None or unit == SHARE:
         return with_spread(percent(value), spread)
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
 
 
-def _best(rows: Sequence[Sequence[float | None]], better: str) -> list[tuple[bool, ...]]:
+def best_of(rows: Sequence[Sequence[float | None]], better: str) -> list[tuple[bool, ...]]:
+    """Return where the best figure of each column stands, the highest or the lowest."""
     pick = max if better == "higher" else min
     top = [pick((v for v in column if v is not None), default=None) for column in zip(*rows, strict=True)]
     return [tuple(v is not None and v == best for v, best in zip(row, top, strict=True)) for row in rows]
