@@ -13,8 +13,9 @@ from promptfed.method import METHODS
 def test_baselines_come_along_once_and_first():
     plan = Plan.make(build_config({}), ["promptfl", "local_only"], 1)
     assert plan.methods == ("zero_shot", "local_only", "promptfl")
-    white = {name for name in METHODS if METHODS[name].access != "black box"}
-    assert set(Plan.make(build_config({}), ["all"], 1).methods) == white
+    kinds = {name: (METHODS[name].access, METHODS[name].model_kind) for name in METHODS}
+    fitting = {name for name, kind in kinds.items() if kind[0] == "any" or kind == ("white box", "dual encoder")}
+    assert set(Plan.make(build_config({}), ["all"], 1).methods) == fitting
 
 
 @pytest.mark.parametrize(
