@@ -16,6 +16,7 @@ from promptfed.examples.token_overlap import is_same, token_f1
 from promptfed.language_models.answer_rows import AnswerRow, AnswerWriter
 from promptfed.language_models.insert import NO_INSERT, Insert
 from promptfed.language_models.pretrained import Family
+from promptfed.language_models.shared_prefix import Beginnings
 from promptfed.language_models.text_rows import RowWriter
 from promptfed.prompt_template import PromptTemplate
 from promptfed.scores import answer_scores
@@ -47,6 +48,13 @@ class Reads(Protocol):
         at: Sequence[Sequence[int]] | None = None,
         answers: Sequence[Sequence[int]] | None = None,
     ) -> Tensor: ...
+
+    @property
+    def goes_on(self) -> bool: ...
+
+    def read_on(
+        self, rows: Sequence[Sequence[int]], insert: Insert = NO_INSERT, behind: Beginnings | None = None
+    ) -> tuple[Tensor, Beginnings]: ...
 
     def word_logits(self, hidden: Tensor, ids: Sequence[int] | None) -> Tensor: ...
 
@@ -131,28 +139,37 @@ class Answers:
         questions = [self.rows.row(item, prompt, reserve).question for item in items]
         lines: list[list[int]] = [[] for _ in items]
         waiting, ends = list(range(len(items))), self.rows.ends
-        for _ in range(self.form.answer_tokens):
-            waiting = [k for k in waiting if len(questions[k]) + len(lines[k]) + reserve <= self.model.longest]
-            if not waiting:
-                break
-            following = self._next([questions[k] for k in waiting], [lines[k] for k in waiting], insert)
-            for k, token in zip(tuple(waiting), following, strict=True):
+        read: Beginnings | None = None
+        for step in range(self.form.answer_tokens):
+            if self.model.goes_on:
+                rows = [questions[k] if step == 0 else lines[k][-1:] for k in waiting]
+                states, read = self.model.read_on(rows, insert, read)
+            else:
+                states = self._last_states([questions[k] for k in waiting], [lines[k] for k in waiting], insert)
+            following = self.model.word_logits(states, None).argmax(-1).tolist()
+            kept = []
+            for place, (k, token) in enumerate(zip(waiting, following, strict=True)):
                 if token in ends:
-                    waiting.remove(k)
                     continue
                 lines[k].append(token)
-                if any(stop in self._text(lines[k]) for stop in self.form.stop):
-                    waiting.remove(k)
+                has_room = len(questions[k]) + len(lines[k]) + reserve <= self.model.longest
+                if has_room and not any(stop in self._text(lines[k]) for stop in self.form.stop):
+                    kept.append(place)
+            if not kept:
+                break
+            if read is not None and (step == 0 or len(kept) < len(waiting)):  # questions are of several lengths
+                read = read.select(kept)
+            waiting = [waiting[place] for place in kept]
         return [self._until_stop(self._text(line)) for line in lines]
 
-    def _next(self, questions: Sequence[Sequence[int]], lines: Sequence[Sequence[int]], insert: Insert) -> list[int]:
+    def _last_states(
+        self, questions: Sequence[Sequence[int]], lines: Sequence[Sequence[int]], insert: Insert
+    ) -> Tensor:
+        """Return the states ``(rows, width)`` behind questions and lines of answers, read from the start."""
         if self.model.family == "encoder-decoder":
-            states = self.model.hidden(questions, insert, [[len(line)] for line in lines], lines)
-        else:
-            rows = [[*question, *line] for question, line in zip(questions, lines, strict=True)]
-            states = self.model.hidden(rows, insert, [[len(row) - 1] for row in rows])
-        best: list[int] = self.model.word_logits(states[:, 0], None).argmax(-1).tolist()
-        return best
+            return self.model.hidden(questions, insert, [[len(line)] for line in lines], lines)[:, 0]
+        rows = [[*question, *line] for question, line in zip(questions, lines, strict=True)]
+        return self.model.hidden(rows, insert, [[len(row) - 1] for row in rows])[:, 0]
 
     def _text(self, ids: Sequence[int]) -> str:
         return self.model.writer.tokens.said(ids)

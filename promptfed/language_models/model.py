@@ -21,6 +21,7 @@ from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.frozen_model import FrozenModel, Kind
 from promptfed.language_models.answers import Answers
 from promptfed.language_models.changed_layers import changed_layers
+from promptfed.language_models.head_input import gathered, head_input
 from promptfed.language_models.insert import NO_INSERT, Insert
 from promptfed.language_models.keys_values import behind_prefix, by_layer, keys_and_values
 from promptfed.language_models.layers import attention_shape, matrices_of, usual_targets
@@ -270,7 +271,7 @@ class LanguageModel(FrozenModel):
             return captured[0]
         states: Tensor = output.last_hidden_state
         if places is not None:
-            return _gathered(states, places)
+            return gathered(states, places)
         lengths = torch.tensor([len(row) for row in vectors], device=self.device)
         weight = (torch.arange(states.shape[1], device=self.device) < lengths[:, None])[..., None].float()
         return (states.float() * weight).sum(1) / weight.sum(1)
@@ -296,37 +297,47 @@ class LanguageModel(FrozenModel):
             self.model(inputs_embeds=padded, attention_mask=mask.long(), decoder_input_ids=ids, use_cache=False)
         if at is None:
             raise ConfigError(f"'{self.name}' is an encoder-decoder, which has no mean over tokens: use label words")
-        return _gathered(captured[0], at)
+        return gathered(captured[0], at)
 
     @contextmanager
     def _head_input(self, places: Tensor | None, *, everywhere: bool = False) -> Iterator[list[Tensor]]:
-        """Yield a list that receives what the word head would take, at ``places`` ``(rows, k)`` or ``everywhere``.
-
-        The head itself is given no position at all, so that it costs nothing.
-        """
-        head = self.model.get_output_embeddings() if self.has_words else None
-        captured: list[Tensor] = []
-        if head is None or (places is None and not everywhere):
-            yield captured
+        """As ``head_input``; of a model without words, and where no places are asked for, the list stays empty."""
+        if not self.has_words or (places is None and not everywhere):
+            yield []
             return
-
-        def select(module: Any, inputs: Any, output: Any) -> Any:
-            assert places is not None
-            output.last_hidden_state = _gathered(output.last_hidden_state, places)
-            return output
-
-        def capture(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            captured.append(inputs[0])
-            return (inputs[0][:, :0],)
-
-        handles = [head.register_forward_pre_hook(capture)]
-        if places is not None:
-            handles.append(self.model.base_model.register_forward_hook(select))
-        try:
+        with head_input(self.model, places) as captured:
             yield captured
-        finally:
-            for handle in handles:
-                handle.remove()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it can read on from the keys and values of what it has read."""
+        return self._reader is not None and self._can_share
+
+    @torch.no_grad()
+    def read_on(
+        self, rows: Sequence[Sequence[int]], insert: Insert = NO_INSERT, behind: Beginnings | None = None
+    ) -> tuple[Tensor, Beginnings]:
+        """Read ``rows`` behind others, as long as the model ``goes_on``.
+
+        Args:
+            rows: Token ids, one or more each.
+            insert: What is read beside them, and was beside what is behind.
+            behind: What each row continues; None: its start.
+
+        Returns:
+            Final hidden states ``(rows, width)`` of the last tokens, and what has been read.
+        """
+        assert self._reader is not None, "goes_on was not asked"
+        with self._lock, changed_layers(self._modules, insert):
+            if behind is None and (shared := self._shared(insert)) is not None:
+                behind = shared.select([0] * len(rows))
+            vectors = [self._embed(torch.tensor(list(row), device=self.device)) for row in rows]
+            last = torch.tensor([[len(row) - 1] for row in rows], device=self.device)
+            with self._head_input(last) as captured:
+                _, read = self._reader.read(self.model, vectors, behind, keep=True)
+        self._usage += Usage(model_rows=len(rows), model_tokens=sum(map(len, rows)))
+        assert read is not None, "which was asked to be kept"
+        return captured[0][:, 0].float(), read
 
     # ------------------------------------------------------------------------------------------------ answers
 
@@ -384,8 +395,3 @@ def _padded(vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     longest = int(lengths.max())
     padded = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in vectors])
     return padded, torch.arange(longest, device=lengths.device) < lengths[:, None]
-
-
-def _gathered(states: Tensor, places: Tensor) -> Tensor:
-    """Return the states at ``places`` ``(rows, k)``: ``(rows, k, width)``."""
-    return states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))

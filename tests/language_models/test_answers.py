@@ -93,6 +93,21 @@ def test_what_is_written_is_what_transformers_generates(name: str) -> None:
     assert model.answers.write(NO_INSERT, ITEMS) == alone, "the same side by side"
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma", "gpt2"])
+def test_going_on_writes_what_reading_everything_again_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(name, answer_tokens=12)
+    draw = torch.Generator().manual_seed(3)
+    inserts = [NO_INSERT, Insert(soft=torch.randn(3, model.width, generator=draw))]
+    kind = LowRank(model.matrices, model.default_targets, 0)
+    changed = {key: torch.randn(tensor.shape, generator=draw) for key, tensor in kind.start("x").items()}
+    inserts.append(kind.insert(changed))
+    assert model.goes_on
+    quick = [model.answers.write(insert, ITEMS, reserve=3) for insert in inserts]
+    monkeypatch.setattr(LanguageModel, "goes_on", False)
+    assert [model.answers.write(insert, ITEMS, reserve=3) for insert in inserts] == quick
+    assert len({tuple(texts) for texts in quick}) > 1
+
+
 def test_scores_of_answers_that_are_written_right_and_wrong() -> None:
     model = model_of()
     written = model.answers.write(NO_INSERT, ITEMS)
