@@ -47,8 +47,9 @@ class FeS(LanguageMethod):
     the client for its training and never sent.
 
     Different from the paper: ``inner`` decides what is trained; the paper trains the biases of the whole model, which
-    is no insert. Who trains also labels: the paper draws clients for that apart. Round 1 trains on labels alone. A
-    client counts with all texts that it trains on; the code weighs all alike (--aggregator uniform).
+    is no insert. No class gets more guesses than its share (``balanced``). Who trains also labels; the paper draws
+    clients for that apart. Round 1 trains on labels alone. A client counts with all texts that it trains on; the code
+    weighs all alike (--aggregator uniform).
     """
 
     name: ClassVar[str] = "FeS"

@@ -32,7 +32,7 @@ class FeSConfig(MethodConfig):
     every: int = Field(1, ge=1, description="rounds from one labelling to the next")
     threshold: float = Field(0.0, ge=0, lt=1, description="a top probability up to this one is no label")
     balanced: bool = Field(
-        False, description="label no more texts as one class than its equal share, so that no guess feeds on itself"
+        True, description="label no more texts as one class than its equal share, so that no guess feeds on itself"
     )
     filter: Literal["vote_k", "sort", "none"] = Field(
         "vote_k", description="the pool: texts that stand for many, those like the labelled ones, or all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -107,7 +108,7 @@ def test_round_one_is_that_of_the_method_inside() -> None:
 
 
 def test_round_two_trains_on_the_most_confident_guesses_of_the_prompt_that_was_sent() -> None:
-    fes, data = build(filter="none"), task().clients[0]
+    fes, data = build(filter="none", balanced=False), task().clients[0]
     broadcast = Broadcast(2, fes.init_shared())
     update, personal = fes.train(broadcast, data, NO_PROMPT)
     pseudo = remembered(personal)
@@ -123,6 +124,9 @@ def test_round_two_trains_on_the_most_confident_guesses_of_the_prompt_that_was_s
     plain = build("fedprompt", n_tokens=2, lr=0.05, local_epochs=1)
     assert update.shared == plain.train(broadcast, replace(data, train=supervised), NO_PROMPT)[0].shared
     assert set(update.shared) == set(broadcast.shared), "nothing of the guesses is sent"
+    even = remembered(build(filter="none").train(broadcast, data, NO_PROMPT)[1])
+    assert even is not None
+    assert max(even.labels.bincount(minlength=3).tolist()) <= math.ceil(count / 3)
 
 
 def test_guesses_never_depend_on_the_true_labels() -> None:
