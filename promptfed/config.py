@@ -50,12 +50,9 @@ class RunConfig(BaseModel):
         "promptfl", description="how to learn it"
     )
     backbone: Annotated[
-        str, Option("model", "moved", common=True, default="tiny; photographs: lit", choices="backbones")
-    ] = Field(
-        "tiny",
-        description="frozen model: tiny, lit, open_clip:MODEL/TAG, open_clip:MODEL/FILE, open_clip:local-dir:FOLDER, "
-        "open_clip:hf-hub:ORG/NAME, clip-hf:FOLDER",
-    )
+        str,
+        Option("model", "moved", common=True, default="tiny; photographs: lit; texts: lm:minilm", choices="backbones"),
+    ] = Field("tiny", description="frozen model: tiny, lit, open_clip:MODEL/TAG|FILE, clip-hf:FOLDER, lm:MODEL|FOLDER")
     oracle: Annotated[str | None, Option("oracle", common=True, default="the task's own", choices="oracles")] = Field(
         None, description="black box of a task that has one: minilm, gemma, local:MODEL, clip:BACKBONE, api, embeds"
     )
@@ -146,7 +143,7 @@ class RunConfig(BaseModel):
         (), description="test figures beside accuracy, such as macro_f1 and top_k:3; promptfed list measures"
     )
     selection: Annotated[str, Option("run", flag=False, metavar="MEASURE")] = Field(
-        ACCURACY, description="measure by which choices on validation data are made: accuracy, nll ..."
+        ACCURACY, description="measure by which choices on validation data are made, such as accuracy or nll"
     )
     strict: Annotated[bool, Option("task", "free")] = Field(
         False, description="stop at an unreadable image instead of skipping it"

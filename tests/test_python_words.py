@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 OTHERS = {
     "--set", "--search", "--port", "--file", "--api-key", "--max-", "--node-config", "--force-reinstall",
     "--enable-prompt-embeds", "--head", "--backend-store-uri", "--logdir", "--project",
-    "--include", "--local-dir", "--swa-full",
+    "--include", "--local-dir", "--swa-full", "--trust-remote-code",
 }  # fmt: skip
 """Flags in messages that no caller in Python sees, and those of other programs."""
 

@@ -22,7 +22,7 @@ from promptfed.scoring import Examples, Reader, alike, right_among_own
 from promptfed.scoring_job import ScoringJob
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, Split
 
-WHITE_BOX = sorted(name for name in METHODS if METHODS[name].access != "black box")
+WHITE_BOX = sorted(n for n in METHODS if METHODS[n].access != "black box" and METHODS[n].model_kind == "dual encoder")
 MEASURES = build_measures(["nll", "ece", "macro_f1"])
 
 

@@ -61,8 +61,9 @@ BAD = {
     "bytes_down": (replace(GOOD, bytes_down=-5), "bytes_down of -5"),
     **{
         f"usage {field.name}": (replace(GOOD, usage=Usage(**{field.name: value})), f"{field.name} of ")
-        for field, value in zip(fields(Usage), [HUGE, -1, NAN, math.inf, 10**30, "2", None, -0.5, True, 1e300, -1],
-                                strict=True)
+        for field, value in zip(
+            fields(Usage), [HUGE, -1, NAN, math.inf, 10**30, "2", None, -0.5, True, 1e300, -1, -2, NAN], strict=True
+        )
     },
     "usage of another kind": (replace(GOOD, usage={"usd": 1}), "something that is no usage"),
     "another's update": (with_update(client=4), "an update of client 4"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,14 +13,15 @@ import typer
 from promptfed.commands import options
 from promptfed.commands.backbone_listing import print_towers, with_towers
 from promptfed.commands.flags import Flags, with_flags
+from promptfed.commands.method_listing import needs_of, print_methods, traffic_cells, traffic_of
 from promptfed.commands.option_listing import show_options
 from promptfed.commands.option_rows import registries, section_rows
+from promptfed.commands.plain_tables import labelled, plain_table
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from promptfed.method import Method
     from promptfed.registry import Registry
@@ -38,9 +39,6 @@ TEXT_SOURCES = {
 }
 """Sources of texts; hf:NAME reads both images and texts."""
 FIGURES = ("local", "base", "new", "hm")
-USUAL_TASKS = ("clip-fewshot", "text-classification", "blackbox-text")
-"""A task for each kind of model, on which the bytes of methods are counted."""
-OWN = "promptfed"
 WIDE = 110
 """Columns of a terminal that is wide enough to show the method, model and data of runs too."""
 
@@ -119,62 +117,12 @@ def _method(name: str, kind: type[Method]) -> dict[str, Any]:
         "trains": kind.trains,
         "keeps": kind.keeps,
         "access": kind.access,
-        "needs": _needs(kind),
+        "needs": needs_of(kind),
         "requires": sorted(kind.requires),
         "aggregator": (kind.aggregators or DEFAULT_AGGREGATORS)[0],
         "aggregators": list(kind.aggregators) or "any",
         "options": _fields(kind.Config),
     }
-
-
-def _needs(kind: type[Method]) -> str:
-    """Return the kind of model that a method works on, in a few words."""
-    if kind.access == "white box":
-        return kind.model_kind
-    return "any model" if kind.access == "any" else kind.access
-
-
-def _traffic(task: str | None, backbone: str | None, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the bytes down and up of a client in a round for each ``wanted`` method, or why the method does not fit.
-
-    Each method is counted on ``task`` if it works on the task's kind of model, else on the usual task of its own kind.
-    """
-    from promptfed.communication import round_bytes, sizes_only
-    from promptfed.config import RunConfig, build_config
-    from promptfed.errors import PromptFedError
-    from promptfed.experiment import Experiment, resolve
-    from promptfed.method import METHODS
-    from promptfed.named_model import named_model, usual_model
-
-    def build(name: str, like: Experiment | None = None) -> Experiment:
-        config = resolve(build_config(user_options, {"method": name}))
-        return Experiment.build(config, like=like, model_for=None if model.work else sizes_only)
-
-    chosen = task or RunConfig.model_fields["task"].default
-    traffic: dict[str, dict[str, Any]] = {}
-    remaining = list(wanted)
-    for usual in dict.fromkeys((chosen, *USUAL_TASKS)):
-        model = usual_model(RunConfig(task=usual))
-        names = [name for name in remaining if model.fits(METHODS[name])]
-        if not names:
-            continue
-        remaining = [name for name in remaining if name not in names]
-        is_of_kind = backbone is not None and named_model(RunConfig(backbone=backbone)).kind == model.kind
-        user_options = options.given({"task": usual, "backbone": backbone if is_of_kind else None})
-        try:
-            plain = build("zero_shot")
-        except PromptFedError as error:
-            if usual == task or is_of_kind:
-                raise
-            traffic |= {name: {"bytes_down": None, "bytes_up": None, "unfit": str(error)} for name in names}
-            continue
-        for name in names:
-            try:
-                round_traffic = round_bytes(build(name, plain))
-                traffic[name] = {"bytes_down": round_traffic.down, "bytes_up": round_traffic.up}
-            except PromptFedError as error:
-                traffic[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
-    return traffic
 
 
 def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
@@ -186,12 +134,6 @@ def _measure(registry: Registry[Any], name: str) -> dict[str, Any]:
     kind = registry[name]
     facts = {"name": kind.name, "better": kind.better, "unit": kind.unit}
     return {**facts, "about": _about(kind), "origin": registry.origin(name)}
-
-
-def _labelled(name: str, row: Mapping[str, Any]) -> str:
-    """Return ``name``, with its package if that is not promptfed."""
-    origin = row.get("origin", OWN)
-    return name if origin == OWN else f"{name} ({printable(origin)})"
 
 
 def _about(thing: Any) -> str:
@@ -260,7 +202,7 @@ def list_(
             typer.echo(printable(each))
         return
     if kind == "methods" and bytes_:
-        traffic = _traffic(flags["task"], flags["backbone"], rows)
+        traffic = traffic_of(flags["task"], flags["backbone"], rows)
         rows = {method: {**row, **traffic[method]} for method, row in rows.items()}
     if kind == "backbones":
         rows = with_towers(rows)
@@ -273,7 +215,7 @@ def list_(
     elif name is not None:
         _print_details(console, kind, name, rows[name])
     elif kind == "methods":
-        _print_methods(console, rows, bytes_)
+        print_methods(console, rows, bytes_)
     else:
         _print_descriptions(console, kind, rows)
         if kind == "backbones":
@@ -283,37 +225,12 @@ def list_(
 def _print_descriptions(console: Console, kind: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     from rich.text import Text
 
-    table = _plain_table()
+    table = plain_table()
     table.add_column(kind.removesuffix("s"), no_wrap=True)
     table.add_column("what it is", overflow="fold")
     for name, row in rows.items():
-        table.add_row(_labelled(name, row), Text(row["about"]))  # Text, not markup: square brackets are meant
+        table.add_row(labelled(name, row), Text(row["about"]))  # Text, not markup: square brackets are meant
     console.print(table)
-
-
-def _print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with_bytes: bool) -> None:
-    table = _plain_table()
-    table.add_column("method", no_wrap=True)
-    table.add_column("title", no_wrap=True, overflow="ellipsis")
-    table.add_column("needs", no_wrap=True)
-    if with_bytes:
-        table.add_column("up", no_wrap=True, justify="right")
-        table.add_column("down", no_wrap=True, justify="right")
-    table.add_column("aggregator", no_wrap=True)
-    for method, row in rows.items():
-        traffic = _traffic_cells(row) if with_bytes else ()
-        table.add_row(_labelled(method, row), row["name"], row["needs"], *traffic, row["aggregator"])
-    console.print(table)
-    sizes = "up, down: bytes that a client sends and is sent in a round. " if with_bytes else ""
-    console.print(f"{sizes}promptfed list methods NAME shows all about one.", highlight=False)
-
-
-def _traffic_cells(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the bytes up and down in readable units, or dashes if the method does not fit."""
-    from promptfed.report.html import readable_bytes
-
-    up, down = row["bytes_up"], row["bytes_down"]
-    return ("-", "-") if up is None else (readable_bytes(up), readable_bytes(down))
 
 
 def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any]) -> None:
@@ -323,7 +240,7 @@ def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any
 
     facts = {key: value for key, value in row.items() if key not in ("options", "bytes_up", "bytes_down")}
     if "bytes_up" in row:
-        facts["a round"] = " up, ".join(_traffic_cells(row)) + " down, of a client"
+        facts["a round"] = " up, ".join(traffic_cells(row)) + " down, of a client"
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -368,7 +285,7 @@ def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder:
         console.print(f"no runs in {printable(folder)}/", highlight=False, markup=False)
         return
     wide = console.width >= WIDE
-    table = _plain_table()
+    table = plain_table()
     table.add_column("run", overflow="fold", min_width=12)
     for column in ("state", *(("local", "base", "new", "HM")), "age"):
         table.add_column(column, no_wrap=True, justify="left" if column == "state" else "right")
@@ -390,13 +307,6 @@ def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder:
     for row in rows.values():
         if row["state"].startswith("damaged"):
             console.print(f"{printable(row['name'])} is {printable(row['state'])}", highlight=False, markup=False)
-
-
-def _plain_table() -> Table:
-    """Make a table without lines, with one row for each entry."""
-    from rich.table import Table
-
-    return Table(box=None, pad_edge=False, header_style="bold")
 
 
 def _age(moment: float | None) -> str:

@@ -34,7 +34,7 @@ class FedPTuning(LanguageMethod):
     ``head="linear"``, which the paper trains beside the encoder.
     """
 
-    name: ClassVar[str] = "Multilingual federated prompt tuning"
+    name: ClassVar[str] = "Multilingual prompt tuning"
     paper: ClassVar[str] = "Zhao et al. 2024, ICLR, arXiv 2507.03003"
     trains: ClassVar[str] = "prompt encoder: embedding (n_tokens, width) and three layers"
     Config: ClassVar[type[MethodConfig]] = FedPTuningConfig

@@ -212,7 +212,7 @@ def test_wrong_names_say_what_is_meant(tmp_path: Path) -> None:
         load_backbone("open_clip:ViT-B-16")
     with pytest.raises(BackboneError, match=r"none\.safetensors' does not exist"):
         load_backbone(f"open_clip:ViT-B-16/{tmp_path / 'none.safetensors'}")
-    with pytest.raises(ConfigError, match="unknown precision 'int8'"):
+    with pytest.raises(ConfigError, match="precision 'int8' is for language models"):
         load_backbone("open_clip:ViT-B-16/openai", precision="int8")
 
 

@@ -307,4 +307,4 @@ def test_keeping_zero_shot_can_be_turned_off(promptfed, tmp_path):
     off = ["--set", "method.keep_zero_shot=false", "--run", tmp_path / "run", "--baselines", "none", "--json"]
     said = promptfed("train", *SEARCH, *off)
     assert "kept_zero_shot" not in json.loads(said.out)
-    assert '"selection"' not in (tmp_path / "run" / "events.jsonl").read_text()
+    assert '"event": "selection"' not in (tmp_path / "run" / "events.jsonl").read_text()

@@ -41,7 +41,7 @@ def test_all_options_of_a_run_are_listed(promptfed):
     assert rows["backbone"]["resume"] == "moved"
     assert rows["method"]["values"] == "promptfed list methods"
     assert rows["precision"] | {"meaning": ""} == {
-        "name": "precision", "values": "float32, bfloat16, float16", "default": "float32", "meaning": "",
+        "name": "precision", "values": "float32, bfloat16, float16, int8, int4", "default": "float32", "meaning": "",
         "flag": "--precision", "resume": "",
     }  # fmt: skip
     assert rows["plugins"]["resume"] == rows["max_usd"]["values"].partition(" ")[2].partition(">")[0] == ""

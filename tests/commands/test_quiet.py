@@ -30,7 +30,10 @@ def test_every_command_has_both():
 @pytest.mark.parametrize(
     ("words", "lines"),
     [
-        (["list", "backbones"], ["clip-hf:FOLDER", "lit", "open_clip:MODEL/", "tiny"]),
+        (
+            ["list", "backbones"],
+            ["clip-hf:FOLDER", "lit", "lm:FOLDER", "lm:gemma", "lm:minilm", "open_clip:MODEL/", "tiny"],
+        ),
         (["list", "options", "fedprox"], None),
         (["tasks", "show", "--clients", "2"], ["0\tclient 0\t", "1\tclient 1\t"]),
     ],
