@@ -40,8 +40,7 @@ from promptfed.run import Run
 from promptfed.runner import carry_out_comparison, stop_on_ctrl_c
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted
-from promptfed.warm_start import ROLE as INIT
-from promptfed.warm_start import first_prompt, save_first_prompt
+from promptfed.warm_start import beginning_with, save_first_prompt
 
 __all__ = ["LoadedBundle", "Run", "compare", "load", "load_run", "train"]
 log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def train(
             texts, labels).
         aggregator: How updates are merged: a name, or a class or instance of your own.
         engine: Where clients work: "local", "ray", or a class or instance of your own.
-        init: A run or bundle (or its folder) whose shared prompt this run begins with.
+        init: A run or bundle (or its folder) whose shared prompt this run begins with, or a folder of PEFT.
         folder: The run's folder; None: a fresh one below ``runs``.
         config: A YAML file of options, or such options as a mapping. The other arguments override it.
         progress: Show a progress bar on stderr, or an object that is told what happens.
@@ -124,10 +123,7 @@ def train(
     options |= {"class_names": class_names, "test": test, "model": model, "oracle": oracle}
     options |= {"aggregator": aggregator, "engine": engine, "method": method, "data": data}
     options_by_name, objects = config_with_objects(file, _given(options))
-    first = None
-    if init is not None:
-        first, record = first_prompt(init)
-        options_by_name = options_by_name.model_copy(update={"objects": {**options_by_name.objects, INIT: record}})
+    options_by_name, first = beginning_with(options_by_name, init)
     resolved = resolve(options_by_name)
     watching = build_observers(observers)
     label = f"{resolved.task}-{resolved.method}"

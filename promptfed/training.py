@@ -38,7 +38,7 @@ from promptfed.stderr_log import TOLD
 from promptfed.tasks.client_sample import with_sampled_clients
 from promptfed.types import FederationState, Incident, Reply
 from promptfed.usage import Usage
-from promptfed.warm_start import read_first_prompt
+from promptfed.warm_start import first_shared
 from promptfed.zero_shot_choice import choose
 
 log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ class Training:
     ) -> FederationState:
         method = federation.method
         folder = self.run.stage_folder(stage, is_baseline=is_baseline)
-        first = None if saved or stage != self.experiment.config.method else read_first_prompt(self.run)
+        first = None if saved or stage != self.experiment.config.method else first_shared(self.run, method)
         state = federation.resumed(saved) if saved else federation.start(first)
         if len(federation.clients) > MOST_IN_MEMORY or (self.engine is not None and self.engine.builds_from_config):
             state = replace(state, personal=on_disk(state.personal, folder / PERSONAL_FOLDER, state.round))

@@ -64,7 +64,7 @@ def test_it_goes_on_without_the_other_run(first: pf.Run, tmp_path: Path) -> None
         ({"method": "zero_shot"}, "zero_shot"),
         ({"method": "fedclip"}, "names"),
         ({"init": 3}, "init is 3: give a run"),
-        ({"init": "nowhere"}, "init is 'nowhere', where neither a run nor a bundle is"),
+        ({"init": "nowhere"}, "init is 'nowhere', where neither a run nor a bundle nor an adapter of PEFT is"),
     ],
 )
 def test_another_shape_is_one_line_and_leaves_nothing(

@@ -41,6 +41,10 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Go on with an interrupted run.", metavar="DIR")
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="Begin with the prompt of this run, bundle or PEFT adapter.", metavar="DIR"),
+    ] = None,
     trust_address: Annotated[bool, typer.Option("--trust-address", hidden=True)] = False,
     observer: options.Observers = None,
     quiet: options.Quiet = False,
@@ -58,6 +62,7 @@ def train(
       promptfed train --resume runs/NAME                                 after Ctrl-C or a crash
       promptfed train --resume runs/NAME --max-calls 5000                after its budget was used up
       promptfed train --resume runs/NAME --rounds 40                     more rounds for a finished run
+      promptfed train --init adapter --task text-classification --method fedprompt
       promptfed train --observer tensorboard --observer wandb:project=mine
       promptfed train --clients 8 --engine ray --threads 1               clients side by side in processes
       promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=4
@@ -69,12 +74,12 @@ def train(
 
     observers = build_observers(observer or ())
     if resume is None:
-        folder = _create({**flags, "trust_address": trust_address}, run, config, set_)
+        folder = _create({**flags, "trust_address": trust_address}, run, config, set_, init)
         _execute(folder, quiet, json, {}, observer or [], observers, is_new=True)
         return
     from promptfed.runs.directory import RunDirectory
 
-    changes = _changes(flags, set_ or [], {"run": run, "config": config})
+    changes = _changes(flags, set_ or [], {"run": run, "config": config, "init": init})
     folder = RunDirectory.open(resume)
     _execute(folder, quiet, json, _admitted(changes, folder, trust_address), observer or [], observers, is_new=False)
 
@@ -109,12 +114,19 @@ def _admitted(changes: Options, folder: RunDirectory, trust_address: bool) -> Op
     return {**changes, "oracle_options": {**oracle_options, **differences}} if differences else changes
 
 
-def _create(flags: Flags, run: Path | None, config: Path | None, settings: list[str] | None) -> RunDirectory:
+def _create(
+    flags: Flags, run: Path | None, config: Path | None, settings: list[str] | None, init: Path | None
+) -> RunDirectory:
     from promptfed.experiment import resolve
     from promptfed.runs.directory import RunDirectory
+    from promptfed.warm_start import beginning_with, save_first_prompt
 
-    chosen = resolve(options.config_from(flags, config, settings))
-    return RunDirectory.create(run, chosen, label=f"{chosen.task}-{chosen.method}")
+    wished, first = beginning_with(options.config_from(flags, config, settings), init)
+    chosen = resolve(wished)
+    folder = RunDirectory.create(run, chosen, label=f"{chosen.task}-{chosen.method}")
+    if first is not None:
+        save_first_prompt(folder, first)
+    return folder
 
 
 def _resume_command(folder: RunDirectory, observers: Sequence[str]) -> str:

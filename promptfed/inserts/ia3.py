@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from promptfed.inserts.base import InsertKind
+from promptfed.errors import ConfigError
+from promptfed.inserts.base import InsertKind, check_modules, check_shape
 from promptfed.language_models.insert import Insert
+from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 
 BEFORE, AFTER = "base_model.model.", ".ia3_l"
@@ -55,6 +57,16 @@ class IA3(InsertKind):
 
     def insert(self, values: Mapping[str, Tensor]) -> Insert:
         return Insert(ia3={path: values[f"{BEFORE}{path}{AFTER}"] for path in self.shapes})
+
+    def start_from(self, insert: Insert) -> PromptState:
+        if not insert.ia3:
+            raise ConfigError("holds no IA3 factors, which is what this method trains")
+        check_modules(insert.ia3, self.shapes)
+        for path, factors in insert.ia3.items():
+            check_shape(
+                f"factors for '{printable(path, 120)}'", factors.shape, self.shapes[path], "it is for another model"
+            )
+        return PromptState({f"{BEFORE}{path}{AFTER}": factors for path, factors in insert.ia3.items()})
 
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         return {

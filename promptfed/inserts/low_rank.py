@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.inserts.base import InsertKind
+from promptfed.inserts.base import InsertKind, check_modules, check_shape
 from promptfed.language_models.insert import Factors, Insert
 from promptfed.low_rank import stack
 from promptfed.printable import printable
@@ -176,6 +176,32 @@ class LowRank(InsertKind):
             values |= self.named(path, change, group)
         others = {name: torch.lerp(start[name], end[name], alpha) for name in start if name not in values}
         return PromptState({**others, **values})
+
+    def start_from(self, insert: Insert) -> PromptState:
+        """Return the same changes at this kind's rank and scale; a lower rank is filled up with what changes nothing.
+
+        Raises:
+            ConfigError: It changes other matrices, is of a higher rank, or of another size.
+        """
+        if not insert.low_rank:
+            raise ConfigError("holds no low-rank changes (LoRA), which is what this method trains")
+        check_modules(insert.low_rank, self.paths)
+        values: dict[str, Tensor] = {}
+        for path, terms in insert.low_rank.items():
+            change = terms[0] if len(terms) == 1 else stack(terms, [1.0] * len(terms))
+            rank, (rows, columns) = len(change.a), self.shapes[path]
+            where = f"for '{printable(path, 120)}'"
+            if rank > self.r:
+                raise ConfigError(
+                    f"has factors of rank {rank} {where}, and the method's have {self.r}: --set method.r={rank}"
+                )
+            check_shape(f"factors A {where}", change.a.shape, (rank, columns), "it is for another model")
+            check_shape(f"factors B {where}", change.b.shape, (rows, rank), "it is for another model")
+            a = self.random_rows(path, self.r, "start from an adapter").to(change.a)
+            b = change.b.new_zeros(rows, self.r)
+            a[:rank], b[:, :rank] = change.a, change.b * (change.scale / self.scale(self.r))
+            values |= self.named(path, Factors(a, b))
+        return PromptState(values)
 
     def _deployed(self, values: Mapping[str, Tensor]) -> dict[str, Factors]:
         """Return path -> one change that is the sum of all groups' changes; PEFT has no groups."""

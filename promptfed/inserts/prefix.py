@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from promptfed.inserts.base import InsertKind
+from promptfed.errors import ConfigError
+from promptfed.inserts.base import InsertKind, check_shape
 from promptfed.language_models.insert import Insert
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
@@ -68,6 +69,14 @@ class Prefix(InsertKind):
         """Return the columns ``(len(layers) * 2 * kv_width,)`` of the keys and values of ``layers``, in their order."""
         width = 2 * self.kv_width
         return torch.cat([torch.arange(layer * width, (layer + 1) * width) for layer in layers])
+
+    def start_from(self, insert: Insert) -> PromptState:
+        if insert.prefix is None:
+            raise ConfigError("holds no prefix of keys and values, which is what this method trains")
+        same_width = insert.prefix.shape[1] == self.shape[1]
+        fix = f"--set method.n_tokens={len(insert.prefix)}" if same_width else "it is for another model"
+        check_shape("a prefix", insert.prefix.shape, self.shape, fix)
+        return PromptState({PREFIX: insert.prefix})
 
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         return {

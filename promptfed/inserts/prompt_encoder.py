@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.inserts.base import InsertKind
+from promptfed.inserts.soft_prompt import soft_prompt_of
 from promptfed.language_models.insert import Insert
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
@@ -135,6 +136,12 @@ class PromptEncoder(InsertKind):
 
     def interpolate(self, start: PromptState, end: PromptState, alpha: float) -> None:
         """Return None: a mixture of two networks' weights makes no mixture of their prompts."""
+
+    def start_from(self, insert: Insert) -> PromptState:
+        """Return a network whose output is the adapter's prompt; PEFT saves no more of P-tuning than that."""
+        soft = soft_prompt_of(insert, self.n, self.width)
+        kind = PromptEncoder(self.n, self.width, self.seed, hidden=self.hidden, network=self.network, output=soft)
+        return kind.start()
 
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return a plain soft prompt's fields: PEFT itself saves no more of P-tuning than its output."""

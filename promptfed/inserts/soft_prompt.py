@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.inserts.base import InsertKind
+from promptfed.inserts.base import InsertKind, check_shape
 from promptfed.language_models.insert import Insert
 from promptfed.language_models.model import LanguageModel
 from promptfed.prompt_state import PromptState
@@ -58,11 +58,23 @@ class SoftPrompt(InsertKind):
     def insert(self, values: Mapping[str, Tensor]) -> Insert:
         return Insert(soft=values[EMBEDDINGS])
 
+    def start_from(self, insert: Insert) -> PromptState:
+        return PromptState({EMBEDDINGS: soft_prompt_of(insert, self.n_tokens, self.model.width)})
+
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"peft_type": self.peft_type, "num_virtual_tokens": self.n_tokens, "prompt_tuning_init": "RANDOM"}
 
     def peft_tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {EMBEDDINGS: values[EMBEDDINGS]}
+
+
+def soft_prompt_of(insert: Insert, n: int, width: int) -> Tensor:
+    """Return the vectors ``(n, width)`` of an adapter. Raises ConfigError, which goes on after "the adapter"."""
+    if insert.soft is None:
+        raise ConfigError("holds no soft prompt, which is what this method trains")
+    fix = f"--set method.n_tokens={len(insert.soft)}" if insert.soft.shape[1] == width else "it is for another model"
+    check_shape("a prompt", insert.soft.shape, (n, width), fix)
+    return insert.soft
 
 
 def repeated(ids: list[int], n: int, text: str) -> list[int]:
