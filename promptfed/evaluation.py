@@ -280,7 +280,8 @@ def validate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
     """Figures of what each client deploys, without a look at test images. Raises DataError if nobody can validate."""
     examples = own_examples(task, "val")
     if not examples.own:
-        raise DataError("no client holds validation images, so nothing can be chosen: raise --set task.val_shots")
+        what = f"no client holds validation {method.setup.model.examples}"
+        raise DataError(f"{what}, so nothing can be chosen: raise --set task.val_shots")
     selection = Selection.of(method.setup.selection)
     local = mean_local_figure(method, prompts, task, "val", examples, selection)
     groups = alike(prompts, prompts)

@@ -32,6 +32,8 @@ class FrozenModel(ABC):
     kind: ClassVar[Kind]
     has_gradients: ClassVar[bool] = True
     """Whether the loss of a prompt can be differentiated through it."""
+    examples: ClassVar[str] = "images"
+    """What messages call the examples that it reads."""
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"

@@ -22,8 +22,11 @@ LUCK, SKILL = 0.05, 0.05
 """Near chance: a guesser does as well with more than this probability, or so little of the way to perfect is made."""
 
 
-def figure_notes(task: FederatedTask, figures: Metrics) -> list[str]:
-    """Return notes on clients that ``local`` leaves out, and on figures over few test items."""
+def figure_notes(task: FederatedTask, figures: Metrics, examples: str = "images") -> list[str]:
+    """Return notes on clients that ``local`` leaves out, and on figures over few test items.
+
+    ``examples``: what these are called.
+    """
     notes = []
     if figures.one_class:
         one_class = frozenset(figures.one_class)
@@ -32,7 +35,7 @@ def figure_notes(task: FederatedTask, figures: Metrics) -> list[str]:
         notes.append(
             f"{count} of {tested} clients hold one class each ({names}): with nothing to choose between, "
             + ("there is no local accuracy" if count == tested else "they are left out of local")
-            + "; local (all classes) has their images among all base classes"
+            + f"; local (all classes) has their {examples} among all base classes"
         )
     small_groups = [
         f"{SHOWN.get(name, name)} {items}" for name, items in figures.items.items() if 0 < items < FEWEST_ITEMS

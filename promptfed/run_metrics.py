@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from math import prod
+from statistics import fmean
 from typing import Any
 
 from promptfed.evaluation import Evaluation
@@ -11,6 +13,7 @@ from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.kept_text import kept_words
+from promptfed.language_models.model import LanguageModel
 from promptfed.measures.figures import described
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
@@ -45,7 +48,9 @@ def run_metrics(
             metrics[name]["below_zero_shot"] = below_zero_shot(metrics[name], metrics.get("zero_shot"))
     metrics["new_classes"] = list(experiment.task.new_classes)
     near = (near_chance(experiment.task, *pair) for pair in trained.values())
-    notes = [note for note in near if note] + figure_notes(experiment.task, evaluations[method].figures)
+    notes = [note for note in near if note] + figure_notes(
+        experiment.task, evaluations[method].figures, experiment.setup.model.examples
+    )
     events = list(events)
     measurements = processor_figures(events, method)
     metrics["notes"] = [*experiment.run_notes, *notes, *experiment.processors(method).summaries(measurements)]
@@ -63,11 +68,33 @@ def run_metrics(
     word_counts = {"method" if stage == method else stage: kept_words(state) for stage, (_, state) in trained.items()}
     if any(word_counts.values()):
         metrics["kept_zero_shot"] = {stage: words for stage, words in word_counts.items() if words}
+    if size := update_size(experiment, events, trained[method]):
+        metrics["update"] = size
     metrics["held_out"] = experiment.held_out
     if measures := experiment.measures:
         metrics["measures"] = described(measures)
     metrics["prompt_sha256"] = trained[method][1].shared.sha256()
     return metrics
+
+
+def update_size(
+    experiment: Experiment, events: Iterable[Mapping[str, Any]], trained: tuple[Federation, FederationState]
+) -> dict[str, int]:
+    """Return how large an update is beside a language model's weights; empty if nothing is sent, or for other models.
+
+    ``numbers`` and ``bytes``: of one client in a round, bytes as serialised, the mean over the run; ``weights``: all
+    numbers of the model, which fine-tuning would send.
+    """
+    model, (federation, state) = experiment.setup.model, trained
+    if not isinstance(model, LanguageModel):
+        return {}
+    stage = experiment.config.method
+    sizes = [e["bytes_up"] for e in events if e["event"] == "client" and e["stage"] == stage and not e["failure"]]
+    shapes = federation.method.uploads(0, state.shared).values()
+    numbers = sum(prod(length or 1 for length in shape) for shape in shapes)
+    if not numbers or not any(sizes):
+        return {}
+    return {"numbers": numbers, "bytes": round(fmean(sizes)), "weights": model.parameters}
 
 
 def near_chance(task: FederatedTask, federation: Federation, state: FederationState) -> str:

@@ -33,7 +33,7 @@ def compare(
         list[str] | None,
         typer.Option(
             "--search",
-            help="Values to try for every method that has the option, judged on validation images.",
+            help="Values to try for every method that has the option, judged on validation examples.",
             metavar="method.KEY=V,V",
         ),
     ] = None,

@@ -37,11 +37,11 @@ def eval_(
     quiet: Annotated[bool, options.quiet_option("a line a data set, its name, local, base, new and HM")] = False,
     json: options.Json = False,
 ) -> None:
-    """Score a run's prompts on the test images again, and on other data sets'.
+    """Score a run's prompts on the test examples again, and on other data sets'.
 
     On the run's own data each client has its own prompt. Another data set is dealt out by the run's rules to as many
     clients as fit it: nobody there took part, so all have the run's shared prompt, which meets their classes as new
-    names. Zero-shot stands beside it, its template chosen on the validation images of the same data.
+    names. Zero-shot stands beside it, its template chosen on the validation examples of the same data.
 
     \b
     Examples:

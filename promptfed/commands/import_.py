@@ -38,7 +38,7 @@ def fedtpg(
     """Make a run of a prompt generator that FedTPG's own code trained; eval, export and predict work on it.
 
     The generator's size is read from the file; only --set method.prompt_depth (1) and method.heads (4) cannot be.
-    The file is opened with weights-only loading. The task says whose classes and test images it is tried on.
+    The file is opened with weights-only loading. The task says whose classes and test examples it is tried on.
 
     \b
     Examples:

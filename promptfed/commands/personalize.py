@@ -16,7 +16,7 @@ from promptfed.personalize.options import ALPHAS, OnboardOptions, PersonalizeOpt
 from promptfed.printable import printable
 
 Interpolate = Annotated[
-    str, typer.Option("--interpolate", help="Values of alpha to try on validation images.", metavar="A,B,...")
+    str, typer.Option("--interpolate", help="Values of alpha to try on validation examples.", metavar="A,B,...")
 ]
 TRAINING = ("method", "lr", "epochs", "l2_to_global", "space", *ASKED)
 
@@ -37,7 +37,7 @@ def personalize(
     quiet: Annotated[bool, options.quiet_option("the folder of the personalised prompts")] = False,
     json: options.Json = False,
 ) -> None:
-    """Fine-tune a run's shared prompt on every client, and mix the two as each client's validation images say.
+    """Fine-tune a run's shared prompt on every client, and mix the two as each client's validation examples say.
 
     A client deploys (1 - alpha) shared + alpha own. Every alpha is scored; each client picks its own. A method with
     personal prompts (promptfolio, fedotp, ...) is not trained on: its two prompts are mixed. Writes RUN/personalized;

@@ -184,7 +184,7 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
     from promptfed.report.consoles import output
     from promptfed.report.measure_table import measure_table
     from promptfed.report.oracle_usage import asked_words, not_answered_words, usage_of
-    from promptfed.report.tables import domains_table, notes_below, results_table
+    from promptfed.report.tables import domains_table, notes_below, results_table, update_words
     from promptfed.runs.journal import environment_of
 
     if json:
@@ -208,6 +208,8 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
             f"sent {cost['bytes_up']:,} bytes up, {cost['bytes_down']:,} down; {cost['seconds']:.0f} s; {done}",
             highlight=False,
         )
+        if size := update_words(metrics):
+            console.print(size, highlight=False)
         if warning := not_answered_words(metrics):
             console.print(warning, style="bold", markup=False, highlight=False)
         console.print(f"report: {report}\nrun:    {folder.path}", highlight=False, soft_wrap=True)

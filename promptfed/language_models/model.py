@@ -50,6 +50,7 @@ class LanguageModel(FrozenModel):
     """
 
     kind: ClassVar[Kind] = "language model"
+    examples: ClassVar[str] = "texts"
 
     def __init__(self, name: str, form: PromptTemplate, model: Any, tokenizer: Any, family: Family) -> None:
         self._name, self._form, self.family = name, form, family

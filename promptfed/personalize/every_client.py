@@ -188,7 +188,9 @@ def _shared_sweep(
 
 
 def _curve(finished: FinishedRun, options: PersonalizeOptions, clients: list[SavedClient]) -> dict[str, Any]:
+    examples = finished.method.setup.model.examples
     return {
+        **({} if examples == "images" else {"examples": examples}),
         "name": finished.method.name,
         "round": finished.state.round,
         **options.model_dump(include={"method", "space"}),

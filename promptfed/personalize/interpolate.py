@@ -97,24 +97,30 @@ class Sweep:
 
 
 def choose(
-    alphas: Sequence[float], figures: Sequence[float], images: int, selection: Selection | None = None
+    alphas: Sequence[float],
+    figures: Sequence[float],
+    count: int,
+    selection: Selection | None = None,
+    examples: str = "images",
 ) -> AlphaChoice:
     """Return the alpha with the best validation figure, by default the best accuracy.
 
-    Of equal ones it is the smallest: the closest to the shared prompt. Without validation images too.
+    Of equal ones it is the smallest: the closest to the shared prompt. Without validation examples too.
 
     Args:
         alphas: The alphas tried.
-        figures: Validation figure of each; empty without images.
-        images: The number of validation images.
+        figures: Validation figure of each; empty without examples.
+        count: The number of validation examples.
         selection: The measure of the figures.
+        examples: What they are called.
     """
     selection = selection or Selection.of(ACCURACY)
     if not figures:
-        return AlphaChoice(alphas[0], 0, f"no validation images: alpha {alphas[0]:g}, the closest to the shared prompt")
+        why = f"no validation {examples}: alpha {alphas[0]:g}, the closest to the shared prompt"
+        return AlphaChoice(alphas[0], 0, why)
     best = figures[selection.best(figures)]
     equal = [alpha for alpha, figure in zip(alphas, figures, strict=True) if figure == best]
-    why = f"{selection.words(best, images, 'validation images')}, the best of {len(alphas)} values of alpha"
+    why = f"{selection.words(best, count, f'validation {examples}')}, the best of {len(alphas)} values of alpha"
     if len(equal) > 1:
         why += f"; the smallest of {len(equal)} that reach it"
     return AlphaChoice(equal[0], list(alphas).index(equal[0]), why)
@@ -143,7 +149,7 @@ def client_curve(
         local=sweep.accuracies(task.base_classes, data.test, data.classes) if chooses else (),
         base=sweep.accuracies(task.base_classes, task.base_test),
         new=sweep.accuracies(task.new_classes, task.new_test),
-        choice=choose(alphas, figures, len(data.val), selection),
+        choice=choose(alphas, figures, len(data.val), selection, method.setup.model.examples),
     )
 
 

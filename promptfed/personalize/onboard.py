@@ -83,7 +83,7 @@ class Onboarded:
 
         data = self.data
         classes = "one class" if self.one_class else f"{len(data.classes)} classes"
-        caption = f"{classes}; {len(data.train)} images to train, {len(data.val)} to validate, "
+        caption = f"{classes}; {len(data.train)} {self.bundle.meta.examples} to train, {len(data.val)} to validate, "
         caption = f"Accuracy in %. {caption}{len(data.test)} to test."
         if self.one_class:
             caption += f" With nothing to choose between, {_among(self.judged)}."
@@ -130,7 +130,8 @@ def onboard(
     val = sweep.accuracies(classes, data.val, among)
     test = sweep.accuracies(classes, data.test, among)
     figures = sweep.figures(classes, data.val, among)
-    choice = choose(options.alphas, figures, len(data.val), Selection.of(method.setup.selection))
+    selection = Selection.of(method.setup.selection)
+    choice = choose(options.alphas, figures, len(data.val), selection, method.setup.model.examples)
     if options.method == "none":
         choice = AlphaChoice(0.0, 0, "the shared prompt as it is (--method none)")
     prompt = replace(prompt, alpha=choice.alpha)

@@ -51,7 +51,7 @@ class FinetuneOptions(BaseModel):
         None, gt=0, description="learning rate, constant"
     )
     epochs: Annotated[int, Option(GROUP, metavar="N")] = Field(
-        10, ge=1, description="epochs over the client's training images"
+        10, ge=1, description="epochs over the client's training examples"
     )
     l2_to_global: Annotated[float, Option(GROUP, metavar="L")] = Field(
         0.0, ge=0, description="lambda of the pull to the shared prompt, (lambda / 2) ||p - p_global||^2"
@@ -68,7 +68,7 @@ class PersonalizeOptions(FinetuneOptions):
         Literal["prompt", "features"] | None, Option(GROUP, default="prompt where it can be", metavar="S")
     ] = Field(None, description="where shared and own prompt are mixed")
     alphas: Annotated[tuple[float, ...], Option(GROUP, flag=False, default=ALPHAS)] = Field(
-        parse_alphas(ALPHAS), min_length=1, description="shares of the own prompt that are tried on validation images"
+        parse_alphas(ALPHAS), min_length=1, description="shares of the own prompt that are tried on validation examples"
     )
 
 
@@ -82,11 +82,11 @@ class OnboardOptions(FinetuneOptions):
         Literal["prompt", "features"] | None, Option(GROUP, default="prompt where it can be", metavar="S")
     ] = Field(None, description="where shared and own prompt are mixed")
     alphas: Annotated[tuple[float, ...], Option(GROUP, flag=False, default=ALPHAS)] = Field(
-        parse_alphas(ALPHAS), min_length=1, description="shares of the own prompt that are tried on validation images"
+        parse_alphas(ALPHAS), min_length=1, description="shares of the own prompt that are tried on validation examples"
     )
     shots: Annotated[int | None, Option(GROUP, default="the run's", metavar="K")] = Field(
-        None, ge=1, description="training images of each class"
+        None, ge=1, description="training examples of each class"
     )
     val_shots: Annotated[int | None, Option(GROUP, default="the run's", metavar="K")] = Field(
-        None, ge=1, description="validation images of each class"
+        None, ge=1, description="validation examples of each class"
     )

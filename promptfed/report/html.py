@@ -22,7 +22,16 @@ from promptfed.readers.content import expected_content
 from promptfed.report.measure_table import measure_caption, measure_rows
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
 from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
-from promptfed.report.tables import DOMAINS_CAPTION, caption, domain_rows, interval, notes_below, percent, result_rows
+from promptfed.report.tables import (
+    DOMAINS_CAPTION,
+    caption,
+    domain_rows,
+    interval,
+    notes_below,
+    percent,
+    result_rows,
+    update_words,
+)
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import environment_of
@@ -139,6 +148,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "lost": _lost_rows(events, stages),
         "costs": _cost_rows(events, stages, model.work),
         "work": model.work,
+        "update": update_words(metrics),
         "asked": Picture(figures.data_uri(queries), "Validation accuracy by queries") if queries else None,
         "oracle": _oracle_tables(run, stages, partition),
         "oracle_caption": ORACLE_CAPTION,

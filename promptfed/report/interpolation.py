@@ -27,7 +27,9 @@ def caption(curve: Mapping[str, Any]) -> str:
     if training:
         text += f"Fine-tuned for {training['epochs']} epochs at learning rate {training['lr']:g}, "
         text += f"pull to the shared prompt {training['l2_to_global']:g}. "
-    return text + "val: validation images, by which each client picks its own alpha; the other columns are test images."
+    examples = curve.get("examples", "images")
+    text += f"val: validation {examples}, by which each client picks its own alpha; the other columns are test "
+    return f"{text}{examples}."
 
 
 def curve_cells(curve: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, tuple[str, ...]]]]:

@@ -207,6 +207,18 @@ def cross_data_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def update_words(metrics: Mapping[str, Any]) -> str:
+    """Return how large a client's update is beside all weights of a language model; empty where that is not known."""
+    size = metrics.get("update")
+    if not size:
+        return ""
+    whole = 4 * size["weights"]
+    return (
+        f"an update: {size['numbers']:,} numbers, {size['bytes']:,} bytes; fine-tuning all {size['weights']:,} weights "
+        f"would send {whole:,} bytes, {whole / size['bytes']:,.0f} times as many"
+    )
+
+
 def best_cells(rows: Sequence[Sequence[str]]) -> list[tuple[bool, ...]]:
     """Mark the cells with the highest number of their column; a cell is a number, possibly with more text, or "-"."""
     values = [[None if cell == "-" else float(cell.split()[0]) for cell in row] for row in rows]
