@@ -141,9 +141,12 @@ def load_bundle(
         towers = _load_backbone(bundle.meta.backbone, backbone if model is None else model, device)
         return LoadedBundle(folder, Predictor(bundle, DualEncoder(FeatureStore(towers, cache))))
     if bundle.meta.language_model is not None:
-        if oracle is not None or changed or model is not None:
-            raise ConfigError("this bundle is for a language model; leave out the options of an oracle, and model")
-        return LoadedBundle(folder, Predictor(bundle, _load_language_model(bundle, backbone, device)))
+        if oracle is not None or changed or not (model is None or isinstance(model, str)):
+            raise ConfigError(
+                "this bundle is for a language model: leave out options of an oracle, and give the model by its name"
+            )
+        name = backbone if model is None else model
+        return LoadedBundle(folder, Predictor(bundle, _load_language_model(bundle, name, device)))
     if backbone is not None or model is not None:
         raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
     black_box = load_bundle_oracle(bundle, oracle, device, trust_address=trust_address, **changed)
