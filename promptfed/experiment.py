@@ -32,7 +32,7 @@ from promptfed.measure_check import check_measures
 from promptfed.measures.base import Measure, build_measures
 from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, Method, MethodConfig
-from promptfed.named_model import named_model
+from promptfed.named_model import named_model, usual_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
 from promptfed.option_defaults import absolute_paths, is_icons, task_defaults
@@ -140,9 +140,10 @@ def _check_access(config: RunConfig, method: type[Method]) -> None:
         needs, has = str(method.access), str(model.access)
         if needs == has:
             needs, has = method.model_kind, model.kind
+        tasks = ", ".join(name for name in TASKS if usual_model(RunConfig(task=name)).fits(method))
         raise ConfigError(
-            f"method '{config.method}' works on a {needs}, and the model of task '{config.task}' is a {has}: use one "
-            f"of {fitting}"
+            f"method '{config.method}' works on a {needs}, and the model of task '{config.task}' is a {has}: use "
+            f"--task {tasks}, or one of {fitting}"
         )
 
 
