@@ -66,7 +66,7 @@ def shared_from_adapter(method: Method, state: PromptState) -> PromptState:
     if absent := [name for name in values if name not in usual]:
         raise ConfigError(
             f"init does not fit {method.name}, which shares no '{printable(absent[0], 120)}': the adapter's would be "
-            "lost; use --method fedit or fedprompt"
+            f"lost; use --method {'fedit' if any(name.startswith(LOW_RANK) for name in state) else 'fedprompt'}"
         )
     head = {name.removeprefix(MARK): t for name, t in state.items() if name.startswith(MARK + HEAD_TENSORS)}
     return PromptState({**usual, **values, **{name: t for name, t in head.items() if name in usual}})

@@ -121,6 +121,6 @@ def check_first_prompt(experiment: Experiment, shared: PromptState | None) -> No
         raise ConfigError(f"method '{experiment.config.method}' shares no prompt to begin with: leave init out")
     if difference := usual.mismatch(shared):
         raise ConfigError(
-            f"init does not fit method '{experiment.config.method}' with these options: {difference} (the method's and "
-            "init's)"
+            f"init does not fit method '{experiment.config.method}' with these options: {printable(difference, 400)} "
+            "(the method's and init's)"
         )

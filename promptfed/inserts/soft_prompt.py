@@ -62,7 +62,11 @@ class SoftPrompt(InsertKind):
         return PromptState({EMBEDDINGS: soft_prompt_of(insert, self.n_tokens, self.model.width)})
 
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {"peft_type": self.peft_type, "num_virtual_tokens": self.n_tokens, "prompt_tuning_init": "RANDOM"}
+        return {
+            "peft_type": self.peft_type,
+            "num_virtual_tokens": len(values[EMBEDDINGS]),
+            "prompt_tuning_init": "RANDOM",
+        }
 
     def peft_tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {EMBEDDINGS: values[EMBEDDINGS]}

@@ -74,7 +74,10 @@ class FedMRL(LanguageMethod):
         return LocalObjective(broadcast.shared, split.labels, loss)
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        return self.scores_with(shortened(shared, self.config.deployed or self.config.n_tokens), classes, split)
+        return self.scores_with(self.one_insert(shared, personal), classes, split)
+
+    def one_insert(self, shared: PromptState, personal: PromptState) -> PromptState:
+        return PromptState(shortened(shared, self.config.deployed or self.config.n_tokens))
 
 
 def shortened(tensors: Mapping[str, Tensor], m: int) -> dict[str, Tensor]:

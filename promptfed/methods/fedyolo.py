@@ -97,6 +97,10 @@ class FedYolo(LanguageMethod):
         scores = [self.scores_with(plain(shared, key), classes, split) for key in keys_in(shared)]
         return torch.stack(scores).mean(0)
 
+    def one_insert(self, shared: PromptState, personal: PromptState) -> PromptState | None:
+        keys = keys_in(shared)
+        return PromptState(plain(shared, keys[0])) if len(keys) == 1 else None
+
 
 class TaskServer(AggregatorWrapper):
     """Sends a client what is of its task; all of it to somebody who never took part.

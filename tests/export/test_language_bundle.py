@@ -191,3 +191,27 @@ def test_a_bundle_for_a_model_in_a_folder_must_be_told_which(tmp_path: Path) -> 
     other = Bundle(**vars(read_bundle(folder)))
     with pytest.raises(BundleError, match=r"was made for language model .* does not fit language model 'lm:llama'"):
         check_model(other, setup("llama").model)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rows"),
+    [
+        ("fes", {"inner": "fedprompt", "n_tokens": 3}, 3),
+        ("fedmrl", {"n_tokens": 4, "lengths": (2, 4), "deployed": 2}, 2),
+    ],
+)
+def test_a_method_with_scores_of_its_own_says_its_one_insert(name: str, options: dict[str, Any], rows: int) -> None:
+    kind = METHODS[name]
+    method = kind(kind.Config(**options), setup("llama"))
+    exported_prompt = client_adapter(method, ClientPrompt(method.init_shared())).adapter
+    assert exported_prompt.config.num_virtual_tokens == rows
+
+
+def test_a_task_of_fedyolo_is_one_adapter_and_all_tasks_are_none() -> None:
+    kind = METHODS["fedyolo"]
+    method = kind(kind.Config(n_tokens=3), setup("llama", domains=("news", "reviews")))
+    shared = method.init_shared()
+    one = PromptState({name: tensor for name, tensor in shared.items() if name.startswith("task/0/")})
+    assert client_adapter(method, ClientPrompt(one)).adapter.config.num_virtual_tokens == 3
+    with pytest.raises(ConfigError, match="predicts with several prompts together"):
+        client_adapter(method, ClientPrompt(shared))

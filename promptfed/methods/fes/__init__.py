@@ -183,6 +183,9 @@ class FeS(LanguageMethod):
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         return self.inner.logits(shared, prompt_of(personal), classes, split)
 
+    def one_insert(self, shared: PromptState, personal: PromptState) -> PromptState | None:
+        return self.inner.one_insert(shared, prompt_of(personal))
+
     def blend(self, shared: PromptState, personal: PromptState, alpha: float) -> PromptState | None:
         return self.inner.blend(shared, prompt_of(personal), alpha)
 
