@@ -104,18 +104,7 @@ def load_questions(data: str, question: str, answer: str, domain: str = "") -> S
         ConfigError: The kind is unknown.
         DataError: Data are missing or bad.
     """
-    kind, _, name = data.partition(":")
-    if kind not in KINDS:
-        raise unknown_name("source of questions", kind, [form for _, form in KINDS.values()])
-    module, form = KINDS[kind]
-    if not name:
-        raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
-    if kind == "texts":
-        if data != BUNDLED:
-            raise unknown_name("bundled questions", name, [BUNDLED.partition(":")[2]])
-        name, domain = str(FOLDER / "arithmetic.jsonl"), domain or "domain"
-    parts: Mapping[str, Iterable[tuple[str, Row]]]
-    parts = importlib.import_module(f"promptfed.tasks.sources.{module}").parts(name)
+    parts, domain = parts_of(data, domain)
     columns = {"question_column": question, "answer_column": answer}
     rows = complete_rows(parts, {**columns, "domain_column": domain} if domain else columns)
     if not rows:
@@ -131,6 +120,33 @@ def load_questions(data: str, question: str, answer: str, domain: str = "") -> S
     ]
     source = Source(data, ANSWER_CLASSES, tuple(samples))
     return without_duplicates(source, [sample.item.content_id() for sample in samples])
+
+
+def parts_of(data: str, domain: str) -> tuple[Mapping[str, Iterable[tuple[str, Row]]], str]:
+    """Find the rows of the questions called ``data``.
+
+    Args:
+        data: ``jsonl:...``, ``hf:...`` or the bundled ones.
+        domain: The column of domains; "" for none.
+
+    Returns:
+        Split -> its rows, and the column of domains, which the bundled questions have.
+
+    Raises:
+        ConfigError: The kind is unknown.
+        DataError: Data are missing.
+    """
+    kind, _, name = data.partition(":")
+    if kind not in KINDS:
+        raise unknown_name("source of questions", kind, [form for _, form in KINDS.values()])
+    module, form = KINDS[kind]
+    if not name:
+        raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
+    if kind == "texts":
+        if data != BUNDLED:
+            raise unknown_name("bundled questions", name, [BUNDLED.partition(":")[2]])
+        name, domain = str(FOLDER / "arithmetic.jsonl"), domain or "domain"
+    return importlib.import_module(f"promptfed.tasks.sources.{module}").parts(name), domain
 
 
 def build(config: RunConfig) -> FederatedTask:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from promptfed.config import RunConfig, validate
-from promptfed.errors import ConfigError, DataError, unknown_name
+from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import ANSWER_CLASSES, AnswerItem, Sample
 from promptfed.prompt_template import PromptTemplate
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
-from promptfed.tasks.cot import BUNDLED, KINDS, RIGHT, distribute
+from promptfed.tasks.cot import BUNDLED, RIGHT, distribute, parts_of
 from promptfed.tasks.sources.base import Source
-from promptfed.tasks.sources.bundled_texts import FOLDER
 from promptfed.tasks.sources.duplicates import without_duplicates
 from promptfed.tasks.sources.instructions import InstructionColumns, instruction_rows
 from promptfed.types import ClientData, FederatedTask, Split
@@ -74,18 +72,7 @@ def load_instructions(data: str, options: TextGenerationConfig) -> Source:
         ConfigError: The kind is unknown.
         DataError: Data are missing or bad.
     """
-    kind, _, name = data.partition(":")
-    if kind not in KINDS:
-        raise unknown_name("source of questions", kind, [form for _, form in KINDS.values()])
-    module, form = KINDS[kind]
-    if not name:
-        raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
-    domain = options.domain_column
-    if kind == "texts":
-        if data != BUNDLED:
-            raise unknown_name("bundled questions", name, [BUNDLED.partition(":")[2]])
-        name, domain = str(FOLDER / "arithmetic.jsonl"), domain or "domain"
-    parts = importlib.import_module(f"promptfed.tasks.sources.{module}").parts(name)
+    parts, domain = parts_of(data, options.domain_column)
     rows = instruction_rows(parts, InstructionColumns(options.question_column, options.answer_column, domain))
     if not rows:
         raise DataError(f"data '{data}' has no questions")
