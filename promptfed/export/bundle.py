@@ -46,6 +46,7 @@ from promptfed.export.folder import (
     ADAPTER,
     CONFIG,
     FEATURES,
+    KIND,
     PIXELS,
     PROMPT,
     README,
@@ -57,11 +58,11 @@ from promptfed.export.folder import (
     checksums,
     read_meta,
     verified,
-    write_files,
 )
 from promptfed.export.language import language_fields
 from promptfed.export.origin import BundleOrigin
 from promptfed.export.readme import readme
+from promptfed.files.export_folder import write_export_folder
 from promptfed.frozen_model import FrozenModel
 from promptfed.kept_text import kept_of
 from promptfed.method import FeatureMethod, Method
@@ -327,7 +328,7 @@ def write_bundle(folder: Path, bundle: Bundle, *, overwrite: bool = False) -> Pa
     Raises:
         BundleError: ``folder`` is a file, holds anything but a bundle, or holds a bundle that must not be replaced.
     """
-    write_files(folder, bundle.contents(), overwrite)
+    write_export_folder(folder, bundle.contents(), KIND, overwrite)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The folder that a prompt bundle is: written whole or not at all, read with every file checked.
+"""The folder that a prompt bundle is: what its config says, and how its files are read, each of them checked.
 
 Nothing in it is pickled, and nothing in it is run when it is read.
 """
@@ -6,7 +6,6 @@ Nothing in it is pickled, and nothing in it is run when it is read.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,10 +16,9 @@ from pydantic_core import ErrorDetails
 from promptfed.agreement import Agreement
 from promptfed.errors import BundleError, FormatError
 from promptfed.export.origin import BundleOrigin
-from promptfed.files.atomic_folder import write_folder
+from promptfed.files.export_folder import ExportKind
 from promptfed.peft_format import names as peft_format
 from promptfed.peft_format.page import AdapterUse
-from promptfed.printable import LONGEST, printable
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import parse_json
@@ -33,7 +31,7 @@ FEATURES = "class_text_features.safetensors"
 TEXT, SOFT, PIXELS = "prompt.txt", "soft_prompt.safetensors", "pixel_prompt.safetensors"
 ADAPTER = (peft_format.CONFIG, peft_format.WEIGHTS, peft_format.HEAD)
 """Files of a language model's prompt that PEFT reads, and a trained head, which PEFT ignores."""
-FILES = frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS, *ADAPTER})
+KIND = ExportKind("a", "bundle", CONFIG, frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS, *ADAPTER}))
 
 MOST_CLASSES, LONGEST_NAME = 50_000, 10_000
 """Limits of a bundle's class names and of the letters of one: a bundle of a stranger must not take a day to load."""
@@ -160,50 +158,6 @@ class Meta(Agreement):
         if self.backbone is not None and self.backbone.library_options is None:
             exclude["backbone"] = {"library_options"}
         return (self.model_dump_json(indent=2, exclude=exclude) + "\n").encode()
-
-
-# --------------------------------------------------------------------------------------------------- writing
-
-
-def write_files(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
-    """Write the files of a bundle whole or not at all. A folder with other files in it is never removed.
-
-    Args:
-        folder: The folder to write.
-        files: File name -> content.
-        overwrite: Whether to replace a bundle that the folder holds.
-
-    Raises:
-        BundleError: ``folder`` is a file, holds anything but a bundle, or holds a bundle that must not be replaced.
-    """
-    try:
-        target = Path(os.path.realpath(folder))  # resolve() raises RuntimeError for links that go round in a circle
-        _check_target(folder, target, overwrite)
-        write_folder(target, files, FILES)
-    except OSError as error:
-        raise BundleError(
-            f"cannot write bundle '{printable(folder, LONGEST)}': {error.strerror or error}; choose another folder"
-        ) from error
-
-
-def _check_target(folder: Path, target: Path, overwrite: bool) -> None:
-    """Raise BundleError if ``target`` exists and must not be replaced."""
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise BundleError(f"cannot write bundle '{folder}': there is a file of that name; choose another folder")
-    names = {entry.name for entry in target.iterdir()}
-    if not names:
-        return
-    if CONFIG not in names or names - FILES:
-        strange = min(names - FILES) if names - FILES else f"no {CONFIG}"
-        raise BundleError(
-            f"folder '{folder}' is not empty and no bundle (it holds {strange}); choose a new or an empty folder"
-        )
-    if not overwrite:
-        raise BundleError(
-            f"folder '{folder}' already holds a bundle; choose another one, or overwrite it (--overwrite)"
-        )
 
 
 def checksums(files: Mapping[str, bytes]) -> dict[str, str]:

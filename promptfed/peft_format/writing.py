@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,12 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from promptfed.errors import BundleError
-from promptfed.files.atomic_folder import write_folder
+from promptfed.files.export_folder import ExportKind, write_export_folder
 from promptfed.peft_format.adapter import Adapter
 from promptfed.peft_format.config import SOFT_TYPES
 from promptfed.peft_format.names import CONFIG, HEAD, README, WEIGHTS
-from promptfed.printable import LONGEST, printable
 
-FILES = frozenset({CONFIG, WEIGHTS, README, HEAD})
-"""All names that a folder of ours may hold."""
+KIND = ExportKind("an", "adapter", CONFIG, frozenset({CONFIG, WEIGHTS, README, HEAD}))
 FIELDS = {
     "prompt": ("num_virtual_tokens", "num_transformer_submodules", "token_dim"),
     "PREFIX_TUNING": ("num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim"),
@@ -67,14 +63,7 @@ def write_adapter(folder: Path, files: Mapping[str, bytes], *, overwrite: bool =
     Raises:
         BundleError: ``folder`` is in the way, or the disk refuses.
     """
-    try:
-        target = Path(os.path.realpath(folder))
-        _check_target(folder, target, overwrite)
-        write_folder(target, files, FILES)
-    except OSError as error:
-        raise BundleError(
-            f"cannot write adapter '{printable(folder, LONGEST)}': {error.strerror or error}; choose another folder"
-        ) from error
+    write_export_folder(folder, files, KIND, overwrite)
     return folder
 
 
@@ -102,22 +91,3 @@ def _fields(adapter: Adapter) -> dict[str, Any]:
 
 def _number(value: float) -> float:
     return int(value) if value == int(value) else value
-
-
-def _check_target(folder: Path, target: Path, overwrite: bool) -> None:
-    """Raise BundleError if ``target`` exists and must not be replaced."""
-    if not target.exists():
-        return
-    shown = printable(folder, LONGEST)
-    if not target.is_dir():
-        raise BundleError(f"cannot write adapter '{shown}': there is a file of that name; choose another folder")
-    names = {entry.name for entry in target.iterdir()}
-    if not names:
-        return
-    if CONFIG not in names or names - FILES:
-        strange = printable(min(names - FILES), LONGEST) if names - FILES else f"no {CONFIG}"
-        raise BundleError(f"folder '{shown}' is not empty and no adapter (it holds {strange}); choose a new one")
-    if not overwrite:
-        raise BundleError(
-            f"folder '{shown}' already holds an adapter; choose another one, or overwrite it (--overwrite)"
-        )
