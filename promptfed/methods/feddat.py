@@ -10,13 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.examples.base import Item
-from promptfed.inserts.base import InsertKind
-from promptfed.inserts.soft_prompt import SoftPrompt
 from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.distillation import distillation
-from promptfed.prompts.language_method import LanguageMethod, SoftPromptConfig, prompt_text
+from promptfed.prompts.soft_prompt_method import SoftPromptConfig, SoftPromptMethod
 from promptfed.types import Broadcast, ClientData, Split
 
 LOCAL = "local/"
@@ -30,7 +28,7 @@ class FedDATConfig(SoftPromptConfig):
 
 
 @METHODS.register("feddat")
-class FedDAT(LanguageMethod):
+class FedDAT(SoftPromptMethod):
     """Mutual distillation between a shared prompt P_g and a teacher of two: a personal P_l, and the broadcast P_0.
 
     The teacher's scores are ``s_T = (s(P_l) + s(P_0)) / 2``. Each step minimises ``(CE(s(P_g)) + KL_t(s_T -> s(P_g)))
@@ -53,10 +51,6 @@ class FedDAT(LanguageMethod):
     classes_apart: ClassVar[bool] = True
     Config = FedDATConfig
     config: FedDATConfig
-
-    def make_kind(self) -> InsertKind:
-        config, setup = self.config, self.setup
-        return SoftPrompt(self.model, config.n_tokens, config.init, prompt_text(config, setup), setup.seed)
 
     # --------------------------------------------------------------------------------------------- training
 

@@ -9,12 +9,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from promptfed.inserts.base import InsertKind
-from promptfed.inserts.soft_prompt import EMBEDDINGS, SoftPrompt
+from promptfed.inserts.soft_prompt import EMBEDDINGS
 from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.language_method import LanguageMethod, SoftPromptConfig, prompt_text
+from promptfed.prompts.soft_prompt_method import SoftPromptConfig, SoftPromptMethod
 from promptfed.types import Broadcast, ClientData, Split
 
 
@@ -35,7 +34,7 @@ class FedMRLConfig(SoftPromptConfig):
 
 
 @METHODS.register("fedmrl")
-class FedMRL(LanguageMethod):
+class FedMRL(SoftPromptMethod):
     """One prompt whose first m tokens are a prompt as well, for each m in ``lengths``: short ones are cheaper to use.
 
     The loss is the mean over m of the cross-entropy with the first m tokens. So the first token learns from every
@@ -54,10 +53,6 @@ class FedMRL(LanguageMethod):
     classes_apart: ClassVar[bool] = True
     Config = FedMRLConfig
     config: FedMRLConfig
-
-    def make_kind(self) -> InsertKind:
-        config, setup = self.config, self.setup
-        return SoftPrompt(self.model, config.n_tokens, config.init, prompt_text(config, setup), setup.seed)
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         split = data.train

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from promptfed.inserts.base import InsertKind
-from promptfed.inserts.soft_prompt import SoftPrompt
 from promptfed.method import METHODS, MethodConfig
-from promptfed.prompts.language_method import LanguageMethod, SoftPromptConfig, prompt_text
+from promptfed.prompts.soft_prompt_method import SoftPromptConfig, SoftPromptMethod
 
 
 class FedPromptConfig(SoftPromptConfig):
@@ -15,7 +13,7 @@ class FedPromptConfig(SoftPromptConfig):
 
 
 @METHODS.register("fedprompt")
-class FedPrompt(LanguageMethod):
+class FedPrompt(SoftPromptMethod):
     """Clients train ``prompt_embeddings`` on their own texts; the server takes the mean, weighted by sample count.
 
     Shared: ``prompt_embeddings`` ``(n_tokens, width)``, and the head if it is linear. Personal: nothing. What the paper
@@ -32,7 +30,3 @@ class FedPrompt(LanguageMethod):
     trains: ClassVar[str] = "soft prompt (n_tokens, width)"
     Config: ClassVar[type[MethodConfig]] = FedPromptConfig
     config: FedPromptConfig
-
-    def make_kind(self) -> InsertKind:
-        config = self.config
-        return SoftPrompt(self.model, config.n_tokens, config.init, prompt_text(config, self.setup), self.setup.seed)

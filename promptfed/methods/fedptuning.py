@@ -8,9 +8,10 @@ from pydantic import Field
 
 from promptfed.inserts.base import InsertKind
 from promptfed.inserts.prompt_encoder import PromptEncoder
-from promptfed.inserts.soft_prompt import EMBEDDINGS, SoftPrompt
+from promptfed.inserts.soft_prompt import EMBEDDINGS
 from promptfed.method import METHODS, MethodConfig
-from promptfed.prompts.language_method import LanguageMethod, SoftPromptConfig, prompt_text
+from promptfed.prompts.language_method import LanguageMethod
+from promptfed.prompts.soft_prompt_method import SoftPromptConfig, soft_prompt
 
 
 class FedPTuningConfig(SoftPromptConfig):
@@ -41,11 +42,6 @@ class FedPTuning(LanguageMethod):
     config: FedPTuningConfig
 
     def make_kind(self) -> InsertKind:
-        config, model, seed = self.config, self.model, self.setup.seed
-        output = None
-        if config.init != "random":
-            words = SoftPrompt(model, config.n_tokens, config.init, prompt_text(config, self.setup), seed)
-            output = words.start()[EMBEDDINGS]
-        return PromptEncoder(
-            config.n_tokens, model.width, seed, hidden=config.hidden, network=config.network, output=output
-        )
+        config, width, seed = self.config, self.model.width, self.setup.seed
+        output = None if config.init == "random" else soft_prompt(config, self.setup).start()[EMBEDDINGS]
+        return PromptEncoder(config.n_tokens, width, seed, hidden=config.hidden, network=config.network, output=output)

@@ -10,19 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
-from promptfed.inserts.base import InsertKind
-from promptfed.inserts.soft_prompt import SoftPrompt
 from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS, Shape, shapes
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.domains import Domains
-from promptfed.prompts.language_method import LanguageMethod, SoftPromptConfig, prompt_text
+from promptfed.prompts.soft_prompt_method import SoftPromptConfig, SoftPromptMethod
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 
 @METHODS.register("fedyolo")
-class FedYolo(LanguageMethod):
+class FedYolo(SoftPromptMethod):
     """One prompt for each task, averaged over the clients of that task; the others neither see nor change it.
 
     A client's task is its domain (a language, a product category), or itself where the data knows no domains; then
@@ -48,10 +46,6 @@ class FedYolo(LanguageMethod):
     def __init__(self, config: SoftPromptConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.tasks = Domains(setup)
-
-    def make_kind(self) -> InsertKind:
-        config, setup = self.config, self.setup
-        return SoftPrompt(self.model, config.n_tokens, config.init, prompt_text(config, setup), setup.seed)
 
     def init_shared(self) -> PromptState:
         """Return equal prompts for all tasks, so that somebody of no task starts as FedPrompt does."""

@@ -10,12 +10,11 @@ import torch
 from pydantic import Field
 
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
-from promptfed.inserts.base import InsertKind
-from promptfed.inserts.soft_prompt import EMBEDDINGS, SoftPrompt
+from promptfed.inserts.soft_prompt import EMBEDDINGS
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.language_method import LanguageMethod, SoftPromptConfig, prompt_text
 from promptfed.prompts.prompt_matching import match_prompts, match_to
+from promptfed.prompts.soft_prompt_method import SoftPromptConfig, SoftPromptMethod
 from promptfed.types import Update
 
 POOL, LAST, MATCH = "pool", "last/", "match/"
@@ -34,7 +33,7 @@ class PFPTConfig(SoftPromptConfig):
 
 
 @METHODS.register("pfpt")
-class PFPT(LanguageMethod):
+class PFPT(SoftPromptMethod):
     """The server takes a client's prompt for a set of vectors, each a noisy copy of one of the global ones.
 
     How many global vectors there are is inferred in every round, with the matching (promptfed.prompts.prompt_matching):
@@ -58,10 +57,6 @@ class PFPT(LanguageMethod):
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
     Config = PFPTConfig
     config: PFPTConfig
-
-    def make_kind(self) -> InsertKind:
-        config, setup = self.config, self.setup
-        return SoftPrompt(self.model, config.n_tokens, config.init, prompt_text(config, setup), setup.seed)
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         return MatchingServer(aggregator, self.config.noise, self.config.mass)

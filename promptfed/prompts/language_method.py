@@ -14,7 +14,6 @@ from promptfed.errors import ConfigError
 from promptfed.examples.base import QuestionItem
 from promptfed.frozen_model import Kind
 from promptfed.inserts.base import InsertKind
-from promptfed.inserts.soft_prompt import TEXT
 from promptfed.language_models.heads import build_head
 from promptfed.local_training import GradientTraining, LocalObjective, LocalSteps
 from promptfed.prompt_state import PromptState
@@ -35,15 +34,6 @@ class LanguageConfig(LocalSteps):
         description="what turns states into scores: label words (verbalizer), cosines to label descriptions, a "
         "linear layer, which is trained and sent, or the likelihood of written answers (completion); auto: what fits",
     )
-
-
-class SoftPromptConfig(LanguageConfig):
-    """Options of methods whose insert begins as a soft prompt."""
-
-    lr: float = Field(0.03, gt=0, description="learning rate")
-    n_tokens: int = Field(10, ge=1, le=512, description="vectors of the prompt")
-    init: Literal["text", "vocab", "random"] = Field("text", description="what the vectors start from")
-    init_text: str = Field("", description="the words of init=text; empty: the task's first hand-written prompt")
 
 
 class LanguageMethod(GradientTraining):
@@ -154,8 +144,3 @@ class LanguageMethod(GradientTraining):
     def tuned_blend(self, shared: PromptState, tuned: PromptState, alpha: float) -> PromptState | None:
         """As every method's, by the kind of insert: the mixture of two models is not always that of their tensors."""
         return self.kind.interpolate(shared, tuned, alpha)
-
-
-def prompt_text(config: SoftPromptConfig, setup: Setup) -> str:
-    """Return the words that a soft prompt starts from: the user's, or the task's first hand-written prompt."""
-    return config.init_text or next((prompt for prompt in setup.templates if prompt.strip()), TEXT)

@@ -15,7 +15,8 @@ from promptfed.inserts.prefix import PREFIX, Prefix
 from promptfed.inserts.soft_prompt import repeated
 from promptfed.local_training import LocalObjective
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.language_method import LanguageMethod, SoftPromptConfig, prompt_text
+from promptfed.prompts.language_method import LanguageMethod
+from promptfed.prompts.soft_prompt_method import SoftPromptConfig, prompt_text
 from promptfed.seeding import torch_stream
 from promptfed.types import Split
 
