@@ -24,6 +24,8 @@ from promptfed.template_syntax import check_template, compiled, rendered
 
 _MARK = "\x00"
 TEMPLATE = "{{ prompt }} {{ text }}\nCategory:"
+WORDS_HINT = '--set "task.words={CLASS: WORD, ...}"'
+"""How a user gives every class a label word."""
 LISTED = 10
 """Class names that a message lists before it says how many more there are."""
 

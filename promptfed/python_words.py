@@ -45,7 +45,7 @@ WORDS = frozenset(
 QUOTED, TOKEN = r"'[^']*'|\"[^\"]*\"", r"[^\s,;)'\"]+"
 FLAG = re.compile(rf"--(?P<name>[a-z][a-z0-9-]*)(?:[ =](?P<value>{QUOTED}|(?!--){TOKEN}))?")
 ASSIGNED = rf"{QUOTED}|{{[^}}]*}}|{TOKEN}?(?=[:.]?(?:[\s,;)']|$))"
-SETTING = re.compile(rf"--set (?P<quote>'?)(?P<key>[a-z_]\w*(?:\.\w+)*)(?:=(?P<value>{ASSIGNED}))?(?P=quote)")
+SETTING = re.compile(rf"--set (?P<quote>['\"]?)(?P<key>[a-z_]\w*(?:\.\w+)*)(?:=(?P<value>{ASSIGNED}))?(?P=quote)")
 PLUGIN = re.compile(r"--plugin(?: (?P<value>[^\s,;]+))?(?![\w-])")
 RESUME = re.compile(rf"(?:promptfed train )?--resume(?: (?P<value>{QUOTED}|(?!writes\b){TOKEN}))?")
 TRAIN = re.compile(rf"promptfed train(?P<flags>(?: --[a-z]{TOKEN}(?: (?!--)(?:{QUOTED}|{TOKEN}))?)+)")

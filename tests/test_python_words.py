@@ -49,7 +49,7 @@ OTHERS = {
         ("--set method.keep=false, --set rounds=3", 'method_options={"keep": False}, rounds=3'),
         ("(--set 'task.words={...}')", '(task_options={"words": {...}})'),
         ("use --set 'method.lr=0.1', or", 'use method_options={"lr": 0.1}, or'),
-        ("with --set task.words.CLASS=WORD", 'with task_options={"words": {"CLASS": WORD}}'),
+        ('with --set "task.words={CLASS: WORD, ...}"', 'with task_options={"words": {CLASS: WORD, ...}}'),
         ("needs --model NAME: the names", 'needs oracle_options["model"]: the names'),
         ("--interpolate '0,2': steps", "alphas='0,2': steps"),
         ("pip install --force-reinstall x", "pip install --force-reinstall x"),

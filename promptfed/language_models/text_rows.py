@@ -10,7 +10,7 @@ from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import Item, TextItem
 from promptfed.language_models.tokens import Tokens
 from promptfed.printable import printable
-from promptfed.prompt_template import PromptTemplate
+from promptfed.prompt_template import WORDS_HINT, PromptTemplate
 
 MASK = "\x01"
 """Stands for the mask in a rendered template."""
@@ -117,20 +117,18 @@ class RowWriter:
         Raises:
             ConfigError: A word is empty, or two begin with the same token.
         """
-        pieces = self._pieces("text", "")
-        front = "".join(pieces).split(MASK)[0] if self.family == "masked" else "".join(pieces)
-        is_apart = front.endswith(" ") if self.family == "masked" else not front[-1:].isspace()
-        space = " " if is_apart and self.family != "encoder-decoder" else ""
+        # A decoder's answer begins a text of its own.
+        front = "" if self.family == "encoder-decoder" else "".join(self._pieces("text", "")).split(MASK)[0]
         words = [self.form.word(name) for name in classes]
-        labels = [self.tokens.following(space + word)[:1] for word in words]
+        labels = [ids[:1] for ids in self.tokens.answers(words, front, at_mask=self.family == "masked")]
         holders: dict[int, str] = {}
         for name, word, ids in zip(classes, words, labels, strict=True):
             if not ids:
-                raise ConfigError(f"class '{printable(name)}' has an empty label word: --set task.words.CLASS=WORD")
+                raise ConfigError(f"class '{printable(name)}' has an empty label word: {WORDS_HINT}")
             if (other := holders.setdefault(ids[0], word)) != word:
                 raise ConfigError(
                     f"label words '{printable(other)}' and '{printable(word)}' begin with the same token, so "
-                    f"'{self.name}' cannot tell them apart: give others with --set task.words.CLASS=WORD"
+                    f"'{self.name}' cannot tell them apart: give others with {WORDS_HINT}"
                 )
         return [ids[0] for ids in labels]
 

@@ -38,6 +38,20 @@ class Tokens:
         """Return ids of a text behind another: its first word is not taken for the start of a text."""
         return self._once(True, text)
 
+    def answers(self, words: Sequence[str], front: str, *, at_mask: bool) -> list[list[int]]:
+        """Return ids of each word where a model is to say it, with a space of its own where one belongs to it.
+
+        Behind a text a word has a space, except after white space and where there is no text. At a mask it has the
+        space that stands before the mask.
+
+        Args:
+            words: The words.
+            front: What stands before them.
+            at_mask: Whether they stand in the place of a mask.
+        """
+        is_apart = front.endswith(" ") if at_mask else bool(front[-1:].strip())
+        return [self.following(" " + word if is_apart else word) for word in words]
+
     def shortened(self, text: str, by: int) -> str:
         """Return ``text`` without its last ``by`` tokens, or empty."""
         encoding = self._encode(text, return_offsets_mapping=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from promptfed.config import parse_settings
 from promptfed.errors import BackboneError, ConfigError, DataError
 from promptfed.examples.base import TextItem
 from promptfed.language_models.insert import NO_INSERT, Factors, Insert
+from promptfed.python_words import in_python
 
 from ..tiny_language_models import CLASSES, LAYERS, TEXTS, WIDTH, language_model, split
 
@@ -145,8 +150,17 @@ def test_a_long_text_is_cut_and_the_template_stays():
 def test_label_words_that_begin_alike_are_refused():
     model = language_model("llama")
     model.writer.form = model.form.model_copy(update={"words": {"negative": "not good", "positive": "not bad"}})
-    with pytest.raises(ConfigError, match="'not good' and 'not bad' begin with the same token"):
+    with pytest.raises(ConfigError, match="'not good' and 'not bad' begin with the same token") as error:
         model.label_ids(CLASSES)
+    words = {"negative": "terrible", "positive": "great"}
+    typed = re.search('--set "(.*)"', str(error.value))[1].replace(
+        "CLASS: WORD, ...", "negative: terrible, positive: great"
+    )
+    assert parse_settings([typed]) == {"task_options": {"words": words}}
+    called = in_python(str(error.value)).partition(" with task_options=")[2]
+    assert ast.literal_eval(called.replace("CLASS: WORD, ...", str(words)[1:-1])) == {"words": words}
+    model.writer.form = model.form.model_copy(update={"words": words})
+    assert len(set(model.label_ids(CLASSES))) == 2
 
 
 def test_an_image_is_no_text(tmp_path):

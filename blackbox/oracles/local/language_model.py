@@ -33,7 +33,7 @@ from promptfed.language_models.pretrained import load_pretrained, longest_input
 from promptfed.language_models.shared_prefix import CausalReader
 from promptfed.language_models.tokens import Tokens
 from promptfed.oracle_options import OracleOptions
-from promptfed.prompt_template import PromptTemplate
+from promptfed.prompt_template import WORDS_HINT, PromptTemplate
 
 LOG = logging.getLogger(__name__)
 LONGEST = 1024
@@ -270,15 +270,10 @@ class LanguageModel(LocalBackend):
         if classes in self._labels:
             return self._labels[classes]
         front = "".join(self._pieces("prompt", "text")).split(MASK)[0]
-        # Behind a text that ends in a new line (or at a mask without a space before it) a word has no space of its own.
-        is_apart = front.endswith(" ") if self.masked else not front[-1:].isspace()
-        space = " " if is_apart else ""
         words = [self.form.word(name) for name in classes]
-        labels = [self.tokens.following(space + word) for word in words]
+        labels = self.tokens.answers(words, front, at_mask=self.masked)
         if not all(labels):
-            raise ConfigError(
-                f"class '{classes[labels.index([])]}' has an empty label word: --set task.words.CLASS=WORD"
-            )
+            raise ConfigError(f"class '{classes[labels.index([])]}' has an empty label word: {WORDS_HINT}")
         twice = {label[0] for label in labels if [label_ids[0] for label_ids in labels].count(label[0]) > 1}
         if not twice:
             labels = [label[:1] for label in labels]
@@ -286,7 +281,7 @@ class LanguageModel(LocalBackend):
             clashes = [word for word, label in zip(words, labels, strict=True) if label[0] in twice]
             raise ConfigError(
                 f"label words {', '.join(clashes)} begin with the same token, so '{self.name}' cannot tell them apart: "
-                "give others with --set task.words.CLASS=WORD"
+                f"give others with {WORDS_HINT}"
             )
         how = "all tokens of the words, summed" if twice else "the first token of each word"
         LOG.info("%s scores labels by %s: %s", self.name, how, [self.tokens.said(label) for label in labels])
