@@ -24,7 +24,6 @@ from promptfed.comparison.plan import Plan
 from promptfed.config import Options, in_sections, read_yaml
 from promptfed.engines.base import Engine
 from promptfed.errors import unknown_name
-from promptfed.experiment import resolve
 from promptfed.export.loaded import LoadedBundle, load_bundle
 from promptfed.files.paths import checked_path
 from promptfed.method import METHODS, Method
@@ -36,6 +35,7 @@ from promptfed.progress import ComparisonProgress, Progress
 from promptfed.python_words import in_python, said_in_python, told_in
 from promptfed.report.live import check_progress
 from promptfed.report.live_comparison import live_comparison
+from promptfed.resolve import resolve
 from promptfed.run import Run
 from promptfed.runner import carry_out_comparison, stop_on_ctrl_c
 from promptfed.runs.directory import RunDirectory

@@ -10,11 +10,12 @@ from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import DataError
 from promptfed.evaluation import evaluate
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.export.finished import FinishedRun
 from promptfed.measures.figures import described
 from promptfed.method import Method
 from promptfed.progress import Progress
+from promptfed.resolve import resolve
 from promptfed.result_notes import below_zero_shot
 from promptfed.runs.partition_check import check_partition
 from promptfed.runs.partition_file import partition_record, read_partition

@@ -22,7 +22,7 @@ from promptfed.engine_choice import engine_of
 from promptfed.engines.base import Engine, never
 from promptfed.errors import DiskError, PromptFedError
 from promptfed.evaluation import Evaluator
-from promptfed.experiment import Experiment, warn_of_plugins
+from promptfed.experiment import Experiment
 from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.observers.audience import warner, watch
@@ -33,6 +33,7 @@ from promptfed.progress import ComparisonProgress, Progress
 from promptfed.report.comparison import write_comparison
 from promptfed.report.html import write_report
 from promptfed.report.outcome import run_outcome
+from promptfed.resolve import warn_of_plugins
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import note_stop
 from promptfed.runs.plugin_tokens import load_remembered_plugins

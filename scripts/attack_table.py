@@ -29,8 +29,9 @@ from promptfed.attacks.vector import ATTACKS, poisoned
 from promptfed.config import build_config
 from promptfed.engines.local import LocalEngine
 from promptfed.evaluation import accuracy
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.federation import Federation
+from promptfed.resolve import resolve
 from promptfed.threads import torch_threads
 from promptfed.types import Incident
 

@@ -54,11 +54,12 @@ from promptfed.blackbox.oracles.query import Candidate, ScoreQuery
 from promptfed.communication import round_bytes, sizes_only
 from promptfed.config import build_config
 from promptfed.examples.base import Item, TextItem
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.language_models.gemma import PACKAGE
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
+from promptfed.resolve import resolve
 from promptfed.seeding import torch_stream
 from promptfed.tasks.sources.bundled_texts import FORMS, source
 from promptfed.tasks.sources.tables import Columns

@@ -12,7 +12,8 @@ from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.config import build_config
 from promptfed.errors import BackboneError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
+from promptfed.resolve import resolve
 
 LONG = {
     "diagnosis": "zz " + "moderately well differentiated adenocarcinoma of the sigmoid colon, " * 3,

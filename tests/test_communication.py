@@ -6,7 +6,8 @@ import pytest
 
 from promptfed.communication import round_bytes
 from promptfed.config import build_config
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
+from promptfed.resolve import resolve
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Training
 

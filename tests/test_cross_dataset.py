@@ -11,9 +11,10 @@ from promptfed.config import build_config
 from promptfed.cross_dataset import evaluate_on
 from promptfed.errors import DataError
 from promptfed.evaluation import evaluate
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.export.finished import FinishedRun
 from promptfed.progress import Progress
+from promptfed.resolve import resolve
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Training
 

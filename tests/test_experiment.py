@@ -12,7 +12,8 @@ import pytest
 from promptfed import engine_choice as choose
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
-from promptfed.experiment import Experiment, complete, resolve
+from promptfed.experiment import Experiment
+from promptfed.resolve import complete, resolve
 
 
 @pytest.fixture(scope="module")

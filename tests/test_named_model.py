@@ -8,9 +8,9 @@ import pytest
 
 from promptfed.config import RunConfig, build_config
 from promptfed.errors import ConfigError, RunError
-from promptfed.experiment import resolve
 from promptfed.method import METHODS
 from promptfed.named_model import ModelOptions, named_model, usual_model
+from promptfed.resolve import resolve
 
 WHITE, BLACK = RunConfig(), RunConfig(oracle="clip:tiny", task="blackbox-vision")
 TEXTS = RunConfig(task="text-classification", backbone="lm:minilm")

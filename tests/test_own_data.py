@@ -11,7 +11,8 @@ from PIL import Image
 from promptfed.commands import options
 from promptfed.config import RunConfig, build_config
 from promptfed.errors import ConfigError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
+from promptfed.resolve import resolve
 from promptfed.tasks import TASKS
 from promptfed.tasks.partitioning import settle
 

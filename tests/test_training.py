@@ -12,9 +12,10 @@ from promptfed.config import build_config
 from promptfed.engines.base import never
 from promptfed.engines.local import LocalEngine
 from promptfed.errors import TrainingError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.progress import Progress
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import resolve
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Training
 from promptfed.types import Update

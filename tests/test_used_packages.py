@@ -9,9 +9,9 @@ import pytest
 
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
-from promptfed.experiment import resolve
 from promptfed.measures.base import MEASURES
 from promptfed.plugins import check_plugins, installed_plugins
+from promptfed.resolve import resolve
 from promptfed.used_packages import used_packages
 
 CODE = '''

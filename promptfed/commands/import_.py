@@ -49,10 +49,10 @@ def fedtpg(
     import json as as_json
 
     from promptfed.config import build_config, parse_settings, read_yaml, validate
-    from promptfed.experiment import resolve
     from promptfed.import_prompt import import_run
     from promptfed.methods.fedtpg import FedTPGConfig
     from promptfed.methods.fedtpg.checkpoint import read_released
+    from promptfed.resolve import resolve
 
     released = read_released(checkpoint)
     file = read_yaml(config) if config else {}

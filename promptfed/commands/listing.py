@@ -106,8 +106,8 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def _method(name: str, kind: type[Method]) -> dict[str, Any]:
-    from promptfed.experiment import DEFAULT_AGGREGATORS
     from promptfed.method import METHODS
+    from promptfed.resolve import DEFAULT_AGGREGATORS
 
     return {
         "origin": METHODS.origin(name),

@@ -32,9 +32,10 @@ def traffic_of(task: str | None, backbone: str | None, wanted: Iterable[str]) ->
     from promptfed.communication import round_bytes, sizes_only
     from promptfed.config import RunConfig, build_config
     from promptfed.errors import PromptFedError
-    from promptfed.experiment import Experiment, resolve
+    from promptfed.experiment import Experiment
     from promptfed.method import METHODS
     from promptfed.named_model import named_model, usual_model
+    from promptfed.resolve import resolve
 
     def build(name: str, like: Experiment | None = None) -> Experiment:
         config = resolve(build_config(user_options, {"method": name}))

@@ -40,10 +40,10 @@ def show(
 
     from rich.table import Table
 
-    from promptfed.experiment import resolve
     from promptfed.report.consoles import output
     from promptfed.report.figures import save
     from promptfed.report.partition_plot import plot_partition
+    from promptfed.resolve import resolve
     from promptfed.result_notes import listed, new_classes_line
     from promptfed.runs.partition_file import partition_table, shown_data
     from promptfed.tasks import TASKS

@@ -117,7 +117,7 @@ def _admitted(changes: Options, folder: RunDirectory, trust_address: bool) -> Op
 def _create(
     flags: Flags, run: Path | None, config: Path | None, settings: list[str] | None, init: Path | None
 ) -> RunDirectory:
-    from promptfed.experiment import resolve
+    from promptfed.resolve import resolve
     from promptfed.runs.directory import RunDirectory
     from promptfed.warm_start import beginning_with, save_first_prompt
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from promptfed.config import Options, RunConfig, parse_settings, validate
 from promptfed.errors import ConfigError, unknown_name
-from promptfed.experiment import resolve
 from promptfed.method import METHODS
 from promptfed.named_model import usual_model
 from promptfed.printable import LONGEST, printable
+from promptfed.resolve import resolve
 from promptfed.run_metrics import BASELINES
 
 TUNING_SEED = 1000

@@ -18,7 +18,7 @@ from promptfed.config import RunConfig
 from promptfed.deployment.site import SiteOptions
 from promptfed.deployment.site_task import check_classes, read_site
 from promptfed.errors import ConfigError, DataError, DeploymentError, PromptFedError
-from promptfed.experiment import resolve
+from promptfed.resolve import resolve
 
 FREE_BYTES = 1_000_000_000
 """Room for features and prompts; much less is needed, and a full disk ends a run in the middle."""

@@ -25,7 +25,7 @@ from promptfed.deployment.messages import Hello, HelloAnswer, Prepare, PrepareAn
 from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.named_model import named_model
 from promptfed.observers.choose import build_observers
 from promptfed.option import changing
@@ -33,6 +33,7 @@ from promptfed.plugins import load_listed_plugins, load_plugins, short_names
 from promptfed.printable import printable_lines
 from promptfed.progress import Progress
 from promptfed.report.html import REPORT_FILE
+from promptfed.resolve import resolve
 from promptfed.runner import RunParts, carry_out
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory, is_run

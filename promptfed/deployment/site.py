@@ -26,7 +26,7 @@ from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
 from promptfed.evaluation import Judgement, has_choice, judge, judge_parts
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.measures.figures import Totals
 from promptfed.method import Method
 from promptfed.named_model import named_model
@@ -34,6 +34,7 @@ from promptfed.plugins import check_site_plugins, load_listed_plugins, load_plug
 from promptfed.printable import printable
 from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import resolve
 from promptfed.tasks import TASKS
 from promptfed.types import Broadcast, ClientPrompt, FederatedTask, Job, Split
 

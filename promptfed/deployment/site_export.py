@@ -12,11 +12,11 @@ from promptfed.config import RunConfig, build_config
 from promptfed.deployment.messages import SiteAgreement, Train, Work
 from promptfed.deployment.site_store import SiteStore, kept_runs
 from promptfed.errors import DeploymentError
-from promptfed.experiment import resolve
 from promptfed.export.bundle import make_bundle, write_bundle
 from promptfed.method import Method
 from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import resolve
 from promptfed.setup import Setup
 from promptfed.types import ClientPrompt
 

@@ -17,7 +17,6 @@ from promptfed.agreement import Agreement
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
-from promptfed.experiment import warn_of_plugins
 from promptfed.export.adapter import client_adapter, lead_of
 from promptfed.export.bundle import Bundle, candidate_of, is_complete, make_bundle
 from promptfed.export.merged import MergedModel, merged_model
@@ -32,6 +31,7 @@ from promptfed.processors.client_state import PromptsAlone
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.content import expected_content
+from promptfed.resolve import warn_of_plugins
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.model import check_same_model

@@ -18,8 +18,9 @@ from typing import Any
 from faults.outcomes import Outcome
 from promptfed.config import build_config
 from promptfed.errors import PromptFedError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.progress import Progress
+from promptfed.resolve import resolve
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training
 

@@ -13,7 +13,8 @@ from promptfed.blackbox.oracles.query import Candidate, OracleAnswer
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
 from promptfed.evaluation import evaluate
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
+from promptfed.resolve import resolve
 
 
 @pytest.fixture

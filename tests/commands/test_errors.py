@@ -284,7 +284,7 @@ def test_conditions_of_the_machine_are_one_line(refused, monkeypatch, error):
     def fail(*_words, **_options):
         raise error
 
-    monkeypatch.setattr("promptfed.experiment.resolve", fail)
+    monkeypatch.setattr("promptfed.resolve.resolve", fail)
     line = refused("tasks", "show")
     assert "not enough memory" in line or "the system refuses to read or write: Too many files" in line
 

@@ -64,7 +64,7 @@ def config_of(monkeypatch, tmp_path, promptfed):
             found.append(config)
             raise SystemExit(0)
 
-        monkeypatch.setattr("promptfed.experiment.resolve", keep)
+        monkeypatch.setattr("promptfed.resolve.resolve", keep)
         assert promptfed("train", *words).code == 0
         return found[0]
 

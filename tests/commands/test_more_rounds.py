@@ -12,7 +12,7 @@ import pytest
 
 from promptfed.config import build_config
 from promptfed.errors import BackboneError
-from promptfed.experiment import resolve
+from promptfed.resolve import resolve
 from promptfed.runs.directory import RunDirectory
 
 Promptfed = Callable[..., Any]

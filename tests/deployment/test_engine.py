@@ -15,8 +15,9 @@ from promptfed.deployment.engine import start_of
 from promptfed.deployment.evaluator import SiteEvaluator
 from promptfed.errors import DeploymentError
 from promptfed.evaluation import LocalEvaluator
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import resolve
 from promptfed.runs.personal_store import PERSONAL_VERSION, PersonalStore
 from promptfed.types import Broadcast, Job
 

@@ -10,7 +10,8 @@ from promptfed.config import build_config
 from promptfed.deployment.engine import BARE_VERSION
 from promptfed.deployment.evaluator import SiteEvaluator
 from promptfed.evaluation import LocalEvaluator
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
+from promptfed.resolve import resolve
 from promptfed.runs.personal_store import PersonalStore
 
 CHAIN = [{"clip": {"max_norm": 0.5}}, {"quantize": {"format": "int8", "error_feedback": True}}]

@@ -16,8 +16,9 @@ from promptfed.deployment.server import ServerOptions, serve
 from promptfed.deployment.site import Site, SiteOptions
 from promptfed.deployment.site_export import export_site
 from promptfed.errors import ConfigError, DeploymentError, RunError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.export.bundle import read_bundle
+from promptfed.resolve import resolve
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Training
 

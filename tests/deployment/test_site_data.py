@@ -13,7 +13,7 @@ pytest.importorskip("flwr")
 from promptfed.config import build_config
 from promptfed.deployment.site_task import check_classes, read_site
 from promptfed.errors import DataError
-from promptfed.experiment import resolve
+from promptfed.resolve import resolve
 
 
 def site(root: Path, *names: str) -> str:

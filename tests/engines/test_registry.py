@@ -12,7 +12,8 @@ from promptfed.engines.base import Engine, Worker
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.registry import ENGINES, check_engine
 from promptfed.errors import ConfigError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
+from promptfed.resolve import resolve
 from promptfed.types import Job, Reply
 
 SMALL = {"rounds": 1, "shots": 1, "clients": 2, "method_options": {"n_ctx": 2, "local_epochs": 1}}

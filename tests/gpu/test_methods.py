@@ -15,13 +15,13 @@ from promptfed.config import build_config
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.evaluation import evaluate
-from promptfed.experiment import complete
 from promptfed.export.bundle import Bundle, check_model, make_bundle
 from promptfed.federation import Federation
 from promptfed.local_training import GradientMethod
 from promptfed.measures.base import build_measures
 from promptfed.method import METHODS, Method
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import complete
 from promptfed.setup import Setup
 from promptfed.types import ClientPrompt, FederatedTask, FederationState
 

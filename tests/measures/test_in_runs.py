@@ -11,10 +11,11 @@ import torch
 from promptfed.config import build_config, parse_settings
 from promptfed.errors import ConfigError
 from promptfed.evaluation import evaluate
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.measures.base import build_measures
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.report.measure_table import measure_rows
+from promptfed.resolve import resolve
 from promptfed.types import ClientPrompt
 
 NAMES = ("macro_f1", "nll", "top_k:2")

@@ -8,10 +8,10 @@ from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
-from promptfed.experiment import resolve
 from promptfed.federation import Federation
 from promptfed.methods.fedamp import FedAMP, FedAMPConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
+from promptfed.resolve import resolve
 from promptfed.types import NO_PROMPT, Broadcast
 
 PLAIN = {"optimizer": "sgd", "momentum": 0, "lr": 0.2, "schedule": "constant", "batch_size": 100}

@@ -11,11 +11,11 @@ from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
-from promptfed.experiment import resolve
 from promptfed.federation import Federation
 from promptfed.methods import fedotp
 from promptfed.methods.fedotp import FedOTP, FedOTPConfig
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import resolve
 from promptfed.types import NO_PROMPT, Broadcast, Split
 
 NAMES = ("red", "pink", "cyan")

@@ -15,11 +15,11 @@ from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
-from promptfed.experiment import resolve
 from promptfed.federation import Federation
 from promptfed.methods.fedtpg import FedTPG, FedTPGConfig
 from promptfed.methods.fedtpg.generator import ContextGenerator
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import resolve
 from promptfed.types import NO_PROMPT, Broadcast
 
 PLAIN = {"optimizer": "sgd", "momentum": 0, "schedule": "constant", "local_epochs": 1, "batch_size": 100}

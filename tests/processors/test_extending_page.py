@@ -11,9 +11,10 @@ import torch
 
 from promptfed.config import build_config
 from promptfed.errors import ProcessorError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.processors.base import PROCESSORS, Streams
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import resolve
 from promptfed.types import Broadcast
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -11,13 +11,14 @@ from promptfed.config import build_config, parse_settings
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError, ProcessorError
-from promptfed.experiment import Experiment, resolve
+from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.processors.base import Outgoing, Processor, ProcessorConfig
 from promptfed.processors.client_state import PREFIX, PromptsAlone, joined, prompt_of, states_of
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import resolve
 from promptfed.run import Run
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training

@@ -6,8 +6,8 @@ import pytest
 
 from promptfed.config import RunConfig
 from promptfed.errors import ConfigError
-from promptfed.experiment import resolve
 from promptfed.prompts.initial_words import check_initial_words
+from promptfed.resolve import resolve
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
-from promptfed.experiment import resolve
+from promptfed.resolve import resolve
 from promptfed.tasks import TASKS
 from promptfed.tasks import client_datasets as dealt
 from promptfed.tasks.client_assignment import ClientAssignment

@@ -10,7 +10,7 @@ import pytest
 
 from promptfed.config import build_config
 from promptfed.errors import ConfigError, DataError
-from promptfed.experiment import resolve
+from promptfed.resolve import resolve
 from promptfed.tasks import TASKS
 from promptfed.tasks.sources import load_source
 from promptfed.types import FederatedTask, Split

@@ -10,8 +10,9 @@ import torch
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
 from promptfed.evaluation import evaluate, validate
-from promptfed.experiment import Experiment, complete
+from promptfed.experiment import Experiment
 from promptfed.measures.base import build_measures
+from promptfed.resolve import complete
 from promptfed.tasks import TASKS
 from promptfed.types import Broadcast, ClientPrompt
 

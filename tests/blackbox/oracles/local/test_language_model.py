@@ -13,8 +13,8 @@ from promptfed.blackbox.oracles.query import Candidate, ProposalQuery, TextQuery
 from promptfed.config import build_config
 from promptfed.errors import BackboneError, ConfigError, OracleError
 from promptfed.examples.base import TextItem
-from promptfed.experiment import resolve
 from promptfed.oracle_options import OracleOptions
+from promptfed.resolve import resolve
 
 LABELS = ("positive", "negative")
 TEXTS = ("the movie was great", "a boring film and a terrible plot but very good actors", "it is bad", "wonderful")
