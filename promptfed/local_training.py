@@ -27,6 +27,9 @@ from promptfed.types import Broadcast, ClientData, Update
 Parameters = dict[str, Tensor]
 """The trained tensors by name, with gradients, on the backbone's device."""
 
+Penalty = Callable[[Parameters, Sequence[Tensor], ClassSample], Tensor]
+"""From the parameters, the features of the texts and the classes of a step to what is added to its loss."""
+
 
 class LocalSteps(MethodConfig):
     """Options of a client's steps in one round.
@@ -106,8 +109,9 @@ class LocalObjective:
     ClassSample as a fourth argument can be minimised over a sample of the classes: its features and logits then have
     those only. Such texts have one row for each class.
     ``lr_multipliers`` multiply the learning rate of some names. ``project`` may correct the parameters in place after
-    each step. ``is_mean``: the loss is a mean over the rows, plus terms that do not depend on them, so that it can be
-    taken part by part.
+    each step. ``is_mean``: the loss is a mean over the rows, so that it can be taken part by part. ``penalties`` are
+    added to it, one after the other; they depend on no example. ``constants``: names that no step moves, though
+    ``project`` may.
     """
 
     start: PromptState
@@ -117,6 +121,15 @@ class LocalObjective:
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
     project: Callable[[Parameters], None] = lambda parameters: None
     is_mean: bool = True
+    penalties: tuple[Penalty, ...] = ()
+    constants: frozenset[str] = frozenset()
+
+    def parameters(self, device: torch.device) -> Parameters:
+        """Return a copy of ``start`` on ``device`` that can be trained."""
+        return {
+            name: tensor.to(device, copy=True).requires_grad_(name not in self.constants)
+            for name, tensor in self.start.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,7 @@ class _Trainee:
     def __init__(self, client: int, problem: LocalObjective, config: LocalSteps, setup: Setup, round: int) -> None:
         device = setup.model.device
         self.client, self.problem, self.fit = client, problem, FitMetrics()
-        self.parameters = {n: t.to(device, copy=True).requires_grad_(True) for n, t in problem.start.items()}
+        self.parameters = problem.parameters(device)
         self.optimizer = config.optimizer_for(self.parameters, config.rate(round, setup.rounds), problem.lr_multipliers)
         self.labels = problem.labels.to(device)
         self.steps = self._steps(config, setup, round)
@@ -187,6 +200,8 @@ class _Trainee:
         """Return the loss of one part of ``step``, and note it."""
         sample = () if step.sample is EVERY_CLASS else (step.sample,)
         loss, logits = self.problem.loss(self.parameters, features, rows, *sample)
+        for penalty in self.problem.penalties:
+            loss = loss + penalty(self.parameters, features, step.sample)
         self.fit.add(loss.detach(), logits.detach(), step.sample.positions(self.labels[rows]))
         return loss
 

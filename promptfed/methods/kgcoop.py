@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.class_sample import EVERY_CLASS, ClassSample
+from promptfed.class_sample import ClassSample
 from promptfed.local_training import LocalObjective, Parameters
 from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
@@ -53,11 +53,8 @@ class KgCoOp(PromptFL):
         classes, _ = training_classes(self.tuner.config.label_space, self.setup, data)
         template = template_features(self.setup, classes, self.template)
 
-        def loss(
-            parameters: Parameters, features: Sequence[Tensor], rows: Tensor, sample: ClassSample = EVERY_CLASS
-        ) -> tuple[Tensor, Tensor]:
-            value, logits = plain.loss(parameters, features, rows, sample)
+        def pull(parameters: Parameters, features: Sequence[Tensor], sample: ClassSample) -> Tensor:
             likeness = sample.mean(F.cosine_similarity(features[0], sample.of(template), dim=-1))
-            return value + self.weight * (1 - likeness), logits
+            return self.weight * (1 - likeness)
 
-        return replace(plain, loss=loss)
+        return replace(plain, penalties=(*plain.penalties, pull))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import wraps
 
 import torch
 from torch import Tensor
@@ -21,12 +20,8 @@ def with_proximal_term(problem: LocalObjective, strength: float) -> LocalObjecti
     if strength == 0:
         return problem
 
-    @wraps(problem.loss)
-    def loss(
-        parameters: Parameters, features: Sequence[Tensor], rows: Tensor, *sample: ClassSample
-    ) -> tuple[Tensor, Tensor]:
-        value, logits = problem.loss(parameters, features, rows, *sample)
+    def pull(parameters: Parameters, features: Sequence[Tensor], sample: ClassSample) -> Tensor:
         gaps = [(w - problem.start[name].to(w.device)).square().sum() for name, w in parameters.items()]
-        return value + 0.5 * strength * torch.stack(gaps).sum(), logits
+        return 0.5 * strength * torch.stack(gaps).sum()
 
-    return replace(problem, loss=loss)
+    return replace(problem, penalties=(*problem.penalties, pull))

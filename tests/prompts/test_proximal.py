@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from promptfed.class_sample import EVERY_CLASS
 from promptfed.local_training import LocalObjective, LocalTraining, train_clients
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.proximal import with_proximal_term
@@ -20,8 +21,15 @@ def problem() -> LocalObjective:
 
 def test_the_pull_is_half_the_strength_times_the_squared_distance_from_the_start():
     parameters = {"a": torch.tensor([5.0]), "b": torch.tensor([0.0])}
-    value, _ = with_proximal_term(problem(), 0.4).loss(parameters, [], torch.arange(1))
-    assert value.item() == pytest.approx(-5.0 + 0.2 * (2.0**2 + 1.0**2))
+    [pull] = with_proximal_term(problem(), 0.4).penalties
+    assert pull(parameters, [], EVERY_CLASS).item() == pytest.approx(0.2 * (2.0**2 + 1.0**2))
+
+
+def test_the_pull_is_a_part_of_the_loss_that_is_reported(setup):
+    config = LocalTraining(optimizer="sgd", momentum=0, lr=1.0, schedule="constant", local_epochs=2)
+    [(_, fit)] = train_clients([(0, with_proximal_term(problem(), 0.5))], config, setup, round=1)
+    first, second = -(3 - 2), -(4 + 2) + 0.25 * (1.0**2 + 2.0**2)
+    assert fit.loss == pytest.approx((first + second) / 2)
 
 
 def test_minimum_lies_where_pull_and_gradient_balance(setup):
