@@ -30,14 +30,12 @@ def own_accuracies(
         examples: The clients' own examples, at least one each.
         among: Client -> the base classes that it chooses among, in rising order.
     """
-    accuracies: dict[int, float] = {}
 
-    def keep(reading: Reading, scores: Tensor) -> None:
+    def accuracies(reading: Reading, scores: Tensor) -> dict[int, float]:
         right = right_among_own(scores, reading, among, examples.own)
-        accuracies.update((client, flags.mean().item()) for client, flags in right.items())
+        return {client: flags.mean().item() for client, flags in right.items()}
 
-    _ask_own(method, prompts, classes, examples, among, keep)
-    return {client: accuracies[client] for client in among}
+    return _collected(accuracies, method, prompts, classes, examples, among)
 
 
 def own_figures(
@@ -49,30 +47,33 @@ def own_figures(
     measure: Measure,
 ) -> dict[int, float]:
     """As ``own_accuracies``, by another measure."""
-    figures: dict[int, float] = {}
 
-    def keep(reading: Reading, scores: Tensor) -> None:
+    def figures(reading: Reading, scores: Tensor) -> dict[int, float]:
         totals = own_totals({"": measure}, scores, reading, among, examples.own)
-        figures.update((client, measure.combine(total[""])) for client, total in totals.items())
+        return {client: measure.combine(total[""]) for client, total in totals.items()}
 
-    _ask_own(method, prompts, classes, examples, among, keep)
-    return {client: figures[client] for client in among}
+    return _collected(figures, method, prompts, classes, examples, among)
 
 
-def _ask_own(
+def _collected(
+    figures: Callable[[Reading, Tensor], Mapping[int, float]],
     method: Method,
     prompts: Mapping[int, ClientPrompt],
     classes: Sequence[str],
     examples: Examples,
     among: Mapping[int, Sequence[int]],
-    keep: Callable[[Reading, Tensor], None],
-) -> None:
-    """Have clients' own examples scored among their own classes, and give readings and scores to ``keep``."""
+) -> dict[int, float]:
+    """Return the figure of each client of ``among``; ``figures`` gives those of the clients of one reading."""
     reader = Reader(method, classes, examples)
+    collection: dict[int, float] = {}
+
+    def collect(reading: Reading, scores: Tensor) -> None:
+        collection.update(figures(reading, scores))
 
     def jobs() -> Iterator[tuple[ScoringJob, Answer]]:
         for clients in alike(prompts, among):
             for reading in reader.own(prompts[clients[0]], clients, among):
-                yield reading.job, partial(keep, reading)
+                yield reading.job, partial(collect, reading)
 
     ask(method, jobs())
+    return {client: collection[client] for client in among}
