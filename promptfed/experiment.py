@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -146,10 +147,11 @@ class Experiment:
     @property
     def run_notes(self) -> tuple[str, ...]:
         """The notes on the model, and on options of the method that were chosen from these data."""
-        return (*self.model_notes, *self._text_notes(), *self.method().data_notes(self.task.clients))
+        return (*self.model_notes, *self._text_notes, *self.method().data_notes(self.task.clients))
 
-    def _text_notes(self, *, strict: bool = False) -> tuple[str, ...]:
-        return text_length_notes(self.setup.model, self.task, self.method, strict=strict)
+    @cached_property
+    def _text_notes(self) -> tuple[str, ...]:
+        return text_length_notes(self.setup.model, self.task, self.method, strict=self.config.strict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -179,7 +181,7 @@ class Experiment:
         """
         names = (*self.task.base_classes, *self.task.new_classes)
         check_names(self.setup, names, self.config.method_options, self.federation)
-        self._text_notes(strict=self.config.strict)
+        _ = self._text_notes  # which checks the texts
 
     def fill_features(self, on_progress: OnPrepared | None = None) -> None:
         """Have the model compute the image features of all examples once, if it uses any.
@@ -209,10 +211,9 @@ class Experiment:
             return LocalOnlyWrapper(build_method(self.config.method, options, self.setup), self.aggregator())
         if name != self.config.method:
             kind, fields = METHODS[name].Config, METHODS[self.config.method].Config.model_fields
-            usual = {
-                k: field.get_default() for k, field in fields.items()
-            }  # a wrapper's options may be another method's
-            options = {k: v for k, v in options.items() if v != usual.get(k) and _has_option(kind, k, v)}
+            # The options of a method that wraps another may be the other one's, which have no default here.
+            defaults = {k: field.get_default() for k, field in fields.items()}
+            options = {k: v for k, v in options.items() if v != defaults.get(k) and _has_option(kind, k, v)}
         return build_method(name, options, self.setup)
 
     def aggregator(self) -> Aggregator:
