@@ -27,7 +27,7 @@ def written(tmp_path):
     def write(name, **options):
         method = make(name, **options)
         shared = method.train(Broadcast(1, method.init_shared()), client(), NO_PROMPT)[0].shared
-        write_adapter(tmp_path / name, adapter_files(adapter_of(method.kind, shared, method.model), "a page"))
+        write_adapter(tmp_path / name, adapter_files(adapter_of(method.kind, shared, method.model)))
         return method, shared, tmp_path / name
 
     return write

@@ -17,6 +17,7 @@ from promptfed.language_models.names import PREFIX
 from promptfed.method import Method
 from promptfed.peft_format.adapter import Adapter
 from promptfed.peft_format.from_kind import OWN_BUNDLE, adapter_of, head_of
+from promptfed.peft_format.names import README
 from promptfed.peft_format.page import AdapterUse, Answer, adapter_page
 from promptfed.peft_format.writing import adapter_files
 from promptfed.prompts.language_method import LanguageMethod
@@ -45,7 +46,11 @@ class ClientAdapter:
 
     def files(self, lead: str) -> dict[str, bytes]:
         """Return file name -> content of a folder for PEFT; ``lead`` is its README's first paragraph."""
-        return adapter_files(self.adapter, adapter_page(self.adapter, self.use, lead), self.head)
+        return {**self.bare_files(), README: adapter_page(self.adapter, self.use, lead).encode()}
+
+    def bare_files(self) -> dict[str, bytes]:
+        """As ``files``, without the README."""
+        return adapter_files(self.adapter, self.head)
 
 
 def client_adapter(method: Method, prompt: ClientPrompt) -> ClientAdapter:

@@ -7,7 +7,7 @@ from typing import Any
 from promptfed.config import RunConfig
 from promptfed.errors import ConfigError
 from promptfed.export.adapter import adapter_use, client_adapter
-from promptfed.export.folder import ADAPTER, LanguageModelMeta
+from promptfed.export.folder import LanguageModelMeta
 from promptfed.method import Method
 from promptfed.types import ClientPrompt
 
@@ -17,9 +17,9 @@ def language_fields(config: RunConfig, method: Method, prompt: ClientPrompt) -> 
     model = method.setup.language_model
     try:
         adapter = client_adapter(method, prompt)
-        use, files = adapter.use, adapter.files("")
+        use, files = adapter.use, adapter.bare_files()
     except ConfigError:
         use, files = adapter_use(model, method.setup.classes), {}
     about = LanguageModelMeta(**use.model_dump(), precision=config.precision)
     fields = {"language_model": about, "form": model.form, "complete": bool(files)}
-    return fields, {name: content for name, content in files.items() if name in ADAPTER}
+    return fields, files

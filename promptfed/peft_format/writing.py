@@ -31,18 +31,16 @@ FIXED: dict[str, dict[str, Any]] = {
 }
 
 
-def adapter_files(adapter: Adapter, page: str, head: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
-    """Return file name -> content of an adapter's folder; the same adapter always gives the same bytes.
+def adapter_files(adapter: Adapter, head: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
+    """Return file name -> content of an adapter's folder, without its README; the same adapter gives the same bytes.
 
     Args:
         adapter: The adapter.
-        page: The content of its README.md.
         head: Tensors of a head that PEFT knows nothing of; they stand in a file of their own.
     """
     files = {
         CONFIG: (json.dumps(_fields(adapter), indent=2, sort_keys=True, allow_nan=False) + "\n").encode(),
         WEIGHTS: save(dict(adapter.tensors), {"format": "pt"}),
-        README: page.encode(),
     }
     if head:
         files[HEAD] = save({name: tensor.contiguous() for name, tensor in head.items()})
@@ -54,7 +52,7 @@ def write_adapter(folder: Path, files: Mapping[str, bytes], *, overwrite: bool =
 
     Args:
         folder: The folder to write.
-        files: What ``adapter_files`` returned.
+        files: What ``adapter_files`` returned, and a README if there is one.
         overwrite: Whether to replace an adapter that the folder holds.
 
     Returns:

@@ -83,7 +83,7 @@ def test_an_adapter_that_we_write_has_the_same_logits_in_peft(tmp_path: Path, pe
     insert = kind.insert(values)
     ours, plain = by_hand(model, insert), output(model, input_ids=IDS)
     assert ours.shape[1] != plain.shape[1] or (ours - plain).abs().max() > 1e-3  # it does something
-    write_adapter(tmp_path / "a", adapter_files(adapter_of(kind, values, sizes(name, model)), "a page"))
+    write_adapter(tmp_path / "a", adapter_files(adapter_of(kind, values, sizes(name, model))))
     again = by_hand(model, read_adapter(tmp_path / "a").insert())
     theirs = output(peft.PeftModel.from_pretrained(made(name), tmp_path / "a"), input_ids=IDS)
     within = {"atol": 1e-6 * float(ours.abs().max().clamp(min=1)), "rtol": 0.0}  # T5's logits are not of order 1
