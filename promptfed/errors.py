@@ -66,6 +66,10 @@ class ProcessorError(PromptFedError, ValueError):
     """An outgoing processor cannot act on an update, or finds at the server what it did not make."""
 
 
+class SecureSumError(PromptFedError, RuntimeError):
+    """A message of a secure sum is refused, or too few clients answered to finish it."""
+
+
 class TrainingError(PromptFedError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
 

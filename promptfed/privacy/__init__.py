@@ -1,1 +1,1 @@
-"""Outgoing processors that limit what an update can say about one client."""
+"""What limits or hides what an update can say about one client: clipping, and sums of updates that nobody sees."""

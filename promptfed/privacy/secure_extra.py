@@ -1,0 +1,15 @@
+"""The package that secure sums need and nothing else does."""
+
+from __future__ import annotations
+
+from promptfed.errors import ConfigError
+
+
+def require_cryptography() -> None:
+    """Raise ConfigError if cryptography is not installed."""
+    try:
+        import cryptography  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"secure sums need cryptography, which is not installed here ({error}): pip install 'promptfed[secure]'"
+        ) from error
