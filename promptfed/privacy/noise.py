@@ -77,7 +77,8 @@ class NoiseStream(Secret):
 
     def _words_of(self, block: int) -> Words:
         data = hashlib.shake_256(self._subkey + block.to_bytes(8, "little")).digest(8 * BLOCK_WORDS)
-        return np.frombuffer(data, "<u8").astype(np.uint64)
+        words: Words = np.frombuffer(data, "<u8").astype(np.uint64)
+        return words
 
 
 def _encoded(label: str | int | bytes) -> bytes:
@@ -173,7 +174,8 @@ def _discrete_laplace(stream: NoiseStream, count: int, scale: int) -> Integers:
     size = remainder.astype(np.int64) + scale * _successes(stream, len(remainder))
     negative = (stream.words(len(size)) & np.uint64(1)).astype(bool)
     signed: Integers = np.where(negative, -size, size)
-    return signed[~(negative & (size == 0))]  # zero has one sign
+    unique: Integers = signed[~(negative & (size == 0))]  # zero has one sign
+    return unique
 
 
 def _successes(stream: NoiseStream, count: int) -> Integers:
