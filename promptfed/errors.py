@@ -9,7 +9,14 @@ from promptfed.printable import printable
 
 
 class PromptFedError(Exception):
-    """Base of every error promptfed raises on purpose; the command line prints it as one line and exits with 2."""
+    """Base of every error promptfed raises on purpose; the command line prints it as one line and exits with 2.
+
+    Its text is one line whose control characters are escaped: names in it come from files and messages of strangers.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if text.isprintable() else printable(" ".join(text.splitlines()))
 
 
 class ConfigError(PromptFedError, ValueError):
@@ -39,7 +46,7 @@ class DiskError(OSError, RunError):
     """
 
     def __str__(self) -> str:
-        return f"cannot write {self.filename}: {self.strerror}"
+        return printable(f"cannot write {self.filename}: {self.strerror}")
 
 
 class BundleError(PromptFedError, RuntimeError):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from promptfed.errors import FormatError, RunError
 from promptfed.files.atomic import write_bytes
+from promptfed.printable import printable
 from promptfed.readers.files import read_bytes
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 
@@ -60,7 +61,7 @@ class PromptState(Mapping[str, Tensor]):
         return len(self._tensors)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in self.items())
+        shapes = ", ".join(f"{printable(name)} {tuple(t.shape)}" for name, t in self.items())
         return f"PromptState({shapes or 'empty'})"
 
     def __eq__(self, other: object) -> bool:

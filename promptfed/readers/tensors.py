@@ -1,7 +1,8 @@
 """safetensors, with the header checked before anything is decoded.
 
 A header is JSON that anybody may write. Refused are: element types that promptfed neither writes nor imports (8-bit and
-4-bit floats, complex numbers), one name twice, too many tensors, shapes that do not fit the bytes, gaps and overlaps.
+4-bit floats, complex numbers), one name twice, names that are not printable, too many tensors, shapes that do not fit
+the bytes, gaps and overlaps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from promptfed.errors import FormatError
-from promptfed.printable import printable
+from promptfed.printable import is_printable, printable
 from promptfed.readers.files import MEGABYTE, open_regular, read_bytes, shown
 from promptfed.readers.json_reader import JsonLimits, parse_json
 
@@ -26,14 +27,31 @@ ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 """Element types that are read, and the bytes of one element."""
-MOST_TENSORS = 50_000
-HEADER = JsonLimits(size=8 * MEGABYTE, depth=4, values=10 * MOST_TENSORS)
 LONGEST_NAME = 512
 MOST_DIMENSIONS = 16
 PREFIX = 8
 """Bytes before the header: its length."""
 MOST_BYTES = 2_000 * MEGABYTE
 """Of a file of prompts or features that is read whole."""
+
+
+@dataclass(frozen=True)
+class TensorLimits:
+    """How much is read: the ``header`` in bytes, and the number of ``tensors``."""
+
+    header: int
+    tensors: int
+
+    @property
+    def json(self) -> JsonLimits:
+        """The limits of the header's JSON; a tensor is an object of ten values."""
+        return JsonLimits(size=self.header, depth=4, values=10 * self.tensors + 1_000)
+
+
+PROMPTS = TensorLimits(header=2**20, tensors=5_000)
+"""Of a prompt, a bundle, an adapter of PEFT: low-rank factors of seven modules in 80 layers are 1,120 tensors."""
+MODELS = TensorLimits(header=8 * MEGABYTE, tensors=50_000)
+"""Of a whole model, and of a checkpoint, which may hold the personal prompts of thousands of clients."""
 
 
 @dataclass(frozen=True)
@@ -44,45 +62,45 @@ class TensorInfo:
     shape: tuple[int, ...]
 
 
-def parse_tensors(content: bytes) -> dict[str, Tensor]:
+def parse_tensors(content: bytes, limits: TensorLimits = PROMPTS) -> dict[str, Tensor]:
     """Return the tensors of a safetensors buffer, by name.
 
     Raises:
-        FormatError: it is not safetensors, or of a kind that is not read; one line.
+        FormatError: it is not safetensors, or of a kind that is not read, or more than ``limits``; one line.
     """
-    length = _header_length(content[:PREFIX], len(content))
-    _checked(content[PREFIX : PREFIX + length], len(content) - PREFIX - length)
+    length = _header_length(content[:PREFIX], len(content), limits)
+    _checked(content[PREFIX : PREFIX + length], len(content) - PREFIX - length, limits)
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise FormatError(" ".join(str(error).split())) from error
 
 
-def tensor_metadata(content: bytes) -> dict[str, str]:
+def tensor_metadata(content: bytes, limits: TensorLimits = PROMPTS) -> dict[str, str]:
     """Return the metadata in the header of a safetensors buffer. Raises FormatError as ``parse_tensors`` does."""
-    length = _header_length(content[:PREFIX], len(content))
-    header = parse_json(content[PREFIX : PREFIX + length], HEADER)
+    length = _header_length(content[:PREFIX], len(content), limits)
+    header = parse_json(content[PREFIX : PREFIX + length], limits.json)
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
     _check_metadata(metadata)
     return dict(metadata or {})
 
 
-def read_tensors(path: Path, limit: int = MOST_BYTES) -> dict[str, Tensor]:
+def read_tensors(path: Path, limit: int = MOST_BYTES, limits: TensorLimits = PROMPTS) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file of at most ``limit`` bytes, by name.
 
     Raises:
         FormatError: naming the file, as ``parse_tensors`` does.
         OSError: the operating system cannot read it.
     """
-    read_header(path)  # before the rest is read: a damaged file costs no memory
+    read_header(path, limits)  # before the rest is read: a damaged file costs no memory
     content = read_bytes(path, limit)
     try:
-        return parse_tensors(content)
+        return parse_tensors(content, limits)
     except FormatError as error:
         raise FormatError(f"'{shown(path)}' is not usable safetensors: {error}") from error
 
 
-def read_header(path: Path) -> dict[str, TensorInfo]:
+def read_header(path: Path, limits: TensorLimits = PROMPTS) -> dict[str, TensorInfo]:
     """Return what the header of a safetensors file says, checked against the file's size; no tensor is read.
 
     Whoever opens the file afterwards with ``safe_open`` finds tensors of these types and shapes.
@@ -94,8 +112,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            length = _header_length(file.read(PREFIX), size)
-            return _checked(file.read(length), size - PREFIX - length)
+            length = _header_length(file.read(PREFIX), size, limits)
+            return _checked(file.read(length), size - PREFIX - length, limits)
         except FormatError as error:
             raise FormatError(f"'{shown(path)}' is not usable safetensors: {error}") from error
 
@@ -103,25 +121,25 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 # ------------------------------------------------------------------------------------------------- internals
 
 
-def _header_length(start: bytes, total: int) -> int:
+def _header_length(start: bytes, total: int, limits: TensorLimits) -> int:
     if len(start) < PREFIX:
         raise FormatError(f"it has {total} bytes, which is too short")
     length = int.from_bytes(start, "little")
-    if length > HEADER.size:
-        raise FormatError(f"its header would have {length:,} bytes; at most {HEADER.size:,} are read")
+    if length > limits.header:
+        raise FormatError(f"its header would have {length:,} bytes; at most {limits.header:,} are read")
     if length > total - PREFIX:
         raise FormatError(f"its header would have {length:,} bytes, but {total - PREFIX:,} follow")
     return length
 
 
-def _checked(header: bytes, data_bytes: int) -> dict[str, TensorInfo]:
+def _checked(header: bytes, data_bytes: int, limits: TensorLimits) -> dict[str, TensorInfo]:
     """Return the tensors that ``header`` names, which must fill ``data_bytes`` one after the other."""
     if not header.startswith(b"{"):
         raise FormatError("its header is not a JSON object")
-    entries = parse_json(header, HEADER)
+    entries = parse_json(header, limits.json)
     _check_metadata(entries.pop("__metadata__", {}))
-    if len(entries) > MOST_TENSORS:
-        raise FormatError(f"it holds {len(entries):,} tensors; at most {MOST_TENSORS:,} are read")
+    if len(entries) > limits.tensors:
+        raise FormatError(f"it holds {len(entries):,} tensors; at most {limits.tensors:,} are read")
     tensors: dict[str, TensorInfo] = {}
     spans = []
     for name, entry in entries.items():
@@ -148,6 +166,8 @@ def _entry(name: str, entry: Any) -> tuple[TensorInfo, int, int]:
     shown_name = _shown(name)
     if len(name) > LONGEST_NAME:
         raise FormatError(f"a tensor's name has {len(name):,} characters; at most {LONGEST_NAME} are read")
+    if not is_printable(name):
+        raise FormatError(f"a tensor is called '{shown_name}': a name is made of printable characters")
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"tensor '{shown_name}' is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

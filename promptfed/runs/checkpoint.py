@@ -27,7 +27,7 @@ from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.prompt_state import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
-from promptfed.readers.tensors import MOST_BYTES, parse_tensors
+from promptfed.readers.tensors import MODELS, MOST_BYTES, parse_tensors
 from promptfed.runs.personal_store import (
     KEPT_CHECKPOINTS,
     PersonalStore,
@@ -312,7 +312,7 @@ def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Check
             raise DamagedCheckpointError(
                 f"{folder / ABOUT_FILE} is of round {about['round']}, its folder of round {round}"
             )
-        tensors = parse_tensors(blob)
+        tensors = parse_tensors(blob, MODELS)
         state = FederationState(
             round=round,
             shared=_part(tensors, "shared", about["shared"]),

@@ -5,8 +5,16 @@ import torch
 from safetensors.torch import save
 
 from promptfed.errors import FormatError
-from promptfed.readers import tensors
-from promptfed.readers.tensors import TensorInfo, parse_tensors, read_header, read_tensors
+from promptfed.readers.tensors import (
+    MODELS,
+    PROMPTS,
+    TensorInfo,
+    TensorLimits,
+    parse_tensors,
+    read_header,
+    read_tensors,
+    tensor_metadata,
+)
 
 DTYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
@@ -70,6 +78,9 @@ def test_other_types_are_refused_by_name(dtype):
         (packed({"__metadata__": {"a": 1}}), "metadata"),
         (packed({"__metadata__": 1}), "metadata"),
         (packed({"x" * 600: entry()}, b"1234"), "600 characters"),
+        (packed({"\u202egnp": entry()}, b"1234"), r"called '\\u202egnp': a name is made of printable"),
+        (packed({"\x1b[2J": entry()}, b"1234"), r"called '\\x1b\[2J'"),
+        (packed({"a\nb": entry()}, b"1234"), r"called 'a\\x0ab'"),
         (packed(b'{"\\u0000": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"1234"), "NUL"),
     ],
 )
@@ -84,11 +95,34 @@ def test_a_header_that_does_not_fit_is_refused_in_one_line(content, reason, tmp_
         assert len(str(caught.value)) < 500
 
 
-def test_too_many_tensors_are_refused(monkeypatch):
-    monkeypatch.setattr(tensors, "MOST_TENSORS", 100)
-    assert len(parse_tensors(packed({f"t{i}": entry("U8", [0], 0, 0) for i in range(100)}))) == 100
-    with pytest.raises(FormatError, match="it holds 101 tensors; at most 100"):
-        parse_tensors(packed({f"t{i}": entry("U8", [0], 0, 0) for i in range(101)}))
+def empty(count):
+    return packed({f"t{i}": entry("U8", [0], 0, 0) for i in range(count)})
+
+
+def test_too_many_tensors_are_refused(tmp_path):
+    few = TensorLimits(header=10_000, tensors=100)
+    assert len(parse_tensors(empty(100), few)) == 100
+    (tmp_path / "x").write_bytes(empty(101))
+    for read in (
+        lambda: parse_tensors(empty(101), few),
+        lambda: read_tensors(tmp_path / "x", limits=few),
+        lambda: read_header(tmp_path / "x", few),
+    ):
+        with pytest.raises(FormatError, match="it holds 101 tensors; at most 100"):
+            read()
+
+
+def test_a_prompt_has_fewer_tensors_and_a_shorter_header_than_a_model():
+    assert len(parse_tensors(empty(5_000))) == 5_000 == PROMPTS.tensors
+    with pytest.raises(FormatError, match="it holds 5,001 tensors; at most 5,000"):
+        parse_tensors(empty(5_001))
+    assert len(parse_tensors(empty(5_001), MODELS)) == 5_001
+    blanks = packed(b"{" + b" " * PROMPTS.header + b"}")
+    with pytest.raises(FormatError, match="at most 1,048,576"):
+        parse_tensors(blanks)
+    with pytest.raises(FormatError, match="at most 1,048,576"):
+        tensor_metadata(blanks)
+    assert parse_tensors(blanks, MODELS) == {}
 
 
 def test_half_a_million_tensors_are_refused_by_the_length_of_their_header():
@@ -96,4 +130,4 @@ def test_half_a_million_tensors_are_refused_by_the_length_of_their_header():
         b"{" + b", ".join([b'"t": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}'] * 500_000) + b"}"
     )
     with pytest.raises(FormatError, match="at most 8,000,000"):
-        parse_tensors(content)
+        parse_tensors(content, MODELS)

@@ -14,7 +14,7 @@ from promptfed.errors import BackboneError
 from promptfed.language_models.tokens import Tokens
 from promptfed.printable import LONGEST, printable
 from promptfed.readers.json_reader import read_json
-from promptfed.readers.tensors import read_header
+from promptfed.readers.tensors import MODELS, read_header
 
 NAMES = (
     "embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight",
@@ -89,12 +89,12 @@ def _table(folder: Path) -> Tensor:
             names = _files_by_tensor(read_json(index))
         else:
             for file in sorted(folder.glob("*.safetensors")):
-                names |= dict.fromkeys(sorted(read_header(file)), file.name)
+                names |= dict.fromkeys(sorted(read_header(file, MODELS)), file.name)
         candidates = [name for ending in NAMES for name in names if name.endswith(ending)]
         if not candidates:
             raise BackboneError(f"{folder} holds no token embeddings in safetensors (sought: {', '.join(NAMES)})")
         file = folder / names[candidates[0]]
-        if candidates[0] not in read_header(file):
+        if candidates[0] not in read_header(file, MODELS):
             raise BackboneError(f"{file} does not hold '{candidates[0]}', as its index says")
         with safe_open(str(file), framework="pt") as tensors:
             table: Tensor = tensors.get_tensor(candidates[0])
