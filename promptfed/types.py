@@ -36,6 +36,11 @@ class Split:
         return f"<split of {self.total} examples>"
 
     @property
+    def answers(self) -> Tensor:
+        """What a loss compares scores with: ``targets``, or ``labels`` where there are none."""
+        return self.labels if self.targets is None else self.targets
+
+    @property
     def total(self) -> int:
         """Examples, also where their numbers are all that is known."""
         return len(self.labels)

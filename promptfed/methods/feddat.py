@@ -9,7 +9,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.examples.base import Item
 from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
@@ -62,20 +61,16 @@ class FedDAT(SoftPromptMethod):
         def loss(parameters: Mapping[str, Tensor], features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             if not copies:
                 copies.append(self.scores_with(shared, self.setup.classes, split))
-            items, labels = [split.items[row] for row in rows.tolist()], split.labels[rows.cpu()]
-            entropy, scores = self._loss({name: parameters[name] for name in shared}, items, labels)
-            _, own = self._loss(local_part(parameters), items, labels)
-            teacher = (own + copies[0][rows]) / 2
-            teacher_entropy = F.cross_entropy(teacher, labels.to(teacher.device))
+            entropy, scores = self.loss_on({name: parameters[name] for name in shared}, split, rows)
+            _, local_scores = self.loss_on(local_part(parameters), split, rows)
+            teacher = (local_scores + copies[0][rows]) / 2
+            teacher_entropy = F.cross_entropy(teacher, split.answers[rows.cpu()].to(teacher.device))
             temperature = self.config.temperature
             student_part = entropy + distillation(scores, teacher, temperature)
             teacher_part = teacher_entropy + distillation(teacher, scores, temperature)
             return (student_part + teacher_part) / 2, teacher
 
         return LocalObjective(PromptState({**shared, **local}), split.labels, loss)
-
-    def _loss(self, tensors: Mapping[str, Tensor], items: Sequence[Item], labels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.head.loss(tensors, self.kind.insert(tensors), items, labels)
 
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState

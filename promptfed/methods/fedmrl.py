@@ -55,18 +55,11 @@ class FedMRL(SoftPromptMethod):
     config: FedMRLConfig
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
-        split = data.train
-
         def loss(parameters: Mapping[str, Tensor], features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            items, labels = [split.items[row] for row in rows.tolist()], split.labels[rows.cpu()]
-            terms = []
-            for m in self.config.lengths:
-                tensors = shortened(parameters, m)
-                value, scores = self.head.loss(tensors, self.kind.insert(tensors), items, labels)
-                terms.append(value)
-            return torch.stack(terms).mean(), scores
+            terms = [self.loss_on(shortened(parameters, m), data.train, rows) for m in self.config.lengths]
+            return torch.stack([term for term, _ in terms]).mean(), terms[-1][1]
 
-        return LocalObjective(broadcast.shared, split.labels, loss)
+        return LocalObjective(broadcast.shared, data.train.labels, loss)
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         return self.scores_with(self.one_insert(shared, personal), classes, split)

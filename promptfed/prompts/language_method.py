@@ -85,7 +85,7 @@ class LanguageMethod(GradientTraining):
         return self.objective(values, data.train, self.trained_names(broadcast.round, values))
 
     def objective(self, values: PromptState, split: Split, names: Collection[str] | None = None) -> LocalObjective:
-        """Return the cross-entropy of a split's labels, or to its ``targets`` where it has some.
+        """Return the cross-entropy to a split's ``answers``.
 
         Args:
             values: All tensors that scores are made with.
@@ -93,15 +93,23 @@ class LanguageMethod(GradientTraining):
             names: Those that are trained; None: all. The others stay what they are.
         """
         trained = PromptState({name: values[name] for name in (values if names is None else names)})
-        answers = split.labels if split.targets is None else split.targets
         fixed = {name: tensor.to(self.model.device) for name, tensor in values.items() if name not in trained}
 
         def loss(parameters: Mapping[str, Tensor], features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            tensors = {**fixed, **parameters}
-            items = [split.items[row] for row in rows.tolist()]
-            return self.head.loss(tensors, self.kind.insert(tensors), items, answers[rows.cpu()])
+            return self.loss_on({**fixed, **parameters}, split, rows)
 
         return LocalObjective(trained, split.labels, loss)
+
+    def loss_on(self, tensors: Mapping[str, Tensor], split: Split, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean cross-entropy of some ``rows`` of a split, and their scores ``(rows, classes)``.
+
+        Args:
+            tensors: All tensors that scores are made with; gradients flow to them.
+            split: The examples.
+            rows: Places in ``split``, ``(rows,)``.
+        """
+        items = [split.items[row] for row in rows.tolist()]
+        return self.head.loss(tensors, self.kind.insert(tensors), items, split.answers[rows.cpu()])
 
     # ------------------------------------------------------------------------------------------- prediction
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -55,6 +57,16 @@ def test_where_all_three_prompts_are_equal_the_loss_is_cross_entropy_alone(metho
     assert torch.equal(problem.start["local/prompt_embeddings"], shared["prompt_embeddings"])
     value, _ = problem.loss(dict(problem.start), [], torch.arange(4))
     entropy = F.cross_entropy(scores(method, shared["prompt_embeddings"], data), data.train.labels)
+    assert value.item() == pytest.approx(entropy.item(), abs=1e-6)
+
+
+def test_student_and_teacher_learn_the_probabilities_that_stand_for_labels(method):
+    data, shared = client(), method.init_shared()
+    targets = torch.tensor([[0.3, 0.7], [0.9, 0.1], [0.5, 0.5], [1.0, 0.0]])
+    guesses = replace(data, train=replace(data.train, targets=targets))
+    problem = method.problem(Broadcast(1, shared), guesses, NO_PROMPT)
+    value, _ = problem.loss(dict(problem.start), [], torch.tensor([0, 3]))
+    entropy = F.cross_entropy(scores(method, shared["prompt_embeddings"], data)[[0, 3]], targets[[0, 3]])
     assert value.item() == pytest.approx(entropy.item(), abs=1e-6)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -38,6 +40,17 @@ def test_each_token_learns_from_the_lengths_that_have_it(method):
     torch.testing.assert_close(3 * prompt.grad, gradient(method, (1, 2, 4)))
     torch.testing.assert_close(3 * prompt.grad[2:], gradient(method, (4,))[2:])
     assert prompt.grad[3].abs().max() > 0
+
+
+def test_every_length_learns_the_probabilities_that_stand_for_labels(method):
+    data, shared = client(), method.init_shared()
+    targets = torch.tensor([[0.3, 0.7], [0.9, 0.1], [0.5, 0.5], [1.0, 0.0]])
+    guesses = replace(data, train=replace(data.train, targets=targets))
+    value, _ = method.problem(Broadcast(1, shared), guesses, NO_PROMPT).loss(dict(shared), [], torch.arange(4))
+    terms = [
+        F.cross_entropy(method.scores_with({NAME: shared[NAME][:m]}, CLASSES, data.train), targets) for m in (1, 2, 4)
+    ]
+    torch.testing.assert_close(value, sum(terms) / 3)
 
 
 def test_the_first_tokens_alone_predict(method):
