@@ -81,7 +81,8 @@ class Verbalizer(Head):
     def scores(
         self, values: Mapping[str, Tensor], insert: Insert, items: Sequence[Item], classes: Sequence[str]
     ) -> Tensor:
-        return self.model.word_logits(states(self.model, insert, items, self.reserve), self.model.label_ids(classes))
+        states = self.model.states(items, insert, reserve=self.reserve)
+        return self.model.word_logits(states, self.model.label_ids(classes))
 
 
 class CosineHead(Head):
@@ -103,7 +104,7 @@ class CosineHead(Head):
     def scores(
         self, values: Mapping[str, Tensor], insert: Insert, items: Sequence[Item], classes: Sequence[str]
     ) -> Tensor:
-        return self.model.cosines(states(self.model, insert, items, self.reserve), classes)
+        return self.model.cosines(self.model.states(items, insert, reserve=self.reserve), classes)
 
 
 class LinearHead(Head):
@@ -127,7 +128,7 @@ class LinearHead(Head):
     def scores(
         self, values: Mapping[str, Tensor], insert: Insert, items: Sequence[Item], classes: Sequence[str]
     ) -> Tensor:
-        hidden = states(self.model, insert, items, self.reserve)
+        hidden = self.model.states(items, insert, reserve=self.reserve)
         if not self.model.has_words:
             hidden = F.normalize(hidden, dim=-1)
         scores = F.linear(hidden, values[WEIGHT].to(hidden), values[BIAS].to(hidden))
@@ -185,13 +186,3 @@ def build_head(name: str, model: LanguageModel, classes: Sequence[str], reserve:
             "method.head=auto"
         )
     return HEADS[name](model, classes, reserve)
-
-
-def states(model: LanguageModel, insert: Insert, items: Sequence[Item], reserve: int) -> Tensor:
-    """Return the state ``(items, width)`` that answers for each text, read with ``insert``."""
-    rows = [model.writer.row(item, reserve=reserve) for item in items]
-    ids = [row.ids for row in rows]
-    if not model.has_words:
-        return model.hidden(ids, insert)
-    places = [[0] if model.family == "encoder-decoder" else [row.at] for row in rows]
-    return model.hidden(ids, insert, at=places)[:, 0]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import freeze, hash_tensors
 from promptfed.errors import BackboneError, ConfigError
-from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.examples.base import ANSWER_CLASSES, Item
 from promptfed.frozen_model import FrozenModel, Kind
 from promptfed.language_models.answers import Answers
 from promptfed.language_models.changed_layers import changed_layers
@@ -26,7 +25,7 @@ from promptfed.language_models.insert import NO_INSERT, Insert
 from promptfed.language_models.keys_values import behind_prefix, by_layer, keys_and_values
 from promptfed.language_models.layers import attention_shape, matrices_of, usual_targets
 from promptfed.language_models.pretrained import Family, longest_input
-from promptfed.language_models.row_batches import row_batches
+from promptfed.language_models.row_batches import padded_rows, row_batches
 from promptfed.language_models.shared_prefix import Beginnings, CausalReader
 from promptfed.language_models.text_rows import RowWriter
 from promptfed.prompt_template import PromptTemplate
@@ -127,7 +126,7 @@ class LanguageModel(FrozenModel):
         return hash_tensors(chain(self.model.named_parameters(), self.model.named_buffers()))
 
     def verify_frozen(self) -> None:
-        """Raise BackboneError if weights differ from those that were loaded, or a hook is left in a layer."""
+        """Raise BackboneError if weights differ from those that were loaded."""
         if self._weights_sha256() != self._loaded_sha256:
             raise BackboneError(f"model '{self.name}' changed during the run: its weights are not what was loaded")
 
@@ -142,13 +141,10 @@ class LanguageModel(FrozenModel):
         if tuple(classes) == ANSWER_CLASSES:
             return self.answers.scores(NO_INSERT, split.items, classes, template)
         with torch.no_grad():
-            if not self.has_words:
-                rows = [self.writer.row(item, template).ids for item in split.items]
-                return self.cosines(self.hidden(rows), classes)
-            written = [self.writer.row(item, template) for item in split.items]
-            places = [[0] if self.family == "encoder-decoder" else [row.at] for row in written]
-            hidden = self.hidden([row.ids for row in written], at=places)
-            return self.word_logits(hidden[:, 0], self.label_ids(classes))
+            states = self.states(split.items, prompt=template)
+            if self.has_words:
+                return self.word_logits(states, self.label_ids(classes))
+            return self.cosines(states, classes)
 
     # ------------------------------------------------------------------------------------------------- shapes
 
@@ -173,6 +169,24 @@ class LanguageModel(FrozenModel):
         return vectors.float()
 
     # ------------------------------------------------------------------------------------------------ reading
+
+    def states(
+        self, items: Sequence[Item], insert: Insert = NO_INSERT, *, prompt: str = "", reserve: int = 0
+    ) -> Tensor:
+        """Return the state ``(items, width)`` that answers for each text; gradients flow to ``insert``.
+
+        Args:
+            items: The texts.
+            insert: What is read beside them.
+            prompt: A hand-written prompt, where the template has its place for one.
+            reserve: Tokens of the insert, which texts leave free.
+        """
+        rows = [self.writer.row(item, prompt, reserve) for item in items]
+        ids = [row.ids for row in rows]
+        if not self.has_words:
+            return self.hidden(ids, insert)
+        at = [[0] if self.family == "encoder-decoder" else [row.at] for row in rows]
+        return self.hidden(ids, insert, at)[:, 0]
 
     def hidden(
         self,
@@ -260,26 +274,22 @@ class LanguageModel(FrozenModel):
             vectors, front = [torch.cat([soft, row]) for row in vectors], len(soft)
         if self.family == "encoder-decoder":
             return self._decoded(vectors, at, answers)
-        part = self.model if at is not None and self.has_words else self.model.base_model
-        places = None if at is None else at + front
-        with self._head_input(places) as captured:
-            if self._reader is not None:
-                behind = None if shared is None else shared.select([0] * len(rows))
-                output, _ = self._reader.read(part, vectors, behind)
-            else:
-                output = self._encoded(part, vectors, insert)
-        if captured:
+        if at is not None and self.has_words:
+            with head_input(self.model, at + front) as captured:
+                self._output(self.model, vectors, insert, shared)
             return captured[0]
-        states: Tensor = output.last_hidden_state
-        if places is not None:
-            return gathered(states, places)
+        states: Tensor = self._output(self.model.base_model, vectors, insert, shared).last_hidden_state
+        if at is not None:
+            return gathered(states, at + front)
         lengths = torch.tensor([len(row) for row in vectors], device=self.device)
         weight = (torch.arange(states.shape[1], device=self.device) < lengths[:, None])[..., None].float()
         return (states.float() * weight).sum(1) / weight.sum(1)
 
-    def _encoded(self, part: Any, vectors: Sequence[Tensor], insert: Insert) -> Any:
-        """Read a batch with a model that sees both ways."""
-        padded, mask = _padded(vectors)
+    def _output(self, part: Any, vectors: Sequence[Tensor], insert: Insert, shared: Beginnings | None) -> Any:
+        """Read a batch with ``part``, the model or its base model; returns what that returns."""
+        if self._reader is not None:
+            return self._reader.read(part, vectors, None if shared is None else shared.select([0] * len(vectors)))[0]
+        padded, mask = padded_rows(vectors)
         if insert.prefix is None:
             return part(inputs_embeds=padded, attention_mask=mask.long())
         layers = by_layer(insert.prefix.to(self.device, self.dtype), self.layers, self.kv_heads)
@@ -289,25 +299,16 @@ class LanguageModel(FrozenModel):
 
     def _decoded(self, vectors: Sequence[Tensor], at: Tensor | None, answers: Sequence[Sequence[int]] | None) -> Tensor:
         """Read a batch with the encoder, and the decoder's start token and answers with the decoder."""
-        padded, mask = _padded(vectors)
+        padded, mask = padded_rows(vectors)
         start = self.model.config.decoder_start_token_id
         lines = [[start, *line] for line in answers or [()] * len(vectors)]
         longest = max(map(len, lines))
         ids = torch.tensor([[*line, *[start] * (longest - len(line))] for line in lines], device=self.device)
-        with self._head_input(None, everywhere=True) as captured:
+        with head_input(self.model, None) as captured:
             self.model(inputs_embeds=padded, attention_mask=mask.long(), decoder_input_ids=ids, use_cache=False)
         if at is None:
             raise ConfigError(f"'{self.name}' is an encoder-decoder, which has no mean over tokens: use label words")
         return gathered(captured[0], at)
-
-    @contextmanager
-    def _head_input(self, places: Tensor | None, *, everywhere: bool = False) -> Iterator[list[Tensor]]:
-        """As ``head_input``; of a model without words, and where no places are asked for, the list stays empty."""
-        if not self.has_words or (places is None and not everywhere):
-            yield []
-            return
-        with head_input(self.model, places) as captured:
-            yield captured
 
     @property
     def goes_on(self) -> bool:
@@ -334,7 +335,7 @@ class LanguageModel(FrozenModel):
                 behind = shared.select([0] * len(rows))
             vectors = [self._embed(torch.tensor(list(row), device=self.device)) for row in rows]
             last = torch.tensor([[len(row) - 1] for row in rows], device=self.device)
-            with self._head_input(last) as captured:
+            with head_input(self.model, last) as captured:
                 _, read = self._reader.read(self.model, vectors, behind, keep=True)
         self._usage += Usage(model_rows=len(rows), model_tokens=sum(map(len, rows)))
         assert read is not None, "which was asked to be kept"
@@ -388,11 +389,3 @@ class LanguageModel(FrozenModel):
     def cosines(self, means: Tensor, classes: Sequence[str]) -> Tensor:
         """Return ``SCALE * cos`` ``(rows, classes)`` of rows' means ``(rows, width)`` and label descriptions."""
         return SCALE * F.normalize(means, dim=-1) @ self.described(classes).T
-
-
-def _padded(vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return rows of vectors ``(rows, longest, width)`` padded on the right, and where they are no padding."""
-    lengths = torch.tensor([len(row) for row in vectors], device=vectors[0].device)
-    longest = int(lengths.max())
-    padded = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in vectors])
-    return padded, torch.arange(longest, device=lengths.device) < lengths[:, None]

@@ -1,8 +1,12 @@
-"""Which rows are read together: like lengths, so that little padding is read."""
+"""Rows that are read together: of like lengths, so that little padding is read, and padded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 TOKENS_AT_ONCE = 4096
 """Tokens of one pass, padding included."""
@@ -28,3 +32,11 @@ def row_batches(lengths: Sequence[int], most: int = TOKENS_AT_ONCE) -> list[list
         batches.append([row])
         padding = 0
     return batches
+
+
+def padded_rows(vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return rows of vectors ``(rows, longest, width)`` padded on the right, and where they are no padding."""
+    lengths = torch.tensor([len(row) for row in vectors], device=vectors[0].device)
+    longest = int(lengths.max())
+    padded = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in vectors])
+    return padded, torch.arange(longest, device=lengths.device) < lengths[:, None]

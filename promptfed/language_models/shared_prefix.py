@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from promptfed.language_models.row_batches import padded_rows
 
 LOG = logging.getLogger(__name__)
 KINDS = {"full_attention", "sliding_attention"}
@@ -82,11 +83,9 @@ class CausalReader:
         """
         from transformers import DynamicCache
 
-        lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
-        longest = int(lengths.max())
-        vectors = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
-        steps = torch.arange(longest, device=lengths.device)
-        mask, places, start = steps < lengths[:, None], steps.expand(len(rows), -1), 0
+        vectors, mask = padded_rows(rows)
+        lengths, steps = mask.sum(1), torch.arange(mask.shape[1], device=mask.device)
+        places, start = steps.expand(len(rows), -1), 0
         more: dict[str, Any] = {"use_cache": False}
         if keep or behind is not None:
             more = {"use_cache": True, self._cache: DynamicCache()}

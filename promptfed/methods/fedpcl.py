@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item
 from promptfed.frozen_model import Kind
-from promptfed.language_models.heads import states
-from promptfed.language_models.insert import NO_INSERT
 from promptfed.local_training import GradientTraining, LocalObjective, LocalSteps
 from promptfed.method import METHODS, Shape
 from promptfed.prompt_state import PromptState
@@ -163,7 +161,7 @@ class FedPCL(GradientTraining):
             self._features.clear()
             lacking = {item.content_id(): item for item in items}
         if lacking:
-            self._features |= zip(lacking, states(self.model, NO_INSERT, list(lacking.values()), 0), strict=True)
+            self._features |= zip(lacking, self.model.states(list(lacking.values())), strict=True)
         empty = torch.zeros(0, self.model.width, device=self.model.device)
         return torch.stack([self._features[item.content_id()] for item in items]) if len(items) else empty
 

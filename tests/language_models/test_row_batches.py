@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from promptfed.language_models.row_batches import row_batches
+import torch
+
+from promptfed.language_models.row_batches import padded_rows, row_batches
 
 
 def test_every_row_is_read_once_with_little_padding():
@@ -13,3 +15,9 @@ def test_every_row_is_read_once_with_little_padding():
     assert row_batches([8] * 5, most=16) == [[0, 1], [2, 3], [4]]
     assert row_batches([100], most=16) == [[0]]
     assert row_batches([]) == []
+
+
+def test_rows_are_padded_on_the_right():
+    vectors, mask = padded_rows([torch.ones(1, 2), torch.full((3, 2), 2.0)])
+    assert vectors[:, :, 0].tolist() == [[1, 0, 0], [2, 2, 2]]
+    assert mask.tolist() == [[True, False, False], [True, True, True]]

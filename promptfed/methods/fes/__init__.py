@@ -126,9 +126,8 @@ class FeS(LanguageMethod):
         """Return MiniLM's embeddings ``(items, 384)`` of texts."""
         if self._sentences is None:
             self._sentences = load_language_model(SENTENCES, PromptTemplate())
-        model = self._sentences
         with torch.no_grad():
-            return model.hidden([model.writer.row(item).ids for item in items]).cpu()
+            return self._sentences.states(items).cpu()
 
     def check_feasible(self, clients: Sequence[ClientData]) -> None:
         super().check_feasible(clients)
