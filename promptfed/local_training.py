@@ -283,6 +283,21 @@ class GradientTraining(Method):
     """
 
     config: LocalSteps
+    example_dp: ClassVar[bool] = False
+    """Whether its clients may be trained by DP-SGD (privacy.dp=example).
+
+    Its loss is then the mean of losses of one example each, and what a client starts a round from is public or was
+    trained in the same way. A subclass says so anew.
+    """
+    mixes_examples: ClassVar[str] = ""
+    """Why no loss belongs to one example alone; empty where each has its own."""
+
+    @property
+    def protects_examples(self) -> bool:
+        """Whether the class itself, no base of it, says ``example_dp``, and leaves training as it is."""
+        kind = type(self)
+        is_plain = kind.train_many is GradientTraining.train_many and kind.train is GradientTraining.train
+        return is_plain and bool(vars(kind).get("example_dp", False))
 
     @abstractmethod
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:

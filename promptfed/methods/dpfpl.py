@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -22,9 +22,12 @@ from promptfed.types import Broadcast, ClientData
 
 
 class DPFPLConfig(ContextConfig):
-    """Options of the context, and the rank of the factors."""
+    """Options of the context, the rank of the factors, and what of p_L is trained."""
 
     rank: int = Field(8, ge=1, description="rank of the personal context's factors, at most n_ctx")
+    residual: Literal["trained", "constant"] = Field(
+        "trained", description="the rest of p_L beside u v: trained too, or constant within a step, as in the paper"
+    )
 
 
 @METHODS.register("dpfpl")
@@ -33,8 +36,13 @@ class DPFPL(ContextMethod):
 
     Shared: ``ctx`` p_G ``(n_ctx, dim)``. Personal: ``u`` ``(n_ctx, rank)`` with orthonormal columns, ``v``
     ``(rank, dim)``, ``residual`` ``(n_ctx, dim)``. Without a personal part: p_G.
-    Factors are what the paper clips and adds noise to, which is the business of privacy and not done here; without
-    noise they only say along which directions the steps are taken.
+    Without noise the factors only say along which directions the steps are taken, and nothing is promised.
+
+    With ``privacy.dp=example``, p_G, u, v and the residual (unless that is constant) are trained by DP-SGD: one norm of
+    each example's gradient over all of them is clipped, all get noise, every step is counted. The promise then covers
+    what is sent and the personal part. The paper's own does not hold for its released code: it clips the gradient of
+    a batch, which one example can change by twice the norm, counts rounds where every batch is a release, and charges
+    the noised u and v as one release.
 
     Different from the released code: it orthonormalises v too and holds the residual constant within a step, so its
     p_L moves by ``(du v + u dv + u u^T du v) / 10`` alone (cosine 0.68 to the negative gradient in one measured step).
@@ -49,11 +57,13 @@ class DPFPL(ContextMethod):
     trains: ClassVar[str] = "text context (n_ctx, dim); factors (n_ctx, rank) x (rank, dim) and residual"
     keeps: ClassVar[str] = "images, factors, residual"
     takes_sigmoid_loss: ClassVar[bool] = True
+    example_dp: ClassVar[bool] = True
     Config = DPFPLConfig
 
     def __init__(self, config: DPFPLConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.label_space = config.label_space
+        self.constants = frozenset({"residual"} if config.residual == "constant" else ())
         self.rank = min(config.rank, self.tuner.n_ctx, setup.backbone.text_dim)  # no matrix has more
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
@@ -77,7 +87,8 @@ class DPFPL(ContextMethod):
             for name, value in factorised(personal_part(parameters), probe).items():
                 parameters[name].copy_(value)
 
-        return LocalObjective(PromptState({**broadcast.shared, **local}), labels, loss, texts, project=project)
+        start = PromptState({**broadcast.shared, **local})
+        return LocalObjective(start, labels, loss, texts, project=project, constants=self.constants)
 
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState

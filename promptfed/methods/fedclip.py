@@ -43,6 +43,7 @@ class FedCLIP(GradientMethod):
     paper: ClassVar[str] = "Lu et al. 2023, arXiv 2302.13485"
     trains: ClassVar[str] = "image feature adapter, 2 (d, d) + 2 (d,)"
     classes_apart: ClassVar[bool] = True
+    mixes_examples: ClassVar[str] = "its loss contrasts the images of a batch with each other's sentences"
     Config = FedCLIPConfig
 
     def __init__(self, config: FedCLIPConfig, setup: Setup) -> None:

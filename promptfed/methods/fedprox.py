@@ -32,6 +32,7 @@ class FedProx(PromptFL):
     name: ClassVar[str] = "PromptFL+FedProx"
     paper: ClassVar[str] = "Li et al. 2020, arXiv 1812.06127, on PromptFL"
     takes_sigmoid_loss: ClassVar[bool] = False
+    example_dp: ClassVar[bool] = True
     Config = FedProxConfig
 
     def __init__(self, config: FedProxConfig, setup: Setup) -> None:

@@ -25,4 +25,5 @@ class PromptFL(ContextMethod):
     paper: ClassVar[str] = "Guo et al. 2022, arXiv 2208.11625"
     trains: ClassVar[str] = "text context (n_ctx, dim)"
     takes_sigmoid_loss: ClassVar[bool] = True
+    example_dp: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = PromptFLConfig
