@@ -18,7 +18,7 @@ from torch import Tensor
 from promptfed.errors import BackboneError
 
 Layers = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of each layer, each ``(1, heads, n, head_size)``."""
+"""Keys and values of each layer, each ``(rows, heads, n, head_size)``."""
 
 
 def by_layer(prefix: Tensor, layers: int, heads: int) -> Layers:
@@ -50,9 +50,16 @@ def behind_prefix(base: Any, layers: Layers, rows: int) -> Iterator[None]:
         handle.remove()
 
 
-def cache_name(base: Any) -> str:
-    """Return what ``base.forward`` calls a cache: transformers renamed it."""
-    return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
+def cache_name(model: Any) -> str:
+    """Return what ``model.forward`` and its output call a cache: transformers renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def cache_layers(cache: Any) -> Layers:
+    """Return the keys and values in a cache; earlier versions of transformers kept them in two lists."""
+    if hasattr(cache, "layers"):
+        return tuple((layer.keys, layer.values) for layer in cache.layers)
+    return tuple(zip(cache.key_cache, cache.value_cache, strict=True))
 
 
 @torch.no_grad()
@@ -72,10 +79,10 @@ def keys_and_values(base: Any, ids: Sequence[int], device: torch.device | str = 
     """
     from transformers import DynamicCache
 
-    cache, layers = DynamicCache(), []
+    cache = DynamicCache()
     if not getattr(base.config, "is_encoder_decoder", False):
         base(input_ids=torch.tensor([list(ids)], device=device), **{cache_name(base): cache, "use_cache": True})
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
+    layers = cache_layers(cache)
     shapes = {tuple(states.shape) for pair in layers for states in pair}
     if len(shapes) != 1 or next(iter(shapes))[2] != len(ids):
         raise BackboneError(

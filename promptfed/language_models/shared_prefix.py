@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from promptfed.language_models.keys_values import Layers, cache_layers, cache_name
 from promptfed.language_models.row_batches import padded_rows
 
 LOG = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Beginnings:
         ends: The place behind the last token of each row ``(rows,)``; its tokens stand in a run before that.
     """
 
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    layers: Layers
     lengths: Tensor
     ends: Tensor
 
@@ -61,8 +62,7 @@ class CausalReader:
 
     def __init__(self, model: Any) -> None:
         self._base = model.base_model
-        # transformers renamed the option and the output.
-        self._cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        self._cache = cache_name(model)
         self._takes_places = all(
             "position_ids" in inspect.signature(part.forward).parameters for part in (model, model.base_model)
         )
@@ -101,7 +101,7 @@ class CausalReader:
         output = part(inputs_embeds=vectors, attention_mask=mask.long(), **more)
         if not keep:
             return output, None
-        return output, Beginnings(_states(getattr(output, self._cache)), total, start + lengths)
+        return output, Beginnings(cache_layers(getattr(output, self._cache)), total, start + lengths)
 
     def beginnings(self, rows: Sequence[Tensor], behind: Beginnings | None = None) -> Beginnings:
         """Return what the model keeps of ``rows``, which may be empty."""
@@ -139,10 +139,3 @@ class CausalReader:
         shared = torch.cat([first, *(row[: len(end)] for row, end in zip(parts, ends, strict=True))]).float()
         allowed = min(0.1, 1000 * torch.finfo(vectors.dtype).eps) * expected.abs().max()
         return bool((shared - expected).abs().max() <= allowed)
-
-
-def _states(cache: Any) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return keys and values of each layer; earlier versions of transformers kept them in two lists."""
-    if hasattr(cache, "layers"):
-        return tuple((layer.keys, layer.values) for layer in cache.layers)
-    return tuple(zip(cache.key_cache, cache.value_cache, strict=True))
