@@ -49,6 +49,11 @@ def stack(changes: Sequence[Factors], weights: Sequence[float]) -> Factors:
     return Factors(a, torch.cat([w * change.scale * change.b.double() for w, change in factors], 1))
 
 
+def total(changes: Sequence[Factors]) -> Factors:
+    """Return the sum of ``changes`` as one; a single one as it is."""
+    return changes[0] if len(changes) == 1 else stack(changes, [1.0] * len(changes))
+
+
 def covariance_residual(changes: Sequence[Factors], weights: Sequence[float]) -> Factors:
     """Return ``M - s Bbar Abar``, what a mean of the factors misses (FedEx-LoRA), of rank ``K r`` and scale 1."""
     mean = mean_factors(changes, weights)

@@ -22,6 +22,7 @@ from promptfed.low_rank import (
     shares,
     singular,
     stack,
+    total,
 )
 
 TWO = (
@@ -55,6 +56,12 @@ def squared_error(change: Factors) -> float:
 
 def same(value: Tensor, expected: list[list[float]]) -> bool:
     return torch.allclose(value, torch.tensor(expected, dtype=torch.float64), atol=1e-6)
+
+
+def test_the_sum_of_changes_is_one_change():
+    changes = random_changes(1.0, ranks=(2, 3))
+    torch.testing.assert_close(dense(total(changes)), dense(changes[0]) + dense(changes[1]))
+    assert total(changes[:1]) is changes[0]
 
 
 def test_the_two_by_two_case_by_hand() -> None:

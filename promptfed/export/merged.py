@@ -11,7 +11,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from promptfed.errors import BundleError, ConfigError
@@ -19,6 +18,7 @@ from promptfed.export.adapter import client_adapter
 from promptfed.language_models.insert import Factors
 from promptfed.language_models.model import LanguageModel
 from promptfed.language_models.pretrained import quiet
+from promptfed.low_rank import dense, total
 from promptfed.method import Method
 from promptfed.peft_format.names import README
 from promptfed.printable import LONGEST, printable
@@ -48,7 +48,7 @@ class MergedModel:
         modules = dict(self.model.model.named_modules())
         for path, terms in self.changes.items():
             weight = weights[f"{path}.weight"]
-            change = sum((f.scale * f.b.float() @ f.a.float() for f in terms), torch.zeros(()))
+            change = dense(total(terms)).float()
             if type(modules[path]).__name__ == "Conv1D":  # GPT-2 keeps its weights as (in, out)
                 change = change.T
             weights[f"{path}.weight"] = (weight.float() + change.to(weight.device)).to(weight.dtype)

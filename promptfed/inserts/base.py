@@ -13,6 +13,9 @@ from promptfed.language_models.insert import Insert
 from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 
+MODULE = "base_model.model."
+"""What PEFT writes before the path of a module."""
+
 
 class InsertKind(ABC):
     """One kind of insert for one model. It holds options and sizes, and no trained values: those are a PromptState.

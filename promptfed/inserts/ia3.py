@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.inserts.base import InsertKind, check_modules, check_shape
+from promptfed.inserts.base import MODULE, InsertKind, check_modules, check_shape
 from promptfed.language_models.insert import Insert
 from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 
-BEFORE, AFTER = "base_model.model.", ".ia3_l"
 DEFAULT_TARGETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bert": (("key", "value"), ("output.dense",)),
     "gemma": (("q_proj", "v_proj"), ("down_proj",)),
@@ -30,6 +29,11 @@ DEFAULT_TARGETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "t5": (("k", "v"), ("wo",)),
 }
 """Type of a model -> ends of the paths whose output is scaled, and of those whose input is: PEFT's defaults."""
+
+
+def ia3_name(path: str) -> str:
+    """Return the name of a matrix's factors: PEFT's file key."""
+    return f"{MODULE}{path}.ia3_l"
 
 
 class IA3(InsertKind):
@@ -53,10 +57,10 @@ class IA3(InsertKind):
         }
 
     def start(self, *purpose: str | int) -> PromptState:
-        return PromptState({f"{BEFORE}{path}{AFTER}": torch.ones(shape) for path, shape in self.shapes.items()})
+        return PromptState({ia3_name(path): torch.ones(shape) for path, shape in self.shapes.items()})
 
     def insert(self, values: Mapping[str, Tensor]) -> Insert:
-        return Insert(ia3={path: values[f"{BEFORE}{path}{AFTER}"] for path in self.shapes})
+        return Insert(ia3={path: values[ia3_name(path)] for path in self.shapes})
 
     def start_from(self, insert: Insert) -> PromptState:
         if not insert.ia3:
@@ -66,7 +70,7 @@ class IA3(InsertKind):
             check_shape(
                 f"factors for '{printable(path, 120)}'", factors.shape, self.shapes[path], "it is for another model"
             )
-        return PromptState({f"{BEFORE}{path}{AFTER}": factors for path, factors in insert.ia3.items()})
+        return PromptState({ia3_name(path): factors for path, factors in insert.ia3.items()})
 
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         return {

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.inserts.base import InsertKind, check_modules, check_shape
+from promptfed.inserts.base import MODULE, InsertKind, check_modules, check_shape
 from promptfed.language_models.insert import Factors, Insert
-from promptfed.low_rank import stack
+from promptfed.low_rank import stack, total
 from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
 
-MODULE = "base_model.model."
-"""What PEFT writes before the path of a module."""
 A, B = "lora_A.weight", "lora_B.weight"
 RESIDUAL = "residual/"
 """Before the names of factors that are frozen: what is added to the matrices before anything is trained. Scale 1."""
@@ -188,7 +186,7 @@ class LowRank(InsertKind):
         check_modules(insert.low_rank, self.paths)
         values: dict[str, Tensor] = {}
         for path, terms in insert.low_rank.items():
-            change = terms[0] if len(terms) == 1 else stack(terms, [1.0] * len(terms))
+            change = total(terms)
             rank, (rows, columns) = len(change.a), self.shapes[path]
             where = f"for '{printable(path, 120)}'"
             if rank > self.r:
@@ -197,10 +195,7 @@ class LowRank(InsertKind):
                 )
             check_shape(f"factors A {where}", change.a.shape, (rank, columns), "it is for another model")
             check_shape(f"factors B {where}", change.b.shape, (rows, rank), "it is for another model")
-            a = self.random_rows(path, self.r, "start from an adapter").to(change.a)
-            b = change.b.new_zeros(rows, self.r)
-            a[:rank], b[:, :rank] = change.a, change.b * (change.scale / self.scale(self.r))
-            values |= self.named(path, Factors(a, b))
+            values |= self.named(path, self.resized(path, change, self.r, "start from an adapter"))
         return PromptState(values)
 
     def _deployed(self, values: Mapping[str, Tensor]) -> dict[str, Factors]:
@@ -209,7 +204,7 @@ class LowRank(InsertKind):
         if not changes:  # nothing was added to the model so far
             start = LowRank.start(self)
             return {path: self.factors(start, path) for path in self.paths}
-        return {p: parts[0] if len(parts) == 1 else stack(parts, [1.0] * len(parts)) for p, parts in changes.items()}
+        return {path: total(parts) for path, parts in changes.items()}
 
     def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return PEFT's fields. Ranks and alphas of single matrices stand in ``rank_pattern`` and ``alpha_pattern``.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError
-from promptfed.inserts.low_rank import MODULE, A, B, LowRank, factor_name
+from promptfed.inserts.base import MODULE
+from promptfed.inserts.low_rank import A, B, LowRank, factor_name
 from promptfed.language_models.insert import Factors
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream

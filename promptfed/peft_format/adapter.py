@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from promptfed.errors import FormatError
+from promptfed.inserts.base import MODULE
 from promptfed.language_models.insert import Factors, Insert
 from promptfed.peft_format.config import SOFT_TYPES, AdapterConfig
 from promptfed.printable import printable
 
 PROMPT = "prompt_embeddings"
 """The one tensor of a prompt or prefix."""
-ROOT = "base_model.model."
-LORA_KEY = re.compile(r"base_model\.model\.(?P<path>[^\s]+)\.lora_(?P<side>[AB])\.weight")
-IA3_KEY = re.compile(r"base_model\.model\.(?P<path>[^\s]+)\.ia3_l")
+LORA_KEY = re.compile(re.escape(MODULE) + r"(?P<path>[^\s]+)\.lora_(?P<side>[AB])\.weight")
+IA3_KEY = re.compile(re.escape(MODULE) + r"(?P<path>[^\s]+)\.ia3_l")
 ADAPTER_MARKS = ("lora_", "ia3_l", "vera_", "prompt_embeddings", "hada_", "oft_")
 """What the names of tensors hold that belong to adapters; others are modules that were trained beside one."""
 
@@ -64,7 +64,7 @@ class Adapter:
         return Insert(low_rank={path: (self._factors(path),) for path in self.paths})
 
     def _factors(self, path: str) -> Factors:
-        a, b = (self.tensors[f"{ROOT}{path}.lora_{side}.weight"] for side in "AB")
+        a, b = (self.tensors[f"{MODULE}{path}.lora_{side}.weight"] for side in "AB")
         return Factors(a, b, self.config.scale(path, len(a)))
 
 

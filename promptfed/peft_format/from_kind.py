@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError, FormatError
-from promptfed.inserts.base import InsertKind
+from promptfed.inserts.base import MODULE, InsertKind
 from promptfed.peft_format.adapter import Adapter
 from promptfed.peft_format.config import SOFT_TYPES, parse_config
 
@@ -81,5 +81,5 @@ def head_of(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _keeps_weights_as_in_out(model: Any, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a module that is changed is GPT-2's Conv1D, whose weight is (in, out)."""
-    changed = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in tensors}
+    changed = {name.partition(".lora_")[0].removeprefix(MODULE) for name in tensors}
     return any(type(module).__name__ == "Conv1D" for path, module in model.named_modules() if path in changed)

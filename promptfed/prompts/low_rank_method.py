@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from promptfed.errors import ConfigError
-from promptfed.inserts.low_rank import MODULE, RESIDUAL, A, B, LowRank
+from promptfed.inserts.base import MODULE
+from promptfed.inserts.low_rank import RESIDUAL, A, B, LowRank
 from promptfed.method import Shape, shapes
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.language_method import LanguageConfig, LanguageMethod
 from promptfed.setup import Setup
+
+Kind = TypeVar("Kind", bound=LowRank)
 
 
 class LowRankConfig(LanguageConfig):
@@ -71,8 +74,12 @@ class LowRankMethod(LanguageMethod):
         super().__init__(config, setup)
 
     def make_kind(self) -> LowRank:
+        return self.make_factors(LowRank)
+
+    def make_factors(self, kind: type[Kind], **options: Any) -> Kind:
+        """Return the factors of all target matrices, of one ``kind`` with its own ``options``."""
         config = self.config
-        return LowRank(
+        return kind(
             self.model.matrices,
             config.targets or self.model.default_targets,
             self.setup.seed,
@@ -80,6 +87,7 @@ class LowRankMethod(LanguageMethod):
             alpha=config.alpha,
             rank_stabilised=config.rank_stabilised,
             common_scale=self.has_common_scale,
+            **options,
         )
 
     def rank(self, client: int | None) -> int:

@@ -7,13 +7,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.aggregators.mean import Uniform
-from promptfed.inserts.low_rank import MODULE, RESIDUAL, A, B, LowRank, factor_name
+from promptfed.inserts.base import MODULE
+from promptfed.inserts.low_rank import RESIDUAL, A, B, LowRank, factor_name
 from promptfed.language_models.insert import Factors
-from promptfed.low_rank import singular, stack
+from promptfed.low_rank import singular, total
 from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
@@ -77,7 +79,7 @@ class ResidualServer(FactorServer):
     def grown(self, path: str, addition: Factors, shared: PromptState) -> Tensors:
         """Return one matrix's residual in ``shared`` plus ``addition``, of the lowest rank that says the same."""
         before = self.kind.factors(shared, path, RESIDUAL)
-        parts = singular(stack([before, addition], [1.0, 1.0]))
+        parts = singular(total([before, addition]))
         rank = parts.rank_of_energy(1.0)
         if self.most is not None and rank > self.most:
             LOG.warning(
@@ -92,8 +94,8 @@ def no_residual(kind: LowRank) -> Tensors:
     """Return residuals of rank 1 that are zero."""
     values = {}
     for path, (out, width) in kind.shapes.items():
-        values[factor_name(path, A, RESIDUAL)] = kind.random_rows(path, 1).new_zeros(1, width)
-        values[factor_name(path, B, RESIDUAL)] = kind.random_rows(path, 1).new_zeros(out, 1)
+        values[factor_name(path, A, RESIDUAL)] = torch.zeros(1, width)
+        values[factor_name(path, B, RESIDUAL)] = torch.zeros(out, 1)
     return values
 
 

@@ -66,16 +66,7 @@ class FedSB(LowRankMethod):
             )
 
     def make_kind(self) -> SquareLowRank:
-        config = self.config
-        return SquareLowRank(
-            self.model.matrices,
-            config.targets or self.model.default_targets,
-            self.setup.seed,
-            heads=config.heads,
-            r=max(config.ranks, default=config.r),
-            alpha=config.alpha,
-            rank_stabilised=config.rank_stabilised,
-        )
+        return self.make_factors(SquareLowRank, heads=self.config.heads)
 
     def init_shared(self) -> PromptState:
         if self.config.factors == "random":
