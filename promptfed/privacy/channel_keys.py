@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from promptfed.errors import SecureSumError
 from promptfed.privacy.secure_extra import require_cryptography
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
 NONCE_BYTES, TAG_BYTES = 12, 16
@@ -69,10 +74,7 @@ class KeyPair:
     @classmethod
     def of(cls, private: bytes) -> KeyPair:
         """Return the pair with this private key."""
-        require_cryptography()
-        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-        return cls(private, X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
+        return cls(private, cls(private, b"")._key.public_key().public_bytes_raw())
 
     def secret(self, other: bytes, info: bytes) -> bytes:
         """Return the 32 bytes that this pair and that of the public key ``other`` agree on, for the use ``info``.
@@ -81,15 +83,20 @@ class KeyPair:
             SecureSumError: ``other`` is no key that anybody has (a point of low order).
         """
         require_cryptography()
-        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
         try:
-            agreed = X25519PrivateKey.from_private_bytes(self.private).exchange(
-                X25519PublicKey.from_public_bytes(other)
-            )
+            agreed = self._key.exchange(X25519PublicKey.from_public_bytes(other))
         except ValueError as error:
             raise SecureSumError("a public key is none") from error
         return derived(agreed, info)
+
+    @cached_property
+    def _key(self) -> X25519PrivateKey:
+        require_cryptography()
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+        return X25519PrivateKey.from_private_bytes(self.private)
 
 
 def derived(secret: bytes, info: bytes) -> bytes:
