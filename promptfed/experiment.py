@@ -40,6 +40,7 @@ from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.resolve import DEFAULT_AGGREGATORS, complete
+from promptfed.runs.partition_file import examples
 from promptfed.setup import Setup
 from promptfed.tasks.centralized import centralize
 from promptfed.text_lengths import text_length_notes
@@ -137,6 +138,11 @@ class Experiment:
     def measures(self) -> dict[str, Measure]:
         """The measures besides accuracy, by name."""
         return build_measures(self.config.measures)
+
+    @property
+    def examples(self) -> str:
+        """What the examples are: images, texts or questions. A server that holds none has the model say it."""
+        return examples(self.task) if len(self.task.base_test) else self.setup.model.examples
 
     @property
     def model_notes(self) -> tuple[str, ...]:

@@ -48,9 +48,9 @@ def run_metrics(
             metrics[name]["below_zero_shot"] = below_zero_shot(metrics[name], metrics.get("zero_shot"))
     metrics["new_classes"] = list(experiment.task.new_classes)
     near = (near_chance(experiment.task, *pair) for pair in trained.values())
-    notes = [note for note in near if note] + figure_notes(
-        experiment.task, evaluations[method].figures, experiment.setup.model.examples
-    )
+    metrics["examples"] = experiment.examples
+    notes = [note for note in near if note]
+    notes += figure_notes(experiment.task, evaluations[method].figures, experiment.examples)
     events = list(events)
     measurements = processor_figures(events, method)
     metrics["notes"] = [*experiment.run_notes, *notes, *experiment.processors(method).summaries(measurements)]

@@ -122,7 +122,10 @@ class Training:
         self.run.events.write("run_end")
         metrics = run_metrics(self.experiment, self.run.events.read(), evaluations, trained)
         figures = evaluations[self.experiment.config.method].figures
-        for note in (*self.experiment.run_notes, *figure_notes(self.experiment.task, figures, self.model.examples)):
+        for note in (
+            *self.experiment.run_notes,
+            *figure_notes(self.experiment.task, figures, self.experiment.examples),
+        ):
             log.warning(note, extra=TOLD)
         self.run.write_metrics(metrics)
         write_passport(self.run, self.run.read_json("partition.json") or {}, self.identity, is_finished=True)

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 import promptfed as pf
+from promptfed.export.finished import FinishedRun
+from promptfed.personalize.onboard import newcomer_source, onboard
+from promptfed.personalize.options import OnboardOptions
 
 from .tiny_language_models import WORDS, tokenizer, transformer
 
@@ -91,3 +94,13 @@ def test_clients_fine_tune_and_mix(train: Train, method: str) -> None:
     bundle = run.export(client=0, path=run.path / "bundle")
     answers = pf.load(bundle, model=run.config.backbone).predict(["the film was good", "the plot is terrible"])
     assert len(list(answers)) == 2
+
+
+def test_a_newcomer_brings_texts(train: Train) -> None:
+    run = train("fedprompt")
+    finished = FinishedRun.load(run.folder)
+    source = newcomer_source(finished, run.config.data)
+    newcomer = onboard(finished, source, "a clinic", OnboardOptions(alphas=(0.0, 1.0), epochs=1))
+    assert newcomer.bundle.meta.examples == "texts"
+    assert newcomer.data.train.items[0].text.startswith("the ")
+    assert 0 <= newcomer.deployed <= 1

@@ -78,7 +78,10 @@ def onboard(
     flags: Flags,
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
     data: Annotated[
-        str, typer.Option("--data", help="The newcomer's images: folder:PATH, its folders named as classes.")
+        str,
+        typer.Option(
+            "--data", help="The newcomer's images (folder:PATH, its folders named as classes) or texts (tsv:PATH)."
+        ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="The newcomer's name [that of its data].")] = None,
     interpolate: Interpolate = ALPHAS,
@@ -93,8 +96,8 @@ def onboard(
 ) -> None:
     """Give a client that never took part a prompt of its own: few shots, no federation.
 
-    Its folders name its classes, which may be the run's or new ones. It starts from what the run shares, trains on a
-    few images a class, and picks alpha on others; the rest is its test. Writes a bundle for promptfed predict.
+    Its data name its classes, which may be the run's or new ones. It starts from what the run shares, trains on a
+    few examples a class, and picks alpha on others; the rest is its test. Writes a bundle for promptfed predict.
 
     \b
     Examples:
@@ -107,10 +110,10 @@ def onboard(
     from promptfed.export.bundle import write_bundle
     from promptfed.export.finished import FinishedRun
     from promptfed.named_model import named_model
+    from promptfed.personalize.onboard import newcomer_source
     from promptfed.personalize.onboard import onboard as take_in
     from promptfed.report.consoles import output
     from promptfed.report.live import live_progress
-    from promptfed.tasks.sources import load_source
 
     oracle_flags = {name: flags.pop(name) for name in ASKED}
     values = {**options.given(flags), "alphas": parse_alphas(interpolate)}
@@ -118,9 +121,9 @@ def onboard(
     folder = open_run(run, backbone=backbone, trust_address=trust_address, **oracle_flags)
     instead = f"give the newcomer the shared prompt, promptfed export {run} --client 0 --shared, and other classes with"
     named_model(folder.config).check_gradients("onboard", f"{instead} promptfed predict --classes")
-    source = load_source(data)
     newcomer = name or Path(data.partition(":")[2] or data).name or "newcomer"
     finished = FinishedRun.load(folder)
+    source = newcomer_source(finished, data)
     with live_progress(not (quiet or json)) as progress:
         result = take_in(finished, source, newcomer, chosen, progress.features)
     target = out or folder.path / "bundles" / (re.sub(r"[^A-Za-z0-9._-]+", "-", newcomer).strip("-.") or "newcomer")

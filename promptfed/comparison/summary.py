@@ -40,6 +40,7 @@ def summarise(
     features, held_out = Cost(), []
     new_classes: list[str] = []
     notes: dict[str, None] = {}
+    examples = "images"
     measures: dict[str, Any] = {}
     for method in plan.methods:
         runs = []
@@ -52,6 +53,7 @@ def summarise(
                 features += cost_of(event for event in events if event["event"] == "features")
                 measures |= metrics.get("measures") or {}
                 held_out, new_classes = metrics["held_out"], metrics.get("new_classes") or []
+                examples = metrics.get("examples") or examples
                 notes |= dict.fromkeys(metrics.get("notes") or ()) if seed == plan.seeds[0] else {}
                 runs.append({**_row(run, metrics, events, folder), "seed": seed})
         methods[method] = _about(method, runs, left_out.get(method, ""), search.get(method, {}))
@@ -72,6 +74,7 @@ def summarise(
         "features": features.shown(),
         "held_out": held_out,
         "new_classes": new_classes,
+        "examples": examples,
         "notes": list(notes),
         **({"measures": measures} if measures else {}),
         "methods": methods,

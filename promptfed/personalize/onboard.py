@@ -1,4 +1,4 @@
-"""`promptfed onboard`: a prompt for a client that never took part, from a few images and without federation."""
+"""`promptfed onboard`: a prompt for a client that never took part, from a few examples and without federation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from promptfed.build_method import build_method
+from promptfed.config import validate
 from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy
+from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.measures.selection import Selection
@@ -22,8 +24,10 @@ from promptfed.printable import plain_text
 from promptfed.report.tables import percent
 from promptfed.runs.personalized import AlphaChoice
 from promptfed.setup import Setup
-from promptfed.tasks import few_shot
+from promptfed.tasks import TASKS, few_shot
+from promptfed.tasks.blackbox_text import BlackboxTextConfig, columns_of, load_texts
 from promptfed.tasks.clip_fewshot import as_split, of_same_classes
+from promptfed.tasks.sources import load_source
 from promptfed.tasks.sources.base import Source
 from promptfed.types import Broadcast, ClientData, ClientPrompt, Split
 
@@ -31,14 +35,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 TEST_FRACTION = 0.4
-"""Share of a newcomer's images that is set aside for its test, where they come without splits of their own."""
+"""Share of a newcomer's examples that is set aside for its test, where they come without splits of their own."""
 
 
 @dataclass(frozen=True)
 class Onboarded:
-    """A newcomer's bundle, and the accuracies behind it; None where it has no such images.
+    """A newcomer's bundle, and the accuracies behind it; None where it has no such examples.
 
-    ``val`` and ``test`` have one value for each of ``alphas``; ``zero_shot`` is on its test images. ``judged``: the
+    ``val`` and ``test`` have one value for each of ``alphas``; ``zero_shot`` is on its test examples. ``judged``: the
     classes that the accuracies are among, the newcomer's own, or with ``one_class`` also those of the run.
     """
 
@@ -78,7 +82,7 @@ class Onboarded:
         }
 
     def table(self) -> Table:
-        """Return a table of zero-shot, the shared prompt and the newcomer's own, on its test images."""
+        """Return a table of zero-shot, the shared prompt and the newcomer's own, on its test examples."""
         from rich.table import Table
 
         data = self.data
@@ -102,7 +106,7 @@ def onboard(
     options: OnboardOptions,
     on_features: Callable[[int, int], None] | None = None,
 ) -> Onboarded:
-    """Tune a prompt for a newcomer with the images of ``source`` and choose its alpha on its validation images.
+    """Tune a prompt for a newcomer with the examples of ``source`` and choose its alpha on its validation examples.
 
     It starts from the run's prompt for a client that never took part, and gets the next free client number. It trains,
     is tested and predicts on its own classes. Only a method that keeps a prompt for each base class cannot have others;
@@ -110,16 +114,16 @@ def onboard(
 
     Raises:
         ConfigError: Such a method meets a new class name, or there is nothing to tune.
-        DataError: There are too few images.
+        DataError: There are too few examples.
     """
     number = max(finished.names) + 1
     method = method_for(finished, source.classes)
     data = newcomer_data(finished, source, method.setup.classes, number, name, options)
     splits = [data.train, data.val, data.test]
-    method.setup.features.fill(
+    method.setup.model.prepare(
         [item for split in splits for item in split.items],
         on_features,
-        with_patches="patch features" in METHODS[finished.run.config.method].requires,
+        patches="patch features" in METHODS[finished.run.config.method].requires,
     )
     prompt = _tuned(finished, method, data, options)
     sweep = Sweep(method, prompt, options.alphas)
@@ -161,6 +165,25 @@ def _among(classes: tuple[str, ...]) -> str:
     return f"it chooses among all {len(classes)} classes, the run's and its own"
 
 
+def newcomer_source(finished: FinishedRun, data: str) -> Source:
+    """Load the examples of a newcomer: images or texts, as the run's are.
+
+    Raises:
+        ConfigError: The kind is unknown, or the run's examples have no classes.
+        DataError: Data are missing or bad.
+    """
+    config = finished.run.config
+    if finished.method.setup.classes == ANSWER_CLASSES:
+        raise ConfigError(
+            f"onboard gives a newcomer a prompt for its classes, and task '{config.task}' has none: give it the shared "
+            "prompt, promptfed export --client 0 --shared"
+        )
+    kind = TASKS[config.task].Config
+    if issubclass(kind, BlackboxTextConfig):
+        return load_texts(data, columns_of(validate(kind, config.task_options, "task option")))
+    return load_source(data)
+
+
 def method_for(finished: FinishedRun, classes: tuple[str, ...]) -> Method:
     """Return the run's method for a newcomer with ``classes``, or with the base classes if bound to them."""
     config, setup = finished.run.config, finished.method.setup
@@ -185,12 +208,12 @@ def bound_to_classes(method: Method, setup: Setup, name: str) -> bool:
 def newcomer_data(
     finished: FinishedRun, source: Source, classes: tuple[str, ...], number: int, name: str, options: OnboardOptions
 ) -> ClientData:
-    """Split a newcomer's images: a few to train and validate on, the rest of its test share to test.
+    """Split a newcomer's examples: a few to train and validate on, the rest of its test share to test.
 
     Labels index ``classes``, which hold all of the source's.
 
     Raises:
-        DataError: There is no image to train on.
+        DataError: There is no example to train on.
     """
     config = finished.run.config
     shots = options.shots or config.shots
@@ -199,7 +222,7 @@ def newcomer_data(
     sample = few_shot.draw_at_most(source, pools.train, pools.val, shots, val_shots, config.partition_seed, name)
     rows = torch.tensor([classes.index(class_name) for class_name in source.classes])
     tested = of_same_classes(source, pools.test, sample.train)
-    splits = (as_split(source, images) for images in (sample.train, sample.val, tested))
+    splits = (as_split(source, part) for part in (sample.train, sample.val, tested))
     train, val, test = (Split(split.items, rows[split.labels]) for split in splits)
     return ClientData(number, name, tuple(sorted(set(train.labels.tolist()))), train, val, test)
 
@@ -221,7 +244,7 @@ def _tuned(finished: FinishedRun, method: Method, data: ClientData, options: Onb
 
 
 def _zero_shot(setup: Setup, data: ClientData) -> tuple[Method, ClientPrompt]:
-    """Return the zero-shot accuracy with the best template on the newcomer's own validation images."""
+    """Return the zero-shot accuracy with the best template on the newcomer's own validation examples."""
     method = build_method("zero_shot", {}, setup)
     update, _ = method.train(Broadcast(1, method.init_shared()), data, method.init_personal(data.client))
     return method, ClientPrompt(update.shared)

@@ -50,6 +50,12 @@ EXPLAINED = {
     "new": "classes no client ever saw",
     "HM": "harmonic mean of the three, low as soon as one of them is low",
 }
+EXPLAINED_ANSWERS = {
+    **EXPLAINED,
+    "local": "each client on its own test questions, mean over clients",
+    "base": "all test questions together",
+}
+"""The same for questions with free answers, which have no classes."""
 COST_CAPTION = (
     "Cost of one run, mean over seeds. up, down: bytes a round as serialised, all clients together; seconds of work, "
     "summed over clients; "
@@ -149,7 +155,7 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
     names, keys = zip(*((name, key) for key, name in FIGURES), strict=True)
     accuracies = without_repeated([[figure_cell(m, key) for key in keys] for m in methods.values()])
     columns, figures = without_empty(names, accuracies)
-    accuracy = _section("Accuracy", columns, accuracy_caption(columns), methods, figures, mark=True)
+    accuracy = _section("Accuracy", columns, accuracy_caption(summary, columns), methods, figures, mark=True)
     accuracy["notes"] = {name: flag(m.get("below_zero_shot") or ()) for name, m in methods.items()}
     for name, entry in summary["methods"].items():
         if name not in methods and entry["left_out"]:
@@ -161,7 +167,7 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
         columns = [f"{name} *" if name in summary["held_out"] else name for name in domains]
         cells = [tuple(spread_cell(m["domains"].get(name)) for name in domains) for m in methods.values()]
         tables.append(_section("By domain", columns, DOMAINS_CAPTION, methods, cells, mark=True))
-    if (measures := measure_section(summary.get("measures") or {}, methods)) is not None:
+    if (measures := measure_section(summary, methods)) is not None:
         tables.append(measures)
     work = work_of(summary)
     cells = [cost_cells(m, work) for m in methods.values()]
@@ -177,9 +183,10 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
     return tables
 
 
-def accuracy_caption(columns: Sequence[str]) -> str:
+def accuracy_caption(summary: Summary, columns: Sequence[str]) -> str:
     """Return the caption of the table of accuracies."""
-    notes = "; ".join(f"{column}: {EXPLAINED[column]}" for column in columns)
+    explained = EXPLAINED_ANSWERS if summary.get("examples") == "questions" else EXPLAINED
+    notes = "; ".join(f"{column}: {explained[column]}" for column in columns)
     return f"Test accuracy in %, mean ± standard deviation over seeds (n - 1), of one seed [95 % interval]. {notes}."
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from promptfed.printable import printable
 from promptfed.report.measure_table import COLUMNS, best_of, shown_figure
-from promptfed.report.tables import EXPLAINED, without_empty, without_repeated
+from promptfed.report.tables import meanings, without_empty, without_repeated
 
 TITLE = "Other measures"
 
 
-def measure_section(
-    measures: Mapping[str, Mapping[str, str]], methods: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
+def measure_section(summary: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the table, as ``promptfed.report.comparison.sections`` has them; None without measures.
 
     Args:
-        measures: Measure -> its name, better and unit.
+        summary: The comparison; ``measures`` has each measure's name, better and unit.
         methods: The finished methods, by name.
     """
+    measures: Mapping[str, Mapping[str, str]] = summary.get("measures") or {}
     columns: list[str] = []
     cells: list[list[str]] = [[] for _ in methods]
     marks: list[list[bool]] = [[] for _ in methods]
@@ -45,7 +44,7 @@ def measure_section(
         f"{printable(measure['name'], 40)}{_unit(measure)}, {measure['better']} is better"
         for measure in measures.values()
     )
-    caption = f"{directions}. Mean ± standard deviation over seeds (n - 1). {_explained(list(parts))}"
+    caption = f"{directions}. Mean ± standard deviation over seeds (n - 1). {meanings(summary, list(parts))}"
     return {"title": TITLE, "columns": columns, "rows": rows, "caption": caption, "notes": {}}
 
 
@@ -61,7 +60,3 @@ def _unit(measure: Mapping[str, str]) -> str:
 
 def _cell(spread: Mapping[str, float | None] | None, unit: str) -> str:
     return "-" if spread is None else shown_figure(spread["mean"], spread["std"], unit)
-
-
-def _explained(columns: Sequence[str]) -> str:
-    return f"{'; '.join(f'{column}: {EXPLAINED[column]}' for column in columns)}."

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from promptfed.printable import plain_text, printable
 from promptfed.report.tables import (
-    EXPLAINED,
     LOCAL_ALL,
     ResultRow,
+    meanings,
     percent,
     shown_stages,
     styled_cells,
@@ -57,9 +57,9 @@ def measure_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]
     ]
 
 
-def measure_caption(columns: Sequence[str]) -> str:
+def measure_caption(metrics: Mapping[str, Any], columns: Sequence[str]) -> str:
     """Return an explanation of the columns."""
-    return f"Other measures. {'; '.join(f'{column}: {EXPLAINED[column]}' for column in columns)}."
+    return f"Other measures. {meanings(metrics, columns)}"
 
 
 def measure_table(metrics: Mapping[str, Any]) -> Table:
@@ -67,7 +67,7 @@ def measure_table(metrics: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     columns, rows = measure_rows(metrics)
-    table = Table(caption=measure_caption(columns), caption_justify="left")
+    table = Table(caption=measure_caption(metrics, columns), caption_justify="left")
     table.add_column("measure")
     table.add_column("")
     for column in columns:

@@ -24,6 +24,12 @@ EXPLAINED = {
     "new": "classes no client ever saw",
     "HM": "harmonic mean of local, base and new, low as soon as one of them is low",
 }
+EXPLAINED_ANSWERS = {
+    **EXPLAINED,
+    "local": "each client on its own test questions (mean ± standard deviation over clients)",
+    "base": "all test questions together",
+}
+"""The same for questions with free answers, which have no classes."""
 INTERVALS = "In brackets 95 % intervals: Wilson's over test examples, of local also Student's t over clients"
 DOMAINS_CAPTION = (
     "Test accuracy in % by domain, all base classes together; with personal prompts, the mean over the clients' "
@@ -73,10 +79,16 @@ def interval(ends: Sequence[float] | None) -> str:
     return "" if ends is None else f"[{percent(ends[0])}, {percent(ends[1])}]"
 
 
-def caption(columns: Sequence[str], rows: Sequence[ResultRow] = ()) -> str:
+def caption(metrics: Mapping[str, Any], columns: Sequence[str], rows: Sequence[ResultRow] = ()) -> str:
     """Return an explanation of the figures under ``columns``, and of the intervals if ``rows`` have any."""
-    meanings = "; ".join(f"{column}: {EXPLAINED[column]}" for column in columns)
-    return f"Test accuracy in %. {meanings}.{f' {INTERVALS}.' if any(map(_has_intervals, rows)) else ''}"
+    intervals = f" {INTERVALS}." if any(map(_has_intervals, rows)) else ""
+    return f"Test accuracy in %. {meanings(metrics, columns)}{intervals}"
+
+
+def meanings(metrics: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """Return what the figures under ``columns`` mean, as a sentence."""
+    explained = EXPLAINED_ANSWERS if metrics.get("examples") == "questions" else EXPLAINED
+    return f"{'; '.join(f'{column}: {explained[column]}' for column in columns)}."
 
 
 def _has_intervals(row: ResultRow) -> bool:
@@ -108,7 +120,7 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     columns, rows = result_rows(metrics)
-    table = Table(caption=caption(columns, rows), caption_justify="left")
+    table = Table(caption=caption(metrics, columns, rows), caption_justify="left")
     table.add_column("")
     for column in columns:
         table.add_column(column.replace(" (", "\n("), justify="right", no_wrap=True)
@@ -132,7 +144,7 @@ def results_markdown(metrics: Mapping[str, Any]) -> str:
         cells = [f"{cell} {end}".strip() for cell, end in zip(row.cells, ends, strict=True)]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     below = [line for note in notes_below(metrics) for line in ("", printable(note))]
-    return "\n".join([*lines, "", caption(columns, rows), *below, ""])
+    return "\n".join([*lines, "", caption(metrics, columns, rows), *below, ""])
 
 
 def domain_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[ResultRow]]:

@@ -16,7 +16,7 @@ def method(label, nll, f1):
 
 
 def test_each_measure_is_marked_in_its_own_direction():
-    section = measure_section(MEASURES, {"a": method("A", 1.5, 0.25), "b": method("B", 0.5, 0.125)})
+    section = measure_section({"measures": MEASURES}, {"a": method("A", 1.5, 0.25), "b": method("B", 0.5, 0.125)})
     assert section["columns"] == ["base NLL", "base token F1"]
     assert section["rows"] == [
         ("a", "A", ("1.500 ± 0.250", "25.0"), (False, True)),
@@ -27,4 +27,4 @@ def test_each_measure_is_marked_in_its_own_direction():
 
 def test_there_is_no_table_without_measures():
     assert measure_section({}, {"a": {"label": "A"}}) is None
-    assert measure_section(MEASURES, {"a": {"label": "A"}}) is None
+    assert measure_section({"measures": MEASURES}, {"a": {"label": "A"}}) is None

@@ -33,6 +33,13 @@ def test_markdown_is_exact(metrics: dict[str, Any]) -> None:
     assert "harmonic mean" in table[6]
 
 
+def test_questions_have_no_classes_in_the_caption(metrics: dict[str, Any]) -> None:
+    assert "its own classes" in results_markdown({**metrics, "examples": "texts"})
+    said = results_markdown({**metrics, "examples": "questions"})
+    assert "each client on its own test questions" in said
+    assert "own classes" not in said
+
+
 def test_best_of_each_column_is_marked(metrics: dict[str, Any]) -> None:
     columns, rows = result_rows(metrics)
     assert columns == ["local", "base", "new", "HM"]

@@ -95,6 +95,7 @@ def test_what_is_too_long_is_counted_or_refused(data, tmp_path):
     rows = [{"question": f"{WORDS[k]} {'good ' * (80 * (k < 2))}", "answer": "bad"} for k in range(30)]
     (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = config_of(f"jsonl:{tmp_path / 'long.jsonl'}", shots=12, task_options={"test_per_class": None})
+    assert experiment_of(config).examples == "questions"
     (note,) = [note for note in experiment_of(config).run_notes if "longer than" in note]
     assert note.startswith("2 of 30 questions are longer than 'lm:llama' reads (64 tokens, 3 of them for the prompt)")
     with pytest.raises(Exception, match="leave out --strict") as error:
