@@ -54,7 +54,7 @@ class Federation:
         processors: Pipeline = NO_PROCESSORS,
     ) -> None:
         self.method, self.engine = method, engine
-        self.server = method.server_side(aggregator)
+        self.server = method.server_side(aggregator.seeded(method.setup.seed))
         self.clients, self.participation, self.quorum = rising(clients), participation, quorum
         self.round_seconds, self.stage = round_seconds, stage
         self.samples, self.max_weight_share = samples or {}, max_weight_share

@@ -27,7 +27,8 @@ class LocalOnlyWrapper(Method):
 
     def __init__(self, inner: Method, aggregator: Aggregator) -> None:
         super().__init__(inner.config, inner.setup)
-        self.inner, self.rule = inner, inner.server_side(aggregator)
+        self.inner = inner
+        self.rule = inner.server_side(aggregator.alone().seeded(inner.setup.seed))
         self.access = inner.access  # type: ignore[misc] # this instance's
 
     @property

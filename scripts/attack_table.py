@@ -36,7 +36,13 @@ from promptfed.threads import torch_threads
 from promptfed.types import Incident
 
 CLIENTS, MALICIOUS, ROUNDS = 10, (3, 7), 8
-RULE_OPTIONS = {"krum": {"byzantine": 2}, "multi_krum": {"byzantine": 2}, "trimmed_mean": {"trim": 0.2}}
+RULE_OPTIONS: dict[str, dict[str, object]] = {
+    "krum": {"byzantine": 2},
+    "multi_krum": {"byzantine": 2},
+    "trimmed_mean": {"trim": 0.2},
+    "dnc": {"malicious": 2},
+    "fltrust": {"root": 0},
+}
 ROBUST = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "norm_clip")
 """Rules that are meant to withstand malicious clients."""
 POINTS = 2.0

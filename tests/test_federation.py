@@ -185,9 +185,12 @@ def test_a_bad_update_is_refused_and_the_round_goes_on_with_the_rest(federate, h
     assert state.round == 1
 
 
+RULE_OPTIONS = {"krum": {"byzantine": 0}, "multi_krum": {"byzantine": 0}, "fltrust": {"root": 0}}
+
+
 @pytest.mark.parametrize("name", tuple(AGGREGATORS))
 def test_no_aggregator_ever_sees_a_bad_update(federate, name):
-    options = {"byzantine": 0} if "krum" in name else {}
+    options = RULE_OPTIONS.get(name, {})
     nan = SPOILED["NaN"][0]
     fed = federate(lambda r: nan(r) if r.client == 1 else r, server=build_aggregator(name, options))
     state = rounds(fed, fed.start(), 4)
@@ -360,7 +363,7 @@ HUGE = {
 @pytest.mark.parametrize("how", HUGE)
 @pytest.mark.parametrize("name", tuple(AGGREGATORS))
 def test_a_huge_update_is_refused_counted_and_costs_nobody_else(federate, name, how):
-    options = {"byzantine": 0} if "krum" in name else {}
+    options = RULE_OPTIONS.get(name, {})
     fed = federate(lambda r: HUGE[how](r) if r.client == 1 else r, server=build_aggregator(name, options))
     honest = federate(
         lambda r: replace(r, failure="late") if r.client == 1 else r, server=build_aggregator(name, options)

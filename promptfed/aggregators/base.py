@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,9 @@ from promptfed.config import validate
 from promptfed.prompt_state import PromptState
 from promptfed.registry import Registry
 from promptfed.types import NO_PROMPT, Update
+
+Needs = Literal["each", "sum"]
+"""What of a round's changes a rule works on: every one of them, or no more than their sum."""
 
 
 class AggregatorConfig(BaseModel):
@@ -38,6 +41,8 @@ class Aggregator(ABC):
     """Rule that merges updates. Knows no method and no engine; its own state (momentum, ...) is a PromptState too."""
 
     Config: ClassVar[type[AggregatorConfig]] = AggregatorConfig
+    needs: Needs = "each"
+    """Whether the rule must see each update, or the (weighted) sum of changes is enough for it."""
 
     def __init__(self, config: AggregatorConfig) -> None:
         self.config = config
@@ -51,6 +56,14 @@ class Aggregator(ABC):
 
     def check(self, clients: int) -> None:  # noqa: B027 (most have nothing to check)
         """Raise ConfigError if the options cannot work with ``clients`` updates a round."""
+
+    def seeded(self, seed: int) -> Aggregator:
+        """Return this rule with its random draws from the streams of ``seed``; itself, if it draws nothing."""
+        return self
+
+    def alone(self) -> Aggregator:
+        """Return the rule of a federation of one client, the local-only baseline; by default this one."""
+        return self
 
     def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
         """Return what one client is sent; by default ``shared``, for all.
@@ -82,9 +95,13 @@ class Aggregator(ABC):
 class AggregatorWrapper(Aggregator):
     """Aggregator that delegates to ``inner``; a method's own rule is a subclass that overrides a part of it."""
 
+    sees_each: ClassVar[bool] = False
+    """Whether the part of its own must see each update, so that a sum is not enough whatever ``inner`` is."""
+
     def __init__(self, inner: Aggregator) -> None:
         super().__init__(inner.config)
         self.inner = inner
+        self.needs = "each" if self.sees_each else inner.needs
 
     def init(self, shared: PromptState) -> PromptState:
         return self.inner.init(shared)

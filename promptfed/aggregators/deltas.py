@@ -26,6 +26,19 @@ def difference_rows(shared: PromptState, updates: Sequence[Update]) -> Tensor:
     return torch.stack(rows)
 
 
+def presence_rows(shared: PromptState, updates: Sequence[Update]) -> Tensor:
+    """Return which values of ``shared`` each update holds, ``(updates, values of shared)``, 1 or 0."""
+    sizes = torch.tensor([tensor.numel() for tensor in shared.values()], dtype=torch.int64)
+    held = torch.tensor([[float(name in update.shared) for name in shared] for update in updates], dtype=torch.float64)
+    return held.reshape(len(updates), len(shared)).repeat_interleave(sizes, dim=1)
+
+
+def from_row(shared: PromptState, row: Tensor) -> dict[str, Tensor]:
+    """Return ``row`` ``(values of shared,)`` as tensors with the names and shapes of ``shared``."""
+    parts = row.split([tensor.numel() for tensor in shared.values()]) if len(shared) else []
+    return {name: part.reshape(shared[name].shape) for name, part in zip(shared, parts, strict=True)}
+
+
 def pairwise_distances(rows: Tensor) -> Tensor:
     """Return the Euclidean distances ``(n, n)`` between ``rows`` ``(n, values)``."""
     # The matrix-product shortcut loses half of the digits where points lie close together.

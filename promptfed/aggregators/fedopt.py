@@ -28,6 +28,8 @@ MOMENTUM, SECOND = "momentum/", "second/"
 class ServerOptimizer(Aggregator):
     """Optimiser that steps along each round's merged change. Server memory: ``momentum/NAME``, ``second/NAME``."""
 
+    needs = "sum"
+
     @abstractmethod
     def step(self, delta: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Return the step to add to one tensor, in float64.

@@ -25,6 +25,7 @@ class DampedMean(Aggregator):
 
     Config = InterpolatedConfig
     config: InterpolatedConfig
+    needs = "sum"
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState

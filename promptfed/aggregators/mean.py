@@ -54,6 +54,8 @@ def mean_by_samples(shared: PromptState, updates: Sequence[Update]) -> PromptSta
 class Mean(Aggregator):
     """``theta <- sum_i (n_i / n) theta_i``: PromptFL's server step as its paper states it."""
 
+    needs = "sum"
+
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
@@ -63,6 +65,8 @@ class Mean(Aggregator):
 @AGGREGATORS.register("uniform")
 class Uniform(Aggregator):
     """``theta <- mean_i theta_i``, with equal weights: what the released PromptFL and FedTPG codes do."""
+
+    needs = "sum"
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState

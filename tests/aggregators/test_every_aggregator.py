@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptfed.aggregators.base import AGGREGATORS, build_aggregator
+from promptfed.aggregators.base import AGGREGATORS, AggregatorWrapper, build_aggregator
 from promptfed.errors import ConfigError
 from promptfed.prompt_state import PromptState
 from promptfed.types import Update
 
 NAMES = tuple(AGGREGATORS)
-ROBUST = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median")
-AVERAGES = ("mean", "uniform", "interpolated", *ROBUST, "norm_clip", "fedamp", "clustered")
+ROBUST = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "dnc", "bucketing")
+BOUNDED = ("norm_clip", "norm_bound", "centered_clip", "foolsgold", "fltrust", "rlr")
+AVERAGES = ("mean", "uniform", "interpolated", *ROBUST, *BOUNDED, "fedamp", "clustered")
+OPTIONS = {"fltrust": {"root": 0}}
+"""Options without which a rule does not work."""
 
 
 def updates_of(prompts, samples):
@@ -21,7 +24,7 @@ def updates_of(prompts, samples):
 
 def after(name, shared, rounds, **options):
     """Shared prompt and server state after ``rounds``, each a list of updates."""
-    aggregator = build_aggregator(name, options)
+    aggregator = build_aggregator(name, {**OPTIONS.get(name, {}), **options})
     server = aggregator.init(shared)
     for updates in rounds:
         shared, server = aggregator.apply(shared, updates, server)
@@ -37,7 +40,8 @@ def assert_close(a: PromptState, b: PromptState, to: float = 1e-6) -> None:
 def test_all_that_the_command_line_promises_are_there():
     assert set(NAMES) == {
         "mean", "uniform", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed_mean", "krum",
-        "multi_krum", "geometric_median", "norm_clip", "fedamp", "clustered", "interpolated",
+        "multi_krum", "geometric_median", "norm_clip", "fedamp", "clustered", "interpolated", "norm_bound",
+        "centered_clip", "foolsgold", "dnc", "bucketing", "rlr", "crfl", "fltrust",
     }  # fmt: skip
 
 
@@ -136,6 +140,9 @@ def test_scalars_and_empty_tensors_pass(name):
         ("trimmed_mean", 2, {}, r"trim=0.2 would cut 1 of 2 .*--aggregator median"),
         ("trimmed_mean", 3, {"trim": 0.4}, "cut 2 of 3"),
         ("clustered", 3, {"clusters": 4}, r"4 clusters of 3 .*aggregator.clusters=3"),
+        ("dnc", 8, {"malicious": 4}, r"would drop 4 of 8 .*smaller --set aggregator.malicious"),
+        ("bucketing", 8, {"rule": "krum"}, r"byzantine=1 needs 5 updates a round and 4 "),
+        ("fltrust", 8, {}, r"--set aggregator.root=NUMBER"),
     ],
 )
 def test_options_that_cannot_work_are_refused_at_the_start(name, clients, options, said):
@@ -145,4 +152,59 @@ def test_options_that_cannot_work_are_refused_at_the_start(name, clients, option
 
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_work_with_the_default_task(name):
-    assert build_aggregator(name, {}).check(8) is None
+    assert build_aggregator(name, OPTIONS.get(name, {})).check(8) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_decides_what_is_drawn_and_nothing_else(name, crowd):
+    shared, prompts, samples = crowd
+    rule = build_aggregator(name, OPTIONS.get(name, {}))
+
+    def merged(seed):
+        seeded = rule.seeded(seed)
+        assert type(seeded) is type(rule)
+        return seeded.apply(shared, updates_of(prompts, samples), seeded.init(shared))[0]
+
+    assert merged(3) == merged(3)
+    assert (merged(3) == merged(4)) is (name not in ("bucketing", "crfl")), "dnc looks at all of so short a prompt"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_server_memory_goes_on_from_its_bytes(name, crowd):
+    shared, prompts, samples = crowd
+    rule = build_aggregator(name, OPTIONS.get(name, {})).seeded(5)
+    rounds = [updates_of([p * (1 + r) for p in prompts], samples) for r in range(4)]
+    prompt, server, copy, restored = shared, rule.init(shared), shared, rule.init(shared)
+    for updates in rounds:
+        prompt, server = rule.apply(prompt, updates, server)
+        copy, restored = rule.apply(copy, updates, PromptState.from_bytes(restored.to_bytes()))
+    assert copy == prompt
+    assert restored == server
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rule_that_needs_a_sum_alone_gets_the_same_from_it(name, crowd):
+    """One update with the mean of changes in the place of all of them, each short enough for any bound."""
+    shared, prompts, _ = crowd
+    prompts = [shared + 0.1 * (p - shared) for p in prompts]
+    mean = sum(prompts[1:], prompts[0]) * (1 / 7)
+    each, total = updates_of(prompts, [2] * 7), [Update(-1, mean, 14, 0.0, 0.0)]
+    if build_aggregator(name, OPTIONS.get(name, {})).needs == "sum":
+        assert_close(after(name, shared, [each] * 3)[1], after(name, shared, [total] * 3)[1])
+
+
+def test_sums_are_enough_for_these():
+    enough = {name for name in NAMES if AGGREGATORS[name].needs == "sum"}
+    family = {"fedavgm", "fedadagrad", "fedadam", "fedyogi"}
+    assert enough == {"mean", "uniform", "interpolated", "norm_bound", "crfl", *family}
+
+
+def test_a_wrapped_rule_needs_what_it_wraps_unless_it_sees_each_itself():
+    class Nosy(AggregatorWrapper):
+        sees_each = True
+
+    mean, median = build_aggregator("mean", {}), build_aggregator("median", {})
+    assert AggregatorWrapper(mean).needs == "sum"
+    assert AggregatorWrapper(median).needs == "each"
+    assert AggregatorWrapper(AggregatorWrapper(mean)).needs == "sum"
+    assert Nosy(mean).needs == "each"

@@ -14,7 +14,20 @@ from promptfed.screening import limited
 from promptfed.types import Update
 
 NAMES = tuple(AGGREGATORS)
-BETWEEN = ("mean", "uniform", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "fedamp", "clustered")
+OPTIONS = {"clustered": {"warmup": 2}, "fltrust": {"root": 0}}
+BETWEEN = (
+    "mean",
+    "uniform",
+    "median",
+    "trimmed_mean",
+    "krum",
+    "multi_krum",
+    "geometric_median",
+    "fedamp",
+    "clustered",
+    "dnc",
+    "bucketing",
+)
 """Rules whose result lies, number by number, between the smallest and the largest that was sent."""
 FLOATS = st.one_of(
     st.floats(-1, 1, width=32),
@@ -39,7 +52,7 @@ def rounds(draw, numbers=FLOATS):
 
 def repeat(name, shared, updates, times=3):
     """The rule, the shared prompt and the server's memory after ``times`` rounds of the same updates."""
-    rule = build_aggregator(name, {"warmup": 2} if name == "clustered" else {})
+    rule = build_aggregator(name, OPTIONS.get(name, {}))
     server = rule.init(shared)
     for _ in range(times):
         shared, server = rule.apply(shared, updates, server)

@@ -21,6 +21,13 @@ OPTIONS = {
     "fedamp": {"similarity": "cosine", "sigma": 2},
     "clustered": {"clusters": 2, "warmup": 1},
     "interpolated": {"beta": 0.3},
+    "norm_bound": {"bound": 0.5},
+    "centered_clip": {"tau": 0.5, "iterations": 3},
+    "dnc": {"malicious": 1, "coordinates": 100},
+    "bucketing": {"size": 2, "rule": "fedavgm", "options": {"momentum": 0.9}},
+    "rlr": {"threshold": 0.1},
+    "crfl": {"sigma": 0.01, "center": "zero", "rounds": 2},
+    "fltrust": {"root": 1},
 }
 
 
@@ -78,6 +85,10 @@ def test_memory_of_the_server_survives_a_resume(small, tmp_path, promptfed):
         (["--aggregator", "trimmed_mean", "--set", "aggregator.trim=0.7"], "'trim' is 0.7"),
         (["--aggregator", "fedadam", "--set", "aggregator.beta3=0.7"], "unknown aggregator option 'beta3'"),
         (["--aggregator", "clustered", "--set", "aggregator.clusters=9"], "9 clusters of 3"),
+        (["--aggregator", "fltrust"], "needs a client that the server trusts"),
+        (["--aggregator", "bucketing", "--set", "aggregator.rule=fedamp"], "must know whose update is whose"),
+        (["--aggregator", "bucketing", "--set", "aggregator.rule=medain"], "Did you mean 'median'?"),
+        (["--aggregator", "bucketing", "--set", "aggregator.options={trim: 0.3}"], "unknown aggregator option 'trim'"),
         (["--aggregator", "multi_krum", "--participation", "0.5", "--set", "aggregator.byzantine=0"], "asked for"),
     ],
 )
