@@ -15,7 +15,7 @@ from promptfed.peft_format.from_kind import HEAD as HEAD_TENSORS
 from promptfed.peft_format.names import HEAD
 from promptfed.peft_format.reading import read_adapter
 from promptfed.printable import printable
-from promptfed.prompt_state import PromptState
+from promptfed.prompt_state import PromptState, tensors_under
 from promptfed.prompts.language_method import LanguageMethod
 from promptfed.readers.files import MEGABYTE
 from promptfed.readers.tensors import read_tensors
@@ -95,5 +95,5 @@ def _insert(state: PromptState) -> Insert:
         soft=state.get(SOFT),
         prefix=state.get(PREFIX),
         low_rank={path: (Factors(state[f"{LOW_RANK}{path}{A}"], state[f"{LOW_RANK}{path}{B}"]),) for path in paths},
-        ia3={name.removeprefix(IA3): values for name, values in state.items() if name.startswith(IA3)},
+        ia3=tensors_under(state, IA3),
     )

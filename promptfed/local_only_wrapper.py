@@ -10,7 +10,7 @@ from torch import Tensor
 from promptfed.aggregators.base import Aggregator
 from promptfed.kept_text import kept_of
 from promptfed.method import Method
-from promptfed.prompt_state import PromptState
+from promptfed.prompt_state import PromptState, tensors_under
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, ClientPrompt, Split, Update
 
 PARTS = ("shared", "server", "personal")
@@ -72,8 +72,5 @@ def _packed(*states: PromptState) -> PromptState:
 
 
 def _unpacked(state: PromptState) -> tuple[PromptState, PromptState, PromptState]:
-    shared, server, personal_part = (
-        PromptState({name.removeprefix(f"{part}/"): t for name, t in state.items() if name.startswith(f"{part}/")})
-        for part in PARTS
-    )
-    return shared, server, personal_part
+    shared, server, personal = (PromptState(tensors_under(state, f"{part}/")) for part in PARTS)
+    return shared, server, personal

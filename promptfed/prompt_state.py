@@ -151,3 +151,12 @@ class PromptState(Mapping[str, Tensor]):
     def sha256(self) -> str:
         """Return the hex SHA-256 of the serialised state."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, named by what follows it.
+
+    >>> sorted(tensors_under({"local/ctx": torch.zeros(2), "ctx": torch.ones(2)}, "local/"))
+    ['ctx']
+    """
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

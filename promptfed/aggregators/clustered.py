@@ -17,7 +17,7 @@ from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
 from promptfed.aggregators.deltas import difference_rows
 from promptfed.aggregators.mean import mean_by_samples
 from promptfed.errors import ConfigError
-from promptfed.prompt_state import PromptState
+from promptfed.prompt_state import PromptState, tensors_under
 from promptfed.types import Update
 
 ROUNDS, MEMBERS, DIRECTIONS, CLUSTER = "rounds", "members", "directions", "cluster/"
@@ -132,8 +132,7 @@ def membership(server: PromptState) -> dict[int, int]:
 
 def cluster_prompt(server: PromptState, cluster: int) -> PromptState:
     """Return the prompt of ``cluster`` from server memory."""
-    prefix = f"{CLUSTER}{cluster}/"
-    return PromptState({key.removeprefix(prefix): tensor for key, tensor in server.items() if key.startswith(prefix)})
+    return PromptState(tensors_under(server, f"{CLUSTER}{cluster}/"))
 
 
 def stored(cluster: int, prompt: PromptState) -> dict[str, Tensor]:

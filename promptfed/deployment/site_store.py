@@ -23,7 +23,7 @@ from promptfed.files.atomic import PRIVATE, write_bytes
 from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.method import METHODS, Method
 from promptfed.printable import printable
-from promptfed.prompt_state import PromptState
+from promptfed.prompt_state import PromptState, tensors_under
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors, tensor_metadata
@@ -115,8 +115,8 @@ class SiteStore:
             raise DeploymentError(f"cannot read {printable(path)}: {printable(error, 200)}; {AGAIN}") from error
         if state.sha256() != seal:
             raise DeploymentError(f"{printable(path)} is damaged: its SHA-256 is not the one that was written; {AGAIN}")
-        tensors = {name.removeprefix("shared/"): t for name, t in state.items() if name.startswith("shared/")}
-        return Sent(PromptState(tensors), int(state["client"]), int(state["after"]), int(state["start"]))
+        shared = PromptState(tensors_under(state, "shared/"))
+        return Sent(shared, int(state["client"]), int(state["after"]), int(state["start"]))
 
     def agreement(self) -> SiteAgreement:
         """Read the agreement. Raise DeploymentError if it is missing or damaged."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS
-from promptfed.prompt_state import PromptState
+from promptfed.prompt_state import PromptState, tensors_under
 from promptfed.prompts.distillation import distillation
 from promptfed.prompts.soft_prompt_method import SoftPromptConfig, SoftPromptMethod
 from promptfed.types import Broadcast, ClientData, Split
@@ -62,7 +62,7 @@ class FedDAT(SoftPromptMethod):
             if not copies:
                 copies.append(self.scores_with(shared, self.setup.classes, split))
             entropy, scores = self.loss_on({name: parameters[name] for name in shared}, split, rows)
-            _, local_scores = self.loss_on(local_part(parameters), split, rows)
+            _, local_scores = self.loss_on(tensors_under(parameters, LOCAL), split, rows)
             teacher = (local_scores + copies[0][rows]) / 2
             teacher_entropy = F.cross_entropy(teacher, split.answers[rows.cpu()].to(teacher.device))
             temperature = self.config.temperature
@@ -82,9 +82,6 @@ class FedDAT(SoftPromptMethod):
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         scores = self.scores_with(shared, classes, split)
-        return (scores + self.scores_with(local_part(personal), classes, split)) / 2 if len(personal) else scores
-
-
-def local_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a client's own tensors under the names that shared ones have."""
-    return {name.removeprefix(LOCAL): tensor for name, tensor in tensors.items() if name.startswith(LOCAL)}
+        if not len(personal):
+            return scores
+        return (scores + self.scores_with(tensors_under(personal, LOCAL), classes, split)) / 2

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS, Shape, shapes
-from promptfed.prompt_state import PromptState
+from promptfed.prompt_state import PromptState, tensors_under
 from promptfed.prompts.domains import Domains
 from promptfed.prompts.soft_prompt_method import SoftPromptConfig, SoftPromptMethod
 from promptfed.setup import Setup
@@ -65,7 +65,7 @@ class FedYolo(SoftPromptMethod):
         inner = self.objective(plain(broadcast.shared, key), data.train)
 
         def loss(parameters: Mapping[str, Tensor], features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-            return inner.loss({name.removeprefix(key): tensor for name, tensor in parameters.items()}, features, rows)
+            return inner.loss(tensors_under(parameters, key), features, rows)
 
         return LocalObjective(part_of(broadcast.shared, key), inner.labels, loss)
 
@@ -93,7 +93,7 @@ class FedYolo(SoftPromptMethod):
 
     def one_insert(self, shared: PromptState, personal: PromptState) -> PromptState | None:
         keys = keys_in(shared)
-        return PromptState(plain(shared, keys[0])) if len(keys) == 1 else None
+        return plain(shared, keys[0]) if len(keys) == 1 else None
 
 
 class TaskServer(AggregatorWrapper):
@@ -130,4 +130,4 @@ def part_of(shared: Mapping[str, Tensor], key: str) -> PromptState:
 
 def plain(shared: Mapping[str, Tensor], key: str) -> PromptState:
     """Return the tensors of one task under the names that insert and head know."""
-    return PromptState({name.removeprefix(key): tensor for name, tensor in part_of(shared, key).items()})
+    return PromptState(tensors_under(shared, key))

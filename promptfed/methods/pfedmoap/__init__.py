@@ -17,7 +17,7 @@ from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.local_training import LocalObjective, Parameters
 from promptfed.method import METHODS, Shape, shapes
 from promptfed.methods.pfedmoap.gate import Gate
-from promptfed.prompt_state import PromptState
+from promptfed.prompt_state import PromptState, tensors_under
 from promptfed.prompts.personal_context import LOCAL, personal_context
 from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
 from promptfed.seeding import torch_stream
@@ -184,6 +184,5 @@ def _filed(memory: PromptState, pool: dict[int, Tensor]) -> PromptState:
 
 def _unfiled(server: PromptState) -> tuple[PromptState, dict[int, Tensor]]:
     """Split one state into inner's memory and the pool: the inverse of ``_filed``."""
-    memory = {name.removeprefix(INNER): tensor for name, tensor in server.items() if name.startswith(INNER)}
-    pool = {int(name.removeprefix(POOL)): tensor for name, tensor in server.items() if name.startswith(POOL)}
-    return PromptState(memory), pool
+    pool = {int(client): ctx for client, ctx in tensors_under(server, POOL).items()}
+    return PromptState(tensors_under(server, INNER)), pool
