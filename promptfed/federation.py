@@ -17,7 +17,7 @@ from promptfed.processors.client_state import prompt_of
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import PersonalPrompts, rising, update_personal
-from promptfed.screening import Expected, check_update, limited, outliers, refused
+from promptfed.screening import Expected, check_update, limited, most_bytes, outliers, refused
 from promptfed.seeding import numpy_stream
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Incident, Job, Reply
 
@@ -107,7 +107,7 @@ class Federation:
         broadcasts = self.broadcasts(state) if broadcasts is None else broadcasts
         finished = {reply.client for reply in state.pending}
         jobs = [
-            Job(client, Broadcast(round, shared), state.personal[client], self.stage)
+            Job(client, Broadcast(round, shared), state.personal[client], self.stage, self.most_bytes(client, shared))
             for client, shared in broadcasts.items()
             if client not in finished
         ]
@@ -134,11 +134,18 @@ class Federation:
         uploads, measures = self.method.uploads(client, shared), self.method.access != "black box"
         return Expected(uploads, shared, self.samples.get(client), measures, self.processors.figures)
 
+    def most_bytes(self, client: int, shared: PromptState) -> int:
+        """Return how many bytes the tensors of an update of ``client`` may have after the broadcast of ``shared``."""
+        return most_bytes(self.method.uploads(client, shared))
+
     def _received(self, reply: Reply, broadcast: Broadcast) -> Reply:
         """Return ``reply`` with its update as the method made it, and its bytes as they travelled."""
         if not self.processors or reply.failure:
             return reply
         try:
+            size = sum(tensor.nbytes for tensor in reply.update.shared.values())
+            if size > (most := self.most_bytes(reply.client, broadcast.shared)):
+                return refused(reply, f"an update of {size:,} bytes, where {most:,} are allowed")
             update = self.processors.incoming(reply.update, broadcast)
             bytes_up = reply.update.shared.nbytes if reply.bytes_up is None else reply.bytes_up
         except ProcessorError as error:

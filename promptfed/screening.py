@@ -1,7 +1,8 @@
 """What the server checks before it merges, so that a client's fault costs that client its own update and no more.
 
-Three looks: at every reply by itself (``check_update``), at the lengths of a round's changes (``outliers``), and at the
-shares that their weights give them (``limited``).
+Four looks: at an update's size before anything is decoded (``most_bytes``), at every reply by itself
+(``check_update``), at the lengths of a round's changes (``outliers``), and at the shares that their weights give them
+(``limited``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ LARGEST_COUNT = 10**15
 LONGEST_SECONDS = 1e9
 MOST_VALUES = 10**6
 """Numbers in a tensor whose length is the client's choice (a text, a list of seeds)."""
+BYTES_A_NUMBER, SPARE_BYTES = 16, 1_000_000
+"""An update may have so many bytes for each number that its method sends, and so many besides: float32 has 4, and what
+a processor may make of it (an index and a value, a masked word, scales) fits as well."""
 LONGEST_FAILURE = 1000
 OUTLIER_RATIO = 1e6
 """An update whose change is so many times the round's median change is refused."""
@@ -54,6 +58,17 @@ class Expected:
     samples: int | None = None
     measures: bool = True
     figures: Sequence[str] = ()
+
+
+def most_bytes(shapes: Mapping[str, Shape]) -> int:
+    """Return how many bytes the tensors of an update may have as they travel, processors included.
+
+    Args:
+        shapes: Names and shapes of the tensors that the method sends. One whose length is the client's choice counts
+            with ``MOST_VALUES`` numbers.
+    """
+    numbers = sum(MOST_VALUES if None in shape else math.prod(filter(None, shape)) for shape in shapes.values())
+    return BYTES_A_NUMBER * numbers + SPARE_BYTES
 
 
 def check_update(reply: Reply, expected: Expected) -> Reply:

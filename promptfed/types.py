@@ -181,13 +181,14 @@ class Job:
     """One client's work in one round; ``personal`` is read from and returned to that client's own store.
 
     ``stage`` says which of a run's federations it belongs to: the method's name, or a baseline's. An engine that serves
-    all of them tells its workers.
+    all of them tells its workers. ``most_bytes``: of the tensors of its update; a longer message is not decoded.
     """
 
     client: int
     broadcast: Broadcast
     personal: PromptState = field(default_factory=PromptState)
     stage: str = ""
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True)

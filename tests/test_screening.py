@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptfed.prompt_state import PromptState
-from promptfed.screening import Expected, check_update, limited, lower_median, outliers
+from promptfed.screening import Expected, check_update, limited, lower_median, most_bytes, outliers
 from promptfed.types import NO_PROMPT, Reply, Update
 from promptfed.usage import Usage
 
@@ -103,6 +103,13 @@ def assert_harmless(reply):
     assert reply.personal.is_finite()
     assert all(0 <= getattr(reply.usage, field.name) < 1e16 for field in fields(Usage))
     assert reply.bytes_up is None or 0 <= reply.bytes_up < 1e16
+
+
+def test_the_bytes_of_an_update_are_bounded_by_what_its_method_sends():
+    assert most_bytes({}) == 1_000_000
+    assert most_bytes({"ctx": (2, 3), "scale": ()}) == 16 * 7 + 1_000_000
+    assert most_bytes({"text": (None,), "none": (0, 5)}) == 16 * (1_000_000 + 5) + 1_000_000
+    assert most_bytes(EXPECTED.shapes) > sum(tensor.nbytes for tensor in SENT.values())
 
 
 def test_a_good_reply_is_left_as_it_is():

@@ -84,8 +84,13 @@ def pack(words: Message, started: float | None = None, **parts: PromptState) -> 
     return RecordDict({ARRAYS: ArrayRecord(arrays), ABOUT: ConfigRecord({JSON: json.dumps(about)})})
 
 
-def unpack(content: RecordDict, kind: type[W]) -> Envelope[W]:
+def unpack(content: RecordDict, kind: type[W], most_bytes: int | None = None) -> Envelope[W]:
     """Decode what ``pack`` encoded.
+
+    Args:
+        content: The message as it arrived.
+        kind: The kind of message to expect.
+        most_bytes: The bytes that its prompts may have together; None sets ``LARGEST_PROMPT``.
 
     Raises:
         DeploymentError: It is an ``ErrorReply``, whose reason is the error, or not a well-formed ``kind`` message.
@@ -100,7 +105,8 @@ def unpack(content: RecordDict, kind: type[W]) -> Envelope[W]:
     is_number = isinstance(started, int | float) and not isinstance(started, bool)
     if started is not None and not (is_number and 0 <= started <= LONGEST_SECONDS):
         raise DeploymentError(f"a {kind.__name__} message says it began after {_brief(started)} seconds")
-    return Envelope(_words(kind, about), _parts(about, arrays), None if started is None else float(started))
+    largest = LARGEST_PROMPT if most_bytes is None else min(most_bytes, LARGEST_PROMPT)
+    return Envelope(_words(kind, about), _parts(about, arrays, largest), None if started is None else float(started))
 
 
 def kind_of(content: RecordDict) -> str:
@@ -136,7 +142,7 @@ def _words(kind: type[W], about: Mapping[str, Any]) -> W:
     return kind.read(json.dumps(about.get("words")))
 
 
-def _parts(about: Mapping[str, Any], arrays: ArrayRecord) -> dict[str, PromptState]:
+def _parts(about: Mapping[str, Any], arrays: ArrayRecord, largest: int) -> dict[str, PromptState]:
     names_by_part = about.get("parts")
     if not isinstance(names_by_part, dict) or not all(isinstance(names, list) for names in names_by_part.values()):
         raise DeploymentError("a message does not say which prompts it holds")
@@ -149,8 +155,8 @@ def _parts(about: Mapping[str, Any], arrays: ArrayRecord) -> dict[str, PromptSta
         raise DeploymentError(f"a message names the arrays {_list(array_names)} and holds {_list(arrays)}")
     for name, array in arrays.items():
         _check(name, array)
-    if (size := sum(len(array.data) for array in arrays.values())) > LARGEST_PROMPT:
-        raise DeploymentError(f"a message holds {size} bytes of arrays; {LARGEST_PROMPT} are the most")
+    if (size := sum(len(array.data) for array in arrays.values())) > largest:
+        raise DeploymentError(f"a message holds {size:,} bytes of arrays; {largest:,} are the most")
     return {
         part: PromptState({name: _tensor(f"{part}/{name}", arrays[f"{part}/{name}"]) for name in names})
         for part, names in names_by_part.items()

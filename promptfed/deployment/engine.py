@@ -103,7 +103,7 @@ def reply_of(job: Job, answer: SiteReply) -> Reply:
     if answer.content is None:
         return _failed(job, answer.failure, traffic)
     try:
-        envelope = codec.unpack(answer.content, TrainAnswer)
+        envelope = codec.unpack(answer.content, TrainAnswer, job.most_bytes)
         words, shared = envelope.words, envelope.part("shared")
         if (words.client, words.round) != (job.client, job.broadcast.round):
             raise DeploymentError(f"it is client {words.client}'s of round {words.round}")

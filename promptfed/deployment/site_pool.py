@@ -55,10 +55,14 @@ class SiteReply:
     bytes_up: int
 
     def opened(self, kind: type[W]) -> codec.Envelope[W]:
-        """Decode the message. Raise DeploymentError without one, and for an ``ErrorReply`` or another kind."""
+        """Decode a message without prompts.
+
+        Raises:
+            DeploymentError: There is none, or it is an ``ErrorReply`` or of another kind, or holds a prompt.
+        """
         if self.content is None:
             raise DeploymentError(self.failure)
-        return codec.unpack(self.content, kind)
+        return codec.unpack(self.content, kind, most_bytes=0)
 
 
 @dataclass(frozen=True)
@@ -262,7 +266,7 @@ class SitePool:
                     self._met.discard(node)
                     return
                 raise DeploymentError(_why(message))
-            answer = codec.unpack(message.content, HelloAnswer).words
+            answer = codec.unpack(message.content, HelloAnswer, most_bytes=0).words
         except DeploymentError as error:
             self.problems[node] = str(error)
             self.say(f"node {node} is left out: {error}")

@@ -27,13 +27,18 @@ NOTHING = Split((), torch.empty(0, dtype=torch.int64))
 
 @dataclass(frozen=True, eq=False)
 class CountedSplit(Split):
-    """A split with numbers of examples and no examples: ``held`` of each class."""
+    """A split with numbers of examples and no examples: ``held`` of each class, as the site announced them.
+
+    ``most``: of each class, the most that the run has a site use; None sets no limit. What a site's update counts with
+    is bounded by that, so that a large pool adds nothing to its weight.
+    """
 
     held: tuple[int, ...] = ()
+    most: int | None = None
 
     @property
     def total(self) -> int:
-        return sum(self.held)
+        return sum(count if self.most is None else min(count, self.most) for count in self.held)
 
     def counts(self, classes: int) -> list[int]:
         return list(self.held)
@@ -186,9 +191,11 @@ def agreed_task(config: RunConfig, classes: Sequence[str]) -> tuple[tuple[str, .
 
 def remote_task(agreement: SiteAgreement, answers: Sequence[HelloAnswer], config: RunConfig) -> FederatedTask:
     """Build the task at the server: names and numbers of examples, and no examples."""
-    clients = []
+    clients, val_shots = [], options_of(config).val_shots
     for client, (site, answer) in enumerate(zip(agreement.sites, answers, strict=True)):
-        train, val, test = (_labels(agreement, answer, part) for part in (answer.train, answer.val, answer.test))
+        train = _labels(agreement, answer, answer.train, config.shots)
+        val = _labels(agreement, answer, answer.val, val_shots)
+        test = _labels(agreement, answer, answer.test)
         labels = tuple(label for label, count in enumerate(train.held) if count)
         clients.append(ClientData(client, site.name, labels, train, val, test, site.domain))
     return FederatedTask(
@@ -249,12 +256,14 @@ def _remote_client(client: int, site: SiteInfo) -> ClientData:
     return ClientData(client, site.name, (), NOTHING, NOTHING, NOTHING, site.domain)
 
 
-def _labels(agreement: SiteAgreement, answer: HelloAnswer, counts: Sequence[int]) -> CountedSplit:
-    """Return the numbers of a site's examples by base class. The images stay at the site."""
+def _labels(
+    agreement: SiteAgreement, answer: HelloAnswer, counts: Sequence[int], most: int | None = None
+) -> CountedSplit:
+    """Return the numbers of a site's examples by base class, of which ``most`` are used. The images stay there."""
     base = agreement.base_classes
     names = agreed_names(answer.classes, base, merged=agreement.merged)
     counts_by_class = dict.fromkeys(base, 0)
     for name, count in zip(answer.classes, counts, strict=True):
         if (base_name := names[name]) is not None:
             counts_by_class[base_name] += count
-    return CountedSplit((), NOTHING.labels, held=tuple(counts_by_class.values()))
+    return CountedSplit((), NOTHING.labels, held=tuple(counts_by_class.values()), most=most)

@@ -13,6 +13,7 @@ from promptfed.config import build_config
 from promptfed.deployment import codec, messages
 from promptfed.deployment.engine import start_of
 from promptfed.deployment.evaluator import SiteEvaluator
+from promptfed.deployment.site_pool import SiteReply
 from promptfed.errors import DeploymentError
 from promptfed.evaluation import LocalEvaluator
 from promptfed.experiment import Experiment
@@ -325,3 +326,55 @@ def test_a_prompt_of_the_server_that_does_not_fit_is_refused_by_the_site(simulat
                 codec.unpack(simulation.grid.nodes[100](content), messages.TrainAnswer)
             assert why in str(refused.value)
             assert "the site's log" not in str(refused.value)
+
+
+@pytest.mark.parametrize("numbers", [2, 20_000_000])
+def test_an_update_longer_than_its_method_sends_is_refused_before_it_is_decoded(simulate, monkeypatch, numbers):
+    simulation, decoded = simulate(), []
+    well, tensor = simulation.grid.nodes[200], codec._tensor
+    monkeypatch.setattr(codec, "_tensor", lambda name, array: (decoded.append(len(array.data)), tensor(name, array))[1])
+
+    def lies(content):
+        answer = well(content)
+        if codec.kind_of(content) != "Train":
+            return answer
+        words = codec.unpack(answer, messages.TrainAnswer).words
+        return codec.pack(words, shared=PromptState({"ctx": torch.zeros(numbers)}))
+
+    simulation.grid.nodes[200] = lies
+    _, [(state, replies)] = rounds_of(simulation, rounds=1)
+    assert [bool(reply.failure) for reply in replies] == [False, True, False]
+    assert state.round == 1
+    if numbers > 1000:
+        most = 16 * state.shared["ctx"].numel() + 1_000_000
+        assert f"a message holds 80,000,128 bytes of arrays; {most:,} are the most" in replies[1].failure
+        assert max(decoded) < 1_000_000
+    else:
+        assert replies[1].failure.startswith("refused: client 1 sent 'ctx' is (2,)")
+
+
+def test_a_site_that_claims_more_samples_than_it_has_gains_nothing(simulate):
+    """The count of its first message, or of the task that all deal out alike, is the most that is believed."""
+    honest, lying = simulate(), simulate()
+    well = lying.grid.nodes[200]
+
+    def lies(content):
+        answer = well(content)
+        if codec.kind_of(content) != "Train":
+            return answer
+        envelope = codec.unpack(answer, messages.TrainAnswer)
+        return codec.pack(envelope.words.model_copy(update={"samples": 10**9}), shared=envelope.part("shared"))
+
+    lying.grid.nodes[200] = lies
+    _, [(expected, _)] = rounds_of(honest, rounds=1)
+    _, [(state, replies)] = rounds_of(lying, rounds=1)
+    assert state.shared == expected.shared
+    assert [reply.failure for reply in replies] == ["", "", ""]
+
+
+def test_an_answer_without_a_prompt_may_hold_none(simulate):
+    simulation = simulate()
+    content = codec.pack(messages.PrepareAnswer(images=1, seconds=1.0), shared=PromptState({"ctx": torch.zeros(3)}))
+    with pytest.raises(DeploymentError, match="holds 140 bytes of arrays; 0 are the most"):
+        SiteReply(content, "", 0, 0).opened(messages.PrepareAnswer)
+    assert simulation.sites.connected

@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("flwr")
 
 from promptfed.config import build_config
-from promptfed.deployment import codec
+from promptfed.deployment import codec, messages
 from promptfed.deployment.server import ServerOptions, serve
 from promptfed.deployment.site import Site, SiteOptions
 from promptfed.deployment.site_export import export_site
@@ -298,3 +298,21 @@ def test_names_of_classes_and_sites_break_no_report(hospitals, name):
     hospitals.grid.nodes[2] = lying(hospitals.grid.nodes[2], lambda words: words["site"].update(domain=name))
     hospitals.serve({**OPTIONS, "rounds": 1})
     assert (hospitals.folder / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_a_site_counts_with_what_it_announced_whatever_it_claims_later(hospitals, tmp_path):
+    options = {**OPTIONS, "method": "promptfl", "method_options": {"n_ctx": 2, "local_epochs": 1}}
+    honest = hospitals.serve(options)
+    well = hospitals.grid.nodes[0]
+
+    def lies(content):
+        answer = well(content)
+        if codec.kind_of(content) != "Train":
+            return answer
+        envelope = codec.unpack(answer, messages.TrainAnswer)
+        words = envelope.words.model_copy(update={"samples": 10**9})
+        return codec.pack(words, envelope.started, shared=envelope.part("shared"))
+
+    hospitals.grid.nodes[0] = lies
+    lied = hospitals.serve(options, **{"run-dir": str(tmp_path / "lied")})
+    assert lied.metrics["prompt_sha256"] == honest.metrics["prompt_sha256"]
