@@ -20,6 +20,7 @@ from promptfed.commands import (
     nearest_words,
     personalize,
     predict,
+    privacy,
     report,
     serve,
     site,
@@ -64,6 +65,7 @@ personalize.add_to(app)
 import_.add_to(app)
 listing.add_to(app)
 report.add_to(app)
+privacy.add_to(app)
 tasks.add_to(app)
 serve.add_to(app)
 flower.add_to(app)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 from promptfed.errors import ConfigError, FormatError
 
 Adjacency = Literal["add-remove", "replace-one"]
@@ -172,14 +174,14 @@ def _epsilon(
     dp = _dp_accounting()
     half = 0.5 if adjacency == "replace-one" else 1.0
     scale = half / math.sqrt(sum(release.count / release.multiplier**2 for release in releases))
-    unsampled = float(dp.get_epsilon_gaussian(scale, delta))
-    if all(release.probability == 1 for release in releases):
-        return unsampled
-    from dp_accounting import pld
-
-    relations = dp.NeighboringRelation
-    relation = relations.REPLACE_ONE if adjacency == "replace-one" else relations.ADD_OR_REMOVE_ONE
     with _quiet():
+        unsampled = float(dp.get_epsilon_gaussian(scale, delta))
+        if all(release.probability == 1 for release in releases):
+            return unsampled
+        from dp_accounting import pld
+
+        relations = dp.NeighboringRelation
+        relation = relations.REPLACE_ONE if adjacency == "replace-one" else relations.ADD_OR_REMOVE_ONE
         accountant = pld.PLDAccountant(relation, max(interval, unsampled / MOST_CELLS))
         for release in releases:
             accountant.compose(_event(release))
@@ -206,11 +208,12 @@ def _dp_accounting() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep absl's warnings back: they name orders of Renyi DP that are left out, which is no fault."""
+    """Keep warnings back: orders of Renyi DP left out, and logarithms of zero at vast epsilons, are no faults."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with np.errstate(divide="ignore"):
+            yield
     finally:
         logger.setLevel(level)

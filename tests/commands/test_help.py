@@ -22,6 +22,7 @@ import pytest
         ["report"],
         ["words"],
         ["tasks", "show"],
+        ["privacy", "plan"],
     ],
 )
 def test_help_teaches_by_example(promptfed, words):
