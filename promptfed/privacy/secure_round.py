@@ -34,8 +34,8 @@ class SecureRound:
         cut: Values beyond the bound, of all of them.
         bytes_up: What a client sent in all legs, the most of any.
         bytes_down: What a client was sent in all legs, without the broadcast; the most of any.
-        client_seconds: The mean of those who stayed to the end.
-        server_seconds: The time of the server.
+        client_seconds: Processor time of a client in all legs; the mean of those who stayed to the end.
+        server_seconds: Processor time of the server.
     """
 
     values: Reals
@@ -122,15 +122,15 @@ class _Traffic:
     def up(self, client: int, leg: Callable[..., Message], *given: Any) -> None:
         """Take ``client`` through a ``leg``; what it is ``given`` begins with the server's message, if there is one."""
         self.received[client] += nbytes(given[0]) if given else 0
-        start_time = time.perf_counter()
+        start_time = time.thread_time()
         answer = leg(*given)
-        self.seconds[client] += time.perf_counter() - start_time
+        self.seconds[client] += time.thread_time() - start_time
         self.sent[client] += nbytes(answer)
         self.timed(lambda: self.server.add(client, answer))
 
     def timed(self, work: Callable[[], T]) -> T:
         """Return what the server's ``work`` returns."""
-        start_time = time.perf_counter()
+        start_time = time.thread_time()
         result = work()
-        self.server_seconds += time.perf_counter() - start_time
+        self.server_seconds += time.thread_time() - start_time
         return result

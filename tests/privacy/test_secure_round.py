@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -66,3 +69,10 @@ def test_it_does_not_repeat_itself_beyond_rounding():
     each = changes(3, 200)
     one, other = (secure_sum_of(each, BROADCAST, 0.5).values for _ in range(2))
     assert 0 < np.abs(one - other).max() <= 2 * FixedPoint(0.5, 3).error_bound
+
+
+def test_the_example_of_the_page_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "secure_aggregation.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(code, "docs/secure_aggregation.md", "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out.startswith("(0, 1, 2, 4, 5, 6, 7, 8, 9) [")
