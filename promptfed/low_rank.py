@@ -128,8 +128,8 @@ def refactor(change: Factors, rank: int | None = None, energy: float | None = No
         scale: Of the outcome.
     """
     parts = singular(change)
-    kept = len(parts.s) if energy is None else parts.rank_of_energy(energy)
-    return parts.factors(kept if rank is None else min(rank, kept), scale)
+    count = len(parts.s) if energy is None else parts.rank_of_energy(energy)
+    return parts.factors(count if rank is None else min(rank, count), scale)
 
 
 def ridge_b(changes: Sequence[Factors], weights: Sequence[float], penalty: float) -> Factors:

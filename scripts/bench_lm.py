@@ -116,7 +116,7 @@ def plain(case: Case) -> Callable[[PromptState], tuple[float, PromptState]]:
     ids = torch.tensor([list(model.writer.row(item).ids) for item in case.data.train.items])
     mask, labels, classes = torch.ones_like(ids), case.data.train.labels, case.method.setup.classes
     words = model.label_ids(classes) if model.has_words else []
-    described = model.described(classes) if not model.has_words else None
+    described = model.class_means(classes) if not model.has_words else None
 
     def step(prompt: PromptState) -> tuple[float, PromptState]:
         with torch.no_grad():

@@ -43,19 +43,19 @@ def matching_paths(paths: Iterable[str], targets: Sequence[str], option: str = "
     Raises:
         ConfigError: A target matches no path; the message has the nearest names.
     """
-    known = list(paths)
-    matched: set[str] = set()
+    candidates = list(paths)
+    matches: set[str] = set()
     for target in targets:
-        hits = [p for p in known if target == EVERY_LAYER or p == target or p.endswith(f".{target}")]
+        hits = [p for p in candidates if target == EVERY_LAYER or p == target or p.endswith(f".{target}")]
         if not hits:
-            names = sorted({path.rpartition(".")[2] for path in known})
-            near = difflib.get_close_matches(target, [*names, *known], n=3, cutoff=0.4) or names[:8]
+            names = sorted({path.rpartition(".")[2] for path in candidates})
+            near = difflib.get_close_matches(target, [*names, *candidates], n=3, cutoff=0.4) or names[:8]
             raise ConfigError(
                 f"option '{option}' names '{printable(target, 80)}', which no linear layer of this model has: use "
                 f"{', '.join(printable(name, 80) for name in near)}, or {EVERY_LAYER} (--set method.{option}=NAME,NAME)"
             )
-        matched.update(hits)
-    return tuple(path for path in known if path in matched)
+        matches.update(hits)
+    return tuple(path for path in candidates if path in matches)
 
 
 class LowRank(InsertKind):
@@ -130,11 +130,11 @@ class LowRank(InsertKind):
 
         Fresh rows of A are random (``purpose`` names their stream), those of B are zero.
         """
-        kept, scale = min(rank, len(change.a)), self.scale(rank)
-        a, b = change.a[:kept], change.b[:, :kept] * (change.scale / scale)
-        if kept < rank:
-            a = torch.cat([a, self.random_rows(path, rank, *purpose)[kept:].to(a)], 0)
-            b = torch.cat([b, b.new_zeros(len(b), rank - kept)], 1)
+        count, scale = min(rank, len(change.a)), self.scale(rank)
+        a, b = change.a[:count], change.b[:, :count] * (change.scale / scale)
+        if count < rank:
+            a = torch.cat([a, self.random_rows(path, rank, *purpose)[count:].to(a)], 0)
+            b = torch.cat([b, b.new_zeros(len(b), rank - count)], 1)
         return Factors(a, b, scale)
 
     def changes(self, values: Mapping[str, Tensor]) -> dict[str, tuple[Factors, ...]]:

@@ -49,9 +49,9 @@ class SoftPrompt(InsertKind):
         if self.init == "text":
             return model.embed(repeated(model.tokens.start(self.text), n, self.text))
         size = len(model.model.get_input_embeddings().weight)
-        drawn = model.embed(torch.randint(size, (n,), generator=stream).tolist())
+        vectors = model.embed(torch.randint(size, (n,), generator=stream).tolist())
         if self.init == "vocab":
-            return drawn
+            return vectors
         deviation = model.embed(range(0, size, -(-size // 4096))).std().item()
         return deviation * torch.randn(n, model.width, generator=stream)
 

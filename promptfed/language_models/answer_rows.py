@@ -8,7 +8,7 @@ from typing import Any
 
 from promptfed.errors import ConfigError, DataError, reason
 from promptfed.examples.base import AnswerItem, Item, QuestionItem
-from promptfed.language_models.text_rows import KEPT, RowWriter
+from promptfed.language_models.text_rows import MOST_ROWS, RowWriter
 from promptfed.printable import printable
 
 _PLACE = "\x02{}\x03"
@@ -41,7 +41,7 @@ class AnswerWriter:
     def __init__(self, writer: RowWriter, tokenizer: Any) -> None:
         self.writer, self.tokenizer = writer, tokenizer
         self._end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        self._kept: dict[tuple[Item, str, int], AnswerRow] = {}
+        self._cache: dict[tuple[Item, str, int], AnswerRow] = {}
         self._tails: dict[str, list[int]] = {}
 
     @property
@@ -65,13 +65,13 @@ class AnswerWriter:
         if not isinstance(item, QuestionItem):
             raise DataError(f"{item.name} has no answer, which is what model '{self.writer.name}' learns to write")
         key = (item, prompt, reserve)
-        if key not in self._kept:
-            if len(self._kept) >= KEPT:
-                self._kept.clear()
-            self._kept[key] = self._written(item, prompt, reserve)
-        return self._kept[key]
+        if key not in self._cache:
+            if len(self._cache) >= MOST_ROWS:
+                self._cache.clear()
+            self._cache[key] = self._compose(item, prompt, reserve)
+        return self._cache[key]
 
-    def _written(self, item: QuestionItem, prompt: str, reserve: int) -> AnswerRow:
+    def _compose(self, item: QuestionItem, prompt: str, reserve: int) -> AnswerRow:
         writer, is_chat = self.writer, self.writer.form.chat
         if is_chat:
             self._ids(_turns(item), item.name)  # what is wrong with the conversation itself is said first
@@ -121,7 +121,7 @@ class AnswerWriter:
         Where a text holds a marker of the model, it is tokenised by itself, so that it stays the letters it is.
         """
         texts = [text for _, text in turns]
-        whole = self._filled([(role, _PLACE.format(k)) for k, (role, _) in enumerate(turns)], name, begins=True)
+        whole = self._render([(role, _PLACE.format(k)) for k, (role, _) in enumerate(turns)], name, begins=True)
         if not any(marker in text for text in texts for marker in self.tokenizer.all_special_tokens):
             for number, text in enumerate(texts):
                 whole = whole.replace(_PLACE.format(number), text)
@@ -138,23 +138,23 @@ class AnswerWriter:
         template = str(self.tokenizer.chat_template)
         if template not in self._tails:
             turns = [("user", _PLACE.format(0)), ("assistant", _PLACE.format(1))]
-            _, _, rest = self._filled(turns, "a conversation").partition(_PLACE.format(1))
+            _, _, rest = self._render(turns, "a conversation").partition(_PLACE.format(1))
             tail, markers = self._fixed(rest), set(self.tokenizer.all_special_ids)
             first = next((k for k, token in enumerate(tail) if token in markers), None)
             self._tails[template] = [] if first is None else tail[: first + 1]
         return self._tails[template]
 
-    def _filled(self, turns: Sequence[tuple[str, str]], name: str, *, begins: bool = False) -> str:
+    def _render(self, turns: Sequence[tuple[str, str]], name: str, *, begins: bool = False) -> str:
         self.check_chat()
         messages = [{"role": role, "content": text} for role, text in turns]
         try:
-            filled: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=begins)
+            content: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=begins)
         except Exception as error:  # a template raises what it likes
             raise DataError(
                 f"the chat template of '{self.writer.name}' refuses {name} ({printable(reason(error), 200)}): mend "
                 "its turns, or leave out task.chat_template"
             ) from error
-        return filled
+        return content
 
     def check_chat(self) -> None:
         """Raise ConfigError if the tokenizer has no chat template."""

@@ -132,34 +132,34 @@ class Answers:
         """
         texts: list[str] = []
         for start in range(0, len(items), ROWS_AT_ONCE):
-            texts += self._written(insert, items[start : start + ROWS_AT_ONCE], prompt, reserve)
+            texts += self._write_batch(insert, items[start : start + ROWS_AT_ONCE], prompt, reserve)
         return texts
 
-    def _written(self, insert: Insert, items: Sequence[Item], prompt: str, reserve: int) -> list[str]:
+    def _write_batch(self, insert: Insert, items: Sequence[Item], prompt: str, reserve: int) -> list[str]:
         questions = [self.rows.row(item, prompt, reserve).question for item in items]
         lines: list[list[int]] = [[] for _ in items]
         waiting, ends = list(range(len(items))), self.rows.ends
-        read: Beginnings | None = None
+        beginnings: Beginnings | None = None
         for step in range(self.form.answer_tokens):
             if self.model.goes_on:
                 rows = [questions[k] if step == 0 else lines[k][-1:] for k in waiting]
-                states, read = self.model.read_on(rows, insert, read)
+                states, beginnings = self.model.read_on(rows, insert, beginnings)
             else:
                 states = self._last_states([questions[k] for k in waiting], [lines[k] for k in waiting], insert)
             following = self.model.word_logits(states, None).argmax(-1).tolist()
-            kept = []
+            places = []
             for place, (k, token) in enumerate(zip(waiting, following, strict=True)):
                 if token in ends:
                     continue
                 lines[k].append(token)
                 has_room = len(questions[k]) + len(lines[k]) + reserve <= self.model.longest
                 if has_room and not any(stop in self._text(lines[k]) for stop in self.form.stop):
-                    kept.append(place)
-            if not kept:
+                    places.append(place)
+            if not places:
                 break
-            if read is not None and (step == 0 or len(kept) < len(waiting)):  # questions are of several lengths
-                read = read.select(kept)
-            waiting = [waiting[place] for place in kept]
+            if beginnings is not None and (step == 0 or len(places) < len(waiting)):  # questions are of several lengths
+                beginnings = beginnings.select(places)
+            waiting = [waiting[place] for place in places]
         return [self._until_stop(self._text(line)) for line in lines]
 
     def _last_states(

@@ -20,7 +20,7 @@ def head_input(model: Any, places: Tensor | None) -> Iterator[list[Tensor]]:
         places: Positions ``(rows, k)``; None: all.
     """
     head = model.get_output_embeddings()
-    captured: list[Tensor] = []
+    states: list[Tensor] = []
 
     def select(module: Any, inputs: Any, output: Any) -> Any:
         assert places is not None
@@ -28,14 +28,14 @@ def head_input(model: Any, places: Tensor | None) -> Iterator[list[Tensor]]:
         return output
 
     def capture(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        captured.append(inputs[0])
+        states.append(inputs[0])
         return (inputs[0][:, :0],)
 
     handles = [head.register_forward_pre_hook(capture)]
     if places is not None:
         handles.append(model.base_model.register_forward_hook(select))
     try:
-        yield captured
+        yield states
     finally:
         for handle in handles:
             handle.remove()

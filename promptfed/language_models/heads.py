@@ -122,7 +122,7 @@ class LinearHead(Head):
                 head = self.model.model.get_output_embeddings()
                 weight = head.weight[self.model.label_ids(self.classes)].float()
             else:
-                weight = SCALE * self.model.described(self.classes)
+                weight = SCALE * self.model.class_means(self.classes)
         return PromptState({WEIGHT: weight.cpu().clone(), BIAS: torch.zeros(len(self.classes))})
 
     def scores(

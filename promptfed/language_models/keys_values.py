@@ -23,8 +23,8 @@ Layers = tuple[tuple[Tensor, Tensor], ...]
 
 def by_layer(prefix: Tensor, layers: int, heads: int) -> Layers:
     """Return a prefix ``(n, layers * 2 * heads * head_size)`` layer by layer; gradients flow through."""
-    shaped = prefix.view(len(prefix), layers, 2, heads, -1).permute(1, 2, 3, 0, 4)[:, :, None]
-    return tuple((layer[0], layer[1]) for layer in shaped)
+    states = prefix.view(len(prefix), layers, 2, heads, -1).permute(1, 2, 3, 0, 4)[:, :, None]
+    return tuple((layer[0], layer[1]) for layer in states)
 
 
 @contextmanager

@@ -72,6 +72,6 @@ def _minilm() -> tuple[Any, Any]:
 
     model, tokenizer = load_minilm()
     marks = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]", "unk": "[UNK]"}
-    named = {f"{name}_token": mark for name, mark in marks.items()}
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST_SENTENCE, **named)
+    names = {f"{name}_token": mark for name, mark in marks.items()}
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST_SENTENCE, **names)
     return model, wrapped

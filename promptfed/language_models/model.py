@@ -66,11 +66,11 @@ class LanguageModel(FrozenModel):
         self._lock = threading.RLock()  # hooks of one reading must not meet another thread's
         self._usage = Usage()
         self._labels: dict[tuple[str, ...], list[int]] = {}
-        self._described: dict[tuple[str, ...], Tensor] = {}
+        self._class_means: dict[tuple[str, ...], Tensor] = {}
         self._loaded_sha256 = self._weights_sha256()
         letters = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        described = ["language model 1", self._loaded_sha256, letters, str(self.dtype), family, self.longest]
-        self._fingerprint = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+        facts = ["language model 1", self._loaded_sha256, letters, str(self.dtype), family, self.longest]
+        self._fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     # ----------------------------------------------------------------------------------- what every model has
 
@@ -273,11 +273,11 @@ class LanguageModel(FrozenModel):
         if soft is not None and (shared is None or self._reader is None or not self._can_share):
             vectors, front = [torch.cat([soft, row]) for row in vectors], len(soft)
         if self.family == "encoder-decoder":
-            return self._decoded(vectors, at, answers)
+            return self._decode(vectors, at, answers)
         if at is not None and self.has_words:
-            with head_input(self.model, at + front) as captured:
+            with head_input(self.model, at + front) as inputs:
                 self._output(self.model, vectors, insert, shared)
-            return captured[0]
+            return inputs[0]
         states: Tensor = self._output(self.model.base_model, vectors, insert, shared).last_hidden_state
         if at is not None:
             return gathered(states, at + front)
@@ -297,18 +297,18 @@ class LanguageModel(FrozenModel):
         with behind_prefix(self.model.base_model, layers, len(vectors)):
             return part(inputs_embeds=padded, attention_mask=mask.long())
 
-    def _decoded(self, vectors: Sequence[Tensor], at: Tensor | None, answers: Sequence[Sequence[int]] | None) -> Tensor:
+    def _decode(self, vectors: Sequence[Tensor], at: Tensor | None, answers: Sequence[Sequence[int]] | None) -> Tensor:
         """Read a batch with the encoder, and the decoder's start token and answers with the decoder."""
         padded, mask = padded_rows(vectors)
         start = self.model.config.decoder_start_token_id
         lines = [[start, *line] for line in answers or [()] * len(vectors)]
         longest = max(map(len, lines))
         ids = torch.tensor([[*line, *[start] * (longest - len(line))] for line in lines], device=self.device)
-        with head_input(self.model, None) as captured:
+        with head_input(self.model, None) as inputs:
             self.model(inputs_embeds=padded, attention_mask=mask.long(), decoder_input_ids=ids, use_cache=False)
         if at is None:
             raise ConfigError(f"'{self.name}' is an encoder-decoder, which has no mean over tokens: use label words")
-        return gathered(captured[0], at)
+        return gathered(inputs[0], at)
 
     @property
     def goes_on(self) -> bool:
@@ -335,11 +335,11 @@ class LanguageModel(FrozenModel):
                 behind = shared.select([0] * len(rows))
             vectors = [self._embed(torch.tensor(list(row), device=self.device)) for row in rows]
             last = torch.tensor([[len(row) - 1] for row in rows], device=self.device)
-            with head_input(self.model, last) as captured:
-                _, read = self._reader.read(self.model, vectors, behind, keep=True)
+            with head_input(self.model, last) as inputs:
+                _, beginnings = self._reader.read(self.model, vectors, behind, keep=True)
         self._usage += Usage(model_rows=len(rows), model_tokens=sum(map(len, rows)))
-        assert read is not None, "which was asked to be kept"
-        return captured[0][:, 0].float(), read
+        assert beginnings is not None, "which was asked to be kept"
+        return inputs[0][:, 0].float(), beginnings
 
     # ------------------------------------------------------------------------------------------------ answers
 
@@ -356,9 +356,9 @@ class LanguageModel(FrozenModel):
             index = torch.tensor(list(ids), device=self.device)
             weight, bias = weight[index], None if bias is None else bias[index]
         logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
-        return self._softened(logits)
+        return self._soften(logits)
 
-    def _softened(self, logits: Tensor) -> Tensor:
+    def _soften(self, logits: Tensor) -> Tensor:
         """Apply what a model does to logits behind its head: caps and scales."""
         config = self.model.config.get_text_config()
         if multiplier := getattr(config, "logit_scale", None):  # Cohere
@@ -377,15 +377,15 @@ class LanguageModel(FrozenModel):
         return self._labels[names]
 
     @torch.no_grad()
-    def described(self, classes: Sequence[str]) -> Tensor:
+    def class_means(self, classes: Sequence[str]) -> Tensor:
         """Return unit means ``(classes, width)`` of the classes' descriptions, read once without an insert."""
         names = tuple(classes)
-        if names not in self._described:
+        if names not in self._class_means:
             tokens = self.tokens
             rows = [[*tokens.first, *tokens.start(self.form.description(name)), *tokens.last] for name in names]
-            self._described[names] = F.normalize(self.hidden([row[: self.longest] for row in rows]), dim=-1)
-        return self._described[names]
+            self._class_means[names] = F.normalize(self.hidden([row[: self.longest] for row in rows]), dim=-1)
+        return self._class_means[names]
 
     def cosines(self, means: Tensor, classes: Sequence[str]) -> Tensor:
         """Return ``SCALE * cos`` ``(rows, classes)`` of rows' means ``(rows, width)`` and label descriptions."""
-        return SCALE * F.normalize(means, dim=-1) @ self.described(classes).T
+        return SCALE * F.normalize(means, dim=-1) @ self.class_means(classes).T

@@ -14,7 +14,7 @@ from promptfed.prompt_template import WORDS_HINT, PromptTemplate
 
 MASK = "\x01"
 """Stands for the mask in a rendered template."""
-KEPT = 20_000
+MOST_ROWS = 20_000
 """Rows that are kept: a client reads the same texts in every round."""
 
 
@@ -51,7 +51,7 @@ class RowWriter:
         self._last = [] if family == "causal" else self.tokens.last
         start = getattr(tokenizer, "bos_token_id", None)
         self._empty = [tokenizer.eos_token_id if start is None else start]
-        self._kept: dict[tuple[str, str, int], TextRow] = {}
+        self._cache: dict[tuple[str, str, int], TextRow] = {}
 
     def row(self, item: Item, prompt: str = "", reserve: int = 0) -> TextRow:
         """Return the row of a text.
@@ -67,14 +67,14 @@ class RowWriter:
         """
         text = text_of(item, self.name)
         key = (text, prompt, reserve)
-        if key not in self._kept:
-            if len(self._kept) >= KEPT:
-                self._kept.clear()
-            self._kept[key] = self._fitted(text, prompt, self.longest - reserve)
-        return self._kept[key]
+        if key not in self._cache:
+            if len(self._cache) >= MOST_ROWS:
+                self._cache.clear()
+            self._cache[key] = self._fit(text, prompt, self.longest - reserve)
+        return self._cache[key]
 
-    def _fitted(self, text: str, prompt: str, room: int) -> TextRow:
-        ids = self._framed(text, prompt)
+    def _fit(self, text: str, prompt: str, room: int) -> TextRow:
+        ids = self._frame(text, prompt)
         length = len(ids)
         while len(ids) > room:
             if not text:
@@ -83,11 +83,11 @@ class RowWriter:
                     f"{max(0, room)}; shorten the prompt or the template"
                 )
             text = self.tokens.shortened(text, len(ids) - room)
-            ids = self._framed(text, prompt)
+            ids = self._frame(text, prompt)
         at = ids.index(self._mask[0]) if self._mask else len(ids) - 1
         return TextRow(tuple(ids), at, length - len(ids))
 
-    def _framed(self, text: str, prompt: str) -> list[int]:
+    def _frame(self, text: str, prompt: str) -> list[int]:
         ids: list[int] = []
         pieces = self._pieces(text, prompt)
         for number, piece in enumerate(pieces):

@@ -8,7 +8,7 @@ from typing import Any
 WORD_MARKS = ("\u2581", "\u0120")
 """How tokens show that they begin a word: SentencePiece's mark, byte-level BPE's. WordPiece marks the others."""
 
-KEPT = 20_000
+MOST_TEXTS = 20_000
 """Texts whose ids are cached: a population meets the same examples repeatedly."""
 
 
@@ -21,10 +21,10 @@ class Tokens:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        framed: list[int] = tokenizer("a")["input_ids"]
+        whole: list[int] = tokenizer("a")["input_ids"]
         bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-        at = next((k for k in range(len(framed)) if framed[k : k + len(bare)] == bare), 0)
-        self.first, self.last = framed[:at], framed[at + len(bare) :]
+        at = next((k for k in range(len(whole)) if whole[k : k + len(bare)] == bare), 0)
+        self.first, self.last = whole[:at], whole[at + len(bare) :]
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         minimum = len(vocabulary) / 20
         self._mark = next((mark for mark in WORD_MARKS if sum(t.startswith(mark) for t in vocabulary) > minimum), "")
@@ -93,7 +93,7 @@ class Tokens:
     def _once(self, follows: bool, text: str) -> list[int]:
         key = (follows, text)
         if key not in self._cache:
-            if len(self._cache) >= KEPT:
+            if len(self._cache) >= MOST_TEXTS:
                 self._cache.clear()
             self._cache[key] = self._following(text) if follows else self._encode(text)["input_ids"]
         return self._cache[key]

@@ -46,20 +46,20 @@ class FedLoRA(LowRankMethod):
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
         """Return the objective of the personal part alone, with the shared one frozen."""
-        whole = self.values(broadcast.shared, personal or self._untrained)
+        whole = self.values(broadcast.shared, personal or self._personal_start)
         return self.objective(whole, data.train, [name for name in whole if name.startswith(PERSONAL)])
 
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        kept = {name: tensor for name, tensor in trained.items() if name.startswith(PERSONAL)}
-        return PromptState({name: tensor for name, tensor in trained.items() if name not in kept}), PromptState(kept)
+        part = {name: tensor for name, tensor in trained.items() if name.startswith(PERSONAL)}
+        return PromptState({name: tensor for name, tensor in trained.items() if name not in part}), PromptState(part)
 
     def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
         if not jobs:
             return []
         round = jobs[0][0].round
-        values = [self.values(broadcast.shared, personal or self._untrained) for broadcast, _, personal in jobs]
+        values = [self.values(broadcast.shared, personal or self._personal_start) for broadcast, _, personal in jobs]
         for is_personal in (False, True) if self.config.order == "alternate" else (None,):
             problems = []
             for (_, data, _), whole in zip(jobs, values, strict=True):
@@ -69,12 +69,12 @@ class FedLoRA(LowRankMethod):
             values = [PromptState({**v, **outcome}) for v, (outcome, _) in zip(values, trained, strict=True)]
         results = []
         for (broadcast, data, personal), whole, (_, fit) in zip(jobs, values, trained, strict=True):
-            sent, kept = self.split_update(whole, broadcast, data, personal)
-            results.append((Update(data.client, sent, len(data.train), fit.loss, fit.accuracy), kept))
+            shared_part, personal_part = self.split_update(whole, broadcast, data, personal)
+            results.append((Update(data.client, shared_part, len(data.train), fit.loss, fit.accuracy), personal_part))
         return results
 
     @property
-    def _untrained(self) -> PromptState:
+    def _personal_start(self) -> PromptState:
         return PromptState(
             {f"{PERSONAL}{name}": tensor for name, tensor in self.start("personal").items() if is_factor(name)}
         )

@@ -22,7 +22,7 @@ from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 PROTOTYPES, COUNTS, PROJECTION = "prototypes/", "counts/", "projection"
-KEPT = 50_000
+MOST_TEXTS = 50_000
 """Texts whose features are kept."""
 
 
@@ -92,15 +92,15 @@ class FedPCL(GradientTraining):
     def init_shared(self) -> PromptState:
         """Return zero counts: nobody has sent a prototype."""
         return PromptState(
-            {n: torch.zeros(s) for k in range(len(self.setup.domains)) for n, s in self._sent(k).items()}
+            {n: torch.zeros(s) for k in range(len(self.setup.domains)) for n, s in self._client_shapes(k).items()}
         )
 
-    def _sent(self, client: int) -> dict[str, tuple[int, ...]]:
+    def _client_shapes(self, client: int) -> dict[str, tuple[int, ...]]:
         classes = len(self.setup.classes)
         return {f"{PROTOTYPES}{client}": (classes, self.dim), f"{COUNTS}{client}": (classes,)}
 
     def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
-        return dict(self._sent(client))
+        return dict(self._client_shapes(client))
 
     def check_feasible(self, clients: Sequence[ClientData]) -> None:
         super().check_feasible(clients)
@@ -118,8 +118,7 @@ class FedPCL(GradientTraining):
         projection = personal[PROJECTION] if len(personal) else self.start()
         prototypes, counts = self._all(broadcast.shared)
         if not counts.any():
-            own = self._prototypes(projection, data)
-            prototypes, counts = own[0][None], own[1][None]
+            prototypes, counts = (part[None] for part in self._prototypes(projection, data))
         means, totals = global_prototypes(prototypes, counts)
         temperature = self.config.temperature
 
@@ -157,7 +156,7 @@ class FedPCL(GradientTraining):
     def features(self, items: Sequence[Item]) -> Tensor:
         """Return the frozen features ``(items, width)``, each of which is computed once."""
         lacking = {item.content_id(): item for item in items if item.content_id() not in self._features}
-        if len(self._features) + len(lacking) > KEPT:
+        if len(self._features) + len(lacking) > MOST_TEXTS:
             self._features.clear()
             lacking = {item.content_id(): item for item in items}
         if lacking:
@@ -190,6 +189,6 @@ class FedPCL(GradientTraining):
                 counts.append(1)
             else:
                 is_described = not self.model.has_words
-                rows.append(projection @ self.model.described([name])[0] if is_described else projection[:, 0] * 0)
+                rows.append(projection @ self.model.class_means([name])[0] if is_described else projection[:, 0] * 0)
                 counts.append(int(is_described))
         return torch.stack(rows), torch.tensor(counts, device=projection.device)

@@ -44,8 +44,8 @@ class FedSALoRA(LowRankMethod):
         names = [name for name in values if not is_a(name)]
         for round in range(1, self.setup.rounds + 1):
             problem = self.objective(values, data.train, names)
-            [(trained, _)] = train_clients([(data.client, problem)], self.config, self.setup, round)
-            values = PromptState({**values, **trained})
+            [(outcome, _)] = train_clients([(data.client, problem)], self.config, self.setup, round)
+            values = PromptState({**values, **outcome})
         return values
 
     def tuned_blend(self, shared: PromptState, tuned: PromptState, alpha: float) -> PromptState:

@@ -87,10 +87,10 @@ class FlexLoRA(LowRankMethod):
 
     def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
         rest = [name for name in sent if not is_factor(name) and not name.startswith(RESIDUAL)]
-        rank, wanted = self.rank(client), shapes(sent, rest)
+        rank, factors = self.rank(client), shapes(sent, rest)
         for path, (out, width) in self.kind.shapes.items():
-            wanted |= {factor_name(path, A): (rank, width), factor_name(path, B): (out, rank)}
-        return wanted
+            factors |= {factor_name(path, A): (rank, width), factor_name(path, B): (out, rank)}
+        return factors
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         return Decomposition(aggregator, self)

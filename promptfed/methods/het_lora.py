@@ -51,8 +51,8 @@ class PaddedMean(FactorServer):
         return first_components(self.kind, shared, self.method.rank(client))
 
     def merge_factors(self, path: str, changes: Sequence[Factors], weights: Weights, shared: PromptState) -> Tensors:
-        held = max(len(change.a) for change in changes)
-        mean = mean_factors([pad_truncate(change, held) for change in changes], norm_shares(changes))
+        rank = max(len(change.a) for change in changes)
+        mean = mean_factors([pad_truncate(change, rank) for change in changes], norm_shares(changes))
         before = self.kind.factors(shared, path)
-        a, b = torch.cat([mean.a, before.a[held:].double()], 0), torch.cat([mean.b, before.b[:, held:].double()], 1)
+        a, b = torch.cat([mean.a, before.a[rank:].double()], 0), torch.cat([mean.b, before.b[:, rank:].double()], 1)
         return self.kind.named(path, Factors(a, b))

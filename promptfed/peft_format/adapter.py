@@ -47,7 +47,7 @@ class Adapter:
     @property
     def paths(self) -> tuple[str, ...]:
         """The modules that it changes, by their names in the base model; none of a prompt."""
-        return tuple(sorted({path for path, _, _ in _placed(self.config, self.tensors)}))
+        return tuple(sorted({path for path, _, _ in _places(self.config, self.tensors)}))
 
     def insert(self) -> Insert:
         """Return what a reading adds to the frozen model, as PEFT's ``forward`` does.
@@ -60,7 +60,7 @@ class Adapter:
         if config.peft_type == "PREFIX_TUNING":
             return Insert(prefix=self.tensors[PROMPT])
         if config.peft_type == "IA3":
-            return Insert(ia3={path: self.tensors[name] for path, _, name in _placed(config, self.tensors)})
+            return Insert(ia3={path: self.tensors[name] for path, _, name in _places(config, self.tensors)})
         return Insert(low_rank={path: (self._factors(path),) for path in self.paths})
 
     def _factors(self, path: str) -> Factors:
@@ -92,7 +92,7 @@ def check_shapes(config: AdapterConfig, shapes: Mapping[str, Shape]) -> None:
 # ------------------------------------------------------------------------------------------------- internals
 
 
-def _placed(config: AdapterConfig, names: Mapping[str, object]) -> Iterator[tuple[str, str, str]]:
+def _places(config: AdapterConfig, names: Mapping[str, object]) -> Iterator[tuple[str, str, str]]:
     """Yield (module, "A" or "B" or "", name of the tensor). Raises FormatError for other tensors."""
     pattern = {"LORA": LORA_KEY, "IA3": IA3_KEY}.get(config.peft_type)
     for name in names if pattern else ():
@@ -122,7 +122,7 @@ def _check_prompt(config: AdapterConfig, shapes: Mapping[str, Shape]) -> None:
 
 def _check_factors(config: AdapterConfig, shapes: Mapping[str, Shape]) -> None:
     sides: dict[str, dict[str, Shape]] = {}
-    for path, side, name in _placed(config, shapes):
+    for path, side, name in _places(config, shapes):
         sides.setdefault(path, {})[side] = shapes[name]
     for path, pair in sides.items():
         shown = printable(path, 120)
@@ -140,11 +140,11 @@ def _check_factors(config: AdapterConfig, shapes: Mapping[str, Shape]) -> None:
 
 
 def _check_scales(config: AdapterConfig, shapes: Mapping[str, Shape]) -> None:
-    for path, _, name in _placed(config, shapes):
+    for path, _, name in _places(config, shapes):
         shape, of_input = shapes[name], config.scales_input(path)
         fits = {True: shape[:1] == (1,), False: shape[1:] == (1,), None: 1 in shape}[of_input]
         if len(shape) != 2 or not fits or not all(shape):
-            wanted = {True: "(1, in)", False: "(out, 1)", None: "(out, 1) or (1, in)"}[of_input]
-            raise FormatError(f"has {shape} for module '{printable(path, 120)}', which must be {wanted}")
+            rule = {True: "(1, in)", False: "(out, 1)", None: "(out, 1) or (1, in)"}[of_input]
+            raise FormatError(f"has {shape} for module '{printable(path, 120)}', which must be {rule}")
         if not config.targets(path):
             raise FormatError(f"scales '{printable(path, 120)}', which target_modules does not name: PEFT drops that")

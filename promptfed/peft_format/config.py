@@ -90,7 +90,7 @@ class AdapterConfig(BaseModel):
 
     def rank(self, path: str) -> int | None:
         """Return the rank of the module ``path``; None: a regular expression may say another one."""
-        value, is_sure = _looked_up(self.rank_pattern, path, self.r)
+        value, is_sure = _look_up(self.rank_pattern, path, self.r)
         return int(value) if is_sure else None
 
     def scale(self, path: str, rank: int) -> float:
@@ -99,7 +99,7 @@ class AdapterConfig(BaseModel):
         Raises:
             FormatError: A regular expression decides it.
         """
-        alpha, is_sure = _looked_up(self.alpha_pattern, path, self.lora_alpha)
+        alpha, is_sure = _look_up(self.alpha_pattern, path, self.lora_alpha)
         if not is_sure:
             raise FormatError(
                 f"alpha_pattern of {CONFIG} holds regular expressions, which are not run for a file that anybody may "
@@ -159,8 +159,8 @@ def parse_config(content: Any) -> AdapterConfig:
 
 def _check_variant(content: Mapping[str, Any]) -> None:
     """Raise FormatError for a variant of LoRA, and for a start that has PEFT change the base model's own matrices."""
-    if used := [name for name in UNREAD if content.get(name)]:
-        raise FormatError(f"uses {used[0]}, a variant of LoRA that is not read: merge it into the model with PEFT")
+    if variants := [name for name in UNREAD if content.get(name)]:
+        raise FormatError(f"uses {variants[0]}, a variant of LoRA that is not read: merge it into the model with PEFT")
     if content.get("bias", "none") != "none":
         raise FormatError(f"has bias {printable(content['bias'], 40)!r}: trained biases are not read, only 'none'")
     start = content.get("init_lora_weights", True)
@@ -171,7 +171,7 @@ def _check_variant(content: Mapping[str, Any]) -> None:
         )
 
 
-def _looked_up(pattern: Mapping[str, float] | None, path: str, otherwise: float) -> tuple[float, bool]:
+def _look_up(pattern: Mapping[str, float] | None, path: str, otherwise: float) -> tuple[float, bool]:
     """Return the value for ``path``, and whether it is certain: no expression before it could have matched."""
     is_sure = True
     for key, value in (pattern or {}).items():

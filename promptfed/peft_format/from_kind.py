@@ -56,8 +56,8 @@ def adapter_of(kind: InsertKind, values: Mapping[str, Tensor], base: BaseSizes, 
     Raises:
         ConfigError: PEFT has no adapter for it.
     """
-    own = {key: tensor for key, tensor in values.items() if not key.startswith(HEAD)}
-    config = {**kind.peft_config(own), "task_type": TASK_TYPE[base.family], "base_model_name_or_path": name}
+    state = {key: tensor for key, tensor in values.items() if not key.startswith(HEAD)}
+    config = {**kind.peft_config(state), "task_type": TASK_TYPE[base.family], "base_model_name_or_path": name}
     if config.get("peft_type") in SOFT_TYPES:
         config |= {"token_dim": base.width}
         if base.family == "encoder-decoder":  # PEFT reads the encoder's half alone, and takes it that there is no other
@@ -65,7 +65,7 @@ def adapter_of(kind: InsertKind, values: Mapping[str, Tensor], base: BaseSizes, 
     elif config.get("peft_type") == "PREFIX_TUNING":
         config |= {"num_layers": base.layers, "num_attention_heads": base.kv_heads}
         config |= {"token_dim": base.kv_heads * base.head_size}
-    tensors = {key: tensor.detach().to("cpu", torch.float32) for key, tensor in kind.peft_tensors(own).items()}
+    tensors = {key: tensor.detach().to("cpu", torch.float32) for key, tensor in kind.peft_tensors(state).items()}
     if config.get("peft_type") == "LORA":
         config |= {"fan_in_fan_out": _keeps_weights_as_in_out(base.model, tensors)}
     try:
@@ -81,5 +81,5 @@ def head_of(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _keeps_weights_as_in_out(model: Any, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a module that is changed is GPT-2's Conv1D, whose weight is (in, out)."""
-    changed = {name.partition(".lora_")[0].removeprefix(MODULE) for name in tensors}
-    return any(type(module).__name__ == "Conv1D" for path, module in model.named_modules() if path in changed)
+    paths = {name.partition(".lora_")[0].removeprefix(MODULE) for name in tensors}
+    return any(type(module).__name__ == "Conv1D" for path, module in model.named_modules() if path in paths)

@@ -60,7 +60,7 @@ def _from_safetensors(config: AdapterConfig, path: Path) -> Adapter:
         if strange := [name for name, info in header.items() if info.dtype not in FLOATS]:
             raise FormatError(f"holds '{printable(strange[0], 80)}' of type {header[strange[0]].dtype}, not of floats")
         _check({name: info.shape for name, info in header.items()}, config)
-        return _made(config, read_tensors(path))
+        return _adapter(config, read_tensors(path))
     except FormatError as error:
         raise _naming(path, error) from error
 
@@ -74,7 +74,7 @@ def _from_torch(config: AdapterConfig, path: Path) -> Adapter:
         ):
             raise FormatError("holds no tensors of floats by name")
         _check({name: tuple(tensor.shape) for name, tensor in content.items()}, config)
-        return _made(config, content)
+        return _adapter(config, content)
     except FormatError as error:
         raise _naming(path, error) from error
 
@@ -90,7 +90,7 @@ def _check(shapes: Mapping[str, tuple[int, ...]], config: AdapterConfig) -> None
     check_shapes(config, {name: shape for name, shape in shapes.items() if not is_beside(name)})
 
 
-def _made(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Adapter:
+def _adapter(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Adapter:
     values = {name: tensor.to(torch.float32) for name, tensor in tensors.items() if not is_beside(name)}
     if infinite := [name for name, tensor in values.items() if not torch.isfinite(tensor).all()]:
         raise FormatError(f"holds numbers that are not finite in '{printable(infinite[0], 120)}'")

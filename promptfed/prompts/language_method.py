@@ -92,13 +92,13 @@ class LanguageMethod(GradientTraining):
             split: The training examples.
             names: Those that are trained; None: all. The others stay what they are.
         """
-        trained = PromptState({name: values[name] for name in (values if names is None else names)})
-        fixed = {name: tensor.to(self.model.device) for name, tensor in values.items() if name not in trained}
+        start = PromptState({name: values[name] for name in (values if names is None else names)})
+        fixed = {name: tensor.to(self.model.device) for name, tensor in values.items() if name not in start}
 
         def loss(parameters: Mapping[str, Tensor], features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
             return self.loss_on({**fixed, **parameters}, split, rows)
 
-        return LocalObjective(trained, split.labels, loss)
+        return LocalObjective(start, split.labels, loss)
 
     def loss_on(self, tensors: Mapping[str, Tensor], split: Split, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy of some ``rows`` of a split, and their scores ``(rows, classes)``.

@@ -109,9 +109,9 @@ class _Pool:
 
     def choose(self, tokens: Tensor) -> Tensor:
         """Return the best place of each of one client's tokens; a place that nobody has is a new global token."""
-        taken = (self.counts > 0).nonzero()[:, 0]
+        occupied = (self.counts > 0).nonzero()[:, 0]
         free = (self.counts == 0).nonzero()[:, 0][: self.n]
-        columns = torch.cat([taken, free])
+        columns = torch.cat([occupied, free])
         counts = self.counts[columns]
         precision = 1 / self.spread2 + counts / self.noise2
         means = (self.mean / self.spread2 + self.sums[columns] / self.noise2) / precision[:, None]
@@ -119,7 +119,7 @@ class _Pool:
         distances2 = torch.cdist(tokens, means, compute_mode="donot_use_mm_for_euclid_dist").square()
         scores = -0.5 * (distances2 / variances + tokens.shape[1] * variances.log())
         new = math.log(self.mass / self.clients) - torch.arange(1.0, len(free) + 1, dtype=torch.float64).log()
-        odds = (counts[: len(taken)] / (self.clients - counts[: len(taken)])).log()
+        odds = (counts[: len(occupied)] / (self.clients - counts[: len(occupied)])).log()
         return columns[_assign(scores + torch.cat([odds, new]))]
 
 

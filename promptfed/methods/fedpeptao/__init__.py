@@ -27,7 +27,7 @@ from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
 
-SCORED = 8
+SCORE_TEXTS = 8
 """Texts from which a client scores the layers: the released code's batch."""
 
 
@@ -104,10 +104,10 @@ class FedPepTAO(PrefixMethod):
         layers = self.config.layers
         if layers == "score":
             return self.first_values
-        listed = range(self.model.layers) if layers == "all" else sorted({int(layer) for layer in layers})
-        columns = self.prefix.columns(listed)
-        cut = {PREFIX: self.first_values[PREFIX][:, columns], LAYERS: torch.tensor(listed)}
-        return PromptState({**self.first_values, **cut})
+        numbers = range(self.model.layers) if layers == "all" else sorted({int(layer) for layer in layers})
+        columns = self.prefix.columns(numbers)
+        part = {PREFIX: self.first_values[PREFIX][:, columns], LAYERS: torch.tensor(numbers)}
+        return PromptState({**self.first_values, **part})
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         config = self.config
@@ -158,17 +158,17 @@ class FedPepTAO(PrefixMethod):
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        sent = without(trained, REST)
+        shared = without(trained, REST)
         if LAYERS not in broadcast.shared:
-            sent = PromptState({**sent, SCORES: self.scores_of_layers(data.train, data.client)})
+            shared = PromptState({**shared, SCORES: self.scores_of_layers(data.train, data.client)})
         if self.config.rest == "frozen":
-            return sent, NO_PROMPT
-        return sent, PromptState({REST: trained[PREFIX] if LAYERS not in broadcast.shared else trained[REST]})
+            return shared, NO_PROMPT
+        return shared, PromptState({REST: trained[PREFIX] if LAYERS not in broadcast.shared else trained[REST]})
 
     def scores_of_layers(self, split: Split, client: int) -> Tensor:
         """Return the score of each layer but the last ``(layers - 1,)`` from a few texts of ``split``."""
         draw = torch_stream(self.setup.seed, "layer scores", client)
-        few = torch.randperm(len(split), generator=draw)[:SCORED].tolist()
+        few = torch.randperm(len(split), generator=draw)[:SCORE_TEXTS].tolist()
         rows = [self.model.writer.row(split.items[k], reserve=self.reserve).ids for k in few]
         return torch.tensor([layer_score(states) for states in layer_states(self.model, rows)[:-1]])
 

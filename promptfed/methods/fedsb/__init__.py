@@ -95,10 +95,10 @@ class FedSB(LowRankMethod):
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
         """Multiply each head by its factor, and send the product."""
-        sent = {name: tensor for name, tensor in trained.items() if not name.endswith(FACTOR)}
+        products = {name: tensor for name, tensor in trained.items() if not name.endswith(FACTOR)}
         for path in self.kind.paths if self.config.heads > 1 else ():
-            sent[factor_name(path, R)] *= trained[factor_name(path, FACTOR)][:, None, None]
-        return PromptState(sent), personal
+            products[factor_name(path, R)] *= trained[factor_name(path, FACTOR)][:, None, None]
+        return PromptState(products), personal
 
     def train_many(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
         if not jobs or not is_setup(jobs[0][0].shared):

@@ -33,20 +33,20 @@ SKETCH = "sketch/"
 def sketch_values(kind: SquareLowRank, shared: PromptState) -> tuple[dict[str, Tensor], str]:
     """Return factors by LoRA's names at which the model is the frozen one, and the factor whose gradient is sent."""
     values: dict[str, Tensor] = {}
-    wanted = B
+    factor = B
     for path in kind.paths:
         b = shared[factor_name(path, B, SKETCH)]
         a = shared.get(factor_name(path, A, SKETCH))
-        wanted = B if a is None else A
+        factor = B if a is None else A
         rows = kind.random_rows(path, kind.rank, "sketch") if a is None else a
         values |= kind.named(path, Factors(rows, b))
-    return values, wanted
+    return values, factor
 
 
 def mean_gradient(method: FedSB, shared: PromptState, data: ClientData) -> Update:
     """Return one client's mean gradient of the factors that are asked for, on all its training examples."""
-    values, wanted = sketch_values(method.kind, shared)
-    names = [name for name in values if name.endswith(wanted)]
+    values, factor = sketch_values(method.kind, shared)
+    names = [name for name in values if name.endswith(factor)]
     rest = {name: tensor for name, tensor in shared.items() if not name.startswith(SKETCH)}
     objective = method.objective(PromptState({**rest, **values}), data.train, names)
     device = method.model.device

@@ -101,9 +101,9 @@ class FeS(LanguageMethod):
         count = self.fes.count(len(pool), broadcast.round)
         most = math.ceil(count / len(self.setup.classes)) if self.fes.balanced else None
         places = confident(top.tolist(), labels.tolist(), count, self.fes.threshold, most)
-        chosen = torch.tensor(places, dtype=torch.int64)
-        targets = probabilities[chosen] if self.fes.labels == "soft" else None
-        pseudo = PseudoLabels(broadcast.round, rows[chosen], labels[chosen], targets)
+        choice = torch.tensor(places, dtype=torch.int64)
+        targets = probabilities[choice] if self.fes.labels == "soft" else None
+        pseudo = PseudoLabels(broadcast.round, rows[choice], labels[choice], targets)
         _log(data, pseudo, len(pool))
         return pseudo
 

@@ -47,9 +47,9 @@ def confident(
         threshold: A probability up to this one does not count.
         most: Places of one class at most; None: any number.
     """
-    chosen, counts = list[int](), Counter[int]()
+    choice, counts = list[int](), Counter[int]()
     for place in sorted(range(len(top)), key=lambda place: -top[place]):
-        if len(chosen) < count and top[place] > threshold and (most is None or counts[labels[place]] < most):
-            chosen.append(place)
+        if len(choice) < count and top[place] > threshold and (most is None or counts[labels[place]] < most):
+            choice.append(place)
             counts[labels[place]] += 1
-    return chosen
+    return choice

@@ -54,8 +54,8 @@ def with_pseudo_labels(data: ClientData, pseudo: PseudoLabels, classes: int) -> 
     items = tuple(data.unlabelled.items[row] for row in pseudo.rows.tolist())
     targets = None
     if pseudo.targets is not None:
-        known = F.one_hot(data.train.labels, classes).to(pseudo.targets)
-        targets = torch.cat([known, pseudo.targets])
+        one_hot = F.one_hot(data.train.labels, classes).to(pseudo.targets)
+        targets = torch.cat([one_hot, pseudo.targets])
     labels = torch.cat([data.train.labels, pseudo.labels])
     return replace(data, train=Split((*data.train.items, *items), labels, targets))
 

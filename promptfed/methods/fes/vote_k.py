@@ -29,22 +29,22 @@ def vote_k(votes: Tensor, count: int) -> list[int]:
     table = votes.numpy()
     n, k = table.shape
     order = _by_first_vote(table)
-    open_, weights, picked = np.ones(n, dtype=bool), np.ones(n), list[int]()
+    open_, weights, picks = np.ones(n, dtype=bool), np.ones(n), list[int]()
     for _ in range(min(count, n)):
         # Summed in the order of the voters, so that equal votes give equal sums.
         sums = np.bincount(table.ravel(), np.repeat(weights * open_, k), minlength=n)
         candidates = order[open_[order]]
         choice = int(candidates[np.argmax(sums[candidates])])
-        picked.append(choice)
+        picks.append(choice)
         open_[choice] = False
         weights[(table == choice).any(axis=1)] /= 10
-    return picked
+    return picks
 
 
 def _by_first_vote(table: np.ndarray) -> np.ndarray:
     """Return all rows in the order in which they are first voted for, then those that nobody votes for."""
-    voted, places = np.unique(table.ravel(), return_index=True)
-    first = voted[np.argsort(places)]
+    rows, places = np.unique(table.ravel(), return_index=True)
+    first = rows[np.argsort(places)]
     return np.concatenate([first, np.setdiff1d(np.arange(len(table)), first)]).astype(np.int64)
 
 
