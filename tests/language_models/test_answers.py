@@ -128,7 +128,7 @@ def test_scores_of_answers_that_are_written_right_and_wrong() -> None:
 def test_nothing_is_written_where_the_likelihood_says_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of()
     (sure,) = (replace(item, is_written=False) for item in ITEMS[:1])
-    monkeypatch.setattr(answers_module.Answers, "_written", None)
+    monkeypatch.setattr(answers_module.Answers, "_write_batch", None)
     assert model.answers.scores(NO_INSERT, [sure], ANSWER_CLASSES)[0, RIGHT] == 0
 
 
