@@ -9,12 +9,15 @@ from dataclasses import replace
 
 from promptfed.engines.base import Worker
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
-from promptfed.method import Method
+from promptfed.method import Method, TrainingJob
+from promptfed.privacy.dpsgd import DPSGD
+from promptfed.privacy.example_check import check_example_dp
 from promptfed.processors.client_state import joined, states_of, trained_of
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
+from promptfed.prompt_state import PromptState
 from promptfed.seeding import numpy_stream
 from promptfed.stderr_log import TOLD
-from promptfed.types import FederatedTask, Job, Reply, failed
+from promptfed.types import FederatedTask, Job, Reply, Update, failed
 
 LOG = logging.getLogger(__name__)
 DROPPED = "dropped out"
@@ -62,13 +65,25 @@ class ClientWorker:
             round, client) decides, so a repeated run loses the same jobs.
         processors: What acts on each update before it is sent. Their state is a part of the personal prompt that the
             method does not see.
+        private_training: Trains in the method's place, with noise for each example; None: the method trains.
+
+    Raises:
+        ConfigError: The method cannot be trained so.
     """
 
     def __init__(
-        self, method: Method, task: FederatedTask, dropout: float = 0.0, processors: Pipeline = NO_PROCESSORS
+        self,
+        method: Method,
+        task: FederatedTask,
+        dropout: float = 0.0,
+        processors: Pipeline = NO_PROCESSORS,
+        private_training: DPSGD | None = None,
     ) -> None:
         self.method, self.dropout, self.processors = method, dropout, processors
+        self.private_training = private_training
         self._task = task
+        if private_training is not None:
+            check_example_dp(method)
 
     def __call__(self, jobs: Sequence[Job]) -> list[Reply]:
         """Train the clients of ``jobs`` side by side and return one reply for each, in the order of the jobs.
@@ -78,7 +93,7 @@ class ClientWorker:
         present = [job for job in jobs if not self._drops_out(job)]
         usage_before, start_time = self.method.setup.usage(), time.perf_counter()
         try:
-            results = self.method.train_many(
+            results = self._trained(
                 [(j.broadcast, self._task.client(j.client), trained_of(j.personal)) for j in present]
             )
         except (BudgetExhausted, OracleError):  # no client's fault, and it would meet all others too
@@ -108,6 +123,12 @@ class ClientWorker:
             for job, (update, personal) in zip(present, results, strict=True)
         }
         return [replies.get(job.client) or failed(job, DROPPED) for job in jobs]
+
+    def _trained(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
+        """Return what the clients of ``jobs`` send and keep."""
+        if self.private_training is None:
+            return self.method.train_many(jobs)
+        return self.private_training.train_many(check_example_dp(self.method), jobs)
 
     def _processed(self, job: Job, reply: Reply) -> Reply:
         """Return ``reply`` as it leaves the client, with its update and the state of the processors."""

@@ -19,7 +19,7 @@ def check_example_dp(method: Method) -> GradientTraining:
         return method
     fitting = ", ".join(name for name in METHODS if vars(METHODS[name]).get("example_dp"))
     raise ConfigError(
-        f"privacy.dp=example does not go with method '{method.name}': {_obstacle(method)}; use one of {fitting}, or "
+        f"privacy.dp=example does not go with {method.name}: {_obstacle(method)}; use one of {fitting}, or "
         "privacy.dp=client"
     )
 

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from promptfed.engines.worker import ClientWorker
-from promptfed.errors import TrainingError
+from promptfed.errors import ConfigError, TrainingError
+from promptfed.methods.fedclip import FedCLIP, FedCLIPConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
+from promptfed.privacy.dpsgd import DPSGD
+from promptfed.privacy.secret_key import SecretKey
 from promptfed.types import Broadcast, Job
 
 
@@ -60,3 +65,23 @@ def test_mistakes_in_the_program_are_not_taken_for_failing_clients(setup, toy_ta
 
     with pytest.raises(KeyError):
         ClientWorker(Wrong(PromptFLConfig(), setup), toy_task)(jobs_of())
+
+
+def test_private_training_takes_the_methods_place(setup, toy_task, jobs_of):
+    """The clients' prompts have noise, and no loss or accuracy is in a reply."""
+    training = DPSGD(SecretKey(bytes(32)), clip=1.0, multiplier=1.0)
+    plain = ClientWorker(PromptFL(PromptFLConfig(), setup), toy_task)
+    private = ClientWorker(plain.method, toy_task, private_training=training)
+    jobs = jobs_of()
+    for reply, other, again in zip(private(jobs), plain(jobs), private(jobs), strict=True):
+        assert not reply.failure
+        assert (reply.update.shared - other.update.shared).norm() > 1e-3
+        assert reply.update.shared == again.update.shared
+        assert math.isnan(reply.update.loss)
+        assert not math.isnan(other.update.loss)
+
+
+def test_private_training_refuses_other_methods(setup, toy_task):
+    training = DPSGD(SecretKey(bytes(32)), clip=1.0, multiplier=1.0)
+    with pytest.raises(ConfigError, match=r"does not go with FedCLIP: its loss contrasts"):
+        ClientWorker(FedCLIP(FedCLIPConfig(), setup), toy_task, private_training=training)
