@@ -93,10 +93,9 @@ class Member:
             raise SecureSumError("this client's own keys are not among those of all")
         messages.check_keys(keys, self.terms, self._identities)
         seed, context = secrets.token_bytes(KEY_BYTES), messages.keys_context(self.terms, keys)
-        both = zip(
-            *(split(each, keys, self.terms.threshold).values() for each in (seed, self._mask.private)), strict=True
-        )
-        shares = {client: of_seed + of_key for client, (of_seed, of_key) in zip(keys, both, strict=True)}
+        of_seed = split(seed, keys, self.terms.threshold)
+        of_key = split(self._mask.private, keys, self.terms.threshold)
+        shares = {client: of_seed[client] + of_key[client] for client in keys}
         sealed = {}
         for peer in keys.keys() - {self.client}:
             header = messages.direction(context, self.client, peer)
@@ -120,14 +119,15 @@ class Member:
         self._must_be("shares")
         fields = messages.checked(message, "shares", self.terms, "from")
         sealed = messages.table(fields, "from", self._keys.keys() - {self.client}, 2 * SHARE_BYTES + SEAL_BYTES)
-        if len(sealed) + 1 < self.terms.threshold:
-            raise SecureSumError(
-                f"shares of {len(sealed) + 1} clients are too few; this sum needs {self.terms.threshold}"
-            )
+        if (count := len(sealed) + 1) < self.terms.threshold:
+            raise SecureSumError(f"shares of {count} clients are too few; this sum needs {self.terms.threshold}")
         shares, keys = dict(self._shares), messages.keys_context(self.terms, self._keys)
         for sender, each in sealed.items():
             header = messages.direction(keys, sender, self.client)
-            shares[sender] = unseal(self._channel.secret(self._keys[sender].channel, header), each, header)
+            try:
+                shares[sender] = unseal(self._channel.secret(self._keys[sender].channel, header), each, header)
+            except SecureSumError as error:
+                raise SecureSumError(f"client {sender}'s shares are refused: {error}") from error
         reals = np.asarray(values, dtype=np.float64)
         if reals.shape != (self.terms.size,):
             raise SecureSumError(f"values of shape {reals.shape} are not the {self.terms.size} of this sum")
@@ -138,6 +138,7 @@ class Member:
         words = words + self_mask(self._seed, context, self.client, len(words))
         for peer in sealed:
             words += pair_mask(self._mask, self._keys[peer].mask, context, self.client, peer, len(words))
+        self.wipe()  # of all secrets, unmasking needs the others' shares alone
         self._shares, self.stage = shares, "masked"
         return messages.made("masked", self.terms, words=to_bytes(words))
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptfed.errors import SecureSumError
-from promptfed.privacy import sum_messages
 from promptfed.privacy.channel_keys import Identity, KeyPair
 from promptfed.privacy.secure_member import Member
 from promptfed.privacy.sum_messages import PublicKeys
@@ -104,7 +103,7 @@ def test_shares_of_another_attempt_or_for_somebody_else_are_refused(parties):
     honest = group.shares()
     for entry in (first[0]["from"]["1"], honest[0]["from"]["2"], honest[2]["from"]["1"]):
         message = {**honest[0], "from": {**honest[0]["from"], "1": entry}}
-        with pytest.raises(SecureSumError, match="changed on its way, or is of another round"):
+        with pytest.raises(SecureSumError, match="client 1's shares are refused: a sealed message was changed"):
             group.members[0].masked(message, group.values[0])
     with pytest.raises(SecureSumError, match="not of round 3, attempt 2"):
         group.members[0].masked(first[0], group.values[0])
@@ -253,6 +252,15 @@ def test_what_it_shows_of_itself_holds_no_secret(parties):
     assert repr(group.members[0]._channel.private) not in shown
 
 
+def test_its_own_keys_go_when_the_values_are_sent(parties):
+    group = parties(3)
+    message, member = group.shares()[0], group.members[0]
+    known = {member._channel.private, member._mask.private, member._seed}
+    member.masked(message, group.values[0])
+    assert not known & {member._channel.private, member._mask.private, member._seed}
+    assert member._shares.keys() == {0, 1, 2}
+
+
 def test_a_wiped_member_knows_no_secret(parties):
     group = parties(3)
     group.shares()
@@ -322,10 +330,3 @@ def waiting(parties):
     group.members[0] = group.member(0)
     group.members[0].keys()
     return group
-
-
-def test_bytes_are_counted(parties):
-    group = parties(3)
-    message = group.members[0].keys()
-    assert sum_messages.nbytes(message) == len("kind" + "keys" + "terms" + "keys") + 16 + 128
-    assert sum_messages.nbytes({"clients": [1, 2]}) == 7 + 16

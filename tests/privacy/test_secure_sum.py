@@ -11,8 +11,11 @@ import pytest
 from scipy.stats import chisquare
 
 from promptfed.errors import SecureSumError
-from promptfed.privacy.masks import from_bytes
+from promptfed.privacy import sum_messages
+from promptfed.privacy.channel_keys import KeyPair
+from promptfed.privacy.masks import from_bytes, pair_mask
 from promptfed.privacy.shamir import join
+from promptfed.privacy.sum_messages import keys_context, mask_context
 
 CASES = [(n, t, lost) for n, t in [(3, 3), (4, 3), (5, 3), (5, 4), (10, 6), (10, 7)] for lost in range(n - t + 1)]
 
@@ -104,6 +107,27 @@ def test_what_the_server_sees_looks_random(parties, fixed_secrets):
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.03
 
 
+def test_a_late_answer_is_hidden_by_its_self_mask(parties, fixed_secrets):
+    """The server calls client 4 lost, gets its mask key, and then its answer after all: nothing is to be seen in it."""
+    group = parties(5, 3, size=25_000)
+    late = {}
+    for client, message in group.shares().items():
+        answer = group.members[client].masked(message, group.values[client])
+        late[client] = from_bytes(answer["words"])
+        if client != 4:
+            group.server.add(client, answer)
+    message = group.server.survivors()
+    answers = {client: group.members[client].unmask(message) for client in (0, 1, 2)}
+    pair = KeyPair.of(join({client: answer["keys"]["4"] for client, answer in answers.items()}))
+    context = mask_context(keys_context(group.terms, group.server._keys), range(5))
+    left = late[4]
+    for peer in (0, 1, 2, 3):
+        left = left - pair_mask(pair, group.server._keys[peer].mask, context, 4, peer, 25_000)
+    counts = np.bincount(left.view(np.uint8), minlength=256)
+    assert chisquare(counts).pvalue > 1e-3
+    assert abs(np.corrcoef(left.view(np.int32).astype(float), group.values[4])[0, 1]) < 0.03
+
+
 def test_too_few_shares_do_not_unmask(parties):
     """The server has two of the three shares of each seed, as when it joins forces with two clients."""
     group = parties(5, 3)
@@ -116,6 +140,26 @@ def test_too_few_shares_do_not_unmask(parties):
 
 
 # ------------------------------------------------------------------------------------------ what a server is sent
+
+
+def test_another_broadcast_for_one_client_ends_the_round_even_if_no_signature_were_checked(parties, monkeypatch):
+    """A lying server puts its own label on that client's messages: the others cannot read the shares."""
+    monkeypatch.setattr(sum_messages, "is_signed", lambda *content: True)
+    group = parties(5, 3)
+    group.members[4] = group.member(4, broadcast=bytes(32))
+    odd, label = group.members[4], group.terms.label
+    for client, member in group.members.items():
+        group.server.add(client, {**member.keys(), "terms": label})
+    keys = group.server.all_keys()
+    for client, member in group.members.items():
+        answer = member.shares({**keys, "terms": odd.terms.label} if client == 4 else keys)
+        group.server.add(client, {**answer, "terms": label})
+    forwarded = group.server.forwarded()
+    for client in (0, 1, 2, 3):
+        with pytest.raises(SecureSumError, match="client 4's shares are refused"):
+            group.members[client].masked(forwarded[client], group.values[client])
+    with pytest.raises(SecureSumError, match="client 0's shares are refused"):
+        odd.masked({**forwarded[4], "terms": odd.terms.label}, group.values[4])
 
 
 def test_keys_for_another_broadcast_are_seen(parties):
