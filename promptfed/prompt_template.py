@@ -68,6 +68,11 @@ class PromptTemplate(BaseModel):
     def _compiled(self) -> Any:
         return compiled(self.template)
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """Leave out the compiled template, whose function cannot be pickled."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {name: v for name, v in state["__dict__"].items() if name != "_compiled"}}
+
     def render(self, prompt: str, text: str, mask: str = "") -> str:
         """Return the whole text to send: an empty prompt leaves no gap, and ``text`` is never read as a template."""
         return self.preamble + self.example(text, prompt, mask)

@@ -104,6 +104,12 @@ def _check_access(config: RunConfig, method: type[Method]) -> None:
     """Raise ConfigError if a white-box method meets a black box, or the other way round."""
     model = named_model(config)
     if not model.fits(method):
+        if config.method == "local_only":
+            what = model.kind if model.access == method.access else model.access
+            raise ConfigError(
+                f"method 'local_only' is for a dual encoder; with a {what} it is a baseline, the run's method "
+                "without a federation: use --method NAME --baselines local_only"
+            )
         fitting = ", ".join(name for name in METHODS if model.fits(METHODS[name]))
         needs, has = str(method.access), str(model.access)
         if needs == has:

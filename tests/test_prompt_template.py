@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from pydantic import ValidationError
 
@@ -78,3 +80,9 @@ def test_a_template_names_its_fields_only(template, name, near):
 def test_a_prompt_that_looks_like_a_template_is_refused(prompt):
     with pytest.raises(ValidationError, match="sent as it is"):
         PromptTemplate(prompts=("", prompt))
+
+
+def test_another_process_gets_the_same_template():
+    form = PromptTemplate(template="{{ prompt }} {{ text }}")
+    said = form.render("read", "this")
+    assert pickle.loads(pickle.dumps(form)).render("read", "this") == said

@@ -72,6 +72,10 @@ class LanguageModel(FrozenModel):
         facts = ["language model 1", self._loaded_sha256, letters, str(self.dtype), family, self.longest]
         self._fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    def __reduce__(self) -> tuple[type[LanguageModel], tuple[Any, ...]]:
+        """Pickle what it is made of; the lock and the caches are each process's own."""
+        return LanguageModel, (self.name, self.form, self.model, self.tokenizer, self.family)
+
     # ----------------------------------------------------------------------------------- what every model has
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import re
 
 import pytest
@@ -145,6 +146,14 @@ def test_a_long_text_is_cut_and_the_template_stays():
     assert row.ids[row.at] == model.tokenizer.mask_token_id
     with pytest.raises(ConfigError, match="leave no room for a text"):
         model.writer.row(TextItem("good"), prompt="the film " * 40)
+
+
+def test_another_process_gets_the_same_model():
+    model = language_model("llama")
+    copy = pickle.loads(pickle.dumps(model))
+    assert copy.fingerprint == model.fingerprint
+    expected = model.template_scores("review :", split(), CLASSES)
+    torch.testing.assert_close(copy.template_scores("review :", split(), CLASSES), expected, atol=0, rtol=0)
 
 
 def test_label_words_that_begin_alike_are_refused():
