@@ -15,7 +15,7 @@ from promptfed.prompt_state import PromptState
 from promptfed.prompts.language_method import LanguageConfig, LanguageMethod
 from promptfed.setup import Setup
 
-Kind = TypeVar("Kind", bound=LowRank)
+LowRankKind = TypeVar("LowRankKind", bound=LowRank)
 
 
 class LowRankConfig(LanguageConfig):
@@ -76,7 +76,7 @@ class LowRankMethod(LanguageMethod):
     def make_kind(self) -> LowRank:
         return self.make_factors(LowRank)
 
-    def make_factors(self, kind: type[Kind], **options: Any) -> Kind:
+    def make_factors(self, kind: type[LowRankKind], **options: Any) -> LowRankKind:
         """Return the factors of all target matrices, of one ``kind`` with its own ``options``."""
         config = self.config
         return kind(
