@@ -166,6 +166,7 @@ SPOILED = {
     "no samples": (lambda r: sends(r, r.update.shared, samples=0), "an update for 0 samples"),
     "negative samples": (lambda r: sends(r, r.update.shared, samples=-5), "an update for -5 samples"),
 }
+RULE_OPTIONS = {"krum": {"byzantine": 0}, "multi_krum": {"byzantine": 0}, "fltrust": {"root": 0}}
 
 
 @pytest.mark.parametrize("how", SPOILED)
@@ -185,14 +186,10 @@ def test_a_bad_update_is_refused_and_the_round_goes_on_with_the_rest(federate, h
     assert state.round == 1
 
 
-RULE_OPTIONS = {"krum": {"byzantine": 0}, "multi_krum": {"byzantine": 0}, "fltrust": {"root": 0}}
-
-
 @pytest.mark.parametrize("name", tuple(AGGREGATORS))
 def test_no_aggregator_ever_sees_a_bad_update(federate, name):
-    options = RULE_OPTIONS.get(name, {})
-    nan = SPOILED["NaN"][0]
-    fed = federate(lambda r: nan(r) if r.client == 1 else r, server=build_aggregator(name, options))
+    nan, server = SPOILED["NaN"][0], build_aggregator(name, RULE_OPTIONS.get(name, {}))
+    fed = federate(lambda r: nan(r) if r.client == 1 else r, server=server)
     state = rounds(fed, fed.start(), 4)
     assert state.shared.is_finite()
     assert state.server.is_finite()
