@@ -43,7 +43,10 @@ RULE_OPTIONS: dict[str, dict[str, object]] = {
     "dnc": {"malicious": 2},
     "fltrust": {"root": 0},
 }
-ROBUST = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "norm_clip")
+ROBUST = (
+    *("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "norm_clip"),
+    *("centered_clip", "dnc", "bucketing", "fltrust"),
+)
 """Rules that are meant to withstand malicious clients."""
 POINTS = 2.0
 """So much less accuracy than without the attack is withstood."""
