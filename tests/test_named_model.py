@@ -77,3 +77,10 @@ def test_a_small_model_has_one_thread_unless_the_user_says_otherwise(
     model: dict[str, object], threads: int | None
 ) -> None:
     assert named_model(build_config(model)).threads == threads
+
+
+def test_a_run_over_sites_has_a_dual_encoder() -> None:
+    named_model(WHITE).check_sites()
+    for config, why in ((TEXTS, "is a language model: use --engine local or ray"), (BLACK, "kept by one process")):
+        with pytest.raises(ConfigError, match=why):
+            named_model(config).check_sites()

@@ -258,7 +258,7 @@ class PrintProgress(Progress):
 def checked(config: RunConfig) -> RunConfig:
     """``config`` resolved, if it can be run over sites; else ConfigError."""
     config = resolve(config)
-    named_model(config).check_processes("a run over sites")
+    named_model(config).check_sites()
     if config.data == OWN_DATA:
         from promptfed.deployment.site_task import options_of
 

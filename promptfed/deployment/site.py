@@ -258,7 +258,7 @@ class Site:
         for line in check_site_plugins(config.plugins):
             log.warning(line)
         config = resolve(config.model_copy(update={"plugins": {}}))
-        named_model(config).check_processes("a run over sites")
+        named_model(config).check_sites()
         return config
 
     def _client(self, clients: int) -> int:
