@@ -23,7 +23,7 @@ Options = dict[str, Any]
 ACCURACY = "accuracy"
 """The measure that every run has: checkpoints and choices are made by it."""
 DEEPEST = 50  # levels that the value of an option may be nested
-SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options")
+SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options", "attack_options")
 
 
 class ObjectRecord(BaseModel):
@@ -167,6 +167,9 @@ class RunConfig(BaseModel):
     oracle_options: Annotated[Options, Option("oracle", flag=False)] = Field(
         default_factory=dict, description="options of the black box: --set oracle.NAME=VALUE"
     )
+    attack_options: Annotated[Options, Option("attack", flag=False, default="no attack")] = Field(
+        default_factory=dict, description="malicious clients (simulated): --set attack.name=NAME, attack.OPTION=VALUE"
+    )
     objects: Annotated[dict[str, ObjectRecord], Option("run", flag=False, recorded=True)] = Field(
         default_factory=dict, description="Python objects in the place of names, which no file holds: compared"
     )
@@ -233,8 +236,7 @@ def read_yaml(path: Path) -> Options:
     except FileNotFoundError as error:
         raise ConfigError(f"config file '{path}' does not exist") from error
     except (OSError, FormatError) as error:
-        message = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot read config file '{path}': {message}") from error
+        raise ConfigError(f"cannot read config file '{path}': {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"config file '{path}' must hold 'name: value' lines, not a {type(data).__name__}")
     return data

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from promptfed.aggregators.base import Aggregator, build_aggregator
 from promptfed.aggregators.mean import Mean
 from promptfed.agreement import Agreement
+from promptfed.attacks.base import Adversary, adversary_of, clients_together
 from promptfed.build_method import build_method
 from promptfed.class_lengths import check_names
 from promptfed.client_batch import clients_at_once
@@ -116,12 +117,15 @@ class Experiment:
             seed=config.seed,
             domains=task.domains,
         )
-        config = config.model_copy(update={"client_batch": clients_at_once(config, model, task.base_classes)})
+        at_once = max(clients_at_once(config, model, task.base_classes), clients_together(config, task))
+        config = config.model_copy(update={"client_batch": at_once})
         experiment = cls(config, task, Setup(model, agreement, config.selection), passed_objects)
         experiment.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
         experiment.check_class_names()
         if config.processors:
             experiment.first_sending()
+        if (adversary := experiment.adversary(config.method)) is not None:
+            adversary.check(experiment.aggregator())
         return experiment
 
     @property
@@ -231,6 +235,11 @@ class Experiment:
         config = self.config
         return Pipeline.build(config.processors, config.seed) if stage == config.method else NO_PROCESSORS
 
+    def adversary(self, stage: str) -> Adversary | None:
+        """Build the malicious clients of ``stage``; None for a baseline, and in a run without an attack."""
+        options = self.config.attack_options if stage == self.config.method else {}
+        return adversary_of(options, self.method(), self.task) if options else None
+
     def first_sending(self, client: int = 0) -> tuple[PromptState, PromptState]:
         """Return the broadcast to ``client`` in round 1, and an example of its update as it travels.
 
@@ -254,7 +263,7 @@ class Experiment:
         """Build what does the work of clients in ``stage``, whose method is ``method``."""
         task = centralize(self.task) if method.is_centralized else self.task
         dropout = self.config.dropout if stage == self.config.method else 0.0
-        return ClientWorker(method, task, dropout, self.processors(stage))
+        return ClientWorker(method, task, dropout, self.processors(stage), malicious=self.adversary(stage))
 
     def federation(self, stage: str | None = None, engine: Engine | None = None) -> Federation:
         """Build the federation of the run or of a baseline.

@@ -23,6 +23,7 @@ GROUPS = {
     "aggregator": "Aggregation",
     "place": "Where the work runs",
     "run": "The run",
+    "attack": "Attack",
     "personalize": "Personalisation",
 }
 """Group of options -> its title, in the order in which they are shown."""

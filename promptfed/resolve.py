@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS
+from promptfed.attacks.base import check_attack, checked_options
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.config import RunConfig, validate
 from promptfed.engines.registry import check_engine
@@ -74,6 +75,7 @@ def complete(config: RunConfig) -> RunConfig:
         "task_options": validate(task.Config, config.task_options, "task option").model_dump(),
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
+        "attack_options": checked_options(config.attack_options),
         **model.checked_options(),
     }
     check_initial_words(str(sections["method_options"].get("init") or ""))
@@ -83,6 +85,7 @@ def complete(config: RunConfig) -> RunConfig:
         update={"aggregator": name, "processors": resolved_processors(config.processors), **sections}
     )
     check_engine(config)
+    check_attack(config, method)
     return config.model_copy(update=absolute_paths(config))
 
 

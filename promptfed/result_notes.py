@@ -73,6 +73,23 @@ def near_chance_note(accuracy: float, items: int, classes: int) -> str:
     )
 
 
+def attack_note(attack: Mapping[str, Any]) -> str:
+    """Return the sentence that says that a run was attacked, by whom, and with what success beside accuracy."""
+    names = ", ".join(map(str, attack["malicious"][:LISTED])) or "none"
+    more = " and more" if len(attack["malicious"]) > LISTED else ""
+    line = (
+        f"attack {attack['name']} (a simulation): {len(attack['malicious'])} of {attack['clients']} clients are "
+        f"malicious ({names}{more}), and the figures of all clients count theirs"
+    )
+    if "asr" not in attack:
+        return line
+    rates = (f"{100 * attack[key]:.1f} %" for key in ("asr", "asr_start", "without_trigger"))
+    return (
+        "{}; {} of the test items get the target class with the trigger, {} with the prompt before training, and {} "
+        "without the trigger".format(line, *rates)
+    )
+
+
 def below_zero_shot(figures: Mapping[str, Any], zero_shot: Mapping[str, Any] | None) -> list[str]:
     """Return the names of the figures that are below zero-shot's, as they are printed (one decimal of a per cent)."""
     if zero_shot is None or figures is zero_shot:

@@ -8,6 +8,7 @@ from math import prod
 from statistics import fmean
 from typing import Any
 
+from promptfed.attacks.base import NAME
 from promptfed.evaluation import Evaluation
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.experiment import Experiment
@@ -16,7 +17,7 @@ from promptfed.kept_text import kept_words
 from promptfed.language_models.model import LanguageModel
 from promptfed.measures.figures import described
 from promptfed.methods.zero_shot import ZeroShot
-from promptfed.result_notes import below_zero_shot, figure_notes, near_chance_note
+from promptfed.result_notes import attack_note, below_zero_shot, figure_notes, near_chance_note
 from promptfed.runs.client_events import processor_figures
 from promptfed.runs.events import Event
 from promptfed.runs.ledger import cost_of
@@ -53,7 +54,13 @@ def run_metrics(
     notes += figure_notes(experiment.task, evaluations[method].figures, experiment.examples)
     events = list(events)
     measurements = processor_figures(events, method)
-    metrics["notes"] = [*experiment.run_notes, *notes, *experiment.processors(method).summaries(measurements)]
+    attack = attack_figures(experiment, trained[method])
+    metrics["notes"] = [
+        *([attack_note(attack)] if attack else []),
+        *experiment.run_notes,
+        *notes,
+        *experiment.processors(method).summaries(measurements),
+    ]
     metrics["data_notes"] = list(experiment.task.notes)
     cost = cost_of(events).shown()
     if (usage := experiment.setup.model.spent()) is not None:
@@ -73,8 +80,19 @@ def run_metrics(
     metrics["held_out"] = experiment.held_out
     if measures := experiment.measures:
         metrics["measures"] = described(measures)
+    if attack:
+        metrics["attack"] = attack
     metrics["prompt_sha256"] = trained[method][1].shared.sha256()
     return metrics
+
+
+def attack_figures(experiment: Experiment, trained: tuple[Federation, FederationState]) -> dict[str, Any]:
+    """Return what metrics.json says of a run's attack; empty for a run without one."""
+    adversary, (federation, state) = experiment.adversary(experiment.config.method), trained
+    if adversary is None:
+        return {}
+    start = federation.prompt(federation.start(), None)
+    return {"name": experiment.config.attack_options[NAME], **adversary.measured(federation.prompt(state, None), start)}
 
 
 def update_size(

@@ -5,7 +5,7 @@
     python scripts/attack_table.py --write              # also puts the table into docs/aggregators.md
 
 The task is the default one (icons, `tiny`, PromptFL, partition by classes) with 10 clients, of which 2 send in every
-round what promptfed/attacks/vector.py makes of their honest update. The figure is the base accuracy in per cent, all
+round what promptfed/attacks makes of their honest update. The figure is the base accuracy in per cent, all
 classes together, after the last round. Rules that are told how many to withstand are told 2.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import fmean
 
 from promptfed.aggregators.base import AGGREGATORS, build_aggregator
-from promptfed.attacks.vector import ATTACKS, poisoned
+from promptfed.attacks.base import build_attack, poisoned
 from promptfed.config import build_config
 from promptfed.engines.local import LocalEngine
 from promptfed.evaluation import accuracy
@@ -36,6 +36,15 @@ from promptfed.threads import torch_threads
 from promptfed.types import Incident
 
 CLIENTS, MALICIOUS, ROUNDS = 10, (3, 7), 8
+ATTACKS = {
+    "sign flip x10": build_attack("signflip", {"strength": 10}),
+    "scale 1e3": build_attack("scale", {"strength": 1e3}),
+    "noise x10": build_attack("gaussian", {"strength": 10}),
+    "1e6": build_attack("constant", {"value": 1e6}),
+    "1e38": build_attack("constant", {"value": 1e38}),
+    "count 10^9": build_attack("weightlie", {"samples": 10**9}),
+}
+"""By the names that the table gives them."""
 RULE_OPTIONS: dict[str, dict[str, object]] = {
     "krum": {"byzantine": 2},
     "multi_krum": {"byzantine": 2},

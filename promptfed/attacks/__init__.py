@@ -1,1 +1,1 @@
-"""Attacks: malicious clients for tests of robust aggregation."""
+"""Attacks as measuring instruments: malicious clients in a run, and what somebody learns from prompts and updates."""

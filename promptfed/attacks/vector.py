@@ -1,95 +1,115 @@
-"""What a malicious client may send in the place of its update. Used by tests and by scripts/attack_table.py."""
+"""Attacks that send another vector in the place of the honest change ``d = theta_i - theta``, or false numbers.
+
+Those that look at others' updates are in collusion.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from pydantic import Field
 
-from promptfed.engines.base import Worker
+from promptfed.attacks.base import ATTACKS, Attack, AttackConfig
+from promptfed.attacks.round import Round, changing_names, sends_change
+from promptfed.errors import ConfigError
+from promptfed.method import Method
 from promptfed.prompt_state import PromptState
-from promptfed.seeding import numpy_stream
-from promptfed.types import Job, Reply
-
-Attack = Callable[[Reply, Job], Reply]
-"""Makes of a client's honest reply to a job what it really sends."""
+from promptfed.types import FederatedTask, Job, Reply
 
 
-def sign_flip(factor: float) -> Attack:
-    """Return the attack that sends the honest change reversed and ``factor`` times as long."""
-    return scale(-factor)
+class ChangeAttack(Attack):
+    """An attack on the change of a prompt, which needs an update that is one."""
+
+    def check(self, method: Method, task: FederatedTask, example: PromptState, sent: PromptState) -> None:
+        if not changing_names(example, sent):
+            raise ConfigError(
+                f"this attack replaces the change of a prompt, and {method.name} sends "
+                f"{', '.join(example) or 'nothing'}, which is no change of real numbers from the broadcast: use "
+                "labelflip, weightlie or another method"
+            )
 
 
-def scale(factor: float) -> Attack:
-    """Return the attack that sends the honest change ``factor`` times as long."""
+class FactorConfig(AttackConfig):
+    """Options of attacks that stretch the honest change."""
 
-    def change(reply: Reply, job: Job) -> Reply:
-        sent = job.broadcast.shared
-        return _sends(reply, lambda name, tensor: sent[name] + factor * (tensor - sent[name]))
-
-    return change
+    strength: float = Field(5.0, gt=0, allow_inf_nan=False, description="length in honest changes")
 
 
-def noise(ratio: float) -> Attack:
-    """Return the attack that adds Gaussian noise, ``ratio`` times as long as the honest change, to the update."""
+@ATTACKS.register("signflip")
+class SignFlip(ChangeAttack):
+    """Send the honest change reversed: ``-s d``."""
 
-    def change(reply: Reply, job: Job) -> Reply:
-        sent = job.broadcast.shared
+    Config: ClassVar[type[FactorConfig]] = FactorConfig
+    config: FactorConfig
 
-        def noisy(name: str, tensor: Tensor) -> Tensor:
-            stream = numpy_stream(0, "attack", name, reply.round, reply.client)
-            drawn = torch.from_numpy(stream.standard_normal(tuple(tensor.shape)))
-            length = (tensor.double() - sent[name].double()).norm()
-            noisy_tensor: Tensor = sent[name].double() + drawn * (ratio * length / drawn.norm())
-            return noisy_tensor
-
-        return _sends(reply, noisy)
-
-    return change
+    def reply(self, reply: Reply, job: Job, round: Round) -> Reply:
+        return sends_change(reply, job, -self.config.strength * round.changes[reply.client])
 
 
-def constant(value: float) -> Attack:
-    """``value`` in the place of every number."""
-    return lambda reply, job: _sends(reply, lambda name, tensor: torch.full_like(tensor, value))
+class ScaleConfig(FactorConfig):
+    """Options of ``scale``."""
+
+    strength: float = Field(100.0, gt=0, allow_inf_nan=False, description="length in honest changes")
 
 
-def claim(**figures: Any) -> Attack:
-    """Return the attack that sends the honest prompt with false figures, such as ``claim(samples=10**9)``."""
-    return lambda reply, job: replace(reply, update=replace(reply.update, **figures))
+@ATTACKS.register("scale")
+class Scale(ChangeAttack):
+    """Send the honest change ``s`` times as long, so that the client owns the mean: model replacement."""
+
+    Config: ClassVar[type[ScaleConfig]] = ScaleConfig
+    config: ScaleConfig
+
+    def reply(self, reply: Reply, job: Job, round: Round) -> Reply:
+        return sends_change(reply, job, self.config.strength * round.changes[reply.client])
 
 
-def both(first: Attack, second: Attack) -> Attack:
-    """``second`` made of what ``first`` made."""
-    return lambda reply, job: second(first(reply, job), job)
+class GaussianConfig(FactorConfig):
+    """Options of ``gaussian``."""
+
+    strength: float = Field(10.0, gt=0, allow_inf_nan=False, description="length in honest changes")
 
 
-def poisoned(worker: Worker, attack: Attack, clients: Collection[int]) -> Worker:
-    """``worker``, with ``clients`` whose replies are what ``attack`` makes of them. A failure stays a failure."""
+@ATTACKS.register("gaussian")
+class Gaussian(ChangeAttack):
+    """Send Gaussian noise in the place of the change, ``s`` times as long as the honest one."""
 
-    def work(jobs: Sequence[Job]) -> list[Reply]:
-        replies = worker(jobs)
-        return [
-            attack(reply, job) if reply.client in clients and not reply.failure else reply
-            for reply, job in zip(replies, jobs, strict=True)
-        ]
+    Config: ClassVar[type[GaussianConfig]] = GaussianConfig
+    config: GaussianConfig
 
-    return work
-
-
-def _sends(reply: Reply, change: Callable[[str, Tensor], Tensor]) -> Reply:
-    tensors = {name: change(name, tensor) for name, tensor in reply.update.shared.items()}
-    return replace(reply, update=replace(reply.update, shared=PromptState(tensors)))
+    def reply(self, reply: Reply, job: Job, round: Round) -> Reply:
+        own = round.changes[reply.client]
+        noise = torch.from_numpy(round.stream("gaussian", reply.client).standard_normal(len(own)))
+        return sends_change(reply, job, noise * (self.config.strength * own.norm() / noise.norm()))
 
 
-ATTACKS: dict[str, Attack] = {
-    "sign flip x10": sign_flip(10),
-    "scale 1e3": scale(1e3),
-    "noise x10": noise(10),
-    "1e6": constant(1e6),
-    "1e38": constant(1e38),
-    "count 10^9": claim(samples=10**9),
-}
-"""By the names that the table gives them."""
+class ConstantConfig(AttackConfig):
+    """Options of ``constant``."""
+
+    value: float = Field(1e6, allow_inf_nan=False, description="what stands in the place of every number")
+
+
+@ATTACKS.register("constant")
+class Constant(Attack):
+    """Send a prompt in which every number is the same."""
+
+    Config: ClassVar[type[AttackConfig]] = ConstantConfig
+
+    @property
+    def value(self) -> float:
+        """What stands in the place of every number."""
+        assert isinstance(self.config, ConstantConfig)
+        return self.config.value
+
+    def reply(self, reply: Reply, job: Job, round: Round) -> Reply:
+        shared = reply.update.shared.map(lambda t: torch.full_like(t, self.value) if t.is_floating_point() else t)
+        return replace(reply, update=replace(reply.update, shared=shared))
+
+
+@ATTACKS.register("zero")
+class Zero(Constant):
+    """Send a prompt of zeros."""
+
+    Config: ClassVar[type[AttackConfig]] = AttackConfig
+    value = 0.0

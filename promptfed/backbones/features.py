@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -270,6 +270,10 @@ class FeatureStore:
             keyed = [(item.content_id(), item) for item in split.items]
             self._splits[split] = self._look_up("images", self._images, keyed, self._encode_images)
         return self._splits[split]
+
+    def add_images(self, features: Mapping[str, Tensor]) -> None:
+        """Add image features ``(embed_dim,)`` by content id that no image has; the cache on disk never has them."""
+        self._images.update(features)
 
     def patches(self, split: Split) -> Tensor:
         """Return patch features ``(n, places, embed_dim)`` float32 of the split's images, not normalised."""

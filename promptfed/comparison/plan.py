@@ -121,7 +121,7 @@ class Plan:
         options = {name: value for name, value in chosen.items() if name in fitting}
         changed: Options = {"method": method, "method_options": options, "seed": seed, "partition_seed": partition_seed}
         if method in BASELINES:  # as in a run of their own: nothing to merge or to send, and no client fails
-            changed |= {"aggregator": None, "aggregator_options": {}, "processors": ()}
+            changed |= {"aggregator": None, "aggregator_options": {}, "processors": (), "attack_options": {}}
             changed |= {"dropout": 0.0, "round_seconds": None}
         return resolve(self.base.model_copy(update=changed))
 

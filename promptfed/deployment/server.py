@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from promptfed.attacks.base import check_without_attack
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
@@ -258,6 +259,7 @@ class PrintProgress(Progress):
 def checked(config: RunConfig) -> RunConfig:
     """``config`` resolved, if it can be run over sites; else ConfigError."""
     config = resolve(config)
+    check_without_attack(config)
     named_model(config).check_sites()
     if config.data == OWN_DATA:
         from promptfed.deployment.site_task import options_of

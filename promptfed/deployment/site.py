@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.aggregators.mean import Mean
+from promptfed.attacks.base import check_without_attack
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
@@ -258,6 +259,7 @@ class Site:
         for line in check_site_plugins(config.plugins):
             log.warning(line)
         config = resolve(config.model_copy(update={"plugins": {}}))
+        check_without_attack(config)
         named_model(config).check_sites()
         return config
 

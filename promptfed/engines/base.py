@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 from promptfed.config import RunConfig
-from promptfed.types import Job, Reply
+from promptfed.types import ClientData, Job, Reply
 
 Worker = Callable[[Sequence[Job]], list[Reply]]
 """What does clients' work: one reply for each job, in the order of the jobs."""
@@ -20,6 +20,23 @@ LATE = "late"
 def never() -> bool:
     """Return False: the default for ``should_stop``."""
     return False
+
+
+class Malicious(Protocol):
+    """Malicious clients of a simulation (``promptfed.attacks``), and what they do."""
+
+    @property
+    def clients(self) -> frozenset[int]:
+        """Who they are."""
+        ...
+
+    def data(self, data: ClientData, round: int) -> ClientData:
+        """Return what the client of ``data`` trains on in ``round``."""
+        ...
+
+    def replies(self, jobs: Sequence[Job], replies: Sequence[Reply]) -> list[Reply]:
+        """Return what clients that worked side by side send in the place of their honest ``replies``."""
+        ...
 
 
 class Workplace(Protocol):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from promptfed.engines.base import Worker
+from promptfed.engines.base import Malicious, Worker
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
 from promptfed.method import Method, TrainingJob
 from promptfed.privacy.dpsgd import DPSGD
@@ -17,7 +17,7 @@ from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import numpy_stream
 from promptfed.stderr_log import TOLD
-from promptfed.types import FederatedTask, Job, Reply, Update, failed
+from promptfed.types import ClientData, FederatedTask, Job, Reply, Update, failed
 
 LOG = logging.getLogger(__name__)
 DROPPED = "dropped out"
@@ -65,6 +65,7 @@ class ClientWorker:
             round, client) decides, so a repeated run loses the same jobs.
         processors: What acts on each update before it is sent. Their state is a part of the personal prompt that the
             method does not see.
+        malicious: Clients of a simulation that attack it. They leave out the processors that a server cannot check.
         private_training: Trains in the method's place, with noise for each example; None: the method trains.
 
     Raises:
@@ -78,9 +79,10 @@ class ClientWorker:
         dropout: float = 0.0,
         processors: Pipeline = NO_PROCESSORS,
         private_training: DPSGD | None = None,
+        malicious: Malicious | None = None,
     ) -> None:
         self.method, self.dropout, self.processors = method, dropout, processors
-        self.private_training = private_training
+        self.private_training, self.malicious = private_training, malicious
         self._task = task
         if private_training is not None:
             check_example_dp(method)
@@ -93,9 +95,7 @@ class ClientWorker:
         present = [job for job in jobs if not self._drops_out(job)]
         usage_before, start_time = self.method.setup.usage(), time.perf_counter()
         try:
-            results = self._trained(
-                [(j.broadcast, self._task.client(j.client), trained_of(j.personal)) for j in present]
-            )
+            results = self._trained([(j.broadcast, self._data(j), trained_of(j.personal)) for j in present])
         except (BudgetExhausted, OracleError):  # no client's fault, and it would meet all others too
             raise
         except PromptFedError as error:
@@ -108,20 +108,20 @@ class ClientWorker:
         share = max(1, len(present))
         seconds = (time.perf_counter() - start_time) / share
         usage = (self.method.setup.usage() - usage_before).divided(share)
-        replies = {
-            job.client: self._processed(
-                job,
-                Reply(
-                    client=job.client,
-                    round=job.broadcast.round,
-                    update=update,
-                    personal=personal,
-                    seconds=seconds,
-                    usage=usage,
-                ),
+        trained = [
+            Reply(
+                client=job.client,
+                round=job.broadcast.round,
+                update=update,
+                personal=personal,
+                seconds=seconds,
+                usage=usage,
             )
             for job, (update, personal) in zip(present, results, strict=True)
-        }
+        ]
+        if self.malicious is not None:
+            trained = self.malicious.replies(present, trained)
+        replies = {job.client: self._processed(job, reply) for job, reply in zip(present, trained, strict=True)}
         return [replies.get(job.client) or failed(job, DROPPED) for job in jobs]
 
     def _trained(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
@@ -130,13 +130,21 @@ class ClientWorker:
             return self.method.train_many(jobs)
         return self.private_training.train_many(check_example_dp(self.method), jobs)
 
+    def _data(self, job: Job) -> ClientData:
+        """Return what the client of ``job`` trains on."""
+        data = self._task.client(job.client)
+        return data if self.malicious is None else self.malicious.data(data, job.broadcast.round)
+
     def _processed(self, job: Job, reply: Reply) -> Reply:
         """Return ``reply`` as it leaves the client, with its update and the state of the processors."""
-        if not self.processors:
+        processors = self.processors
+        if self.malicious is not None and job.client in self.malicious.clients:
+            processors = processors.formats
+        if not processors:
             return reply
         start_time = time.perf_counter()
         try:
-            sending = self.processors.outgoing(reply.update, job.broadcast, states_of(job.personal))
+            sending = processors.outgoing(reply.update, job.broadcast, states_of(job.personal))
         except PromptFedError as error:
             LOG.warning("client %d failed in round %d: %s", job.client, job.broadcast.round, error, extra=TOLD)
             return failed(job, f"error: {error}", reply.seconds + time.perf_counter() - start_time)

@@ -113,7 +113,7 @@ class FinishedRun:
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
         names = {client: name for client, name, _ in clients}
         personal: Mapping[int, PromptState] = PersonalPrompts(sorted(names), method.init_personal, saved.state.personal)
-        is_mixed = bool(config.processors) or method.remembers
+        is_mixed = bool(config.processors or config.attack_options) or method.remembers
         state = replace(saved.state, personal=PromptsAlone(personal) if is_mixed else personal)
         return cls(run, method, server, state, names, examples, objects)
 

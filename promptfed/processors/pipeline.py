@@ -45,6 +45,12 @@ class Pipeline:
         """Return the names of all that a client may report of one update."""
         return tuple(f"{name}.{figure}" for name, processor in self.processors.items() for figure in processor.figures)
 
+    @property
+    def formats(self) -> Pipeline:
+        """The processors that the server undoes: without them it cannot read an update, so a liar has these alone."""
+        undone = {n: p for n, p in self.processors.items() if type(p).incoming is not Processor.incoming}
+        return Pipeline(undone, self.seed)
+
     def outgoing(self, update: Update, broadcast: Broadcast, states: Mapping[str, PromptState]) -> Sending:
         """Process ``update`` at the client, of which each processor kept ``states`` after the update before.
 

@@ -1,0 +1,55 @@
+"""Attacks on the malicious clients' own training data: the update is honest work on false labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from promptfed.attacks.base import ATTACKS, Attack, AttackConfig, Knowledge, Scene
+from promptfed.errors import ConfigError
+from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.method import Method
+from promptfed.prompt_state import PromptState
+from promptfed.types import ClientData, FederatedTask
+
+
+class LabelFlipConfig(AttackConfig):
+    """Options of ``labelflip``."""
+
+    how: Literal["reverse", "pairs"] = Field(
+        "reverse", description="the false label: K - 1 - y, or that of its pair (0 and 1, 2 and 3, ...)"
+    )
+
+
+@ATTACKS.register("labelflip")
+class LabelFlip(Attack):
+    """Train on false labels: ``y -> K - 1 - y``, or each with its neighbour.
+
+    Validation and test examples keep their labels, and so do unlabelled ones.
+    """
+
+    Config: ClassVar[type[LabelFlipConfig]] = LabelFlipConfig
+    knows: ClassVar[Knowledge] = "own data"
+    config: LabelFlipConfig
+
+    def check(self, method: Method, task: FederatedTask, example: PromptState, sent: PromptState) -> None:
+        if len(task.base_classes) < 2 or task.base_classes == ANSWER_CLASSES:
+            raise ConfigError(f"attack 'labelflip' needs examples of two classes or more, and task '{task.name}' has "
+                              "questions with free answers: use an attack on updates")  # fmt: skip
+
+    def data(self, data: ClientData, scene: Scene) -> ClientData:
+        labels = flipped(data.train.labels, len(scene.task.base_classes), self.config.how)
+        classes = tuple(sorted({*data.classes, *labels.tolist()}))
+        return replace(data, classes=classes, train=replace(data.train, labels=labels))
+
+
+def flipped(labels: Tensor, classes: int, how: str) -> Tensor:
+    """Return false labels ``(n,)``; of an odd number of classes in pairs the last one keeps its own."""
+    if how == "reverse":
+        return classes - 1 - labels
+    neighbours = labels + 1 - 2 * (labels % 2)
+    return torch.where(neighbours < classes, neighbours, labels)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from promptfed.attacks.base import adversary_of, build_attack, checked_options
+from promptfed.attacks.data import flipped
+from promptfed.errors import ConfigError
+from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.methods.promptfl import PromptFL, PromptFLConfig
+from promptfed.prompt_state import PromptState
+
+
+def test_labels_are_reversed_or_swapped_in_pairs():
+    labels = torch.tensor([0, 1, 2, 3, 4])
+    assert flipped(labels, 5, "reverse").tolist() == [4, 3, 2, 1, 0]
+    assert flipped(labels, 5, "pairs").tolist() == [1, 0, 3, 2, 4]
+
+
+def test_only_training_labels_of_malicious_clients_are_false(setup, toy_task):
+    method = PromptFL(PromptFLConfig(n_ctx=2), setup)
+    adversary = adversary_of(checked_options({"name": "labelflip", "malicious": 0.99}), method, toy_task)
+    assert len(adversary.clients) == 2
+    for data in toy_task.clients:
+        trained = adversary.data(data, 1)
+        if data.client in adversary.clients:
+            assert trained.train.labels.tolist() == [3 - y for y in data.train.labels.tolist()]
+            assert set(trained.train.labels.tolist()) <= set(trained.classes)
+        else:
+            assert trained is data
+        assert trained.val is data.val
+        assert trained.test is data.test
+
+
+def test_questions_have_no_labels_to_flip(setup, toy_task):
+    from dataclasses import replace
+
+    task = replace(toy_task, base_classes=ANSWER_CLASSES)
+    with pytest.raises(ConfigError, match="free answers"):
+        build_attack("labelflip").check(PromptFL(PromptFLConfig(), setup), task, PromptState(), PromptState())
