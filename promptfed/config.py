@@ -348,10 +348,13 @@ def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
     return validated
 
 
+MOST_COMPLAINTS = 10
+
+
 def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> str:
-    """Return all that pydantic has to say about ``kind``s of ``model``, in one line."""
-    lines = []
-    for problem in error.errors():
+    """Return what pydantic has to say about ``kind``s of ``model``, in one line: the first few of its complaints."""
+    lines, problems = [], error.errors()
+    for problem in problems[:MOST_COMPLAINTS]:
         name = printable(".".join(str(part) for part in problem["loc"]), 100)
         if problem["type"] == "extra_forbidden":
             fields = sorted(model.model_fields)
@@ -364,7 +367,8 @@ def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> st
             why = problem["msg"].removeprefix("Value error, ").lower()
             about = f"{kind} '{name}' is {printable(repr(problem['input']), 200)}" if name else f"{kind}s disagree"
             lines.append(f"{about}: {why}")
-    return "; ".join(lines)
+    more = len(problems) - len(lines)
+    return "; ".join(lines) + (f"; and {more} more" if more else "")
 
 
 def _check_depth(value: Any, what: str, depth: int = 0) -> None:

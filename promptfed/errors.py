@@ -7,16 +7,23 @@ from collections.abc import Iterable
 
 from promptfed.printable import printable
 
+LONGEST_ERROR = 4_000
+"""Characters of an error; of a longer one the middle is left out."""
+
 
 class PromptFedError(Exception):
     """Base of every error promptfed raises on purpose; the command line prints it as one line and exits with 2.
 
-    Its text is one line whose control characters are escaped: names in it come from files and messages of strangers.
+    Its text is one line of limited length whose control characters are escaped: names in it come from files and
+    messages of strangers.
     """
 
     def __str__(self) -> str:
         text = super().__str__()
-        return text if text.isprintable() else printable(" ".join(text.splitlines()))
+        if not text.isprintable():
+            text = printable(" ".join(text.splitlines()))
+        half = LONGEST_ERROR // 2
+        return text if len(text) <= LONGEST_ERROR else f"{text[:half]} [...] {text[-half:]}"
 
 
 class ConfigError(PromptFedError, ValueError):

@@ -7,7 +7,17 @@ import pickle
 
 import pytest
 
-from promptfed.errors import BudgetExhausted, ConfigError, DataError, DiskError, PromptFedError, RunError, unknown_name
+from promptfed.errors import (
+    LONGEST_ERROR,
+    BudgetExhausted,
+    BundleError,
+    ConfigError,
+    DataError,
+    DiskError,
+    PromptFedError,
+    RunError,
+    unknown_name,
+)
 from promptfed.printable import is_printable
 
 
@@ -27,6 +37,14 @@ def test_an_error_is_one_line_that_moves_no_terminal(kind, text, line):
     assert is_printable(str(kind(text)))
     assert kind(text).args == (text,)
     assert str(pickle.loads(pickle.dumps(kind(text)))) == line
+
+
+def test_a_long_error_is_cut_in_its_middle():
+    line = str(BundleError("bundle 'a': " + "x" * 100_000 + "; export it again"))
+    assert line.startswith("bundle 'a': xxx")
+    assert line.endswith("xxx; export it again")
+    assert " [...] " in line
+    assert len(line) == LONGEST_ERROR + 7
 
 
 def test_a_disk_error_shows_the_name_of_its_file():

@@ -19,6 +19,7 @@ from promptfed.export.origin import BundleOrigin
 from promptfed.files.export_folder import ExportKind
 from promptfed.peft_format import names as peft_format
 from promptfed.peft_format.page import AdapterUse
+from promptfed.printable import LONGEST, printable
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import parse_json
@@ -33,6 +34,8 @@ ADAPTER = (peft_format.CONFIG, peft_format.WEIGHTS, peft_format.HEAD)
 """Files of a language model's prompt that PEFT reads, and a trained head, which PEFT ignores."""
 KIND = ExportKind("a", "bundle", CONFIG, frozenset({CONFIG, PROMPT, README, FEATURES, TEXT, SOFT, PIXELS, *ADAPTER}))
 
+MOST_SHOWN = 10
+"""Wrong fields that a message names."""
 MOST_CLASSES, LONGEST_NAME = 50_000, 10_000
 """Limits of a bundle's class names and of the letters of one: a bundle of a stranger must not take a day to load."""
 ClassNames = Annotated[
@@ -195,7 +198,11 @@ def read_meta(folder: Path) -> Meta:
     try:
         return Meta.model_validate(content)
     except ValidationError as error:
-        wrong = ", ".join(".".join(map(str, problem["loc"])) or _whole(problem) for problem in error.errors())
+        problems = error.errors()
+        places = [".".join(map(str, problem["loc"])) or _whole(problem) for problem in problems[:MOST_SHOWN]]
+        wrong = ", ".join(printable(place, LONGEST) for place in places)
+        if len(problems) > MOST_SHOWN:
+            wrong += f" and {len(problems) - MOST_SHOWN} more places"
         raise BundleError(f"bundle '{folder}' is damaged: {CONFIG} is wrong in {wrong}; export it again") from error
 
 

@@ -9,6 +9,7 @@ code beside them is never looked at.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -126,7 +127,10 @@ def _read_archive(file: BinaryIO, size: int, limit: int) -> Any:
             if "byteorder" in files and archive.read(files["byteorder"]) != b"little":
                 raise FormatError("its numbers are not little-endian")
             return _Archive(archive, files, size, limit).value()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, FormatError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+            raise
+        # a place before the beginning of the file is ValueError or EINVAL
         raise FormatError(f"its archive is damaged ({' '.join(str(error).split())[:160]})") from error
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from promptfed.errors import DiskError, FormatError, RunError
 from promptfed.files.atomic import PRIVATE, naming, remove_drafts, sync_folder, write_synced
 from promptfed.files.sealed_json import opened_json, sealed_json
+from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
@@ -310,7 +311,7 @@ def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Check
             )
         if about["round"] != round:
             raise DamagedCheckpointError(
-                f"{folder / ABOUT_FILE} is of round {about['round']}, its folder of round {round}"
+                f"{folder / ABOUT_FILE} is of round {printable(about['round'], 40)}, its folder of round {round}"
             )
         tensors = parse_tensors(blob, MODELS)
         state = FederationState(
@@ -322,7 +323,7 @@ def _restore(folder: Path, round: int, about_bytes: bytes, blob: bytes) -> Check
         )
         return Checkpoint(state, int(about["events_bytes"]), str(about["events_sha256"]), str(about.get("run", "")))
     except (FormatError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        reason = str(error) if isinstance(error, FormatError) else repr(error)
+        reason = str(error) if isinstance(error, FormatError) else printable(repr(error), 200)
         raise DamagedCheckpointError(f"{folder / ABOUT_FILE} is damaged ({reason})") from error
 
 

@@ -128,7 +128,8 @@ def test_damaged_archives_are_refused(tmp_path):
     squeezed = bad.read_bytes()
     flipped = bytearray(content)
     flipped[content.index(torch.ones(100).numpy().tobytes()) + 7] ^= 1
-    for damaged in (b"", b"PK\x03\x04", content[:-30], content[:200], squeezed, bytes(flipped), b"x" * 1000):
+    front = content[:4] + content[400:]  # the list of files points before the beginning
+    for damaged in (b"", b"PK\x03\x04", content[:-30], content[:200], squeezed, bytes(flipped), b"x" * 1000, front):
         bad.write_bytes(damaged)
         with pytest.raises(FormatError, match=r"bad\.pt' is not a usable file of torch"):
             read_torch(bad, LIMIT)
