@@ -9,6 +9,7 @@ from typing import Any
 
 from promptfed.backbones import load_backbone
 from promptfed.backbones.base import Backbone
+from promptfed.backbones.device import pick_device
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureStore, default_cache
 from promptfed.backbones.objects import backbone_of
@@ -24,6 +25,7 @@ from promptfed.files.paths import checked_path
 from promptfed.language_models.loading import load_language_model
 from promptfed.language_models.model import LanguageModel
 from promptfed.language_models.names import PREFIX as LM_PREFIX
+from promptfed.language_models.objects import language_model_of
 from promptfed.method import METHODS
 from promptfed.objects import function_oracle
 from promptfed.oracle_options import OracleOptions
@@ -115,7 +117,8 @@ def load_bundle(
     Args:
         path: The bundle's folder.
         backbone: Load this backbone instead of the one named in the bundle.
-        model: The model as an object: a ``Backbone``, or (open_clip model, tokenizer, transform).
+        model: The model as an object: a ``Backbone``, or (open_clip model, tokenizer, transform); a ``LanguageModel``,
+            or (model of transformers, tokenizer).
         oracle: The same black box under another name, such as ``local:OTHER-PATH``, or the function that it was.
         device: "cpu", "cuda", "cuda:1" or "auto".
         keep_features: Keep features of the images in the cache.
@@ -141,12 +144,10 @@ def load_bundle(
         towers = _load_backbone(bundle.meta.backbone, backbone if model is None else model, device)
         return LoadedBundle(folder, Predictor(bundle, DualEncoder(FeatureStore(towers, cache))))
     if bundle.meta.language_model is not None:
-        if oracle is not None or changed or not (model is None or isinstance(model, str)):
-            raise ConfigError(
-                "this bundle is for a language model: leave out options of an oracle, and give the model by its name"
-            )
-        name = backbone if model is None else model
-        return LoadedBundle(folder, Predictor(bundle, _load_language_model(bundle, name, device)))
+        if oracle is not None or changed:
+            raise ConfigError("this bundle is for a language model: leave out the options of an oracle")
+        reader = _load_language_model(bundle, backbone if model is None else model, device)
+        return LoadedBundle(folder, Predictor(bundle, reader))
     if backbone is not None or model is not None:
         raise ConfigError("--backbone does not go with a bundle for a black box; use --oracle")
     black_box = load_bundle_oracle(bundle, oracle, device, trust_address=trust_address, **changed)
@@ -171,8 +172,8 @@ def _load_backbone(meta: BackboneMeta, model: Any, device: str) -> Backbone:
     return load_backbone(model or meta.name, device=device, precision=meta.precision)
 
 
-def _load_language_model(bundle: Bundle, name: str | None, device: str) -> LanguageModel:
-    """Load the language model that ``bundle`` was made for.
+def _load_language_model(bundle: Bundle, model: Any, device: str) -> LanguageModel:
+    """Load the language model that ``bundle`` was made for, or ``model``: another name of it, or an object.
 
     Raises:
         ConfigError: It lies in a folder, which the user has to name.
@@ -180,12 +181,14 @@ def _load_language_model(bundle: Bundle, name: str | None, device: str) -> Langu
     meta, form = bundle.meta.language_model, bundle.meta.form
     assert meta is not None, "a bundle for a language model says which"
     assert form is not None, "and how its examples are put"
-    if name is None and is_local_file(meta.name.removeprefix(LM_PREFIX)):
+    if model is not None and not isinstance(model, str):
+        return language_model_of(model, str(pick_device(device))).with_form(form)
+    if model is None and is_local_file(meta.name.removeprefix(LM_PREFIX)):
         raise ConfigError(
             f"the bundle was made for a model in a folder ('{printable(meta.public_name, LONGEST)}'), which a bundle "
             "cannot choose here: name your copy of it by --backbone lm:FOLDER"
         )
-    return load_language_model(name or meta.name, form, device=device, precision=meta.precision)
+    return load_language_model(model or meta.name, form, device=device, precision=meta.precision)
 
 
 def load_bundle_oracle(

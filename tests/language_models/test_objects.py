@@ -35,6 +35,11 @@ def test_a_transformer_and_its_tokenizer_are_a_model(tmp_path: Path) -> None:
     loaded = pf.load_run(run.path, data=EXAMPLES, model=(again, tokenizer()))
     assert loaded.prompt().state.shared.sha256() == run.metrics["prompt_sha256"]
     assert loaded.evaluate()
+    bundle = loaded.export(client=0, path=tmp_path / "bundle")
+    (answer,) = pf.load(bundle, model=(again, tokenizer())).predict([TEXTS[0]])
+    assert {name for name, _ in answer.ranked} == {"no", "yes"}
+    with pytest.raises(pf.PromptFedError, match="does not fit"):
+        pf.load(bundle, model=(transformer("gpt2"), tokenizer()))
     with pytest.raises(pf.PromptFedError, match="the model given to run"):
         pf.load_run(run.path, model=(transformer("gpt2"), tokenizer()))
 
