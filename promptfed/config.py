@@ -23,7 +23,9 @@ Options = dict[str, Any]
 ACCURACY = "accuracy"
 """The measure that every run has: checkpoints and choices are made by it."""
 DEEPEST = 50  # levels that the value of an option may be nested
-SECTIONS = ("method_options", "aggregator_options", "task_options", "oracle_options", "attack_options")
+SECTIONS = (
+    "method_options", "aggregator_options", "task_options", "oracle_options", "attack_options", "privacy_options",
+)  # fmt: skip
 
 
 class ObjectRecord(BaseModel):
@@ -170,6 +172,9 @@ class RunConfig(BaseModel):
     attack_options: Annotated[Options, Option("attack", flag=False, default="no attack")] = Field(
         default_factory=dict, description="malicious clients (simulated): --set attack.name=NAME, attack.OPTION=VALUE"
     )
+    privacy_options: Annotated[Options, Option("privacy", flag=False)] = Field(
+        default_factory=dict, description="protection of those who hold the data: --set privacy.NAME=VALUE"
+    )
     objects: Annotated[dict[str, ObjectRecord], Option("run", flag=False, recorded=True)] = Field(
         default_factory=dict, description="Python objects in the place of names, which no file holds: compared"
     )
@@ -219,14 +224,6 @@ class RunConfig(BaseModel):
     def to_yaml(self) -> str:
         """Return the options as a YAML document."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
-
-
-class Shorthands(BaseModel):
-    """Other words for options of a run, on the command line and in Python."""
-
-    hold_out_classes: Annotated[float | None, Option("task", default="0; icons and coop: 0.5", metavar="F")] = Field(
-        None, ge=0, lt=1, description="share of the classes that no client trains on: the new ones"
-    )
 
 
 def read_yaml(path: Path) -> Options:
@@ -281,8 +278,8 @@ def in_sections(options: Mapping[str, Any], of_oracle: Iterable[str]) -> Options
     if oracle:
         nested["oracle_options"] = {**_section("oracle_options", nested), **oracle}
     if "hold_out_classes" in nested:
-        held_out = held_out_option(nested.pop("hold_out_classes"))
-        nested["task_options"] = {**_section("task_options", nested), **held_out}
+        share = nested.pop("hold_out_classes")
+        nested["task_options"] = {**_section("task_options", nested), **held_out_option(share)}
     return nested
 
 
@@ -396,9 +393,8 @@ def _check_numbers(value: Any, kind: str, path: str) -> None:
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{kind} '{path}' is {value}: give a finite number")
-    if isinstance(value, list | tuple):
-        for part in value:
-            _check_numbers(part, kind, path)
+    parts = [(path, part) for part in value] if isinstance(value, list | tuple) else []
     if isinstance(value, dict):
-        for name, part in value.items():
-            _check_numbers(part, kind, f"{path}.{printable(name, 100)}")
+        parts = [(f"{path}.{printable(name, 100)}", part) for name, part in value.items()]
+    for name, part in parts:
+        _check_numbers(part, kind, name)

@@ -37,6 +37,9 @@ from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
 from promptfed.option_defaults import is_icons
 from promptfed.plugins import check_plugins
+from promptfed.privacy.release import Release
+from promptfed.privacy_check import check_privacy
+from promptfed.privacy_options import PrivacyOptions
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
@@ -126,7 +129,14 @@ class Experiment:
             experiment.first_sending()
         if (adversary := experiment.adversary(config.method)) is not None:
             adversary.check(experiment.aggregator())
+        parties = len(task.clients), config.participation
+        check_privacy(experiment.privacy, experiment.method(), experiment.aggregator(), *parties)
         return experiment
+
+    @property
+    def privacy(self) -> PrivacyOptions:
+        """What the run promises those who hold the data."""
+        return PrivacyOptions.model_validate(self.config.privacy_options)
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -265,7 +275,9 @@ class Experiment:
         dropout = self.config.dropout if stage == self.config.method else 0.0
         return ClientWorker(method, task, dropout, self.processors(stage), malicious=self.adversary(stage))
 
-    def federation(self, stage: str | None = None, engine: Engine | None = None) -> Federation:
+    def federation(
+        self, stage: str | None = None, engine: Engine | None = None, release: Release | None = None
+    ) -> Federation:
         """Build the federation of the run or of a baseline.
 
         A baseline has the plain mean in place of the run's aggregator, and no simulated drop-outs or time limit: it
@@ -274,6 +286,7 @@ class Experiment:
         Args:
             stage: The baseline; None builds the run's own federation.
             engine: Where the clients work, by default in this process.
+            release: What a private run merges by; without it, the federation of such a run cannot train.
 
         Raises:
             ConfigError: ``engine`` would train on other data, or with another model, than this experiment has.
@@ -298,6 +311,8 @@ class Experiment:
             self.samples(method),
             config.max_weight_share,
             self.processors(stage),
+            release,
+            is_method and self.privacy.needs_sums,
         )
 
     def _stage_engine(self, worker: Worker) -> Engine:

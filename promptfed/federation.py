@@ -9,17 +9,18 @@ from dataclasses import replace
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
-from promptfed.errors import ProcessorError, TrainingError, reason
+from promptfed.errors import ConfigError, ProcessorError, SecureSumError, TrainingError, reason
 from promptfed.kept_text import carried
-from promptfed.merging import merge
+from promptfed.merging import Merge, merge
 from promptfed.method import Method
+from promptfed.privacy.release import Release
 from promptfed.processors.client_state import prompt_of
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import PersonalPrompts, rising, update_personal
 from promptfed.screening import Expected, check_update, limited, most_bytes, outliers, refused
 from promptfed.seeding import numpy_stream
-from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Incident, Job, Reply
+from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederationState, Incident, Job, Reply, Update
 
 LOG = logging.getLogger(__name__)
 OnIncident = Callable[[Incident], None]
@@ -37,6 +38,9 @@ class Federation:
     What clients say is not believed: promptfed.screening refuses replies, lowers counts of samples to what ``samples``
     (client -> the most examples that it has) allows, and weights to ``max_weight_share`` of a round. Before that,
     ``processors``, the very ones of the clients' work, turn what was sent into updates of the method again.
+
+    With a ``release``, the server's rule gets the noised mean of a round and no single update. It merges in every
+    round, whoever answered: whether it does must not tell who did. ``is_private``: no round runs without a release.
     """
 
     def __init__(
@@ -52,13 +56,15 @@ class Federation:
         samples: Mapping[int, int] | None = None,
         max_weight_share: float = 0.5,
         processors: Pipeline = NO_PROCESSORS,
+        release: Release | None = None,
+        is_private: bool = False,
     ) -> None:
         self.method, self.engine = method, engine
         self.server = method.server_side(aggregator.seeded(method.setup.seed))
         self.clients, self.participation, self.quorum = rising(clients), participation, quorum
         self.round_seconds, self.stage = round_seconds, stage
         self.samples, self.max_weight_share = samples or {}, max_weight_share
-        self.processors = processors
+        self.processors, self.release, self.is_private = processors, release, is_private
         self._computed: tuple[PromptState, PromptState, dict[int | None, PromptState]] | None = None
 
     def __repr__(self) -> str:
@@ -79,7 +85,12 @@ class Federation:
         return replace(state, personal=PersonalPrompts(self.clients, self.method.init_personal, state.personal))
 
     def participants(self, round: int) -> list[int]:
-        """Return the clients of ``round``: the fraction rounded half up, at least one, without replacement."""
+        """Return the clients of ``round``: the fraction rounded half up, at least one, without replacement.
+
+        A private release draws them in secret.
+        """
+        if self.release is not None and (secret := self.release.participants(round)) is not None:
+            return secret
         count = max(1, round_half_up(self.participation * len(self.clients)))
         drawn = self.clients
         if count < len(self.clients):
@@ -103,6 +114,8 @@ class Federation:
         far as ``pending``; running it again finishes the round with the same result as if it had never stopped.
         Raises TrainingError if every client of the federation failed with an error.
         """
+        if self.is_private and self.release is None:
+            raise ConfigError("a private federation trains inside its run alone, whose folder has the secret key")
         state, round = self.resumed(state), state.round + 1
         broadcasts = self.broadcasts(state) if broadcasts is None else broadcasts
         finished = {reply.client for reply in state.pending}
@@ -122,7 +135,8 @@ class Federation:
         if len(replies) < len(broadcasts):
             return replace(state, pending=replies), replies
         new_state, replies, incidents = self._close(state, replies, broadcasts)
-        if len(replies) == len(self.clients) and all(r.failure.startswith(("error", "refused")) for r in replies):
+        is_whole = 0 < len(replies) == len(self.clients)
+        if is_whole and all(r.failure.startswith(("error", "refused")) for r in replies):
             raise TrainingError(replies[0].failure.partition(": ")[2])
         if on_incident is not None:
             for incident in incidents:
@@ -161,6 +175,8 @@ class Federation:
         """Merge the good ones of all of a round's ``replies``; those that do not go with the others are refused."""
         round = state.round + 1
         updates = {reply.client: reply.update for reply in replies if not reply.failure}
+        if self.release is not None:
+            return self._released(self.release, state, replies, list(updates.values()))
         bad = outliers(list(updates.values()), broadcasts, self.server.config.longest) if updates else {}
         good = [update for client, update in updates.items() if client not in bad]
         incidents, shared, server = [], state.shared, state.server
@@ -169,8 +185,7 @@ class Federation:
             weighed = limited(good, self.max_weight_share)
             result = merge(self.server, shared, weighed, server)
             shared, server, bad = result.shared, result.server, bad | result.refused
-            if result.broadcasts:
-                self._computed = shared, server, {c: carried(sent, shared) for c, sent in result.broadcasts.items()}
+            self._remember(result)
             incidents += [
                 Incident(
                     "limited",
@@ -189,6 +204,30 @@ class Federation:
         incidents += [Incident("refused", round, r.client, r.failure) for r in replies if r.client in bad]
         personal = update_personal(state.personal, {r.client: r.personal for r in replies if not r.failure}, round)
         return FederationState(round, shared, server, personal), replies, incidents
+
+    def _released(
+        self, release: Release, state: FederationState, replies: tuple[Reply, ...], updates: Sequence[Update]
+    ) -> tuple[FederationState, tuple[Reply, ...], list[Incident]]:
+        """Merge the noised mean of a round's ``updates``: they are clipped, so none is refused or outweighs others."""
+        round = state.round + 1
+        names = sorted(self.method.uploads(self.clients[0], self.broadcast(state, None)))
+        asked = [reply.client for reply in replies]
+        try:
+            mean = release.mean(state.shared, names, updates, asked, round)
+            result = merge(self.server, state.shared, [mean], state.server)
+        except SecureSumError as error:
+            result = Merge(state.shared, state.server, problem=str(error))
+        self._remember(result)
+        why = f"round {round} leaves the shared prompt as it was: {result.problem}"
+        incidents = [Incident("unmerged", round, None, why)] if result.problem else []
+        personal = update_personal(state.personal, {r.client: r.personal for r in replies if not r.failure}, round)
+        return FederationState(round, result.shared, result.server, personal), replies, incidents
+
+    def _remember(self, result: Merge) -> None:
+        """Keep what clients would be sent after ``result``, as far as it was computed."""
+        if result.broadcasts:
+            sent = {client: carried(prompt, result.shared) for client, prompt in result.broadcasts.items()}
+            self._computed = result.shared, result.server, sent
 
     def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:
         """Return the prompt that ``client`` deploys now; None stands for a client that never took part."""

@@ -21,6 +21,7 @@ GROUPS = {
     "oracle": "Black box",
     "federation": "Federation",
     "aggregator": "Aggregation",
+    "privacy": "Privacy",
     "place": "Where the work runs",
     "run": "The run",
     "attack": "Attack",

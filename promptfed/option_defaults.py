@@ -13,8 +13,12 @@ from promptfed.config import RunConfig
 from promptfed.language_models.names import absolute_name
 from promptfed.method import METHODS
 from promptfed.named_model import named_model
+from promptfed.privacy_options import PrivacyOptions
 from promptfed.tasks.base import TASKS, Task, is_own_data
 from promptfed.tasks.partitioning import AUTO
+
+ICON_BASE_CLASSES = 24
+"""Classes of the bundled icons that clients hold."""
 
 
 def task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
@@ -41,6 +45,7 @@ def section_defaults(config: RunConfig) -> dict[str, dict[str, Any]]:
         "method_options": METHODS[config.method].Config,
         "task_options": TASKS[config.task].Config,
         "aggregator_options": AGGREGATORS[config.aggregator or "mean"].Config,
+        "privacy_options": PrivacyOptions,
     }
     return {
         section: {
@@ -67,6 +72,10 @@ def _own_data_defaults(config: RunConfig, options_set: set[str], task: type[Task
     options = config.task_options
     if not is_icons(config):
         defaults |= named_model(config).for_photographs(options_set)
+    if config.data == "icons" and "partition" not in options_set and not task.partitions:
+        has_more = config.clients is not None and config.clients > ICON_BASE_CLASSES
+        if has_more and not {"base_fraction", "overlap", "classes_per_client"} & set(options):
+            defaults["partition"] = AUTO  # disjoint classes are for as many clients as classes at most
     if not is_own_data(config.data, config.partition):
         return defaults
     if "base_fraction" in task.Config.model_fields and "base_fraction" not in options:

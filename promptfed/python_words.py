@@ -13,10 +13,11 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from promptfed.config import SECTIONS, RunConfig, Shorthands
+from promptfed.config import SECTIONS, RunConfig
 from promptfed.errors import DiskError, PromptFedError
 from promptfed.oracle_options import OracleOptions
 from promptfed.progress import ComparisonProgress, Progress
+from promptfed.shorthands import Shorthands
 from promptfed.types import Incident
 
 P = ParamSpec("P")

@@ -17,6 +17,7 @@ from promptfed.method import METHODS, Method
 from promptfed.named_model import named_model, usual_model
 from promptfed.option_defaults import absolute_paths, task_defaults
 from promptfed.plugins import check_plugins, loaded_plugins
+from promptfed.privacy.terms import resolved_terms
 from promptfed.processors.pipeline import resolved as resolved_processors
 from promptfed.prompts.initial_words import check_initial_words
 from promptfed.tasks import TASKS
@@ -76,6 +77,7 @@ def complete(config: RunConfig) -> RunConfig:
         "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
         "attack_options": checked_options(config.attack_options),
+        "privacy_options": resolved_terms(config.privacy_options, config.rounds, config.participation),
         **model.checked_options(),
     }
     check_initial_words(str(sections["method_options"].get("init") or ""))

@@ -16,13 +16,18 @@ from promptfed.blackbox.oracles.spent import note_spent
 from promptfed.engines.base import Engine, never
 from promptfed.errors import BudgetExhausted, OracleError, OracleHalted, TrainingError
 from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
+from promptfed.evaluation_event import evaluation_event
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.kept_text import kept_words, unmarked
+from promptfed.method import Method
 from promptfed.option_defaults import section_defaults
+from promptfed.privacy.account import LimitReached
+from promptfed.privacy.run_release import RunRelease
 from promptfed.progress import Progress
 from promptfed.result_notes import figure_notes
 from promptfed.run_metrics import near_chance, run_metrics
+from promptfed.run_privacy import write_statement
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, Checkpoint, load_checkpoint, save_checkpoint
 from promptfed.runs.client_events import broadcast_sizes, bytes_down, bytes_up, client_event
 from promptfed.runs.directory import RunDirectory
@@ -85,6 +90,7 @@ class Training:
         self.model.stop_when(should_stop)
         self.progress, self.should_stop = progress or Progress(), should_stop
         self.identity = ""  # of the run, once it is opened
+        self.release: RunRelease | None = None  # of a private run, once it trains
         self._opened: tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]] | None = None
 
     def check_same_run(self) -> None:
@@ -120,13 +126,12 @@ class Training:
             self.engine.verify_frozen()
         note_spent(self.model, self.run.events.write)
         self.run.events.write("run_end")
-        metrics = run_metrics(self.experiment, self.run.events.read(), evaluations, trained)
-        figures = evaluations[self.experiment.config.method].figures
-        for note in (
-            *self.experiment.run_notes,
-            *figure_notes(self.experiment.task, figures, self.experiment.examples),
-        ):
+        experiment, stage = self.experiment, self.experiment.config.method
+        metrics = run_metrics(experiment, self.run.events.read(), evaluations, trained)
+        notes = figure_notes(experiment.task, evaluations[stage].figures, experiment.examples)
+        for note in (*experiment.run_notes, *notes):
             log.warning(note, extra=TOLD)
+        metrics["privacy"] = write_statement(experiment, self.run, trained[stage])
         self.run.write_metrics(metrics)
         write_passport(self.run, self.run.read_json("partition.json") or {}, self.identity, is_finished=True)
         return metrics
@@ -157,12 +162,31 @@ class Training:
         for stage, base in stages:
             checkpoint = saved[stage]
             with self.model.account(stage=stage), _stopping(f"{stage}, at its start"):
-                federation = self.experiment.federation(stage, self.engine)
+                federation = self._federation(stage, base, checkpoint.state.round if checkpoint else 0)
                 state = self._federate(stage, federation, base, checkpoint.state if checkpoint else None)
             if note := near_chance(self.experiment.task, federation, state):
                 self._warn(note)
             trained[stage] = federation, state
         return trained
+
+    def _federation(self, stage: str, is_baseline: bool, round: int) -> Federation:
+        """Return the federation of ``stage``, ``round`` of whose rounds are finished; a private run's has a release."""
+        experiment, terms = self.experiment, self.experiment.privacy
+        if is_baseline or not terms.needs_sums:
+            return experiment.federation(stage, self.engine)
+        config, clients = experiment.config, [summary.client for summary in experiment.task.summaries()]
+        self.release = RunRelease.begin(self.run.path, terms, clients, config.participation, config.rounds, round)
+        return experiment.federation(stage, self.engine, self.release.mean)
+
+    def _last_round(self, method: Method, state: FederationState, is_baseline: bool) -> int:
+        """Return the last round that the run may afford; says so if that is before the last one planned."""
+        if self.release is None or is_baseline:
+            return method.rounds
+        last = self.release.last_round(state.round, method.rounds)
+        if last < method.rounds:
+            limit = self.experiment.privacy.epsilon
+            self._warn(f"{method.name} ends after round {last} of {method.rounds}: privacy.epsilon={limit:g} is spent")
+        return last
 
     def _open(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]]:
         """Return the partition, what the run keeps of its own, and the newest checkpoint of each stage."""
@@ -222,9 +246,10 @@ class Training:
         clients = len(federation.participants(1))
         self.progress.stage(method.name, method.rounds, clients, state.round, cost.bytes_up + cost.bytes_down)
         limited: set[int | None] = set()
-        if state.round < method.rounds:
+        rounds = self._last_round(method, state, is_baseline)
+        if state.round < rounds:
             state = unmarked(state)
-        while state.round < method.rounds:
+        while state.round < rounds:
             began, size = time.perf_counter(), self.run.events.size()
             broadcasts = federation.broadcasts(state)
             sizes = broadcast_sizes(broadcasts)
@@ -245,8 +270,12 @@ class Training:
                 after, replies = federation.run_round(state, on_reply, self.should_stop, on_incident, broadcasts)
                 if not after.pending:
                     self._finish_round(stage, federation, after, replies, sizes, time.perf_counter() - began)
-                    if after.round == method.rounds:
+                    if after.round == rounds:
                         after = self._chosen(stage, federation, after)
+            except LimitReached as stop:
+                self._warn(f"{method.name} ends after round {state.round} of {method.rounds}: {stop}")
+                self._save(folder, state, size)
+                break
             except (BudgetExhausted, OracleError) as stop:
                 # The round is begun anew later: all the answers until now are in the cache.
                 self._save(folder, state, size)
@@ -349,30 +378,10 @@ class Training:
     def _evaluate(self, stage: str, federation: Federation, state: FederationState) -> Evaluation:
         before, began = self._usage(), time.perf_counter()
         found = self.evaluator.evaluate(federation, state)
-        figures = found.figures
         names = {summary.client: summary.name for summary in self.experiment.task.summaries()}
         self.run.events.write(
             "evaluation",
-            stage=stage,
-            name=figures.name,
-            local=[
-                {
-                    "client": client,
-                    "name": names[client],
-                    "accuracy": score.local,
-                    "all_classes": score.local_all,
-                    "items": score.items,
-                }
-                for client, score in found.local.items()
-            ],
-            local_mean=figures.local,
-            local_std=figures.local_std,
-            local_all=figures.local_all,
-            base=figures.base,
-            new=figures.new,
-            hm=figures.hm,
-            domains=dict(figures.domains),
-            **({"measures": figures.measures} if figures.measures else {}),
+            **evaluation_event(stage, found, names),
             seconds=time.perf_counter() - began,
             **(self._usage() - before).recorded(),
         )

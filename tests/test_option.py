@@ -12,6 +12,7 @@ from promptfed.experiment import MODEL_OPTIONS, TASK_OPTIONS
 from promptfed.export.bundle import ABOUT_THE_MODEL
 from promptfed.option import GROUPS, Option, changing, options_of, resumable
 from promptfed.oracle_options import OracleOptions
+from promptfed.resolve import resolve
 from promptfed.runs.journal import MAY_CHANGE, MOVED, ORACLE_MAY_CHANGE
 
 
@@ -67,3 +68,16 @@ def test_a_bundle_says_what_the_model_is_and_nothing_of_the_user():
         "base_url", "model", "served_model", "mode", "scoring", "top_logprobs", "choice_tokens", "soft_dim", "soft_std",
         "prompt_cache", "side", "usd_per_million_prompt_tokens", "usd_per_million_completion_tokens",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "partition"),
+    [
+        ({"clients": 24}, "classes"),
+        ({"clients": 25}, "auto"),
+        ({"clients": 25, "partition": "classes"}, "classes"),
+        ({"clients": 25, "task_options": {"base_fraction": 1}}, "classes"),
+    ],
+)
+def test_more_clients_than_icons_have_classes_share_them(options, partition):
+    assert resolve(build_config(options)).partition == partition

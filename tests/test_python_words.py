@@ -112,11 +112,11 @@ def test_notes_are_told_in_the_same_words() -> None:
 
 def test_each_door_has_its_own_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    options: dict[str, Any] = {"clients": 99, "folder": tmp_path / "run", "progress": False}
+    options: dict[str, Any] = {"clients": 99, "partition": "classes", "folder": tmp_path / "run", "progress": False}
     with pytest.raises(pf.PromptFedError, match=r"use clients=24 or fewer, task_options=\{"):
         pf.train(**options)
     with pytest.raises(SystemExit, match="2"):
-        main(["train", "--clients", "99", "--run", str(tmp_path / "run")])
+        main(["train", "--clients", "99", "--partition", "classes", "--run", str(tmp_path / "run")])
     assert "use --clients 24 or fewer, --set task.base_fraction=1" in capsys.readouterr().err
     with pytest.raises(pf.PromptFedError, match=r"is a file; choose another folder$"):
         pf.train(folder=tmp_path / "file", progress=False)

@@ -95,8 +95,8 @@ class Aggregator(ABC):
 class AggregatorWrapper(Aggregator):
     """Aggregator that delegates to ``inner``; a method's own rule is a subclass that overrides a part of it."""
 
-    sees_each: ClassVar[bool] = False
-    """Whether the part of its own must see each update, so that a sum is not enough whatever ``inner`` is."""
+    sees_each: ClassVar[bool] = True
+    """Whether the part of its own must see each update; False: it works on a mean as on the updates behind it."""
 
     def __init__(self, inner: Aggregator) -> None:
         super().__init__(inner.config)

@@ -12,9 +12,10 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from promptfed.config import RunConfig, Shorthands
+from promptfed.config import RunConfig
 from promptfed.option import GROUPS, Option, options_of
 from promptfed.oracle_options import OracleOptions
+from promptfed.shorthands import Shorthands
 
 Flags = dict[str, Any]
 """Option -> the value of its flag, None if it is not set."""

@@ -14,12 +14,14 @@ from promptfed.errors import unknown_name
 from promptfed.option import GROUPS, Option, options_of
 from promptfed.oracle_options import OracleOptions
 from promptfed.personalize.options import OnboardOptions, PersonalizeOptions
+from promptfed.privacy_options import PrivacyOptions
 
 TYPES = {int: "integer", float: "number", str: "text", bool: "true, false", dict: "names and values"}
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 RESUME = {"never": "", "raised": "larger", "moved": "moved", "free": "yes"}
 SECTIONS = ("method", "aggregator", "task")
 """Sections of options that registries have: ``--set method.NAME=VALUE``."""
+PREFIXES: dict[type[BaseModel], str] = {OracleOptions: "oracle.", PrivacyOptions: "privacy."}
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class OptionRow:
 
 def run_rows(group: str) -> list[OptionRow]:
     """Return the options of a run that belong to ``group``, those of a black box included."""
-    rows = (row for model in MODELS for row in _marked_rows(model, group, "oracle." if model is OracleOptions else ""))
-    return list(rows)
+    models: tuple[type[BaseModel], ...] = (*MODELS, PrivacyOptions)
+    return [row for model in models for row in _marked_rows(model, group, PREFIXES.get(model, ""))]
 
 
 def section_rows(section: str, config: type[BaseModel]) -> list[OptionRow]:

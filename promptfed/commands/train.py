@@ -210,6 +210,8 @@ def show(folder: RunDirectory, metrics: dict[str, Any], report: Path, quiet: boo
         )
         if size := update_words(metrics):
             console.print(size, highlight=False)
+        for line in metrics.get("privacy", ()):
+            console.print(line, markup=False, highlight=False)
         if warning := not_answered_words(metrics):
             console.print(warning, style="bold", markup=False, highlight=False)
         console.print(f"report: {report}\nrun:    {folder.path}", highlight=False, soft_wrap=True)

@@ -32,6 +32,7 @@ from promptfed.observers.choose import build_observers
 from promptfed.option import changing
 from promptfed.plugins import load_listed_plugins, load_plugins, short_names
 from promptfed.printable import printable_lines
+from promptfed.privacy_options import PrivacyOptions
 from promptfed.progress import Progress
 from promptfed.report.html import REPORT_FILE
 from promptfed.resolve import resolve
@@ -261,6 +262,11 @@ def checked(config: RunConfig) -> RunConfig:
     config = resolve(config)
     check_without_attack(config)
     named_model(config).check_sites()
+    if PrivacyOptions.model_validate(config.privacy_options).secure_aggregation:
+        raise ConfigError(
+            "privacy.secure_aggregation is simulated on engines local and ray, and not built for a run over sites: "
+            "leave it out"
+        )
     if config.data == OWN_DATA:
         from promptfed.deployment.site_task import options_of
 

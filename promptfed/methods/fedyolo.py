@@ -102,8 +102,6 @@ class TaskServer(AggregatorWrapper):
     A tensor is averaged over those who sent it, so that of a task without a client in the round stays as it is.
     """
 
-    sees_each = True
-
     def __init__(self, inner: Aggregator, tasks: Domains) -> None:
         super().__init__(inner)
         self.tasks = tasks

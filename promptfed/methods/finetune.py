@@ -82,6 +82,8 @@ class UnlessUnchanged(AggregatorWrapper):
     Neither noise nor the momentum of a server optimiser then moves the prompt.
     """
 
+    sees_each = False
+
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:

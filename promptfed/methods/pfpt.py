@@ -71,8 +71,6 @@ class MatchingServer(AggregatorWrapper):
         mass: Of the buffet process.
     """
 
-    sees_each = True
-
     def __init__(self, inner: Aggregator, noise: float, mass: float) -> None:
         super().__init__(inner)
         self.noise, self.mass = noise, mass

@@ -49,6 +49,8 @@ class RoLoRA(LowRankMethod):
 class TakingTurns(AggregatorWrapper):
     """``inner``, after which the other factor's turn has come."""
 
+    sees_each = False
+
     def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
         return PromptState({**self.inner.broadcast(shared, server, client), TURN: shared[TURN]})
 

@@ -84,6 +84,8 @@ class SLoRA(LowRankMethod):
 class SparseFirst(AggregatorWrapper):
     """``inner``, which after some merges of sparse changes turns them into factors. Memory: the number of merges."""
 
+    sees_each = False
+
     def __init__(self, inner: Aggregator, method: SLoRA) -> None:
         super().__init__(inner)
         self.method = method

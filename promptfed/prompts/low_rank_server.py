@@ -29,8 +29,6 @@ class FactorServer(AggregatorWrapper):
     Clients weigh as in ``inner``: by samples, or equally if it is the uniform mean.
     """
 
-    sees_each = True
-
     def __init__(self, inner: Aggregator, kind: LowRank) -> None:
         super().__init__(inner)
         self.kind = kind

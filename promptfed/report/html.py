@@ -18,10 +18,12 @@ from promptfed.files.atomic import remove_drafts, write_text
 from promptfed.intervals import wilson_interval
 from promptfed.named_model import named_model
 from promptfed.printable import printable, printable_lines
+from promptfed.privacy.statement import FILE as STATEMENT
 from promptfed.readers.content import expected_content
 from promptfed.report.measure_table import measure_caption, measure_rows
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
 from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
+from promptfed.report.privacy_rows import statement_rows
 from promptfed.report.tables import (
     DOMAINS_CAPTION,
     caption,
@@ -149,6 +151,7 @@ def _content(run: RunDirectory) -> dict[str, Any]:
         "costs": _cost_rows(events, stages, model.work),
         "work": model.work,
         "update": update_words(metrics),
+        "privacy": statement_rows(run.read_json(STATEMENT)),
         "asked": Picture(figures.data_uri(queries), "Validation accuracy by queries") if queries else None,
         "oracle": _oracle_tables(run, stages, partition),
         "oracle_caption": ORACLE_CAPTION,

@@ -3,6 +3,8 @@
 config.yaml        all options; repeats the run
 events.jsonl       what happened (promptfed.runs.events)
 metrics.json       final figures and cost
+privacy.json       what the run promises those who hold the data
+releases.json      of a private run: all that was released; privacy.key is its secret
 partition.json     the examples of each client; of very many, their rows are in clients.safetensors
 checkpoints/       of the method; those of a baseline are in baselines/<stage>/checkpoints/
 personalized/      output of promptfed personalize for each client (promptfed.runs.personalized)
@@ -41,7 +43,7 @@ LOCK = ".lock"
 PERSONALIZED = "personalized"
 FILES = (
     "config.yaml", "metrics.json", "partition.json", "clients.safetensors", "run.json", "deployment.json",
-    "report.html", "init.safetensors",
+    "report.html", "init.safetensors", "privacy.json", "releases.json",
 )  # fmt: skip
 """Files of a run that are read, and written by putting a new one in the place of the old."""
 FILES_WRITTEN_IN_PLACE = ("events.jsonl", "run.log", LOCK, "oracle.sqlite", "oracle.sqlite-wal", "oracle.sqlite-shm")

@@ -199,12 +199,12 @@ def test_sums_are_enough_for_these():
     assert enough == {"mean", "uniform", "interpolated", "norm_bound", "crfl", *family}
 
 
-def test_a_wrapped_rule_needs_what_it_wraps_unless_it_sees_each_itself():
-    class Nosy(AggregatorWrapper):
-        sees_each = True
+def test_a_wrapped_rule_sees_each_update_unless_it_says_otherwise():
+    class Blind(AggregatorWrapper):
+        sees_each = False
 
     mean, median = build_aggregator("mean", {}), build_aggregator("median", {})
-    assert AggregatorWrapper(mean).needs == "sum"
-    assert AggregatorWrapper(median).needs == "each"
-    assert AggregatorWrapper(AggregatorWrapper(mean)).needs == "sum"
-    assert Nosy(mean).needs == "each"
+    assert AggregatorWrapper(mean).needs == "each"
+    assert Blind(mean).needs == "sum"
+    assert Blind(median).needs == "each"
+    assert Blind(Blind(mean)).needs == "sum"

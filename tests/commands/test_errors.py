@@ -47,7 +47,7 @@ def refused(promptfed, tmp_path, monkeypatch):
         (["--partition", "clases"], ["clases", "classes", "dirichlet"]),
         (["--data", "folder:nowhere"], ["nowhere", "folder"]),
         (["--data", "iconz"], ["iconz", "icons"]),
-        (["--clients", "25"], ["25", "24", "--clients 24"]),
+        (["--clients", "25", "--partition", "classes"], ["25", "24", "--clients 24"]),
         (["--clients", "0"], ["clients", "0", "greater than or equal to 1"]),
         (["--participation", "1.5"], ["participation", "1.5", "less than or equal to 1"]),
         (["--alpha", "-1", "--rounds", "0"], ["alpha", "-1", "rounds"]),

@@ -150,7 +150,7 @@ def test_skipped_images_are_noted_with_their_path(build: Build, make_folder: Cal
     ("options", "error", "said"),
     [
         ({"partition": "clases"}, ConfigError, "Did you mean 'classes'"),
-        ({"clients": 25}, ConfigError, "25 clients are more than the 24 base classes"),
+        ({"clients": 25, "partition": "classes"}, ConfigError, "25 clients are more than the 24 base classes"),
         ({"clients": 3, "partition": "domain"}, ConfigError, r"3 clients are more than the 2 domains"),
         ({"shots": 500}, DataError, r"class 'alarm' has 120 training images.*--shots 116"),
         ({"data": "iconz"}, ConfigError, "Did you mean 'icons'"),

@@ -31,8 +31,6 @@ class LayerChoice(AggregatorWrapper):
         columns: From layers to their columns of the prefix.
     """
 
-    sees_each = True
-
     def __init__(self, inner: Aggregator, count: int, columns: Callable[[Sequence[int]], Tensor]) -> None:
         super().__init__(inner)
         self.count, self.columns = count, columns

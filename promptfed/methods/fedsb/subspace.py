@@ -63,8 +63,6 @@ def mean_gradient(method: FedSB, shared: PromptState, data: ClientData) -> Updat
 class FirstGradient(AggregatorWrapper):
     """``inner``, which in the first two rounds turns the mean of sketches into A and B."""
 
-    sees_each = True
-
     def __init__(self, inner: Aggregator, kind: SquareLowRank) -> None:
         super().__init__(inner)
         self.kind = kind

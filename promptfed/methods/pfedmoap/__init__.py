@@ -149,8 +149,6 @@ class ExpertPool(AggregatorWrapper):
     that skips a round stays in the pool.
     """
 
-    sees_each = True
-
     def __init__(self, inner: Aggregator, experts: int) -> None:
         super().__init__(inner)
         self.experts = experts

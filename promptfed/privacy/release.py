@@ -1,0 +1,182 @@
+"""What the server makes of a round's changes where it is to learn no more than their sum.
+
+``PrivateMean`` is client-level differential privacy at the server: McMahan et al. 2018 (arXiv 1710.06963), with a
+fixed denominator::
+
+    S = sum_i d_i min(1, C / |d_i|) + N(0, z^2 C^2 I),    d_i = theta_i - theta
+    theta <- theta + S / (q N)
+
+``q N`` is public: a client that drops out, or whose update is refused, counts as a change of zero, so that one client
+changes the sum by at most C. ``SumMean`` is the mean of the clients that answered, from a secure sum, without noise.
+
+The mean goes to the server's rule as one update, so every rule that needs no more than the mean (FedOpt's, for example)
+works on it; of what is private, all that it does is post-processing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptfed.errors import SecureSumError
+from promptfed.privacy.noise import noised_sum, release_stream
+from promptfed.privacy.sampling import poisson_sample
+from promptfed.privacy.secret_key import SecretKey
+from promptfed.prompt_state import PromptState
+from promptfed.types import Update
+
+EVERYBODY = -1
+"""The number of the client in whose name the mean of a round is merged."""
+Sums = Callable[[Mapping[int, Tensor], Sequence[int], PromptState, int], Tensor]
+"""(client -> change ``(values,)``, clients that were asked, what they were sent, round) -> the sum of the changes."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One release: what it was made of, and what it costs.
+
+    ``mark`` is a keyed hash of the clipped sum: a round that is repeated with the same updates is the same release,
+    with the same noise. Without the key, it tells nothing of the sum.
+    """
+
+    round: int
+    mark: str
+    multiplier: float
+    probability: float
+
+
+def plain_sum(changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Tensor:
+    """Return the sum of ``changes``, as a server makes it that sees all of them."""
+    return torch.stack(list(changes.values())).sum(0) if changes else torch.zeros(0).double()
+
+
+class Release(ABC):
+    """Makes one update of all updates of a round.
+
+    Args:
+        clip: C, the largest L2 norm of a client's change over all tensors together.
+        sums: How the changes are summed; a secure sum shows nobody a single one.
+    """
+
+    def __init__(self, clip: float, sums: Sums = plain_sum) -> None:
+        self.clip, self.sums = clip, sums
+
+    def participants(self, round: int) -> list[int] | None:
+        """Return who takes part in ``round``; None: whom the run's public seed draws."""
+        return None
+
+    @abstractmethod
+    def mean(
+        self, shared: PromptState, names: Sequence[str], updates: Sequence[Update], asked: Sequence[int], round: int
+    ) -> Update:
+        """Return the mean of a round as one update in everybody's name.
+
+        Args:
+            shared: The prompt that all were sent.
+            names: The tensors that clients send; the order of the values.
+            updates: Of those that answered, perhaps none. One that is not finite counts as no change.
+            asked: The clients that were asked.
+            round: The round.
+
+        Raises:
+            SecureSumError: There is no sum, because too few answered.
+        """
+
+    def changes(self, shared: PromptState, names: Sequence[str], updates: Sequence[Update]) -> dict[int, Tensor]:
+        """Return client -> its clipped change ``(values,)`` float64."""
+        start, changes = flattened(shared, names), {}
+        for update in updates:
+            change = flattened(update.shared, names) - start
+            length = change.norm().item()
+            if math.isfinite(length):
+                changes[update.client] = change * min(1.0, self.clip / length) if length else change
+        return changes
+
+    def _update(self, shared: PromptState, names: Sequence[str], mean: Tensor) -> Update:
+        parts = mean.split([shared[name].numel() for name in names])
+        tensors = {
+            name: shared[name].double() + part.reshape(shared[name].shape)
+            for name, part in zip(names, parts, strict=True)
+        }
+        return Update(EVERYBODY, PromptState(tensors), 1, math.nan, math.nan)
+
+
+class PrivateMean(Release):
+    """The noised sum of a round over the expected number of clients, accounted for. The server is trusted.
+
+    Args:
+        key: The secret from which noise and samples come; never the run's seed, which every site knows.
+        clip: C, the largest L2 norm of a client's change over all tensors together.
+        multiplier: z, the noise's standard deviation over C.
+        clients: All clients of the federation, N.
+        probability: q, with which each takes part in a round, by a secret coin of its own; 1: all do.
+        account: Is told each release before anybody sees it.
+        stage: What the noise is for, as a part of its label.
+        sums: How the changes are summed.
+    """
+
+    def __init__(
+        self,
+        key: SecretKey,
+        clip: float,
+        multiplier: float,
+        clients: Sequence[int],
+        probability: float = 1.0,
+        account: Callable[[Spent], None] = lambda spent: None,
+        stage: str = "",
+        sums: Sums = plain_sum,
+    ) -> None:
+        super().__init__(clip, sums)
+        self.key, self.multiplier = key, multiplier
+        self.clients, self.probability, self.account, self.stage = tuple(clients), probability, account, stage
+
+    def participants(self, round: int) -> list[int]:
+        """Return who takes part in ``round``: all, or those whose secret coin says so, perhaps nobody."""
+        if self.probability >= 1:
+            return list(self.clients)
+        places = poisson_sample(self.key, round, len(self.clients), self.probability, self.stage)
+        return [self.clients[place] for place in places]
+
+    @property
+    def denominator(self) -> float:
+        """The expected number of clients in a round, q N."""
+        return self.probability * len(self.clients)
+
+    def mean(
+        self, shared: PromptState, names: Sequence[str], updates: Sequence[Update], asked: Sequence[int], round: int
+    ) -> Update:
+        total = torch.zeros_like(flattened(shared, names))
+        if changes := self.changes(shared, names, updates):
+            with suppress(SecureSumError):  # whether there is a sum tells who took part: then zero is released
+                total = self.sums(changes, asked, shared, round)
+        mark = hmac.new(self.key.reveal(), total.numpy().tobytes(), hashlib.sha256).hexdigest()
+        self.account(Spent(round, mark, self.multiplier, self.probability))
+        if self.multiplier:
+            stream = release_stream(self.key, self.stage, round, total, self.clip, self.multiplier)
+            total = noised_sum(total, self.clip, self.multiplier, stream)
+        return self._update(shared, names, total / self.denominator)
+
+
+class SumMean(Release):
+    """The mean over the clients that answered, all with the same weight, from their sum."""
+
+    def mean(
+        self, shared: PromptState, names: Sequence[str], updates: Sequence[Update], asked: Sequence[int], round: int
+    ) -> Update:
+        changes = self.changes(shared, names, updates)
+        if not changes:
+            raise SecureSumError("no client sent a change")
+        return self._update(shared, names, self.sums(changes, asked, shared, round) / len(changes))
+
+
+def flattened(tensors: PromptState, names: Sequence[str]) -> Tensor:
+    """Return the values of ``names`` in this order, ``(values,)`` float64."""
+    return torch.cat([tensors[name].double().flatten() for name in names]) if names else torch.zeros(0).double()

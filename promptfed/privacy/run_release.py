@@ -1,0 +1,58 @@
+"""How a run releases its prompts: with the key in its folder, and within what it may spend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptfed.privacy.account import ReleaseAccount
+from promptfed.privacy.release import PrivateMean, Release, SumMean, plain_sum
+from promptfed.privacy.secret_key import KEY_FILE, create_key, read_key
+from promptfed.privacy.simulated_sums import SimulatedSums
+from promptfed.privacy.terms import most_releases
+from promptfed.privacy_options import PrivacyOptions
+
+
+@dataclass(frozen=True)
+class RunRelease:
+    """The release of a run's rounds, and the account of it; None where there is nothing to account for."""
+
+    mean: Release
+    account: ReleaseAccount | None = None
+
+    @classmethod
+    def begin(
+        cls, folder: Path, terms: PrivacyOptions, clients: Sequence[int], probability: float, rounds: int, round: int
+    ) -> RunRelease:
+        """Return the release of a run that begins, or that goes on after ``round``.
+
+        Args:
+            folder: The run's, where its key and its account are.
+            terms: What it promises.
+            clients: All of them.
+            probability: Chance of a client to take part in a round.
+            rounds: The planned rounds.
+            round: The last finished one; 0: the run begins, and gets a key.
+
+        Raises:
+            RunError: The run has begun, and its key or its account is gone.
+            ConfigError: The limit does not allow one round.
+        """
+        sums = SimulatedSums(terms.clip) if terms.secure_aggregation else plain_sum
+        if terms.dp != "client":
+            return cls(SumMean(terms.clip, sums))
+        account = ReleaseAccount(folder, most_releases(terms, probability, rounds))
+        account.check(round)
+        is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
+        key = read_key(folder) if is_begun else create_key(folder)
+        mean = PrivateMean(key, terms.clip, terms.noise or 0.0, clients, probability, account, sums=sums)
+        return cls(mean, account)
+
+    def last_round(self, round: int, planned: int) -> int:
+        """Return the last round that may be released of those ``planned``, after ``round`` finished ones."""
+        if self.account is None or self.account.most is None:
+            return planned
+        left = self.account.most - len(self.account.releases)
+        return min(planned, round + left + int(self.account.knows(round + 1)))

@@ -1,0 +1,59 @@
+"""Secure sums of simulated clients: the legs and messages of real sites, in one process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from promptfed.errors import ConfigError, SecureSumError
+from promptfed.privacy.secure_round import SecureRound, secure_sum_of
+from promptfed.prompt_state import PromptState
+
+FEWEST = 3
+"""Clients of a sum: of two, each learns the other's change from it."""
+
+
+class SimulatedSums:
+    """Sum the changes of a round by the protocol of ``promptfed.privacy.secure_sum``.
+
+    Whoever simulates holds all updates anyway: what a run gains is the result as sites would get it, drop-outs and
+    rounding included.
+
+    Args:
+        bound: The largest absolute value of a change; the clip, which bounds the norm, bounds each value.
+
+    Attributes:
+        last: The last round, with what it cost; None before the first.
+    """
+
+    def __init__(self, bound: float) -> None:
+        self.bound = bound
+        self.last: SecureRound | None = None
+
+    def __call__(self, changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Tensor:
+        """Return the sum ``(values,)`` over the clients with ``changes``; the others of those ``asked`` drop out.
+
+        Raises:
+            SecureSumError: Fewer are left than the sum needs.
+        """
+        if len(asked) < FEWEST:
+            raise SecureSumError(f"a secure sum needs {FEWEST} clients, and {len(asked)} were asked")
+        nothing = torch.zeros_like(next(iter(changes.values())))
+        values = {client: changes.get(client, nothing).numpy() for client in asked}
+        broadcast = hashlib.sha256(shared.to_bytes()).digest()
+        lost = [client for client in asked if client not in changes]
+        self.last = secure_sum_of(values, broadcast, self.bound, lost, round=round)
+        return torch.from_numpy(self.last.values)
+
+
+def check_enough(clients: int, participation: float) -> None:
+    """Raise ConfigError if a round has too few clients for a secure sum."""
+    expected = participation * clients
+    if expected < FEWEST:
+        raise ConfigError(
+            f"privacy.secure_aggregation needs {FEWEST} clients in a round, as of two each learns the other's change "
+            f"from the sum, and there are {expected:g}: use --clients {FEWEST} or more, or raise --participation"
+        )

@@ -1,0 +1,117 @@
+"""``privacy.json``: what a run promises, to whom, what that rests on, and what it does not cover."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptfed.privacy.account import grouped
+from promptfed.privacy.accountant import Release, epsilon, epsilon_rdp
+from promptfed.privacy.release import Spent
+from promptfed.privacy_options import PrivacyOptions
+
+FILE = "privacy.json"
+SUMMED = "the server can compute the sum of a round's masked changes and no single one"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a promise depends on beside its options.
+
+    Attributes:
+        clients: How many there are.
+        rounds: The planned ones.
+        lost: Updates that did not come or were not used.
+        engine: Where clients work: "local" and "ray" are simulations.
+        personal: Whether clients have prompts of their own, which they deploy.
+        validated: Whether prompts or options were chosen by validation data of the clients.
+        asks_api: Whether texts go to a black box.
+    """
+
+    clients: int
+    rounds: int
+    lost: int = 0
+    engine: str = "local"
+    personal: bool = False
+    validated: bool = False
+    asks_api: bool = False
+
+
+def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumstances) -> dict[str, Any]:
+    """Return what a run with ``terms`` promises after ``releases``."""
+    summed, seen = (SUMMED, "the exact sum of the changes") if terms.secure_aggregation else ("none", "every change")
+    if terms.dp != "client":
+        return {
+            "differential_privacy": "none" if terms.dp == "none" else terms.dp,
+            "secure_aggregation": summed,
+            "not_covered": _without_noise(terms, facts),
+        }
+    probability = releases[0].probability if releases else 1.0
+    has_noise = all(spent.multiplier for spent in releases) and bool(terms.noise)
+    spent = [Release(*kind, count) for kind, count in grouped(releases).items()] if has_noise else []
+    return {
+        "differential_privacy": "client",
+        "unit": "one client's whole data, added or removed",
+        "epsilon": epsilon(spent, terms.delta) if has_noise else None,
+        "epsilon_rdp": epsilon_rdp(spent, terms.delta) if has_noise else None,
+        "epsilon_limit": terms.epsilon,
+        "delta": terms.delta,
+        "accountant": "privacy loss distribution (dp-accounting); epsilon_rdp is a looser check",
+        "mechanism": "sum of clipped changes, discrete Gaussian noise at the server" if has_noise else "no noise",
+        "clip": terms.clip,
+        "noise_multiplier": terms.noise,
+        "sampling": "every client in every round: no amplification is claimed"
+        if probability >= 1
+        else f"Poisson with probability {probability:g}, from a key that no client knows",
+        "denominator": probability * facts.clients,
+        "releases": len(releases),
+        "rounds": facts.rounds,
+        "clients": facts.clients,
+        "lost_updates": facts.lost,
+        "trusts": f"the server, which sees {seen}, and whoever can read the run's folder",
+        "noise_source": "privacy.key of the run's folder, never the run's seed",
+        "secure_aggregation": summed,
+        "not_covered": _not_covered(facts),
+    }
+
+
+def _without_noise(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
+    if terms.secure_aggregation:
+        return ["the sum itself, and the prompt made of it, can tell of single clients: add privacy.dp=client"]
+    return ["updates and prompts can tell of the data that they were trained on"]
+
+
+def _not_covered(facts: Circumstances) -> list[str]:
+    """Return, a line each, what is outside epsilon."""
+    lines = [
+        "training losses, validation and test figures in the run's folder: give away the prompt, not the folder",
+        "a choice among several runs by their figures",
+    ]
+    if facts.personal:
+        lines.append("personal prompts: a client's own, exported, is a release that nothing was added to")
+    if facts.validated:
+        lines.append("the choice between the trained and the zero-shot prompt by validation data")
+    if facts.asks_api:
+        lines.append("texts that the black box is asked about: whoever runs it sees them")
+    if facts.engine in ("local", "ray"):
+        lines.append(f"engine {facts.engine} simulates: all clients' data are in the hands of whoever runs it")
+    return lines
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """Return the statement ``found`` in a few sentences, for a terminal and a report."""
+    dp, lines = found["differential_privacy"], []
+    if dp == "client":
+        if found["epsilon"] is None:
+            lines.append("privacy: none, because no noise was added")
+        else:
+            lines.append(
+                f"privacy: epsilon {found['epsilon']:.2f} at delta {found['delta']:g} for {found['unit']} "
+                f"({found['releases']} releases; trusts {found['trusts']})"
+            )
+    else:
+        lines.append("privacy: no differential privacy")
+    if found["secure_aggregation"] != "none":
+        lines.append(f"secure aggregation: {found['secure_aggregation']}")
+    return lines

@@ -1,0 +1,41 @@
+"""Whether a run's method, aggregator and clients can keep what its privacy options promise."""
+
+from __future__ import annotations
+
+from promptfed.aggregators.base import Aggregator
+from promptfed.errors import ConfigError
+from promptfed.first_update import first_update
+from promptfed.method import Method
+from promptfed.privacy.accountant import check_delta
+from promptfed.privacy.refusals import check_sends_changes, check_sum_is_enough
+from promptfed.privacy.simulated_sums import check_enough
+from promptfed.privacy_options import PrivacyOptions
+
+
+def check_privacy(
+    terms: PrivacyOptions, method: Method, aggregator: Aggregator, clients: int, participation: float
+) -> None:
+    """Check what clients send and what the server needs of it.
+
+    Args:
+        terms: What the run promises.
+        method: The run's method.
+        aggregator: The run's aggregator, which the method may wrap.
+        clients: How many there are.
+        participation: The share of them that works in a round.
+
+    Raises:
+        ConfigError: The promise cannot be kept; the message says why.
+    """
+    if not terms.protects:
+        return
+    what = "privacy.secure_aggregation" if terms.dp == "none" else f"privacy.dp={terms.dp}"
+    if terms.dp == "client":
+        check_delta(terms.delta, clients)
+    if terms.dp == "example" and terms.secure_aggregation:
+        raise ConfigError("privacy.secure_aggregation with privacy.dp=example is not built: choose one of them")
+    if terms.secure_aggregation:
+        check_enough(clients, participation)
+    if terms.needs_sums:
+        check_sum_is_enough(what, method, method.server_side(aggregator))
+        check_sends_changes(what, method.name, *first_update(method, aggregator, 0))

@@ -1,0 +1,56 @@
+"""The options ``privacy.*``: what a run promises those whose data it learns from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from promptfed.option import Option
+
+
+class PrivacyOptions(BaseModel):
+    """``--set privacy.NAME=VALUE`` on the command line. Without any, a run promises nothing.
+
+    ``noise`` without ``epsilon`` spends what it costs; ``epsilon`` without ``noise`` chooses the noise that all rounds
+    can afford; with both, the run ends before it spends more than ``epsilon``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dp: Annotated[Literal["none", "client", "example"], Option("privacy", flag=False)] = Field(
+        "none", description="differential privacy for a client's whole data, or for each of its examples"
+    )
+    epsilon: Annotated[float | None, Option("privacy", flag=False, default="no limit")] = Field(
+        None, gt=0, le=1000, description="most that may be spent; the noise follows from it"
+    )
+    delta: Annotated[float, Option("privacy", flag=False)] = Field(
+        1e-5, gt=0, lt=1, description="chance with which the promise may fail, at most 1/(2N) of N clients or examples"
+    )
+    noise: Annotated[float | None, Option("privacy", flag=False, default="from epsilon")] = Field(
+        None, ge=0, le=1e6, description="noise multiplier: standard deviation of the noise over the clip"
+    )
+    clip: Annotated[float, Option("privacy", flag=False)] = Field(
+        1.0, gt=0, le=1e9, description="largest L2 norm of a client's change, or of an example's gradient"
+    )
+    secure_aggregation: Annotated[bool, Option("privacy", flag=False)] = Field(
+        False, description="the server learns the sum of the clients' changes and no single one"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> PrivacyOptions:
+        if self.dp == "none" and (self.epsilon is not None or self.noise is not None):
+            raise ValueError("privacy.epsilon and privacy.noise need privacy.dp: say client or example")
+        if self.dp != "none" and self.epsilon is None and self.noise is None:
+            raise ValueError(f"privacy.dp={self.dp} needs privacy.epsilon or privacy.noise")
+        return self
+
+    @property
+    def protects(self) -> bool:
+        """Whether a run with these options promises anything."""
+        return self.dp != "none" or self.secure_aggregation
+
+    @property
+    def needs_sums(self) -> bool:
+        """Whether the server is to learn no more of a round than a sum."""
+        return self.dp == "client" or self.secure_aggregation

@@ -1,0 +1,23 @@
+"""What a run promises those who hold the data, as rows of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = frozenset({"epsilon_limit", "not_covered"})
+"""Entries of privacy.json that have no row, or several."""
+
+
+def statement_rows(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return (what, value) of all that the statement ``found`` says; none without one."""
+    if found is None:
+        return []
+    rows = [(name.replace("_", " "), _shown(value)) for name, value in found.items() if name not in HIDDEN]
+    return rows + [("not covered", str(line)) for line in found.get("not_covered") or ()]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "no limit: nothing is promised"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,49 @@
+"""The account of releases: it forgets none, counts none twice, and allows none too many."""
+
+from __future__ import annotations
+
+import pytest
+
+from promptfed.errors import RunError
+from promptfed.privacy.account import FILE, LimitReached, ReleaseAccount, grouped, read_releases
+from promptfed.privacy.release import Spent
+
+ONE, TWO = Spent(1, "aa", 2.0, 1.0), Spent(2, "bb", 2.0, 1.0)
+
+
+def test_what_was_released_is_read_again(tmp_path):
+    account = ReleaseAccount(tmp_path)
+    account(ONE)
+    account(TWO)
+    account(ONE)
+    assert read_releases(tmp_path) == (ONE, TWO)
+    assert ReleaseAccount(tmp_path).releases == (ONE, TWO)
+    assert grouped((ONE, TWO)) == {(2.0, 1.0): 2}
+
+
+def test_one_too_many_is_not_recorded(tmp_path):
+    account = ReleaseAccount(tmp_path, most=1)
+    account(ONE)
+    account(ONE)
+    with pytest.raises(LimitReached, match="1 releases are all"):
+        account(TWO)
+    assert read_releases(tmp_path) == (ONE,)
+    assert account.knows(1)
+    assert not account.knows(2)
+
+
+def test_a_missing_release_stops_the_run(tmp_path):
+    account = ReleaseAccount(tmp_path)
+    account(TWO)
+    with pytest.raises(RunError, match="lacks the release of round 1"):
+        account.check(2)
+    account(ONE)
+    account.check(2)
+
+
+def test_a_changed_file_is_refused(tmp_path):
+    ReleaseAccount(tmp_path)(ONE)
+    path = tmp_path / FILE
+    path.write_text(path.read_text().replace('"round": 1', '"round": 2'))
+    with pytest.raises(RunError, match=r"releases\.json"):
+        ReleaseAccount(tmp_path)

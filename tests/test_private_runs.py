@@ -1,0 +1,220 @@
+"""Private runs from the options to privacy.json: what they promise, what they refuse, how they end and go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+import promptfed as pf
+from promptfed.config import build_config
+from promptfed.errors import ConfigError, PromptFedError, RunError
+from promptfed.experiment import Experiment
+from promptfed.privacy.account import FILE, read_releases
+from promptfed.privacy.secret_key import KEY_FILE
+from promptfed.resolve import resolve
+from promptfed.runs.directory import RunDirectory
+from promptfed.training import Interrupted, Training
+
+SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 1, "rounds": 3, "threads": 1, "baselines": (),
+         "task_options": {"test_per_class": 2, "val_shots": 1},
+         "method_options": {"n_ctx": 2, "local_epochs": 1}}  # fmt: skip
+CLIENT = {"dp": "client", "noise": 2.0, "delta": 1e-3, "clip": 0.1}
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+def config(**options):
+    return resolve(build_config({**SMALL, **options}))
+
+
+def trained(folder, stop_after=None, **options):
+    """Train in ``folder``, anew or on; return the final shared prompt, or None if it stopped."""
+    run = RunDirectory.open(folder) if folder.exists() else RunDirectory.create(folder, config(**options), label="")
+    asked = iter(range(10**6))
+    training = Training(
+        Experiment.build(run.config), run, should_stop=lambda: stop_after is not None and next(asked) >= stop_after
+    )
+    training.check_same_run()
+    try:
+        training.execute()
+    except Interrupted:
+        return None
+    return pf.load_run(folder).prompt().shared
+
+
+def test_a_run_says_what_it_promises(tmp_path):
+    trained(tmp_path / "run", privacy_options=CLIENT)
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["differential_privacy"] == "client"
+    assert promise["epsilon"] == pytest.approx(2.629, abs=0.001)  # Gaussian, 3 releases of multiplier 2 at 1e-3
+    assert promise["epsilon"] <= promise["epsilon_rdp"] <= 1.25 * promise["epsilon"]
+    assert (promise["releases"], promise["denominator"], promise["clip"]) == (3, 3.0, 0.1)
+    assert any("engine local simulates" in line for line in promise["not_covered"])
+    metrics = pf.load_run(tmp_path / "run").metrics
+    assert metrics["privacy"][0].startswith("privacy: epsilon 2.63 at delta 0.001 for one client's whole data")
+    report = (tmp_path / "run" / "report.html").read_text() if (tmp_path / "run" / "report.html").exists() else ""
+    assert not report or "noise multiplier" in report
+
+
+def test_a_run_without_privacy_says_none(tmp_path):
+    trained(tmp_path / "run", rounds=1)
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert (promise["differential_privacy"], promise["secure_aggregation"]) == ("none", "none")
+    assert pf.load_run(tmp_path / "run").metrics["privacy"] == ["privacy: no differential privacy"]
+    assert not (tmp_path / "run" / KEY_FILE).exists()
+    assert read_releases(tmp_path / "run") == ()
+
+
+def test_a_resumed_run_ends_with_the_same_bits_and_spends_no_more(tmp_path):
+    assert trained(tmp_path / "whole", stop_after=3, privacy_options=CLIENT) is None
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    whole = trained(tmp_path / "whole")
+    while (cut := trained(tmp_path / "cut", stop_after=1)) is None:
+        pass
+    assert cut == whole
+    assert len(read_releases(tmp_path / "cut")) == 3
+
+
+def test_another_key_is_other_noise(tmp_path):
+    one, other = (trained(tmp_path / name, rounds=1, privacy_options=CLIENT) for name in ("one", "other"))
+    assert (one - other).norm() > 0.01, "the seed is the same"
+
+
+def test_a_run_does_not_go_on_without_its_key_or_its_account(tmp_path):
+    trained(tmp_path / "run", stop_after=4, privacy_options=CLIENT)
+    for name, why in ((KEY_FILE, "cannot go on without its privacy.key"), (FILE, "lacks the release of round 1")):
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+        (tmp_path / name / name).unlink()
+        with pytest.raises(RunError, match=why):
+            trained(tmp_path / name)
+
+
+def test_the_key_is_in_no_other_file(tmp_path):
+    folder = tmp_path / "run"
+    trained(folder, privacy_options=CLIENT)
+    key = (folder / KEY_FILE).read_bytes()
+    assert (folder / KEY_FILE).stat().st_mode & 0o777 == 0o600
+    others = [path for path in folder.rglob("*") if path.is_file() and path.name != KEY_FILE]
+    assert len(others) > 5
+    for path in others:
+        content = path.read_bytes()
+        assert key not in content, path
+        assert key.hex().encode() not in content.lower(), path
+
+
+def test_a_run_ends_before_it_spends_more_than_it_may(tmp_path, caplog):
+    trained(tmp_path / "run", rounds=5, privacy_options={**CLIENT, "epsilon": 2.5})
+    assert len(read_releases(tmp_path / "run")) == 2  # three would cost 2.63
+    run = pf.load_run(tmp_path / "run")
+    assert run.round == 2
+    assert json.loads((tmp_path / "run" / "privacy.json").read_text())["epsilon"] < 2.5
+    assert "PromptFL ends after round 2 of 5: privacy.epsilon=2.5 is spent" in caplog.text
+
+
+def test_epsilon_alone_chooses_the_noise():
+    terms = config(rounds=20, privacy_options={"dp": "client", "epsilon": 8, "delta": 1e-3}).privacy_options
+    assert terms["noise"] == pytest.approx(2.15, abs=0.01)
+    assert resolve(config(rounds=20, privacy_options=terms)).privacy_options == terms
+
+
+def test_without_noise_and_with_a_wide_clip_it_is_the_uniform_mean(tmp_path):
+    wide = {"dp": "client", "noise": 0, "clip": 1e6, "delta": 1e-3}
+    private = trained(tmp_path / "private", privacy_options=wide)
+    plain = trained(tmp_path / "plain", aggregator="uniform")
+    assert (private - plain).norm() < 1e-5
+    metrics = pf.load_run(tmp_path / "private").metrics
+    assert metrics["privacy"] == ["privacy: none, because no noise was added"]
+
+
+def test_a_round_that_nobody_takes_part_in_is_released_too(tmp_path):
+    options = {"participation": 0.05, "rounds": 6, "privacy_options": CLIENT}
+    trained(tmp_path / "run", **options)
+    assert len(read_releases(tmp_path / "run")) == 6
+    rounds = [event for event in pf.load_run(tmp_path / "run").events if event["event"] == "round"]
+    assert min(event["clients"] for event in rounds) == 0
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["sampling"].startswith("Poisson with probability 0.05")
+    assert promise["epsilon"] < 1.5, "amplified: 6 releases of all clients cost 5.3"
+
+
+def test_drop_outs_keep_the_denominator(tmp_path):
+    trained(tmp_path / "run", dropout=0.5, quorum=1.0, privacy_options=CLIENT)
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["lost_updates"] > 0
+    assert (promise["denominator"], promise["releases"]) == (3.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"privacy_options": {"epsilon": 8}}, r"privacy\.epsilon and privacy\.noise need privacy\.dp"),
+        ({"privacy_options": {"dp": "client"}}, r"privacy\.dp=client needs privacy\.epsilon or privacy\.noise"),
+        ({"privacy_options": {"dp": "gdp"}}, "input should be 'none', 'client' or 'example'"),
+        ({"privacy_options": {**CLIENT, "delta": 0.4}}, r"delta 0\.4 does not protect 3 clients"),
+        ({"privacy_options": CLIENT, "aggregator": "median"}, "looks at every single update"),
+        ({"privacy_options": CLIENT, "aggregator": "geometric_median"}, "looks at every single update"),
+        ({"privacy_options": CLIENT, "method": "pfedmoap"}, "looks at every single update"),
+        ({"privacy_options": CLIENT, "method": "local_only"}, "sends nothing"),
+        ({"privacy_options": CLIENT, "task": "blackbox-text", "data": "texts:requests", "method": "fedbdpl",
+          "method_options": {}, "task_options": {}}, r"privacy\.dp=client"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_promised_is_refused_before_the_run(options, why):
+    with pytest.raises(ConfigError, match=why) as error:
+        Experiment.build(config(**options))
+    assert "\n" not in str(error.value)
+
+
+def test_a_private_federation_does_not_train_outside_its_run():
+    federation = Experiment.build(config(privacy_options=CLIENT)).federation()
+    with pytest.raises(PromptFedError, match="inside its run alone"):
+        federation.run_round(federation.start())
+
+
+# ------------------------------------------------------------------------------------------------------ secure sums
+
+
+def test_a_secure_run_ends_near_the_plain_mean_and_says_so(tmp_path):
+    secure = trained(tmp_path / "secure", privacy_options={"secure_aggregation": True, "clip": 100.0})
+    plain = trained(tmp_path / "plain", aggregator="uniform")
+    assert 0 < (secure - plain).norm() < 1e-4
+    metrics = pf.load_run(tmp_path / "secure").metrics
+    assert metrics["privacy"][1].startswith("secure aggregation: the server can compute the sum")
+    promise = json.loads((tmp_path / "secure" / "privacy.json").read_text())
+    assert promise["differential_privacy"] == "none"
+    assert "add privacy.dp=client" in promise["not_covered"][0]
+
+
+def test_secure_sums_go_with_noise_and_lost_clients(tmp_path):
+    terms = {**CLIENT, "secure_aggregation": True}
+    trained(tmp_path / "run", dropout=0.3, clients=5, privacy_options=terms)
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["trusts"].startswith("the server, which sees the exact sum of the changes")
+    assert promise["releases"] == 3
+
+
+def test_a_round_with_too_few_for_a_secure_sum_leaves_the_prompt(tmp_path):
+    trained(tmp_path / "run", dropout=0.7, privacy_options={"secure_aggregation": True})
+    incidents = [event for event in pf.load_run(tmp_path / "run").events if event["event"] == "incident"]
+    assert incidents
+    assert all(event["kind"] == "unmerged" for event in incidents)
+
+
+@pytest.mark.parametrize("options", [{"clients": 2}, {"participation": 0.5}])
+def test_a_secure_sum_of_two_is_refused(options):
+    with pytest.raises(ConfigError, match="needs 3 clients in a round"):
+        Experiment.build(config(privacy_options={"secure_aggregation": True}, **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terms", [CLIENT, {**CLIENT, "secure_aggregation": True}])
+def test_ray_s_prompts_are_the_local_engine_s(tmp_path, terms):
+    pytest.importorskip("ray")
+    trained(tmp_path / "local", stop_after=0, privacy_options=terms)
+    shutil.copytree(tmp_path / "local", tmp_path / "ray")
+    local = trained(tmp_path / "local")
+    run = pf.load_run(tmp_path / "ray").resume(engine="ray", actors=1, progress=False)
+    difference = (run.prompt().shared - local).norm()
+    assert difference < 1e-4 if terms.get("secure_aggregation") else difference == 0
