@@ -37,8 +37,9 @@ from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
 from promptfed.option_defaults import is_icons
 from promptfed.plugins import check_plugins
+from promptfed.privacy.dpsgd import DPSGD
 from promptfed.privacy.release import Release
-from promptfed.privacy_check import check_privacy
+from promptfed.privacy_check import check_examples, check_privacy
 from promptfed.privacy_options import PrivacyOptions
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
@@ -131,6 +132,7 @@ class Experiment:
             adversary.check(experiment.aggregator())
         parties = len(task.clients), config.participation
         check_privacy(experiment.privacy, experiment.method(), experiment.aggregator(), *parties)
+        check_examples(experiment.privacy, experiment.method(), experiment.train_sizes(), config.engine)
         return experiment
 
     @property
@@ -269,14 +271,28 @@ class Experiment:
         counts = {summary.client: max(summary.train, summary.val) for summary in self.task.summaries()}
         return dict.fromkeys(counts, sum(counts.values())) if method.is_centralized else counts
 
-    def worker(self, method: Method, stage: str) -> ClientWorker:
-        """Build what does the work of clients in ``stage``, whose method is ``method``."""
+    def train_sizes(self) -> dict[int, int]:
+        """Return client -> how many training examples it has."""
+        return {summary.client: summary.train for summary in self.task.summaries()}
+
+    def worker(self, method: Method, stage: str, private_training: DPSGD | None = None) -> ClientWorker:
+        """Build what does the work of clients in ``stage``, whose method is ``method``.
+
+        Where examples are protected, it needs ``private_training`` to train.
+        """
         task = centralize(self.task) if method.is_centralized else self.task
-        dropout = self.config.dropout if stage == self.config.method else 0.0
-        return ClientWorker(method, task, dropout, self.processors(stage), malicious=self.adversary(stage))
+        is_method = stage == self.config.method
+        dropout = self.config.dropout if is_method else 0.0
+        needs_noise = is_method and self.privacy.dp == "example"
+        others = private_training, self.adversary(stage), needs_noise
+        return ClientWorker(method, task, dropout, self.processors(stage), *others)
 
     def federation(
-        self, stage: str | None = None, engine: Engine | None = None, release: Release | None = None
+        self,
+        stage: str | None = None,
+        engine: Engine | None = None,
+        release: Release | None = None,
+        private_training: DPSGD | None = None,
     ) -> Federation:
         """Build the federation of the run or of a baseline.
 
@@ -287,6 +303,7 @@ class Experiment:
             stage: The baseline; None builds the run's own federation.
             engine: Where the clients work, by default in this process.
             release: What a private run merges by; without it, the federation of such a run cannot train.
+            private_training: What trains where single examples are protected, and is needed likewise.
 
         Raises:
             ConfigError: ``engine`` would train on other data, or with another model, than this experiment has.
@@ -302,7 +319,7 @@ class Experiment:
         return Federation(
             method,
             self.aggregator() if is_method else Mean(Mean.Config()),
-            engine or self._stage_engine(self.worker(method, stage)),
+            engine or self._stage_engine(self.worker(method, stage, private_training)),
             [summary.client for summary in self.task.summaries()],
             config.participation,
             config.quorum,
@@ -313,6 +330,7 @@ class Experiment:
             self.processors(stage),
             release,
             is_method and self.privacy.needs_sums,
+            not is_method or self.privacy.dp != "example",
         )
 
     def _stage_engine(self, worker: Worker) -> Engine:

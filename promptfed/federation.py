@@ -41,6 +41,7 @@ class Federation:
 
     With a ``release``, the server's rule gets the noised mean of a round and no single update. It merges in every
     round, whoever answered: whether it does must not tell who did. ``is_private``: no round runs without a release.
+    ``has_figures``: clients say what their loss and accuracy was.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Federation:
         processors: Pipeline = NO_PROCESSORS,
         release: Release | None = None,
         is_private: bool = False,
+        has_figures: bool = True,
     ) -> None:
         self.method, self.engine = method, engine
         self.server = method.server_side(aggregator.seeded(method.setup.seed))
@@ -65,6 +67,7 @@ class Federation:
         self.round_seconds, self.stage = round_seconds, stage
         self.samples, self.max_weight_share = samples or {}, max_weight_share
         self.processors, self.release, self.is_private = processors, release, is_private
+        self.has_figures = has_figures
         self._computed: tuple[PromptState, PromptState, dict[int | None, PromptState]] | None = None
 
     def __repr__(self) -> str:
@@ -145,7 +148,7 @@ class Federation:
 
     def expected(self, client: int, shared: PromptState) -> Expected:
         """Return what a reply of ``client`` must look like after the broadcast of ``shared``."""
-        uploads, measures = self.method.uploads(client, shared), self.method.access != "black box"
+        uploads, measures = self.method.uploads(client, shared), self.has_figures and self.method.access != "black box"
         return Expected(uploads, shared, self.samples.get(client), measures, self.processors.figures)
 
     def most_bytes(self, client: int, shared: PromptState) -> int:

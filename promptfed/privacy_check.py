@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from promptfed.aggregators.base import Aggregator
 from promptfed.errors import ConfigError
 from promptfed.first_update import first_update
 from promptfed.method import Method
 from promptfed.privacy.accountant import check_delta
+from promptfed.privacy.example_account import check_sites
+from promptfed.privacy.example_check import check_example_dp
 from promptfed.privacy.refusals import check_sends_changes, check_sum_is_enough
 from promptfed.privacy.simulated_sums import check_enough
 from promptfed.privacy_options import PrivacyOptions
@@ -39,3 +43,26 @@ def check_privacy(
     if terms.needs_sums:
         check_sum_is_enough(what, method, method.server_side(aggregator))
         check_sends_changes(what, method.name, *first_update(method, aggregator, 0))
+
+
+def check_examples(terms: PrivacyOptions, method: Method, sizes: Mapping[int, int], engine: str) -> None:
+    """Check that single examples of all clients can be protected, if a run promises that.
+
+    Args:
+        terms: What the run promises.
+        method: The run's method.
+        sizes: How many training examples each client has.
+        engine: Where clients work.
+
+    Raises:
+        ConfigError: The promise cannot be kept; the message says why.
+    """
+    if terms.dp != "example":
+        return
+    check_example_dp(method)
+    check_sites(sizes, terms.delta)
+    if engine != "local":
+        raise ConfigError(
+            f"privacy.dp=example is not built for engine '{engine}', whose processes have no secret key: use --engine "
+            "local"
+        )

@@ -33,6 +33,9 @@ class PrivacyOptions(BaseModel):
     clip: Annotated[float, Option("privacy", flag=False)] = Field(
         1.0, gt=0, le=1e9, description="largest L2 norm of a client's change, or of an example's gradient"
     )
+    clip_space: Annotated[Literal["parameters", "features"], Option("privacy", flag=False)] = Field(
+        "parameters", description="where dp=example clips: at what is trained, or, ten times faster, at class features"
+    )
     secure_aggregation: Annotated[bool, Option("privacy", flag=False)] = Field(
         False, description="the server learns the sum of the clients' changes and no single one"
     )
@@ -41,6 +44,8 @@ class PrivacyOptions(BaseModel):
     def _complete(self) -> PrivacyOptions:
         if self.dp == "none" and (self.epsilon is not None or self.noise is not None):
             raise ValueError("privacy.epsilon and privacy.noise need privacy.dp: say client or example")
+        if self.dp != "example" and self.clip_space == "features":
+            raise ValueError("privacy.clip_space=features goes with privacy.dp=example alone: leave it out")
         if self.dp != "none" and self.epsilon is None and self.noise is None:
             raise ValueError(f"privacy.dp={self.dp} needs privacy.epsilon or privacy.noise")
         return self

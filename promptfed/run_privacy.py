@@ -1,18 +1,56 @@
-"""What a finished run promises those who hold the data: the content of ``privacy.json``."""
+"""What a run promises those who hold the data: how its method trains so, and the content of ``privacy.json``."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from promptfed.engines.base import Engine
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.privacy.account import read_releases
+from promptfed.privacy.example_account import batches_of
+from promptfed.privacy.example_check import check_example_dp
+from promptfed.privacy.example_statement import example_statement
+from promptfed.privacy.run_examples import RunExamples
+from promptfed.privacy.run_release import RunRelease
 from promptfed.privacy.statement import FILE, Circumstances, sentences, statement
 from promptfed.processors.client_state import prompt_of
 from promptfed.runs.directory import RunDirectory
 from promptfed.types import FederationState
 
 
+def private_federation(
+    experiment: Experiment, folder: Path, engine: Engine | None, round: int
+) -> tuple[Federation, RunRelease | RunExamples | None]:
+    """Return the federation of a run's method, and the account of what it releases; None if it promises nothing.
+
+    Args:
+        experiment: The run's data, model and options.
+        folder: The run's, where its key and its account are.
+        engine: Where the clients work, by default in this process.
+        round: The last finished round.
+
+    Raises:
+        RunError: The run has begun, and its key or its account is gone.
+        ConfigError: What the run may spend does not allow one round.
+    """
+    terms, config, sizes = experiment.privacy, experiment.config, experiment.train_sizes()
+    if terms.dp == "example":
+        plain = experiment.federation()
+        batches = batches_of(check_example_dp(plain.method).config, sizes, len(experiment.setup.classes))
+        examples = RunExamples.begin(folder, terms, batches, config.method, plain.participants, config.rounds, round)
+        return experiment.federation(engine=engine, private_training=examples.training), examples
+    if not terms.needs_sums:
+        return experiment.federation(engine=engine), None
+    release = RunRelease.begin(folder, terms, list(sizes), config.participation, config.rounds, round)
+    return experiment.federation(engine=engine, release=release.mean), release
+
+
 def write_statement(
-    experiment: Experiment, run: RunDirectory, trained: tuple[Federation, FederationState]
+    experiment: Experiment,
+    run: RunDirectory,
+    trained: tuple[Federation, FederationState],
+    account: RunRelease | RunExamples | None = None,
 ) -> list[str]:
     """Write ``privacy.json`` of a run, and return its content in a few sentences.
 
@@ -20,6 +58,7 @@ def write_statement(
         experiment: The run's data, model and options.
         run: Its folder, where its releases are accounted for.
         trained: The method's federation after the last round.
+        account: That of a private run.
 
     Raises:
         DiskError: The disk refuses.
@@ -37,6 +76,12 @@ def write_statement(
         validated=federation.method.access == "black box",
         asks_api=model.is_paid,
     )
-    promise = statement(experiment.privacy, read_releases(run.path), facts)
+    if not isinstance(account, RunExamples):
+        promise = statement(experiment.privacy, read_releases(run.path), facts)
+    else:
+        sites, noise = account.sites, account.training.multiplier
+        promise = example_statement(
+            experiment.privacy, noise, account.epsilons(), sites.batches, state.round, facts.personal
+        )
     run.write_json(FILE, promise)
     return sentences(promise)

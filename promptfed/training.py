@@ -23,11 +23,12 @@ from promptfed.kept_text import kept_words, unmarked
 from promptfed.method import Method
 from promptfed.option_defaults import section_defaults
 from promptfed.privacy.account import LimitReached
+from promptfed.privacy.run_examples import RunExamples
 from promptfed.privacy.run_release import RunRelease
 from promptfed.progress import Progress
 from promptfed.result_notes import figure_notes
 from promptfed.run_metrics import near_chance, run_metrics
-from promptfed.run_privacy import write_statement
+from promptfed.run_privacy import private_federation, write_statement
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, Checkpoint, load_checkpoint, save_checkpoint
 from promptfed.runs.client_events import broadcast_sizes, bytes_down, bytes_up, client_event
 from promptfed.runs.directory import RunDirectory
@@ -90,7 +91,7 @@ class Training:
         self.model.stop_when(should_stop)
         self.progress, self.should_stop = progress or Progress(), should_stop
         self.identity = ""  # of the run, once it is opened
-        self.release: RunRelease | None = None  # of a private run, once it trains
+        self.account: RunRelease | RunExamples | None = None  # of a private run, once it trains
         self._opened: tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]] | None = None
 
     def check_same_run(self) -> None:
@@ -131,7 +132,7 @@ class Training:
         notes = figure_notes(experiment.task, evaluations[stage].figures, experiment.examples)
         for note in (*experiment.run_notes, *notes):
             log.warning(note, extra=TOLD)
-        metrics["privacy"] = write_statement(experiment, self.run, trained[stage])
+        metrics["privacy"] = write_statement(experiment, self.run, trained[stage], self.account)
         self.run.write_metrics(metrics)
         write_passport(self.run, self.run.read_json("partition.json") or {}, self.identity, is_finished=True)
         return metrics
@@ -171,18 +172,16 @@ class Training:
 
     def _federation(self, stage: str, is_baseline: bool, round: int) -> Federation:
         """Return the federation of ``stage``, ``round`` of whose rounds are finished; a private run's has a release."""
-        experiment, terms = self.experiment, self.experiment.privacy
-        if is_baseline or not terms.needs_sums:
-            return experiment.federation(stage, self.engine)
-        config, clients = experiment.config, [summary.client for summary in experiment.task.summaries()]
-        self.release = RunRelease.begin(self.run.path, terms, clients, config.participation, config.rounds, round)
-        return experiment.federation(stage, self.engine, self.release.mean)
+        if is_baseline:
+            return self.experiment.federation(stage, self.engine)
+        federation, self.account = private_federation(self.experiment, self.run.path, self.engine, round)
+        return federation
 
     def _last_round(self, method: Method, state: FederationState, is_baseline: bool) -> int:
         """Return the last round that the run may afford; says so if that is before the last one planned."""
-        if self.release is None or is_baseline:
+        if self.account is None or is_baseline:
             return method.rounds
-        last = self.release.last_round(state.round, method.rounds)
+        last = self.account.last_round(state.round, method.rounds)
         if last < method.rounds:
             limit = self.experiment.privacy.epsilon
             self._warn(f"{method.name} ends after round {last} of {method.rounds}: privacy.epsilon={limit:g} is spent")
@@ -267,6 +266,8 @@ class Training:
                     limited.add(incident.client)
 
             try:
+                if self.account is not None and not is_baseline:
+                    self.account.charge(state.round + 1, broadcasts)
                 after, replies = federation.run_round(state, on_reply, self.should_stop, on_incident, broadcasts)
                 if not after.pending:
                     self._finish_round(stage, federation, after, replies, sizes, time.perf_counter() - began)

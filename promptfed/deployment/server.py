@@ -262,7 +262,13 @@ def checked(config: RunConfig) -> RunConfig:
     config = resolve(config)
     check_without_attack(config)
     named_model(config).check_sites()
-    if PrivacyOptions.model_validate(config.privacy_options).secure_aggregation:
+    terms = PrivacyOptions.model_validate(config.privacy_options)
+    if terms.dp == "example":
+        raise ConfigError(
+            "privacy.dp=example is not built for a run over sites: each site needs a key and an account of its own, "
+            "which no server can make it overdraw; leave it out"
+        )
+    if terms.secure_aggregation:
         raise ConfigError(
             "privacy.secure_aggregation is simulated on engines local and ray, and not built for a run over sites: "
             "leave it out"

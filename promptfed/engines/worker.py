@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from promptfed.engines.base import Malicious, Worker
-from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
+from promptfed.errors import BudgetExhausted, ConfigError, OracleError, PromptFedError
 from promptfed.method import Method, TrainingJob
 from promptfed.privacy.dpsgd import DPSGD
 from promptfed.privacy.example_check import check_example_dp
@@ -67,6 +67,7 @@ class ClientWorker:
             method does not see.
         malicious: Clients of a simulation that attack it. They leave out the processors that a server cannot check.
         private_training: Trains in the method's place, with noise for each example; None: the method trains.
+        needs_noise: Whether it does not train without ``private_training``.
 
     Raises:
         ConfigError: The method cannot be trained so.
@@ -80,9 +81,10 @@ class ClientWorker:
         processors: Pipeline = NO_PROCESSORS,
         private_training: DPSGD | None = None,
         malicious: Malicious | None = None,
+        needs_noise: bool = False,
     ) -> None:
         self.method, self.dropout, self.processors = method, dropout, processors
-        self.private_training, self.malicious = private_training, malicious
+        self.private_training, self.malicious, self.needs_noise = private_training, malicious, needs_noise
         self._task = task
         if private_training is not None:
             check_example_dp(method)
@@ -126,6 +128,8 @@ class ClientWorker:
 
     def _trained(self, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
         """Return what the clients of ``jobs`` send and keep."""
+        if self.needs_noise and self.private_training is None:
+            raise ConfigError("privacy.dp=example trains inside its run alone, whose folder has the secret key")
         if self.private_training is None:
             return self.method.train_many(jobs)
         return self.private_training.train_many(check_example_dp(self.method), jobs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from promptfed.privacy.secret_key import KEY_FILE, create_key, read_key
 from promptfed.privacy.simulated_sums import SimulatedSums
 from promptfed.privacy.terms import most_releases
 from promptfed.privacy_options import PrivacyOptions
+from promptfed.prompt_state import PromptState
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class RunRelease:
         key = read_key(folder) if is_begun else create_key(folder)
         mean = PrivateMean(key, terms.clip, terms.noise or 0.0, clients, probability, account, sums=sums)
         return cls(mean, account)
+
+    def charge(self, round: int, broadcasts: Mapping[int, PromptState]) -> None:
+        """Record nothing at the start of ``round``: the release at its end is what is charged."""
 
     def last_round(self, round: int, planned: int) -> int:
         """Return the last round that may be released of those ``planned``, after ``round`` finished ones."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from promptfed.privacy.account import grouped
 from promptfed.privacy.accountant import Release, epsilon, epsilon_rdp
+from promptfed.privacy.example_statement import example_sentence
 from promptfed.privacy.release import Spent
 from promptfed.privacy_options import PrivacyOptions
 
@@ -102,7 +103,9 @@ def _not_covered(facts: Circumstances) -> list[str]:
 def sentences(found: Mapping[str, Any]) -> list[str]:
     """Return the statement ``found`` in a few sentences, for a terminal and a report."""
     dp, lines = found["differential_privacy"], []
-    if dp == "client":
+    if dp == "example":
+        lines.append(example_sentence(found))
+    elif dp == "client":
         if found["epsilon"] is None:
             lines.append("privacy: none, because no noise was added")
         else:

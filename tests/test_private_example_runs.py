@@ -1,0 +1,162 @@
+"""Runs that protect single examples, from the options to privacy.json: what they promise, refuse, how they go on."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+
+import promptfed as pf
+from promptfed.config import build_config
+from promptfed.errors import ConfigError, RunError, TrainingError
+from promptfed.experiment import Experiment
+from promptfed.privacy.account import read_releases
+from promptfed.privacy.secret_key import KEY_FILE
+from promptfed.resolve import resolve
+from promptfed.runs.directory import RunDirectory
+from promptfed.training import Interrupted, Training
+
+SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 2, "rounds": 3, "threads": 1, "baselines": (),
+         "task_options": {"test_per_class": 2, "val_shots": 1},
+         "method_options": {"n_ctx": 2, "local_epochs": 1, "batch_size": 4}}  # fmt: skip
+EXAMPLE = {"dp": "example", "noise": 1.5, "delta": 1e-3, "clip": 5.0, "clip_space": "features"}
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+def config(**options):
+    return resolve(build_config({**SMALL, **options}))
+
+
+def trained(folder, stop_after=None, **options):
+    """Train in ``folder``, anew or on; return the final shared prompt, or None if it stopped."""
+    run = RunDirectory.open(folder) if folder.exists() else RunDirectory.create(folder, config(**options), label="")
+    calls = iter(range(10**6))
+    training = Training(
+        Experiment.build(run.config), run, should_stop=lambda: stop_after is not None and next(calls) >= stop_after
+    )
+    training.check_same_run()
+    try:
+        training.execute()
+    except Interrupted:
+        return None
+    return pf.load_run(folder).prompt().shared
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run's folder; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("example") / "run"
+    trained(folder, privacy_options=EXAMPLE)
+    return folder
+
+
+def test_a_run_says_what_it_promises_each_site(finished):
+    promise = json.loads((finished / "privacy.json").read_text())
+    assert (promise["differential_privacy"], promise["unit"]) == (
+        "example",
+        "one example of one client, added or removed",
+    )
+    assert 0 < promise["epsilon_smallest"] <= promise["epsilon"] < 20
+    assert set(promise["epsilon_of_client"]) == {"0", "1", "2"}
+    assert promise["sampling"].startswith("Poisson, each example in a step with probability 0.")
+    assert (promise["rounds"], promise["noise_multiplier"], promise["clip_space"]) == (3, 1.5, "features")
+    assert any("engine local simulates" in line for line in promise["not_covered"])
+    [line] = pf.load_run(finished).metrics["privacy"]
+    assert line.startswith(f"privacy: epsilon {promise['epsilon']:.2f} (")
+    assert "trusts nobody outside the site" in line
+    assert len(read_releases(finished)) == 3
+
+
+def test_no_loss_or_accuracy_of_training_leaves_a_site(finished):
+    events = pf.load_run(finished).events
+    of_clients = [event for event in events if event["event"] == "client" and event["stage"] == "promptfl"]
+    assert len(of_clients) == 9
+    for event in of_clients:
+        assert event["loss"] is None or math.isnan(event["loss"])
+        assert event["accuracy"] is None or math.isnan(event["accuracy"])
+
+
+def test_a_resumed_run_ends_with_the_same_bits_and_spends_no_more(tmp_path):
+    assert trained(tmp_path / "whole", stop_after=3, privacy_options=EXAMPLE) is None
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    whole = trained(tmp_path / "whole")
+    while (cut := trained(tmp_path / "cut", stop_after=1)) is None:
+        pass
+    assert cut == whole
+    assert len(read_releases(tmp_path / "cut")) == 3
+
+
+def test_another_key_is_other_noise(tmp_path, finished):
+    other = trained(tmp_path / "other", privacy_options=EXAMPLE)
+    assert (other - pf.load_run(finished).prompt().shared).norm() > 0.01, "the seed is the same"
+
+
+def test_a_run_does_not_go_on_without_its_key_or_its_account(tmp_path):
+    trained(tmp_path / "run", stop_after=5, privacy_options=EXAMPLE)
+    for name, why in ((KEY_FILE, "cannot go on without its privacy.key"), ("releases.json", "lacks the release of")):
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+        (tmp_path / name / name).unlink()
+        with pytest.raises(RunError, match=why):
+            trained(tmp_path / name)
+
+
+def test_a_run_ends_before_a_site_spends_more_than_it_may(tmp_path, caplog, finished):
+    spent = json.loads((finished / "privacy.json").read_text())["epsilon"]
+    trained(tmp_path / "run", rounds=5, privacy_options={**EXAMPLE, "epsilon": 1.001 * spent})
+    assert pf.load_run(tmp_path / "run").round == 3
+    assert json.loads((tmp_path / "run" / "privacy.json").read_text())["epsilon"] == pytest.approx(spent)
+    assert "PromptFL ends after round 3 of 5: privacy.epsilon=" in caplog.text
+
+
+def test_epsilon_alone_chooses_the_noise(tmp_path):
+    trained(tmp_path / "run", privacy_options={**EXAMPLE, "noise": None, "epsilon": 4.0}, rounds=2)
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["epsilon"] == pytest.approx(4.0, rel=2e-3)
+    assert promise["noise_multiplier"] == pytest.approx(0.918, abs=0.002)
+    assert {spent.multiplier for spent in read_releases(tmp_path / "run")} == {promise["noise_multiplier"]}
+
+
+def test_a_limit_that_allows_no_round_is_an_error(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"privacy\.noise=1\.5 spends more than privacy\.epsilon=0\.1 in the first round"
+    ):
+        trained(tmp_path / "run", privacy_options={**EXAMPLE, "epsilon": 0.1})
+
+
+def test_dpfpl_protects_what_stays_at_the_client_too(tmp_path):
+    options = {**SMALL["method_options"], "residual": "constant"}
+    trained(tmp_path / "run", rounds=1, method="dpfpl", method_options=options, privacy_options=EXAMPLE)
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert "what stays at the client too" in promise["mechanism"]
+
+
+def test_without_noise_it_promises_nothing(tmp_path):
+    trained(tmp_path / "run", rounds=1, privacy_options={**EXAMPLE, "noise": 0})
+    assert pf.load_run(tmp_path / "run").metrics["privacy"] == ["privacy: none, because no noise was added"]
+    assert json.loads((tmp_path / "run" / "privacy.json").read_text())["epsilon"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"method": "fedper", "method_options": {}}, "a part of its prompt stays at the client"),
+        ({"method": "fedclip", "method_options": {}}, "contrasts the images of a batch"),
+        ({"method_options": {"label_space": "own"}}, "use method.label_space=all"),
+        ({"privacy_options": {**EXAMPLE, "delta": 0.4}}, r"delta 0\.4 does not protect 18 examples"),
+        ({"privacy_options": {**EXAMPLE, "dp": "client"}}, "goes with privacy.dp=example alone"),
+        ({"engine": "ray"}, "is not built for engine 'ray'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_promised_is_refused_before_the_run(options, why):
+    with pytest.raises(ConfigError, match=why) as error:
+        Experiment.build(config(**{"privacy_options": EXAMPLE, **options}))
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_trains_without_noise_outside_the_run():
+    federation = Experiment.build(config(privacy_options=EXAMPLE)).federation()
+    with pytest.raises(TrainingError, match="trains inside its run alone"):
+        federation.run_round(federation.start())
