@@ -42,7 +42,7 @@ def check_privacy(
         check_enough(clients, participation)
     if terms.needs_sums:
         check_sum_is_enough(what, method, method.server_side(aggregator))
-        check_sends_changes(what, method.name, *first_update(method, aggregator, 0))
+        check_sends_changes(what, method, range(clients), *first_update(method, aggregator, 0))
 
 
 def check_examples(terms: PrivacyOptions, method: Method, sizes: Mapping[int, int], engine: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from promptfed.aggregators.base import Aggregator, AggregatorWrapper
+from collections.abc import Iterable
+
+from promptfed.aggregators.base import Aggregator
 from promptfed.errors import ConfigError
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
@@ -19,6 +21,8 @@ def check_sum_is_enough(what: str, method: Method, rule: Aggregator) -> None:
     Raises:
         ConfigError: It looks at every single update, or sends each client something else.
     """
+    if method.trains.startswith("nothing"):
+        raise ConfigError(f"{what} protects what is trained, and method '{method.name}' trains nothing: leave it out")
     if type(method).participants is not Method.participants:
         raise ConfigError(
             f"{what} does not go with method '{method.name}', which chooses itself who takes part in a round: choose "
@@ -26,34 +30,38 @@ def check_sum_is_enough(what: str, method: Method, rule: Aggregator) -> None:
         )
     if rule.needs == "each":
         raise ConfigError(
-            f"{what} gives the server the sum of a round's changes, and {_named(rule)} looks at every single update: "
+            f"{what} gives the server the sum of a round's changes, and {type(rule).__name__} of method "
+            f"'{method.name}' looks at every single update: "
             "choose --aggregator mean, uniform, fedavgm, fedadam, norm_bound or another that needs no more than a mean"
         )
 
 
-def check_sends_changes(what: str, method: str, broadcast: PromptState, update: PromptState) -> None:
-    """Check that clients send changed copies of real numbers that all of them were sent.
+def check_sends_changes(
+    what: str, method: Method, clients: Iterable[int], broadcast: PromptState, update: PromptState
+) -> None:
+    """Check that all clients send changed copies of the same real numbers, which all of them were sent.
 
     Args:
         what: What acts on changes, for the message.
-        method: The method's name.
+        method: The run's method.
+        clients: All of them.
         broadcast: What a client is sent in round 1.
         update: An example of what it sends back.
 
     Raises:
-        ConfigError: It sends something else.
+        ConfigError: They send something else.
     """
+    acts = f"{what} acts on changes of what clients are sent, and method '{method.name}'"
+    if not update:
+        raise ConfigError(f"{what} protects what clients send, and method '{method.name}' sends nothing: leave it out")
     for name, tensor in update.items():
         if not tensor.is_floating_point():
-            why = f"sends '{name}' as whole numbers (tokens, texts)"
-        elif name not in broadcast or broadcast[name].shape != tensor.shape:
-            why = f"sends '{name}', which clients are not sent: a tensor of its own, or statistics of its data"
-        else:
-            continue
-        raise ConfigError(f"{what} acts on changes of what clients are sent, and method '{method}' {why}")
-    if not update:
-        raise ConfigError(f"{what} protects what clients send, and method '{method}' sends nothing: leave it out")
-
-
-def _named(rule: Aggregator) -> str:
-    return f"'{rule}'" if not isinstance(rule, AggregatorWrapper) else f"the server side {type(rule).__name__}"
+            raise ConfigError(f"{acts} sends '{name}' as whole numbers (tokens, texts)")
+        if name not in broadcast or broadcast[name].shape != tensor.shape:
+            raise ConfigError(f"{acts} sends '{name}', which clients are not sent: its own, or statistics of its data")
+    for client in clients:
+        if set(method.uploads(client, broadcast)) != set(update):
+            raise ConfigError(
+                f"{acts} has tensors that only some clients send, so that nothing hides whose they are: choose another "
+                "method"
+            )
