@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import (
+    attack,
     compare,
     evaluate,
     export,
@@ -67,6 +68,7 @@ listing.add_to(app)
 report.add_to(app)
 privacy.add_to(app)
 tasks.add_to(app)
+attack.add_to(app)
 serve.add_to(app)
 flower.add_to(app)
 site.add_to(app)

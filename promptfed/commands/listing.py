@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     "methods", "backbones", "oracles", "tasks", "sources", "aggregators", "processors", "engines", "measures",
-    "observers", "options", "runs",
+    "observers", "attacks", "options", "runs",
 )  # fmt: skip
 OTHER_NAMES = {"models": "backbones"}
 """Other names of kinds, such as that of the entry-point group ``promptfed.models`` -> one of ``KINDS``."""
@@ -78,6 +78,10 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.measures.base import MEASURES
 
         return {name: _measure(MEASURES, name) for name in MEASURES}
+    if kind == "attacks":
+        from promptfed.attacks.base import ATTACKS
+
+        return {name: {**_described(ATTACKS, name), "knows": ATTACKS[name].knows} for name in ATTACKS}
     if kind == "observers":
         from promptfed.observers.base import OBSERVERS
 
@@ -267,10 +271,11 @@ def _print_details(console: Console, kind: str, name: str, row: Mapping[str, Any
 
 def _registry(kind: str) -> Registry[Any]:
     """Return the registry of things that have options of their own."""
+    from promptfed.attacks.base import ATTACKS
     from promptfed.observers.base import OBSERVERS
     from promptfed.processors.base import PROCESSORS
 
-    by_kind: dict[str, Registry[Any]] = {"observers": OBSERVERS, "processors": PROCESSORS}
+    by_kind: dict[str, Registry[Any]] = {"observers": OBSERVERS, "processors": PROCESSORS, "attacks": ATTACKS}
     registry: Registry[Any] = by_kind[kind] if kind in by_kind else registries()[kind.removesuffix("s")]
     return registry
 

@@ -1,0 +1,115 @@
+"""Audits of a finished run: what its prompt, or an update that its clients would send, says of their data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from promptfed.attacks.inversion import feature_inversion, label_inference
+from promptfed.attacks.membership import prompt_membership, update_membership
+from promptfed.errors import ConfigError, unknown_name
+from promptfed.experiment import Experiment
+from promptfed.export.finished import FinishedRun
+from promptfed.first_update import first_update
+from promptfed.local_training import GradientTraining
+from promptfed.progress import Progress
+from promptfed.prompt_state import PromptState
+from promptfed.runs.partition_check import check_partition
+from promptfed.runs.partition_file import partition_record, read_partition
+from promptfed.types import ClientPrompt
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit: what it does, what it knows, and its name in a sentence."""
+
+    about: str
+    knows: str
+    work: Callable[[FinishedRun, Experiment], dict[str, Any]]
+
+
+def audit(finished: FinishedRun, name: str, progress: Progress | None = None) -> dict[str, Any]:
+    """Audit a run on its own data.
+
+    Updates are those that clients would send next, from the prompt before round 1 (``first round``) and from the one
+    that the run ended with (``after the run``); a finished run keeps none.
+
+    Raises:
+        ConfigError: The audit is unknown, or the method gives it nothing to look at.
+        DataError: The run's data are not here.
+        RunError: They have changed.
+    """
+    if name not in AUDITS:
+        raise unknown_name("audit", name, AUDITS)
+    config = finished.run.config.model_copy(update={"attack_options": {}})
+    experiment = Experiment.build(config, model_for=finished.model_for, objects=finished.objects)
+    check_partition(read_partition(finished.run), partition_record(experiment.task), finished.run.path)
+    experiment.fill_features((progress or Progress()).features)
+    about = AUDITS[name]
+    return {"audit": name, "knows": about.knows, "clients": len(finished.names), **about.work(finished, experiment)}
+
+
+def _membership(finished: FinishedRun, experiment: Experiment) -> dict[str, Any]:
+    method, task = finished.method, experiment.task
+    prompts = {data.client: finished.prompt(data.client) for data in task.clients}
+    start = ClientPrompt(first_update(method, experiment.aggregator(), 0)[0])
+    result = {"prompt": prompt_membership(method, prompts, start, task)}
+    if isinstance(method, GradientTraining):
+        for moment, (sent, personal) in _moments(finished, experiment).items():
+            result[f"update, {moment}"] = update_membership(method, sent, personal, task)
+    return {"scores": result}
+
+
+def _labels(finished: FinishedRun, experiment: Experiment) -> dict[str, Any]:
+    return {
+        "updates": {
+            moment: label_inference(finished.method, sent, personal, experiment.task)
+            for moment, (sent, personal) in _moments(finished, experiment).items()
+        }
+    }
+
+
+def _inversion(finished: FinishedRun, experiment: Experiment) -> dict[str, Any]:
+    return {
+        "updates": {
+            moment: feature_inversion(finished.method, sent, experiment.task)
+            for moment, (sent, _) in _moments(finished, experiment).items()
+        }
+    }
+
+
+Moment = tuple[dict[int, PromptState], dict[int, PromptState]]
+
+
+def _moments(finished: FinishedRun, experiment: Experiment) -> dict[str, Moment]:
+    """Return moment -> what each client is sent, and what it keeps."""
+    method, clients = finished.method, [data.client for data in experiment.task.clients]
+    if method.is_centralized:
+        raise ConfigError(f"{method.name} is no federation: nobody sends an update")
+    aggregator = experiment.aggregator()
+    first = {client: first_update(method, aggregator, client)[0] for client in clients}
+    prompts = {client: finished.prompt(client) for client in clients}
+    return {
+        "first round": (first, {client: method.init_personal(client) for client in clients}),
+        "after the run": (
+            {client: prompt.shared for client, prompt in prompts.items()},
+            {client: prompt.personal for client, prompt in prompts.items()},
+        ),
+    }
+
+
+AUDITS: dict[str, Audit] = {
+    "membership": Audit(
+        "Was this example trained on? From the exported prompt (loss) and from one update (its gradient).",
+        "the prompt, or one update",
+        _membership,
+    ),
+    "labels": Audit("How many examples of which class has a client? From one update.", "one update", _labels),
+    "inversion": Audit(
+        "What are the image features of a client's only example? From the gradient that it sends.",
+        "one gradient",
+        _inversion,
+    ),
+}
+"""Name -> audit, in the order in which they are listed."""

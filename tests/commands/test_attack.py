@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from promptfed.attack_audit import AUDITS
+from promptfed.attacks.base import ATTACKS
+from promptfed.cli import main
+
+
+def said(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    assert left.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+def test_the_list_names_all_and_what_they_know(capsys):
+    rows = json.loads(said(capsys, "attack", "list", "--json"))
+    assert set(rows["attacks"]) == set(ATTACKS)
+    assert set(rows["audits"]) == set(AUDITS)
+    assert rows["attacks"]["alie"]["knows"] == "this round"
+    assert said(capsys, "attack", "list", "--quiet").split() == [*ATTACKS, *AUDITS]
+
+
+@pytest.mark.slow
+def test_an_attacked_run_says_so_and_is_audited(capsys, tmp_path):
+    run = str(tmp_path / "run")
+    small = ["--clients", "4", "--rounds", "2", "--shots", "2", "--set", "method.n_ctx=2", "--baselines", "none"]
+    said(capsys, "train", *small, "--run", run, "--set", "attack.name=freerider", "--set", "attack.how=replay", "-q")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["attack"]["name"] == "freerider"
+    assert len(metrics["attack"]["malicious"]) == 1
+    assert metrics["notes"][0].startswith("attack freerider (a simulation): 1 of 4 clients are malicious")
+    assert "attack freerider (a simulation)" in (tmp_path / "run" / "report.html").read_text()
+    found = json.loads(said(capsys, "attack", "run", run, "--json"))
+    assert set(found["scores"]) == {"prompt", "update, first round", "update, after the run"}
+    assert found["scores"]["prompt"]["trained"]["members"] == found["scores"]["prompt"]["start"]["members"]
+    rows = said(capsys, "attack", "run", run, "--attack", "labels", "--quiet").splitlines()
+    assert [row.split("\t")[0] for row in rows] == ["first round", "after the run"]
+
+
+def test_an_unknown_audit_is_one_line(capsys, tmp_path):
+    with pytest.raises(SystemExit) as left:
+        main(["attack", "run", str(tmp_path)])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
