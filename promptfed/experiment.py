@@ -132,7 +132,8 @@ class Experiment:
             adversary.check(experiment.aggregator())
         parties = len(task.clients), config.participation
         check_privacy(experiment.privacy, experiment.method(), experiment.aggregator(), *parties)
-        check_examples(experiment.privacy, experiment.method(), experiment.train_sizes(), config.engine)
+        if experiment.privacy.dp == "example":
+            check_examples(experiment.privacy, experiment.method(), experiment.train_sizes(), config.engine)
         return experiment
 
     @property
@@ -272,8 +273,8 @@ class Experiment:
         return dict.fromkeys(counts, sum(counts.values())) if method.is_centralized else counts
 
     def train_sizes(self) -> dict[int, int]:
-        """Return client -> how many training examples it has."""
-        return {summary.client: summary.train for summary in self.task.summaries()}
+        """Return client -> how many labelled training examples it has."""
+        return {data.client: data.train.total for data in self.task.clients}
 
     def worker(self, method: Method, stage: str, private_training: DPSGD | None = None) -> ClientWorker:
         """Build what does the work of clients in ``stage``, whose method is ``method``.

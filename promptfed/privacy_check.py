@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from promptfed.aggregators.base import Aggregator
 from promptfed.errors import ConfigError
 from promptfed.first_update import first_update
-from promptfed.method import Method
+from promptfed.method import FeatureMethod, Method
 from promptfed.privacy.accountant import check_delta
 from promptfed.privacy.example_account import check_sites
 from promptfed.privacy.example_check import check_example_dp
@@ -46,10 +46,10 @@ def check_privacy(
 
 
 def check_examples(terms: PrivacyOptions, method: Method, sizes: Mapping[int, int], engine: str) -> None:
-    """Check that single examples of all clients can be protected, if a run promises that.
+    """Check that single examples of all clients can be protected.
 
     Args:
-        terms: What the run promises.
+        terms: What the run promises: that.
         method: The run's method.
         sizes: How many training examples each client has.
         engine: Where clients work.
@@ -57,9 +57,12 @@ def check_examples(terms: PrivacyOptions, method: Method, sizes: Mapping[int, in
     Raises:
         ConfigError: The promise cannot be kept; the message says why.
     """
-    if terms.dp != "example":
-        return
     check_example_dp(method)
+    if terms.clip_space == "features" and not isinstance(method, FeatureMethod):
+        raise ConfigError(
+            f"privacy.clip_space=features goes with class names under a learned context, and {method.name} learns "
+            "none: leave it out (--set privacy.clip_space=parameters)"
+        )
     check_sites(sizes, terms.delta)
     if engine != "local":
         raise ConfigError(

@@ -34,15 +34,17 @@ def private_federation(
         RunError: The run has begun, and its key or its account is gone.
         ConfigError: What the run may spend does not allow one round.
     """
-    terms, config, sizes = experiment.privacy, experiment.config, experiment.train_sizes()
+    terms, config = experiment.privacy, experiment.config
     if terms.dp == "example":
         plain = experiment.federation()
-        batches = batches_of(check_example_dp(plain.method).config, sizes, len(experiment.setup.classes))
+        steps, sizes = check_example_dp(plain.method).config, experiment.train_sizes()
+        batches = batches_of(steps, sizes, len(experiment.setup.classes))
         examples = RunExamples.begin(folder, terms, batches, config.method, plain.participants, config.rounds, round)
         return experiment.federation(engine=engine, private_training=examples.training), examples
     if not terms.needs_sums:
         return experiment.federation(engine=engine), None
-    release = RunRelease.begin(folder, terms, list(sizes), config.participation, config.rounds, round)
+    clients = [summary.client for summary in experiment.task.summaries()]
+    release = RunRelease.begin(folder, terms, clients, config.participation, config.rounds, round)
     return experiment.federation(engine=engine, release=release.mean), release
 
 

@@ -28,5 +28,6 @@ class FedPrompt(SoftPromptMethod):
     name: ClassVar[str] = "FedPrompt"
     paper: ClassVar[str] = "Zhao et al. 2023, arXiv 2208.12268"
     trains: ClassVar[str] = "soft prompt (n_tokens, width)"
+    example_dp: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = FedPromptConfig
     config: FedPromptConfig

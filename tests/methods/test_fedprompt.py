@@ -9,6 +9,9 @@ from promptfed.aggregators.mean import Mean
 from promptfed.errors import ConfigError
 from promptfed.inserts.soft_prompt import EMBEDDINGS
 from promptfed.method import METHODS
+from promptfed.privacy.dpsgd import DPSGD
+from promptfed.privacy.example_check import check_example_dp
+from promptfed.privacy.secret_key import SecretKey
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
@@ -40,6 +43,18 @@ def test_the_server_weighs_constant_prompts_by_samples():
     ]
     merged, _ = Mean(Mean.Config()).apply(constant[0], updates, NO_PROMPT)
     assert torch.equal(merged[EMBEDDINGS], torch.full((3, 2), 3.0))
+
+
+def test_private_training_without_noise_is_a_plain_step_of_all_texts():
+    """Each text's gradient is taken by itself; with a large limit their sum over the fixed size is the mean's."""
+    method = make(optimizer="sgd", momentum=0.0, lr=0.5, local_epochs=1, batch_size="all", schedule="constant")
+    job = Broadcast(1, method.init_shared()), client(), NO_PROMPT
+    [(plain, _)] = method.train_many([job])
+    key = SecretKey(bytes(32))
+    [(private, _)] = DPSGD(key, 1e6, 0.0).train_many(check_example_dp(method), [job])
+    torch.testing.assert_close(private.shared[EMBEDDINGS], plain.shared[EMBEDDINGS], atol=1e-5, rtol=1e-4)
+    [(clipped, _)] = DPSGD(key, 1e-3, 0.0).train_many(method, [job])
+    assert 0 < (clipped.shared - job[0].shared).norm() <= 0.5e-3 * (1 + 1e-4)
 
 
 def test_training_lowers_the_loss_on_every_family():
