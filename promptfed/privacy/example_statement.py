@@ -62,6 +62,7 @@ def example_statement(
             "a choice among several runs by their figures, or among rounds by validation data",
             "a person with examples at several sites, or several at one: epsilons add up",
             "personal prompts that are tuned after the run: a client's own, exported, has no noise",
+            "baselines: local_only trains without noise, and its prompts are in the run's folder",
             "cached image features: they are as private as the images",
             "engine local simulates: all clients' data and the key are in the hands of whoever runs it",
         ],

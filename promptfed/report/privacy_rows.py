@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-HIDDEN = frozenset({"epsilon_limit", "not_covered"})
+HIDDEN = frozenset({"epsilon_limit", "epsilon_of_client", "not_covered"})
 """Entries of privacy.json that have no row, or several."""
 
 
