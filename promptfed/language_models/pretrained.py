@@ -13,6 +13,7 @@ import torch
 from promptfed.backbones.base import freeze
 from promptfed.errors import BackboneError, reason
 from promptfed.language_models.remote_code import FLAG, is_trusted
+from promptfed.readers.tensors import LIBRARY_MODELS, read_header
 
 Family = Literal["causal", "masked", "encoder", "encoder-decoder"]
 """What a model reads and predicts: the next word, a masked one, a decoder's, or none."""
@@ -64,6 +65,8 @@ def load_pretrained_of(
     source = str(folder) if folder.is_dir() else name
     with quiet(), torch.random.fork_rng(devices=[]):  # building draws random numbers, which the weights then replace
         try:
+            for weights in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+                read_header(weights, LIBRARY_MODELS)
             trust = {"trust_remote_code": is_trusted()}
             config = transformers.AutoConfig.from_pretrained(source, **trust)
             family = family_of(config, families)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,11 @@ MOST_BYTES = 2_000 * MEGABYTE
 
 @dataclass(frozen=True)
 class TensorLimits:
-    """How much is read: the ``header`` in bytes, and the number of ``tensors``."""
+    """How much is read: the ``header`` in bytes, the number of ``tensors``, and ``types`` with the bytes of each."""
 
     header: int
     tensors: int
+    types: Mapping[str, int] = field(default_factory=lambda: ITEM_BYTES)
 
     @property
     def json(self) -> JsonLimits:
@@ -52,6 +53,10 @@ PROMPTS = TensorLimits(header=2**20, tensors=5_000)
 """Of a prompt, a bundle, an adapter of PEFT: low-rank factors of seven modules in 80 layers are 1,120 tensors."""
 MODELS = TensorLimits(header=8 * MEGABYTE, tensors=50_000)
 """Of a whole model, and of a checkpoint, which may hold the personal prompts of thousands of clients."""
+LIBRARY_MODELS = replace(
+    MODELS, types={**ITEM_BYTES, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "U32": 4, "U64": 8, "C64": 8}
+)
+"""Of a model that another library decodes, once its header is checked."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def _checked(header: bytes, data_bytes: int, limits: TensorLimits) -> dict[str, 
     tensors: dict[str, TensorInfo] = {}
     spans = []
     for name, entry in entries.items():
-        tensors[name], begin, end = _entry(name, entry)
+        tensors[name], begin, end = _entry(name, entry, limits.types)
         spans.append((begin, end, name))
     offset = 0
     for begin, end, name in sorted(spans):
@@ -162,7 +167,7 @@ def _check_metadata(metadata: Any) -> None:
         raise FormatError("its metadata are not texts by name")
 
 
-def _entry(name: str, entry: Any) -> tuple[TensorInfo, int, int]:
+def _entry(name: str, entry: Any, types: Mapping[str, int]) -> tuple[TensorInfo, int, int]:
     shown_name = _shown(name)
     if len(name) > LONGEST_NAME:
         raise FormatError(f"a tensor's name has {len(name):,} characters; at most {LONGEST_NAME} are read")
@@ -171,16 +176,16 @@ def _entry(name: str, entry: Any) -> tuple[TensorInfo, int, int]:
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"tensor '{shown_name}' is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in types:
         raise FormatError(
-            f"tensor '{shown_name}' is of type {printable(dtype, 20)}; convert it to one of {', '.join(ITEM_BYTES)}"
+            f"tensor '{shown_name}' is of type {printable(dtype, 20)}; convert it to one of {', '.join(types)}"
         )
     if not _are_counts(shape) or len(shape) > MOST_DIMENSIONS:
         raise FormatError(f"tensor '{shown_name}' has no usable shape: {printable(shape, 60)}")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise FormatError(f"tensor '{shown_name}' has no usable data_offsets: {printable(offsets, 60)}")
     begin, end = offsets
-    if prod(shape) * ITEM_BYTES[dtype] != end - begin:
+    if prod(shape) * types[dtype] != end - begin:
         raise FormatError(
             f"tensor '{shown_name}' of shape {printable(shape, 60)} and type {dtype} has {end - begin:,} bytes"
         )

@@ -48,6 +48,22 @@ def test_a_folder_is_loaded_as_its_family(folder, name, family):
     assert again.fingerprint != model.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (b"{" + b",".join(b'"t%d":0' % number for number in range(60_000)) + b"}", "60,000 tensors; at most 50,000"),
+        (b'{"a": 0, "a": 0}', "the key 'a' twice"),
+        (b"[" * 100_000, "not a JSON object"),
+    ],
+)
+def test_headers_are_checked_before_transformers_reads_the_weights(folder, monkeypatch, header, why):
+    place = folder("bert")
+    (place / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", None)
+    with pytest.raises(BackboneError, match=why):
+        load_language_model(f"lm:{place}", FORM)
+
+
 def test_what_is_no_language_model_is_one_line(tmp_path):
     for name in ("lm:", "tiny"):
         with pytest.raises(ConfigError, match=r"write lm:minilm, lm:gemma or lm:FOLDER"):

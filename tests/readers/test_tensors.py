@@ -2,10 +2,11 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
 from promptfed.errors import FormatError
 from promptfed.readers.tensors import (
+    LIBRARY_MODELS,
     MODELS,
     PROMPTS,
     TensorInfo,
@@ -48,6 +49,13 @@ def test_tensors_of_every_type_that_promptfed_writes(dtype, tmp_path):
 def test_other_types_are_refused_by_name(dtype):
     with pytest.raises(FormatError, match=r"tensor 'a' is of type (F8_E4M3|F8_E5M2|C64); convert it"):
         parse_tensors(save({"a": torch.zeros(3).to(dtype)}))
+
+
+def test_the_header_of_a_model_of_another_library_may_name_types_that_are_not_decoded_here(tmp_path):
+    save_file({"a": torch.zeros(3).to(torch.float8_e4m3fn)}, tmp_path / "x")
+    assert read_header(tmp_path / "x", LIBRARY_MODELS) == {"a": TensorInfo("F8_E4M3", (3,))}
+    with pytest.raises(FormatError, match="type F8_E4M3"):
+        read_header(tmp_path / "x", MODELS)
 
 
 @pytest.mark.parametrize(
