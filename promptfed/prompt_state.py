@@ -14,8 +14,7 @@ from torch import Tensor
 from promptfed.errors import FormatError, RunError
 from promptfed.files.atomic import write_bytes
 from promptfed.printable import printable
-from promptfed.readers.files import read_bytes
-from promptfed.readers.tensors import MOST_BYTES, parse_tensors
+from promptfed.readers.tensors import parse_tensors, read_tensor_bytes
 
 
 def _kept(tensor: Tensor) -> torch.dtype:
@@ -144,7 +143,7 @@ class PromptState(Mapping[str, Tensor]):
     def load(cls, path: Path) -> PromptState:
         """Read a state from a file. Raises RunError naming ``path`` if it is missing or damaged."""
         try:
-            return cls.from_bytes(read_bytes(path, MOST_BYTES))
+            return cls.from_bytes(read_tensor_bytes(path))
         except (OSError, FormatError, RunError) as error:
             raise RunError(f"cannot read prompt {path}: {error}") from error
 

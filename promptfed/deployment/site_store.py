@@ -26,7 +26,7 @@ from promptfed.printable import printable
 from promptfed.prompt_state import PromptState, tensors_under
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
-from promptfed.readers.tensors import MOST_BYTES, parse_tensors, tensor_metadata
+from promptfed.readers.tensors import parse_tensors, read_tensor_bytes, tensor_metadata
 from promptfed.runs.personal_store import SEAL, PersonalStore
 
 KEPT_BEHIND = 8
@@ -109,7 +109,7 @@ class SiteStore:
         if not path.exists():
             raise DeploymentError(f"no prompt of {stage} was sent to this site in run {self.folder.name}")
         try:
-            content = read_bytes(path, MOST_BYTES)
+            content = read_tensor_bytes(path)
             state, seal = PromptState(parse_tensors(content)), tensor_metadata(content).get(SEAL)
         except (OSError, FormatError) as error:
             raise DeploymentError(f"cannot read {printable(path)}: {printable(error, 200)}; {AGAIN}") from error

@@ -22,8 +22,8 @@ from promptfed.peft_format.page import AdapterUse
 from promptfed.printable import LONGEST, printable
 from promptfed.prompt_template import PromptTemplate
 from promptfed.readers.files import read_bytes
-from promptfed.readers.json_reader import parse_json
-from promptfed.readers.tensors import MOST_BYTES
+from promptfed.readers.json_reader import LIMITS, parse_json
+from promptfed.readers.tensors import read_tensor_bytes
 from promptfed.runs.directory import BUNDLE_CONFIG, is_run
 
 FORMAT_VERSION = 1
@@ -227,7 +227,9 @@ def verified(folder: Path, name: str, meta: Meta) -> bytes:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        return read_bytes(folder / name, MOST_BYTES)
+        if name.endswith(".safetensors"):
+            return read_tensor_bytes(folder / name)
+        return read_bytes(folder / name, LIMITS.size)
     except FormatError as error:
         raise BundleError(f"bundle '{folder}' is damaged: {error}; export it again") from error
     except OSError as error:

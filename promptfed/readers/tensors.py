@@ -31,6 +31,8 @@ LONGEST_NAME = 512
 MOST_DIMENSIONS = 16
 PREFIX = 8
 """Bytes before the header: its length."""
+SMALL = 16 * MEGABYTE
+"""Bytes of a file that is read before its header is checked."""
 MOST_BYTES = 2_000 * MEGABYTE
 """Of a file of prompts or features that is read whole."""
 
@@ -103,6 +105,22 @@ def read_tensors(path: Path, limit: int = MOST_BYTES, limits: TensorLimits = PRO
         return parse_tensors(content, limits)
     except FormatError as error:
         raise FormatError(f"'{shown(path)}' is not usable safetensors: {error}") from error
+
+
+def read_tensor_bytes(path: Path, limit: int = MOST_BYTES, limits: TensorLimits = PROMPTS) -> bytes:
+    """Return the bytes of a safetensors file, for a caller that has its checksum to compare.
+
+    Of a large file the header is checked before the rest is read, so that a forged one costs no memory.
+
+    Raises:
+        FormatError: naming the file, if it is longer than ``limit``, or large and not what its header says.
+        OSError: the operating system cannot read it.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if size > SMALL:
+        read_header(path, limits)
+    return read_bytes(path, limit)
 
 
 def read_header(path: Path, limits: TensorLimits = PROMPTS) -> dict[str, TensorInfo]:

@@ -28,7 +28,7 @@ from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
-from promptfed.readers.tensors import MODELS, MOST_BYTES, parse_tensors
+from promptfed.readers.tensors import MODELS, parse_tensors, read_tensor_bytes
 from promptfed.runs.personal_store import (
     KEPT_CHECKPOINTS,
     PersonalStore,
@@ -180,7 +180,7 @@ def _load_round(folder: Path, round: int) -> Checkpoint | None:
             return None
         try:
             about = read_bytes(path / ABOUT_FILE, LIMITS.size)
-            blob = read_bytes(path / STATE_FILE, MOST_BYTES)
+            blob = read_tensor_bytes(path / STATE_FILE, limits=MODELS)
             if read_bytes(path / ABOUT_FILE, LIMITS.size) != about:
                 continue  # a run that is still going replaced it between the two reads
         except FileNotFoundError:

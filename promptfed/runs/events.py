@@ -22,7 +22,6 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from promptfed.runs.event_check import event_problem
 Event = dict[str, Any]
 LONGEST = 2_000 * MEGABYTE
 """Size limit of a log, in bytes."""
+CHUNK = 1 << 20
 
 
 class EventLog:
@@ -70,13 +70,13 @@ class EventLog:
         if size < self._hashed:
             self._hasher, self._hashed = hashlib.sha256(), 0
         if size > self._hashed:
-            with self.path.open("rb") if self.path.exists() else BytesIO() as file:
-                file.seek(self._hashed)
-                chunk = file.read(size - self._hashed)
-            if len(chunk) < size - self._hashed:
+            if not self.path.exists() or self.path.stat().st_size < size:
                 return ""
-            self._hasher.update(chunk)
-            self._hashed = size
+            with self.path.open("rb") as file:
+                file.seek(self._hashed)
+                while chunk := file.read(min(CHUNK, size - self._hashed)):
+                    self._hasher.update(chunk)
+                    self._hashed += len(chunk)
         return self._hasher.hexdigest()
 
     def set_aside(self) -> Path:
@@ -142,7 +142,18 @@ class EventLog:
         self._tail_is_whole = True
         if self.path.exists():
             with naming(self.path):
-                data = self.path.read_bytes()
-                end = data.rfind(b"\n") + 1
-                if end < len(data):
+                size, end = self.path.stat().st_size, _end_of_lines(self.path)
+                if end < size:
                     os.truncate(self.path, end)
+
+
+def _end_of_lines(path: Path) -> int:
+    """Return the place after the last line break of a file, 0 if there is none; looks from its end, in pieces."""
+    with path.open("rb") as file:
+        start = file.seek(0, os.SEEK_END)
+        while start:
+            end, start = start, max(0, start - CHUNK)
+            file.seek(start)
+            if (place := file.read(end - start).rfind(b"\n")) >= 0:
+                return start + place + 1
+    return 0

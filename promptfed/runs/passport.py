@@ -7,17 +7,18 @@ the content of metrics.json.
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from promptfed.environment import environment
-from promptfed.errors import RunError
+from promptfed.errors import FormatError, RunError
 from promptfed.files.sealed_json import checksum, plain_json
 from promptfed.printable import printable
+from promptfed.readers.content import expected_content
 from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.directory import RunDirectory
+from promptfed.runs.events import EventLog
 from promptfed.runs.journal import differences
 from promptfed.runs.model import has_fingerprint
 
@@ -99,8 +100,16 @@ def check_passport(run: RunDirectory) -> list[str]:
     A run without run.json cannot be compared; one line says so if the run has data.
 
     Raises:
-        RunError: Options or data are not those that the run was made with.
+        RunError: Options or data are not those that the run was made with, or run.json was forged.
     """
+    try:
+        with expected_content(f"the values of {printable(run.path / FILE)}"):
+            return _compared(run)
+    except FormatError as error:
+        raise RunError(str(error)) from error
+
+
+def _compared(run: RunDirectory) -> list[str]:
     about = read_passport(run)
     if not about:
         return [GONE] if (run.path / "partition.json").exists() else []
@@ -131,11 +140,11 @@ def _log_line(run: RunDirectory, about: Mapping[str, Any]) -> str:
     """Return what is wrong with the event log of a finished run; empty if nothing is, or the run is unfinished."""
     if "events_bytes" not in about or run.read_metrics() is None:
         return ""
-    path = run.events.path
-    content = path.read_bytes() if path.exists() else b""
-    if hashlib.sha256(content[: about["events_bytes"]]).hexdigest() == about["events_sha256"]:
+    path, size = run.events.path, about["events_bytes"]
+    if isinstance(size, int) and EventLog(path).sha256(size) == about["events_sha256"]:
         return ""
+    fault = "not what was written" if path.exists() and path.stat().st_size else "gone"
     return (
-        f"{path.name} is {'not what was written' if content else 'gone'}: curves and costs shown from it are not those "
+        f"{path.name} is {fault}: curves and costs shown from it are not those "
         "of the run; its accuracies and prompts are not affected"
     )

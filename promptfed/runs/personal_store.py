@@ -13,8 +13,7 @@ from safetensors.torch import save
 from promptfed.errors import FormatError, RunError
 from promptfed.files.atomic import PRIVATE, write_bytes
 from promptfed.prompt_state import PromptState
-from promptfed.readers.files import read_bytes
-from promptfed.readers.tensors import MOST_BYTES, parse_tensors, tensor_metadata
+from promptfed.readers.tensors import parse_tensors, read_tensor_bytes, tensor_metadata
 from promptfed.types import NO_PROMPT
 
 SEAL = "sha256"
@@ -64,7 +63,7 @@ class PersonalStore:
         """
         path = self._path(client, round)
         try:
-            content = read_bytes(path, MOST_BYTES)
+            content = read_tensor_bytes(path)
             tensors, seal = parse_tensors(content), tensor_metadata(content).get(SEAL)
         except FormatError as error:
             raise RunError(f"the personal prompt {path} is damaged: {error}") from error

@@ -25,7 +25,7 @@ from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
-from promptfed.readers.tensors import MOST_BYTES
+from promptfed.readers.tensors import read_tensor_bytes
 from promptfed.types import NO_PROMPT, ClientPrompt
 
 FOLDER = "personalized"
@@ -156,7 +156,7 @@ def load_client(run: Path, client: int) -> Personalized | None:
             raise RunError(f"it is of client {about.client}")
         if not about.tuned_sha256:
             return Personalized(about, NO_PROMPT)
-        content = read_bytes(prompt, MOST_BYTES)
+        content = read_tensor_bytes(prompt)
         if hashlib.sha256(content).hexdigest() != about.tuned_sha256:
             raise RunError(f"the SHA-256 of {prompt.name} is not the one it names")
         return Personalized(about, PromptState.from_bytes(content))

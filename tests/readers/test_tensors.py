@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from promptfed.errors import FormatError
+from promptfed.readers import tensors
 from promptfed.readers.tensors import (
     LIBRARY_MODELS,
     MODELS,
@@ -13,6 +14,7 @@ from promptfed.readers.tensors import (
     TensorLimits,
     parse_tensors,
     read_header,
+    read_tensor_bytes,
     read_tensors,
     tensor_metadata,
 )
@@ -101,6 +103,27 @@ def test_a_header_that_does_not_fit_is_refused_in_one_line(content, reason, tmp_
             read(tmp_path / "x")
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("size", [tensors.SMALL + 1, 3_000_000_000])
+def test_a_large_file_that_is_not_what_its_header_says_is_not_read(tmp_path, monkeypatch, size):
+    with (tmp_path / "x").open("wb") as file:
+        file.write(packed({"a": entry()}))
+        file.truncate(size)  # a sparse file, which takes no space
+    with pytest.raises(FormatError, match="its tensors have 4 bytes"):
+        read_tensor_bytes(tmp_path / "x")
+    monkeypatch.setattr(tensors, "read_bytes", None)
+    with pytest.raises(FormatError, match="its tensors have 4 bytes, but the file holds"):
+        read_tensor_bytes(tmp_path / "x")
+
+
+def test_bytes_of_a_sound_file_are_read_and_no_more_than_the_limit(tmp_path):
+    content = save({"a": torch.zeros(5_000_000)})
+    (tmp_path / "x").write_bytes(content)
+    assert len(content) > tensors.SMALL
+    assert read_tensor_bytes(tmp_path / "x") == content
+    with pytest.raises(FormatError, match="at most 1,000 are read"):
+        read_tensor_bytes(tmp_path / "x", 1_000)
 
 
 def empty(count):

@@ -1,5 +1,6 @@
 """The event log: one valid JSON line an event, whatever happened to the writer before."""
 
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from promptfed.errors import RunError
+from promptfed.runs import events
 from promptfed.runs.events import EventLog
 
 
@@ -110,3 +112,15 @@ def test_an_event_that_promptfed_never_writes_is_refused_by_its_line(tmp_path: P
     path.write_text('{"event": "run_start", "time": "t"}\n' + line + "\n")
     with pytest.raises(RunError, match=f"line 2 of {path} is not an event: it .*{problem}"):
         EventLog(path).read()
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 40])
+def test_a_torn_line_is_found_from_the_end_of_a_log_of_any_length(tmp_path, monkeypatch, length):
+    monkeypatch.setattr(events, "CHUNK", 8)
+    for content in (b"a" * length, b"\n" + b"a" * length, b"a" * length + b"\n", b"a\n" * length + b"b" * length, b""):
+        path = tmp_path / "events.jsonl"
+        path.write_bytes(content)
+        assert EventLog(path).size() == len(content[: content.rfind(b"\n") + 1])
+        path.write_bytes(content)
+        assert EventLog(path).sha256(len(content)) == hashlib.sha256(content).hexdigest()
+        assert EventLog(path).sha256(len(content) + 1) == ""
