@@ -178,7 +178,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, knows_backbon
 
 def _value(options: Mapping[str, Any], name: str) -> Any:
     value = options.get(name)
-    if name in ("objects", "processors"):  # runs of promptfed 0.1 had none
+    if name in ("objects", "processors", "attack_options", "privacy_options"):  # runs of promptfed 0.1 had none
         return value or None
     if name == "oracle_options" and isinstance(value, dict):
         return {option: setting for option, setting in value.items() if option not in ORACLE_MAY_CHANGE}

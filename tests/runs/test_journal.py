@@ -39,3 +39,9 @@ def test_a_resume_that_is_refused_changes_no_file(tmp_path: Path, undrawn: None)
     with pytest.raises(pf.PromptFedError, match="has changed since the run started: method_options"):
         pf.load_run(run.path).resume(rounds=3, progress=False)
     assert config.read_bytes() == before
+
+
+@pytest.mark.parametrize("section", ["objects", "processors", "attack_options", "privacy_options"])
+def test_a_run_of_an_earlier_version_has_nothing_in_a_section_that_it_did_not_know(section: str) -> None:
+    assert differences({}, {section: {}}) == ""
+    assert differences({}, {section: {"name": "signflip"}}) == f"{section} was None and is {{'name': 'signflip'}}"
