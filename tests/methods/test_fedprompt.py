@@ -12,6 +12,8 @@ from promptfed.method import METHODS
 from promptfed.privacy.dpsgd import DPSGD
 from promptfed.privacy.example_check import check_example_dp
 from promptfed.privacy.secret_key import SecretKey
+from promptfed.privacy_check import check_examples
+from promptfed.privacy_options import PrivacyOptions
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Update
 
@@ -55,6 +57,12 @@ def test_private_training_without_noise_is_a_plain_step_of_all_texts():
     torch.testing.assert_close(private.shared[EMBEDDINGS], plain.shared[EMBEDDINGS], atol=1e-5, rtol=1e-4)
     [(clipped, _)] = DPSGD(key, 1e-3, 0.0).train_many(method, [job])
     assert 0 < (clipped.shared - job[0].shared).norm() <= 0.5e-3 * (1 + 1e-4)
+
+
+def test_there_are_no_class_features_to_clip():
+    terms = PrivacyOptions(dp="example", noise=1.0, clip_space="features")
+    with pytest.raises(ConfigError, match=r"--set privacy\.clip_space=parameters"):
+        check_examples(terms, make(), {0: 4}, "local")
 
 
 def test_training_lowers_the_loss_on_every_family():
