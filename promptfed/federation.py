@@ -215,6 +215,9 @@ class Federation:
         round = state.round + 1
         names = sorted(self.method.uploads(self.clients[0], self.broadcast(state, None)))
         asked = [reply.client for reply in replies]
+        if release.counts_all:  # a fault may come from a client's data: then it sends no change, and is there
+            faulty = (reply.client for reply in replies if reply.failure.startswith(("error", "refused")))
+            updates = [*updates, *(Update(client, state.shared, 1, math.nan, math.nan) for client in faulty)]
         try:
             mean = release.mean(state.shared, names, updates, asked, round)
             result = merge(self.server, state.shared, [mean], state.server)

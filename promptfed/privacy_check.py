@@ -40,6 +40,11 @@ def check_privacy(
         raise ConfigError("privacy.secure_aggregation with privacy.dp=example is not built: choose one of them")
     if terms.secure_aggregation:
         check_enough(clients, participation)
+    if terms.secure_aggregation and terms.dp == "client" and participation < 1:
+        raise ConfigError(
+            "privacy.secure_aggregation with privacy.dp=client needs all clients in every round: with fewer, one client "
+            "more decides whether there are enough for a sum, and no noise hides that; leave --participation out"
+        )
     if terms.needs_sums:
         check_sum_is_enough(what, method, method.server_side(aggregator))
         check_sends_changes(what, method, range(clients), *first_update(method, aggregator, 0))

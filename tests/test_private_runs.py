@@ -9,8 +9,9 @@ import pytest
 
 import promptfed as pf
 from promptfed.config import build_config
-from promptfed.errors import ConfigError, PromptFedError, RunError
+from promptfed.errors import ConfigError, PromptFedError, RunError, TrainingError
 from promptfed.experiment import Experiment
+from promptfed.methods.promptfl import PromptFL
 from promptfed.privacy.account import FILE, read_releases
 from promptfed.privacy.secret_key import KEY_FILE
 from promptfed.resolve import resolve
@@ -210,6 +211,28 @@ def test_a_round_with_too_few_for_a_secure_sum_leaves_the_prompt(tmp_path):
 def test_a_secure_sum_of_two_is_refused(options):
     with pytest.raises(ConfigError, match="needs 3 clients in a round"):
         Experiment.build(config(privacy_options={"secure_aggregation": True}, **options))
+
+
+def test_a_secure_sum_of_a_secret_cohort_is_refused_where_noise_is_promised():
+    terms = {**CLIENT, "secure_aggregation": True}
+    with pytest.raises(ConfigError, match="needs all clients in every round"):
+        Experiment.build(config(clients=8, participation=0.5, privacy_options=terms))
+
+
+def test_faults_of_clients_leave_a_private_round_its_secure_sum(tmp_path, monkeypatch):
+    train_many = PromptFL.train_many
+
+    def faulty(self, jobs):
+        if any(data.client == 2 for _, data, _ in jobs):
+            raise TrainingError("a fault in the data")
+        return train_many(self, jobs)
+
+    monkeypatch.setattr(PromptFL, "train_many", faulty)
+    terms = {**CLIENT, "noise": 0.0, "clip": 1.0}
+    secure = trained(tmp_path / "secure", rounds=1, privacy_options={**terms, "secure_aggregation": True})
+    plain = trained(tmp_path / "plain", rounds=1, privacy_options=terms)
+    assert (secure - plain).norm() < 1e-4
+    assert (plain - pf.load_run(tmp_path / "plain").finished.method.init_shared()).norm() > 1e-3
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -66,6 +67,9 @@ class Release(ABC):
         sums: How the changes are summed; a secure sum shows nobody a single one.
     """
 
+    counts_all: ClassVar[bool] = False
+    """Whether clients without a usable update take part with a change of zero, lest a sum fail for want of them."""
+
     def __init__(self, clip: float, sums: Sums = plain_sum) -> None:
         self.clip, self.sums = clip, sums
 
@@ -98,6 +102,8 @@ class Release(ABC):
             length = change.norm().item()
             if math.isfinite(length):
                 changes[update.client] = change * min(1.0, self.clip / length) if length else change
+            elif self.counts_all:
+                changes[update.client] = torch.zeros_like(start)
         return changes
 
     def _update(self, shared: PromptState, names: Sequence[str], mean: Tensor) -> Update:
@@ -122,6 +128,8 @@ class PrivateMean(Release):
         stage: What the noise is for, as a part of its label.
         sums: How the changes are summed.
     """
+
+    counts_all = True
 
     def __init__(
         self,

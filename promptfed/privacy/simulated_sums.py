@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from promptfed.errors import ConfigError, SecureSumError
+from promptfed.privacy.fixed_point import FixedPoint
 from promptfed.privacy.secure_round import SecureRound, secure_sum_of
 from promptfed.prompt_state import PromptState
 
@@ -18,6 +20,9 @@ FEWEST = 3
 
 class SimulatedSums:
     """Sum the changes of a round by the protocol of ``promptfed.privacy.secure_sum``.
+
+    Rounding moves a change by less than ``bound sqrt(d) / (2^f - 1)``. Changes that are within that of the bound are
+    shortened before, so that a client moves the sum by the bound at most, which is what noise is made for.
 
     Whoever simulates holds all updates anyway: what a run gains is the result as sites would get it, drop-outs and
     rounding included.
@@ -42,11 +47,19 @@ class SimulatedSums:
         if len(asked) < FEWEST:
             raise SecureSumError(f"a secure sum needs {FEWEST} clients, and {len(asked)} were asked")
         nothing = torch.zeros_like(next(iter(changes.values())))
-        values = {client: changes.get(client, nothing).numpy() for client in asked}
+        rounding = math.sqrt(len(nothing)) / FixedPoint(self.bound, len(asked)).largest
+        longest = self.bound * max(0.0, 1 - rounding)
+        values = {client: clipped(changes.get(client, nothing), longest).numpy() for client in asked}
         broadcast = hashlib.sha256(shared.to_bytes()).digest()
         lost = [client for client in asked if client not in changes]
         self.last = secure_sum_of(values, broadcast, self.bound, lost, round=round)
         return torch.from_numpy(self.last.values)
+
+
+def clipped(change: Tensor, longest: float) -> Tensor:
+    """Return ``change`` with a norm of ``longest`` at most."""
+    length = change.norm().item()
+    return change * (longest / length) if length > longest else change
 
 
 def check_enough(clients: int, participation: float) -> None:

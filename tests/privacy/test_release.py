@@ -133,3 +133,18 @@ def test_too_few_for_a_secure_sum_is_no_sum_or_no_change():
         SumMean(1.0, SimulatedSums(1.0)).mean(SHARED, NAMES, updates, asked, 1)
     private = PrivateMean(KEY, 1.0, 0.0, asked, sums=SimulatedSums(1.0)).mean(SHARED, NAMES, updates, asked, 1)
     assert private.shared == SHARED, "a private run says nothing of who answered"
+
+
+def test_a_client_that_is_not_finite_does_not_cost_the_others_their_secure_sum():
+    sound = [update(client, [1.1, 2.0], [0.5]) for client in (0, 1)]
+    bad = update(2, [math.nan, 2.0], [0.5])
+    secure = released([*sound, bad], clients=3, sums=SimulatedSums(1.0))
+    torch.testing.assert_close(secure, released([*sound], clients=3), atol=1e-6, rtol=0)
+    assert secure.norm() > 0.05, "of three, a sum needs three: two alone would have none, which shows that one is not"
+
+
+def test_rounding_moves_no_change_beyond_the_clip():
+    change = torch.ones(2_000).double() / math.sqrt(2_000)
+    changes = {client: change if client == 0 else torch.zeros_like(change) for client in range(4)}
+    for number in range(1, 6):
+        assert SimulatedSums(1.0)(changes, [0, 1, 2, 3], SHARED, number).norm() <= 1.0
