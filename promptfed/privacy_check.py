@@ -42,7 +42,7 @@ def check_privacy(
         check_enough(clients, participation)
     if terms.secure_aggregation and terms.dp == "client" and participation < 1:
         raise ConfigError(
-            "privacy.secure_aggregation with privacy.dp=client needs all clients in every round: with fewer, one client "
+            "privacy.secure_aggregation with privacy.dp=client needs all clients in every round: otherwise one client "
             "more decides whether there are enough for a sum, and no noise hides that; leave --participation out"
         )
     if terms.needs_sums:

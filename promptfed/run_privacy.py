@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from promptfed.attacks.base import NAME
 from promptfed.engines.base import Engine
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
@@ -13,10 +14,11 @@ from promptfed.privacy.example_check import check_example_dp
 from promptfed.privacy.example_statement import example_statement
 from promptfed.privacy.run_examples import RunExamples
 from promptfed.privacy.run_release import RunRelease
-from promptfed.privacy.statement import FILE, Circumstances, sentences, statement
+from promptfed.privacy.statement import FILE, Circumstances, beside, sentences, statement
 from promptfed.processors.client_state import prompt_of
 from promptfed.runs.directory import RunDirectory
 from promptfed.types import FederationState
+from promptfed.warm_start import ROLE
 
 
 def private_federation(
@@ -66,24 +68,29 @@ def write_statement(
         DiskError: The disk refuses.
     """
     federation, state = trained
-    stage, model = experiment.config.method, experiment.setup.model
+    config, model = experiment.config, experiment.setup.model
+    stage, start = config.method, config.objects.get(ROLE)
     replies = [event for event in run.events.read() if event["event"] == "client" and event["stage"] == stage]
     some_client = federation.clients[0]
     facts = Circumstances(
         clients=len(federation.clients),
         rounds=federation.method.rounds,
         lost=sum(bool(event["failure"]) for event in replies),
-        engine=experiment.config.engine,
+        engine=config.engine,
         personal=bool(len(prompt_of(federation.resumed(state).personal[some_client]))),
         validated=federation.method.access == "black box",
         asks_api=model.is_paid,
+        start=start.name if start else "",
+        attack=str(config.attack_options.get(NAME, "")),
+        baselines=any(name not in (stage, "zero_shot") for name in experiment.baselines),
+        is_timed=config.round_seconds is not None,
     )
     if not isinstance(account, RunExamples):
         promise = statement(experiment.privacy, read_releases(run.path), facts)
     else:
         sites, noise = account.sites, account.training.multiplier
         promise = example_statement(
-            experiment.privacy, noise, account.epsilons(), sites.batches, state.round, facts.personal
+            experiment.privacy, noise, account.epsilons(), sites.batches, state.round, facts.personal, beside(facts)
         )
     run.write_json(FILE, promise)
     return sentences(promise)

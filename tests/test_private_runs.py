@@ -17,6 +17,7 @@ from promptfed.privacy.secret_key import KEY_FILE
 from promptfed.resolve import resolve
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training
+from promptfed.warm_start import beginning_with, save_first_prompt
 
 SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 1, "rounds": 3, "threads": 1, "baselines": (),
          "task_options": {"test_per_class": 2, "val_shots": 1},
@@ -140,6 +141,18 @@ def test_a_round_that_nobody_takes_part_in_is_released_too(tmp_path):
     assert promise["epsilon"] < 1.5, "amplified: 6 releases of all clients cost 5.3"
 
 
+def test_a_run_says_what_it_began_with_and_did_beside(tmp_path):
+    trained(tmp_path / "first", rounds=1)
+    beside = {"baselines": ("local_only",), "attack_options": {"name": "ipm"}, "round_seconds": 600.0}
+    begin, first = beginning_with(config(rounds=1, privacy_options=CLIENT, **beside), tmp_path / "first")
+    run = RunDirectory.create(tmp_path / "run", begin, label="")
+    save_first_prompt(run, first)
+    Training(Experiment.build(run.config), run).execute()
+    lines = "; ".join(json.loads((tmp_path / "run" / "privacy.json").read_text())["not_covered"])
+    for what in ("began with (run first, round 1", "attack ipm", "baselines of the same run", "too late for a round"):
+        assert what in lines
+
+
 def test_drop_outs_keep_the_denominator(tmp_path):
     trained(tmp_path / "run", dropout=0.5, quorum=1.0, privacy_options=CLIENT)
     promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
@@ -190,6 +203,7 @@ def test_a_secure_run_ends_near_the_plain_mean_and_says_so(tmp_path):
     promise = json.loads((tmp_path / "secure" / "privacy.json").read_text())
     assert promise["differential_privacy"] == "none"
     assert "add privacy.dp=client" in promise["not_covered"][0]
+    assert "each client's loss" in promise["not_covered"][1]
 
 
 def test_secure_sums_go_with_noise_and_lost_clients(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptfed.privacy.dpsgd import Batches
@@ -16,6 +16,7 @@ def example_statement(
     batches: Mapping[int, Batches],
     rounds: int,
     personal: bool,
+    beside: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what a run promises whose clients trained by DP-SGD.
 
@@ -26,6 +27,7 @@ def example_statement(
         batches: How each client's examples came into its steps.
         rounds: The rounds so far.
         personal: Whether clients have prompts of their own.
+        beside: What else it does not cover, a line each.
     """
     has_noise = noise > 0
     spent = {client: value for client, value in epsilons.items() if batches[client].steps}
@@ -60,11 +62,13 @@ def example_statement(
             "how many training examples a client has, which sets its steps and its weight, and how long it works",
             "validation and test figures: they are of other examples, without noise",
             "a choice among several runs by their figures, or among rounds by validation data",
+            "other runs on the same examples, and copies of the run's folder that go on by themselves: epsilons add up",
             "a person with examples at several sites, or several at one: epsilons add up",
             "personal prompts that are tuned after the run: a client's own, exported, has no noise",
             "baselines: local_only trains without noise, and its prompts are in the run's folder",
             "cached image features: they are as private as the images",
             "engine local simulates: all clients' data and the key are in the hands of whoever runs it",
+            *beside,
         ],
     }
 

@@ -28,6 +28,10 @@ class Circumstances:
         personal: Whether clients have prompts of their own, which they deploy.
         validated: Whether prompts or options were chosen by validation data of the clients.
         asks_api: Whether texts go to a black box.
+        start: What the run began with, if not with its method's own prompt.
+        attack: The attack that the run simulates; "" for none.
+        baselines: Whether others were trained beside the method, which have no noise.
+        is_timed: Whether a round is closed after some time.
     """
 
     clients: int
@@ -37,6 +41,10 @@ class Circumstances:
     personal: bool = False
     validated: bool = False
     asks_api: bool = False
+    start: str = ""
+    attack: str = ""
+    baselines: bool = False
+    is_timed: bool = False
 
 
 def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumstances) -> dict[str, Any]:
@@ -79,15 +87,24 @@ def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumsta
 
 def _without_noise(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
     if terms.secure_aggregation:
-        return ["the sum itself, and the prompt made of it, can tell of single clients: add privacy.dp=client"]
+        lines = [
+            "the sum itself, and the prompt made of it, can tell of single clients: add privacy.dp=client",
+            "each client's loss, accuracy and number of examples, which are sent beside the sum",
+        ]
+        if facts.engine in ("local", "ray"):
+            lines.append(f"engine {facts.engine} simulates: whoever runs it holds every update before it is summed")
+        return lines
     return ["updates and prompts can tell of the data that they were trained on"]
 
 
 def _not_covered(facts: Circumstances) -> list[str]:
     """Return, a line each, what is outside epsilon."""
     lines = [
-        "training losses, validation and test figures in the run's folder: give away the prompt, not the folder",
-        "a choice among several runs by their figures",
+        "losses, counts, times, validation and test figures of clients, and who took part, in the run's folder and, in "
+        "part, in a bundle's README: give away the prompt",
+        "a choice among several runs by their figures, and other runs on the same clients: epsilons add up",
+        "a copy of the run's folder that goes on by itself: it has an account of its own, and epsilons add up",
+        "who drops out, and whether a run ends with an error: neither may depend on a client's data",
     ]
     if facts.personal:
         lines.append("personal prompts: a client's own, exported, is a release that nothing was added to")
@@ -97,6 +114,20 @@ def _not_covered(facts: Circumstances) -> list[str]:
         lines.append("texts that the black box is asked about: whoever runs it sees them")
     if facts.engine in ("local", "ray"):
         lines.append(f"engine {facts.engine} simulates: all clients' data are in the hands of whoever runs it")
+    if facts.is_timed:
+        lines.append("who came too late for a round: in a simulation a slow client may cost others their turn")
+    return [*lines, *beside(facts)]
+
+
+def beside(facts: Circumstances) -> list[str]:
+    """Return, a line each, what a run was begun with or did beside its private rounds that epsilon knows nothing of."""
+    lines = []
+    if facts.start:
+        lines.append(f"the prompt that it began with ({facts.start}): what that tells of the same data is not counted")
+    if facts.attack:
+        lines.append(f"attack {facts.attack}: malicious clients may repeat what they know of others' updates and data")
+    if facts.baselines:
+        lines.append("baselines of the same run: they train without noise, and their prompts are in its folder")
     return lines
 
 
