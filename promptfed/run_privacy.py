@@ -33,7 +33,7 @@ def private_federation(
         round: The last finished round.
 
     Raises:
-        RunError: The run has begun, and its key or its account is gone.
+        RunError: The run has begun, and its key or its account is gone, or the key is another one.
         ConfigError: What the run may spend does not allow one round.
     """
     terms, config = experiment.privacy, experiment.config

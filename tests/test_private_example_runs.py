@@ -14,7 +14,7 @@ from promptfed.errors import ConfigError, RunError, TrainingError
 from promptfed.experiment import Experiment
 from promptfed.privacy.account import read_releases
 from promptfed.privacy.accountant import Release, epsilon
-from promptfed.privacy.secret_key import KEY_FILE
+from promptfed.privacy.secret_key import KEY_BYTES, KEY_FILE
 from promptfed.resolve import resolve
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training
@@ -37,9 +37,9 @@ def trained(folder, stop_after=None, **options):
     """Train in ``folder``, anew or on; return the final shared prompt, or None if it stopped."""
     run = RunDirectory.open(folder) if folder.exists() else RunDirectory.create(folder, config(**options), label="")
     calls = iter(range(10**6))
-    training = Training(
-        Experiment.build(run.config), run, should_stop=lambda: stop_after is not None and next(calls) >= stop_after
-    )
+    experiment = Experiment.build(run.config)
+    experiment.fill_features()  # which asks should_stop too, unless they are in the cache
+    training = Training(experiment, run, should_stop=lambda: stop_after is not None and next(calls) >= stop_after)
     training.check_same_run()
     try:
         training.execute()
@@ -98,13 +98,16 @@ def test_another_key_is_other_noise(tmp_path):
     assert (one - other).norm() > 0.01, "the seed is the same"
 
 
-def test_a_run_does_not_go_on_without_its_key_or_its_account(tmp_path):
+def test_a_run_goes_on_with_its_own_key_and_account_alone(tmp_path):
     trained(tmp_path / "run", stop_after=5, privacy_options=EXAMPLE)
     for name, why in ((KEY_FILE, "cannot go on without its privacy.key"), ("releases.json", "lacks the release of")):
         shutil.copytree(tmp_path / "run", tmp_path / name)
         (tmp_path / name / name).unlink()
         with pytest.raises(RunError, match=why):
             trained(tmp_path / name)
+    (tmp_path / "run" / KEY_FILE).write_bytes(bytes(KEY_BYTES))
+    with pytest.raises(RunError, match="is not the key of the releases"):
+        trained(tmp_path / "run")
 
 
 def test_a_run_ends_before_a_site_spends_more_than_it_may(tmp_path, caplog):

@@ -35,9 +35,9 @@ def trained(folder, stop_after=None, **options):
     """Train in ``folder``, anew or on; return the final shared prompt, or None if it stopped."""
     run = RunDirectory.open(folder) if folder.exists() else RunDirectory.create(folder, config(**options), label="")
     asked = iter(range(10**6))
-    training = Training(
-        Experiment.build(run.config), run, should_stop=lambda: stop_after is not None and next(asked) >= stop_after
-    )
+    experiment = Experiment.build(run.config)
+    experiment.fill_features()  # which asks should_stop too, unless they are in the cache
+    training = Training(experiment, run, should_stop=lambda: stop_after is not None and next(asked) >= stop_after)
     training.check_same_run()
     try:
         training.execute()
@@ -84,13 +84,18 @@ def test_another_key_is_other_noise(tmp_path):
     assert (one - other).norm() > 0.01, "the seed is the same"
 
 
-def test_a_run_does_not_go_on_without_its_key_or_its_account(tmp_path):
+def test_a_run_goes_on_with_its_own_key_and_account_alone(tmp_path):
     trained(tmp_path / "run", stop_after=4, privacy_options=CLIENT)
     for name, why in ((KEY_FILE, "cannot go on without its privacy.key"), (FILE, "lacks the release of round 1")):
         shutil.copytree(tmp_path / "run", tmp_path / name)
         (tmp_path / name / name).unlink()
         with pytest.raises(RunError, match=why):
             trained(tmp_path / name)
+    key = bytearray((tmp_path / "run" / KEY_FILE).read_bytes())
+    key[7] ^= 1
+    (tmp_path / "run" / KEY_FILE).write_bytes(key)
+    with pytest.raises(RunError, match="is not the key of the releases"):
+        trained(tmp_path / "run")
 
 
 def test_the_key_is_in_no_other_file(tmp_path):

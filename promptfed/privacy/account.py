@@ -12,6 +12,7 @@ from promptfed.files.atomic import write_bytes
 from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.printable import printable
 from promptfed.privacy.release import Spent
+from promptfed.privacy.secret_key import KEY_FILE, SecretKey
 from promptfed.readers.files import MEGABYTE, read_bytes
 
 FILE = "releases.json"
@@ -35,7 +36,7 @@ class ReleaseAccount:
 
     def __init__(self, folder: Path, most: int | None = None) -> None:
         self.path, self.most = folder / FILE, most
-        self.releases = read_releases(folder)
+        self._key, self.releases = _read(folder)
 
     def __call__(self, spent: Spent) -> None:
         """Record a release; the very same one, made again after a crash, counts once.
@@ -49,8 +50,24 @@ class ReleaseAccount:
         if self.most is not None and len(self.releases) >= self.most:
             raise LimitReached(f"{self.most} releases are all that the run may make")
         releases = (*self.releases, spent)
-        write_bytes(self.path, sealed_json({"releases": [asdict(each) for each in releases]}))
+        content = {"key": self._key, "releases": [asdict(each) for each in releases]}
+        write_bytes(self.path, sealed_json(content))
         self.releases = releases
+
+    def bind(self, key: SecretKey) -> None:
+        """Take ``key`` as the one that all releases are made with; the next release records its fingerprint.
+
+        A round that is made again with another key is another release, even where its mark is the same.
+
+        Raises:
+            RunError: The releases so far were made with another key.
+        """
+        if self.releases and self._key != key.fingerprint:
+            raise RunError(
+                f"'{printable(self.path.parent / KEY_FILE)}' is not the key of the releases in {FILE}: bring the key "
+                "back, or train anew"
+            )
+        self._key = key.fingerprint
 
     def knows(self, round: int) -> bool:
         """Return whether ``round`` was released before."""
@@ -76,12 +93,16 @@ def read_releases(folder: Path) -> tuple[Spent, ...]:
     Raises:
         RunError: The file differs from what was written.
     """
+    return _read(folder)[1]
+
+
+def _read(folder: Path) -> tuple[str, tuple[Spent, ...]]:
     path = folder / FILE
     try:
         content = opened_json(read_bytes(path, MOST_BYTES))
-        return tuple(_release(record) for record in content["releases"])
+        return str(content["key"]), tuple(_release(record) for record in content["releases"])
     except FileNotFoundError:
-        return ()
+        return "", ()
     except (OSError, FormatError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"cannot use {printable(path)}: {printable(error, 200)}") from error
 

@@ -66,7 +66,7 @@ class RunExamples:
             round: The last finished one; 0: the run begins, and gets a key.
 
         Raises:
-            RunError: The run has begun, and its key or its account is gone.
+            RunError: The run has begun, and its key or its account is gone, or the key is another one.
             ConfigError: The limit does not allow one round.
         """
         account = ReleaseAccount(folder)
@@ -79,6 +79,7 @@ class RunExamples:
             noise = least_noise(batches, planned, terms.epsilon or 0.0, terms.delta)
         is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
         key = read_key(folder) if is_begun else create_key(folder)
+        account.bind(key)
         training = DPSGD(key, terms.clip, noise, terms.clip_space, stage)
         found = cls(training, account, ExampleAccount(batches, noise, terms.delta), terms.epsilon, participants)
         if not account.releases and not found.last_round(0, 1):

@@ -38,7 +38,7 @@ class RunRelease:
             round: The last finished one; 0: the run begins, and gets a key.
 
         Raises:
-            RunError: The run has begun, and its key or its account is gone.
+            RunError: The run has begun, and its key or its account is gone, or the key is another one.
             ConfigError: The limit does not allow one round.
         """
         sums = SimulatedSums(terms.clip) if terms.secure_aggregation else plain_sum
@@ -48,6 +48,7 @@ class RunRelease:
         account.check(round)
         is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
         key = read_key(folder) if is_begun else create_key(folder)
+        account.bind(key)
         mean = PrivateMean(key, terms.clip, terms.noise or 0.0, clients, probability, account, sums=sums)
         return cls(mean, account)
 

@@ -6,6 +6,7 @@ into no configuration, checkpoint, event, bundle or log. ``config.seed`` is no s
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
 import secrets
@@ -56,6 +57,11 @@ class SecretKey(Secret):
     def reveal(self) -> bytes:
         """Return the 32 bytes; they are for a key derivation, never for a file or a message."""
         return self._secret
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits that tell this key from others and give nothing of it away."""
+        return hmac.new(self._secret, b"promptfed key fingerprint", hashlib.sha256).hexdigest()
 
 
 def create_key(folder: Path) -> SecretKey:

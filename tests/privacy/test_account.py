@@ -7,6 +7,7 @@ import pytest
 from promptfed.errors import RunError
 from promptfed.privacy.account import FILE, LimitReached, ReleaseAccount, grouped, read_releases
 from promptfed.privacy.release import Spent
+from promptfed.privacy.secret_key import KEY_BYTES, SecretKey
 
 ONE, TWO = Spent(1, "aa", 2.0, 1.0), Spent(2, "bb", 2.0, 1.0)
 
@@ -47,3 +48,18 @@ def test_a_changed_file_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"round": 1', '"round": 2'))
     with pytest.raises(RunError, match=r"releases\.json"):
         ReleaseAccount(tmp_path)
+
+
+def test_releases_belong_to_one_key(tmp_path):
+    key, other = SecretKey(bytes(KEY_BYTES)), SecretKey(bytes([1]) + bytes(KEY_BYTES - 1))
+    account = ReleaseAccount(tmp_path)
+    account.bind(other)
+    account.bind(key)
+    account(ONE)
+    account.bind(key)
+    again = ReleaseAccount(tmp_path)
+    with pytest.raises(RunError, match=r"privacy\.key' is not the key of the releases in releases\.json"):
+        again.bind(other)
+    again.bind(key)
+    again(TWO)
+    ReleaseAccount(tmp_path).bind(key)

@@ -91,6 +91,13 @@ def test_neither_printing_nor_pickling_shows_the_bytes() -> None:
         hash(key)
 
 
+def test_a_fingerprint_tells_keys_apart_and_shows_none() -> None:
+    key, other = SecretKey(CANARY), SecretKey(bytes(KEY_BYTES))
+    assert key.fingerprint == SecretKey(CANARY).fingerprint != other.fingerprint
+    assert len(key.fingerprint) == 64
+    assert CANARY.hex() not in key.fingerprint
+
+
 def test_a_key_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes, not 5"):
         SecretKey(b"short")
