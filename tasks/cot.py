@@ -18,9 +18,9 @@ from promptfed.tasks import clip_fewshot, few_shot
 from promptfed.tasks import partitioning as partition
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
+from promptfed.tasks.sources import consistent
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.bundled_texts import FOLDER
-from promptfed.tasks.sources.duplicates import without_duplicates
 from promptfed.tasks.sources.tables import Row, complete_rows
 from promptfed.types import FederatedTask, Split
 
@@ -118,8 +118,7 @@ def load_questions(data: str, question: str, answer: str, domain: str = "") -> S
         )
         for split, position, row in rows
     ]
-    source = Source(data, ANSWER_CLASSES, tuple(samples))
-    return without_duplicates(source, [sample.item.content_id() for sample in samples])
+    return consistent(Source(data, ANSWER_CLASSES, tuple(samples)))
 
 
 def parts_of(data: str, domain: str) -> tuple[Mapping[str, Iterable[tuple[str, Row]]], str]:

@@ -14,8 +14,8 @@ from promptfed.prompt_template import PromptTemplate
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
 from promptfed.tasks.cot import BUNDLED, RIGHT, distribute, parts_of
+from promptfed.tasks.sources import consistent
 from promptfed.tasks.sources.base import Source
-from promptfed.tasks.sources.duplicates import without_duplicates
 from promptfed.tasks.sources.instructions import InstructionColumns, instruction_rows
 from promptfed.types import ClientData, FederatedTask, Split
 
@@ -78,7 +78,7 @@ def load_instructions(data: str, options: TextGenerationConfig) -> Source:
         raise DataError(f"data '{data}' has no questions")
     has_final = options.match == "final" or (options.match == "auto" and all(MARK in item.answer for *_, item in rows))
     samples = tuple(Sample(replace(item, has_final=has_final), RIGHT, domain, split) for split, domain, item in rows)
-    return without_duplicates(Source(data, ANSWER_CLASSES, samples), [sample.item.content_id() for sample in samples])
+    return consistent(Source(data, ANSWER_CLASSES, samples))
 
 
 def build(config: RunConfig) -> FederatedTask:

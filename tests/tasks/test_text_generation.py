@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from promptfed.config import build_config
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, DataError
 from promptfed.evaluation import evaluate, validate
 from promptfed.experiment import Experiment
 from promptfed.measures.base import build_measures
 from promptfed.resolve import complete
 from promptfed.tasks import TASKS
+from promptfed.tasks.cot import load_questions
+from promptfed.tasks.text_generation import TextGenerationConfig, load_instructions
 from promptfed.types import Broadcast, ClientPrompt
 
 from ..tiny_language_models import WORDS, language_model
@@ -53,6 +55,17 @@ def test_gsm8k_has_final_answers_and_bundled_questions_are_of_domains():
     task = TASKS["text-generation"].build(build_config(options))
     assert task.domains == ("kitchen", "school", "shop", "travel")
     assert all(item.has_final for item in task.base_test.items)
+
+
+@pytest.mark.parametrize("names", [("North", "north"), ("a", "a\u200b"), ("b", "x\x1b[31m")])
+def test_names_of_domains_can_be_told_apart_and_shown(tmp_path, names):
+    rows = [{"question": f"what is {k}", "answer": f"{k}", "who": names[k % 2]} for k in range(16)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = f"jsonl:{tmp_path / 'rows.jsonl'}"
+    with pytest.raises(DataError, match=r"^domain .*rename"):
+        load_instructions(data, TextGenerationConfig(domain_column="who"))
+    with pytest.raises(DataError, match=r"^domain .*rename"):
+        load_questions(data, "question", "answer", "who")
 
 
 def test_defaults_of_the_task():
