@@ -205,7 +205,7 @@ class Comparison:
             RunError: The data or the model cannot be used by any method.
         """
         without = {"method": "zero_shot", "method_options": {}, "aggregator": "mean", "aggregator_options": {}}
-        plain = config.model_copy(update={**without, "processors": (), "attack_options": {}})
+        plain = config.model_copy(update={**without, "processors": (), "attack_options": {}, "privacy_options": {}})
         try:
             self._first = Experiment.build(plain, like=self._first, objects=self.objects)
         except PromptFedError as error:  # of the data or the backbone: no method could run

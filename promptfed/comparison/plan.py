@@ -120,9 +120,9 @@ class Plan:
         fitting = METHODS[method].Config.option_names(chosen)
         options = {name: value for name, value in chosen.items() if name in fitting}
         changed: Options = {"method": method, "method_options": options, "seed": seed, "partition_seed": partition_seed}
-        if method in BASELINES:  # as in a run of their own: nothing to merge or to send, and no client fails
+        if method in BASELINES:  # as in a run of their own: nothing to merge, send or protect, and no client fails
             changed |= {"aggregator": None, "aggregator_options": {}, "processors": (), "attack_options": {}}
-            changed |= {"dropout": 0.0, "round_seconds": None}
+            changed |= {"dropout": 0.0, "round_seconds": None, "privacy_options": {}}
         return resolve(self.base.model_copy(update=changed))
 
     def variants(self, method: str) -> list[dict[str, Any]]:

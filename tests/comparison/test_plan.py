@@ -18,6 +18,13 @@ def test_baselines_come_along_once_and_first():
     assert set(Plan.make(build_config({}), ["all"], 1).methods) == fitting
 
 
+@pytest.mark.parametrize("level", ["client", "example"])
+def test_the_baselines_that_come_along_promise_nothing(level):
+    private = {"dp": level, "noise": 2.0}
+    plan = Plan.make(build_config({"privacy_options": private}), ["promptfl"], 1)
+    assert [plan.config(name, 0).privacy_options["dp"] for name in plan.methods] == ["none", "none", level]
+
+
 @pytest.mark.parametrize(
     ("methods", "seeds", "words"),
     [
