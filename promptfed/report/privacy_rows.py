@@ -7,13 +7,17 @@ from typing import Any
 
 HIDDEN = frozenset({"epsilon_limit", "epsilon_of_client", "not_covered"})
 """Entries of privacy.json that have no row, or several."""
+LABELS = {"epsilon_rdp": "epsilon by Renyi DP, a looser bound", "denominator": "sum is divided by"}
+"""Those whose names say too little to a reader."""
 
 
 def statement_rows(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return (what, value) of all that the statement ``found`` says; none without one."""
     if found is None:
         return []
-    rows = [(name.replace("_", " "), _shown(value)) for name, value in found.items() if name not in HIDDEN]
+    rows = [
+        (LABELS.get(name, name.replace("_", " ")), _shown(value)) for name, value in found.items() if name not in HIDDEN
+    ]
     return rows + [("not covered", str(line)) for line in found.get("not_covered") or ()]
 
 
