@@ -14,7 +14,7 @@ from promptfed.privacy.example_check import check_example_dp
 from promptfed.privacy.example_statement import example_statement
 from promptfed.privacy.run_examples import RunExamples
 from promptfed.privacy.run_release import RunRelease
-from promptfed.privacy.statement import FILE, Circumstances, beside, sentences, statement
+from promptfed.privacy.statement import FILE, SITES, Circumstances, beside, sentences, statement
 from promptfed.processors.client_state import prompt_of
 from promptfed.runs.directory import RunDirectory
 from promptfed.types import FederationState
@@ -46,7 +46,8 @@ def private_federation(
     if not terms.needs_sums:
         return experiment.federation(engine=engine), None
     clients = [summary.client for summary in experiment.task.summaries()]
-    release = RunRelease.begin(folder, terms, clients, config.participation, config.rounds, round)
+    sums = None if engine is None else engine.sums
+    release = RunRelease.begin(folder, terms, clients, config.participation, config.rounds, round, sums)
     return experiment.federation(engine=engine, release=release.mean), release
 
 
@@ -76,7 +77,7 @@ def write_statement(
         clients=len(federation.clients),
         rounds=federation.method.rounds,
         lost=sum(bool(event["failure"]) for event in replies),
-        engine=config.engine,
+        engine=config.engine if federation.engine.simulates else SITES,
         personal=bool(len(prompt_of(federation.resumed(state).personal[some_client]))),
         validated=federation.method.access == "black box",
         asks_api=model.is_paid,

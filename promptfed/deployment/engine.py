@@ -10,9 +10,11 @@ import torch
 
 from promptfed.deployment import codec
 from promptfed.deployment.messages import SiteAgreement, Train, TrainAnswer
+from promptfed.deployment.secure_sums import SecureSums
 from promptfed.deployment.site_pool import SitePool, SiteReply
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import DeploymentError
+from promptfed.privacy_options import PrivacyOptions
 from promptfed.processors.client_state import PREFIX
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import PERSONAL_VERSION
@@ -30,7 +32,8 @@ class FlowerEngine(Engine):
     """Have sites do the work of clients.
 
     The personal prompt of a job is the initial one or a ticket: the true prompt stays at its site. A site that
-    disconnects is asked again when it is back. It loses its update only if it stays away.
+    disconnects is asked again when it is back. It loses its update only if it stays away. Sites with identities keep
+    their changes, and sum them in secret.
 
     Attributes:
         sites: The sites.
@@ -39,6 +42,8 @@ class FlowerEngine(Engine):
         wait_seconds: Seconds to wait for that number.
         client_seconds: The limit for one site, in seconds, its start included; None sets no limit.
     """
+
+    simulates = False
 
     def __init__(
         self,
@@ -51,6 +56,9 @@ class FlowerEngine(Engine):
     ) -> None:
         self.sites, self.agreement = sites, agreement
         self.min_sites, self.wait_seconds, self.client_seconds = min_sites, wait_seconds, client_seconds
+        if agreement.identities:
+            clip = PrivacyOptions.model_validate(agreement.config["privacy_options"]).clip
+            self.sums = SecureSums(sites, agreement, agreement.config["method"], clip, client_seconds)
 
     def run_round(
         self,

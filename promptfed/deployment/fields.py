@@ -40,6 +40,8 @@ Domain = Annotated[
 Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_escape)]
 """A line for people. Control characters in it are escaped."""
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+PublicKey = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
+"""A public Ed25519 key; empty if there is none."""
 Count = Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
 """A number of examples."""
 Calls = Annotated[int, Field(ge=0, le=10**15)]

@@ -30,6 +30,7 @@ from promptfed.deployment.fields import (
     Loss,
     Name,
     Number,
+    PublicKey,
     Seconds,
     Share,
     Text,
@@ -101,6 +102,7 @@ class SiteAgreement(Message):
         sites: The clients in the order of their numbers.
         fingerprint: The fingerprint of the frozen backbone.
         merged: Whether class names that differ only in case, blanks or underscores are one class.
+        identities: The public identities of the sites, if they sum their changes in secret.
     """
 
     run: RunKey
@@ -112,6 +114,7 @@ class SiteAgreement(Message):
     sites: Annotated[tuple[SiteInfo, ...], Field(max_length=MOST_SITES)]
     fingerprint: Name
     merged: bool = False
+    identities: Annotated[tuple[PublicKey, ...], Field(max_length=MOST_SITES)] = ()
 
     @model_validator(mode="after")
     def _are_all_different(self) -> Self:
@@ -223,6 +226,7 @@ class HelloAnswer(Message):
         promptfed: The version of promptfed at the site.
         key: The site's own secret for this run, by which the server recognises it.
         notes: Remarks on the data.
+        identity: Its public identity for secure sums.
     """
 
     site: SiteInfo
@@ -234,6 +238,7 @@ class HelloAnswer(Message):
     promptfed: Name
     key: Hex32
     notes: Notes = ()
+    identity: PublicKey = ""
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:
@@ -282,7 +287,8 @@ class TrainAnswer(Message):
         kept: The round under which the site stores its personal prompt; 0 if it has none.
         is_bare: Whether the site stores the state of outgoing processors alone, and no prompt.
         figures: The figures of outgoing processors.
-        failure: Why there is no update. ``loss`` and ``accuracy`` may be None only in that case.
+        is_held: Whether the site keeps its change for a secure sum, and sends no update, loss or accuracy.
+        failure: Why there is no update. ``loss`` and ``accuracy`` may be None only in these two cases.
     """
 
     client: Number
@@ -295,11 +301,13 @@ class TrainAnswer(Message):
     kept: Number
     is_bare: bool = False
     figures: Annotated[dict[Name, Figure], Field(max_length=MOST_FIGURES)] = Field(default_factory=dict)
+    is_held: bool = False
     failure: Text = ""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if not self.failure and (self.loss is None or self.accuracy is None or not self.samples):
+        has_figures = self.is_held or not (self.loss is None or self.accuracy is None)
+        if not self.failure and not (has_figures and self.samples):
             raise ValueError("an update comes with its samples, its loss and its accuracy")
         return self
 

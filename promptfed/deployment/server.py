@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from promptfed.deployment.evaluator import SiteEvaluator, places
 from promptfed.deployment.known_sites import Known
 from promptfed.deployment.messages import Hello, HelloAnswer, Prepare, PrepareAnswer, SiteAgreement, SiteInfo
 from promptfed.deployment.site_pool import SitePool
+from promptfed.deployment.site_sums import check_sums, is_summed
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, RunError
 from promptfed.experiment import Experiment
@@ -32,6 +33,7 @@ from promptfed.observers.choose import build_observers
 from promptfed.option import changing
 from promptfed.plugins import load_listed_plugins, load_plugins, short_names
 from promptfed.printable import printable_lines
+from promptfed.privacy.channel_keys import identity_fingerprint
 from promptfed.privacy_options import PrivacyOptions
 from promptfed.progress import Progress
 from promptfed.report.html import REPORT_FILE
@@ -262,17 +264,12 @@ def checked(config: RunConfig) -> RunConfig:
     config = resolve(config)
     check_without_attack(config)
     named_model(config).check_sites()
-    terms = PrivacyOptions.model_validate(config.privacy_options)
-    if terms.dp == "example":
+    if PrivacyOptions.model_validate(config.privacy_options).dp == "example":
         raise ConfigError(
             "privacy.dp=example is not built for a run over sites: each site needs a key and an account of its own, "
             "which no server can make it overdraw; leave it out"
         )
-    if terms.secure_aggregation:
-        raise ConfigError(
-            "privacy.secure_aggregation is simulated on engines local and ray, and not built for a run over sites: "
-            "leave it out"
-        )
+    check_sums(config)
     if config.data == OWN_DATA:
         from promptfed.deployment.site_task import options_of
 
@@ -309,6 +306,7 @@ def _agree(
         if len(base) < 2:
             raise DeploymentError(f"the sites have one class only ('{base[0]}'): at least two are needed")
         members = [sites.answers[name].site for name in names]
+    identities = _identities(members, sites) if is_summed(config) else ()
     say(f"agreed: {len(members)} sites ({', '.join(site.name for site in members)}), {len(base)} classes")
     return SiteAgreement.create(
         run=hello.run,
@@ -320,7 +318,20 @@ def _agree(
         sites=tuple(members),
         fingerprint=hello.fingerprint,
         merged=hello.merged,
+        identities=identities,
     )
+
+
+def _identities(members: Sequence[SiteInfo], sites: SitePool) -> tuple[str, ...]:
+    """Return the public identities of the sites of a run with secure sums, and show their fingerprints."""
+    identities = []
+    for site in members:
+        answer = sites.answers.get(site.name)
+        if answer is None or not answer.identity:
+            raise DeploymentError(f"{site.name} is not here with its identity, and secure sums begin with all sites")
+        say(f"identity of {site.name}: {identity_fingerprint(bytes.fromhex(answer.identity))}")
+        identities.append(answer.identity)
+    return tuple(identities)
 
 
 def _answers(record: Known, agreement: SiteAgreement, sites: SitePool) -> list[HelloAnswer]:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,9 @@ from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.messages import SiteAgreement
 from promptfed.deployment.site_export import write_site_bundle
 from promptfed.deployment.site_store import SiteStore
+from promptfed.deployment.site_sums import SiteSums, check_identities, check_sums, is_summed, own_identity
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
+from promptfed.deployment.sum_words import Sum
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
 from promptfed.evaluation import Judgement, has_choice, judge, judge_parts
 from promptfed.experiment import Experiment
@@ -33,11 +36,12 @@ from promptfed.method import Method
 from promptfed.named_model import named_model
 from promptfed.plugins import check_site_plugins, load_listed_plugins, load_plugins
 from promptfed.printable import printable
+from promptfed.privacy.channel_keys import identity_fingerprint
 from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
 from promptfed.resolve import resolve
 from promptfed.tasks import TASKS
-from promptfed.types import Broadcast, ClientPrompt, FederatedTask, Job, Split
+from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederatedTask, Job, Split
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,9 @@ class SiteOptions(BaseModel):
     device: str = ""
     lost_state: Literal["stop", "restart"] = Field("stop", alias="lost-state")
     plugins: str = Field("", description="modules and .py files with other people's code, with commas")
+    secure_sums: bool = Field(
+        False, alias="secure-sums", description="take part only in runs whose server learns no more than sums"
+    )
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> SiteOptions:
@@ -125,6 +132,7 @@ class Site:
             "Train": self._train,
             "Evaluate": self._evaluate,
             "Finish": self._finish,
+            "Sum": self._sum,
         }
 
     # ---------------------------------------------------------------------------------------- first messages
@@ -152,11 +160,17 @@ class Site:
                 f"backbone '{config.backbone}' here has fingerprint {fingerprint[:12]}, the server's "
                 f"{question.fingerprint[:12]}: bring the same weights and precision"
             )
+        if is_summed(config):
+            identity = own_identity(SiteStore(options.state_dir, question.run)).public
+            print(f"identity of this site: {identity_fingerprint(identity)}", flush=True)
+            description = description.model_copy(update={"identity": identity.hex()})
         return codec.pack(description, self._since(began))
 
     def _prepare(self, content: Any, began: float) -> Any:
         question = codec.unpack(content, messages.Prepare).words
         experiment = self._experiment(question.agreement)
+        if is_summed(experiment.config):
+            check_identities(SiteStore(self.options.state_dir, question.agreement.run), question.agreement)
         started, before, clock = self._since(began), experiment.setup.usage(), time.perf_counter()
         experiment.fill_features()
         images = (experiment.setup.usage() - before).image_encoder_calls
@@ -178,7 +192,14 @@ class Site:
                 raise TrainingError("the personal prompt has numbers that are not finite")
             store.keep(work, reply.personal)
             stored_round = work.round
-        update = reply.update
+        update, is_held = reply.update, is_summed(experiment.config) and work.stage == experiment.config.method
+        if is_held:
+            sent, counts_all = update.shared, experiment.privacy.dp == "client"
+            if counts_all and (reply.failure or not sent.is_finite()):  # then it takes part with no change
+                sent = PromptState({name: shared[name] for name in method.uploads(work.client, shared)})
+            if sent:
+                SiteSums(store, work.stage).hold(work, shared, sent, experiment.privacy.clip)
+            update = replace(update, shared=NO_PROMPT, loss=math.nan, accuracy=math.nan)
         words = messages.TrainAnswer.create(
             client=reply.client,
             round=reply.round,
@@ -190,9 +211,17 @@ class Site:
             kept=stored_round,
             is_bare=not len(prompt_of(reply.personal)),
             figures=dict(reply.processor_figures),
+            is_held=is_held,
             failure=printable(reply.failure, LONGEST_TEXT),
         )
         return codec.pack(words, started, shared=update.shared)
+
+    def _sum(self, content: Any, began: float) -> Any:
+        """Answer a leg of a secure sum, without the model: of the run, all that counts was kept with the change."""
+        question, started = codec.unpack(content, Sum, most_bytes=0).words, self._since(began)
+        sums = SiteSums(SiteStore(self.options.state_dir, question.run), question.stage)
+        words, arrays = sums.answer(question)
+        return codec.pack(words, started, **arrays)
 
     def _evaluate(self, content: Any, began: float) -> Any:
         envelope = codec.unpack(content, messages.Evaluate)
@@ -236,6 +265,7 @@ class Site:
         work, shared = envelope.words, envelope.part("shared")
         experiment, method, store = self._begin(work, shared)
         started = self._since(began)
+        SiteSums(store, work.stage).wipe()
         folder = write_site_bundle(
             experiment.config, method, work, shared, self._personal(store, method, work), store.bundle
         )
@@ -261,6 +291,12 @@ class Site:
         config = resolve(config.model_copy(update={"plugins": {}}))
         check_without_attack(config)
         named_model(config).check_sites()
+        check_sums(config)
+        if self.options.secure_sums and not is_summed(config):
+            raise DeploymentError(
+                "this site takes part with secure sums only (secure-sums in its node-config), and the run has none: "
+                "set privacy.secure_aggregation=true"
+            )
         return config
 
     def _client(self, clients: int) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TYPES = {"Hello": "query.promptfed", "Prepare": "query.promptfed", "Train": "train.promptfed",
-         "Evaluate": "evaluate.promptfed", "Finish": "query.promptfed"}  # fmt: skip
+         "Evaluate": "evaluate.promptfed", "Finish": "query.promptfed", "Sum": "query.promptfed"}  # fmt: skip
 """Kind of question -> Flower's type of message."""
 GONE = frozenset({3, 4, 5, 8})
 """Flower's error codes for a node or a process that has ended: the question may be asked again."""

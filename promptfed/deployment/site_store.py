@@ -78,7 +78,7 @@ class SiteStore:
         """Return the site's own secret for this run, made on the first call. The server recognises the site by it."""
         path = self.folder / KEY
         if not path.exists():
-            self._write(path, secrets.token_hex(16).encode())
+            self.write(path, secrets.token_hex(16).encode())
         try:
             return path.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
@@ -98,10 +98,10 @@ class SiteStore:
         after = work.round - 1 if isinstance(work, Train) else work.round
         numbers = {"client": work.client, "after": after, "start": work.start}
         state = PromptState({**tensors, **{name: torch.tensor(n) for name, n in numbers.items()}})
-        self._write(self.folder / work.stage / SENT, save(dict(state), {SEAL: state.sha256()}))
+        self.write(self.folder / work.stage / SENT, save(dict(state), {SEAL: state.sha256()}))
         content = sealed_json(work.agreement.model_dump(mode="json"))
         if not (path := self.folder / AGREEMENT).exists() or path.read_bytes() != content:
-            self._write(path, content)
+            self.write(path, content)
 
     def last_sent(self, stage: str) -> Sent:
         """Read the last shared prompt of ``stage``. Raise DeploymentError if there is none, or if it is damaged."""
@@ -135,7 +135,8 @@ class SiteStore:
         METHODS[stage]  # a name that is none must not become a path
         return PersonalStore(self.folder / stage)
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file that its owner alone can read."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, data, PRIVATE)

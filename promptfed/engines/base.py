@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 from promptfed.config import RunConfig
+from promptfed.privacy.release import Sums
 from promptfed.types import ClientData, Job, Reply
 
 Worker = Callable[[Sequence[Job]], list[Reply]]
@@ -60,6 +61,10 @@ class Engine(ABC):
 
     builds_from_config: bool = False
     """Whether its processes make task and model anew from the run's options: what was given by value is not theirs."""
+    simulates: bool = True
+    """Whether all clients' data are in the hands of whoever runs it."""
+    sums: Sums | None = None
+    """How its clients sum their changes, so that replies have no tensors; None: the changes come with the replies."""
 
     @classmethod  # noqa: B027 (most options go with most engines)
     def check(cls, config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +45,12 @@ class Identity:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return Ed25519PrivateKey.from_private_bytes(self.private).sign(message)
+
+
+def identity_fingerprint(public: bytes) -> str:
+    """Return what two people compare to know that they mean the same public identity: 128 bits of its SHA-256."""
+    digest = hashlib.sha256(public).hexdigest()
+    return "-".join(digest[place : place + 4] for place in range(0, 32, 4))
 
 
 def is_signed(public: bytes, signature: bytes, message: bytes) -> bool:

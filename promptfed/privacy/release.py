@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +36,16 @@ from promptfed.types import Update
 
 EVERYBODY = -1
 """The number of the client in whose name the mean of a round is merged."""
-Sums = Callable[[Mapping[int, Tensor], Sequence[int], PromptState, int], Tensor]
+
+
+class Total(NamedTuple):
+    """A sum of changes: its ``values`` ``(values,)`` float64, and how many ``clients`` are in it."""
+
+    values: Tensor
+    clients: int
+
+
+Sums = Callable[[Mapping[int, Tensor], Sequence[int], PromptState, int], Total]
 """(client -> change ``(values,)``, clients that were asked, what they were sent, round) -> the sum of the changes."""
 
 
@@ -54,9 +63,10 @@ class Spent:
     probability: float
 
 
-def plain_sum(changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Tensor:
+def plain_sum(changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Total:
     """Return the sum of ``changes``, as a server makes it that sees all of them."""
-    return torch.stack(list(changes.values())).sum(0) if changes else torch.zeros(0).double()
+    values = torch.stack(list(changes.values())).sum(0) if changes else torch.zeros(0).double()
+    return Total(values, len(changes))
 
 
 class Release(ABC):
@@ -95,13 +105,15 @@ class Release(ABC):
         """
 
     def changes(self, shared: PromptState, names: Sequence[str], updates: Sequence[Update]) -> dict[int, Tensor]:
-        """Return client -> its clipped change ``(values,)`` float64."""
+        """Return client -> its clipped change ``(values,)`` float64; zeros where an update has no tensors.
+
+        That is so where a client itself has the change, and ``sums`` asks it for its part.
+        """
         start, changes = flattened(shared, names), {}
         for update in updates:
-            change = flattened(update.shared, names) - start
-            length = change.norm().item()
-            if math.isfinite(length):
-                changes[update.client] = change * min(1.0, self.clip / length) if length else change
+            change = flattened(update.shared, names) - start if update.shared else torch.zeros_like(start)
+            if (short := clipped(change, self.clip)) is not None:
+                changes[update.client] = short
             elif self.counts_all:
                 changes[update.client] = torch.zeros_like(start)
         return changes
@@ -164,7 +176,7 @@ class PrivateMean(Release):
         total = torch.zeros_like(flattened(shared, names))
         if changes := self.changes(shared, names, updates):
             with suppress(SecureSumError):  # whether there is a sum tells who took part: then zero is released
-                total = self.sums(changes, asked, shared, round)
+                total = self.sums(changes, asked, shared, round).values
         mark = hmac.new(self.key.reveal(), total.numpy().tobytes(), hashlib.sha256).hexdigest()
         self.account(Spent(round, mark, self.multiplier, self.probability))
         if self.multiplier:
@@ -182,7 +194,16 @@ class SumMean(Release):
         changes = self.changes(shared, names, updates)
         if not changes:
             raise SecureSumError("no client sent a change")
-        return self._update(shared, names, self.sums(changes, asked, shared, round) / len(changes))
+        total = self.sums(changes, asked, shared, round)
+        return self._update(shared, names, total.values / total.clients)
+
+
+def clipped(change: Tensor, clip: float) -> Tensor | None:
+    """Return ``change`` shortened to an L2 norm of ``clip`` at most; None if that is not finite."""
+    length = change.norm().item()
+    if not math.isfinite(length):
+        return None
+    return change * min(1.0, clip / length) if length else change
 
 
 def flattened(tensors: PromptState, names: Sequence[str]) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptfed.privacy.account import ReleaseAccount
-from promptfed.privacy.release import PrivateMean, Release, SumMean, plain_sum
+from promptfed.privacy.release import PrivateMean, Release, SumMean, Sums, plain_sum
 from promptfed.privacy.secret_key import KEY_FILE, create_key, read_key
 from promptfed.privacy.simulated_sums import SimulatedSums
 from promptfed.privacy.terms import most_releases
@@ -25,7 +25,14 @@ class RunRelease:
 
     @classmethod
     def begin(
-        cls, folder: Path, terms: PrivacyOptions, clients: Sequence[int], probability: float, rounds: int, round: int
+        cls,
+        folder: Path,
+        terms: PrivacyOptions,
+        clients: Sequence[int],
+        probability: float,
+        rounds: int,
+        round: int,
+        sums: Sums | None = None,
     ) -> RunRelease:
         """Return the release of a run that begins, or that goes on after ``round``.
 
@@ -36,12 +43,13 @@ class RunRelease:
             probability: Chance of a client to take part in a round.
             rounds: The planned rounds.
             round: The last finished one; 0: the run begins, and gets a key.
+            sums: How the engine's clients sum their changes themselves; None simulates it.
 
         Raises:
             RunError: The run has begun, and its key or its account is gone, or the key is another one.
             ConfigError: The limit does not allow one round.
         """
-        sums = SimulatedSums(terms.clip) if terms.secure_aggregation else plain_sum
+        sums = (sums or SimulatedSums(terms.clip)) if terms.secure_aggregation else plain_sum
         if terms.dp != "client":
             return cls(SumMean(terms.clip, sums))
         account = ReleaseAccount(folder, most_releases(terms, probability, rounds))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from promptfed.errors import ConfigError, SecureSumError
 from promptfed.privacy.fixed_point import FixedPoint
+from promptfed.privacy.release import Total
 from promptfed.privacy.secure_round import SecureRound, secure_sum_of
 from promptfed.prompt_state import PromptState
 
@@ -38,26 +39,31 @@ class SimulatedSums:
         self.bound = bound
         self.last: SecureRound | None = None
 
-    def __call__(self, changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Tensor:
-        """Return the sum ``(values,)`` over the clients with ``changes``; the others of those ``asked`` drop out.
+    def __call__(self, changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Total:
+        """Return the sum over the clients with ``changes``; the others of those ``asked`` drop out.
 
         Raises:
             SecureSumError: Fewer are left than the sum needs.
         """
-        if len(asked) < FEWEST:
-            raise SecureSumError(f"a secure sum needs {FEWEST} clients, and {len(asked)} were asked")
+        check_asked(len(asked))
         nothing = torch.zeros_like(next(iter(changes.values())))
-        rounding = math.sqrt(len(nothing)) / FixedPoint(self.bound, len(asked)).largest
-        longest = self.bound * max(0.0, 1 - rounding)
-        values = {client: clipped(changes.get(client, nothing), longest).numpy() for client in asked}
+        fixed = FixedPoint(self.bound, len(asked))
+        values = {client: shortened(changes.get(client, nothing), fixed).numpy() for client in asked}
         broadcast = hashlib.sha256(shared.to_bytes()).digest()
         lost = [client for client in asked if client not in changes]
         self.last = secure_sum_of(values, broadcast, self.bound, lost, round=round)
-        return torch.from_numpy(self.last.values)
+        return Total(torch.from_numpy(self.last.values), len(self.last.clients))
 
 
-def clipped(change: Tensor, longest: float) -> Tensor:
-    """Return ``change`` with a norm of ``longest`` at most."""
+def check_asked(clients: int) -> None:
+    """Raise SecureSumError if so few ``clients`` were asked that each would know of the others."""
+    if clients < FEWEST:
+        raise SecureSumError(f"a secure sum needs {FEWEST} clients, and {clients} were asked")
+
+
+def shortened(change: Tensor, fixed: FixedPoint) -> Tensor:
+    """Return ``change`` with such a norm that it is within the bound after rounding too."""
+    longest = fixed.bound * max(0.0, 1 - math.sqrt(len(change)) / fixed.largest)
     length = change.norm().item()
     return change * (longest / length) if length > longest else change
 

@@ -12,7 +12,7 @@ from promptfed.privacy.example_statement import example_sentence
 from promptfed.privacy.release import Spent
 from promptfed.privacy_options import PrivacyOptions
 
-FILE = "privacy.json"
+FILE, SITES = "privacy.json", "sites"
 SUMMED = "the server can compute the sum of a round's masked changes and no single one"
 
 
@@ -24,7 +24,7 @@ class Circumstances:
         clients: How many there are.
         rounds: The planned ones.
         lost: Updates that did not come or were not used.
-        engine: Where clients work: "local" and "ray" are simulations.
+        engine: Where clients work: "local" and "ray" are simulations, and SITES are none.
         personal: Whether clients have prompts of their own, which they deploy.
         validated: Whether prompts or options were chosen by validation data of the clients.
         asks_api: Whether texts go to a black box.
@@ -81,20 +81,30 @@ def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumsta
         "trusts": f"the server, which sees {seen}, and whoever can read the run's folder",
         "noise_source": "privacy.key of the run's folder, never the run's seed",
         "secure_aggregation": summed,
-        "not_covered": _not_covered(facts),
+        "not_covered": [*_not_covered(facts), *_vouched(terms, facts)],
     }
 
 
 def _without_noise(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
     if terms.secure_aggregation:
-        lines = [
-            "the sum itself, and the prompt made of it, can tell of single clients: add privacy.dp=client",
-            "each client's loss, accuracy and number of examples, which are sent beside the sum",
-        ]
+        lines = ["the sum itself, and the prompt made of it, can tell of single clients: add privacy.dp=client"]
+        if facts.engine == SITES:
+            return [*lines, *_vouched(terms, facts)]
+        lines.append("each client's loss, accuracy and number of examples, which are sent beside the sum")
         if facts.engine in ("local", "ray"):
             lines.append(f"engine {facts.engine} simulates: whoever runs it holds every update before it is summed")
         return lines
     return ["updates and prompts can tell of the data that they were trained on"]
+
+
+def _vouched(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
+    """Return what a secure sum of sites rests on, and what they send beside it."""
+    if not terms.secure_aggregation or facts.engine != SITES:
+        return []
+    return [
+        "a server that puts an identity of its own in a site's place, unless operators compared the fingerprints",
+        "counts of examples and accuracies of the tests, which sites send beside the sum",
+    ]
 
 
 def _not_covered(facts: Circumstances) -> list[str]:

@@ -16,11 +16,11 @@ from promptfed.printable import printable
 
 HELLO = {
     "site": {"name": "north", "domain": "photo"}, "client": None, "classes": ["cat", "dog"], "train": [5, 6],
-    "val": [1, 1], "test": [2, 0], "promptfed": "0.1.0", "key": "a" * 32, "notes": [],
+    "val": [1, 1], "test": [2, 0], "promptfed": "0.1.0", "key": "a" * 32, "notes": [], "identity": "",
 }  # fmt: skip
 TRAIN = {
     "client": 0, "round": 1, "samples": 4, "loss": 1.5, "accuracy": 0.5, "seconds": 0.1, "usage": {}, "kept": 0,
-    "is_bare": False, "figures": {"clip.clipped": 1.0}, "failure": "",
+    "is_bare": False, "figures": {"clip.clipped": 1.0}, "is_held": False, "failure": "",
 }  # fmt: skip
 RIGHT = {"right": 3, "of": 4, "accuracy": 0.75}
 EVALUATE = {"client": 0, "local": RIGHT, "local_all": RIGHT, "base": RIGHT, "new": None, "domains": {"photo": RIGHT},
@@ -60,6 +60,8 @@ def wrong_hellos():
     yield "no class", {**HELLO, "classes": [], "train": [], "val": [], "test": []}
     yield "a class twice", {**HELLO, "classes": ["cat", "cat"]}
     yield "a key that is none", {**HELLO, "key": "../../key"}
+    for what in ("0" * 63, "g" * 64, "0" * 65, 5, None):
+        yield f"an identity {what}", {**HELLO, "identity": what}
     yield "a thousand notes", {**HELLO, "notes": ["x"] * 1_000}
     yield "a long note", {**HELLO, "notes": ["x" * 1_001]}
     yield "a field too many", {**HELLO, "admin": True}
@@ -76,6 +78,8 @@ def wrong_updates():
     yield "accuracy 1.5", {**TRAIN, "accuracy": 1.5}
     yield "accuracy null", {**TRAIN, "accuracy": None}
     yield "no samples", {**TRAIN, "samples": 0}
+    yield "no samples of a change that is held", {**TRAIN, "is_held": True, "samples": 0}
+    yield "a change that is perhaps held", {**TRAIN, "is_held": 1}
     yield "a long failure", {**TRAIN, "failure": "x" * 1_001}
     for what, count in COUNTS.items():
         if what not in ("10**12",):

@@ -1,4 +1,4 @@
-"""Privacy over Flower: the server's noise is that of the local engine, and what is not built is refused."""
+"""Privacy over Flower: the server's noise is that of the local engine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import pytest
 pytest.importorskip("flwr")
 
 from promptfed.config import build_config
-from promptfed.deployment.server import checked
-from promptfed.errors import ConfigError
 from promptfed.experiment import Experiment
 from promptfed.privacy.release import PrivateMean
 from promptfed.privacy.secret_key import KEY_BYTES, SecretKey
@@ -39,8 +37,3 @@ def test_the_same_prompt_and_the_same_releases_as_on_the_local_engine(simulate, 
     assert len(spent) == 2
     on_the_wire = "".join(str(message.content) for message in simulation.grid.seen)
     assert KEY.reveal().hex() not in on_the_wire
-
-
-def test_secure_sums_between_sites_are_refused(small):
-    with pytest.raises(ConfigError, match="not built for a run over sites"):
-        checked(build_config({**small, "privacy_options": {"secure_aggregation": True}}))

@@ -44,7 +44,8 @@ class ToySite(Site):
 
     def _begin(self, work, shared, keep=True):
         method = self.place.method(work.stage)
-        experiment = SimpleNamespace(worker=lambda method, stage: self.place.worker(stage))
+        config = SimpleNamespace(privacy_options={}, method=work.stage)
+        experiment = SimpleNamespace(worker=lambda method, stage: self.place.worker(stage), config=config)
         return experiment, method, ToyStore(self.options.state_dir, RUN)
 
 

@@ -147,4 +147,4 @@ def test_rounding_moves_no_change_beyond_the_clip():
     change = torch.ones(2_000).double() / math.sqrt(2_000)
     changes = {client: change if client == 0 else torch.zeros_like(change) for client in range(4)}
     for number in range(1, 6):
-        assert SimulatedSums(1.0)(changes, [0, 1, 2, 3], SHARED, number).norm() <= 1.0
+        assert SimulatedSums(1.0)(changes, [0, 1, 2, 3], SHARED, number).values.norm() <= 1.0
