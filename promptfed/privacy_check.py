@@ -11,6 +11,7 @@ from promptfed.method import FeatureMethod, Method
 from promptfed.privacy.accountant import check_delta
 from promptfed.privacy.example_account import check_sites
 from promptfed.privacy.example_check import check_example_dp
+from promptfed.privacy.noise import check_grid
 from promptfed.privacy.refusals import check_sends_changes, check_sum_is_enough
 from promptfed.privacy.simulated_sums import check_enough
 from promptfed.privacy_options import PrivacyOptions
@@ -47,7 +48,10 @@ def check_privacy(
         )
     if terms.needs_sums:
         check_sum_is_enough(what, method, method.server_side(aggregator))
-        check_sends_changes(what, method, range(clients), *first_update(method, aggregator, 0))
+        broadcast, update = first_update(method, aggregator, 0)
+        check_sends_changes(what, method, range(clients), broadcast, update)
+        values = sum(tensor.numel() for tensor in update.values())
+        check_grid("privacy.noise", values, terms.clip, terms.noise or 0.0, clients)
 
 
 def check_examples(terms: PrivacyOptions, method: Method, sizes: Mapping[int, int], engine: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,20 @@ class ReleaseAccount:
     Args:
         folder: The run's folder.
         most: How many releases the run may make; None: any number.
+        is_affordable: Whether releases are within what the run may spend; asked where a round has several, as each of
+            them costs more than one of another round.
 
     Raises:
         RunError: The file differs from what was written.
     """
 
-    def __init__(self, folder: Path, most: int | None = None) -> None:
-        self.path, self.most = folder / FILE, most
+    def __init__(
+        self,
+        folder: Path,
+        most: int | None = None,
+        is_affordable: Callable[[Sequence[Spent]], bool] = lambda releases: True,
+    ) -> None:
+        self.path, self.most, self.is_affordable = folder / FILE, most, is_affordable
         self._key, self.releases = _read(folder)
 
     def __call__(self, spent: Spent) -> None:
@@ -50,6 +59,8 @@ class ReleaseAccount:
         if self.most is not None and len(self.releases) >= self.most:
             raise LimitReached(f"{self.most} releases are all that the run may make")
         releases = (*self.releases, spent)
+        if len({each.round for each in releases}) < len(releases) and not self.is_affordable(releases):
+            raise LimitReached("a round that is released again costs more than one of its own, and more than is left")
         content = {"key": self._key, "releases": [asdict(each) for each in releases]}
         write_bytes(self.path, sealed_json(content))
         self.releases = releases
@@ -112,9 +123,21 @@ def _release(record: dict[str, Any]) -> Spent:
 
 
 def grouped(releases: Sequence[Spent]) -> dict[tuple[float, float], int]:
-    """Return (multiplier, probability) -> how many releases were made with them."""
-    counts: dict[tuple[float, float], int] = {}
+    """Return (multiplier, probability) -> how many releases were made with them.
+
+    Releases of one round have the same cohort, so that a client is in all of them or in none: k with multiplier z are
+    one with z / sqrt(k), which costs more than k that are sampled anew.
+    """
+    precisions: dict[tuple[int, float], float] = {}
     for spent in releases:
-        key = spent.multiplier, spent.probability
-        counts[key] = counts.get(key, 0) + 1
-    return counts
+        key = spent.round, spent.probability
+        precisions[key] = precisions.get(key, 0.0) + (spent.multiplier**-2 if spent.multiplier else math.inf)
+    counts = Counter[tuple[float, float]]()
+    once = Counter((spent.round, spent.probability) for spent in releases)
+    for spent in releases:
+        key = spent.round, spent.probability
+        if once[key] == 1:  # to the bit
+            counts[spent.multiplier, spent.probability] += 1
+        elif key in precisions:
+            counts[precisions.pop(key) ** -0.5, spent.probability] += 1
+    return dict(counts)

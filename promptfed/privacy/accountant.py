@@ -28,6 +28,8 @@ COARSE_INTERVAL = 1e-3
 """Width where a bound from above will do; it is within 1 % for all rows of the tests."""
 MOST_CELLS = 1e7
 """The cells widen where a run without noise to speak of would need more."""
+LARGEST_SAMPLED = 1e5
+"""Above this epsilon without amplification it is said as it is: no promise, and hours of work to say how little."""
 PRECISION = 1e-4
 """How far above the least noise multiplier a calibrated one may be, relative to it."""
 LARGEST_DEFAULT_DELTA = 1e-3
@@ -176,7 +178,7 @@ def _epsilon(
     scale = half / math.sqrt(sum(release.count / release.multiplier**2 for release in releases))
     with _quiet():
         unsampled = float(dp.get_epsilon_gaussian(scale, delta))
-        if all(release.probability == 1 for release in releases):
+        if unsampled > LARGEST_SAMPLED or all(release.probability == 1 for release in releases):
             return unsampled
         from dp_accounting import pld
 

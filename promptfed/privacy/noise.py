@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from promptfed.errors import ConfigError
 from promptfed.privacy.secret_key import Secret, SecretKey
 
 BLOCK_WORDS = 1_024
@@ -165,6 +166,26 @@ def grid(count: int, clip: float, multiplier: float) -> tuple[float, int]:
         step *= 2
         sigma = math.ceil(multiplier * (clip / step + math.sqrt(count)))
     return step, sigma
+
+
+def check_grid(what: str, count: int, clip: float, multiplier: float, clients: int) -> None:
+    """Check that noise for a sum of ``count`` values of so many ``clients`` fits its grid.
+
+    Raises:
+        ConfigError: ``what`` is too large or too small for that.
+    """
+    if not multiplier:
+        return
+    try:
+        step, _ = grid(count, clip, multiplier)
+        fits = step > 0 and clients * clip < LARGEST_STEP * step
+    except (ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{what}={multiplier:g} with a clip of {clip:g} does not go with {count:,} values of {clients:,} clients: "
+            "the noise is too large or too small for its grid"
+        )
 
 
 def _discrete_laplace(stream: NoiseStream, count: int, scale: int) -> Integers:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptfed.privacy.account import ReleaseAccount
-from promptfed.privacy.release import PrivateMean, Release, SumMean, Sums, plain_sum
+from promptfed.privacy.account import ReleaseAccount, grouped
+from promptfed.privacy.accountant import Release as Spending
+from promptfed.privacy.accountant import epsilon
+from promptfed.privacy.release import PrivateMean, Release, Spent, SumMean, Sums, plain_sum
 from promptfed.privacy.secret_key import KEY_FILE, create_key, read_key
 from promptfed.privacy.simulated_sums import SimulatedSums
 from promptfed.privacy.terms import most_releases
@@ -52,7 +54,7 @@ class RunRelease:
         sums = (sums or SimulatedSums(terms.clip)) if terms.secure_aggregation else plain_sum
         if terms.dp != "client":
             return cls(SumMean(terms.clip, sums))
-        account = ReleaseAccount(folder, most_releases(terms, probability, rounds))
+        account = ReleaseAccount(folder, most_releases(terms, probability, rounds), lambda made: _affords(terms, made))
         account.check(round)
         is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
         key = read_key(folder) if is_begun else create_key(folder)
@@ -67,5 +69,14 @@ class RunRelease:
         """Return the last round that may be released of those ``planned``, after ``round`` finished ones."""
         if self.account is None or self.account.most is None:
             return planned
-        left = self.account.most - len(self.account.releases)
-        return min(planned, round + left + int(self.account.knows(round + 1)))
+        left, last = self.account.most - len(self.account.releases), round
+        while last < planned and (left > 0 or self.account.knows(last + 1)):
+            last += 1
+            left -= not self.account.knows(last)
+        return last
+
+
+def _affords(terms: PrivacyOptions, releases: Sequence[Spent]) -> bool:
+    """Return whether ``releases`` are within the limit of ``terms``."""
+    spent = [Spending(*kind, count) for kind, count in grouped(releases).items()]
+    return terms.epsilon is None or epsilon(spent, terms.delta) <= terms.epsilon

@@ -6,6 +6,7 @@ import pytest
 
 from promptfed.errors import RunError
 from promptfed.privacy.account import FILE, LimitReached, ReleaseAccount, grouped, read_releases
+from promptfed.privacy.accountant import Release, epsilon
 from promptfed.privacy.release import Spent
 from promptfed.privacy.secret_key import KEY_BYTES, SecretKey
 
@@ -63,3 +64,20 @@ def test_releases_belong_to_one_key(tmp_path):
     again.bind(key)
     again(TWO)
     ReleaseAccount(tmp_path).bind(key)
+
+
+def test_releases_of_one_round_share_their_cohort():
+    again = [Spent(1, "aa", 2.0, 0.1), Spent(1, "bb", 2.0, 0.1), Spent(2, "cc", 2.0, 0.1)]
+    assert sorted(grouped(again).items()) == [((pytest.approx(2 / 2**0.5), 0.1), 1), ((2.0, 0.1), 1)]
+    spent = [Release(*kind, count) for kind, count in grouped(again).items()]
+    assert epsilon(spent, 1e-5) > epsilon([Release(2.0, 0.1, 3)], 1e-5)
+
+
+def test_a_round_that_is_released_again_is_asked_about(tmp_path):
+    account = ReleaseAccount(tmp_path, most=9, is_affordable=lambda releases: len(releases) < 3)
+    account(ONE)
+    account(TWO)
+    account(Spent(3, "cc", 2.0, 1.0))
+    with pytest.raises(LimitReached, match="released again"):
+        account(Spent(3, "dd", 2.0, 1.0))
+    assert len(read_releases(tmp_path)) == 3
