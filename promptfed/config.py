@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from promptfed.errors import ConfigError, FormatError
 from promptfed.option import Option
 from promptfed.printable import printable
+from promptfed.privacy_options import PrivacyOptions
 from promptfed.processor_options import ProcessorOptions
 from promptfed.readers.json_reader import HIGHEST, LOWEST
 from promptfed.readers.yaml_reader import parse_yaml, read_yaml_file
@@ -23,9 +24,7 @@ Options = dict[str, Any]
 ACCURACY = "accuracy"
 """The measure that every run has: checkpoints and choices are made by it."""
 DEEPEST = 50  # levels that the value of an option may be nested
-SECTIONS = (
-    "method_options", "aggregator_options", "task_options", "oracle_options", "attack_options", "privacy_options",
-)  # fmt: skip
+SECTIONS = tuple(f"{name}_options" for name in ("method", "aggregator", "task", "oracle", "attack", "privacy"))
 
 
 class ObjectRecord(BaseModel):
@@ -325,8 +324,8 @@ def _section(key: str, values: Mapping[str, Any]) -> Options:
 def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
     """``model(**values)``, with pydantic's complaints as one ConfigError line about ``kind``s.
 
-    Numbers that the files of a run cannot hold are refused as well: integers beyond 64 bits, infinity and NaN. So are
-    True and False in the place of numbers, and what holds itself.
+    Refused are also numbers that files cannot hold (beyond 64 bits, infinity, NaN), switches in the place of numbers,
+    and what holds itself.
     """
     for name, value in values.items():
         if not isinstance(name, str):
@@ -358,7 +357,8 @@ def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> st
             near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'? " if near else ""
             if kind == "option" and not near and name.isidentifier():
-                hint = f"if it is one of the method, write --set method.{name}=VALUE; "
+                section = "privacy" if name in PrivacyOptions.model_fields else "method"
+                hint = f"if it is one of the {section}, write --set {section}.{name}=VALUE; "
             lines.append(f"unknown {kind} '{name}': {hint}known are {', '.join(fields) or 'none'}")
         else:
             why = problem["msg"].removeprefix("Value error, ").lower()

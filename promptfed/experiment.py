@@ -39,7 +39,7 @@ from promptfed.option_defaults import is_icons
 from promptfed.plugins import check_plugins
 from promptfed.privacy.dpsgd import DPSGD
 from promptfed.privacy.release import Release
-from promptfed.privacy_check import check_examples, check_privacy
+from promptfed.privacy_check import check_examples, check_privacy, noise_note
 from promptfed.privacy_options import PrivacyOptions
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
@@ -169,12 +169,19 @@ class Experiment:
 
     @property
     def run_notes(self) -> tuple[str, ...]:
-        """The notes on the model, and on options of the method that were chosen from these data."""
-        return (*self.model_notes, *self._text_notes, *self.method().data_notes(self.task.clients))
+        """The notes on the model, on noise, and on options of the method that were chosen from these data."""
+        data_notes = self.method().data_notes(self.task.clients)
+        return (*self.model_notes, *self._text_notes, *self._privacy_notes, *data_notes)
 
     @cached_property
     def _text_notes(self) -> tuple[str, ...]:
         return text_length_notes(self.setup.model, self.task, self.method, strict=self.config.strict)
+
+    @cached_property
+    def _privacy_notes(self) -> tuple[str, ...]:
+        parties = len(self.task.clients), self.config.participation
+        note = noise_note(self.privacy, self.method(), self.aggregator(), *parties)
+        return (note,) if note else ()
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from promptfed.method import FeatureMethod, Method
 from promptfed.privacy.accountant import check_delta
 from promptfed.privacy.example_account import check_sites
 from promptfed.privacy.example_check import check_example_dp
+from promptfed.privacy.expectations import expectation
 from promptfed.privacy.noise import check_grid
 from promptfed.privacy.refusals import check_sends_changes, check_sum_is_enough
 from promptfed.privacy.simulated_sums import check_enough
@@ -52,6 +53,23 @@ def check_privacy(
         check_sends_changes(what, method, range(clients), broadcast, update)
         values = sum(tensor.numel() for tensor in update.values())
         check_grid("privacy.noise", values, terms.clip, terms.noise or 0.0, clients)
+
+
+def noise_note(
+    terms: PrivacyOptions, method: Method, aggregator: Aggregator, clients: int, participation: float
+) -> str:
+    """Return a note if the noise of a round is longer than the longest signal; else nothing. Arguments as above."""
+    if terms.dp != "client" or not terms.noise:
+        return ""
+    _, update = first_update(method, aggregator, 0)
+    found = expectation(sum(tensor.numel() for tensor in update.values()), terms.noise, clients, participation)
+    if found.noise <= 1:
+        return ""
+    return (
+        f"the noise of a round is {found.noise:.2g} times as long as its longest signal ({found.size:,} values, "
+        f"{clients} clients): {found.verdict}; promptfed privacy plan --clients {clients} --size {found.size} says "
+        "what helps"
+    )
 
 
 def check_examples(terms: PrivacyOptions, method: Method, sizes: Mapping[int, int], engine: str) -> None:

@@ -44,6 +44,9 @@ class PrivacyOptions(BaseModel):
     def _complete(self) -> PrivacyOptions:
         if self.dp == "none" and (self.epsilon is not None or self.noise is not None):
             raise ValueError("privacy.epsilon and privacy.noise need privacy.dp: say client or example")
+        usual = {name: field.default for name, field in type(self).model_fields.items()}
+        if not self.protects and (self.clip, self.delta) != (usual["clip"], usual["delta"]):
+            raise ValueError("privacy.clip and privacy.delta protect nobody alone: say privacy.dp=client or example")
         if self.dp != "example" and self.clip_space == "features":
             raise ValueError("privacy.clip_space=features goes with privacy.dp=example alone: leave it out")
         if self.dp != "none" and self.epsilon is None and self.noise is None:

@@ -34,6 +34,8 @@ from promptfed.report.comparison import write_comparison
 from promptfed.report.html import write_report
 from promptfed.report.outcome import run_outcome
 from promptfed.resolve import warn_of_plugins
+from promptfed.run_privacy import write_statement
+from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.journal import note_stop
 from promptfed.runs.plugin_tokens import load_remembered_plugins
@@ -119,11 +121,23 @@ def _execute(training: Training) -> dict[str, Any]:
         why = "its budget is used up: " if isinstance(stopped, OutOfBudget) else "Ctrl-C: "
         with suppress(DiskError):
             note_stop(training.run.events, why + stopped.where)
+            _note_promise(training)
         raise
     except PromptFedError as error:
         with suppress(DiskError):
             note_stop(training.run.events, f"{type(error).__name__}: {error}")
         raise
+
+
+def _note_promise(training: Training) -> None:
+    """Write what a private run that stops has spent so far; nothing for one that has not begun to train."""
+    experiment, run = training.experiment, training.run
+    if training.account is None:
+        return
+    saved = load_checkpoint(run.stage_folder(experiment.config.method, is_baseline=False))
+    if saved is not None:
+        federation = experiment.federation()
+        write_statement(experiment, run, (federation, federation.resumed(saved.state)), training.account)
 
 
 def carry_out_comparison(

@@ -14,7 +14,9 @@ from promptfed.experiment import Experiment
 from promptfed.methods.promptfl import PromptFL
 from promptfed.privacy.account import FILE, read_releases
 from promptfed.privacy.secret_key import KEY_FILE
+from promptfed.progress import Progress
 from promptfed.resolve import resolve
+from promptfed.runner import carry_out
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training
 from promptfed.warm_start import beginning_with, save_first_prompt
@@ -77,6 +79,24 @@ def test_a_resumed_run_ends_with_the_same_bits_and_spends_no_more(tmp_path):
         pass
     assert cut == whole
     assert len(read_releases(tmp_path / "cut")) == 3
+
+
+def test_a_run_that_stops_says_what_it_has_spent(tmp_path, monkeypatch):
+    asked = iter(range(100))
+    folder = RunDirectory.create(tmp_path / "run", config(privacy_options=CLIENT), label="")
+    Experiment.build(folder.config).fill_features()  # which also asks whether to stop
+    with pytest.raises(Interrupted):
+        carry_out(folder, Progress(), lambda: next(asked) >= 4)
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert 1 <= promise["releases"] < 3
+    assert promise["epsilon"] < 2.629
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_run_notes_that_noise_is_longer_than_its_signal():
+    notes = Experiment.build(config(privacy_options=CLIENT)).notes
+    assert any("times as long as its longest signal" in note and "privacy plan --clients 3" in note for note in notes)
+    assert not any("longest signal" in note for note in Experiment.build(config()).notes)
 
 
 def test_another_key_is_other_noise(tmp_path):
@@ -169,6 +189,8 @@ def test_drop_outs_keep_the_denominator(tmp_path):
     ("options", "why"),
     [
         ({"privacy_options": {"epsilon": 8}}, r"privacy\.epsilon and privacy\.noise need privacy\.dp"),
+        ({"privacy_options": {"clip": 0.5}}, r"privacy\.clip and privacy\.delta protect nobody alone"),
+        ({"dp": "client"}, r"write --set privacy\.dp=VALUE"),
         ({"privacy_options": {"dp": "client"}}, r"privacy\.dp=client needs privacy\.epsilon or privacy\.noise"),
         ({"privacy_options": {"dp": "gdp"}}, "input should be 'none', 'client' or 'example'"),
         ({"privacy_options": {**CLIENT, "delta": 0.4}}, r"delta 0\.4 does not protect 3 clients"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from promptfed.aggregators.base import Aggregator
+from promptfed.aggregators.mean import Mean
 from promptfed.errors import ConfigError
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
@@ -29,10 +30,11 @@ def check_sum_is_enough(what: str, method: Method, rule: Aggregator) -> None:
             "another method"
         )
     if rule.needs == "each":
+        is_own = method.server_side(Mean(Mean.Config())).needs == "each"
+        fix = "another method" if is_own else "--aggregator mean, uniform, fedadam, norm_bound or another"
         raise ConfigError(
             f"{what} gives the server the sum of a round's changes, and {type(rule).__name__} of method "
-            f"'{method.name}' looks at every single update: "
-            "choose --aggregator mean, uniform, fedavgm, fedadam, norm_bound or another that needs no more than a mean"
+            f"'{method.name}' looks at every single update: choose {fix} that needs no more than a mean"
         )
 
 
