@@ -13,6 +13,7 @@ from promptfed.commands.configuration_page import configuration_page
 from promptfed.commands.flags import MODELS
 from promptfed.commands.option_rows import OptionRow, registries, section_rows
 from promptfed.method import METHODS
+from promptfed.privacy_options import PrivacyOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -36,7 +37,8 @@ def test_a_row_says_type_bounds_choices_and_default():
 def test_all_options_of_a_run_are_listed(promptfed):
     found = json.loads(promptfed("list", "options", "--json").out)
     rows = {row["name"].removeprefix("oracle."): row for table in found.values() for row in table}
-    assert set(rows) == {name for model in MODELS for name in model.model_fields}
+    of_privacy = {f"privacy.{name}" for name in PrivacyOptions.model_fields}
+    assert set(rows) == {name for model in MODELS for name in model.model_fields} | of_privacy
     assert rows["rounds"]["resume"] == "larger"
     assert rows["backbone"]["resume"] == "moved"
     assert rows["method"]["values"] == "promptfed list methods"

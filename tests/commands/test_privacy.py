@@ -13,10 +13,7 @@ def test_a_plan_says_noise_and_what_to_expect(promptfed):
     assert "noise multiplier 2.1467: epsilon 8 at delta 0.001" in said.out
     assert "amplification is not claimed" in said.out
     assert "the server is trusted" in said.out
-    rows = [line.split(maxsplit=3) for line in said.out.splitlines() if line.strip()[:1].isdigit()]
-    assert ["40", "1.4", "14", "mostly noise: at best survivable over many rounds"] in [
-        [cell.strip() for cell in row] for row in rows
-    ]
+    assert "40 1.4 14 mostly noise: at best survivable over many rounds" in " ".join(said.out.split())
     assert said.err == ""
 
 
@@ -26,7 +23,7 @@ def test_sampling_says_what_it_hangs_on(promptfed, monkeypatch):
     said = promptfed(*words, "--noise", 0.8)
     assert "epsilon 8.06 at delta 1e-05" in said.out
     assert "amplification is claimed" in said.out
-    assert "faces epsilon 75.9" in said.out
+    assert "faces epsilon 75.9" in " ".join(said.out.split())
     table = json.loads(promptfed(*words, "--noise", 0.8, "--json").out)
     assert table["multiplier"] == 0.8
     assert table["epsilon"] == pytest.approx(8.06, abs=0.01)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 
+@pytest.mark.drawn
 def test_report_is_written_again(promptfed, finished):
     before = (finished / "report.html").read_bytes()
     said = promptfed("report", finished)
