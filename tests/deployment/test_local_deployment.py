@@ -112,3 +112,24 @@ def test_with_tls_and_node_keys(app, tmp_path, reference):
         assert "prompt SHA-256" in said
         assert not (tmp_path / "x").exists(), "whose key is not registered is not let in"
     check(tmp_path, reference)
+
+
+def test_a_secure_run_with_noise(options, tmp_path):
+    """The server learns the noised sum of one round, over real messages, and says what it promises."""
+    terms = ("secure_aggregation=true", "dp=client", "noise=1", "delta=0.001", "clip=0.5")
+    private = [word for term in terms for word in ("--set", f"privacy.{term}")]
+    once = [*options, "--rounds", 1, *private, "--run", tmp_path / "run", "--min-sites", 3]
+    command("flower", "init", tmp_path / "app", *once)
+    with Loopback(tmp_path / "log") as deployment:
+        deployment.start_superlink()
+        for k in range(3):
+            start_site(deployment, k, tmp_path)
+        deployment.begin_run(tmp_path / "app", "poll-seconds=0.2")
+        said = deployment.finish_run(LIMIT)
+    assert said.count("identity of client") == 3
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["releases"] == 1
+    assert promise["trusts"].startswith("the server, which sees the exact sum of the changes")
+    assert not any("simulates" in line for line in promise["not_covered"])
+    assert [event["failure"] for event in clients_of(tmp_path)] == ["", "", ""]
+    assert all(event["loss"] is None for event in clients_of(tmp_path)), "no figure of training leaves a site"
