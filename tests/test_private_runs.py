@@ -281,7 +281,7 @@ def test_faults_of_clients_leave_a_private_round_its_secure_sum(tmp_path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("terms", [CLIENT, {**CLIENT, "secure_aggregation": True}])
+@pytest.mark.parametrize("terms", [CLIENT, {"secure_aggregation": True, "clip": 0.1}])
 def test_ray_s_prompts_are_the_local_engine_s(tmp_path, terms):
     pytest.importorskip("ray")
     trained(tmp_path / "local", stop_after=0, privacy_options=terms)
