@@ -19,6 +19,7 @@ from promptfed.types import Incident
 
 ROOT = Path(__file__).parents[1]
 OTHERS = {
+    "--size",  # of promptfed privacy plan
     "--set", "--search", "--port", "--file", "--api-key", "--max-", "--node-config", "--force-reinstall",
     "--enable-prompt-embeds", "--head", "--backend-store-uri", "--logdir", "--project",
     "--include", "--local-dir", "--swa-full", "--trust-remote-code",
