@@ -16,8 +16,8 @@ from promptfed.privacy.account import read_releases
 from promptfed.privacy.accountant import Release, epsilon
 from promptfed.privacy.secret_key import KEY_BYTES, KEY_FILE
 from promptfed.resolve import resolve
-from promptfed.runs.directory import RunDirectory
-from promptfed.training import Interrupted, Training
+
+from .private_runs import train_or_go_on
 
 SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 2, "rounds": 3, "threads": 1, "baselines": (),
          "task_options": {"test_per_class": 2, "val_shots": 1},
@@ -34,18 +34,7 @@ def config(**options):
 
 
 def trained(folder, stop_after=None, **options):
-    """Train in ``folder``, anew or on; return the final shared prompt, or None if it stopped."""
-    run = RunDirectory.open(folder) if folder.exists() else RunDirectory.create(folder, config(**options), label="")
-    calls = iter(range(10**6))
-    experiment = Experiment.build(run.config)
-    experiment.fill_features()  # which asks should_stop too, unless they are in the cache
-    training = Training(experiment, run, should_stop=lambda: stop_after is not None and next(calls) >= stop_after)
-    training.check_same_run()
-    try:
-        training.execute()
-    except Interrupted:
-        return None
-    return pf.load_run(folder).prompt().shared
+    return train_or_go_on(folder, lambda: config(**options), stop_after)
 
 
 @pytest.fixture(scope="module")

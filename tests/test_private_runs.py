@@ -21,6 +21,8 @@ from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training
 from promptfed.warm_start import beginning_with, save_first_prompt
 
+from .private_runs import train_or_go_on
+
 SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 1, "rounds": 3, "threads": 1, "baselines": (),
          "task_options": {"test_per_class": 2, "val_shots": 1},
          "method_options": {"n_ctx": 2, "local_epochs": 1}}  # fmt: skip
@@ -34,18 +36,7 @@ def config(**options):
 
 
 def trained(folder, stop_after=None, **options):
-    """Train in ``folder``, anew or on; return the final shared prompt, or None if it stopped."""
-    run = RunDirectory.open(folder) if folder.exists() else RunDirectory.create(folder, config(**options), label="")
-    asked = iter(range(10**6))
-    experiment = Experiment.build(run.config)
-    experiment.fill_features()  # which asks should_stop too, unless they are in the cache
-    training = Training(experiment, run, should_stop=lambda: stop_after is not None and next(asked) >= stop_after)
-    training.check_same_run()
-    try:
-        training.execute()
-    except Interrupted:
-        return None
-    return pf.load_run(folder).prompt().shared
+    return train_or_go_on(folder, lambda: config(**options), stop_after)
 
 
 def test_a_run_says_what_it_promises(tmp_path):

@@ -95,8 +95,24 @@ class DirectionConfig(CollusionConfig):
     )
 
 
+class Spread(Collusion):
+    """Move away from the mean of the honest changes, as far as their own spread hides: ``mu + gamma p``."""
+
+    Config: ClassVar[type[DirectionConfig]] = DirectionConfig
+    config: DirectionConfig
+
+    def vector(self, known: Tensor, clients: int, malicious: int) -> Tensor:
+        mean, direction = known.mean(0), away(known, self.config.direction)
+        square = direction.square().sum()
+        return mean + self.gamma(known, mean, direction, square) * direction if square else mean
+
+    @abstractmethod
+    def gamma(self, known: Tensor, mean: Tensor, direction: Tensor, square: Tensor) -> Tensor:
+        """Return how far; ``square`` is the squared length of ``direction``, which is not zero."""
+
+
 @ATTACKS.register("minmax")
-class MinMax(Collusion):
+class MinMax(Spread):
     """As far from the mean as no honest client notices: no farther from any than two honest ones are apart.
 
     ``mu + gamma p`` with the largest gamma for which ``max_i |x - d_i| <= max_ij |d_i - d_j|`` (Shejwalkar and
@@ -104,40 +120,26 @@ class MinMax(Collusion):
     halves intervals.
     """
 
-    Config: ClassVar[type[DirectionConfig]] = DirectionConfig
-    config: DirectionConfig
-
-    def vector(self, known: Tensor, clients: int, malicious: int) -> Tensor:
-        mean, direction = known.mean(0), away(known, self.config.direction)
-        square = direction.square().sum()
-        if not square:
-            return mean
+    def gamma(self, known: Tensor, mean: Tensor, direction: Tensor, square: Tensor) -> Tensor:
         gaps = mean - known
         radius = torch.cdist(known, known, compute_mode="donot_use_mm_for_euclid_dist").max()
         half = gaps @ direction
         inside = (half.square() - square * (gaps.square().sum(1) - radius.square())).clamp(min=0)
-        return mean + ((inside.sqrt() - half) / square).min().clamp(min=0) * direction
+        return ((inside.sqrt() - half) / square).min().clamp(min=0)
 
 
 @ATTACKS.register("minsum")
-class MinSum(Collusion):
+class MinSum(Spread):
     """As far from the mean that its squared distances to honest clients sum to no more than an honest client's.
 
     ``mu + gamma p`` with the largest gamma for which ``sum_i |x - d_i|^2 <= max_i sum_j |d_i - d_j|^2`` (Shejwalkar
     and Houmansadr 2021). As the gaps to the mean sum to zero, gamma is a square root.
     """
 
-    Config: ClassVar[type[DirectionConfig]] = DirectionConfig
-    config: DirectionConfig
-
-    def vector(self, known: Tensor, clients: int, malicious: int) -> Tensor:
-        mean, direction = known.mean(0), away(known, self.config.direction)
-        square = direction.square().sum()
-        if not square:
-            return mean
+    def gamma(self, known: Tensor, mean: Tensor, direction: Tensor, square: Tensor) -> Tensor:
         most = torch.cdist(known, known, compute_mode="donot_use_mm_for_euclid_dist").square().sum(1).max()
         spare = (most - (known - mean).square().sum()).clamp(min=0)
-        return mean + (spare / (len(known) * square)).sqrt() * direction
+        return (spare / (len(known) * square)).sqrt()
 
 
 class MimicConfig(CollusionConfig):
