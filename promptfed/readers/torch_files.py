@@ -53,6 +53,10 @@ OPCODES = (
 TORCHSCRIPT_LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
 
 
+DAMAGE = zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError
+"""What zipfile raises for an archive that is torn or was tampered with."""
+
+
 @dataclass
 class Module:
     """A module of a TorchScript archive: the values of its attributes."""
@@ -127,7 +131,7 @@ def _read_archive(file: BinaryIO, size: int, limit: int) -> Any:
             if "byteorder" in files and archive.read(files["byteorder"]) != b"little":
                 raise FormatError("its numbers are not little-endian")
             return _Archive(archive, files, size, limit).value()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+    except DAMAGE as error:
         if isinstance(error, FormatError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
         # a place before the beginning of the file is ValueError or EINVAL

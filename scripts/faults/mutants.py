@@ -326,7 +326,7 @@ def _outcome(target: Target, kind: str) -> Outcome:
     fault = f"{target.reader}: {kind}"
     before, start = _peak(), time.monotonic()
     try:
-        with _alarm(3 * LONGEST):
+        with alarm(3 * LONGEST):
             target.read()
         result, detail = "accepted", ""
     except PromptFedError as error:
@@ -349,7 +349,9 @@ def _peak() -> int:
 
 
 @contextmanager
-def _alarm(seconds: int) -> Iterator[None]:
+def alarm(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError inside after so many seconds."""
+
     def late(*_: object) -> None:
         raise TimeoutError
 

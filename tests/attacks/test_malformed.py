@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from faults.mutants import _seal, make_targets
+from faults.mutants import _seal, alarm, make_targets
 from safetensors.torch import save
 
 from promptfed.attacks.malformed import (
@@ -210,20 +208,6 @@ def judged(read: Callable[[], object]) -> str:
         result = f"{type(error).__name__}: {str(error)[:200]}"
     seconds = time.process_time() - start
     return result if seconds < LONGEST else f"{result} after {seconds:.1f} s"
-
-
-@contextmanager
-def alarm(seconds: int) -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise TimeoutError
-
-    earlier = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, earlier)
 
 
 def tried(door: Door, seed: int, count: int, every: int = 1) -> Counter[str]:
