@@ -14,6 +14,7 @@ from promptfed.engines.registry import ENGINES, check_engine
 from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.plugins import load_plugins, loaded_plugins
+from promptfed.privacy.dpsgd import ExampleTerms
 from promptfed.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class ExperimentWorkplace:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
 
-    def worker(self, stage: str) -> Worker:
-        return self.experiment.worker(self.experiment.method(stage), stage)
+    def worker(self, stage: str, examples: ExampleTerms | None = None) -> Worker:
+        training = None if examples is None else examples.training()
+        return self.experiment.worker(self.experiment.method(stage), stage, training)
 
     def verify_frozen(self) -> None:
         self.experiment.setup.verify_frozen()

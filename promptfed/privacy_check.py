@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from promptfed.aggregators.base import Aggregator
+from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError
 from promptfed.first_update import first_update
 from promptfed.method import FeatureMethod, Method
@@ -91,8 +92,6 @@ def check_examples(terms: PrivacyOptions, method: Method, sizes: Mapping[int, in
             "none: leave it out (--set privacy.clip_space=parameters)"
         )
     check_sites(sizes, terms.delta)
-    if engine != "local":
-        raise ConfigError(
-            f"privacy.dp=example is not built for engine '{engine}', whose processes have no secret key: use --engine "
-            "local"
-        )
+    if not ENGINES[engine].protects_examples:
+        able = " or ".join(name for name in ENGINES if ENGINES[name].protects_examples)
+        raise ConfigError(f"engine '{engine}' does not train with noise for each example: use --engine {able}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from promptfed.attacks.base import NAME
 from promptfed.engines.base import Engine
@@ -41,7 +43,11 @@ def private_federation(
         plain = experiment.federation()
         steps, sizes = check_example_dp(plain.method).config, experiment.train_sizes()
         batches = batches_of(steps, sizes, len(experiment.setup.classes))
-        examples = RunExamples.begin(folder, terms, batches, config.method, plain.participants, config.rounds, round)
+        planned = plain.participants, config.rounds, round
+        has_key = engine is None or engine.simulates
+        examples = RunExamples.begin(folder, terms, batches, config.method, *planned, has_key)
+        if engine is not None and examples.training is not None:
+            engine.protect(examples.training.terms(folder))
         return experiment.federation(engine=engine, private_training=examples.training), examples
     if not terms.needs_sums:
         return experiment.federation(engine=engine), None
@@ -89,9 +95,20 @@ def write_statement(
     if not isinstance(account, RunExamples):
         promise = statement(experiment.privacy, read_releases(run.path), facts)
     else:
-        sites, noise = account.sites, account.training.multiplier
-        promise = example_statement(
-            experiment.privacy, noise, account.epsilons(), sites.batches, state.round, facts.personal, beside(facts)
-        )
+        sites, rounds = account.sites, state.round
+        at_sites = account.training is None
+        spent = account.epsilons() if not at_sites else _with_reported(account.epsilons(), replies)
+        others = facts.personal, beside(facts), None if at_sites else config.engine
+        promise = example_statement(experiment.privacy, sites.multiplier, spent, sites.batches, rounds, *others)
     run.write_json(FILE, promise)
     return sentences(promise)
+
+
+def _with_reported(epsilons: Mapping[int, float], replies: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+    """Return what each site has spent: the larger of the server's own account and the site's last word."""
+    found = dict(epsilons)
+    for event in replies:
+        client, value = event["client"], event.get("epsilon")
+        if client in found and isinstance(value, int | float):
+            found[client] = max(found[client], float(value))
+    return found

@@ -210,7 +210,8 @@ class Reply:
     why it must not be used ("refused: ..."). Then the round goes on without it and ``personal`` is not kept.
     ``bytes_up`` and ``bytes_down`` are what really crossed a network; None where there is none, and the serialised
     prompts are counted. ``start_seconds``: how long the client's process took until it could begin, where it had to be
-    started. ``processor_figures``: what the outgoing processors measured, ``clip.clipped`` for example.
+    started. ``processor_figures``: what the outgoing processors measured, ``clip.clipped`` for example. ``epsilon``:
+    what a site that protects its examples says that the run has cost it.
     """
 
     client: int
@@ -224,6 +225,7 @@ class Reply:
     bytes_down: int | None = None
     start_seconds: float | None = None
     processor_figures: Mapping[str, float] = field(default_factory=dict)
+    epsilon: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 import promptfed as pf
 from promptfed.config import build_config
+from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError, RunError, TrainingError
 from promptfed.experiment import Experiment
 from promptfed.privacy.account import read_releases
@@ -81,6 +82,25 @@ def test_a_resumed_run_ends_with_the_same_bits_and_spends_no_more(tmp_path):
     assert len(read_releases(tmp_path / "cut")) == 3
 
 
+@pytest.mark.slow
+def test_ray_goes_on_to_the_same_bits_with_the_key_of_the_run_s_folder(tmp_path):
+    pytest.importorskip("ray")
+    assert trained(tmp_path / "local", stop_after=4, privacy_options=EXAMPLE) is None
+    shutil.copytree(tmp_path / "local", tmp_path / "ray")
+    expected = trained(tmp_path / "local")
+    run = pf.load_run(tmp_path / "ray").resume(engine="ray", actors=1, progress=False)
+    assert run.prompt().shared == expected
+    assert read_releases(tmp_path / "ray") == read_releases(tmp_path / "local")
+    promise = json.loads((tmp_path / "ray" / "privacy.json").read_text())
+    assert any("engine ray simulates" in line for line in promise["not_covered"])
+
+
+def test_an_engine_that_cannot_add_the_noise_is_refused(monkeypatch):
+    monkeypatch.setattr(ENGINES["ray"], "protects_examples", False)
+    with pytest.raises(ConfigError, match="engine 'ray' does not train with noise for each example: use --engine loc"):
+        Experiment.build(config(privacy_options=EXAMPLE, engine="ray"))
+
+
 def test_another_key_is_other_noise(tmp_path):
     options = {"rounds": 1, "method_options": FULL, "privacy_options": EXAMPLE}
     one, other = (trained(tmp_path / name, **options) for name in ("one", "other"))
@@ -144,7 +164,6 @@ def test_without_noise_it_promises_nothing(tmp_path):
         ({"method_options": {"label_space": "own"}}, "use method.label_space=all"),
         ({"privacy_options": {**EXAMPLE, "delta": 0.4}}, r"delta 0\.4 does not protect 18 examples"),
         ({"privacy_options": {**EXAMPLE, "dp": "client"}}, "goes with privacy.dp=example alone"),
-        ({"engine": "ray"}, "is not built for engine 'ray'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_promised_is_refused_before_the_run(options, why):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 from promptfed.config import RunConfig
+from promptfed.errors import ConfigError
+from promptfed.privacy.dpsgd import ExampleTerms
 from promptfed.privacy.release import Sums
 from promptfed.types import ClientData, Job, Reply
 
@@ -43,8 +45,8 @@ class Malicious(Protocol):
 class Workplace(Protocol):
     """All that clients' work of any stage needs, loaded once in a process."""
 
-    def worker(self, stage: str) -> Worker:
-        """Return what does the clients' work of ``stage``."""
+    def worker(self, stage: str, examples: ExampleTerms | None = None) -> Worker:
+        """Return what does the clients' work of ``stage``; ``examples``: how it protects single ones."""
         ...
 
     def verify_frozen(self) -> None:
@@ -63,6 +65,8 @@ class Engine(ABC):
     """Whether its processes make task and model anew from the run's options: what was given by value is not theirs."""
     simulates: bool = True
     """Whether all clients' data are in the hands of whoever runs it."""
+    protects_examples: bool = False
+    """Whether it can have clients trained with noise for each example (privacy.dp=example)."""
     sums: Sums | None = None
     """How its clients sum their changes, so that replies have no tensors; None: the changes come with the replies."""
 
@@ -82,6 +86,16 @@ class Engine(ABC):
         ``build`` makes a workplace in whatever process it is called, and can be pickled.
         """
         return None
+
+    def protect(self, terms: ExampleTerms) -> None:
+        """Have the clients of the stage of ``terms`` trained with noise, wherever they work.
+
+        An engine for each stage has been given what trains so, and need not be told.
+
+        Raises:
+            ConfigError: The engine cannot.
+        """
+        raise ConfigError(f"{type(self).__name__} does not train with noise for each example")
 
     def __repr__(self) -> str:
         return f"<engine {type(self).__name__}>"

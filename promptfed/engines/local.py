@@ -22,6 +22,8 @@ LOG = logging.getLogger(__name__)
 class LocalEngine(Engine):
     """Clients in this process, one by one or ``client_batch`` of them side by side."""
 
+    protects_examples = True
+
     def __init__(self, worker: Worker, client_batch: int = 1, client_seconds: float | None = None) -> None:
         """Make the engine.
 

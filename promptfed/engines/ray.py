@@ -21,6 +21,7 @@ from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError, PromptFedError, RunError
 from promptfed.named_model import named_model
 from promptfed.printable import printable
+from promptfed.privacy.dpsgd import ExampleTerms
 from promptfed.types import Job, Reply, failed
 
 LOG = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class RayEngine(Engine):
     """
 
     builds_from_config = True
+    protects_examples = True
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
@@ -142,6 +144,7 @@ class RayEngine(Engine):
         on_gpu = any(gpus for _, gpus in nodes) if on_gpu is None else on_gpu
         self.share = ray_runtime.Share.of(nodes, actors, self.threads, on_gpu)
         self.seats: list[ActorSlot] = []
+        self._protected: dict[str, ExampleTerms] = {}
         self._deaths_while_loading = 0
 
     def run_round(
@@ -194,6 +197,12 @@ class RayEngine(Engine):
             raise
         return sorted(replies, key=lambda reply: reply.client)
 
+    def protect(self, terms: ExampleTerms) -> None:
+        """Have actors train the stage of ``terms`` with noise. Each reads the key in the run's folder."""
+        self._protected[terms.stage] = terms
+        for seat in self.seats:
+            seat.ready_for.discard(terms.stage)
+
     def verify_frozen(self) -> None:
         results = [seat.actor.verify_frozen.remote() for seat in self.seats if seat.awaits is None]
         for result in self._ray.get(results):
@@ -240,7 +249,7 @@ class RayEngine(Engine):
         jobs, now = waiting[0].jobs, time.monotonic()
         stage = jobs[0].stage
         if stage not in seat.ready_for:
-            seat.loads, seat.awaits = stage, seat.actor.prepare.remote(stage)
+            seat.loads, seat.awaits = stage, seat.actor.prepare.remote(stage, self._protected.get(stage))
             return False
         seat.task = waiting.popleft()
         parcels = [ActorJob(job.client, job.broadcast.round, job.stage, packed(job.personal)) for job in jobs]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from promptfed.engines.base import Worker, Workplace
 from promptfed.engines.worker import run_isolated
 from promptfed.errors import BudgetExhausted, OracleError, PromptFedError
+from promptfed.privacy.dpsgd import ExampleTerms
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, Job, Reply
 
@@ -73,15 +74,25 @@ class ClientActor:
         self._make, self._threads = make, threads
         self._place: Workplace | None = None
         self._workers: dict[str, Worker] = {}
+        self._examples: dict[str, ExampleTerms | None] = {}
 
-    def prepare(self, stage: str) -> int | Refusal:
-        """Load all that ``stage`` needs, before the clock of any client starts. Return the process id."""
+    def prepare(self, stage: str, examples: ExampleTerms | None = None) -> int | Refusal:
+        """Load all that ``stage`` needs, before the clock of any client starts.
+
+        Args:
+            stage: The method or baseline that trains.
+            examples: How it protects single examples; None: it does not.
+
+        Returns:
+            The process id, or the error that ends the run.
+        """
         try:
             if self._place is None:
                 _warm_up(self._threads)
                 self._place = self._make()
-            if stage not in self._workers:
-                self._workers[stage] = self._place.worker(stage)
+            if stage not in self._workers or self._examples[stage] != examples:
+                self._workers[stage] = self._place.worker(stage, examples) if examples else self._place.worker(stage)
+                self._examples[stage] = examples
         except PromptFedError as error:
             return Refusal(type(error).__name__, str(error))
         return os.getpid()

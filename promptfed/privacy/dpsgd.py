@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -25,7 +26,7 @@ from promptfed.privacy.accountant import Release
 from promptfed.privacy.example_gradients import ExampleGradients, Gradients, clipped_sum
 from promptfed.privacy.noise import noised_sum, release_stream
 from promptfed.privacy.sampling import poisson_sample
-from promptfed.privacy.secret_key import SecretKey
+from promptfed.privacy.secret_key import SecretKey, read_key
 from promptfed.prompt_state import PromptState
 from promptfed.setup import Setup
 from promptfed.types import Update
@@ -79,6 +80,10 @@ class DPSGD:
     multiplier: float
     space: ClipSpace = "parameters"
     stage: str = ""
+
+    def terms(self, folder: Path) -> ExampleTerms:
+        """Return the same for another process, which finds the key in ``folder``."""
+        return ExampleTerms(folder.resolve(), self.clip, self.multiplier, self.space, self.stage)
 
     def train_many(self, method: GradientTraining, jobs: Sequence[TrainingJob]) -> list[tuple[Update, PromptState]]:
         """Do as ``method.train_many``, with noise. Neither a loss nor an accuracy leaves the client.
@@ -150,6 +155,25 @@ class DPSGD:
             values = noised_sum(values, self.clip, self.multiplier, stream).to(values.device)
         parts = values.float().split([total[name].numel() for name in names])
         return {name: part.view_as(total[name]) for name, part in zip(names, parts, strict=True)}
+
+
+@dataclass(frozen=True)
+class ExampleTerms:
+    """A ``DPSGD`` as another process is told of it, which reads the key in ``folder`` itself: it is in no message."""
+
+    folder: Path
+    clip: float
+    multiplier: float
+    space: ClipSpace
+    stage: str
+
+    def training(self) -> DPSGD:
+        """Return what trains so.
+
+        Raises:
+            RunError: The key is not there, or others can read it.
+        """
+        return DPSGD(read_key(self.folder), self.clip, self.multiplier, self.space, self.stage)
 
 
 def _digest(parameters: Parameters) -> str:

@@ -17,6 +17,7 @@ def example_statement(
     rounds: int,
     personal: bool,
     beside: Sequence[str] = (),
+    engine: str | None = "local",
 ) -> dict[str, Any]:
     """Return what a run promises whose clients trained by DP-SGD.
 
@@ -28,8 +29,9 @@ def example_statement(
         rounds: The rounds so far.
         personal: Whether clients have prompts of their own.
         beside: What else it does not cover, a line each.
+        engine: What simulates the clients; None: they are sites, each with a key and an account of its own.
     """
-    has_noise = noise > 0
+    has_noise, holder = noise > 0, "the run's folder" if engine is not None else "a site's state-dir"
     spent = {client: value for client, value in epsilons.items() if batches[client].steps}
     chances = sorted({each.probability for each in batches.values() if each.steps})
     chance = f"{chances[0]:.3g}" if len(chances) == 1 else f"{chances[0]:.3g} to {chances[-1]:.3g}" if chances else "0"
@@ -56,21 +58,36 @@ def example_statement(
         "rounds": rounds,
         "clients": len(batches),
         "trusts": "nobody outside the site: what it sends has its noise",
-        "noise_source": "privacy.key of the run's folder, never the run's seed",
+        "noise_source": f"privacy.key of {holder}, never the run's seed",
         "secure_aggregation": "none",
         "not_covered": [
             "how many training examples a client has, which sets its steps and its weight, and how long it works",
             "validation and test figures: they are of other examples, without noise",
             "a choice among several runs by their figures, or among rounds by validation data",
-            "other runs on the same examples, and copies of the run's folder that go on by themselves: epsilons add up",
+            f"other runs on the same examples, and copies of {holder} that go on by themselves: epsilons add up",
             "a person with examples at several sites, or several at one: epsilons add up",
             "personal prompts that are tuned after the run: a client's own, exported, has no noise",
-            "baselines: local_only trains without noise, and its prompts are in the run's folder",
             "cached image features: they are as private as the images",
-            "engine local simulates: all clients' data and the key are in the hands of whoever runs it",
+            *(_of_sites() if engine is None else _of_simulation(engine)),
             *beside,
         ],
     }
+
+
+def _of_simulation(engine: str) -> list[str]:
+    return [
+        "baselines: local_only trains without noise, and its prompts are in the run's folder",
+        f"engine {engine} simulates: all clients' data and the key are in the hands of whoever runs it",
+    ]
+
+
+def _of_sites() -> list[str]:
+    return [
+        "counts of examples by class and use, which sites announce before the first round",
+        "whether a site answers, and the line that it sends if it cannot",
+        "the epsilons: each is what the run cost a site as far as it and the server know; an account that a site lost "
+        "counts nothing any more",
+    ]
 
 
 def example_sentence(found: Mapping[str, Any]) -> str:

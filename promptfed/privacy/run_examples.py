@@ -30,14 +30,14 @@ class RunExamples:
     is the same, to the bit.
 
     Attributes:
-        training: What trains in the method's place.
+        training: What trains in the method's place; None where sites train, each with a key of its own.
         account: The rounds so far, on disk.
         sites: What they cost each client.
         limit: The most that a client may spend; None: any.
         participants: Who takes part in a round.
     """
 
-    training: DPSGD
+    training: DPSGD | None
     account: ReleaseAccount
     sites: ExampleAccount
     limit: float | None
@@ -53,6 +53,7 @@ class RunExamples:
         participants: Participants,
         rounds: int,
         round: int,
+        has_key: bool = True,
     ) -> RunExamples:
         """Return those of a run that begins, or that goes on after ``round``.
 
@@ -64,6 +65,7 @@ class RunExamples:
             participants: Who takes part in a round.
             rounds: The planned rounds; noise that follows from a limit is what they can afford.
             round: The last finished one; 0: the run begins, and gets a key.
+            has_key: Whether clients train here, and not at sites.
 
         Raises:
             RunError: The run has begun, and its key or its account is gone, or the key is another one.
@@ -77,10 +79,12 @@ class RunExamples:
         if noise is None:
             planned = counted(participants, range(1, rounds + 1))
             noise = least_noise(batches, planned, terms.epsilon or 0.0, terms.delta)
-        is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
-        key = read_key(folder) if is_begun else create_key(folder)
-        account.bind(key)
-        training = DPSGD(key, terms.clip, noise, terms.clip_space, stage)
+        training = None
+        if has_key:
+            is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
+            key = read_key(folder) if is_begun else create_key(folder)
+            account.bind(key)
+            training = DPSGD(key, terms.clip, noise, terms.clip_space, stage)
         found = cls(training, account, ExampleAccount(batches, noise, terms.delta), terms.epsilon, participants)
         if not account.releases and not found.last_round(0, 1):
             raise ConfigError(
@@ -98,7 +102,7 @@ class RunExamples:
         digest = hashlib.sha256()
         for client, shared in sorted(broadcasts.items()):
             digest.update(f"{client}:".encode() + hashlib.sha256(shared.to_bytes()).digest())
-        self.account(Spent(round, digest.hexdigest(), self.training.multiplier, 1.0))
+        self.account(Spent(round, digest.hexdigest(), self.sites.multiplier, 1.0))
 
     def epsilons(self) -> dict[int, float]:
         """Return what each client has spent so far."""

@@ -24,6 +24,7 @@ def client_event(stage: str, reply: Reply, broadcast_bytes: int) -> dict[str, An
         "seconds": reply.seconds,
         **({} if reply.start_seconds is None else {"start_seconds": reply.start_seconds}),
         **({"processors": dict(reply.processor_figures)} if reply.processor_figures else {}),
+        **({} if reply.epsilon is None else {"epsilon": reply.epsilon}),
         **reply.usage.recorded(),
     }
 
