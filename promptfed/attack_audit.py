@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,22 @@ def audit(finished: FinishedRun, name: str, progress: Progress | None = None) ->
     experiment.fill_features((progress or Progress()).features)
     about = AUDITS[name]
     return {"audit": name, "knows": about.knows, "clients": len(finished.names), **about.work(finished, experiment)}
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """Return in a sentence what the figures of an audit, as ``audit`` returns them, come to."""
+    if found["audit"] == "membership":
+        scores = found["scores"].items()
+        telling = [name for name, s in scores if s["trained"]["auc_interval"][0] > max(0.5, s["start"]["auc"])]
+        said, unsaid = "members are told from others, on average", "no score tells members from others beyond its error"
+    elif found["audit"] == "labels":
+        telling = [name for name, u in found["updates"].items() if u["spearman_interval"][0] > 0]
+        said, unsaid = "the order of a client's classes shows", "the order of a client's classes does not show"
+    else:
+        updates = found["updates"].items()
+        telling = [name for name, u in updates if u["cosine_interval"][0] > (u["cosine_by_chance"] or 0)]
+        said, unsaid = "features of a single example are rebuilt", "features are rebuilt no better than by chance"
+    return f"{said}: {', '.join(telling)}" if telling else f"{unsaid}; stronger attacks may find more"
 
 
 def _membership(finished: FinishedRun, experiment: Experiment) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from promptfed.errors import ConfigError, FormatError
 from promptfed.option import Option
+from promptfed.option_complaints import complaints
 from promptfed.printable import printable
-from promptfed.privacy_options import PrivacyOptions
 from promptfed.processor_options import ProcessorOptions
 from promptfed.readers.json_reader import HIGHEST, LOWEST
 from promptfed.readers.yaml_reader import parse_yaml, read_yaml_file
@@ -205,7 +204,7 @@ class RunConfig(BaseModel):
         try:
             super().__init__(**options)
         except ValidationError as error:
-            raise ConfigError(_complaints(error, type(self), "option")) from error
+            raise ConfigError(complaints(error, type(self), "option")) from error
         _check_switches(options, self, "option")
 
     @property
@@ -337,35 +336,11 @@ def validate(model: type[M], values: Mapping[str, Any], kind: str) -> M:
         for problem in error.errors():
             if isinstance(inner := problem.get("ctx", {}).get("error"), ConfigError):  # a model that says it itself
                 raise inner from error
-        raise ConfigError(_complaints(error, model, kind)) from error
+        raise ConfigError(complaints(error, model, kind)) from error
     for name in model.model_fields:
         _check_numbers(getattr(validated, name), kind, name)
     _check_switches(values, validated, kind)
     return validated
-
-
-MOST_COMPLAINTS = 10
-
-
-def _complaints(error: ValidationError, model: type[BaseModel], kind: str) -> str:
-    """Return what pydantic has to say about ``kind``s of ``model``, in one line: the first few of its complaints."""
-    lines, problems = [], error.errors()
-    for problem in problems[:MOST_COMPLAINTS]:
-        name = printable(".".join(str(part) for part in problem["loc"]), 100)
-        if problem["type"] == "extra_forbidden":
-            fields = sorted(model.model_fields)
-            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            if kind == "option" and not near and name.isidentifier():
-                section = "privacy" if name in PrivacyOptions.model_fields else "method"
-                hint = f"if it is one of the {section}, write --set {section}.{name}=VALUE; "
-            lines.append(f"unknown {kind} '{name}': {hint}known are {', '.join(fields) or 'none'}")
-        else:
-            why = problem["msg"].removeprefix("Value error, ").lower()
-            about = f"{kind} '{name}' is {printable(repr(problem['input']), 200)}" if name else f"{kind}s disagree"
-            lines.append(f"{about}: {why}")
-    more = len(problems) - len(lines)
-    return "; ".join(lines) + (f"; and {more} more" if more else "")
 
 
 def _check_depth(value: Any, what: str, depth: int = 0) -> None:

@@ -93,7 +93,7 @@ def run_(
     """
     import json as as_json
 
-    from promptfed.attack_audit import audit
+    from promptfed.attack_audit import audit, verdict
     from promptfed.export.finished import FinishedRun
     from promptfed.report.consoles import output
     from promptfed.report.live import live_progress
@@ -111,6 +111,7 @@ def run_(
         console = output()
         console.print(_audit_table(attack, rows))
         console.print(NOTES[attack], highlight=False, markup=False)
+        console.print(f"Result: {verdict(found)}.", highlight=False, markup=False)
 
 
 NOTES = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from promptfed.comparison.plan import Plan
 from promptfed.method import METHODS
+from promptfed.privacy.statement import FILE
 from promptfed.result_notes import below_zero_shot
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.runs.ledger import Cost, cost_of, query_curve
@@ -92,6 +94,7 @@ def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping
         **{name: metrics["method"].get(name) for name in FIGURES},
         "domains": metrics["method"]["domains"],
         **({"measures": each} if (each := metrics["method"].get("measures")) else {}),
+        **_promise(run),
         "intervals": metrics["method"].get("intervals") or {},
         "options": run.config.method_options,
         "aggregator": run.config.aggregator,
@@ -118,6 +121,7 @@ def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Map
         **{name: spread([run[name] for run in runs]) for name in FIGURES},
         "domains": {domain: spread([run["domains"][domain] for run in runs]) for domain in domains},
         **({"measures": _measure_spreads(runs)} if any(run.get("measures") for run in runs) else {}),
+        **({"privacy": _weakest(promises)} if (promises := [r["privacy"] for r in runs if "privacy" in r]) else {}),
         **{name: fmean(run[name] for run in runs) for name in COSTS},
         **{name: fmean(run.get(name, 0) for run in runs) for name in READINGS if any(name in run for run in runs)},
         "intervals": runs[0]["intervals"] if len(runs) == 1 else {},
@@ -126,6 +130,19 @@ def _about(method: str, runs: Sequence[Mapping[str, Any]], why: str, search: Map
         "query_curve": mean_curve([run["query_curve"] for run in runs]),
         "runs": list(runs),
     }
+
+
+def _promise(run: RunDirectory) -> dict[str, Any]:
+    """Return unit, epsilon (None: no limit) and delta under "privacy", if the run has differential privacy."""
+    found = run.read_json(FILE) or {}
+    if found.get("differential_privacy", "none") == "none":
+        return {}
+    return {"privacy": {name: found.get(name) for name in ("unit", "epsilon", "delta")}}
+
+
+def _weakest(promises: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the promise with the largest epsilon."""
+    return max(promises, key=lambda promise: inf if promise["epsilon"] is None else promise["epsilon"])
 
 
 def _measure_spreads(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

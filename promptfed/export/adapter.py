@@ -9,6 +9,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
+from promptfed.counts import number_of
 from promptfed.errors import ConfigError
 from promptfed.examples.base import TextItem
 from promptfed.export.origin import BundleOrigin, provenance, whose_prompt
@@ -110,7 +111,8 @@ def lead_of(method: Method, client: int, client_name: str, origin: BundleOrigin 
     """Return the first paragraph of a README: whose prompt it is, how it was learned, and where it comes from."""
     learned = (
         f"{whose_prompt(origin, client, client_name)}, learned by federated prompt learning with {method.name} "
-        f"({method.setup.rounds} rounds, seed {method.setup.seed}), and exported by promptfed {version('promptfed')}."
+        f"({number_of('round', method.setup.rounds)}, seed {method.setup.seed}), and exported by promptfed "
+        f"{version('promptfed')}."
     )
     own = f" How much of it is the client's own: {chosen}." if chosen else ""
     return f"{learned}{own}{provenance(origin)}"

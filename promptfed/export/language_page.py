@@ -21,7 +21,7 @@ PAGE = Template("""\
 # A prompt bundle for a language model
 
 $whose, learned by federated prompt learning with method `$method`
-($rounds rounds, seed $seed) on the frozen model `$model` ($precision), and exported by
+($rounds, seed $seed) on the frozen model `$model` ($precision), and exported by
 promptfed $version. It knows $count classes: $classes.$own$origin
 
 | file | content |

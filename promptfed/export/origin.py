@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.printable import printable
+from promptfed.privacy.statement import FILE, promises
 from promptfed.result_notes import SHOWN, below_zero_shot
 from promptfed.runs.directory import RunDirectory
 
@@ -20,6 +21,8 @@ class BundleOrigin(BaseModel):
     ``below_zero_shot``: those of them that are below zero-shot's. ``new_classes``: those that no client trained on.
     ``whose``: the client's own prompt, or the one that all clients share. ``alike``: the other clients that have the
     very same prompt. ``data`` names the source without the folder that it lies in. ``date``: of the last event.
+    ``privacy``: what the run promises those who hold the data, and what that leaves out of the prompt; nothing of a run
+    without differential privacy or secure sums.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +34,7 @@ class BundleOrigin(BaseModel):
     accuracy: dict[str, Share] = Field(default_factory=dict)
     below_zero_shot: tuple[str, ...] = ()
     new_classes: tuple[str, ...] = ()
+    privacy: tuple[str, ...] = ()
 
 
 def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int, ...]) -> BundleOrigin:
@@ -57,6 +61,7 @@ def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int,
         accuracy={SHOWN.get(name, name): value for name, value in accuracy.items()},
         below_zero_shot=tuple(below),
         new_classes=tuple((run.read_json("partition.json") or {}).get("new_classes") or ()),
+        privacy=promises(run.read_json(FILE)),
     )
 
 
@@ -96,6 +101,7 @@ def provenance(origin: BundleOrigin | None) -> str:
         sentences.append(f"No client trained on these classes of the data, which were held out for tests: {names}.")
     if origin.alike:
         sentences.append(f"{alike_words(origin.alike)} the very same prompt.")
+    sentences += [f"{printable(promise)}." for promise in origin.privacy]
     return "\n\n" + " ".join(sentences) if sentences else ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from string import Template
 from typing import TYPE_CHECKING
 
+from promptfed.counts import number_of
 from promptfed.export.folder import PIXELS, SOFT, TEXT, BackboneMeta, OracleMeta
 from promptfed.export.language_page import language_page
 from promptfed.export.origin import provenance, whose_prompt
@@ -22,7 +23,7 @@ BACKBONE_PAGE = Template("""\
 # A prompt bundle
 
 $whose, learned by federated prompt learning with method `$method`
-($rounds rounds, seed $seed) on the frozen backbone `$backbone` ($precision), and exported by
+($rounds, seed $seed) on the frozen backbone `$backbone` ($precision), and exported by
 promptfed $version. It knows $count classes: $classes.$own$origin
 
 | file | content |
@@ -99,7 +100,7 @@ ORACLE_PAGE = Template("""\
 # A prompt bundle for a black box
 
 $whose, learned by federated prompt learning with method `$method`
-($rounds rounds, seed $seed) for the oracle `$oracle`, and exported by promptfed $version.
+($rounds, seed $seed) for the oracle `$oracle`, and exported by promptfed $version.
 $knows$own$origin
 
 | file | content |
@@ -159,7 +160,7 @@ def readme(bundle: Bundle) -> str:
         "whose": whose_prompt(meta.origin, meta.client, meta.client_name),
         "origin": provenance(meta.origin),
         "method": meta.method,
-        "rounds": str(meta.rounds),
+        "rounds": number_of("round", meta.rounds),
         "seed": str(meta.seed),
         "version": meta.promptfed_version,
         "tensors": ", ".join(tensors) or "none (this method learns nothing)",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from promptfed.errors import ConfigError, FormatError
+from promptfed.errors import ConfigError
 
 Adjacency = Literal["add-remove", "replace-one"]
 INTERVAL = 1e-4
@@ -53,49 +53,6 @@ class Release:
             raise ConfigError(f"a probability of taking part is above 0 and at most 1, not {self.probability}")
         if self.count < 1:
             raise ConfigError(f"a number of releases is 1 or more, not {self.count}")
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """The releases so far, grouped; a value, which a checkpoint keeps as ``recorded()``."""
-
-    releases: tuple[Release, ...] = ()
-
-    def with_release(self, release: Release) -> Ledger:
-        """Return the ledger with ``release`` charged too."""
-        counts = {(each.multiplier, each.probability): each.count for each in self.releases}
-        kind = release.multiplier, release.probability
-        counts[kind] = counts.get(kind, 0) + release.count
-        return Ledger(tuple(Release(*kind, count) for kind, count in counts.items()))
-
-    def epsilon(self, delta: float, adjacency: Adjacency = "add-remove") -> float:
-        """Return what has been spent; 0 before the first release."""
-        return epsilon(self.releases, delta, adjacency)
-
-    def would_exceed(self, next: Release, delta: float, limit: float) -> bool:
-        """Whether ``next`` would bring epsilon above ``limit``; to be called before the release, not after."""
-        releases = self.with_release(next).releases
-        return _epsilon(releases, delta, COARSE_INTERVAL) > limit and epsilon(releases, delta) > limit
-
-    def recorded(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {"releases": [[each.multiplier, each.probability, each.count] for each in self.releases]}
-
-    @classmethod
-    def restored(cls, record: Mapping[str, Any]) -> Ledger:
-        """Return the ledger of a ``recorded()``. Raises FormatError if it is none: then what was spent is unknown."""
-        ledger = cls()
-        try:
-            rows = record["releases"]
-            for multiplier, probability, count in rows:
-                if type(count) is not int or {type(multiplier), type(probability)} - {int, float}:
-                    raise TypeError("a row is two numbers and a count")
-                ledger = ledger.with_release(Release(float(multiplier), float(probability), count))
-            if set(record) != {"releases"} or not isinstance(rows, Sequence):
-                raise ValueError("it holds more than releases")
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"the privacy ledger is damaged, so what was spent is unknown: {error}") from error
-        return ledger
 
 
 def check_delta(delta: float, clients: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptfed.counts import number_of
 from promptfed.privacy.dpsgd import Batches
 from promptfed.privacy_options import PrivacyOptions
 
@@ -98,5 +99,5 @@ def example_sentence(found: Mapping[str, Any]) -> str:
     among = f"all {found['clients']} clients" if largest == smallest else f"the largest; {smallest} to {largest}"
     return (
         f"privacy: epsilon {largest} ({among}) at delta {found['delta']:g} for {found['unit']} "
-        f"({found['rounds']} rounds of up to {found['steps_of_a_round']} steps; trusts {found['trusts']})"
+        f"({number_of('round', found['rounds'])} of up to {found['steps_of_a_round']} steps; trusts {found['trusts']})"
     )

@@ -13,6 +13,8 @@ from promptfed.privacy.release import Spent
 from promptfed.privacy_options import PrivacyOptions
 
 FILE, SITES = "privacy.json", "sites"
+PERSONAL = "personal prompts"
+"""How the line on clients' own prompts begins."""
 SUMMED = "the server can compute the sum of a round's masked changes and no single one"
 
 
@@ -117,7 +119,7 @@ def _not_covered(facts: Circumstances) -> list[str]:
         "who drops out, and whether a run ends with an error: neither may depend on a client's data",
     ]
     if facts.personal:
-        lines.append("personal prompts: a client's own, exported, is a release that nothing was added to")
+        lines.append(f"{PERSONAL}: a client's own, exported, is a release that nothing was added to")
     if facts.validated:
         lines.append("the choice between the trained and the zero-shot prompt by validation data")
     if facts.asks_api:
@@ -139,6 +141,14 @@ def beside(facts: Circumstances) -> list[str]:
     if facts.baselines:
         lines.append("baselines of the same run: they train without noise, and their prompts are in its folder")
     return lines
+
+
+def promises(found: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return what a prompt from the run of ``found`` says of privacy; nothing without a promise."""
+    if found is None or (found["differential_privacy"] == "none" and found["secure_aggregation"] == "none"):
+        return ()
+    own = [f"not covered: {line}" for line in found["not_covered"] if line.startswith(PERSONAL)]
+    return tuple(f"{line[0].upper()}{line[1:]}" for line in (*sentences(found), *own))
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from promptfed.counts import number_of
 from promptfed.files import strict_json
 from promptfed.files.atomic import write_text
 from promptfed.printable import markdown_cell, plain_text, printable, printable_lines
 from promptfed.report.comparison_measures import measure_section
+from promptfed.report.comparison_privacy import privacy_section
 from promptfed.report.html import Picture, readable_bytes, render
 from promptfed.report.tables import (
     LOCAL_ALL,
@@ -120,7 +122,7 @@ def about(summary: Summary) -> str:
     """Return a line about the data, the model and the seeds."""
     seeds = f"seeds {', '.join(map(str, summary['seeds']))}"
     partitions = f"partition seeds {', '.join(map(str, summary['partition_seeds']))}"
-    budget = f"{summary['rounds']} rounds, {summary['shots']} shots"
+    budget = f"{number_of('round', summary['rounds'])}, {number_of('shot', summary['shots'])}"
     oracle = summary.get("oracle")
     kind = "language model" if work_of(summary) is READING else "backbone"
     model = f"oracle {oracle}" if oracle else f"{kind} {summary['backbone']}"
@@ -175,6 +177,8 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
     about_white_box = READING_CAPTION if work is READING else TOWERS_CAPTION
     costs = COST_CAPTION + (ORACLE_CAPTION + budget_words(summary) if work is None else about_white_box)
     tables.append(_section("Cost", columns, costs, methods, cells, mark=False))
+    if (privacy := privacy_section(methods)) is not None:
+        tables.append(privacy)
     options = {name: (str(m["tuned"]).strip("{}").replace("'", ""),) for name, m in methods.items() if m["tuned"]}
     if options:
         caption = "Chosen on the validation examples of a partition of its own; no test example was looked at."

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from promptfed.cli import main
 from promptfed.export.origin import BundleOrigin, alike_words, origin_of, provenance, same_prompts, whose_prompt
+from promptfed.privacy.statement import promises
 from promptfed.runs.directory import RunDirectory
 
 
@@ -136,3 +137,18 @@ def test_a_client_with_one_class_takes_home_no_local_accuracy(trained, tmp_path,
         assert ("local" in origin.accuracy) == (each != client)
         assert ("local " in provenance(origin).replace("local (all", "")) == (each != client)
         assert f"local (all classes) {100 * rows[each]['all_classes']:.1f} %" in provenance(origin)
+
+
+def test_a_bundle_of_a_private_run_says_what_is_promised():
+    found = {
+        "differential_privacy": "client", "epsilon": 7.9, "delta": 1e-3, "unit": "one client", "releases": 3,
+        "trusts": "the server", "secure_aggregation": "none",
+        "not_covered": ["personal prompts: a release of its own", "losses"],
+    }  # fmt: skip
+    said = promises(found)
+    assert said == (
+        "Privacy: epsilon 7.90 at delta 0.001 for one client (3 releases; trusts the server)",
+        "Not covered: personal prompts: a release of its own",
+    )
+    assert provenance(BundleOrigin(whose="shared", privacy=said)).endswith(f"{said[0]}. {said[1]}.")
+    assert promises({**found, "differential_privacy": "none"}) == promises(None) == ()

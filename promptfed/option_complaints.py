@@ -1,0 +1,39 @@
+"""What is wrong with options, in one line."""
+
+from __future__ import annotations
+
+import difflib
+
+from pydantic import BaseModel, ValidationError
+
+from promptfed.printable import printable
+from promptfed.privacy_options import PrivacyOptions
+
+MOST_COMPLAINTS = 10
+
+
+def complaints(error: ValidationError, model: type[BaseModel], kind: str) -> str:
+    """Return what pydantic has to say about ``kind``s of ``model``, in one line: the first few of its complaints."""
+    lines, problems = [], error.errors()
+    for problem in problems[:MOST_COMPLAINTS]:
+        name = printable(".".join(str(part) for part in problem["loc"]), 100)
+        if problem["type"] == "extra_forbidden":
+            lines.append(_unknown(name, sorted(model.model_fields), kind))
+        else:
+            why = problem["msg"].removeprefix("Value error, ").lower()
+            about = f"{kind} '{name}' is {printable(repr(problem['input']), 200)}" if name else f"{kind}s disagree"
+            lines.append(f"{about}: {why}")
+    more = len(problems) - len(lines)
+    return "; ".join(lines) + (f"; and {more} more" if more else "")
+
+
+def _unknown(name: str, fields: list[str], kind: str) -> str:
+    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+    if kind == "option" and f"{name}_options" in fields:
+        example = "dp=client" if name == "privacy" else "NAME=VALUE"
+        return f"'{name}' is a group of options: write --set {name}.{example} (promptfed list options shows all)"
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    if kind == "option" and not near and name.isidentifier():
+        section = "privacy" if name in PrivacyOptions.model_fields else "method"
+        hint = f"if it is one of the {section}, write --set {section}.{name}=VALUE; "
+    return f"unknown {kind} '{name}': {hint}known are {', '.join(fields) or 'none'}"
