@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.low_rank_method import LowRankConfig, LowRankMethod, is_a
+from promptfed.prompts.low_rank_method import LowRankMethod, OneFactorConfig, is_a
 
 
 @METHODS.register("ffa_lora")
@@ -23,7 +23,7 @@ class FFALoRA(LowRankMethod):
     name: ClassVar[str] = "FFA-LoRA"
     paper: ClassVar[str] = "Sun et al. 2024, ICLR, arXiv 2403.12313"
     trains: ClassVar[str] = "LoRA: B (out, r) for each target matrix"
-    Config = LowRankConfig
+    Config = OneFactorConfig
 
     def init_shared(self) -> PromptState:
         return PromptState({name: tensor for name, tensor in self.start().items() if not is_a(name)})

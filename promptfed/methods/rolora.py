@@ -10,7 +10,7 @@ import torch
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.method import METHODS, Shape, shapes
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.low_rank_method import LowRankConfig, LowRankMethod, is_a
+from promptfed.prompts.low_rank_method import LowRankMethod, OneFactorConfig, is_a
 from promptfed.types import Update
 
 TURN = "turn"
@@ -30,7 +30,7 @@ class RoLoRA(LowRankMethod):
     name: ClassVar[str] = "RoLoRA"
     paper: ClassVar[str] = "Chen et al. 2025, arXiv 2502.01755"
     trains: ClassVar[str] = "LoRA: B (out, r) and A (r, in) by turns, for each target matrix"
-    Config = LowRankConfig
+    Config = OneFactorConfig
 
     def init_shared(self) -> PromptState:
         return PromptState({**self.start(), TURN: torch.zeros(1)})

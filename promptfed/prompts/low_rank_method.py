@@ -21,7 +21,7 @@ LowRankKind = TypeVar("LowRankKind", bound=LowRank)
 class LowRankConfig(LanguageConfig):
     """Options of LoRA, beside those of every method on language models."""
 
-    lr: float = Field(0.001, gt=0, description="learning rate")
+    lr: float = Field(0.003, gt=0, description="learning rate")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="of a client's steps")
     r: int = Field(8, ge=1, le=1024, description="rank of the change of each matrix")
     alpha: float = Field(16.0, gt=0, description="a change is alpha / r times B A")
@@ -50,6 +50,12 @@ class LowRankConfig(LanguageConfig):
         if any(not 1 <= rank <= 1024 for rank in ranks):
             raise ValueError("give ranks from 1 to 1024")
         return ranks
+
+
+class OneFactorConfig(LowRankConfig):
+    """Options of methods whose clients train one factor at a time, which a step of the same length changes less."""
+
+    lr: float = Field(0.01, gt=0, description="learning rate")
 
 
 class LowRankMethod(LanguageMethod):
