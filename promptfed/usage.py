@@ -15,7 +15,8 @@ class Usage:
     """Counts that add up and subtract. Encoder calls count images and texts, not batches.
 
     ``model_rows`` and ``model_tokens``: rows of tokens that a language model with gradients read, and their tokens
-    without an insert.
+    without an insert. A token that passes through the upper layers alone, because what the lower ones make of its text
+    is known, counts as the share of the upper layers.
     ``oracle_queries``: answers that were asked for (a candidate prompt on an example, a text to be generated);
     ``oracle_calls``: requests that really went to the black box; ``oracle_cache_hits``: answers that were already
     known; ``oracle_retries``: calls that failed and were made again; ``labels_floored``: scores of labels that the

@@ -50,11 +50,11 @@ def tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=built, bos_token="[CLS]", eos_token="[SEP]", **names)
 
 
-def transformer(name: str) -> Any:
+def transformer(name: str, layers: int = LAYERS) -> Any:
     """The model ``name`` of transformers, with the same random weights each time."""
     import transformers as t
 
-    size = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": LAYERS}
+    size = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": layers}
     causal = {**size, "num_attention_heads": 4, "max_position_embeddings": 64}
     build = {
         "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**causal, num_key_value_heads=2)),
@@ -62,13 +62,13 @@ def transformer(name: str) -> Any:
             t.Gemma3TextConfig(**causal, num_key_value_heads=1, head_dim=16, sliding_window=8)
         ),
         "gpt2": lambda: t.GPT2LMHeadModel(
-            t.GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=64)
+            t.GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=layers, n_head=4, n_positions=64)
         ),
         "masked": lambda: t.BertForMaskedLM(t.BertConfig(**causal)),
         "bert": lambda: t.BertModel(t.BertConfig(**causal), add_pooling_layer=False),
         "t5": lambda: t.T5ForConditionalGeneration(
             t.T5Config(
-                vocab_size=VOCABULARY, d_model=WIDTH, d_kv=8, num_heads=4, num_layers=LAYERS, d_ff=48,
+                vocab_size=VOCABULARY, d_model=WIDTH, d_kv=8, num_heads=4, num_layers=layers, d_ff=48,
                 decoder_start_token_id=0,
             )
         ),
@@ -82,10 +82,10 @@ FAMILIES = {"llama": "causal", "gemma": "causal", "gpt2": "causal", "masked": "m
             "t5": "encoder-decoder"}  # fmt: skip
 
 
-def language_model(name: str, form: PromptTemplate | None = None) -> LanguageModel:
+def language_model(name: str, form: PromptTemplate | None = None, layers: int = LAYERS) -> LanguageModel:
     """The model ``name`` as promptfed asks it."""
     form = form or (FORM if name == "masked" else CAUSAL_FORM)
-    return LanguageModel(f"lm:{name}", form, transformer(name), tokenizer(), FAMILIES[name])  # type: ignore[arg-type]
+    return LanguageModel(f"lm:{name}", form, transformer(name, layers), tokenizer(), FAMILIES[name])  # type: ignore[arg-type]
 
 
 def split(rows: Sequence[int] = range(4)) -> Split:

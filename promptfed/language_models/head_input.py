@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -44,3 +45,15 @@ def head_input(model: Any, places: Tensor | None) -> Iterator[list[Tensor]]:
 def gathered(states: Tensor, places: Tensor) -> Tensor:
     """Return the states at ``places`` ``(rows, k)``: ``(rows, k, width)``."""
     return states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def softened(logits: Tensor, config: Any) -> Tensor:
+    """Return ``logits`` after what a model of this ``config`` does to them behind its head: caps and scales."""
+    text = config.get_text_config()
+    if multiplier := getattr(text, "logit_scale", None):  # Cohere
+        logits = logits * multiplier
+    if divisor := getattr(text, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    if cap := getattr(text, "final_logit_softcapping", None):  # Gemma 2
+        logits = torch.tanh(logits / cap) * cap
+    return logits

@@ -20,10 +20,11 @@ from promptfed.examples.base import ANSWER_CLASSES, Item
 from promptfed.frozen_model import FrozenModel, Kind
 from promptfed.language_models.answers import Answers
 from promptfed.language_models.changed_layers import changed_layers
-from promptfed.language_models.head_input import gathered, head_input
+from promptfed.language_models.head_input import gathered, head_input, softened
 from promptfed.language_models.insert import NO_INSERT, Insert
 from promptfed.language_models.keys_values import behind_prefix, by_layer, keys_and_values
 from promptfed.language_models.layers import attention_shape, matrices_of, usual_targets
+from promptfed.language_models.lower_layers import LowerLayers
 from promptfed.language_models.pretrained import Family, longest_input
 from promptfed.language_models.row_batches import padded_rows, row_batches
 from promptfed.language_models.shared_prefix import Beginnings, CausalReader
@@ -46,6 +47,7 @@ class LanguageModel(FrozenModel):
 
     A soft prompt stands before everything, [CLS] and BOS included, which is PEFT's layout. A causal model reads what
     all rows share (a soft prompt, a prefix) once, and goes on from its keys and values; gradients flow through these.
+    What the layers below all that is trained make of a text is computed once in a process.
     """
 
     kind: ClassVar[Kind] = "language model"
@@ -63,6 +65,7 @@ class LanguageModel(FrozenModel):
         self.layers, self.kv_heads, self.head_size = attention_shape(model.config)
         self._modules = dict(model.named_modules())
         self._reader = CausalReader(model) if family == "causal" else None
+        self.lower = LowerLayers(model, self.layers)
         self._lock = threading.RLock()  # hooks of one reading must not meet another thread's
         self._usage = Usage()
         self._labels: dict[tuple[str, ...], list[int]] = {}
@@ -218,13 +221,16 @@ class LanguageModel(FrozenModel):
         parts, order = [], []
         with self._lock, changed_layers(self._modules, insert):
             shared = self._shared(insert)
+            lower = self.lower.states(rows, insert, lambda some: self._read_ends(some, insert, shared))
             for batch in row_batches([len(row) for row in rows]):
                 some = [rows[k] for k in batch]
                 places = None if at is None else torch.tensor([list(at[k]) for k in batch], device=self.device)
                 words = None if answers is None else [answers[k] for k in batch]
-                parts.append(self._read(some, insert, shared, places, words).float())
+                with self.lower.given(lower, batch):
+                    parts.append(self._read(some, insert, shared, places, words).float())
                 order += batch
-        self._usage += Usage(model_rows=len(rows), model_tokens=sum(map(len, rows)))
+        spared = lower.known * lower.layer // max(1, self.layers)
+        self._usage += Usage(model_rows=len(rows), model_tokens=sum(map(len, rows)) - spared)
         positions = torch.empty(len(order), dtype=torch.int64)
         positions[torch.tensor(order)] = torch.arange(len(order))
         return torch.cat(parts)[positions.to(self.device)]
@@ -288,6 +294,13 @@ class LanguageModel(FrozenModel):
         lengths = torch.tensor([len(row) for row in vectors], device=self.device)
         weight = (torch.arange(states.shape[1], device=self.device) < lengths[:, None])[..., None].float()
         return (states.float() * weight).sum(1) / weight.sum(1)
+
+    def _read_ends(self, rows: Sequence[Sequence[int]], insert: Insert, shared: Beginnings | None) -> Tensor:
+        """Read one batch up to a state that depends on all tokens: the last one's, the decoder's first, or the mean."""
+        if not self.has_words:
+            return self._read(rows, insert, shared, None, None)
+        ends = [[0 if self.family == "encoder-decoder" else len(row) - 1] for row in rows]
+        return self._read(rows, insert, shared, torch.tensor(ends, device=self.device), None)
 
     def _output(self, part: Any, vectors: Sequence[Tensor], insert: Insert, shared: Beginnings | None) -> Any:
         """Read a batch with ``part``, the model or its base model; returns what that returns."""
@@ -359,19 +372,7 @@ class LanguageModel(FrozenModel):
         if ids is not None:
             index = torch.tensor(list(ids), device=self.device)
             weight, bias = weight[index], None if bias is None else bias[index]
-        logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
-        return self._soften(logits)
-
-    def _soften(self, logits: Tensor) -> Tensor:
-        """Apply what a model does to logits behind its head: caps and scales."""
-        config = self.model.config.get_text_config()
-        if multiplier := getattr(config, "logit_scale", None):  # Cohere
-            logits = logits * multiplier
-        if divisor := getattr(config, "logits_scaling", None):  # Granite
-            logits = logits / divisor
-        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        return softened(F.linear(hidden.to(weight.dtype), weight, bias).float(), self.model.config)
 
     def label_ids(self, classes: Sequence[str]) -> list[int]:
         """Return the token of each class's label word. Raises ConfigError if two are the same."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from promptfed.errors import ConfigError
 from promptfed.inserts.prefix import PREFIX, Prefix
 from promptfed.inserts.soft_prompt import repeated
+from promptfed.language_models.model import LanguageModel
 from promptfed.local_training import LocalObjective
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.language_method import LanguageMethod
@@ -21,6 +22,8 @@ from promptfed.seeding import torch_stream
 from promptfed.types import Split
 
 PrefixKind = TypeVar("PrefixKind", bound=Prefix)
+TOP = "top:"
+"""Before the number of layers, counted from the highest."""
 
 
 class PrefixConfig(SoftPromptConfig):
@@ -40,8 +43,8 @@ class PrefixMethod(LanguageMethod):
     prefix_names: ClassVar[tuple[str, ...]] = (PREFIX,)
     """Tensors with a row for each token of the prefix."""
 
-    def make_prefix(self, kind: type[PrefixKind]) -> PrefixKind:
-        """Return the prefix of all layers, of one ``kind``.
+    def make_prefix(self, kind: type[PrefixKind], lowest: int = 0) -> PrefixKind:
+        """Return the prefix, of one ``kind``; keys and values of layers below ``lowest`` are not trained.
 
         Raises:
             BackboneError: The model takes no prefix.
@@ -61,6 +64,7 @@ class PrefixMethod(LanguageMethod):
             self.setup.seed,
             text=None if config.init == "random" else text,
             first_is_frozen=config.freeze_first,
+            lowest=lowest,
         )
 
     def _ids(self) -> list[int]:
@@ -85,3 +89,20 @@ class PrefixMethod(LanguageMethod):
                 parameters[name][:1] = row.to(parameters[name])
 
         return replace(objective, project=project)
+
+
+def is_top(choice: object) -> bool:
+    """Whether ``choice`` is top:M with M of 1 or more."""
+    number = choice.removeprefix(TOP) if isinstance(choice, str) and choice.startswith(TOP) else ""
+    return number.isascii() and number.isdigit() and int(number) > 0
+
+
+def lowest_of(choice: str, model: LanguageModel) -> int:
+    """Return the lowest of the layers top:M of ``model``. Raises ConfigError if it has fewer than M."""
+    count = int(choice.removeprefix(TOP))
+    if count > model.layers:
+        raise ConfigError(
+            f"option 'layers' is '{choice}', and '{model.name}' has {model.layers} layers: give {TOP}{model.layers} "
+            "or fewer, or all"
+        )
+    return model.layers - count

@@ -22,7 +22,7 @@ from promptfed.methods.fedpeptao.layer_choice import SCORES, LayerChoice, withou
 from promptfed.methods.fedpeptao.layer_score import layer_score
 from promptfed.methods.fedpeptao.partial_prefix import LAYERS, REST, PartialPrefix
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.prefix_method import PrefixConfig, PrefixMethod
+from promptfed.prompts.prefix_method import PrefixConfig, PrefixMethod, is_top, lowest_of
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
@@ -34,10 +34,10 @@ SCORE_TEXTS = 8
 class FedPepTAOConfig(PrefixConfig):
     """Options of FedPepTAO."""
 
-    layers: Literal["score", "all"] | tuple[int, ...] = Field(
+    layers: str | tuple[int, ...] = Field(
         "score",
-        description="layers whose prefix is shared: those with the highest scores, all, or a list such as 7,8,11 (from "
-        "0)",
+        description="layers whose prefix is shared: those with the highest scores (score), all, the M highest (top:M), "
+        "or a list such as 7,8,11 (from 0)",
     )
     share: float = Field(0.5, gt=0, le=1, description="of layers=score: the share of layers that is chosen")
     rest: Literal["personal", "frozen"] = Field(
@@ -55,9 +55,12 @@ class FedPepTAOConfig(PrefixConfig):
     def _are_listed(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             return [value]
-        if isinstance(value, str) and value not in ("score", "all"):
-            return [part.strip() for part in value.split(",") if part.strip()]
-        return value
+        if not isinstance(value, str) or value in ("score", "all") or is_top(value):
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        if not all(part.isascii() and part.isdigit() for part in parts):
+            raise ValueError("give score, all, top: and a number of 1 or more, or numbers of layers such as 7,8,11")
+        return parts
 
 
 @METHODS.register("fedpeptao")
@@ -98,13 +101,17 @@ class FedPepTAO(PrefixMethod):
 
     def make_kind(self) -> InsertKind:
         self.prefix = self.make_prefix(PartialPrefix)
+        self.prefix.rest_is_frozen = self.config.rest == "frozen"
         return self.prefix
 
     def init_shared(self) -> PromptState:
         layers = self.config.layers
         if layers == "score":
             return self.first_values
-        numbers = range(self.model.layers) if layers == "all" else sorted({int(layer) for layer in layers})
+        if isinstance(layers, str):
+            numbers = list(range(0 if layers == "all" else lowest_of(layers, self.model), self.model.layers))
+        else:
+            numbers = sorted(set(layers))
         columns = self.prefix.columns(numbers)
         part = {PREFIX: self.first_values[PREFIX][:, columns], LAYERS: torch.tensor(numbers)}
         return PromptState({**self.first_values, **part})

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from promptfed.inserts.prefix import PREFIX, Prefix
-from promptfed.language_models.insert import Insert
 
 LAYERS, REST = "layers", "rest"
 """Names of the shared layers' numbers ``(s,)``, rising, and of the columns of all other layers."""
@@ -20,6 +18,9 @@ class PartialPrefix(Prefix):
 
     Where no ``layers`` are named, ``prompt_embeddings`` holds all.
     """
+
+    rest_is_frozen = False
+    """Whether nobody trains the ``rest``."""
 
     def rest_columns(self, layers: Sequence[int]) -> Tensor:
         """Return the columns of all layers but ``layers``."""
@@ -34,11 +35,8 @@ class PartialPrefix(Prefix):
         order = torch.cat([self.columns(layers), self.rest_columns(layers)])
         return torch.cat([values[PREFIX], values[REST]], 1)[:, order.argsort().to(values[PREFIX].device)]
 
-    def insert(self, values: Mapping[str, Tensor]) -> Insert:
-        return super().insert({PREFIX: self.whole(values)})
-
-    def peft_config(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
-        return super().peft_config({PREFIX: self.whole(values)})
+    def frozen_below(self, values: Mapping[str, Tensor]) -> int:
+        return int(values[LAYERS].min()) if self.rest_is_frozen and LAYERS in values else 0
 
     def peft_tensors(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         others = {name: tensor for name, tensor in values.items() if name not in (LAYERS, REST)}
