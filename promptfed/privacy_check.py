@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.engines.registry import ENGINES
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, SecureSumError
 from promptfed.first_update import first_update
 from promptfed.method import FeatureMethod, Method
 from promptfed.privacy.accountant import check_delta
 from promptfed.privacy.example_account import check_sites
 from promptfed.privacy.example_check import check_example_dp
 from promptfed.privacy.expectations import expectation
+from promptfed.privacy.fixed_point import FixedPoint
 from promptfed.privacy.noise import check_grid
+from promptfed.privacy.noise_shares import check_shares, shares_of
 from promptfed.privacy.refusals import check_sends_changes, check_sum_is_enough
 from promptfed.privacy.simulated_sums import check_enough
+from promptfed.privacy.sum_terms import default_threshold
 from promptfed.privacy_options import PrivacyOptions
 
 
@@ -53,7 +57,24 @@ def check_privacy(
         broadcast, update = first_update(method, aggregator, 0)
         check_sends_changes(what, method, range(clients), broadcast, update)
         values = sum(tensor.numel() for tensor in update.values())
-        check_grid("privacy.noise", values, terms.clip, terms.noise or 0.0, clients)
+        if terms.noise_at == "clients":
+            _check_shares(terms, values, clients)
+        else:
+            check_grid("privacy.noise", values, terms.clip, terms.noise or 0.0, clients)
+
+
+def _check_shares(terms: PrivacyOptions, values: int, clients: int) -> None:
+    """Raise ConfigError if so many ``clients`` cannot add the noise of a sum of so many ``values``."""
+    shares, most = shares_of(terms, clients), default_threshold(clients)
+    if not clients - most < shares.honest <= most:
+        raise ConfigError(
+            f"privacy.honest={shares.honest} does not go with {clients} clients, of whom {most} make a sum: "
+            f"{clients - most + 1} to {most} do, as fewer honest ones have no masks that the others cannot take off"
+        )
+    try:
+        check_shares(values, FixedPoint(terms.clip, clients, noise=shares.deviation), shares.honest)
+    except SecureSumError as error:
+        raise ConfigError(f"privacy.noise_at=clients: {error}") from error
 
 
 def noise_note(
@@ -63,7 +84,10 @@ def noise_note(
     if terms.dp != "client" or not terms.noise:
         return ""
     _, update = first_update(method, aggregator, 0)
-    found = expectation(sum(tensor.numel() for tensor in update.values()), terms.noise, clients, participation)
+    size, noise = sum(tensor.numel() for tensor in update.values()), terms.noise
+    if terms.noise_at == "clients":  # what is guaranteed is less than what all clients add
+        noise = shares_of(terms, clients).deviation * math.sqrt(clients)
+    found = expectation(size, noise, clients, participation)
     if found.noise <= 1:
         return ""
     return (

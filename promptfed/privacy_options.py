@@ -39,6 +39,12 @@ class PrivacyOptions(BaseModel):
     secure_aggregation: Annotated[bool, Option("privacy", flag=False)] = Field(
         False, description="the server learns the sum of the clients' changes and no single one"
     )
+    noise_at: Annotated[Literal["server", "clients"], Option("privacy", flag=False)] = Field(
+        "server", description="who adds the noise of dp=client: the server, or each client a share, before a secure sum"
+    )
+    honest: Annotated[int | None, Option("privacy", flag=False, default="more than 2/3 of the clients")] = Field(
+        None, ge=1, description="for noise_at=clients: so many honest clients in a sum suffice for the whole noise"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> PrivacyOptions:
@@ -51,6 +57,19 @@ class PrivacyOptions(BaseModel):
             raise ValueError("privacy.clip_space=features goes with privacy.dp=example alone: leave it out")
         if self.dp != "none" and self.epsilon is None and self.noise is None:
             raise ValueError(f"privacy.dp={self.dp} needs privacy.epsilon or privacy.noise")
+        return self
+
+    @model_validator(mode="after")
+    def _has_sums_for_shares(self) -> PrivacyOptions:
+        if self.noise_at == "server" and self.honest is not None:
+            raise ValueError("privacy.honest counts clients that add noise: say privacy.noise_at=clients")
+        if self.noise_at == "clients" and not (self.dp == "client" and self.secure_aggregation):
+            raise ValueError(
+                "privacy.noise_at=clients needs privacy.dp=client and privacy.secure_aggregation=true: a share of the "
+                "noise alone hides nobody"
+            )
+        if self.noise_at == "clients" and self.noise == 0:
+            raise ValueError("privacy.noise=0 leaves clients nothing to add: raise it, or say privacy.noise_at=server")
         return self
 
     @property

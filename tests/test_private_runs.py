@@ -27,6 +27,7 @@ SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 1, "rounds": 3
          "task_options": {"test_per_class": 2, "val_shots": 1},
          "method_options": {"n_ctx": 2, "local_epochs": 1}}  # fmt: skip
 CLIENT = {"dp": "client", "noise": 2.0, "delta": 1e-3, "clip": 0.1}
+SHARED_NOISE = {**CLIENT, "secure_aggregation": True, "noise_at": "clients"}
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -255,6 +256,56 @@ def test_a_secure_sum_of_a_secret_cohort_is_refused_where_noise_is_promised():
         Experiment.build(config(clients=8, participation=0.5, privacy_options=terms))
 
 
+def test_clients_noise_needs_no_trust_in_the_server_and_a_run_says_so(tmp_path):
+    trained(tmp_path / "run", dropout=0.1, clients=5, privacy_options=SHARED_NOISE)
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["epsilon"] == pytest.approx(2.629, abs=0.001), "as of one server with all the noise"
+    assert promise["trusts"].startswith("4 of the clients in each sum, who tell nobody their noise")
+    assert promise["mechanism"].startswith("secure sum of clipped changes, each with its client's share")
+    assert promise["secure_aggregation"].endswith("with the clients' noise, and nothing without it")
+    assert (promise["honest_clients"], promise["releases"], promise["denominator"]) == (4, 3, 5.0)
+    assert any("fewer than 4 honest clients" in line for line in promise["not_covered"])
+    assert any("engine local simulates" in line for line in promise["not_covered"])
+    assert "who tell nobody their noise" in pf.load_run(tmp_path / "run").metrics["privacy"][0]
+
+
+def test_a_resumed_run_with_clients_noise_ends_with_the_same_bits_and_spends_no_more(tmp_path):
+    assert trained(tmp_path / "whole", stop_after=3, privacy_options=SHARED_NOISE) is None
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    whole = trained(tmp_path / "whole")
+    while (cut := trained(tmp_path / "cut", stop_after=1)) is None:
+        pass
+    assert cut == whole
+    assert len(read_releases(tmp_path / "cut")) == 3
+
+
+def test_a_run_with_clients_noise_notes_what_all_of_them_add(tmp_path):
+    [note] = [note for note in Experiment.build(config(privacy_options=SHARED_NOISE)).notes if "longest signal" in note]
+    served = Experiment.build(config(privacy_options={**CLIENT, "secure_aggregation": True})).notes
+    assert note in served, "of three, all must be honest, so that they add what one server would"
+    fewer = Experiment.build(config(privacy_options={**SHARED_NOISE, "honest": 1})).notes
+    assert note not in fewer
+
+
+@pytest.mark.parametrize(
+    ("terms", "why"),
+    [
+        ({**CLIENT, "noise_at": "clients"}, "needs privacy.dp=client and privacy.secure_aggregation=true"),
+        ({"secure_aggregation": True, "noise_at": "clients"}, "needs privacy.dp=client"),
+        ({**CLIENT, "secure_aggregation": True, "honest": 3}, "say privacy.noise_at=clients"),
+        ({**SHARED_NOISE, "noise": 0.0}, "leaves clients nothing to add"),
+        ({**SHARED_NOISE, "honest": 5}, r"privacy.honest=5 does not go with 5 clients, of whom 4 make a sum: 2 to 4"),
+        ({**SHARED_NOISE, "honest": 1}, r"privacy.honest=1 does not go with 5 clients"),
+        ({**SHARED_NOISE, "noise": 1e-5}, "privacy.noise_at=clients: shares of noise of .* are too small"),
+        ({**SHARED_NOISE, "noise": 1e6}, "privacy.noise_at=clients: noise of .* lower privacy.noise"),
+    ],
+)
+def test_noise_that_clients_cannot_add_is_refused_in_one_line(terms, why):
+    with pytest.raises(ConfigError, match=why) as refusal:
+        Experiment.build(config(clients=5, privacy_options=terms))
+    assert len(str(refusal.value).splitlines()) == 1
+
+
 def test_faults_of_clients_leave_a_private_round_its_secure_sum(tmp_path, monkeypatch):
     train_many = PromptFL.train_many
 
@@ -272,7 +323,7 @@ def test_faults_of_clients_leave_a_private_round_its_secure_sum(tmp_path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("terms", [CLIENT, {"secure_aggregation": True, "clip": 0.1}])
+@pytest.mark.parametrize("terms", [CLIENT, SHARED_NOISE, {"secure_aggregation": True, "clip": 0.1}])
 def test_ray_s_prompts_are_the_local_engine_s(tmp_path, terms):
     pytest.importorskip("ray")
     trained(tmp_path / "local", stop_after=0, privacy_options=terms)
@@ -280,4 +331,4 @@ def test_ray_s_prompts_are_the_local_engine_s(tmp_path, terms):
     local = trained(tmp_path / "local")
     run = pf.load_run(tmp_path / "ray").resume(engine="ray", actors=1, progress=False)
     difference = (run.prompt().shared - local).norm()
-    assert difference < 1e-4 if terms.get("secure_aggregation") else difference == 0
+    assert difference < 1e-4 if "noise" not in terms else difference == 0

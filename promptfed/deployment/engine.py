@@ -57,8 +57,8 @@ class FlowerEngine(Engine):
         self.sites, self.agreement = sites, agreement
         self.min_sites, self.wait_seconds, self.client_seconds = min_sites, wait_seconds, client_seconds
         if agreement.identities:
-            clip = PrivacyOptions.model_validate(agreement.config["privacy_options"]).clip
-            self.sums = SecureSums(sites, agreement, agreement.config["method"], clip, client_seconds)
+            terms = PrivacyOptions.model_validate(agreement.config["privacy_options"])
+            self.sums = SecureSums(sites, agreement, agreement.config["method"], terms, client_seconds)
 
     def run_round(
         self,

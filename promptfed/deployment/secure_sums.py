@@ -15,11 +15,13 @@ from promptfed.deployment.site_pool import SitePool, SiteReply
 from promptfed.deployment.sum_words import Leg, Sum, SumAnswer, SumMessage, answer_of, name_of_run
 from promptfed.errors import DeploymentError, SecureSumError
 from promptfed.privacy.masks import WORD_BYTES
+from promptfed.privacy.noise_shares import shares_of
 from promptfed.privacy.release import Total
 from promptfed.privacy.secure_sum import Summation
 from promptfed.privacy.simulated_sums import check_asked
 from promptfed.privacy.sum_messages import Message
 from promptfed.privacy.sum_terms import SumTerms, default_threshold
+from promptfed.privacy_options import PrivacyOptions
 from promptfed.prompt_state import PromptState
 
 LEG_SECONDS = 600.0
@@ -39,13 +41,15 @@ class SecureSums:
         agreement: What all sites agreed on, their identities among it.
         stage: The method.
         bound: The largest L2 norm of a change, to which the sites clip it.
+        shares: The noise that each site adds.
         seconds: The limit for one site in one leg.
     """
 
     def __init__(
-        self, sites: SitePool, agreement: SiteAgreement, stage: str, bound: float, seconds: float | None = None
+        self, sites: SitePool, agreement: SiteAgreement, stage: str, terms: PrivacyOptions, seconds: float | None = None
     ) -> None:
-        self.sites, self.agreement, self.stage, self.bound = sites, agreement, stage, bound
+        self.sites, self.agreement, self.stage = sites, agreement, stage
+        self.bound, self.shares = terms.clip, shares_of(terms, len(agreement.sites))
         self.seconds = seconds or LEG_SECONDS
 
     def __call__(self, changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Total:
@@ -70,6 +74,8 @@ class SecureSums:
             threshold=default_threshold(len(asked)),
             size=len(next(iter(changes.values()))),
             bound=self.bound,
+            noise=self.shares.multiplier,
+            honest=self.shares.honest,
         )
         identities = {client: bytes.fromhex(self.agreement.identities[client]) for client in terms.cohort}
         legs = _Legs(self, Summation(terms, identities))

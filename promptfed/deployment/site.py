@@ -198,7 +198,7 @@ class Site:
             if counts_all and (reply.failure or not sent.is_finite()):  # then it takes part with no change
                 sent = PromptState({name: shared[name] for name in method.uploads(work.client, shared)})
             if sent:
-                SiteSums(store, work.stage).hold(work, shared, sent, experiment.privacy.clip)
+                SiteSums(store, work.stage).hold(work, shared, sent, experiment.privacy)
             update = replace(update, shared=NO_PROMPT, loss=math.nan, accuracy=math.nan)
         words = messages.TrainAnswer.create(
             client=reply.client,

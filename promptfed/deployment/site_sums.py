@@ -28,6 +28,7 @@ from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.method import METHODS
 from promptfed.printable import printable, printable_lines
 from promptfed.privacy.channel_keys import KEY_BYTES, Identity, identity_fingerprint
+from promptfed.privacy.noise_shares import shares_of
 from promptfed.privacy.release import clipped, flattened
 from promptfed.privacy.secure_extra import require_cryptography
 from promptfed.privacy.secure_member import Member
@@ -56,14 +57,14 @@ class SiteSums:
         self.state_file, self.values_file = folder / "sum.json", folder / "sum.safetensors"
         self.sent_file = folder / "summed"
 
-    def hold(self, work: Train, shared: PromptState, update: PromptState, clip: float) -> None:
+    def hold(self, work: Train, shared: PromptState, update: PromptState, terms: PrivacyOptions) -> None:
         """Keep the clipped change of a round, and forget that of the one before.
 
         Args:
             work: The question that was answered.
             shared: What the site was sent.
             update: What it would send.
-            clip: The largest L2 norm of a change.
+            terms: What the run promises: the largest L2 norm of a change, and the noise that the site adds to its sum.
 
         Raises:
             TrainingError: The change is not finite.
@@ -72,17 +73,20 @@ class SiteSums:
         self.wipe()
         check_identities(self.store, work.agreement)
         names = sorted(update)
-        change = clipped(flattened(update, names) - flattened(shared, names), clip)
+        change = clipped(flattened(update, names) - flattened(shared, names), terms.clip)
         if change is None:
             raise TrainingError("the change of the prompt has numbers that are not finite")
         self.store.write(self.values_file, save({CHANGE: change}))
+        shares = shares_of(terms, len(work.agreement.sites))
         state = {
             "client": work.client,
             "round": work.round,
             "run": name_of_run(work.agreement, self.stage),
             "broadcast": hashlib.sha256(shared.to_bytes()).hexdigest(),
             "size": len(change),
-            "bound": clip,
+            "bound": terms.clip,
+            "noise": shares.multiplier,
+            "honest": shares.honest,
             "identities": list(work.agreement.identities),
         }
         self.store.write(self.state_file, sealed_json(state))
@@ -152,6 +156,8 @@ class SiteSums:
             threshold=default_threshold(len(question.cohort)),
             size=state["size"],
             bound=state["bound"],
+            noise=state["noise"],
+            honest=state["honest"],
         )
         known = {client: bytes.fromhex(key) for client, key in enumerate(state["identities"])}
         identity = own_identity(self.store)

@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from promptfed.errors import SecureSumError
 from promptfed.privacy.masks import Words, stream_words
+from promptfed.privacy.noise import LARGEST_SIGMA
 
 Reals = npt.NDArray[np.float64]
 WORD_BITS = 32
 LEAST_FRACTION_BITS = 8
 """With fewer, a value has no meaning left; there are too many clients or too large weights."""
+NOISE_TAIL = 12
+"""Standard deviations of noise that a sum has room for; one value in 10^32 has more."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +25,32 @@ class FixedPoint:
     """How values from -``bound`` to ``bound`` are written, so that the sum over all clients fits in 32 bits.
 
     With f fraction bits a step is ``bound / (2^f - 1)``. Headroom for the sum of ``clients`` values times weights of
-    at most ``max_weight`` takes ``ceil(log2(clients max_weight))`` bits, and the sign another one.
+    at most ``max_weight`` takes ``ceil(log2(clients max_weight))`` bits, and the sign another one. Where each client
+    adds noise, the sum has room for 12 standard deviations of it too.
 
     Attributes:
         bound: The largest absolute value; larger ones are cut.
         clients: The most values in a sum.
         max_weight: The largest integer that a client's values are multiplied by.
+        noise: Standard deviation of the noise that each client adds, over ``bound``; 0: none.
     """
 
     bound: float
     clients: int
     max_weight: int = 1
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bound) and self.bound > 0 and self.clients >= 1 and self.max_weight >= 1):
             raise SecureSumError(
                 f"a sum of {self.clients} values up to {self.bound} with weights up to {self.max_weight} is none"
+            )
+        if not 0 <= self.noise < math.inf:
+            raise SecureSumError(f"a standard deviation of noise is 0 or more, not {self.noise}")
+        if self.noise and self.fraction_bits < LEAST_FRACTION_BITS:
+            raise SecureSumError(
+                f"noise of {self.noise:.3g} times the clip from each of {self.clients} clients leaves a value fewer "
+                f"than {LEAST_FRACTION_BITS} of {WORD_BITS} bits: lower privacy.noise"
             )
         if self.fraction_bits < LEAST_FRACTION_BITS:
             raise SecureSumError(
@@ -48,12 +61,23 @@ class FixedPoint:
     @property
     def fraction_bits(self) -> int:
         """Bits of a value besides its sign and the headroom: 27 for 10 clients, 24 for 100, without weights."""
-        return WORD_BITS - 1 - (self.clients * self.max_weight - 1).bit_length()
+        bits = WORD_BITS - 1 - (self._headroom - 1).bit_length()
+        return min(bits, math.floor(math.log2(LARGEST_SIGMA / self.noise))) if self.noise else bits
 
     @property
     def largest(self) -> int:
         """The integer that stands for ``bound``: 2^f - 1, lest the sum of 2^k of them wrap around."""
         return (1 << self.fraction_bits) - 1
+
+    @property
+    def noise_steps(self) -> int:
+        """The standard deviation of a client's noise in steps, at most ``LARGEST_SIGMA``; 0: none."""
+        return math.ceil(self.noise * self.largest)
+
+    @property
+    def _headroom(self) -> int:
+        """How often ``largest`` must fit into a sum: for all values, and for the noise."""
+        return self.clients * self.max_weight + math.ceil(NOISE_TAIL * self.noise * math.sqrt(self.clients))
 
     @property
     def error_bound(self) -> float:
@@ -97,7 +121,8 @@ class FixedPoint:
             SecureSumError: A number is larger than such a sum can be, so it is none: masks are left in it.
         """
         steps = words.astype(np.uint32, copy=False).view(np.int32).astype(np.float64)
-        if len(steps) and np.abs(steps).max() > total_weight * self.largest:
+        noise = NOISE_TAIL * self.noise_steps * math.sqrt(self.clients)
+        if len(steps) and np.abs(steps).max() > total_weight * self.largest + noise:
             raise SecureSumError(
                 "the sum is larger than its parts can be: masks are left in it, or a client sent no proper values"
             )

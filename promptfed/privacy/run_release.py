@@ -10,6 +10,8 @@ from pathlib import Path
 from promptfed.privacy.account import ReleaseAccount, grouped
 from promptfed.privacy.accountant import Release as Spending
 from promptfed.privacy.accountant import epsilon
+from promptfed.privacy.noise_shares import shares_of
+from promptfed.privacy.noised_sums import NoisedMean
 from promptfed.privacy.release import PrivateMean, Release, Spent, SumMean, Sums, plain_sum
 from promptfed.privacy.secret_key import KEY_FILE, create_key, read_key
 from promptfed.privacy.simulated_sums import SimulatedSums
@@ -51,14 +53,18 @@ class RunRelease:
             RunError: The run has begun, and its key or its account is gone, or the key is another one.
             ConfigError: The limit does not allow one round.
         """
-        sums = (sums or SimulatedSums(terms.clip)) if terms.secure_aggregation else plain_sum
         if terms.dp != "client":
-            return cls(SumMean(terms.clip, sums))
+            return cls(SumMean(terms.clip, sums or SimulatedSums(terms.clip)))
         account = ReleaseAccount(folder, most_releases(terms, probability, rounds), lambda made: _affords(terms, made))
         account.check(round)
         is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
         key = read_key(folder) if is_begun else create_key(folder)
         account.bind(key)
+        if terms.noise_at == "clients":
+            shares = shares_of(terms, len(clients))
+            noised = sums or SimulatedSums(terms.clip, shares, key)
+            return cls(NoisedMean(key, terms.clip, shares, clients, noised, account), account)
+        sums = (sums or SimulatedSums(terms.clip)) if terms.secure_aggregation else plain_sum
         mean = PrivateMean(key, terms.clip, terms.noise or 0.0, clients, probability, account, sums=sums)
         return cls(mean, account)
 

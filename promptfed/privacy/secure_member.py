@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from promptfed.errors import FormatError, SecureSumError
 from promptfed.privacy import sum_messages as messages
-from promptfed.privacy.channel_keys import KEY_BYTES, SEAL_BYTES, Identity, KeyPair, seal, unseal
+from promptfed.privacy.channel_keys import KEY_BYTES, SEAL_BYTES, Identity, KeyPair, derived, seal, unseal
 from promptfed.privacy.masks import pair_mask, self_mask, to_bytes
+from promptfed.privacy.noise_shares import check_shares, noise_words
 from promptfed.privacy.shamir import SHARE_BYTES, split
 from promptfed.privacy.sum_messages import PUBLIC_BYTES, Message, PublicKeys
 from promptfed.privacy.sum_terms import SumTerms
@@ -40,7 +41,8 @@ class Member:
         identities: The public identities of the whole cohort, which it has from elsewhere than from the server.
 
     Raises:
-        SecureSumError: It is not of the cohort, or an identity is missing, stands there twice or is not its own.
+        SecureSumError: It is not of the cohort, an identity is missing, stands there twice or is not its own, or the
+            noise of the terms does not go with their values.
     """
 
     def __init__(self, client: int, terms: SumTerms, identity: Identity, identities: Mapping[int, bytes]) -> None:
@@ -52,6 +54,8 @@ class Member:
             raise SecureSumError("two clients have the same identity")
         if identities[client] != identity.public:
             raise SecureSumError(f"the identity of client {client} is another one here than it has itself")
+        if terms.noise:
+            check_shares(terms.size, terms.fixed, terms.honest)
         self.client, self.terms, self.stage = client, terms, "new"
         self._identity, self._identities = identity, identities
         self.wipe()
@@ -104,13 +108,15 @@ class Member:
         proof = messages.commitment(context, self.client, seed)
         return messages.made("shares", self.terms, seed=proof, to=messages.entries(sealed))
 
-    def masked(self, message: object, values: npt.ArrayLike, weight: int = 1) -> Message:
-        """Return ``weight`` times ``values`` as integers, under masks that cancel in the sum.
+    def masked(self, message: object, values: npt.ArrayLike, weight: int = 1, key: bytes | None = None) -> Message:
+        """Return ``weight`` times ``values`` as integers, with this client's noise, under masks that cancel in the sum.
 
         Args:
             message: ``shares``: what the others sealed for this client.
             values: ``(size,)``; those beyond the bound are cut to it (``terms.fixed.beyond`` counts them).
             weight: From 1 to the largest of the terms.
+            key: 32 secret bytes, used for this alone, that rounding and noise come from; by default fresh ones, so that
+                nobody can take the noise away afterwards.
 
         Raises:
             SecureSumError: A share is of another round or was changed, they are too few, or the values are not finite
@@ -131,7 +137,10 @@ class Member:
         reals = np.asarray(values, dtype=np.float64)
         if reals.shape != (self.terms.size,):
             raise SecureSumError(f"values of shape {reals.shape} are not the {self.terms.size} of this sum")
-        words = self.terms.fixed.encode(reals, weight, secrets.token_bytes(KEY_BYTES))
+        key = secrets.token_bytes(KEY_BYTES) if key is None else key
+        words = self.terms.fixed.encode(reals, weight, derived(key, b"rounding"))
+        if self.terms.noise:
+            words += noise_words(derived(key, b"noise"), len(words), self.terms.fixed.noise_steps)
         if self.terms.max_weight > 1:
             words = np.append(words, np.uint32(weight))
         context = messages.mask_context(keys, shares)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from promptfed.errors import SecureSumError
 from promptfed.privacy.channel_keys import Identity
 from promptfed.privacy.fixed_point import Reals
+from promptfed.privacy.noise_shares import NO_SHARES, NoiseShares
 from promptfed.privacy.secure_member import Member
 from promptfed.privacy.secure_sum import Summation
 from promptfed.privacy.sum_messages import Message, nbytes
@@ -28,7 +29,7 @@ class SecureRound:
     """The sum of a round, and what it cost.
 
     Attributes:
-        values: ``(d,)``, the sum of weight times change over ``clients``.
+        values: ``(d,)``, the sum of weight times change over ``clients``, and of their noise.
         weight: The sum of their weights.
         clients: Those whose changes are in it.
         cut: Values beyond the bound, of all of them.
@@ -59,8 +60,10 @@ def secure_sum_of(
     threshold: int | None = None,
     weights: Mapping[int, int] | None = None,
     max_weight: int = 1,
+    shares: NoiseShares = NO_SHARES,
+    noise_keys: Mapping[int, bytes] | None = None,
 ) -> SecureRound:
-    """Return the sum over all of ``changes`` but those of ``lost``.
+    """Return the sum over all of ``changes`` but those of ``lost``, with the noise that clients add by ``shares``.
 
     Args:
         changes: Client -> ``(d,)``, for every client of the round.
@@ -72,6 +75,8 @@ def secure_sum_of(
         threshold: How many must be left; by default more than two thirds.
         weights: Client -> its weight; by default 1.
         max_weight: The largest weight.
+        shares: The noise that each client adds.
+        noise_keys: Client -> 32 secret bytes that its noise and its rounding come from; by default fresh ones.
 
     Raises:
         SecureSumError: Too few clients are left, or ``changes`` have different sizes or are not finite.
@@ -81,7 +86,8 @@ def secure_sum_of(
         raise SecureSumError("there are no changes to sum")
     threshold = default_threshold(len(cohort)) if threshold is None else threshold
     size = len(changes[cohort[0]])
-    terms = SumTerms(run, round, 1, broadcast, cohort, threshold, size, bound, max_weight)
+    noise = shares.multiplier, shares.honest
+    terms = SumTerms(run, round, 1, broadcast, cohort, threshold, size, bound, max_weight, *noise)
     identities = {client: Identity.new() for client in cohort}
     public = {client: identity.public for client, identity in identities.items()}
     members = {client: Member(client, terms, identities[client], public) for client in cohort}
@@ -95,7 +101,8 @@ def secure_sum_of(
     present = [client for client in cohort if client not in lost]
     for client in present:
         weight = 1 if weights is None else weights[client]
-        traffic.up(client, members[client].masked, forwarded[client], changes[client], weight)
+        key = None if noise_keys is None else noise_keys[client]
+        traffic.up(client, members[client].masked, forwarded[client], changes[client], weight, key)
     survivors = traffic.timed(traffic.server.survivors)
     for client in present:
         traffic.up(client, members[client].unmask, survivors)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from promptfed.errors import ConfigError, SecureSumError
 from promptfed.privacy.fixed_point import FixedPoint
+from promptfed.privacy.noise_shares import NO_SHARES, NoiseShares, simulated_keys
 from promptfed.privacy.release import Total
+from promptfed.privacy.secret_key import SecretKey
 from promptfed.privacy.secure_round import SecureRound, secure_sum_of
 from promptfed.prompt_state import PromptState
 
@@ -30,13 +32,16 @@ class SimulatedSums:
 
     Args:
         bound: The largest absolute value of a change; the clip, which bounds the norm, bounds each value.
+        shares: The noise that each client adds to its change.
+        key: The run's secret, from which every client's noise and rounding come, so that a run that goes on repeats
+            them; None draws fresh ones.
 
     Attributes:
         last: The last round, with what it cost; None before the first.
     """
 
-    def __init__(self, bound: float) -> None:
-        self.bound = bound
+    def __init__(self, bound: float, shares: NoiseShares = NO_SHARES, key: SecretKey | None = None) -> None:
+        self.bound, self.shares, self.key = bound, shares, key
         self.last: SecureRound | None = None
 
     def __call__(self, changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Total:
@@ -47,11 +52,12 @@ class SimulatedSums:
         """
         check_asked(len(asked))
         nothing = torch.zeros_like(next(iter(changes.values())))
-        fixed = FixedPoint(self.bound, len(asked))
+        fixed = FixedPoint(self.bound, len(asked), noise=self.shares.deviation)
         values = {client: shortened(changes.get(client, nothing), fixed).numpy() for client in asked}
         broadcast = hashlib.sha256(shared.to_bytes()).digest()
         lost = [client for client in asked if client not in changes]
-        self.last = secure_sum_of(values, broadcast, self.bound, lost, round=round)
+        keys = simulated_keys(self.key, changes, asked, round, self.shares) if self.key else None
+        self.last = secure_sum_of(values, broadcast, self.bound, lost, round=round, shares=self.shares, noise_keys=keys)
         return Total(torch.from_numpy(self.last.values), len(self.last.clients))
 
 

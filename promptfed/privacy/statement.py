@@ -9,6 +9,7 @@ from typing import Any
 from promptfed.privacy.account import grouped
 from promptfed.privacy.accountant import Release, epsilon, epsilon_rdp
 from promptfed.privacy.example_statement import example_sentence
+from promptfed.privacy.noise_shares import shares_of
 from promptfed.privacy.release import Spent
 from promptfed.privacy_options import PrivacyOptions
 
@@ -16,6 +17,7 @@ FILE, SITES = "privacy.json", "sites"
 PERSONAL = "personal prompts"
 """How the line on clients' own prompts begins."""
 SUMMED = "the server can compute the sum of a round's masked changes and no single one"
+NOISED = "the server can compute the sum of a round's masked changes with the clients' noise, and nothing without it"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Circumstances:
 
 def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumstances) -> dict[str, Any]:
     """Return what a run with ``terms`` promises after ``releases``."""
-    summed, seen = (SUMMED, "the exact sum of the changes") if terms.secure_aggregation else ("none", "every change")
+    summed = NOISED if terms.noise_at == "clients" else SUMMED if terms.secure_aggregation else "none"
     if terms.dp != "client":
         return {
             "differential_privacy": "none" if terms.dp == "none" else terms.dp,
@@ -69,7 +71,7 @@ def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumsta
         "epsilon_limit": terms.epsilon,
         "delta": terms.delta,
         "accountant": "privacy loss distribution (dp-accounting); epsilon_rdp is a looser check",
-        "mechanism": "sum of clipped changes, discrete Gaussian noise at the server" if has_noise else "no noise",
+        "mechanism": _mechanism(terms) if has_noise else "no noise",
         "clip": terms.clip,
         "noise_multiplier": terms.noise,
         "sampling": "every client in every round: no amplification is claimed"
@@ -80,10 +82,34 @@ def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumsta
         "rounds": facts.rounds,
         "clients": facts.clients,
         "lost_updates": facts.lost,
-        "trusts": f"the server, which sees {seen}, and whoever can read the run's folder",
-        "noise_source": "privacy.key of the run's folder, never the run's seed",
+        **_trust(terms, facts),
         "secure_aggregation": summed,
-        "not_covered": [*_not_covered(facts), *_vouched(terms, facts)],
+        "not_covered": [*_not_covered(facts), *_few_honest(terms, facts), *_vouched(terms, facts)],
+    }
+
+
+def _mechanism(terms: PrivacyOptions) -> str:
+    if terms.noise_at == "clients":
+        return "secure sum of clipped changes, each with its client's share of discrete Gaussian noise"
+    return "sum of clipped changes, discrete Gaussian noise at the server"
+
+
+def _trust(terms: PrivacyOptions, facts: Circumstances) -> dict[str, Any]:
+    """Return against whom epsilon holds, and where the noise comes from."""
+    if terms.noise_at == "server":
+        seen = "the exact sum of the changes" if terms.secure_aggregation else "every change"
+        return {
+            "trusts": f"the server, which sees {seen}, and whoever can read the run's folder",
+            "noise_source": "privacy.key of the run's folder, never the run's seed",
+        }
+    honest = shares_of(terms, facts.clients).honest
+    return {
+        "trusts": f"{honest} of the clients in each sum, who tell nobody their noise; a server that keeps to the "
+        "protocol is not trusted, and may know all that the other clients know",
+        "honest_clients": honest,
+        "noise_source": "random bytes of each site for each sum, which are neither stored nor sent"
+        if facts.engine == SITES
+        else "privacy.key of the run's folder, from which each simulated client has a key of its own for each sum",
     }
 
 
@@ -97,6 +123,16 @@ def _without_noise(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
             lines.append(f"engine {facts.engine} simulates: whoever runs it holds every update before it is summed")
         return lines
     return ["updates and prompts can tell of the data that they were trained on"]
+
+
+def _few_honest(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
+    if terms.noise_at == "server":
+        return []
+    honest = shares_of(terms, facts.clients).honest
+    return [
+        f"a sum with fewer than {honest} honest clients in it: the noise of the others may be known, and with k honest "
+        f"ones noise_multiplier is sqrt(k/{honest}) times as large"
+    ]
 
 
 def _vouched(terms: PrivacyOptions, facts: Circumstances) -> list[str]:

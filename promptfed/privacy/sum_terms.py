@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -41,6 +42,9 @@ class SumTerms:
         size: Values of a client.
         bound: The largest absolute value.
         max_weight: The largest weight; with 1, all have it and none is sent.
+        noise: Standard deviation of the noise of ``honest`` clients together, over the bound; 0: nobody adds any.
+        honest: How many clients' shares of the noise suffice; 0 without noise. At most the threshold, as the sum may be
+            over no more; and so many that the others are fewer than the threshold, who could take all masks off.
     """
 
     run: str
@@ -52,6 +56,8 @@ class SumTerms:
     size: int
     bound: float
     max_weight: int = 1
+    noise: float = 0.0
+    honest: int = 0
 
     def __post_init__(self) -> None:
         count = len(self.cohort)
@@ -71,12 +77,20 @@ class SumTerms:
                 f"a threshold of {self.threshold} does not go with {count} clients: give more than half of them, and "
                 f"{FEWEST_CLIENTS} or more"
             )
+        if self.noise and self.max_weight > 1:
+            raise SecureSumError("noise goes with equal weights, and here they differ")
+        if self.noise and not count - self.threshold < self.honest <= self.threshold:
+            raise SecureSumError(
+                f"noise for which {self.honest} honest clients suffice does not go with {count} clients, of whom "
+                f"{self.threshold} make a sum: {count - self.threshold + 1} to {self.threshold} do"
+            )
         _ = self.fixed
 
     @cached_property
     def fixed(self) -> FixedPoint:
         """How values are written."""
-        return FixedPoint(self.bound, len(self.cohort), self.max_weight)
+        share = self.noise / math.sqrt(self.honest) if self.noise else 0.0
+        return FixedPoint(self.bound, len(self.cohort), self.max_weight, share)
 
     @property
     def words(self) -> int:
@@ -97,7 +111,7 @@ class SumTerms:
     def plain(self) -> dict[str, Any]:
         """Return the terms as values of JSON."""
         exact = {"broadcast": self.broadcast.hex(), "cohort": list(self.cohort), "bound": float(self.bound)}
-        return asdict(self) | exact
+        return asdict(self) | exact | {"noise": float(self.noise)}
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> SumTerms:

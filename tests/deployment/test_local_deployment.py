@@ -115,8 +115,8 @@ def test_with_tls_and_node_keys(app, tmp_path, reference):
 
 
 def test_a_secure_run_with_noise(options, tmp_path):
-    """The server learns the noised sum of one round, over real messages, and says what it promises."""
-    terms = ("secure_aggregation=true", "dp=client", "noise=1", "delta=0.001", "clip=0.5")
+    """The server learns the sum with the sites' noise, over real messages, and says what it promises."""
+    terms = ("secure_aggregation=true", "dp=client", "noise=1", "delta=0.001", "clip=0.5", "noise_at=clients")
     private = [word for term in terms for word in ("--set", f"privacy.{term}")]
     once = [*options, "--rounds", 1, *private, "--run", tmp_path / "run", "--min-sites", 3]
     command("flower", "init", tmp_path / "app", *once)
@@ -129,7 +129,8 @@ def test_a_secure_run_with_noise(options, tmp_path):
     assert said.count("identity of client") == 3
     promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
     assert promise["releases"] == 1
-    assert promise["trusts"].startswith("the server, which sees the exact sum of the changes")
+    assert promise["trusts"].startswith("3 of the clients in each sum, who tell nobody their noise")
+    assert promise["noise_source"].startswith("random bytes of each site")
     assert not any("simulates" in line for line in promise["not_covered"])
     assert [event["failure"] for event in clients_of(tmp_path)] == ["", "", ""]
     assert all(event["loss"] is None for event in clients_of(tmp_path)), "no figure of training leaves a site"

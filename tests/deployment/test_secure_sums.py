@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2
 
 pytest.importorskip("flwr")
 pytest.importorskip("cryptography")
@@ -15,9 +17,13 @@ from promptfed.deployment import codec, messages
 from promptfed.deployment.sum_words import MASKED, WORDS, SumAnswer
 from promptfed.errors import TrainingError
 from promptfed.privacy.fixed_point import FixedPoint
+from promptfed.privacy.noise_shares import NoiseShares
+from promptfed.privacy.noised_sums import NoisedMean
 from promptfed.privacy.release import PrivateMean
 
 from .secure_sites import KEY, TERMS, changes_of, files_of, intercept, one_round, secure_sites, simulation_site, values
+
+NOISED = {"dp": "client", "noise": 1.5, "delta": 1e-3, "clip": 0.5, "secure_aggregation": True, "noise_at": "clients"}
 
 
 @pytest.fixture
@@ -109,6 +115,47 @@ def test_the_server_s_noise_goes_on_the_sum(secure, simulate):
     noisy = PrivateMean(KEY, 0.5, 1.5, range(3), sums=simulation.engine.sums)
     after, *_ = one_round(simulation, state, noisy)
     assert (after.shared - state.shared).norm() > 1
+
+
+def test_sites_add_their_noise_and_the_server_holds_no_sum_without_it(secure, small):
+    start, changes = changes_of(small, 4)
+    exact, noises, spent = torch.stack(changes).sum(0), [], []
+    for _ in range(2):  # two runs that are alike
+        simulation = secure(clients=4, privacy_options=NOISED)
+        release = NoisedMean(KEY, 0.5, NoiseShares(1.5, 3), range(4), simulation.engine.sums, spent.append)
+        state, replies, incidents = one_round(simulation, release=release)
+        assert incidents == []
+        noises.append((values(state) - start) * 4 - exact)
+    deviation = 1.5 * 0.5 * math.sqrt(4 / 3)
+    for noise in noises:
+        low, high = chi2.ppf([5e-6, 1 - 5e-6], len(noise))
+        assert low < (noise.norm() / deviation) ** 2 < high
+    assert abs(torch.corrcoef(torch.stack(noises))[0, 1]) < 5 / math.sqrt(len(exact)), "fresh bytes for each sum"
+    assert all(len(reply.update.shared) == 0 for reply in replies)
+    assert [each.multiplier for each in spent] == [1.5, 1.5]
+
+
+def test_a_lost_site_takes_its_noise_along_and_a_repeated_question_gets_the_same(secure, small):
+    simulation = secure(clients=4, privacy_options=NOISED)
+    start, changes = changes_of(small, 4, left_out=[2], clip=0.5)
+
+    def fails(leg, question, answered):
+        if leg == "masked":
+            raise MemoryError("no more memory")
+        return answered(question)
+
+    def restarts(leg, question, answered):
+        first = simulation_site(simulation, 1)(question)
+        return first if leg in ("Train", "unmask") else simulation_site(simulation, 1)(question)
+
+    intercept(simulation, 300, fails)
+    intercept(simulation, 200, restarts)
+    release = NoisedMean(KEY, 0.5, NoiseShares(1.5, 3), range(4), simulation.engine.sums)
+    state, _, incidents = one_round(simulation, release=release)
+    assert incidents == []
+    noise = (values(state) - start) * 4 - torch.stack(changes).sum(0)
+    low, high = chi2.ppf([5e-6, 1 - 5e-6], len(noise))
+    assert low < (noise.norm() / (1.5 * 0.5)) ** 2 < high, "three of four are what the noise was planned for"
 
 
 def test_under_noise_a_site_whose_work_fails_takes_part_with_no_change(secure):

@@ -15,10 +15,12 @@ TERMS = SumTerms("a1b2", 3, 1, bytes(32), (0, 2, 5, 9), 3, 100, 0.5)
 
 def test_each_term_changes_the_digest():
     others = {"run": "a1b3", "round": 4, "attempt": 2, "broadcast": b"\1" * 32, "cohort": (0, 2, 5, 8), "threshold": 4,
-              "size": 101, "bound": 0.25, "max_weight": 2}  # fmt: skip
+              "size": 101, "bound": 0.25, "max_weight": 2, "noise": 3.0, "honest": 2}  # fmt: skip
     assert others.keys() == TERMS.plain().keys()
-    digests = {TERMS.digest, *(replace(TERMS, **{name: value}).digest for name, value in others.items())}
-    assert len(digests) == 1 + len(others)
+    noisy = replace(TERMS, noise=2.0, honest=3)
+    begins = {name: TERMS if name in ("max_weight", "cohort") else noisy for name in others}
+    digests = {replace(begins[name], **{name: value}).digest for name, value in others.items()}
+    assert len(digests | {TERMS.digest, noisy.digest}) == 2 + len(others)
 
 
 def test_terms_travel_as_json():
@@ -58,6 +60,11 @@ def test_a_weight_is_a_word_more():
         ({"run": ""}, "1 to 200 printable characters"),
         ({"bound": float("nan")}, "is none"),
         ({"max_weight": 2**24}, "lower the largest weight"),
+        ({"noise": 1.0}, "for which 0 honest clients suffice does not go with 4 clients, of whom 3 make a sum: 2 to 3"),
+        ({"noise": 1.0, "honest": 4}, "4 honest clients suffice does not go with 4 clients"),
+        ({"noise": 1.0, "honest": 3, "max_weight": 2}, "noise goes with equal weights"),
+        ({"noise": -1.0, "honest": 3}, "a standard deviation of noise is 0 or more"),
+        ({"noise": 1e8, "honest": 3}, "lower privacy.noise"),
     ],
 )
 def test_what_are_no_terms(change, why):
