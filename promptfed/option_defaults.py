@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from promptfed.aggregators.base import AGGREGATORS
+from promptfed.blackbox.base import BlackBoxMethod
 from promptfed.config import RunConfig
 from promptfed.language_models.names import absolute_name
-from promptfed.method import METHODS
+from promptfed.method import METHODS, Method
 from promptfed.named_model import named_model
 from promptfed.privacy_options import PrivacyOptions
 from promptfed.tasks.base import TASKS, Task, is_own_data
@@ -34,6 +36,20 @@ def task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
     if task.partitions and "partition" not in config.model_fields_set:
         defaults["partition"] = task.partitions[0]
     return {**defaults, **_own_data_defaults(config.model_copy(update=defaults), config.model_fields_set, task)}
+
+
+def private_defaults(method: type[Method], terms: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the method options that differ by default where the server is to learn no more than a sum.
+
+    Under noise the trained prompt is deployed: a choice by validation data would be a release that no noise covers.
+
+    Args:
+        method: The run's method.
+        terms: The options ``privacy.*``, all of them.
+    """
+    if not issubclass(method, BlackBoxMethod) or not PrivacyOptions.model_validate(terms).needs_sums:
+        return {}
+    return {**method.for_sums, **({"keep_zero_shot": False} if terms["dp"] == "client" else {})}
 
 
 def section_defaults(config: RunConfig) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from promptfed.measures.base import build_measures
 from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, Method
 from promptfed.named_model import named_model, usual_model
-from promptfed.option_defaults import absolute_paths, task_defaults
+from promptfed.option_defaults import absolute_paths, private_defaults, task_defaults
 from promptfed.plugins import check_plugins, loaded_plugins
 from promptfed.privacy.terms import resolved_terms
 from promptfed.processors.pipeline import resolved as resolved_processors
@@ -72,12 +72,14 @@ def complete(config: RunConfig) -> RunConfig:
         raise ConfigError(
             f"processors act on what clients train, and method '{config.method}' trains nothing: leave them out"
         )
+    terms = resolved_terms(config.privacy_options, config.rounds, config.participation)
+    method_options = {**private_defaults(method, terms), **config.method_options}
     sections: dict[str, dict[str, Any]] = {
         "task_options": validate(task.Config, config.task_options, "task option").model_dump(),
-        "method_options": validate(method.Config, config.method_options, "method option").model_dump(),
+        "method_options": validate(method.Config, method_options, "method option").model_dump(),
         "aggregator_options": validate(aggregator.Config, config.aggregator_options, "aggregator option").model_dump(),
         "attack_options": checked_options(config.attack_options),
-        "privacy_options": resolved_terms(config.privacy_options, config.rounds, config.participation),
+        "privacy_options": terms,
         **model.checked_options(),
     }
     check_initial_words(str(sections["method_options"].get("init") or ""))

@@ -85,7 +85,7 @@ def write_statement(
         lost=sum(bool(event["failure"]) for event in replies),
         engine=config.engine if federation.engine.simulates else SITES,
         personal=bool(len(prompt_of(federation.resumed(state).personal[some_client]))),
-        validated=federation.method.access == "black box",
+        validated=bool(config.method_options.get("keep_zero_shot", False)),
         asks_api=model.is_paid,
         start=start.name if start else "",
         attack=str(config.attack_options.get(NAME, "")),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.soft.projection import Projection, SoftPromptConfig
 from promptfed.method import METHODS, MethodConfig, Shape
 from promptfed.prompt_state import PromptState
+from promptfed.seeding import numpy_stream
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Update
 
@@ -37,6 +38,10 @@ class FedKSeedConfig(SoftPromptConfig):
         ge=1,
         description="K: seeds are 0 .. K-1 and a number for each is sent to clients; none: any seed, z is sent",
     )
+    seeds: Literal["client", "round"] = Field(
+        "client",
+        description="each client draws seeds of its own, or all take a round's steps along the same ones, sent to them",
+    )
 
 
 @METHODS.register("fedkseed_prompt")
@@ -51,6 +56,11 @@ class FedKSeedPrompt(BlackBoxMethod):
     the sum of all steps along each seed, from which all parties make ``z = -lr sum_s sums_s u(s)``; fewer bytes down
     than z if K < dim, and z then stays in the span of K directions. Personal: nothing.
 
+    With ``seeds="round"`` clients are also sent the round's ``seeds`` and zeros ``scalars`` ``(steps,)``, and send back
+    ``scalars`` alone: a vector of as many numbers for every client, whose mean is all that the server needs (as in
+    zeroth-order methods with a shared direction, DPZero, arXiv 2310.09639). A step is linear in its scalar, so the
+    steps of the mean end where the mean of all final points is.
+
     FedKSeed trains all weights of a model that the client holds (K = 4096), this one a vector before BBT's projection,
     by losses of a black box; the server's clipping and everything about z are ours.
     """
@@ -59,6 +69,7 @@ class FedKSeedPrompt(BlackBoxMethod):
     paper: ClassVar[str] = "FedKSeed: Qin et al. 2024, ICML, arXiv 2312.06353, on BBT's z"
     trains: ClassVar[str] = "search vector z (dim,), sent as seeds and scalars"
     requires: ClassVar[frozenset[str]] = frozenset({"soft prompts"})
+    for_sums: ClassVar[Mapping[str, str]] = {"seeds": "round"}
     integer_uploads: ClassVar[frozenset[str]] = frozenset({"seeds"})
     Config: ClassVar[type[MethodConfig]] = FedKSeedConfig
     config: FedKSeedConfig
@@ -69,13 +80,16 @@ class FedKSeedPrompt(BlackBoxMethod):
 
     def init_shared(self) -> PromptState:
         pool = self.config.pool
-        return PromptState({"z": torch.zeros(self.config.dim)} if pool is None else {"sums": torch.zeros(pool)})
+        start = {"z": torch.zeros(self.config.dim)} if pool is None else {"sums": torch.zeros(pool)}
+        return PromptState({**start, **steps_to_take(self.config, self.setup.seed)})
 
     def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
+        if self.config.seeds == "round":
+            return {"scalars": (steps_of(self.config),)}
         return {"seeds": (None,), "scalars": (None,)}
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
-        return Replayed(aggregator, self.config)
+        return Replayed(aggregator, self.config, self.setup.seed)
 
     # --------------------------------------------------------------------------------------------- training
 
@@ -86,23 +100,27 @@ class FedKSeedPrompt(BlackBoxMethod):
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
     ) -> tuple[PromptState, PromptState]:
         state, eps, clip = broadcast.shared, np.float32(self.config.eps), self.config.clip
+        is_agreed = self.config.seeds == "round"
+        agreed = state["seeds"].tolist() if is_agreed else []
         seeds: list[int] = []
         scalars: list[np.float32] = []
-        while desk.affords(2):
-            seed, rows = int(desk.stream.integers(self.config.pool or SEEDS)), desk.batch()
+        while desk.affords(2) and not (is_agreed and len(seeds) == len(agreed)):
+            seed = agreed[len(seeds)] if is_agreed else int(desk.stream.integers(self.config.pool or SEEDS))
+            rows = desk.batch()
             z, u = position(state, self.config), direction(seed, self.config.dim)
             prompts = [self.projection.candidate(torch.from_numpy(point)) for point in (z + eps * u, z - eps * u)]
             plus, minus = desk.losses(prompts, rows)
             scalar = np.float32(np.clip((plus - minus) / (2 * self.config.eps), -clip, clip))
-            if not np.isfinite(scalar):
-                continue  # no slope, no step
+            if not np.isfinite(scalar):  # no slope, no step
+                if not is_agreed:
+                    continue
+                scalar = np.float32(0)
             state = step(state, seed, scalar, self.config)
             seeds.append(seed)
             scalars.append(scalar)
-        upload = {
-            "seeds": torch.tensor(seeds, dtype=torch.int64),
-            "scalars": torch.from_numpy(np.array(scalars, dtype=np.float32)),
-        }
+        upload = {"scalars": torch.from_numpy(np.array(scalars, dtype=np.float32))}
+        if not is_agreed:
+            upload["seeds"] = torch.tensor(seeds, dtype=torch.int64)
         return PromptState(upload), personal
 
     def candidate(self, shared: PromptState, personal: PromptState) -> Candidate:
@@ -126,6 +144,22 @@ def step(state: PromptState, seed: int, scalar: np.float32, config: FedKSeedConf
     return PromptState({"sums": sums})
 
 
+def steps_of(config: FedKSeedConfig) -> int:
+    """Return the steps of every client in a round whose seeds are the round's: as its data, they say nothing of it."""
+    return max(1, config.queries // (2 * config.batch_size))
+
+
+def steps_to_take(config: FedKSeedConfig, seed: int, last: int = -1) -> dict[str, Tensor]:
+    """Return the ``seeds`` of a round and zeros for ``scalars``, ``(steps,)`` each; nothing if clients draw seeds.
+
+    The round's seeds follow from the run's ``seed`` and from the ``last`` seed of the round before.
+    """
+    if config.seeds == "client":
+        return {}
+    drawn = numpy_stream(seed, "directions", last).integers(config.pool or SEEDS, size=steps_of(config))
+    return {"seeds": torch.from_numpy(drawn), "scalars": torch.zeros(len(drawn))}
+
+
 def position(state: PromptState, config: FedKSeedConfig) -> Floats:
     """Return ``z`` ``(dim,)``: as stored, or made from the sums of the steps along each seed of the pool."""
     if config.pool is None:
@@ -144,27 +178,43 @@ def _moved(z: Floats, seed: int, scalar: np.float32, config: FedKSeedConfig) -> 
     return result
 
 
+def _point(shared: PromptState) -> PromptState:
+    """Return the part of ``shared`` that says where ``z`` is."""
+    return PromptState({name: shared[name] for name in ("z", "sums") if name in shared})
+
+
 class Replayed(AggregatorWrapper):
     """Aggregator that replays every client's steps and gives the final states to ``inner``.
 
     Scalars beyond the bound are cut to it. A client whose lists do not belong together, or whose seeds are not of the
-    pool, is left out.
+    pool, is left out. Where the seeds are the round's, the mean of all scalars is enough for it.
     """
 
-    def __init__(self, inner: Aggregator, options: FedKSeedConfig) -> None:
+    def __init__(self, inner: Aggregator, options: FedKSeedConfig, seed: int) -> None:
         super().__init__(inner)
-        self.options = options
+        self.options, self.seed = options, seed
+        self.needs = inner.needs if options.seeds == "round" else "each"
+
+    def init(self, shared: PromptState) -> PromptState:
+        return super().init(_point(shared))
+
+    def broadcast(self, shared: PromptState, server: PromptState, client: int | None) -> PromptState:
+        return PromptState({**shared, **super().broadcast(_point(shared), server, client)})
 
     def apply(
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
         arrived = []
         for update in updates:
-            seeds, scalars = update.shared["seeds"], update.shared["scalars"]
-            if self._belong_together(seeds, scalars):
-                start = self.broadcast(shared, server, update.client)
+            seeds, scalars = update.shared.get("seeds", shared.get("seeds")), update.shared["scalars"]
+            if seeds is not None and self._belong_together(seeds, scalars):
+                start = _point(self.broadcast(shared, server, update.client))
                 arrived.append(replace(update, shared=self.replay(start, seeds, scalars)))
-        return super().apply(shared, arrived, server) if arrived else (shared, server)
+        if not arrived:
+            return shared, server
+        point, server = super().apply(_point(shared), arrived, server)
+        last = int(shared["seeds"][-1]) if "seeds" in shared else -1
+        return PromptState({**shared, **point, **steps_to_take(self.options, self.seed, last)}), server
 
     def replay(self, state: PromptState, seeds: Tensor, scalars: Tensor) -> PromptState:
         """Return the state after a client's steps from ``state``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -67,6 +67,7 @@ class FedLogic(BlackBoxMethod):
     trains: ClassVar[str] = "posterior over a set of prompts (K,)"
     keeps: ClassVar[str] = "texts or images, the prompts' likelihoods (K,)"
     requires: ClassVar[frozenset[str]] = frozenset({"text prompts"})
+    for_sums: ClassVar[Mapping[str, str]] = {"merge": "mean"}
     aggregators: ClassVar[tuple[str, ...]] = ("mean", "uniform")
     Config: ClassVar[type[MethodConfig]] = FedLogicConfig
     config: FedLogicConfig
@@ -163,11 +164,13 @@ class PosteriorMerge(Aggregator):
     """M step by ``inner``'s weights, then pruning.
 
     Each client's vector is first made a distribution over the remaining prompts, so that no client exceeds its weight.
+    With merge "mean" the mean of the vectors is enough for it, also under noise.
     """
 
     def __init__(self, inner: Aggregator, config: FedLogicConfig) -> None:
         super().__init__(inner.config)
         self.inner, self.options = inner, config
+        self.needs = inner.needs if config.merge == "mean" else "each"
 
     def init(self, shared: PromptState) -> PromptState:
         return self.inner.init(shared)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.aggregators.mean import Mean
+from promptfed.blackbox.base import BlackBoxMethod
 from promptfed.errors import ConfigError
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
@@ -22,7 +23,7 @@ def check_sum_is_enough(what: str, method: Method, rule: Aggregator) -> None:
     Raises:
         ConfigError: It looks at every single update, or sends each client something else.
     """
-    if method.trains.startswith("nothing"):
+    if method.trains.startswith("nothing") and method.access != "black box":
         raise ConfigError(f"{what} protects what is trained, and method '{method.name}' trains nothing: leave it out")
     if type(method).participants is not Method.participants:
         raise ConfigError(
@@ -32,9 +33,12 @@ def check_sum_is_enough(what: str, method: Method, rule: Aggregator) -> None:
     if rule.needs == "each":
         is_own = method.server_side(Mean(Mean.Config())).needs == "each"
         fix = "another method" if is_own else "--aggregator mean, uniform, fedadam, norm_bound or another"
+        fix = f"choose {fix} that needs no more than a mean"
+        if is_own and isinstance(method, BlackBoxMethod) and method.for_sums:
+            fix = f"use --set {' '.join(f'method.{name}={value}' for name, value in method.for_sums.items())}"
         raise ConfigError(
             f"{what} gives the server the sum of a round's changes, and {type(rule).__name__} of method "
-            f"'{method.name}' looks at every single update: choose {fix} that needs no more than a mean"
+            f"'{method.name}' looks at every single update: {fix}"
         )
 
 

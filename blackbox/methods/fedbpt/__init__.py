@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -39,6 +39,9 @@ class FedBPTConfig(SoftPromptConfig):
     fitness: Literal["relative", "raw"] = Field(
         "relative", description="how clients' results are ranked: against the received prompt on the same data, or raw"
     )
+    merge: Literal["ranks", "mean"] = Field(
+        "ranks", description="what moves the server's search: results by rank, or their mean alone, without any fitness"
+    )
 
 
 @METHODS.register("fedbpt")
@@ -50,7 +53,8 @@ class FedBPT(BlackBoxMethod):
 
     Shared: ``mean`` ``(dim,)``, ``sigma`` ``(1,)``, ``deviations`` ``(dim,)`` or ``covariance`` ``(dim, dim)``. Sent
     back: ``mean``, ``fitness`` ``(1,)``, ``spread`` ``(1,)``: the root of the summed squared step sizes over the
-    parents. Personal: nothing; local searches begin with fresh paths, as in the paper.
+    parents. Personal: nothing; local searches begin with fresh paths, as in the paper. With ``merge="mean"`` (ours, for
+    runs in which the server learns sums alone) ``mean`` is all that is sent back.
 
     Different from the released code: every client and round has a stream of its own; clients' results are ranked by
     their gain on the client's own data over the received prompt (an easy client's low loss says nothing about its
@@ -62,6 +66,7 @@ class FedBPT(BlackBoxMethod):
     paper: ClassVar[str] = "Sun et al. 2024, ICML, arXiv 2310.01467"
     trains: ClassVar[str] = "search distribution: mean (dim,), sigma, deviations (dim,)"
     requires: ClassVar[frozenset[str]] = frozenset({"soft prompts"})
+    for_sums: ClassVar[Mapping[str, str]] = {"merge": "mean"}
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
     Config: ClassVar[type[MethodConfig]] = FedBPTConfig
     config: FedBPTConfig
@@ -76,7 +81,8 @@ class FedBPT(BlackBoxMethod):
         return _state(Distribution.start(np.zeros(dim), self.config.sigma, covariance=full))
 
     def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
-        return {"mean": (self.config.dim,), "fitness": (1,), "spread": (1,)}
+        figures: dict[str, Shape] = {} if self.config.merge == "mean" else {"fitness": (1,), "spread": (1,)}
+        return {"mean": (self.config.dim,), **figures}
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         return GlobalSearch(self.config)
@@ -86,7 +92,12 @@ class FedBPT(BlackBoxMethod):
     def step_queries(self, data: ClientData) -> int:
         """Return the queries of a generation, and of the comparison of the result with the received prompt."""
         copies = 2 if self.config.perturb else 1
-        return (self.config.popsize + 2) * copies * self.batch_of(data)
+        return (self.config.popsize + self._compared) * copies * self.batch_of(data)
+
+    @property
+    def _compared(self) -> int:
+        """Prompts for which queries are reserved at the end, to compare the result with the received one."""
+        return 0 if self.config.merge == "mean" else 2
 
     def search(
         self, broadcast: Broadcast, data: ClientData, personal: PromptState, desk: ClientOracle
@@ -102,11 +113,12 @@ class FedBPT(BlackBoxMethod):
         )
         noisy = perturbed(data.train, self.config.perturb, desk.stream) if self.config.perturb else None
         copies, squares = 1 if noisy is None else 2, 0.0
-        # The result is compared with the received prompt at the end: queries for two prompts are reserved.
-        while desk.affords((self.config.popsize + 2) * copies) and not local.stop():
+        while desk.affords((self.config.popsize + self._compared) * copies) and not local.stop():
             points = local.ask()
             squares += local.sigma**2  # the step size that this generation was drawn with
             local.tell(points, self._fitness(desk, points, desk.batch(), noisy).tolist())
+        if self.config.merge == "mean":
+            return PromptState({"mean": vector(local.mean)}), personal
         fitness, start_fitness = self._fitness(desk, [local.mean, start.mean], desk.batch(), noisy)
         relative = fitness / max(abs(start_fitness), 1e-9) if self.config.fitness == "relative" else fitness
         upload = {
@@ -137,11 +149,15 @@ class GlobalSearch(Aggregator):
     the step size of the update. The clients' next sigma is the last one times the update's change of ``sigma_g``, at
     most the last one and at least the floor. Weights fall with the rank of the fitness, ``ln(k + 1) - ln(rank)``, times
     sample counts. Server memory: the paths ``path_sigma``, ``path_c`` ``(dim,)`` and ``generation`` ``(1,)``.
+
+    With ``merge="mean"`` the mean of the means by samples is a population of one, and sigma is the step size of the
+    update as it is: where clients pull apart, or nowhere, the path grows short and sigma falls.
     """
 
     def __init__(self, config: FedBPTConfig) -> None:
         super().__init__(AggregatorConfig())
         self.options = config
+        self.needs = "sum" if config.merge == "mean" else "each"
 
     def init(self, shared: PromptState) -> PromptState:
         nothing = torch.zeros_like(shared["mean"])
@@ -151,11 +167,14 @@ class GlobalSearch(Aggregator):
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
         previous = _distribution(shared, server)
-        spreads = np.array([update.shared["spread"].item() for update in updates], dtype=np.float64)
-        sigma = math.sqrt((spreads**2).mean()) or previous.sigma
-        weights = rank_weights([update.shared["fitness"].item() for update in updates])
-        weights *= [update.samples for update in updates]
         means = np.stack([update.shared["mean"].double().numpy() for update in updates])
+        samples = np.array([update.samples for update in updates], dtype=np.float64)
+        if self.options.merge == "mean":
+            sigma, weights, means = previous.sigma, np.ones(1), np.average(means, 0, samples)[None]
+        else:
+            spreads = np.array([update.shared["spread"].item() for update in updates], dtype=np.float64)
+            sigma = math.sqrt((spreads**2).mean()) or previous.sigma
+            weights = rank_weights([update.shared["fitness"].item() for update in updates]) * samples
         updated = cma_update(replace(previous, sigma=sigma), means, weights)
         least = min(previous.sigma, self.options.sigma_floor * self.options.sigma)
         result = replace(updated, sigma=min(max(previous.sigma * updated.sigma / sigma, least), previous.sigma))

@@ -228,8 +228,11 @@ class FedSPSC(BlackBoxMethod):
 
 
 def vote_weights(right: Tensor) -> Tensor:
-    """Return weights ``(m,)`` of votes: 1 plus so little for accuracy in 0..1 that it only decides between equals."""
-    return 1 + right.double() / (2 * len(right) + 1)
+    """Return weights ``(m,)`` of votes: 1 plus so little for accuracy in 0..1 that it only decides between equals.
+
+    A mean under the noise of a private run may lie outside.
+    """
+    return 1 + right.double().clamp(0, 1) / (2 * len(right) + 1)
 
 
 def vote(answers: Sequence[str], weights: Sequence[float]) -> tuple[str, float]:

@@ -71,6 +71,32 @@ def test_twice_the_samples_are_twice_the_weight_among_equals(make):
     assert torch.allclose(found["mean"], torch.tensor([2.0, 1.0]))
 
 
+def test_the_mean_alone_is_a_population_of_one(make):
+    """Sigma by hand: one point, so mueff = 1, and the path is sqrt(c (2 - c)) times the step over sigma."""
+    method = make(dim=2, merge="mean")
+    server, shared = method.server_side(Mean(Mean.Config())), start_of(2)
+    means = [[0.3, 0.0], [0.0, 0.6]]
+    updates = [Update(k, PromptState({"mean": torch.tensor(mean)}), 4, 0.5, 0.5) for k, mean in enumerate(means)]
+    found, memory = server.apply(shared, updates, server.init(shared))
+    assert torch.allclose(found["mean"], torch.tensor([0.15, 0.3]))
+    c = 3 / 8  # (1 + 2) / (2 + 1 + 5)
+    path = math.sqrt(c * (2 - c)) * torch.tensor([0.15, 0.3])
+    assert torch.allclose(memory["path_sigma"], path, atol=1e-6)
+    expected = math.sqrt(2) * (1 - 1 / 8 + 1 / 84)
+    assert found["sigma"].item() == pytest.approx(math.exp(c / (1 + c) * (path.norm().item() / expected - 1)), rel=1e-5)
+    one = Update(0, PromptState({"mean": found["mean"]}), 1, 0.5, 0.5)
+    assert server.apply(shared, [one], server.init(shared))[0] == found, "the mean is all that it needs"
+
+
+def test_the_mean_alone_asks_no_fitness(make, text_task):
+    asked = {}
+    for merge in ("ranks", "mean"):
+        method = make(merge=merge)
+        update, _ = method.train(Broadcast(1, method.init_shared()), text_task.clients[0], NO_PROMPT)
+        asked[merge] = set(update.shared), method.step_queries(text_task.clients[0])
+    assert asked == {"ranks": ({"mean", "fitness", "spread"}, 28), "mean": ({"mean"}, 20)}
+
+
 def test_the_order_of_clients_does_not_matter(make):
     server = make().server_side(Mean(Mean.Config()))
     shared, draw = start_of(6), np.random.default_rng(0)

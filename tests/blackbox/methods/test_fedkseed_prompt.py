@@ -196,3 +196,58 @@ def test_a_client_alone_takes_the_same_first_round(black_setup, text_task):
     _, kept = alone.train(Broadcast(1, NO_PROMPT), text_task.clients[0], alone.init_personal(0))
     update, _ = trained(make(black_setup), text_task.clients[0])
     assert torch.equal(kept["shared/z"], server_of(method).apply(method.init_shared(), [update], NO_PROMPT)[0]["z"])
+
+
+# ------------------------------------------------------------------------------------ steps along the round's seeds
+
+
+def test_all_clients_step_along_the_seeds_of_the_round(black_setup, text_task):
+    method = make(black_setup, seeds="round")
+    shared = method.init_shared()
+    assert shared["seeds"].shape == (10,), "60 queries, two prompts on three examples a step"
+    assert shared["scalars"].tolist() == [0.0] * 10
+    updates = [trained(method, data, shared=shared)[0] for data in text_task.clients]
+    assert all(set(update.shared) == set(method.uploads(0, shared)) == {"scalars"} for update in updates)
+    assert all(update.shared["scalars"].shape == (10,) for update in updates)
+    assert not torch.equal(updates[0].shared["scalars"], updates[1].shared["scalars"])
+
+
+@pytest.mark.parametrize("pool", [None, 4])
+def test_steps_of_the_mean_end_at_the_mean_of_the_ends(black_setup, text_task, pool):
+    method = make(black_setup, seeds="round", pool=pool)
+    server, shared = server_of(method), method.init_shared()
+    updates = [trained(method, data, shared=shared)[0] for data in text_task.clients]
+    scalars = torch.stack([update.shared["scalars"].double() for update in updates]).mean(0).float()
+    by_hand = -0.7 * sum(
+        scalar * direction(int(seed), 6) for seed, scalar in zip(shared["seeds"], scalars.numpy(), strict=True)
+    )
+    whole, _ = server.apply(shared, updates, NO_PROMPT)
+    one = replace(updates[0], shared=PromptState({"scalars": scalars}))
+    mean, _ = server.apply(shared, [one], NO_PROMPT)
+    for state in (whole, mean):
+        np.testing.assert_allclose(position(state, method.config), by_hand, atol=1e-6)
+
+
+def test_each_round_has_seeds_of_its_own_and_zeros_again(black_setup, text_task):
+    method = make(black_setup, seeds="round")
+    server, shared = server_of(method), method.init_shared()
+    assert torch.equal(shared["seeds"], method.init_shared()["seeds"])
+    update = trained(method, text_task.clients[0], shared=shared)[0]
+    following, _ = server.apply(shared, [update], NO_PROMPT)
+    assert not set(following["seeds"].tolist()) & set(shared["seeds"].tolist())
+    assert following["scalars"].tolist() == [0.0] * 10
+    again, _ = server.apply(shared, [trained(method, text_task.clients[1], shared=shared)[0]], NO_PROMPT)
+    assert torch.equal(following["seeds"], again["seeds"]), "they say nothing of anybody's data"
+
+
+def test_a_client_with_few_examples_takes_as_many_steps(black_setup, text_task, text_split):
+    method = make(black_setup, seeds="round")
+    few = replace(text_task.clients[0], train=text_split("hot: fire"))
+    assert trained(method, few)[0].shared["scalars"].shape == (10,)
+
+
+def test_a_step_without_a_slope_is_none(black_setup, text_task, monkeypatch):
+    monkeypatch.setattr(ClientOracle, "losses", lambda self, prompts, rows, **options: np.array([np.nan, 1.0]))
+    monkeypatch.setattr(ClientOracle, "affords", lambda self, prompts, rows=None: True)
+    update, _ = trained(make(black_setup, seeds="round"), text_task.clients[0])
+    assert update.shared["scalars"].tolist() == [0.0] * 10

@@ -78,6 +78,10 @@ def test_accuracy_decides_between_equals_only(count):
         assert weights[count - votes :].sum() < weights[: votes + 1].sum()
 
 
+def test_accuracies_beyond_all_accuracies_count_as_the_best_or_worst():
+    assert torch.equal(vote_weights(torch.tensor([-7.0, 0.5, 9.0])), vote_weights(torch.tensor([0.0, 0.5, 1.0])))
+
+
 def test_labels_are_voted_on(black_setup, text_task):
     method = make(black_setup)
     shared = PromptState({**method.init_shared(), "right": torch.tensor([0.5, 1.0, 0.0])})
