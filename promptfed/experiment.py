@@ -158,8 +158,8 @@ class Experiment:
 
     @property
     def examples(self) -> str:
-        """What the examples are: images, texts or questions. A server that holds none has the model say it."""
-        return examples(self.task) if len(self.task.base_test) else self.setup.model.examples
+        """What the examples are: images, texts or questions."""
+        return examples(self.task)
 
     @property
     def model_notes(self) -> tuple[str, ...]:

@@ -133,10 +133,6 @@ class NamedModel(ABC):
     def check_processes(self, what: str) -> None:
         """Raise ConfigError if clients may not ask it from several processes, as ``what`` would have them do."""
 
-    def check_sites(self) -> None:
-        """Raise ConfigError if it cannot be the model of a run over sites."""
-        self.check_processes("a run over sites")
-
     def check_gradients(self, what: str, instead: str) -> None:
         """Raise ConfigError, which says what to do ``instead``, if it gives no gradients and ``what`` needs them."""
 
@@ -214,13 +210,6 @@ class NamedLanguageModel(NamedBackbone):
                 f"backbone '{printable(self.config.backbone, 80)}' is a language model, and task '{self.config.task}' "
                 f"asks none for gradients: use --task {', '.join(texts)}"
             )
-
-    def check_sites(self) -> None:
-        able = ", ".join(name for name in TASKS if usual_model(RunConfig(task=name)).kind == "dual encoder")
-        raise ConfigError(
-            f"a run over sites has a dual encoder, and the model of task '{self.config.task}' is a language model: use "
-            f"--engine local or ray with promptfed train, or --task {able}"
-        )
 
     def for_photographs(self, given: set[str]) -> dict[str, Any]:
         return {}

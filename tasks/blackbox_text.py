@@ -59,6 +59,16 @@ def load_texts(data: str, columns: Columns) -> Source:
 
     Raises:
         ConfigError: The kind is unknown.
+        DataError: Data are missing or bad, or hold fewer than two classes.
+    """
+    return checked(read_texts(data, columns))
+
+
+def read_texts(data: str, columns: Columns) -> Source:
+    """Read the texts called ``data`` as they are, whatever classes they have.
+
+    Raises:
+        ConfigError: The kind is unknown.
         DataError: Data are missing or bad.
     """
     kind, _, name = data.partition(":")
@@ -70,7 +80,7 @@ def load_texts(data: str, columns: Columns) -> Source:
     if not name:
         raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
     source: Source = importlib.import_module(f"promptfed.tasks.sources.{module}").source(name, columns)
-    return checked(source)
+    return source
 
 
 def form_for(data: str, options: BlackboxTextConfig) -> PromptTemplate:

@@ -91,10 +91,10 @@ def build(config: RunConfig) -> FederatedTask:
     options = validate(TextGenerationConfig, config.task_options, "task option")
     form = form_for(options)
     task = distribute(config, options, load_instructions(config.data, options), form)
-    return replace(task, clients=tuple(map(_without_writing, task.clients)))
+    return replace(task, clients=tuple(map(without_writing, task.clients)))
 
 
-def _without_writing(data: ClientData) -> ClientData:
+def without_writing(data: ClientData) -> ClientData:
     """Return ``data`` whose training and validation questions are judged by the likelihood of their answers alone."""
     return replace(data, train=_unwritten(data.train), val=_unwritten(data.val))
 

@@ -79,8 +79,8 @@ def test_a_small_model_has_one_thread_unless_the_user_says_otherwise(
     assert named_model(build_config(model)).threads == threads
 
 
-def test_a_run_over_sites_has_a_dual_encoder() -> None:
-    named_model(WHITE).check_sites()
-    for config, why in ((TEXTS, "is a language model: use --engine local or ray"), (BLACK, "kept by one process")):
-        with pytest.raises(ConfigError, match=why):
-            named_model(config).check_sites()
+def test_a_run_over_sites_has_a_model_of_which_each_site_holds_its_own() -> None:
+    for config in (WHITE, TEXTS):
+        named_model(config).check_processes("a run over sites")
+    with pytest.raises(ConfigError, match="a run over sites does not go with task 'blackbox-vision'"):
+        named_model(BLACK).check_processes("a run over sites")

@@ -68,7 +68,8 @@ def init(
 
     from promptfed.config import RunConfig, build_config
     from promptfed.deployment.scaffold import write_app
-    from promptfed.deployment.server import OWN_DATA, checked
+    from promptfed.deployment.server import checked
+    from promptfed.deployment.site_examples import OWN_DATA
     from promptfed.tasks import TASKS
     from promptfed.tasks.sources import check_source_name
     from promptfed.tasks.sources.class_names import plain_class_list

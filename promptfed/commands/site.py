@@ -38,16 +38,22 @@ def check(
     classes: Annotated[
         str, typer.Option("--classes", help="The agreed class names, with commas or as @FILE, if they are known.")
     ] = "",
+    fingerprint: Annotated[
+        str,
+        typer.Option("--fingerprint", help="The model's fingerprint that the server shows, if known.", metavar="HEX"),
+    ] = "",
     set_: options.Set = None,
     quiet: Annotated[bool, options.quiet_option("what fails")] = False,
     json: options.Json = False,
 ) -> None:
-    """Check data folder, backbone, disk and server before anyone waits for this site. Exit code 2 if anything fails.
+    """Check data, model, disk and server before anyone waits for this site. Exit code 2 if anything fails.
 
     \b
     Examples:
       promptfed site check --node-config 'site="north" data="folder:/site/data" state-dir="/var/lib/promptfed"' \\
           --superlink server:8000 --root-certificates ca.crt --backbone lit
+      promptfed site check --node-config 'site="north" data="tsv:/site/notes.tsv" state-dir="/var/lib/promptfed"' \\
+          --task text-classification --backbone lm:minilm
     """
     import json as as_json
 
@@ -65,6 +71,7 @@ def check(
         root_certificates=root_certificates,
         insecure=insecure,
         classes=tuple(name for name in parse_class_list(classes) if name),
+        fingerprint=fingerprint,
     ):
         results.append({"check": done.what, "ok": done.fine, "said": done.said})
         if not json and not (quiet and done.fine):

@@ -1,4 +1,4 @@
-"""Judging at the sites: the server holds no data, so each site says how its own prompt does on its own images."""
+"""Judging at the sites: the server holds no data, so each site says how its own prompt does on its own examples."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from promptfed.types import ClientScore, FederationState, Score
 class SiteEvaluator:
     """The protocol of promptfed.evaluation, where each site computes the figures of its own data.
 
-    local: every site on its own classes, mean over the sites that have two or more; local_all: its own test images
+    local: every site on its own classes, mean over the sites that have two or more; local_all: its own test examples
     among all base classes. Where nodes simulate clients of one task, base, new and domains are of the common test
-    images, mean over the clients' prompts, as in one process. Where sites have data of their own there are no common
-    images: base is the share of *all sites' test images* that are classified right among all base classes, each by its
-    own site's prompt; new and domains likewise.
+    examples, mean over the clients' prompts, as in one process. Where sites have data of their own there are no common
+    examples: base is the share of *all sites' test examples* that are classified right among all base classes, each by
+    its own site's prompt; new and domains likewise.
 
     Attributes:
         sites: The sites.
@@ -63,7 +63,7 @@ class SiteEvaluator:
         self.examples, self.measures = dict(examples or {}), dict(measures or {})
 
     def validate(self, federation: Federation, state: FederationState) -> float:
-        """Return the mean validation accuracy, 0..1; NaN if no site with validation images answered."""
+        """Return the mean validation accuracy, 0..1; NaN if no site with validation examples answered."""
         answers = self._ask(federation, state, federation.clients, ())
         choosing = [answer.local for answer in answers.values() if answer.local is not None]
         judged = choosing or [answer.local_all for answer in answers.values() if answer.local_all is not None]
@@ -77,7 +77,7 @@ class SiteEvaluator:
             state: Its state after a round.
 
         Raises:
-            DeploymentError: No site with test images answered.
+            DeploymentError: No site with test examples answered.
         """
         broadcasts = {client: federation.broadcast(state, client) for client in federation.clients}
         first = federation.clients[0]
@@ -89,12 +89,12 @@ class SiteEvaluator:
         for client in federation.clients if len(whole) == 1 else ():
             if any(answers[c].base for c in whole if c in answers):
                 break
-            whole = [client]  # the site that had to test for all did not answer: another has the same images
+            whole = [client]  # the site that had to test for all did not answer: another has the same examples
             answers |= self._ask(federation, state, whole, whole, part="test")
         local = {c: score for c in sorted(answers) if (score := _client_score(answers[c])) is not None}
         base = self._joint([answers[c].base for c in whole if c in answers])
         if not local or base is None:
-            raise DeploymentError("no site with test images answered: start the run again to repeat the tests")
+            raise DeploymentError("no site with test examples answered: start the run again to repeat the tests")
         new = self._joint([answers[c].new for c in whole if c in answers])
         domains = {
             name: self._joint([answers[c].domains.get(name) for c in whole if c in answers]) or Score(0.0, 0)
@@ -104,7 +104,7 @@ class SiteEvaluator:
         return Evaluation.of(federation.method.name, local, base, new, domains, figures)
 
     def _totals(self, answers: Mapping[int, EvaluateAnswer], whole: Sequence[int]) -> PartTotals:
-        """Collect the sites' totals of the other measures, added up where each site has its own images."""
+        """Collect the sites' totals of the other measures, added up where each site has its own examples."""
 
         def part(name: str, clients: Iterable[int]) -> dict[int, dict[str, Total]]:
             totals_by_client = {c: _totals_of(answers[c], name) for c in clients if c in answers}
@@ -162,7 +162,7 @@ class SiteEvaluator:
         return answers
 
     def _check(self, client: int, answer: EvaluateAnswer) -> None:
-        """Raise DeploymentError for figures of another client, of unknown domains or of more images than there are."""
+        """Raise DeploymentError for figures of another client, of unknown domains or of too many examples."""
         if answer.client != client:
             raise DeploymentError(f"it is the answer of client {answer.client}")
         if strange := [name for name in answer.domains if name not in self.domains]:
@@ -174,11 +174,11 @@ class SiteEvaluator:
                 classes = len(self.agreement.new_classes if part == "new" else self.agreement.base_classes)
                 total: MeasureTotal | None = getattr(words, part)
                 if total is not None and not self.measures[name].allows(_total(total), classes, local=part == "local"):
-                    raise DeploymentError(f"its sums of measure '{name}' are none that images can have")
+                    raise DeploymentError(f"its sums of measure '{name}' are none that examples can have")
         most = self.examples.get(client)
         for one in (answer.local, answer.local_all, answer.base, answer.new, *answer.domains.values()):
             if most is not None and one is not None and one.of > most:
-                raise DeploymentError(f"it has a figure of {one.of} images, and the site announced {most}")
+                raise DeploymentError(f"it has a figure of {one.of} examples, and the site announced {most}")
 
     def _work(self, federation: Federation, state: FederationState, client: int) -> dict[str, Any]:
         """Return the fields that every question about the prompt of ``client`` has."""
@@ -191,18 +191,18 @@ class SiteEvaluator:
         }
 
     def _joint(self, counts: Sequence[CorrectCount | None]) -> Score | None:
-        """Join the scores of several prompts; None if no site has test images."""
+        """Join the scores of several prompts; None if no site has test examples."""
         present = [one for one in counts if one is not None]
         if not present:
             return None
-        if self.agreement.simulated:  # the same images each time
+        if self.agreement.simulated:  # the same examples each time
             return Score(fmean(one.accuracy for one in present), present[0].of)
         items = sum(one.of for one in present)
         return Score(sum(one.right for one in present) / items, items)
 
 
 def _client_score(answer: EvaluateAnswer) -> ClientScore | None:
-    """Return the score of a client; None for a site without test images."""
+    """Return the score of a client; None for a site without test examples."""
     if answer.local_all is None:
         return None
     local = None if answer.local is None else answer.local.accuracy

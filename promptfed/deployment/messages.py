@@ -155,7 +155,7 @@ class Hello(Message):
 
 
 class Prepare(Message):
-    """Ask a site to encode its images once, before the first round."""
+    """Ask a site to get ready before the first round: with a dual encoder, to encode its images once."""
 
     agreement: SiteAgreement
     client: Number
@@ -342,7 +342,7 @@ class MeasureTotal(Message):
 
 
 class MeasureTotals(Message):
-    """The totals of a measure, for the same images as the accuracies of the same names."""
+    """The totals of a measure, for the same examples as the accuracies of the same names."""
 
     local: MeasureTotal | None = None
     local_all: MeasureTotal | None = None
@@ -355,12 +355,12 @@ class EvaluateAnswer(Message):
 
     Attributes:
         client: The number of the client.
-        local: The accuracy on the site's own images among its own classes; None if it has one class only.
-        local_all: The accuracy on the same images among all base classes.
+        local: The accuracy on the site's own examples among its own classes; None if it has one class only.
+        local_all: The accuracy on the same examples among all base classes.
         base: The accuracy on base classes.
         new: The accuracy on new classes.
-        domains: Domain -> the accuracy on its images.
-        measures: Measure -> its totals on test images.
+        domains: Domain -> the accuracy on its examples.
+        measures: Measure -> its totals on test examples.
     """
 
     client: Number
@@ -372,14 +372,14 @@ class EvaluateAnswer(Message):
     measures: Annotated[dict[Name, MeasureTotals], Field(max_length=MOST_MEASURES)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _is_of_the_same_images(self) -> Self:
+    def _is_of_the_same_examples(self) -> Self:
         if self.local is not None and (self.local_all is None or self.local_all.of != self.local.of):
-            raise ValueError("local and local_all are of the same images")
+            raise ValueError("local and local_all are of the same examples")
         for name, totals in self.measures.items():
             for part in MeasureTotals.model_fields:
                 total, right = getattr(totals, part), getattr(self, part)
                 if total is not None and (right is None or total.examples != right.of):
-                    raise ValueError(f"{part} of measure '{name}' is of the images of its accuracy")
+                    raise ValueError(f"{part} of measure '{name}' is of the examples of its accuracy")
         return self
 
 

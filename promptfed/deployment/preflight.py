@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from promptfed.backbones import load_backbone
 from promptfed.cache_dir import cache_folder
 from promptfed.config import RunConfig
 from promptfed.deployment.site import SiteOptions
+from promptfed.deployment.site_examples import examples_of
+from promptfed.deployment.site_model import model_sentence, site_model
 from promptfed.deployment.site_task import check_classes, read_site
 from promptfed.errors import ConfigError, DataError, DeploymentError, PromptFedError
+from promptfed.named_model import usual_model
+from promptfed.printable import printable
 from promptfed.resolve import resolve
 
 FREE_BYTES = 1_000_000_000
@@ -53,6 +56,7 @@ def checks(
     root_certificates: Path | None = None,
     insecure: bool = False,
     classes: Sequence[str] = (),
+    fingerprint: str = "",
 ) -> Iterator[CheckResult]:
     """Check what a node needs, and yield each result as it comes. Only the state directory is created."""
     try:
@@ -61,13 +65,13 @@ def checks(
     except PromptFedError as error:
         yield CheckResult("node-config", False, str(error))
         return
-    overrides = {"backbone": options.backbone or config.backbone, "device": options.device or config.device}
-    config = config.model_copy(update=overrides)
+    overrides = {"backbone": options.backbone, "device": options.device}
+    config = config.model_copy(update={name: value for name, value in overrides.items() if value})
     if options.data:
         yield _checked("data", lambda: _data(options, config, classes))
     yield _checked("state-dir", lambda: _state_dir(options.state_dir))
     yield _checked("disk", lambda: _disk([options.state_dir, cache_folder()]))
-    yield _checked("backbone", lambda: _backbone(config))
+    yield _checked("backbone", lambda: _backbone(config, fingerprint))
     if superlink is not None:
         yield _checked("superlink", lambda: reach(superlink, root_certificates, insecure))
 
@@ -126,10 +130,11 @@ def _data(options: SiteOptions, config: RunConfig, classes: Sequence[str]) -> st
         check_classes(data, classes)
     counts = {use: len(part) for use, part in asdict(data.pools).items()}
     if not counts["train"]:
-        raise DataError(f"{options.data} has no training image")
+        raise DataError(f"{options.data} has no training {data.examples.noun}")
     numbers = ", ".join(f"{n} {use}" for use, n in counts.items() if n)
-    skipped = f"; {len(data.source.skipped)} unreadable images are left out" if data.source.skipped else ""
-    return f"{len(data.source.classes)} classes ({', '.join(data.source.classes)}), images: {numbers}{skipped}"
+    skipped, noun = len(data.source.skipped), data.examples.noun
+    left_out = f"; {skipped} unreadable {noun}s are left out" if skipped else ""
+    return f"{len(data.source.classes)} classes ({', '.join(data.source.classes)}), {noun}s: {numbers}{left_out}"
 
 
 def _state_dir(folder: Path) -> str:
@@ -154,9 +159,15 @@ def _disk(folders: Sequence[Path]) -> str:
     return f"more than {FREE_BYTES / 1e9:.0f} GB free"
 
 
-def _backbone(config: RunConfig) -> str:
-    backbone = load_backbone(config.backbone, device=config.device, precision=config.precision)
-    return f"'{config.backbone}' loads, fingerprint {backbone.fingerprint[:12]} (the server says the same if it fits)"
+def _backbone(config: RunConfig, fingerprint: str) -> str:
+    config = usual_model(config).config
+    model = site_model(config, examples_of(config).form)
+    if fingerprint and not model.fingerprint.startswith(fingerprint.lower()):
+        raise DeploymentError(
+            f"{model_sentence(model)}, and the server's is {printable(fingerprint, 64)}: bring the same weights and "
+            "precision"
+        )
+    return f"{model_sentence(model)} ({'as at the server' if fingerprint else 'the server says the same if it fits'})"
 
 
 def _pairs(words: str) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from promptfed.config import RunConfig
+from promptfed.deployment.site_examples import OWN_DATA, Images, SiteExamples, kind_of
 from promptfed.plugins import short_names
 
 TEXT = """\
@@ -14,7 +16,7 @@ TEXT = """\
 {rounds} rounds. Everything that can be chosen is in `federation/config.yaml` and at the end of `pyproject.toml`; the
 two Python files only call promptfed.
 
-Images and personal prompts stay at their sites. docs/engines.md of promptfed says what the server can see.
+{nouns} and personal prompts stay at their sites. docs/engines.md of promptfed says what the server can see.
 
 ## On every machine
 
@@ -54,7 +56,8 @@ The last option keeps Flower from installing packages when a run starts. In anot
 ## Each site: a key, a check, a node
 
     ssh-keygen -t ecdsa -b 384 -N "" -C "" -f site0         # send site0.pub to the server, keep site0
-    promptfed site check --node-config '{node}' --superlink SERVER:8000 --root-certificates ca.crt --backbone {backbone}
+    promptfed site check --node-config '{node}' --superlink SERVER:8000 --root-certificates ca.crt \\
+        --task {task} --backbone {backbone}{columns}
     flower-supernode --root-certificates ca.crt --auth-supernode-private-key site0 --superlink SERVER:8000 \\
         --host 127.0.0.1 --port 9094 --node-config '{node}'
 
@@ -76,7 +79,7 @@ After the last round every site has its own prompt in its state-dir. It can make
 server:
 
     promptfed site export --state-dir STATE_DIR --out prompt
-    promptfed predict prompt photo.jpg
+    promptfed predict prompt {example}
 
 ## Trying it on one machine, without keys
 
@@ -87,10 +90,12 @@ server:
 
 Every node needs a port, a state-dir and a name (or number) of its own.
 """
-OWN = 'site="SITE_NAME" data="folder:/site/data" state-dir="/var/lib/promptfed"'
+OWN = 'site="SITE_NAME" data="{data}" state-dir="/var/lib/promptfed"'
 OWN_WORDS = """\
-`data` is a folder with one folder of images for each class; `site` is the name that all others know this site by, the
-same for ever. `backbone` (a path, if it differs here), `device` (cuda) and `domain` may be added.
+`data` is {about}.
+
+`site` is the name that all others know this site by, the same for ever. `backbone` (a path, if it differs here),
+`device` (cuda) and `domain` may be added.
 """
 SIMULATED = 'partition-id=0 state-dir="/var/lib/promptfed/0"'
 SIMULATED_WORDS = """\
@@ -106,17 +111,30 @@ The run needs other people's code: {names}. Each site gets it, looks at it, and 
 
 def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, version: str) -> str:
     """Return the README of the app for ``config``."""
-    has_site_data = config.data == "sites"
+    has_site_data, kind = config.data == OWN_DATA, kind_of(config) or Images
     return TEXT.format(
         sites=sites,
         task=config.task,
         method=config.method,
         backbone=config.backbone,
+        columns=columns_in(config, kind),
+        nouns=f"{kind.noun}s".capitalize(),
+        example=kind.shown,
         rounds=config.rounds,
         version=version,
         here=folder.resolve(),
         run_dir=run_dir,
-        node=OWN if has_site_data else SIMULATED,
-        node_words=OWN_WORDS if has_site_data else SIMULATED_WORDS,
+        node=OWN.format(data=kind.place) if has_site_data else SIMULATED,
+        node_words=OWN_WORDS.format(about=kind.about) if has_site_data else SIMULATED_WORDS,
         plugin_words=PLUGIN_WORDS.format(names=", ".join(short_names(config.plugins))) if config.plugins else "",
+    )
+
+
+def columns_in(config: RunConfig, kind: type[SiteExamples[Any]]) -> str:
+    """Return the flags that tell `promptfed site check` the names of the run's columns; empty if they are the usual."""
+    options, usual = config.task_options, kind.Config.model_fields
+    return "".join(
+        f" --set task.{name}={options[name]}"
+        for name in kind.columns
+        if options.get(name, usual[name].default) != usual[name].default
     )

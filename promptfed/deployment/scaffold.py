@@ -46,7 +46,7 @@ min-sites = {min_sites}
 wait-seconds = 600.0
 # How long a site that goes away is waited for before the run goes on without it.
 patience-seconds = 300.0
-# Longest wait for one answer outside of rounds: encoding images, tests.
+# Longest wait for one answer outside of rounds: getting ready, tests.
 site-seconds = 3600.0
 # Between looks for answers.
 poll-seconds = 1.0
@@ -69,7 +69,7 @@ from promptfed.deployment.server import server_app
 app = server_app(Path(__file__).with_name("config.yaml"))
 '''
 CLIENT = '''\
-"""A site: trains on its own images. What differs between sites is in the node's --node-config."""
+"""A site: trains on its own data. What differs between sites is in the node's --node-config."""
 
 from promptfed.deployment.client import client_app
 

@@ -13,9 +13,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.attacks.base import check_without_attack
-from promptfed.backbones.dual_encoder import DualEncoder
-from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import RunConfig, build_config, read_yaml, validate
 from promptfed.deployment import codec  # first: it says how to install what the next need
 from promptfed.deployment.class_names import joined_classes, lonely_classes, split_names
@@ -23,6 +20,8 @@ from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.evaluator import SiteEvaluator, places
 from promptfed.deployment.known_sites import Known
 from promptfed.deployment.messages import Hello, HelloAnswer, Prepare, PrepareAnswer, SiteAgreement, SiteInfo
+from promptfed.deployment.site_examples import OWN_DATA, examples_of, form_of
+from promptfed.deployment.site_model import model_sentence, site_model
 from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_sums import check_sums, is_summed
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
@@ -49,8 +48,6 @@ from promptfed.usage import Usage
 from flwr.app import Context  # isort: skip
 from flwr.serverapp import Grid, ServerApp  # isort: skip
 
-OWN_DATA = "sites"
-"""The ``data`` of a run whose sites have data of their own."""
 FREE = changing(RunConfig, "free")
 """Options that may be changed when a run goes on."""
 
@@ -168,17 +165,19 @@ class Deployment:
         """Agree with the sites, and yield what the run is carried out with; then every site writes its bundle."""
         options, folder = self.options, self.folder
         with torch_threads(named_model(config).threads):
-            features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
             known = Known.load(folder)
             known.forget(split_names(options.forget_sites))
             known.save(folder)
             simulated, agreement = config.data != OWN_DATA, known.agreement
+            dealt = TASKS[config.task].build(config) if simulated else None
+            model = site_model(config, dealt.form if dealt else form_of(config, simulated=False))
+            say(f"the model {model_sentence(model)}")
             hello = Hello.create(
                 run=known.run,
                 simulated=simulated,
                 config={**config.model_dump(mode="json"), "plugins": short_names(config.plugins)},
                 classes=None if agreement is None and options.agreed is None else _classes(agreement, options),
-                fingerprint=features.backbone.fingerprint,
+                fingerprint=model.fingerprint,
                 promptfed=version("promptfed"),
                 merged=options.merge_classes if agreement is None else agreement.merged,
             )
@@ -191,7 +190,6 @@ class Deployment:
                 holders=known.holders,
                 on_holders=lambda holders: known.held_by(holders).save(folder),
             )
-            dealt = TASKS[config.task].build(config) if simulated else None
             wanted = len(agreement.sites) if agreement else len(dealt.clients) if dealt else config.clients or 1
             needed = min(options.min_sites, wanted)
             if agreement is not None:
@@ -209,7 +207,7 @@ class Deployment:
             task = _without_data(dealt) if dealt else remote_task(agreement, answers, config)
             known.agreement, known.answers = agreement, answers
             known.save(folder)
-            experiment = Experiment.build(config, model_for=lambda _: DualEncoder(features), task=task)
+            experiment = Experiment.build(config, model_for=lambda _: model, task=task)
             _prepare(sites, agreement, options.site_seconds)
             engine = FlowerEngine(
                 sites,
@@ -263,7 +261,7 @@ def checked(config: RunConfig) -> RunConfig:
     """``config`` resolved, if it can be run over sites; else ConfigError."""
     config = resolve(config)
     check_without_attack(config)
-    named_model(config).check_sites()
+    named_model(config).check_processes("a run over sites")
     if PrivacyOptions.model_validate(config.privacy_options).dp == "example":
         raise ConfigError(
             "privacy.dp=example is not built for a run over sites: each site needs a key and an account of its own, "
@@ -271,9 +269,7 @@ def checked(config: RunConfig) -> RunConfig:
         )
     check_sums(config)
     if config.data == OWN_DATA:
-        from promptfed.deployment.site_task import options_of
-
-        options_of(config)
+        examples_of(config).check_options()
         if config.clients is None:
             raise ConfigError("sites bring their own data, so say how many there are: --clients N")
     return config
@@ -298,8 +294,9 @@ def _agree(
     else:
         names = sorted(sites.connected)
         held = {name: sites.answers[name].classes for name in names}
-        joined = options.agreed or joined_classes(held, merge=hello.merged)
-        if options.agreed is None:
+        fixed = examples_of(config).classes or options.agreed
+        joined = fixed or joined_classes(held, merge=hello.merged)
+        if fixed is None:
             for note in lonely_classes(held):
                 say(f"note: {note}")
         base, new, templates = agreed_task(config, joined)
@@ -344,26 +341,28 @@ def _answers(record: Known, agreement: SiteAgreement, sites: SitePool) -> list[H
 
 
 def _without_data(task: FederatedTask) -> FederatedTask:
-    """``task`` with labels alone, which the tables count: the server sees no image, not even a simulated one."""
+    """``task`` with labels alone, which the tables count: the server sees no example, not even a simulated one."""
 
     def labels(split: Any) -> Any:
         return replace(split, items=())
 
     clients = tuple(
-        replace(data, train=labels(data.train), val=labels(data.val), test=labels(data.test)) for data in task.clients
+        replace(data, **{part: labels(getattr(data, part)) for part in ("train", "val", "test", "unlabelled")})
+        for data in task.clients
     )
     tests = dict.fromkeys(task.domain_tests, NOTHING)
     return replace(task, clients=clients, base_test=NOTHING, new_test=NOTHING, domain_tests=tests)
 
 
 def _prepare(sites: SitePool, agreement: SiteAgreement, seconds: float) -> None:
-    """Every site encodes its images once, so that no round has to wait for the image tower."""
+    """Every site gets ready: with a dual encoder it encodes its images once, so that no round has to wait for that."""
     questions = {k: codec.pack(Prepare.create(agreement=agreement, client=k)) for k in range(len(agreement.sites))}
     for client, answer in sorted(sites.ask(questions, group="prepare", seconds=seconds).items()):
         name = agreement.sites[client].name
         try:
             parcel = answer.opened(PrepareAnswer)
             started = f"; its process took {parcel.started:.1f} s to start" if parcel.started is not None else ""
-            say(f"{name}: {parcel.words.images} images encoded in {parcel.words.seconds:.1f} s{started}")
+            what = f"{parcel.words.images} images encoded" if parcel.words.images else "ready"
+            say(f"{name}: {what} in {parcel.words.seconds:.1f} s{started}")
         except DeploymentError as error:
             say(f"{name} could not prepare: {error}")

@@ -16,14 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.aggregators.mean import Mean
 from promptfed.attacks.base import check_without_attack
-from promptfed.backbones.dual_encoder import DualEncoder
-from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import RunConfig, build_config, validate
 from promptfed.deployment import codec, messages
 from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.messages import SiteAgreement
 from promptfed.deployment.site_export import write_site_bundle
+from promptfed.deployment.site_model import site_model
 from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.site_sums import SiteSums, check_identities, check_sums, is_summed, own_identity
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
@@ -31,6 +29,7 @@ from promptfed.deployment.sum_words import Sum
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
 from promptfed.evaluation import Judgement, has_choice, judge, judge_parts
 from promptfed.experiment import Experiment
+from promptfed.frozen_model import FrozenModel
 from promptfed.measures.figures import Totals
 from promptfed.method import Method
 from promptfed.named_model import named_model
@@ -39,9 +38,10 @@ from promptfed.printable import printable
 from promptfed.privacy.channel_keys import identity_fingerprint
 from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
+from promptfed.prompt_template import PromptTemplate
 from promptfed.resolve import resolve
 from promptfed.tasks import TASKS
-from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, FederatedTask, Job, Split
+from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, Job, Split
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 class SiteOptions(BaseModel):
     """The options of a node, set by its operator: Flower's ``--node-config``.
 
-    With ``data`` the site has images of its own and a name, ``site``; with ``partition-id`` it plays one client of a
+    With ``data`` the site has examples of its own and a name, ``site``; with ``partition-id`` it plays one client of a
     task that all nodes deal out alike. The server sees none of these options.
     """
 
@@ -74,7 +74,7 @@ class SiteOptions(BaseModel):
         options = validate(cls, node_config, "node-config option")
         if not options.data and options.partition_id is None:
             raise ConfigError(
-                'this node\'s --node-config has neither data="folder:PATH" with site="NAME" (a site with images of '
+                'this node\'s --node-config has neither data="folder:PATH" with site="NAME" (a site with data of '
                 "its own) nor partition-id=K (one client of a task that all deal out alike)"
             )
         if options.data and not options.site:
@@ -141,27 +141,27 @@ class Site:
         question = codec.unpack(content, messages.Hello).words
         options, config = self.options, self._config(question.config, question.simulated)
         installed, theirs = version("promptfed"), question.promptfed
+        store = SiteStore(options.state_dir, question.run)
         if installed != theirs:
             raise DeploymentError(f"promptfed {installed} is installed here, the server has {theirs}: install the same")
         if question.simulated:
             task = TASKS[config.task].build(config)
-            client = self._client(len(task.clients))
-            key = SiteStore(options.state_dir, question.run).key()
-            description = simulated_answer(client, task, installed, key)
+            client, form = self._client(len(task.clients)), task.form
+            description = simulated_answer(client, task, installed, store.key())
         else:
             data = read_site(options.site, options.data, config)
             if question.classes is not None:
                 check_classes(data, question.classes, merged=question.merged)
             domain = options.domain or (options.site if config.task == "clip-domains" else "")
-            key = SiteStore(options.state_dir, question.run).key()
-            description = own_answer(messages.SiteInfo.create(name=options.site, domain=domain), data, installed, key)
-        if (fingerprint := self._features(config).backbone.fingerprint) != question.fingerprint:
+            info, form = messages.SiteInfo.create(name=options.site, domain=domain), data.examples.form
+            description = own_answer(info, data, installed, store.key())
+        if (fingerprint := self._model(config, form).fingerprint) != question.fingerprint:
             raise DeploymentError(
                 f"backbone '{config.backbone}' here has fingerprint {fingerprint[:12]}, the server's "
                 f"{question.fingerprint[:12]}: bring the same weights and precision"
             )
         if is_summed(config):
-            identity = own_identity(SiteStore(options.state_dir, question.run)).public
+            identity = own_identity(store).public
             print(f"identity of this site: {identity_fingerprint(identity)}", flush=True)
             description = description.model_copy(update={"identity": identity.hex()})
         return codec.pack(description, self._since(began))
@@ -282,7 +282,7 @@ class Site:
             raise DeploymentError(
                 "the run simulates its clients, and this site shows only data of its own"
                 if simulated
-                else 'the run asks for sites with data of their own: give this node data="folder:PATH"'
+                else 'the run asks for sites with data of their own: give this node data="KIND:PATH"'
             )
         overrides = {"device": self.options.device, "backbone": self.options.backbone}
         config = build_config(options, {name: value for name, value in overrides.items() if value})
@@ -290,7 +290,7 @@ class Site:
             log.warning(line)
         config = resolve(config.model_copy(update={"plugins": {}}))
         check_without_attack(config)
-        named_model(config).check_sites()
+        named_model(config).check_processes("a run over sites")
         check_sums(config)
         if self.options.secure_sums and not is_summed(config):
             raise DeploymentError(
@@ -305,11 +305,12 @@ class Site:
             raise DeploymentError(f"partition-id is {number}, and the task has clients 0 to {clients - 1}")
         return number
 
-    def _features(self, config: RunConfig) -> FeatureStore:
+    def _model(self, config: RunConfig, form: PromptTemplate | None) -> FrozenModel:
         for experiment in self._experiments.values():
-            if (c := experiment.config).backbone == config.backbone and c.precision == config.precision:
-                return experiment.setup.features
-        return FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
+            c, model = experiment.config, experiment.setup.model
+            if c.backbone == config.backbone and c.precision == config.precision and model.form == form:
+                return model
+        return site_model(config, form)
 
     def _experiment(self, agreement: SiteAgreement) -> Experiment:
         key = agreement.model_dump_json()
@@ -317,11 +318,10 @@ class Site:
             config = self._config(agreement.config, agreement.simulated)
             if threads := named_model(config).threads:
                 torch.set_num_threads(threads)
-            task: FederatedTask | None = None
-            if not agreement.simulated:
-                task = site_task(read_site(self.options.site, self.options.data, config), agreement, config)
-            experiment = Experiment.build(config, model_for=lambda _: DualEncoder(self._features(config)), task=task)
-            if experiment.setup.backbone.fingerprint != agreement.fingerprint:
+            site, data = self.options.site, self.options.data
+            task = None if agreement.simulated else site_task(read_site(site, data, config), agreement, config)
+            experiment = Experiment.build(config, model_for=lambda form: self._model(config, form), task=task)
+            if experiment.setup.model.fingerprint != agreement.fingerprint:
                 raise DeploymentError(f"backbone '{config.backbone}' here is not the one of the run's agreement")
             self._experiments = {key: experiment}
         return self._experiments[key]
@@ -385,7 +385,7 @@ def _correct_count(share: float, split: Split) -> messages.CorrectCount:
 
 
 def _measure_totals(name: str, totals: Mapping[str, Totals]) -> messages.MeasureTotals:
-    """Return the totals of the measure ``name`` for each part of the images."""
+    """Return the totals of the measure ``name`` for each part of the examples."""
     totals_by_part = {part: one[name] for part, one in totals.items()}
     return messages.MeasureTotals.create(
         **{

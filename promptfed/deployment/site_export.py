@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from promptfed.backbones.dual_encoder import DualEncoder
-from promptfed.backbones.features import FeatureStore
-from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig, build_config
 from promptfed.deployment.messages import SiteAgreement, Train, Work
+from promptfed.deployment.site_examples import form_of
+from promptfed.deployment.site_model import site_model
 from promptfed.deployment.site_store import SiteStore, kept_runs
 from promptfed.errors import DeploymentError
 from promptfed.export.bundle import make_bundle, write_bundle
+from promptfed.frozen_model import FrozenModel
 from promptfed.method import Method
 from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
 from promptfed.resolve import resolve
+from promptfed.runs.partition_file import kind_of_examples
 from promptfed.setup import Setup
 from promptfed.types import ClientPrompt
 
@@ -47,8 +48,8 @@ def export_site(
     store = SiteStore(state_dir, run or runs[-1])
     agreement = store.agreement()
     config = resolve(build_config(agreement.config, {"backbone": backbone} if backbone else {}))
-    features = FeatureStore(load_text_tower(config.backbone, device=config.device, precision=config.precision))
-    if features.backbone.fingerprint != agreement.fingerprint:
+    model = site_model(config, form_of(config, simulated=agreement.simulated))
+    if model.fingerprint != agreement.fingerprint:
         raise DeploymentError(
             f"backbone '{config.backbone}' here is not the one of the run: say where its weights are (--backbone)"
         )
@@ -56,14 +57,14 @@ def export_site(
     work = Train(
         agreement=agreement, stage=config.method, client=broadcast.client, round=broadcast.after, start=broadcast.start
     )
-    method = build_method(config.method, config.method_options, setup_of(agreement, config, features))
+    method = build_method(config.method, config.method_options, setup_of(agreement, config, model))
     bundle_at = write_site_bundle(config, method, work, broadcast.shared, store.personal(method, work), out, overwrite)
     return bundle_at, broadcast.after
 
 
-def setup_of(agreement: SiteAgreement, config: RunConfig, features: FeatureStore) -> Setup:
+def setup_of(agreement: SiteAgreement, config: RunConfig, model: FrozenModel) -> Setup:
     """Return the setup of a method at a site, without any data."""
-    return Setup(DualEncoder(features), agreement.shared(config.rounds, config.seed))
+    return Setup(model, agreement.shared(config.rounds, config.seed), config.selection)
 
 
 def write_site_bundle(
@@ -77,5 +78,6 @@ def write_site_bundle(
 ) -> Path:
     """Write the prompt that the site deploys as a bundle on its own disk, and return its folder."""
     name = work.agreement.sites[work.client].name
-    bundle = make_bundle(config, method, ClientPrompt(shared, prompt_of(personal)), work.client, name, "images")
+    examples = kind_of_examples(method.setup.model.form, method.setup.classes)
+    bundle = make_bundle(config, method, ClientPrompt(shared, prompt_of(personal)), work.client, name, examples)
     return write_bundle(out, bundle, overwrite=overwrite)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import torch
 
-from promptfed.config import RunConfig, validate
+from promptfed.config import RunConfig
 from promptfed.deployment.class_names import agreed_names
 from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.messages import HelloAnswer, SiteAgreement, SiteInfo
+from promptfed.deployment.site_examples import SiteExamples, examples_of
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import Sample
 from promptfed.printable import printable
-from promptfed.tasks import TASKS, few_shot
+from promptfed.tasks import few_shot
 from promptfed.tasks.client_assignment import ClientAssignment
-from promptfed.tasks.clip_fewshot import FewShotConfig, as_split, client_data, templates
-from promptfed.tasks.sources import consistent, folder, load_source
+from promptfed.tasks.clip_fewshot import as_split, client_data
 from promptfed.tasks.sources.base import Source
 from promptfed.types import ClientData, FederatedTask, Split
 
@@ -50,13 +50,15 @@ class SiteData:
 
     Attributes:
         name: The name of the site.
-        source: Its images and the classes that it has images of.
-        pools: Its images by use: training, validation and test.
+        source: Its examples and the classes that it has examples of.
+        pools: Its examples by use: training, validation and test.
+        examples: What they are.
     """
 
     name: str
     source: Source
     pools: few_shot.Pools
+    examples: SiteExamples[Any]
 
     def counts(self, part: Sequence[int]) -> tuple[int, ...]:
         """Return the number of examples of each class in one of the pools."""
@@ -64,40 +66,29 @@ class SiteData:
         return tuple(labels.count(label) for label in range(len(self.source.classes)))
 
 
-def options_of(config: RunConfig) -> FewShotConfig:
-    """Return the options of the task. Raise ConfigError for a task without data of sites."""
-    kind = TASKS[config.task].Config
-    if not issubclass(kind, FewShotConfig):
-        able = ", ".join(name for name in TASKS if issubclass(TASKS[name].Config, FewShotConfig))
-        raise ConfigError(f"sites cannot bring data of their own to task '{config.task}': use one of {able}")
-    return validate(kind, config.task_options, "task option")
-
-
 def read_site(name: str, data: str, config: RunConfig) -> SiteData:
     """Read the data of a site and split them into pools by the run's partition seed.
 
     Args:
         name: The name of the site.
-        data: Its data source, such as ``folder:PATH``.
+        data: Its data source, such as ``folder:PATH`` or ``tsv:PATH``.
         config: The options of the run.
 
     Raises:
-        DataError: A folder is missing, has no images or fits no layout.
+        ConfigError: The kind of ``data`` is unknown, or not one of the run's task.
+        DataError: A folder or file is missing, has no examples or fits no layout.
     """
-    options = options_of(config)
-    kind, _, rest = data.partition(":")
-    # A site may hold one class only, which a data set of its own could not: load_source would refuse it.
-    read = partial(folder.source, rest) if kind == "folder" else partial(load_source, data)
-    source = consistent(read(strict=config.strict), strict=config.strict)
+    examples = examples_of(config)
+    options, source = examples.options, examples.source(data)
     labels = sorted({sample.label for sample in source.samples})
     if not labels:
-        raise DataError(f"data '{data}' has no readable image")
-    # The site is the domain: its draws are then those of the same images as a domain of one big folder.
+        raise DataError(f"data '{data}' has no readable {examples.noun}")
+    # The site is the domain: its draws are then those of the same examples as a domain of one big data set.
     samples = tuple(replace(s, label=labels.index(s.label), domain=name) for s in source.samples)
     source = replace(source, classes=tuple(source.classes[label] for label in labels), samples=samples)
     pools = few_shot.pools(source, options.test_fraction, config.partition_seed)
     test = few_shot.capped(source, pools.test, options.test_per_class, config.partition_seed)
-    return SiteData(name, source, few_shot.Pools(pools.train, pools.val, test))
+    return SiteData(name, source, few_shot.Pools(pools.train, pools.val, test), examples)
 
 
 def check_classes(data: SiteData, agreed: Sequence[str], *, merged: bool = False) -> None:
@@ -118,7 +109,7 @@ def check_classes(data: SiteData, agreed: Sequence[str], *, merged: bool = False
         raise DataError(
             printable(f"class '{strange[0]}' of {data.source.name} is not one of the agreed classes{hint}: ")
             + printable(", ".join(agreed), 300)
-            + "; rename or remove its folder, or map it by classes.csv"
+            + f"; {data.examples.fix}"
         )
 
 
@@ -131,14 +122,15 @@ def site_task(data: SiteData, agreement: SiteAgreement, config: RunConfig) -> Fe
         config: The options of the run.
 
     Returns:
-        The task. ``base_test`` has the site's own test images of base classes, ``new_test`` those of new classes.
+        The task. ``base_test`` has the site's own test examples of base classes, ``new_test`` those of new classes.
 
     Raises:
         ConfigError: The site is not part of the run.
         DataError: The site has a class that the run has not.
     """
-    agreed = (*agreement.base_classes, *agreement.new_classes)
+    examples, agreed = examples_of(config), (*agreement.base_classes, *agreement.new_classes)
     check_classes(data, agreed, merged=agreement.merged)
+    examples.check_classes(agreed)
     names = [site.name for site in agreement.sites]
     if data.name not in names:
         raise ConfigError(f"site '{data.name}' is not part of this run, whose sites are: {', '.join(names)}")
@@ -148,13 +140,12 @@ def site_task(data: SiteData, agreement: SiteAgreement, config: RunConfig) -> Fe
     def of_base(part: Sequence[int]) -> list[int]:
         return [i for i in part if source.samples[i].label < base]
 
-    options = options_of(config)
     few_shots = few_shot.draw_at_most(
         source,
         of_base(data.pools.train),
         of_base(data.pools.val),
         config.shots,
-        options.val_shots,
+        examples.options.val_shots,
         config.partition_seed,
         data.name,
     )
@@ -170,34 +161,39 @@ def site_task(data: SiteData, agreement: SiteAgreement, config: RunConfig) -> Fe
         base_classes=agreement.base_classes,
         new_classes=agreement.new_classes,
         clients=tuple(
-            client_data(source, number, assignment) if k == number else _remote_client(k, site)
+            examples.at_site(client_data(source, number, assignment)) if k == number else _remote_client(k, site)
             for k, site in enumerate(agreement.sites)
         ),
         base_test=base_test,
         new_test=as_split(source, [i for i in data.pools.test if source.samples[i].label >= base], first_label=base),
         templates=agreement.templates,
-        notes=(*(f"skipped unreadable image {name}" for name in source.skipped), *source.notes),
+        notes=(*examples.skipped(source), *source.notes),
         domain_tests={site.domain: base_test} if site.domain else {},
+        form=examples.form,
     )
 
 
 def agreed_task(config: RunConfig, classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return base classes, new classes and templates for the agreed ``classes``."""
-    options = options_of(config)
-    count = few_shot.base_count(Source("sites", tuple(classes), ()), options.base_fraction)
-    fitting = templates(config, options, "domain")
-    return tuple(classes[:count]), tuple(classes[count:]), fitting
+    """Return base classes, new classes and templates for the agreed ``classes``.
+
+    Raises:
+        ConfigError: An option of the run says something of other classes.
+    """
+    examples = examples_of(config)
+    examples.check_classes(classes)
+    count = few_shot.base_count(Source("sites", tuple(classes), ()), examples.options.base_fraction)
+    return tuple(classes[:count]), tuple(classes[count:]), examples.templates
 
 
 def remote_task(agreement: SiteAgreement, answers: Sequence[HelloAnswer], config: RunConfig) -> FederatedTask:
     """Build the task at the server: names and numbers of examples, and no examples."""
-    clients, val_shots = [], options_of(config).val_shots
+    clients, examples = [], examples_of(config)
     for client, (site, answer) in enumerate(zip(agreement.sites, answers, strict=True)):
         train = _labels(agreement, answer, answer.train, config.shots)
-        val = _labels(agreement, answer, answer.val, val_shots)
+        val = _labels(agreement, answer, answer.val, examples.options.val_shots)
         test = _labels(agreement, answer, answer.test)
         labels = tuple(label for label, count in enumerate(train.held) if count)
-        clients.append(ClientData(client, site.name, labels, train, val, test, site.domain))
+        clients.append(examples.at_server(ClientData(client, site.name, labels, train, val, test, site.domain)))
     return FederatedTask(
         name=config.task,
         base_classes=agreement.base_classes,
@@ -207,13 +203,14 @@ def remote_task(agreement: SiteAgreement, answers: Sequence[HelloAnswer], config
         new_test=NOTHING,
         templates=agreement.templates,
         notes=tuple(f"{answer.site.name}: {note}" for answer in answers for note in answer.notes),
+        form=examples.form,
     )
 
 
 def own_answer(site: SiteInfo, data: SiteData, version: str, key: str) -> HelloAnswer:
     """Describe the data of a site for the server."""
     pools = data.pools
-    notes = (*(f"skipped unreadable image {name}" for name in data.source.skipped[:5]), *data.source.notes[:5])
+    notes = (*data.examples.skipped(data.source)[:5], *data.source.notes[:5])
     return HelloAnswer.create(
         site=site,
         client=None,
@@ -259,7 +256,7 @@ def _remote_client(client: int, site: SiteInfo) -> ClientData:
 def _labels(
     agreement: SiteAgreement, answer: HelloAnswer, counts: Sequence[int], most: int | None = None
 ) -> CountedSplit:
-    """Return the numbers of a site's examples by base class, of which ``most`` are used. The images stay there."""
+    """Return the numbers of a site's examples by base class, of which ``most`` are used. The examples stay there."""
     base = agreement.base_classes
     names = agreed_names(answer.classes, base, merged=agreement.merged)
     counts_by_class = dict.fromkeys(base, 0)

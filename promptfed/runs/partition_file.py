@@ -5,10 +5,10 @@ A large table of clients lies beside it, in clients.safetensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptfed.examples.base import QuestionItem, TextItem
+from promptfed.examples.base import ANSWER_CLASSES, QuestionItem, TextItem
 from promptfed.printable import printable
 from promptfed.runs.client_rows import FILE as ROWS_FILE
 from promptfed.runs.client_rows import USES, ClientRows
@@ -19,6 +19,7 @@ from promptfed.types import ClientData, FederatedTask
 if TYPE_CHECKING:
     from promptfed.config import RunConfig
     from promptfed.frozen_model import FrozenModel
+    from promptfed.prompt_template import PromptTemplate
 
 ROW_VALUES = 8
 """JSON values of a client's row besides its counts."""
@@ -66,9 +67,18 @@ def shown_data(config: RunConfig) -> str:
 def examples(task: FederatedTask) -> str:
     """Return the kind of the examples: "images", "texts" or "questions" (with free answers)."""
     first = task.base_test.items[0] if len(task.base_test) else None
+    if first is None:  # a server over sites has none
+        return kind_of_examples(task.form, task.base_classes)
     if isinstance(first, QuestionItem):
         return "questions"
     return "texts" if isinstance(first, TextItem) else "images"
+
+
+def kind_of_examples(form: PromptTemplate | None, classes: Sequence[str]) -> str:
+    """As ``examples``, of examples that are put to a model as ``form`` says and are of ``classes``."""
+    if form is None:
+        return "images"
+    return "questions" if tuple(classes) == ANSWER_CLASSES else "texts"
 
 
 def partition_record(task: FederatedTask, model: FrozenModel | None = None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import build_config
 from promptfed.deployment import codec, messages
-from promptfed.deployment import site as site_module
+from promptfed.deployment import site_model as model_module
 from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.evaluator import SiteEvaluator
 from promptfed.deployment.messages import Hello
@@ -290,7 +290,7 @@ def _prepared(folder: Path) -> Stage:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     grid, features = module.FakeGrid(), FeatureStore(load_text_tower(config.backbone))
-    site_module.load_text_tower = lambda *args, **named: features.backbone  # the same weights for all, read once
+    model_module.load_text_tower = lambda *args, **named: features.backbone  # the same weights for all, read once
     task = TASKS[config.task].build(config)
     sites = [Site(SiteOptions.of({"state-dir": str(folder / str(k)), "partition-id": k})) for k in range(3)]
     answers: dict[int, dict[str, RecordDict]] = {0: {}, 1: {}, 2: {}}

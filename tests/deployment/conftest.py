@@ -15,14 +15,13 @@ from PIL import Image
 
 pytest.importorskip("flwr")
 
-from promptfed.backbones.dual_encoder import DualEncoder
-from promptfed.backbones.features import FeatureStore
 from promptfed.backbones.text_tower_cache import load_text_tower
 from promptfed.config import build_config
 from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.messages import Hello, SiteAgreement
 from promptfed.deployment.server import _agree, _without_data, checked
 from promptfed.deployment.site import Site, SiteOptions
+from promptfed.deployment.site_model import site_model
 from promptfed.deployment.site_pool import SitePool
 from promptfed.experiment import Experiment
 from promptfed.tasks import TASKS
@@ -59,8 +58,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def one_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sites of one process need not load the same weights again."""
-    for module in ("site", "server"):
-        monkeypatch.setattr(f"promptfed.deployment.{module}.load_text_tower", LOAD)
+    monkeypatch.setattr("promptfed.deployment.site_model.load_text_tower", LOAD)
 
 
 @pytest.fixture
@@ -86,13 +84,13 @@ class Simulation:
         task = TASKS[self.config.task].build(self.config)
         for client in range(len(task.clients)):
             self.start_site(client)
-        features = FeatureStore(LOAD(self.config.backbone))
+        model = site_model(self.config, task.form)
         hello = Hello(
             run="0" * 32,
             simulated=True,
             config=self.config.model_dump(mode="json"),
             classes=None,
-            fingerprint=features.backbone.fingerprint,
+            fingerprint=model.fingerprint,
             promptfed=version("promptfed"),
         )
         self.said: list[str] = []
@@ -100,9 +98,7 @@ class Simulation:
         self.sites.gather(len(task.clients), 30)
         self.agreement: SiteAgreement = _agree(hello, self.config, self.sites, task, None)  # type: ignore[arg-type]
         self.sites.agree([site.name for site in self.agreement.sites])
-        self.experiment = Experiment.build(
-            self.config, model_for=lambda _: DualEncoder(features), task=_without_data(task)
-        )
+        self.experiment = Experiment.build(self.config, model_for=lambda _: model, task=_without_data(task))
         self.engine = FlowerEngine(self.sites, self.agreement, wait_seconds=0.2)
 
     def start_site(self, client: int, node: int | None = None) -> int:

@@ -80,7 +80,7 @@ def test_measures_are_those_of_the_local_engine(simulate, local):
     for name, figures in found.figures.measures.items():
         assert figures == pytest.approx(wanted.figures.measures[name], rel=1e-4), "scored in other batches"
     assert replace(found.figures, measures={}) == replace(wanted.figures, measures={})
-    with pytest.raises(DeploymentError, match="no site with test images"):
+    with pytest.raises(DeploymentError, match="no site with test examples"):
         SiteEvaluator(simulation.sites, simulation.agreement).evaluate(federation, history[-1][0])
     assert any("figures of measure 'macro_f1', which is none of the run's" in line for line in simulation.said)
 

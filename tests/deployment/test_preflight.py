@@ -51,6 +51,56 @@ def test_what_is_wrong_is_said_in_one_line(found, words, more, what, why):
     assert "\n" not in said
 
 
+@pytest.fixture
+def texts(tmp_path):
+    """``texts(content, **more)``: what is checked of a table with that content -> (fine, said)."""
+    from ..tiny_language_models import tokenizer, transformer
+
+    transformer("llama").save_pretrained(tmp_path / "llama")
+    tokenizer().save_pretrained(tmp_path / "llama")
+
+    def look(content, **more):
+        (tmp_path / "texts.tsv").write_text(content)
+        words = {"site": "north", "data": f"tsv:{tmp_path / 'texts.tsv'}", "state-dir": str(tmp_path / "state")}
+        options = {"data": "sites", "clients": 1, "task": "text-classification", "backbone": f"lm:{tmp_path / 'llama'}"}
+        config = build_config({**options, **more.pop("config", {})})
+        return {one.what: (one.fine, one.said) for one in checks(words, config, **more)}
+
+    return look
+
+
+TABLE = "text\tlabel\n" + "".join(f"a {place} film\tgood\na {place} plot\tbad\n" for place in ("the", "very", "not"))
+
+
+def test_a_table_of_texts_and_a_language_model(texts):
+    seen = texts(TABLE, classes=("good", "bad", "fair"))
+    assert [fine for fine, _ in seen.values()] == [True] * 4, seen
+    assert seen["data"][1] == "2 classes (bad, good), texts: 4 train, 2 test"
+    fingerprint = seen["backbone"][1].partition("fingerprint ")[2][:12]
+    fine, said = texts(TABLE, fingerprint=fingerprint.upper())["backbone"]
+    assert fine
+    assert said.endswith("(as at the server)")
+    fine, said = texts(TABLE, fingerprint="0123456789ab")["backbone"]
+    assert not fine
+    assert "and the server's is 0123456789ab: bring the same weights and precision" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "why"),
+    [
+        ("", {}, "has no readable text"),
+        ("text\tlabel\n", {}, "has no readable text"),
+        ("words\tlabel\na film\tgood\n", {}, "has no column 'text'; it has words, label (--set task.text_column"),
+        (TABLE, {"classes": ("good", "awful")}, "class 'bad' of"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said_in_one_line(texts, content, more, why):
+    fine, said = texts(content, **more)["data"]
+    assert not fine
+    assert why in said
+    assert "\n" not in said
+
+
 def test_a_full_disk_is_noticed(found, monkeypatch):
     monkeypatch.setattr(check, "FREE_BYTES", 10**18)
     assert not found()["disk"][0]
