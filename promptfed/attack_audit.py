@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from promptfed.attacks.inversion import feature_inversion, label_inference
-from promptfed.attacks.membership import prompt_membership, update_membership
+from promptfed.attacks.membership import Training, prompt_membership, update_membership
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.experiment import Experiment
 from promptfed.export.finished import FinishedRun
 from promptfed.first_update import first_update
 from promptfed.local_training import GradientTraining
+from promptfed.privacy.dpsgd import DPSGD
+from promptfed.privacy.secret_key import KEY_BYTES, SecretKey
+from promptfed.privacy.statement import FILE
 from promptfed.progress import Progress
 from promptfed.prompt_state import PromptState
 from promptfed.runs.partition_check import check_partition
 from promptfed.runs.partition_file import partition_record, read_partition
-from promptfed.types import ClientPrompt
+from promptfed.types import Broadcast, ClientData, ClientPrompt, Update
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ def audit(finished: FinishedRun, name: str, progress: Progress | None = None) ->
     """Audit a run on its own data.
 
     Updates are those that clients would send next, from the prompt before round 1 (``first round``) and from the one
-    that the run ended with (``after the run``); a finished run keeps none.
+    that the run ended with (``after the run``); a finished run keeps none. Noise that clients add is added anew. What
+    a server adds to a sum is not in them: it sees each update without.
 
     Raises:
         ConfigError: The audit is unknown, or the method gives it nothing to look at.
@@ -47,7 +52,20 @@ def audit(finished: FinishedRun, name: str, progress: Progress | None = None) ->
     check_partition(read_partition(finished.run), partition_record(experiment.task), finished.run.path)
     experiment.fill_features((progress or Progress()).features)
     about = AUDITS[name]
-    return {"audit": name, "knows": about.knows, "clients": len(finished.names), **about.work(finished, experiment)}
+    about_run = {"knows": about.knows, "clients": len(finished.names), "notes": notes_on(finished, name)}
+    return {"audit": name, **about_run, **about.work(finished, experiment)}
+
+
+def notes_on(finished: FinishedRun, name: str) -> list[str]:
+    """Return in what the audit ``name`` differs from what the server of a private run sees."""
+    found, notes = finished.run.read_json(FILE) or {}, []
+    if name == "inversion" and found.get("differential_privacy") == "example":
+        notes.append("this run's clients clip each gradient and add noise; this is the gradient without")
+    if found.get("differential_privacy") == "client":
+        notes.append("this run's noise is added to the sum: prompts have it, and updates have not")
+    if found.get("secure_aggregation", "none") != "none":
+        notes.append("this run's server sees the sum of the updates, and none of them alone")
+    return notes
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -73,14 +91,16 @@ def _membership(finished: FinishedRun, experiment: Experiment) -> dict[str, Any]
     result = {"prompt": prompt_membership(method, prompts, start, task)}
     if isinstance(method, GradientTraining):
         for moment, (sent, personal) in _moments(finished, experiment).items():
-            result[f"update, {moment}"] = update_membership(method, sent, personal, task)
+            train = training_of(finished, experiment)
+            result[f"update, {moment}"] = update_membership(method, sent, personal, task, train)
     return {"scores": result}
 
 
 def _labels(finished: FinishedRun, experiment: Experiment) -> dict[str, Any]:
+    train = training_of(finished, experiment)
     return {
         "updates": {
-            moment: label_inference(finished.method, sent, personal, experiment.task)
+            moment: label_inference(finished.method, sent, personal, experiment.task, train)
             for moment, (sent, personal) in _moments(finished, experiment).items()
         }
     }
@@ -96,6 +116,24 @@ def _inversion(finished: FinishedRun, experiment: Experiment) -> dict[str, Any]:
 
 
 Moment = tuple[dict[int, PromptState], dict[int, PromptState]]
+
+
+def training_of(finished: FinishedRun, experiment: Experiment) -> Training | None:
+    """Return how a client of the run trains, if it adds noise for each example; None: as the method does.
+
+    The noise comes from a key made for the audit, because the run's own must not be drawn again.
+    """
+    method, found = finished.method, finished.run.read_json(FILE) or {}
+    if found.get("differential_privacy") != "example" or not isinstance(method, GradientTraining):
+        return None
+    key = SecretKey(secrets.token_bytes(KEY_BYTES))
+    noise, space = float(found["noise_multiplier"]), experiment.privacy.clip_space
+    private = DPSGD(key, float(found["clip"]), noise, space, "audit")
+
+    def train(sent: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
+        return private.train_many(method, [(sent, data, personal)])[0]
+
+    return train
 
 
 def _moments(finished: FinishedRun, experiment: Experiment) -> dict[str, Moment]:

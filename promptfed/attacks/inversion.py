@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.attacks.membership import Training
 from promptfed.errors import ConfigError
 from promptfed.intervals import t_quantile
 from promptfed.method import FeatureMethod, Method
@@ -29,7 +30,11 @@ GUESSES, STEPS, RATE = 4, 300, 0.05
 
 
 def label_inference(
-    method: Method, broadcasts: Mapping[int, PromptState], personal: Mapping[int, PromptState], task: FederatedTask
+    method: Method,
+    broadcasts: Mapping[int, PromptState],
+    personal: Mapping[int, PromptState],
+    task: FederatedTask,
+    train: Training | None = None,
 ) -> dict[str, Any]:
     """Rank the classes of each client by what its update does to their text features.
 
@@ -41,6 +46,7 @@ def label_inference(
         broadcasts: Client -> what it is sent.
         personal: Client -> what it keeps.
         task: The data.
+        train: How a client trains; by default as the method does.
 
     Returns:
         ``spearman``: the mean over clients, with its 95 % interval and each client's; ``found``: the mean share of a
@@ -59,7 +65,7 @@ def label_inference(
         if not counts.sum() or counts.unique().numel() < 2:
             continue  # nothing to rank
         sent = broadcasts[data.client]
-        update, _ = method.train(Broadcast(1, sent), data, personal[data.client])
+        update, _ = (train or method.train)(Broadcast(1, sent), data, personal[data.client])
         after = PromptState({**sent, **update.shared})
         before_features, after_features = (
             method.class_features(shared, personal[data.client], classes) for shared in (sent, after)

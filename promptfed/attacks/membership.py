@@ -8,7 +8,7 @@ nobody trained on (non-members).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +21,16 @@ from promptfed.intervals import Z, wilson_interval
 from promptfed.local_training import GradientTraining
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
-from promptfed.types import Broadcast, ClientData, ClientPrompt, FederatedTask, Split
+from promptfed.types import Broadcast, ClientData, ClientPrompt, FederatedTask, Split, Update
 
 LOW_RATE = 0.01
 """The false-positive rate at which true positives are counted."""
 STEP = 0.05
 """The update score differentiates the loss along so large a part of the change."""
+
+
+Training = Callable[[Broadcast, ClientData, PromptState], tuple[Update, PromptState]]
+"""How a client makes its update, from what it is sent and what it keeps."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,11 @@ def prompt_membership(
 
 
 def update_membership(
-    method: Method, broadcasts: Mapping[int, PromptState], personal: Mapping[int, PromptState], task: FederatedTask
+    method: Method,
+    broadcasts: Mapping[int, PromptState],
+    personal: Mapping[int, PromptState],
+    task: FederatedTask,
+    train: Training | None = None,
 ) -> dict[str, Any]:
     """Tell members from one update, as a curious server can: ``<D_i, -grad l(x)>`` at the prompt that it sent.
 
@@ -121,6 +129,7 @@ def update_membership(
         broadcasts: Client -> what it is sent.
         personal: Client -> what it keeps.
         task: The data.
+        train: How a client trains; by default as the method does.
 
     Returns:
         ``trained``: the separation of all clients' examples together. ``start``: the same by the change of the next
@@ -135,7 +144,7 @@ def update_membership(
     sent = {data.client: Broadcast(1, broadcasts[data.client]) for data in holders}
     changes = []
     for data in holders:
-        update, _ = method.train(sent[data.client], data, personal[data.client])
+        update, _ = (train or method.train)(sent[data.client], data, personal[data.client])
         shared = sent[data.client].shared
         changes.append(PromptState({n: t - shared[n] for n, t in update.shared.items() if n in shared}))
     result = {}

@@ -111,7 +111,8 @@ def run_(
         console = output()
         console.print(_audit_table(attack, rows))
         console.print(NOTES[attack], highlight=False, markup=False)
-        console.print(f"Result: {verdict(found)}.", highlight=False, markup=False)
+        for line in (*(f"Note: {note}." for note in found["notes"]), f"Result: {verdict(found)}."):
+            console.print(line, highlight=False, markup=False)
 
 
 NOTES = {

@@ -46,3 +46,19 @@ def test_an_unknown_audit_is_one_line(capsys, tmp_path):
         main(["attack", "run", str(tmp_path)])
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_an_audit_of_a_private_run_adds_its_noise(capsys, tmp_path):
+    small = ["--clients", "10", "--rounds", "1", "--shots", "2", "--baselines", "none", "-q"]
+    terms = ["--set", "privacy.dp=example", "--set", "privacy.clip=1.0"]
+    found = {}
+    for noise in ("0", "20"):
+        run = str(tmp_path / noise)
+        said(capsys, "train", *small, *terms, "--set", f"privacy.noise={noise}", "--run", run)
+        found[noise] = json.loads(said(capsys, "attack", "run", run, "--json"))["scores"]["update, first round"]
+    assert found["0"]["trained"]["auc_interval"][0] > 0.55
+    low, high = found["20"]["trained"]["auc_interval"]
+    assert low < 0.5 + 0.05 < high + 0.05
+    shown = said(capsys, "attack", "run", str(tmp_path / "20"), "--attack", "inversion")
+    assert "Note: this run's clients clip each gradient and add noise" in shown
