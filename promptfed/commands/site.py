@@ -15,10 +15,11 @@ from promptfed.printable import printable
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     group = typer.Typer(
-        name="site", help="On the machine of a site: check it, export its prompt.", rich_markup_mode=None
+        name="site", help="On the machine of a site: check it, name its key, export its prompt.", rich_markup_mode=None
     )
     group.command("check")(check)
     group.command("export")(export)
+    group.command("identity")(identity)
     app.add_typer(group)
 
 
@@ -111,3 +112,25 @@ def export(
         typer.echo(as_json.dumps({"bundle": str(folder), "round": round}, indent=2))
         return
     typer.echo(printable(folder if quiet else f"the prompt after round {round} is in {folder}"))
+
+
+def identity(
+    state_dir: Annotated[Path, typer.Option("--state-dir", help="The site's state-dir.", metavar="DIR")],
+    site: Annotated[str, typer.Option("--site", help="The name of the site, to print with it.")] = "",
+    json: options.Json = False,
+) -> None:
+    """Print the fingerprint of the key by which other sites know this one in secure sums; the first time, make the key.
+
+    The lines of all sites together are the file of pins that each names in its node-config: identities="FILE".
+
+    \b
+    Examples:
+      promptfed site identity --state-dir /var/lib/promptfed --site north
+    """
+    import json as as_json
+
+    from promptfed.deployment.site_identities import own_identity
+    from promptfed.privacy.channel_keys import identity_fingerprint
+
+    fingerprint = identity_fingerprint(own_identity(state_dir).public)
+    typer.echo(as_json.dumps({"identity": fingerprint}) if json else printable(f"{fingerprint} {site}".strip()))

@@ -16,6 +16,7 @@ from promptfed.cache_dir import cache_folder
 from promptfed.config import RunConfig
 from promptfed.deployment.site import SiteOptions
 from promptfed.deployment.site_examples import examples_of
+from promptfed.deployment.site_identities import pinned_identities
 from promptfed.deployment.site_model import model_sentence, site_model
 from promptfed.deployment.site_task import check_classes, read_site
 from promptfed.errors import ConfigError, DataError, DeploymentError, PromptFedError
@@ -70,6 +71,8 @@ def checks(
     if options.data:
         yield _checked("data", lambda: _data(options, config, classes))
     yield _checked("state-dir", lambda: _state_dir(options.state_dir))
+    if (pins := options.identities) is not None:
+        yield _checked("identities", lambda: f"{pins} pins {len(pinned_identities(pins))} sites")
     yield _checked("disk", lambda: _disk([options.state_dir, cache_folder()]))
     yield _checked("backbone", lambda: _backbone(config, fingerprint))
     if superlink is not None:

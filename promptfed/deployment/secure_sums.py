@@ -1,4 +1,4 @@
-"""The server of secure sums over sites: four legs of questions after the sites have trained."""
+"""The server of secure sums over sites: five legs of questions after the sites have trained."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ class SecureSums:
         present = legs.ask("keys", dict.fromkeys(changes))
         present = legs.ask("shares", dict.fromkeys(present, legs.server.all_keys()))
         present = legs.ask("masked", legs.server.forwarded())
-        legs.ask("unmask", dict.fromkeys(present, legs.server.survivors()))
+        present = legs.ask("consent", dict.fromkeys(present, legs.server.survivors()))
+        legs.ask("unmask", dict.fromkeys(present, legs.server.consents()))
         result = legs.server.result()
         self.sites.say(
             f"secure sum of round {round} over {len(result.clients)} of {len(asked)} sites: "

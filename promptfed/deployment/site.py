@@ -21,9 +21,10 @@ from promptfed.deployment import codec, messages
 from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.messages import SiteAgreement
 from promptfed.deployment.site_export import write_site_bundle
+from promptfed.deployment.site_identities import check_identities, told_identity
 from promptfed.deployment.site_model import site_model
 from promptfed.deployment.site_store import SiteStore
-from promptfed.deployment.site_sums import SiteSums, check_identities, check_sums, is_summed, own_identity
+from promptfed.deployment.site_sums import SiteSums, check_sums, is_summed
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
 from promptfed.deployment.sum_words import Sum
 from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
@@ -35,7 +36,6 @@ from promptfed.method import Method
 from promptfed.named_model import named_model
 from promptfed.plugins import check_site_plugins, load_listed_plugins, load_plugins
 from promptfed.printable import printable
-from promptfed.privacy.channel_keys import identity_fingerprint
 from promptfed.processors.client_state import prompt_of
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
@@ -67,6 +67,7 @@ class SiteOptions(BaseModel):
     secure_sums: bool = Field(
         False, alias="secure-sums", description="take part only in runs whose server learns no more than sums"
     )
+    identities: Path | None = Field(None, description="file of the other sites' pinned identities")
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> SiteOptions:
@@ -161,16 +162,14 @@ class Site:
                 f"{question.fingerprint[:12]}: bring the same weights and precision"
             )
         if is_summed(config):
-            identity = own_identity(store).public
-            print(f"identity of this site: {identity_fingerprint(identity)}", flush=True)
-            description = description.model_copy(update={"identity": identity.hex()})
+            description = description.model_copy(update={"identity": told_identity(options.state_dir)})
         return codec.pack(description, self._since(began))
 
     def _prepare(self, content: Any, began: float) -> Any:
         question = codec.unpack(content, messages.Prepare).words
         experiment = self._experiment(question.agreement)
         if is_summed(experiment.config):
-            check_identities(SiteStore(self.options.state_dir, question.agreement.run), question.agreement)
+            check_identities(self.options.state_dir, question.agreement, self.options.identities)
         started, before, clock = self._since(began), experiment.setup.usage(), time.perf_counter()
         experiment.fill_features()
         images = (experiment.setup.usage() - before).image_encoder_calls
@@ -198,6 +197,7 @@ class Site:
             if counts_all and (reply.failure or not sent.is_finite()):  # then it takes part with no change
                 sent = PromptState({name: shared[name] for name in method.uploads(work.client, shared)})
             if sent:
+                check_identities(self.options.state_dir, work.agreement, self.options.identities)
                 SiteSums(store, work.stage).hold(work, shared, sent, experiment.privacy)
             update = replace(update, shared=NO_PROMPT, loss=math.nan, accuracy=math.nan)
         words = messages.TrainAnswer.create(

@@ -1,7 +1,5 @@
 """A site's part in secure sums: it keeps its change, and each leg may meet a new process.
 
-<state-dir>/identity                       the long-lived key by which the other sites know this one
-<state-dir>/<run>/identities.json          the public identities that the run began with
 <state-dir>/<run>/<stage>/sum.json         the state between two legs; gone after the last
 <state-dir>/<run>/<stage>/sum.safetensors  the clipped change, then the masked words; gone after the last leg
 <state-dir>/<run>/<stage>/summed           the last round whose values were sent
@@ -13,21 +11,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
 from promptfed.config import RunConfig
-from promptfed.deployment.messages import SiteAgreement, Train
+from promptfed.deployment.messages import Train
+from promptfed.deployment.site_identities import own_identity
 from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.sum_words import MASKED, WORDS, Sum, SumAnswer, SumMessage, array_of, name_of_run
-from promptfed.errors import ConfigError, DeploymentError, FormatError, SecureSumError, TrainingError
+from promptfed.errors import ConfigError, FormatError, SecureSumError, TrainingError
 from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.method import METHODS
-from promptfed.printable import printable, printable_lines
-from promptfed.privacy.channel_keys import KEY_BYTES, Identity, identity_fingerprint
+from promptfed.printable import printable
 from promptfed.privacy.noise_shares import shares_of
 from promptfed.privacy.release import clipped, flattened
 from promptfed.privacy.secure_extra import require_cryptography
@@ -40,7 +37,9 @@ from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
 from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 
-IDENTITY, IDENTITIES, CHANGE = "identity", "identities.json", "change"
+CHANGE = "change"
+AFTERWARDS = ("consent", "unmask")
+"""Legs after the values were sent."""
 
 
 class SiteSums:
@@ -68,10 +67,8 @@ class SiteSums:
 
         Raises:
             TrainingError: The change is not finite.
-            DeploymentError: The identities of the sites are not those that the run began with.
         """
         self.wipe()
-        check_identities(self.store, work.agreement)
         names = sorted(update)
         change = clipped(flattened(update, names) - flattened(shared, names), terms.clip)
         if change is None:
@@ -107,8 +104,8 @@ class SiteSums:
         if state.get("question") == digest:
             return SumAnswer.create(
                 client=question.client, round=question.round, message=SumMessage.model_validate_json(state["answer"])
-            ), self._array()
-        if question.leg != "unmask" and question.round <= self.last_sent():
+            ), {MASKED: PromptState({WORDS: self._values(WORDS)})} if question.leg == "masked" else {}
+        if question.leg not in AFTERWARDS and question.round <= self.last_sent():
             raise SecureSumError(
                 f"values are sent once in a round, and those of round {question.round} were: a second sum could show "
                 "one client by its difference"
@@ -143,7 +140,7 @@ class SiteSums:
         message = question.message.opened()
         if question.leg == "masked":
             return member.masked(message, shortened(self._values(CHANGE), member.terms.fixed).numpy())
-        return member.shares(message) if question.leg == "shares" else member.unmask(message)
+        return {"shares": member.shares, "consent": member.consent, "unmask": member.unmask}[question.leg](message)
 
     def _member(self, question: Sum, state: Mapping[str, Any]) -> Member:
         """Return this site's member in the leg of ``question``, by terms that the site makes itself."""
@@ -160,7 +157,7 @@ class SiteSums:
             honest=state["honest"],
         )
         known = {client: bytes.fromhex(key) for client, key in enumerate(state["identities"])}
-        identity = own_identity(self.store)
+        identity = own_identity(self.store.state_dir)
         if "member" not in state:
             return Member(question.client, terms, identity, known)
         member = Member.restored(state["member"].encode(), identity, known)
@@ -188,12 +185,6 @@ class SiteSums:
         except (OSError, FormatError, KeyError) as error:
             raise SecureSumError(f"cannot read {printable(self.values_file)}: this site has dropped out") from error
 
-    def _array(self) -> dict[str, PromptState]:
-        """Return the masked words that were sent, if they are what is there."""
-        if self.last_sent() < opened_json(read_bytes(self.state_file, LIMITS.size))["round"]:
-            return {}
-        return {MASKED: PromptState({WORDS: self._values(WORDS)})}
-
 
 def is_summed(config: RunConfig) -> bool:
     """Whether the server of a run is to learn sums of changes only."""
@@ -208,43 +199,4 @@ def check_sums(config: RunConfig) -> None:
     if config.processors:
         raise ConfigError(
             "privacy.secure_aggregation over sites sums changes as they are trained: leave out processors"
-        )
-
-
-def own_identity(store: SiteStore) -> Identity:
-    """Return the site's identity, which all its runs share; it is made on the first call.
-
-    Raises:
-        DeploymentError: Its file cannot be read.
-    """
-    path = store.state_dir / IDENTITY
-    if not path.exists():
-        store.write(path, Identity.new().private.hex().encode())
-    try:
-        private = bytes.fromhex(read_bytes(path, 1_000).decode("ascii"))
-    except (OSError, ValueError) as error:
-        raise DeploymentError(f"cannot read {printable(path)}: {printable(error, 200)}") from error
-    if len(private) != KEY_BYTES:
-        raise DeploymentError(f"{printable(path)} holds no identity of {KEY_BYTES} bytes")
-    return Identity(private)
-
-
-def check_identities(store: SiteStore, agreement: SiteAgreement) -> None:
-    """Show the identities of a run's sites at its beginning, and hold the server to them from then on.
-
-    Raises:
-        DeploymentError: They are others than at the beginning.
-    """
-    names = [site.name for site in agreement.sites]
-    if len(agreement.identities) != len(names):
-        raise DeploymentError(f"the server names {len(agreement.identities)} identities of {len(names)} sites")
-    path: Path = store.folder / IDENTITIES
-    content = sealed_json({"sites": names, "identities": list(agreement.identities)})
-    if not path.exists():
-        for name, key in zip(names, agreement.identities, strict=True):
-            print(printable_lines(f"identity of {name}: {identity_fingerprint(bytes.fromhex(key))}"), flush=True)
-        store.write(path, content)
-    elif read_bytes(path, LIMITS.size) != content:
-        raise DeploymentError(
-            f"the server names other identities of the sites than those that the run began with ({printable(path)})"
         )

@@ -20,7 +20,7 @@ from promptfed.deployment.messages import Message, RunKey, SiteAgreement
 from promptfed.errors import DeploymentError
 from promptfed.prompt_state import PromptState
 
-Leg = Literal["keys", "shares", "masked", "unmask"]
+Leg = Literal["keys", "shares", "masked", "consent", "unmask"]
 Octets = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})*$", max_length=1_000)]
 Table = Annotated[dict[Name, Octets], Field(max_length=MOST_SITES)]
 Clients = Annotated[tuple[Number, ...], Field(max_length=MOST_SITES)]

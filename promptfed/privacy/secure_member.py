@@ -1,4 +1,4 @@
-"""A client of a secure sum, in four legs (Bonawitz et al. 2017, with the broadcast bound to the masks)."""
+"""A client of a secure sum, in five legs (Bonawitz et al. 2017, with the broadcast bound to the masks)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ import numpy.typing as npt
 
 from promptfed.errors import FormatError, SecureSumError
 from promptfed.privacy import sum_messages as messages
-from promptfed.privacy.channel_keys import KEY_BYTES, SEAL_BYTES, Identity, KeyPair, derived, seal, unseal
+from promptfed.privacy.channel_keys import (
+    KEY_BYTES,
+    SEAL_BYTES,
+    SIGNATURE_BYTES,
+    Identity,
+    KeyPair,
+    derived,
+    is_signed,
+    seal,
+    unseal,
+)
 from promptfed.privacy.masks import pair_mask, self_mask, to_bytes
 from promptfed.privacy.noise_shares import check_shares, noise_words
 from promptfed.privacy.shamir import SHARE_BYTES, split
@@ -20,13 +30,13 @@ from promptfed.privacy.sum_messages import PUBLIC_BYTES, Message, PublicKeys
 from promptfed.privacy.sum_terms import SumTerms
 from promptfed.readers.json_reader import JsonLimits, parse_json
 
-STAGES = ("new", "keys", "shares", "masked", "done")
+STAGES = ("new", "keys", "shares", "masked", "consent", "done")
 """A member after its last leg; ``done`` knows no secrets any more."""
 LIMITS = JsonLimits(depth=4)
 
 
 class Member:
-    """One client in one attempt: ``keys``, ``shares``, ``masked`` and ``unmask``, each once and in this order.
+    """One client in one attempt: ``keys``, ``shares``, ``masked``, ``consent``, ``unmask``, once each and in turn.
 
     A leg takes a message of the server and returns one for it. What it refuses raises SecureSumError, gives nothing
     away and leaves the member as it was. A client that is a new process at each leg writes ``state()`` before it sends
@@ -71,6 +81,7 @@ class Member:
         self._seed = b""
         self._keys: dict[int, PublicKeys] = {}
         self._shares: dict[int, bytes] = {}
+        self._survivors: set[int] = set()
 
     def keys(self) -> Message:
         """Return fresh public keys, signed for these terms."""
@@ -151,11 +162,8 @@ class Member:
         self._shares, self.stage = shares, "masked"
         return messages.made("masked", self.terms, words=to_bytes(words))
 
-    def unmask(self, message: object) -> Message:
-        """Return what takes the masks off the sum over the survivors, and forget everything.
-
-        That is a share of the seed of each survivor, and a share of the mask key of each client that is lost: never
-        both of one client.
+    def consent(self, message: object) -> Message:
+        """Return this client's signature under the list of survivors, the only one that it signs in this attempt.
 
         Args:
             message: ``survivors``: whose values arrived, and who is lost.
@@ -176,8 +184,35 @@ class Member:
             raise SecureSumError(
                 f"a sum over {len(survivors)} survivors is not given out; this one needs {self.terms.threshold}"
             )
-        seeds = {client: self._shares[client][:SHARE_BYTES] for client in sorted(survivors)}
-        keys = {client: self._shares[client][SHARE_BYTES:] for client in sorted(lost)}
+        self._survivors, self.stage = survivors, "consent"
+        content = messages.survivors_content(self.terms, self._shares, survivors)
+        return messages.made("consent", self.terms, signature=self._identity.sign(content))
+
+    def unmask(self, message: object) -> Message:
+        """Return what takes the masks off the sum over the survivors, and forget everything.
+
+        That is a share of the seed of each survivor, and a share of the mask key of each client that is lost: never
+        both of one client. It is given out if as many clients as the threshold signed the same list as this one. Each
+        signs one, so that no second list has so many, unless 2 t - n clients or more help the server.
+
+        Args:
+            message: ``consents``: the survivors' signatures, false ones perhaps among them.
+
+        Raises:
+            SecureSumError: Too few of them are signatures of survivors under the list that this client signed.
+        """
+        self._must_be("consent")
+        fields = messages.checked(message, "consents", self.terms, "signatures")
+        signatures = messages.table(fields, "signatures", self._survivors, SIGNATURE_BYTES)
+        content = messages.survivors_content(self.terms, self._shares, self._survivors)
+        count = sum(is_signed(self._identities[client], each, content) for client, each in signatures.items())
+        if count < self.terms.threshold:
+            raise SecureSumError(
+                f"{count} clients signed the list of survivors that this one was sent; this sum needs "
+                f"{self.terms.threshold}"
+            )
+        seeds = {client: self._shares[client][:SHARE_BYTES] for client in sorted(self._survivors)}
+        keys = {client: self._shares[client][SHARE_BYTES:] for client in sorted(self._shares.keys() - self._survivors)}
         self.wipe()
         return messages.made("unmask", self.terms, seeds=messages.entries(seeds), keys=messages.entries(keys))
 
@@ -188,7 +223,7 @@ class Member:
             SecureSumError: This one has sent its values already: the difference of two sums could show them, or
                 ``terms`` are not a later attempt of the round.
         """
-        if self.stage in ("masked", "done"):
+        if self.stage in ("masked", "consent", "done"):
             raise SecureSumError("values are sent once in a round: two sums could show one client by their difference")
         old = self.terms
         if (terms.run, terms.round) != (old.run, old.round) or terms.attempt <= old.attempt:
@@ -208,6 +243,7 @@ class Member:
                 "secrets": [each.hex() for each in (self._channel.private, self._mask.private, self._seed)],
                 "keys": {str(client): each.packed.hex() for client, each in self._keys.items()},
                 "shares": {str(client): each.hex() for client, each in self._shares.items()},
+                "survivors": sorted(self._survivors),
             }
         ).encode()
 
@@ -228,6 +264,7 @@ class Member:
             for client, packed in fields["keys"].items():
                 member._keys[int(client)] = PublicKeys.unpacked(bytes.fromhex(packed))
             member._shares = {int(client): bytes.fromhex(each) for client, each in fields["shares"].items()}
+            member._survivors = {int(client) for client in fields["survivors"]}
         except (FormatError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise SecureSumError("the state of a secure sum cannot be read: this client has dropped out") from error
         return member

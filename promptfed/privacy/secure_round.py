@@ -105,7 +105,10 @@ def secure_sum_of(
         traffic.up(client, members[client].masked, forwarded[client], changes[client], weight, key)
     survivors = traffic.timed(traffic.server.survivors)
     for client in present:
-        traffic.up(client, members[client].unmask, survivors)
+        traffic.up(client, members[client].consent, survivors)
+    consents = traffic.timed(traffic.server.consents)
+    for client in present:
+        traffic.up(client, members[client].unmask, consents)
     result = traffic.timed(traffic.server.result)
     return SecureRound(
         values=result.values,

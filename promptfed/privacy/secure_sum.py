@@ -9,7 +9,7 @@ import numpy as np
 
 from promptfed.errors import SecureSumError
 from promptfed.privacy import sum_messages as messages
-from promptfed.privacy.channel_keys import SEAL_BYTES, KeyPair
+from promptfed.privacy.channel_keys import SEAL_BYTES, SIGNATURE_BYTES, KeyPair, is_signed
 from promptfed.privacy.fixed_point import Reals
 from promptfed.privacy.masks import WORD_BYTES, Words, from_bytes, pair_mask, self_mask
 from promptfed.privacy.shamir import SHARE_BYTES, join, weights
@@ -33,11 +33,11 @@ class SecureSum:
 
 
 class Summation:
-    """The server's side of an attempt: ``add`` takes the clients' answers, and four calls close the legs in turn.
+    """The server's side of an attempt: ``add`` takes the clients' answers, and five calls close the legs in turn.
 
-    ``all_keys``, ``forwarded`` and ``survivors`` return what the clients are sent next; ``result`` is the end. Who has
-    not answered when a leg is closed is lost, and what comes later is refused. An answer that ``add`` refuses costs
-    that client its part. If too few are left, closing a leg raises SecureSumError, and nothing was learnt.
+    ``all_keys``, ``forwarded``, ``survivors`` and ``consents`` return what the clients are sent next; ``result`` is the
+    end. Who has not answered when a leg is closed is lost, and what comes later is refused. An answer that ``add``
+    refuses costs that client its part. If too few are left, closing a leg raises SecureSumError: nothing was learnt.
 
     Args:
         terms: The terms that the clients have too.
@@ -54,6 +54,7 @@ class Summation:
         self._total: Words = np.zeros(terms.words, dtype=np.uint32)
         self._survivors: set[int] = set()
         self._lost: set[int] = set()
+        self._signatures: dict[int, bytes] = {}
         self._seeds: dict[int, dict[int, bytes]] = {}
         self._mask_keys: dict[int, dict[int, bytes]] = {}
 
@@ -72,6 +73,8 @@ class Summation:
             self._add_shares(client, message)
         elif self._leg == "masked":
             self._add_masked(client, message)
+        elif self._leg == "consent":
+            self._add_consent(client, message)
         elif self._leg == "unmask":
             self._add_unmask(client, message)
         else:
@@ -105,8 +108,17 @@ class Summation:
         self._total += from_bytes(messages.content(fields, "words", WORD_BYTES * self.terms.words))
         self._survivors.add(client)
 
+    def _add_consent(self, client: int, message: object) -> None:
+        self._expect(client, self._survivors, self._signatures)
+        fields = messages.checked(message, "consent", self.terms, "signature")
+        signature = messages.content(fields, "signature", SIGNATURE_BYTES)
+        content = messages.survivors_content(self.terms, self._sealed, self._survivors)
+        if self.identities is not None and not is_signed(self.identities[client], signature, content):
+            raise SecureSumError(f"client {client} did not sign the list of survivors that it was sent")
+        self._signatures[client] = signature
+
     def _add_unmask(self, client: int, message: object) -> None:
-        self._expect(client, self._survivors, self._seeds)
+        self._expect(client, self._signatures, self._seeds)
         fields = messages.checked(message, "unmask", self.terms, "seeds", "keys")
         seeds = messages.table(fields, "seeds", self._survivors, SHARE_BYTES)
         mask_keys = messages.table(fields, "keys", self._lost, SHARE_BYTES)
@@ -143,10 +155,16 @@ class Summation:
 
     def survivors(self) -> Message:
         """Close the third leg and return what the survivors are sent: who they are, and who is lost."""
-        self._close("masked", len(self._survivors), "unmask")
+        self._close("masked", len(self._survivors), "consent")
         self._lost = self._sealed.keys() - self._survivors
         lists = {"survivors": sorted(self._survivors), "lost": sorted(self._lost)}
         return messages.made("survivors", self.terms, **lists)
+
+    def consents(self) -> Message:
+        """Close the fourth leg and return what those in it are sent: all signatures under the list of survivors."""
+        self._close("consent", len(self._signatures), "unmask")
+        signatures = {client: self._signatures[client] for client in sorted(self._signatures)}
+        return messages.made("consents", self.terms, signatures=messages.entries(signatures))
 
     def result(self) -> SecureSum:
         """Take the masks off and return the sum over the survivors.

@@ -140,7 +140,7 @@ def _vouched(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
     if not terms.secure_aggregation or facts.engine != SITES:
         return []
     return [
-        "a server that puts an identity of its own in a site's place, unless operators compared the fingerprints",
+        "a server that puts an identity of its own in a site's place, unless operators compared or pinned fingerprints",
         "counts of examples and accuracies of the tests, which sites send beside the sum",
     ]
 

@@ -85,6 +85,12 @@ def direction(context: bytes, sender: int, receiver: int) -> bytes:
     return b"share" + context + number(sender) + number(receiver)
 
 
+def survivors_content(terms: SumTerms, senders: Iterable[int], survivors: Iterable[int]) -> bytes:
+    """Return what a client signs: that, of those who shared their secrets, these are the survivors."""
+    lists = (b"".join(map(number, sorted(each))) for each in (senders, survivors))
+    return b"promptfed secure sum: survivors" + terms.digest + b"".join(hashlib.sha256(each).digest() for each in lists)
+
+
 def number(value: int) -> bytes:
     """Return eight bytes."""
     return value.to_bytes(8, "big")

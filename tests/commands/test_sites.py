@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
 
@@ -111,3 +112,17 @@ def test_site_export_without_anything_to_export(promptfed, tmp_path):
     said = promptfed("site", "export", "--state-dir", tmp_path, "--out", tmp_path / "out")
     assert said.code == 2
     assert "keeps nothing of any run" in said.err
+
+
+def test_what_sites_print_of_themselves_is_a_file_of_pins(promptfed, tmp_path):
+    from promptfed.deployment.site_identities import own_identity, pinned_identities
+    from promptfed.privacy.channel_keys import identity_fingerprint
+
+    names, file = ("north", "the south"), tmp_path / "pins"
+    file.write_text("".join(promptfed("site", "identity", "--state-dir", tmp_path / n, "--site", n).out for n in names))
+    expected = {name: identity_fingerprint(own_identity(tmp_path / name).public) for name in names}
+    assert pinned_identities(file) == expected
+    said = promptfed("site", "identity", "--state-dir", tmp_path / "north", "--json").out
+    assert json.loads(said) == {"identity": expected["north"]}
+    words = f'site="north" data="folder:/none" state-dir="{tmp_path / "north"}" identities="{file}"'
+    assert f"identities: {file} pins 2 sites" in promptfed("site", "check", "--node-config", words).out

@@ -14,14 +14,18 @@ pytest.importorskip("cryptography")
 from promptfed.config import build_config
 from promptfed.deployment import codec, messages
 from promptfed.deployment.server import ServerOptions, checked, serve
+from promptfed.deployment.site import Site, SiteOptions
+from promptfed.deployment.site_identities import own_identity
 from promptfed.deployment.site_store import SiteStore
-from promptfed.deployment.site_sums import SiteSums, own_identity
+from promptfed.deployment.site_sums import SiteSums
 from promptfed.deployment.sum_words import WORDS, Sum, SumAnswer
 from promptfed.errors import ConfigError, DeploymentError, SecureSumError
-from promptfed.privacy.channel_keys import identity_fingerprint
+from promptfed.privacy.channel_keys import Identity, identity_fingerprint
 from promptfed.prompt_state import PromptState
 
 from .secure_sites import TERMS, intercept, one_round, secure_sites, simulation_site
+
+HALF = {"survivors": (0, 1, 2), "lost": (3,)}
 
 
 @pytest.fixture
@@ -106,7 +110,7 @@ def test_a_server_that_changes_cohort_or_identities_is_refused(secure):
 def test_identities_are_shown_at_the_site_and_agreed_on(secure, capsys):
     simulation = secure()
     shown = capsys.readouterr().out
-    own = own_identity(SiteStore(simulation.folder / "site-1", simulation.agreement.run)).public
+    own = own_identity(simulation.folder / "site-1").public
     assert simulation.agreement.identities[1] == own.hex()
     assert len(set(simulation.agreement.identities)) == 3
     assert f"identity of this site: {identity_fingerprint(own)}" in shown
@@ -116,6 +120,64 @@ def test_identities_are_shown_at_the_site_and_agreed_on(secure, capsys):
     assert lines.count(f"identity of {name}: {identity_fingerprint(own)}") == 3, (
         "each site says whom it believes to meet"
     )
+
+
+def test_a_server_that_shows_two_lists_of_survivors_gets_no_sum(secure):
+    """It calls site 3 lost to two of four sites, and a survivor to the others: each list has two signatures."""
+    simulation = secure(clients=4)
+
+    def lies(leg, question, answered):
+        if leg == "consent":
+            words = codec.unpack(question, Sum).words
+            message = words.message.model_copy(update={"content": {**words.message.content, **HALF}})
+            question = codec.pack(words.model_copy(update={"message": message}))
+        return answered(question)
+
+    for node in (100, 200):
+        intercept(simulation, node, lies)
+    _, _, [incident] = one_round(simulation)
+    assert "ends in the leg of 'consent': 2 of 4 clients are left, and it needs 3" in incident.why
+    assert sum("did not sign the list of survivors that it was sent" in line for line in simulation.said) == 2
+    assert not simulation.sniffed["unmask", 3]
+
+
+def test_a_server_that_goes_on_without_enough_signatures_gets_no_share(secure):
+    simulation = secure(clients=4)
+
+    def strips(leg, question, answered):
+        if leg == "unmask":
+            words = codec.unpack(question, Sum).words
+            signatures = dict(list(words.message.content["signatures"].items())[:2])
+            message = words.message.model_copy(update={"content": {**words.message.content, "signatures": signatures}})
+            question = codec.pack(words.model_copy(update={"message": message}))
+        return answered(question)
+
+    for node in (100, 200, 300, 400):
+        intercept(simulation, node, strips)
+    _, _, [incident] = one_round(simulation)
+    assert "ends in the leg of 'unmask': 0 of 4 clients are left" in incident.why
+    assert sum("2 clients signed the list of survivors" in line for line in simulation.said) == 4
+
+
+def test_pinned_identities_need_no_trust_in_the_server(simulate, tmp_path):
+    simulation, file = simulate(clients=3, privacy_options=TERMS), tmp_path / "pins"
+    keys = [own_identity(simulation.folder / f"site-{client}").public for client in range(3)]
+    names = [site.name for site in simulation.agreement.sites]
+    assert [key.hex() for key in keys] == list(simulation.agreement.identities)
+
+    def prepared(agreement):
+        words = {"state-dir": str(simulation.folder / "site-0"), "partition-id": 0, "identities": str(file)}
+        question = codec.pack(messages.Prepare(agreement=agreement, client=0))
+        return codec.unpack(Site(SiteOptions.of(words)).answer(question), messages.PrepareAnswer)
+
+    file.write_text("".join(f"{identity_fingerprint(keys[k])} {names[k]}\n" for k in (1, 2)))
+    prepared(simulation.agreement)
+    forged = (simulation.agreement.identities[0], Identity.new().public.hex(), simulation.agreement.identities[2])
+    with pytest.raises(DeploymentError, match=rf"of {names[1]}, and .*pins {identity_fingerprint(keys[1])}: ask its"):
+        prepared(simulation.agreement.model_copy(update={"identities": forged, "run": "f" * 32}))
+    file.write_text(f"{identity_fingerprint(keys[1])} {names[1]}\n")
+    with pytest.raises(DeploymentError, match=rf"pins no identity of {names[2]}"):
+        prepared(simulation.agreement)
 
 
 def test_a_question_out_of_turn_or_for_another_client_gets_nothing(secure):
@@ -188,8 +250,6 @@ def test_no_word_of_a_sum_holds_a_secret(secure):
 
 
 def test_a_site_that_wants_secure_sums_refuses_a_run_without_them(simulate, secure):
-    from promptfed.deployment.site import Site, SiteOptions
-
     simulation, plain = secure(), simulate()
     words = {"state-dir": str(simulation.folder / "x"), "partition-id": 0, "secure-sums": True}
     site = Site(SiteOptions.of(words)).answer
@@ -205,7 +265,7 @@ def test_a_whole_run_is_served_and_says_what_it_promises(secure, tmp_path):
     assert len(done.bundles) == 4
     assert done.metrics["privacy"][1].startswith("secure aggregation: the server can compute the sum")
     promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
-    assert any("unless operators compared the fingerprints" in line for line in promise["not_covered"])
+    assert any("unless operators compared or pinned fingerprints" in line for line in promise["not_covered"])
     assert not any("simulates" in line for line in promise["not_covered"])
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     trained = [event for event in events if event["event"] == "client" and event["stage"] == "promptfl"]

@@ -52,7 +52,7 @@ def test_two_rounds_end_at_the_plain_mean_and_no_update_is_seen(secure, small):
         assert len(trained["arrays"]) == 0, "no array goes up in the answer to a training question"
         words = codec.unpack(trained, messages.TrainAnswer).words
         assert (words.loss, words.accuracy, words.is_held) == (None, None, True)
-        for leg in ("keys", "shares", "unmask"):
+        for leg in ("keys", "shares", "consent", "unmask"):
             assert [len(answer["arrays"]) for answer in simulation.sniffed[leg, client]] == [0]
         [masked] = simulation.sniffed["masked", client]
         seen = codec.unpack(masked, SumAnswer).parts[MASKED][WORDS].numpy().astype(np.int64)
@@ -185,10 +185,10 @@ def test_under_noise_a_site_whose_work_fails_takes_part_with_no_change(secure):
 # ------------------------------------------------------------------------------------------------ who is lost
 
 
-@pytest.mark.parametrize("leg", ["Train", "keys", "shares", "masked", "unmask"])
+@pytest.mark.parametrize("leg", ["Train", "keys", "shares", "masked", "consent", "unmask"])
 def test_a_site_that_is_lost_in_a_leg_costs_its_part_alone(leg, secure, small):
     simulation = secure(clients=4)
-    lost = [] if leg == "unmask" else [2]
+    lost = [] if leg in ("consent", "unmask") else [2]
 
     def fails(at, question, answered):
         if at == leg:

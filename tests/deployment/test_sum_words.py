@@ -22,6 +22,7 @@ MESSAGES = [
     {"kind": "all keys", "terms": b"\x01" * 16, "keys": {"0": b"a" * 128, "11": b"b" * 128}},
     {"kind": "shares", "terms": b"\x01" * 16, "seed": b"s" * 32, "to": {"1": b"\x00\xff"}},
     {"kind": "survivors", "terms": b"\x01" * 16, "survivors": (0, 2, 3), "lost": ()},
+    {"kind": "consents", "terms": b"\x01" * 16, "signatures": {"0": b"s" * 64}},
     {"kind": "unmask", "terms": b"\x01" * 16, "seeds": {"0": b"x" * 33}, "keys": {}},
     {"kind": "masked", "terms": b"\x01" * 16, "words": np.array([0, 1, 2**31, 2**32 - 1], "<u4").tobytes()},
 ]

@@ -60,17 +60,24 @@ class Parties:
         return self.server.forwarded()
 
     def masked(self, lost: Collection[int] = (), weights: dict[int, int] | None = None, **earlier: object) -> dict:
-        """Go through three legs; return what is sent to the survivors."""
+        """Go through three legs; return what is sent to the survivors: who they are."""
         for client, message in self.shares(**earlier).items():
             if client not in lost:
                 weight = 1 if weights is None else weights[client]
                 self.server.add(client, self.members[client].masked(message, self.values[client], weight))
         return self.server.survivors()
 
-    def sum(self, silent: Collection[int] = (), **earlier: object) -> SecureSum:
-        """Go through all legs; ``silent`` ones miss the last."""
-        message = self.masked(**earlier)
-        for client in message["survivors"]:
+    def consents(self, survivors: dict, unsigned: Collection[int] = ()) -> dict:
+        """Go through the fourth leg, after the server sent ``survivors``; return what is sent to those who signed."""
+        for client in survivors["survivors"]:
+            if client not in unsigned:
+                self.server.add(client, self.members[client].consent(survivors))
+        return self.server.consents()
+
+    def sum(self, silent: Collection[int] = (), unsigned: Collection[int] = (), **earlier: object) -> SecureSum:
+        """Go through all legs; ``silent`` ones miss the last, ``unsigned`` ones the last two."""
+        message = self.consents(self.masked(**earlier), unsigned)
+        for client in map(int, message["signatures"]):
             if client not in silent:
                 self.server.add(client, self.members[client].unmask(message))
         return self.server.result()

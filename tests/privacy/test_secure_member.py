@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from promptfed.errors import SecureSumError
 from promptfed.privacy.channel_keys import Identity, KeyPair
 from promptfed.privacy.secure_member import Member
-from promptfed.privacy.sum_messages import PublicKeys
+from promptfed.privacy.sum_messages import PublicKeys, made, survivors_content
 
 OTHER = KeyPair.of(bytes([77] * 32))
 COUNT = 5
@@ -124,7 +124,7 @@ def test_a_server_that_tells_clients_of_different_sharers_gets_garbage(parties):
         if client == 0:
             del message["from"]["4"]
         group.server.add(client, group.members[client].masked(message, group.values[client]))
-    message = group.server.survivors()
+    message = group.consents(group.server.survivors(), unsigned={0})
     for client in (1, 2, 3, 4):
         group.server.add(client, group.members[client].unmask(message))
     with pytest.raises(SecureSumError, match="masks are left in it"):
@@ -164,25 +164,92 @@ def test_an_unfair_question_is_refused_and_nothing_is_given_out(parties, survivo
     group = parties(COUNT, 3)
     honest = group.masked()
     with pytest.raises(SecureSumError, match=why):
-        group.members[0].unmask({**honest, "survivors": survivors, "lost": lost})
-    assert group.members[0].unmask(honest)["seeds"].keys() == {"0", "1", "2", "3", "4"}
+        group.members[0].consent({**honest, "survivors": survivors, "lost": lost})
+    assert group.members[0].unmask(group.consents(honest))["seeds"].keys() == {"0", "1", "2", "3", "4"}
 
 
 def test_it_unmasks_once(parties):
     """A second answer, with another list, would give the server both secrets of a client."""
     group = parties(COUNT, 3)
     honest = group.masked(lost={4})
-    answer = group.members[0].unmask(honest)
+    message = group.consents(honest)
+    answer = group.members[0].unmask(message)
     assert (answer["seeds"].keys(), answer["keys"].keys()) == ({"0", "1", "2", "3"}, {"4"})
-    for again in (honest, {**honest, "survivors": [0, 1, 2], "lost": [3, 4]}):
+    for leg, again in ((group.members[0].unmask, message), (group.members[0].consent, honest)):
         with pytest.raises(SecureSumError, match="cannot do this leg now: its last one was 'done'"):
-            group.members[0].unmask(again)
+            leg(again)
+
+
+# ----------------------------------------------------------------------------------------------------- consents
+
+
+def test_it_signs_one_list(parties):
+    group = parties(COUNT, 3)
+    honest = group.masked()
+    first = group.members[0].consent(honest)
+    for again in (honest, {**honest, "survivors": [0, 1, 2], "lost": [3, 4]}):
+        with pytest.raises(SecureSumError, match="cannot do this leg now: its last one was 'consent'"):
+            group.members[0].consent(again)
+    assert len(first["signature"]) == 64
+
+
+def test_a_server_that_tells_two_halves_two_lists_gets_no_sum(parties):
+    """Of six clients a list needs five signatures, and each signs one."""
+    group = parties(6)
+    assert group.terms.threshold == 5
+    honest = group.masked()
+    one = {**honest, "survivors": [0, 1, 2, 3, 4], "lost": [5]}
+    other = {**honest, "survivors": [1, 2, 3, 4, 5], "lost": [0]}
+    signed = {client: group.members[client].consent(one if client < 3 else other)["signature"] for client in range(6)}
+    for client in range(6):
+        there = range(5) if client < 3 else range(1, 6)
+        message = made("consents", group.terms, signatures={str(each): signed[each] for each in there})
+        with pytest.raises(SecureSumError, match=r"3 clients signed the list of survivors .*; this sum needs 5"):
+            group.members[client].unmask(message)
+
+
+@pytest.mark.parametrize("change", ["none", "garbled", "of another", "of another round", "outside"])
+def test_too_few_true_signatures_are_refused_and_true_ones_suffice(parties, change):
+    group = parties(COUNT, 4)
+    honest = group.consents(group.masked(lost={4}))
+    signatures = dict(honest["signatures"])
+    if change == "none":
+        del signatures["3"]
+    elif change == "garbled":
+        signatures["3"] = bytes(64)
+    elif change == "of another":
+        signatures["3"] = signatures["2"]
+    elif change == "outside":
+        signatures["4"] = signatures.pop("3")
+    else:
+        content = survivors_content(replace(group.terms, round=2), range(5), range(4))
+        signatures["3"] = group.identities[3].sign(content)
+    why = "has an entry of '4'" if change == "outside" else "3 clients signed the list .* this sum needs 4"
+    with pytest.raises(SecureSumError, match=why):
+        group.members[0].unmask({**honest, "signatures": signatures})
+    assert group.members[0].unmask(honest)["keys"].keys() == {"4"}
+
+
+def test_a_false_signature_costs_its_client_its_part_alone(parties):
+    group = parties(COUNT, 3)
+    survivors = group.masked()
+    with pytest.raises(SecureSumError, match="client 2 did not sign the list of survivors that it was sent"):
+        group.server.add(2, {**group.members[2].consent(survivors), "signature": bytes(64)})
+    message = group.consents(survivors, unsigned={2})
+    for client in (0, 1, 3, 4):
+        group.server.add(client, group.members[client].unmask(message))
+    assert group.server.result().clients == (0, 1, 2, 3, 4)
 
 
 def test_no_leg_is_done_twice_or_out_of_turn(parties):
     group = parties(3)
     member, nothing = group.members[0], np.zeros(16)
-    for leg in (lambda: member.shares({}), lambda: member.masked({}, nothing), lambda: member.unmask({})):
+    for leg in (
+        lambda: member.shares({}),
+        lambda: member.masked({}, nothing),
+        lambda: member.consent({}),
+        lambda: member.unmask({}),
+    ):
         with pytest.raises(SecureSumError, match="its last one was 'new'"):
             leg()
     keys = group.keys()
@@ -232,8 +299,8 @@ def test_each_leg_may_be_a_process_of_its_own(parties):
     forwarded = move(group.server.forwarded())
     for client in (0, 1, 2, 3):
         group.server.add(client, group.members[client].masked(forwarded[client], group.values[client]))
-    message = move(group.server.survivors())
-    for client in message["survivors"]:
+    message = move(group.consents(move(group.server.survivors())))
+    for client in (0, 1, 2, 3):
         group.server.add(client, group.members[client].unmask(message))
         after = group.members[client].state()
         assert json.loads(after)["stage"] == "done"
@@ -301,7 +368,7 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=15, deadline=None)
-@given(kind=st.sampled_from(["all keys", "shares", "survivors", "keys"]), value=VALUES, other=VALUES)
+@given(kind=st.sampled_from(["all keys", "shares", "survivors", "consents", "keys"]), value=VALUES, other=VALUES)
 def test_any_other_message_is_one_error(waiting, kind, value, other):
     """In each leg, with the right label and the names of its fields."""
     label = {"kind": kind, "terms": waiting.terms.label}
@@ -311,11 +378,13 @@ def test_any_other_message_is_one_error(waiting, kind, value, other):
         {**label, "keys": value},
         {**label, "from": value},
         {**label, "survivors": value, "lost": other},
+        {**label, "signatures": value},
     ):
         for leg in (
             waiting.members[0].shares,
             lambda message: waiting.members[1].masked(message, waiting.values[1]),
-            waiting.members[2].unmask,
+            waiting.members[2].consent,
+            waiting.members[3].unmask,
         ):
             with pytest.raises(SecureSumError):
                 leg(message)
@@ -323,10 +392,13 @@ def test_any_other_message_is_one_error(waiting, kind, value, other):
 
 @pytest.fixture(scope="module")
 def waiting(parties):
-    """Three members, each before another leg."""
-    group = parties(3)
+    """Four members, each before another leg."""
+    group = parties(4)
     forwarded = group.shares()
-    group.members[2].masked(forwarded[2], group.values[2])
+    for client in (2, 3):
+        group.members[client].masked(forwarded[client], group.values[client])
+    lists = {"survivors": [0, 1, 2, 3], "lost": []}
+    group.members[3].consent(made("survivors", group.terms, **lists))
     group.members[0] = group.member(0)
     group.members[0].keys()
     return group

@@ -52,6 +52,8 @@ def check_sum(group, lost):
         ({"lost_keys": {1}}, (0, 2, 3, 4, 5)),
         ({"unshared": {2}}, (0, 1, 3, 4, 5)),
         ({"silent": {0, 4}}, (0, 1, 2, 3, 4, 5)),
+        ({"unsigned": {0, 4}}, (0, 1, 2, 3, 4, 5)),
+        ({"unsigned": {3}, "silent": {1}}, (0, 1, 2, 3, 4, 5)),
         ({"lost_keys": {5}, "unshared": {0}}, (1, 2, 3, 4)),
         ({"lost": {0}, "silent": {1}}, (1, 2, 3, 4, 5)),
     ],
@@ -69,6 +71,7 @@ def test_clients_are_lost_in_every_leg(parties, legs, clients):
         ({"lost_keys": {0, 1, 2}}, "keys"),
         ({"unshared": {0, 1, 2}}, "shares"),
         ({"lost": {0, 1, 2}}, "masked"),
+        ({"unsigned": {0, 1, 2}}, "consent"),
         ({"silent": {0, 1, 2}}, "unmask"),
     ],
 )
@@ -116,7 +119,7 @@ def test_a_late_answer_is_hidden_by_its_self_mask(parties, fixed_secrets):
         late[client] = from_bytes(answer["words"])
         if client != 4:
             group.server.add(client, answer)
-    message = group.server.survivors()
+    message = group.consents(group.server.survivors())
     answers = {client: group.members[client].unmask(message) for client in (0, 1, 2)}
     pair = KeyPair.of(join({client: answer["keys"]["4"] for client, answer in answers.items()}))
     context = mask_context(keys_context(group.terms, group.server._keys), range(5))
@@ -131,8 +134,9 @@ def test_a_late_answer_is_hidden_by_its_self_mask(parties, fixed_secrets):
 def test_too_few_shares_do_not_unmask(parties):
     """The server has two of the three shares of each seed, as when it joins forces with two clients."""
     group = parties(5, 3)
-    message = group.masked()
+    survivors = group.masked()
     seeds = {client: member._seed for client, member in group.members.items()}
+    message = group.consents(survivors)
     answers = [group.members[client].unmask(message)["seeds"] for client in (0, 1)]
     for client, seed in seeds.items():
         with suppress(SecureSumError):
@@ -201,9 +205,12 @@ def test_a_late_answer_does_not_count(parties):
         group.server.add(client, answers[client])
     with pytest.raises(SecureSumError, match="client 3 answered twice"):
         group.server.add(3, answers[3])
-    message = group.server.survivors()
-    with pytest.raises(SecureSumError, match="client 4 has no part in the leg of 'unmask'"):
+    survivors = group.server.survivors()
+    with pytest.raises(SecureSumError, match="client 4 has no part in the leg of 'consent'"):
         group.server.add(4, answers[4])
+    message = group.consents(survivors, unsigned={3})
+    with pytest.raises(SecureSumError, match="client 3 has no part in the leg of 'unmask'"):
+        group.server.add(3, group.members[3].consent(survivors))
     for client in (0, 1, 2):
         group.server.add(client, group.members[client].unmask(message))
     result = group.server.result()
@@ -213,15 +220,15 @@ def test_a_late_answer_does_not_count(parties):
 
 def test_the_legs_are_closed_in_order(parties):
     group = parties(4)
-    for close in (group.server.forwarded, group.server.survivors, group.server.result):
+    for close in (group.server.forwarded, group.server.survivors, group.server.consents, group.server.result):
         with pytest.raises(SecureSumError, match="cannot be closed in that of 'keys'"):
             close()
 
 
 def test_false_shares_end_the_sum(parties):
     group = parties(5, 3)
-    message = group.masked(lost={4})
-    for client in message["survivors"][:3]:
+    message = group.consents(group.masked(lost={4}))
+    for client in (0, 1, 2):
         answer = group.members[client].unmask(message)
         if client == 1:
             answer["seeds"]["2"] = answer["seeds"]["3"]
@@ -238,7 +245,7 @@ def test_values_beyond_the_bound_are_seen_when_they_show(parties):
             words = from_bytes(answer["words"]) + np.uint32(5 * group.terms.fixed.largest)
             answer["words"] = words.tobytes()
         group.server.add(client, answer)
-    message = group.server.survivors()
+    message = group.consents(group.server.survivors())
     for client in range(5):
         group.server.add(client, group.members[client].unmask(message))
     with pytest.raises(SecureSumError, match="larger than its parts can be"):
