@@ -79,7 +79,8 @@ class Federation:
         It has the initial shared prompt, ``shared`` or the method's, and every client's own personal prompt.
         """
         shared = self.method.init_shared() if shared is None else shared
-        return self.resumed(FederationState(0, shared, self.server.init(shared)))
+        memory = NO_PROMPT if self.release is None else self.release.start()
+        return self.resumed(FederationState(0, shared, PromptState({**self.server.init(shared), **memory})))
 
     def resumed(self, state: FederationState) -> FederationState:
         """Return ``state``, as a checkpoint has it, with the initial prompts of clients that it leaves out."""
@@ -220,11 +221,18 @@ class Federation:
         if release.counts_all:  # a fault may come from a client's data: then it sends no change, and is there
             faulty = (reply.client for reply in replies if reply.failure.startswith(("error", "refused")))
             updates = [*updates, *(Update(client, state.shared, 1, math.nan, math.nan) for client in faulty)]
+        of_release = release.start().keys()
+        memory = PromptState({name: tensor for name, tensor in state.server.items() if name in of_release})
+        server = (
+            PromptState({name: t for name, t in state.server.items() if name not in memory}) if memory else state.server
+        )
         try:
-            mean = release.mean(state.shared, names, updates, asked, round)
-            result = merge(self.server, state.shared, [mean], state.server)
+            mean, memory = release.released(state.shared, names, updates, asked, round, memory)
+            result = merge(self.server, state.shared, [mean], server)
         except SecureSumError as error:
-            result = Merge(state.shared, state.server, problem=str(error))
+            result = Merge(state.shared, server, problem=str(error))
+        if memory:
+            result = replace(result, server=PromptState({**result.server, **memory}))
         self._remember(result)
         why = f"round {round} leaves the shared prompt as it was: {result.problem}"
         incidents = [Incident("unmerged", round, None, why)] if result.problem else []

@@ -11,6 +11,7 @@ from promptfed.errors import ConfigError, SecureSumError
 from promptfed.first_update import first_update
 from promptfed.method import FeatureMethod, Method
 from promptfed.privacy.accountant import check_delta
+from promptfed.privacy.adaptive_clip import bit_noise, change_multiplier
 from promptfed.privacy.example_account import check_sites
 from promptfed.privacy.example_check import check_example_dp
 from promptfed.privacy.expectations import expectation
@@ -60,7 +61,10 @@ def check_privacy(
         if terms.noise_at == "clients":
             _check_shares(terms, values, clients)
         else:
-            check_grid("privacy.noise", values, terms.clip, terms.noise or 0.0, clients)
+            noise = terms.noise or 0.0
+            if terms.clip == "adaptive":
+                noise = change_multiplier(noise, bit_noise(participation * clients))
+            check_grid("privacy.noise", values, terms.clip_norm, noise, clients)
 
 
 def _check_shares(terms: PrivacyOptions, values: int, clients: int) -> None:
@@ -72,7 +76,7 @@ def _check_shares(terms: PrivacyOptions, values: int, clients: int) -> None:
             f"{clients - most + 1} to {most} do, as fewer honest ones have no masks that the others cannot take off"
         )
     try:
-        check_shares(values, FixedPoint(terms.clip, clients, noise=shares.deviation), shares.honest)
+        check_shares(values, FixedPoint(terms.clip_norm, clients, noise=shares.deviation), shares.honest)
     except SecureSumError as error:
         raise ConfigError(f"privacy.noise_at=clients: {error}") from error
 

@@ -30,8 +30,18 @@ class PrivacyOptions(BaseModel):
     noise: Annotated[float | None, Option("privacy", flag=False, default="from epsilon")] = Field(
         None, ge=0, le=1e6, description="noise multiplier: standard deviation of the noise over the clip"
     )
-    clip: Annotated[float, Option("privacy", flag=False)] = Field(
-        1.0, gt=0, le=1e9, description="largest L2 norm of a client's change, or of an example's gradient"
+    clip: Annotated[Annotated[float, Field(gt=0, le=1e9)] | Literal["adaptive"], Option("privacy", flag=False)] = Field(
+        1.0,
+        description="largest L2 norm of a client's change, or of an example's gradient; adaptive: a quantile of them",
+    )
+    quantile: Annotated[float, Option("privacy", flag=False)] = Field(
+        0.5, gt=0, lt=1, description="for clip=adaptive: share of the clients' changes that the clip is to leave whole"
+    )
+    clip_start: Annotated[float, Option("privacy", flag=False)] = Field(
+        0.1, gt=0, le=1e9, description="for clip=adaptive: the clip of the first round"
+    )
+    clip_rate: Annotated[float, Option("privacy", flag=False)] = Field(
+        0.2, gt=0, le=10, description="for clip=adaptive: how fast the clip follows the quantile"
     )
     clip_space: Annotated[Literal["parameters", "features"], Option("privacy", flag=False)] = Field(
         "parameters", description="where dp=example clips: at what is trained, or, ten times faster, at class features"
@@ -60,6 +70,26 @@ class PrivacyOptions(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _adapts_where_it_can(self) -> PrivacyOptions:
+        usual = {name: field.default for name, field in type(self).model_fields.items()}
+        names = ("quantile", "clip_start", "clip_rate")
+        if self.clip != "adaptive" and any(getattr(self, name) != usual[name] for name in names):
+            raise ValueError(
+                "privacy.quantile, privacy.clip_start and privacy.clip_rate go with privacy.clip=adaptive: say so, or "
+                "leave them out"
+            )
+        if self.clip == "adaptive" and self.dp != "client":
+            raise ValueError(
+                "privacy.clip=adaptive follows the lengths of clients' changes: it needs privacy.dp=client"
+            )
+        if self.clip == "adaptive" and self.secure_aggregation:
+            raise ValueError(
+                "privacy.clip=adaptive with privacy.secure_aggregation is not built, as clients then clip by a norm "
+                "that they agreed on: say privacy.clip=C"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_sums_for_shares(self) -> PrivacyOptions:
         if self.noise_at == "server" and self.honest is not None:
             raise ValueError("privacy.honest counts clients that add noise: say privacy.noise_at=clients")
@@ -71,6 +101,11 @@ class PrivacyOptions(BaseModel):
         if self.noise_at == "clients" and self.noise == 0:
             raise ValueError("privacy.noise=0 leaves clients nothing to add: raise it, or say privacy.noise_at=server")
         return self
+
+    @property
+    def clip_norm(self) -> float:
+        """The clip; of the first round, where it adapts."""
+        return self.clip_start if self.clip == "adaptive" else self.clip
 
     @property
     def protects(self) -> bool:

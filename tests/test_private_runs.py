@@ -13,6 +13,8 @@ from promptfed.errors import ConfigError, PromptFedError, RunError, TrainingErro
 from promptfed.experiment import Experiment
 from promptfed.methods.promptfl import PromptFL
 from promptfed.privacy.account import FILE, read_releases
+from promptfed.privacy.accountant import Release as Spending
+from promptfed.privacy.accountant import epsilon
 from promptfed.privacy.secret_key import KEY_FILE
 from promptfed.progress import Progress
 from promptfed.resolve import resolve
@@ -158,6 +160,26 @@ def test_a_round_that_nobody_takes_part_in_is_released_too(tmp_path):
     assert promise["epsilon"] < 1.5, "amplified: 6 releases of all clients cost 5.3"
 
 
+ADAPTIVE = {"dp": "client", "noise": 0.2, "delta": 1e-3, "clip": "adaptive", "clip_start": 0.05}
+
+
+def test_an_adaptive_clip_goes_on_from_where_it_was(tmp_path):
+    assert trained(tmp_path / "whole", stop_after=3, privacy_options=ADAPTIVE) is None
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    whole = trained(tmp_path / "whole")
+    while (cut := trained(tmp_path / "cut", stop_after=1)) is None:
+        pass
+    assert cut == whole, "to the bit"
+    releases = read_releases(tmp_path / "cut")
+    assert [spent.clip for spent in releases] == [spent.clip for spent in read_releases(tmp_path / "whole")]
+    assert releases[0].clip == pytest.approx(0.05)
+    assert len({spent.clip for spent in releases}) == 3
+    promise = json.loads((tmp_path / "cut" / "privacy.json").read_text())
+    assert promise["clip_by_round"] == ", ".join(f"{spent.clip:.4g}" for spent in releases)
+    assert (promise["clip"], promise["noise_multiplier"]) == ("adaptive", 0.2)
+    assert promise["epsilon"] == pytest.approx(epsilon([Spending(0.2, 1.0, 3)], 1e-3)), "the pair spends z"
+
+
 def test_a_run_says_what_it_began_with_and_did_beside(tmp_path):
     trained(tmp_path / "first", rounds=1)
     beside = {"baselines": ("local_only",), "attack_options": {"name": "ipm"}, "round_seconds": 600.0}
@@ -198,6 +220,11 @@ def test_drop_outs_keep_the_denominator(tmp_path):
         ({"privacy_options": CLIENT, "method": "feddpt", "task": "clip-domains", "data": "icons:styles",
           "clients": None,
           "method_options": {}}, "tensors that only some clients send"),
+        ({"privacy_options": {**CLIENT, "clip": "adaptive"}}, "it takes more than 20 clients"),
+        ({"privacy_options": {**CLIENT, "clip": "adaptive", "secure_aggregation": True}}, "is not built"),
+        ({"privacy_options": {"secure_aggregation": True, "clip": "adaptive"}}, r"needs privacy\.dp=client"),
+        ({"privacy_options": {**CLIENT, "dp": "example", "clip": "adaptive"}}, r"needs privacy\.dp=client"),
+        ({"privacy_options": {**CLIENT, "clip_rate": 0.5}}, r"go with privacy\.clip=adaptive"),
         ({"privacy_options": CLIENT, "task": "blackbox-text", "data": "texts:requests", "method": "fedbdpl",
           "method_options": {}, "task_options": {}}, r"privacy\.dp=client"),
     ],
@@ -323,7 +350,7 @@ def test_faults_of_clients_leave_a_private_round_its_secure_sum(tmp_path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("terms", [CLIENT, SHARED_NOISE, {"secure_aggregation": True, "clip": 0.1}])
+@pytest.mark.parametrize("terms", [CLIENT, ADAPTIVE, SHARED_NOISE, {"secure_aggregation": True, "clip": 0.1}])
 def test_ray_s_prompts_are_the_local_engine_s(tmp_path, terms):
     pytest.importorskip("ray")
     trained(tmp_path / "local", stop_after=0, privacy_options=terms)

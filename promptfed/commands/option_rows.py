@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -107,6 +107,8 @@ def values_of(field: FieldInfo) -> str:
 
 def _values(annotation: Any) -> str:
     origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _values(inside[0])
     if origin is Literal:
         return ", ".join(map(str, inside))
     if origin in (Union, UnionType):

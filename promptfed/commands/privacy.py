@@ -81,6 +81,19 @@ def plan(
         _show(made)
 
 
+def _adaptive(plan: Plan) -> str:
+    """Return what a clip that follows the clients' changes costs."""
+    from promptfed.privacy.adaptive_clip import bit_noise, change_multiplier
+
+    try:
+        multiplier = change_multiplier(plan.multiplier, bit_noise(plan.participation * plan.clients))
+    except ConfigError:
+        return (
+            f"privacy.clip=adaptive: not with so few clients in a round; it takes more than {10 * plan.multiplier:.4g}"
+        )
+    return f"privacy.clip=adaptive: the same epsilon with a noise multiplier of {multiplier:.5g} for the changes"
+
+
 def _show(plan: Plan) -> None:
     from promptfed.commands.plain_tables import plain_table
     from promptfed.privacy.expectations import levers
@@ -106,6 +119,7 @@ def _show(plan: Plan) -> None:
         )
     else:
         console.print("amplification is not claimed: everybody takes part, and who does is no secret")
+    console.print(_adaptive(plan))
     table = plain_table()
     for column in ("values", "noise / signal", "clients for 1"):
         table.add_column(column, justify="right")

@@ -49,7 +49,7 @@ class SecureSums:
         self, sites: SitePool, agreement: SiteAgreement, stage: str, terms: PrivacyOptions, seconds: float | None = None
     ) -> None:
         self.sites, self.agreement, self.stage = sites, agreement, stage
-        self.bound, self.shares = terms.clip, shares_of(terms, len(agreement.sites))
+        self.bound, self.shares = terms.clip_norm, shares_of(terms, len(agreement.sites))
         self.seconds = seconds or LEG_SECONDS
 
     def __call__(self, changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Total:

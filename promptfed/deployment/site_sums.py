@@ -70,7 +70,7 @@ class SiteSums:
         """
         self.wipe()
         names = sorted(update)
-        change = clipped(flattened(update, names) - flattened(shared, names), terms.clip)
+        change = clipped(flattened(update, names) - flattened(shared, names), terms.clip_norm)
         if change is None:
             raise TrainingError("the change of the prompt has numbers that are not finite")
         self.store.write(self.values_file, save({CHANGE: change}))
@@ -81,7 +81,7 @@ class SiteSums:
             "run": name_of_run(work.agreement, self.stage),
             "broadcast": hashlib.sha256(shared.to_bytes()).hexdigest(),
             "size": len(change),
-            "bound": terms.clip,
+            "bound": terms.clip_norm,
             "noise": shares.multiplier,
             "honest": shares.honest,
             "identities": list(work.agreement.identities),

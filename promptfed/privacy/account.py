@@ -119,7 +119,8 @@ def _read(folder: Path) -> tuple[str, tuple[Spent, ...]]:
 
 
 def _release(record: dict[str, Any]) -> Spent:
-    return Spent(int(record["round"]), str(record["mark"]), float(record["multiplier"]), float(record["probability"]))
+    numbers = (float(record["multiplier"]), float(record["probability"]), float(record.get("clip", 0)))
+    return Spent(int(record["round"]), str(record["mark"]), *numbers)
 
 
 def grouped(releases: Sequence[Spent]) -> dict[tuple[float, float], int]:

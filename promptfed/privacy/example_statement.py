@@ -49,7 +49,7 @@ def example_statement(
         "mechanism": f"DP-SGD on {covered}: clipped gradients of examples, discrete Gaussian noise at the client"
         if has_noise
         else "no noise",
-        "clip": terms.clip,
+        "clip": terms.clip_norm,
         "clip_space": terms.clip_space,
         "noise_multiplier": noise,
         "sampling": "every example in every step: no amplification is claimed"

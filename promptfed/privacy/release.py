@@ -32,7 +32,7 @@ from promptfed.privacy.noise import noised_sum, release_stream
 from promptfed.privacy.sampling import poisson_sample
 from promptfed.privacy.secret_key import SecretKey
 from promptfed.prompt_state import PromptState
-from promptfed.types import Update
+from promptfed.types import NO_PROMPT, Update
 
 EVERYBODY = -1
 """The number of the client in whose name the mean of a round is merged."""
@@ -51,7 +51,7 @@ Sums = Callable[[Mapping[int, Tensor], Sequence[int], PromptState, int], Total]
 
 @dataclass(frozen=True)
 class Spent:
-    """One release: what it was made of, and what it costs.
+    """One release: what it was made of, and what it costs; ``clip`` is 0 where every round has the same.
 
     ``mark`` is a keyed hash of the clipped sum: a round that is repeated with the same updates is the same release,
     with the same noise. Without the key, it tells nothing of the sum.
@@ -61,6 +61,7 @@ class Spent:
     mark: str
     multiplier: float
     probability: float
+    clip: float = 0.0
 
 
 def plain_sum(changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Total:
@@ -103,6 +104,22 @@ class Release(ABC):
         Raises:
             SecureSumError: There is no sum, because too few answered.
         """
+
+    def start(self) -> PromptState:
+        """Return what is remembered before round 1, as a part of the server's state; by default nothing is."""
+        return NO_PROMPT
+
+    def released(
+        self,
+        shared: PromptState,
+        names: Sequence[str],
+        updates: Sequence[Update],
+        asked: Sequence[int],
+        round: int,
+        memory: PromptState,
+    ) -> tuple[Update, PromptState]:
+        """Return ``mean`` and what is remembered for the next round, from ``memory`` of the round before."""
+        return self.mean(shared, names, updates, asked, round), memory
 
     def changes(self, shared: PromptState, names: Sequence[str], updates: Sequence[Update]) -> dict[int, Tensor]:
         """Return client -> its clipped change ``(values,)`` float64; zeros where an update has no tensors.

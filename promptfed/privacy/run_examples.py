@@ -84,7 +84,7 @@ class RunExamples:
             is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
             key = read_key(folder) if is_begun else create_key(folder)
             account.bind(key)
-            training = DPSGD(key, terms.clip, noise, terms.clip_space, stage)
+            training = DPSGD(key, terms.clip_norm, noise, terms.clip_space, stage)
         found = cls(training, account, ExampleAccount(batches, noise, terms.delta), terms.epsilon, participants)
         if not account.releases and not found.last_round(0, 1):
             raise ConfigError(

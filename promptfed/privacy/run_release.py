@@ -10,6 +10,7 @@ from pathlib import Path
 from promptfed.privacy.account import ReleaseAccount, grouped
 from promptfed.privacy.accountant import Release as Spending
 from promptfed.privacy.accountant import epsilon
+from promptfed.privacy.adaptive_clip import AdaptiveMean
 from promptfed.privacy.noise_shares import shares_of
 from promptfed.privacy.noised_sums import NoisedMean
 from promptfed.privacy.release import PrivateMean, Release, Spent, SumMean, Sums, plain_sum
@@ -54,7 +55,7 @@ class RunRelease:
             ConfigError: The limit does not allow one round.
         """
         if terms.dp != "client":
-            return cls(SumMean(terms.clip, sums or SimulatedSums(terms.clip)))
+            return cls(SumMean(terms.clip_norm, sums or SimulatedSums(terms.clip_norm)))
         account = ReleaseAccount(folder, most_releases(terms, probability, rounds), lambda made: _affords(terms, made))
         account.check(round)
         is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
@@ -62,11 +63,13 @@ class RunRelease:
         account.bind(key)
         if terms.noise_at == "clients":
             shares = shares_of(terms, len(clients))
-            noised = sums or SimulatedSums(terms.clip, shares, key)
-            return cls(NoisedMean(key, terms.clip, shares, clients, noised, account), account)
-        sums = (sums or SimulatedSums(terms.clip)) if terms.secure_aggregation else plain_sum
-        mean = PrivateMean(key, terms.clip, terms.noise or 0.0, clients, probability, account, sums=sums)
-        return cls(mean, account)
+            noised = sums or SimulatedSums(terms.clip_norm, shares, key)
+            return cls(NoisedMean(key, terms.clip_norm, shares, clients, noised, account), account)
+        sums = (sums or SimulatedSums(terms.clip_norm)) if terms.secure_aggregation else plain_sum
+        common = key, terms.clip_norm, terms.noise or 0.0, clients, probability, account
+        if terms.clip == "adaptive":
+            return cls(AdaptiveMean(*common, quantile=terms.quantile, rate=terms.clip_rate), account)
+        return cls(PrivateMean(*common, sums=sums), account)
 
     def charge(self, round: int, broadcasts: Mapping[int, PromptState]) -> None:
         """Record nothing at the start of ``round``: the release at its end is what is charged."""

@@ -73,6 +73,7 @@ def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumsta
         "accountant": "privacy loss distribution (dp-accounting); epsilon_rdp is a looser check",
         "mechanism": _mechanism(terms) if has_noise else "no noise",
         "clip": terms.clip,
+        **_adaptive(terms, releases),
         "noise_multiplier": terms.noise,
         "sampling": "every client in every round: no amplification is claimed"
         if probability >= 1
@@ -88,9 +89,22 @@ def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumsta
     }
 
 
+def _adaptive(terms: PrivacyOptions, releases: Sequence[Spent]) -> dict[str, Any]:
+    """Return how the clip went, round by round, where it adapts."""
+    if terms.clip != "adaptive":
+        return {}
+    clips = {spent.round: spent.clip for spent in releases}
+    return {"clip_by_round": ", ".join(f"{clips[round]:.4g}" for round in sorted(clips)), "quantile": terms.quantile}
+
+
 def _mechanism(terms: PrivacyOptions) -> str:
     if terms.noise_at == "clients":
         return "secure sum of clipped changes, each with its client's share of discrete Gaussian noise"
+    if terms.clip == "adaptive":
+        return (
+            "sum of clipped changes and of one bit a client (within the clip or not), discrete Gaussian noise at the "
+            "server; both sums together spend noise_multiplier"
+        )
     return "sum of clipped changes, discrete Gaussian noise at the server"
 
 
