@@ -15,9 +15,12 @@ from promptfed.printable import printable
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     group = typer.Typer(
-        name="site", help="On the machine of a site: check it, name its key, export its prompt.", rich_markup_mode=None
+        name="site",
+        help="On the machine of a site: check it, name its key, see what it spent, export its prompt.",
+        rich_markup_mode=None,
     )
     group.command("check")(check)
+    group.command("status")(status)
     group.command("export")(export)
     group.command("identity")(identity)
     app.add_typer(group)
@@ -81,6 +84,33 @@ def check(
         typer.echo(as_json.dumps(results, indent=2))
     if failures := sum(not result["ok"] for result in results):
         raise DeploymentError(f"{failures} of the checks failed: this site would not take part")
+
+
+def status(
+    state_dir: Annotated[Path, typer.Option("--state-dir", help="The site's state-dir.", metavar="DIR")],
+    delta: Annotated[
+        float, typer.Option("--delta", help="Chance with which epsilon of all runs may fail.", min=1e-15, max=0.5)
+    ] = 1e-5,
+    json: options.Json = False,
+) -> None:
+    """Show the runs of a site, and what its examples have spent in each and in all together.
+
+    Works without the server. Its account is releases.json of the state-dir: keep it as long as the examples are used.
+
+    \b
+    Examples:
+      promptfed site status --state-dir /var/lib/promptfed
+    """
+    import json as as_json
+
+    from promptfed.deployment.site_status import site_status, status_lines
+
+    found = site_status(state_dir, delta)
+    if json:
+        typer.echo(as_json.dumps(found, indent=2))
+        return
+    for line in status_lines(found):
+        typer.echo(printable(line))
 
 
 def export(

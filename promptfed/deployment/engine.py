@@ -129,6 +129,7 @@ def reply_of(job: Job, answer: SiteReply) -> Reply:
         failure=words.failure,
         start_seconds=envelope.started,
         processor_figures=words.figures,
+        epsilon=words.epsilon,
         **traffic,
     )
 

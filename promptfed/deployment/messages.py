@@ -93,8 +93,7 @@ class SiteAgreement(Message):
 
     Attributes:
         run: The name of the run.
-        simulated: Whether every node partitions the same task and plays one client of it. Otherwise each site has its
-            own data.
+        simulated: Whether every node plays one client of the same task. Otherwise each site has its own data.
         config: The options of the run.
         base_classes: The classes that are trained.
         new_classes: The classes that are tested alone.
@@ -209,7 +208,7 @@ class ErrorReply(Message):
 
 
 def problem(why: str) -> ErrorReply:
-    """Make an ErrorReply whose reason is one printable line of limited length."""
+    """Make an ErrorReply of one printable line of limited length."""
     return ErrorReply(why=printable(" ".join(why.split()), LONGEST_TEXT))
 
 
@@ -288,7 +287,9 @@ class TrainAnswer(Message):
         is_bare: Whether the site stores the state of outgoing processors alone, and no prompt.
         figures: The figures of outgoing processors.
         is_held: Whether the site keeps its change for a secure sum, and sends no update, loss or accuracy.
-        failure: Why there is no update. ``loss`` and ``accuracy`` may be None only in these two cases.
+        is_protected: Whether the update has noise for each example, and the site sends no loss or accuracy.
+        epsilon: What the run has cost its examples so far; None if they are not protected.
+        failure: Why there is no update. ``loss`` and ``accuracy`` may be None only in these three cases.
     """
 
     client: Number
@@ -302,12 +303,14 @@ class TrainAnswer(Message):
     is_bare: bool = False
     figures: Annotated[dict[Name, Figure], Field(max_length=MOST_FIGURES)] = Field(default_factory=dict)
     is_held: bool = False
+    is_protected: bool = False
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     failure: Text = ""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        has_figures = self.is_held or not (self.loss is None or self.accuracy is None)
-        if not self.failure and not (has_figures and self.samples):
+        lacks_figures = self.loss is None or self.accuracy is None
+        if not self.failure and not (self.samples and (self.is_held or self.is_protected or not lacks_figures)):
             raise ValueError("an update comes with its samples, its loss and its accuracy")
         return self
 
@@ -357,8 +360,7 @@ class EvaluateAnswer(Message):
         client: The number of the client.
         local: The accuracy on the site's own examples among its own classes; None if it has one class only.
         local_all: The accuracy on the same examples among all base classes.
-        base: The accuracy on base classes.
-        new: The accuracy on new classes.
+        base, new: The accuracies on base and on new classes.
         domains: Domain -> the accuracy on its examples.
         measures: Measure -> its totals on test examples.
     """

@@ -61,7 +61,7 @@ The last option keeps Flower from installing packages when a run starts. In anot
     flower-supernode --root-certificates ca.crt --auth-supernode-private-key site0 --superlink SERVER:8000 \\
         --host 127.0.0.1 --port 9094 --node-config '{node}'
 
-{node_words}{plugin_words}
+{node_words}{example_words}{plugin_words}
 A site that was stopped is simply started again, after two minutes: until then the server takes the old process for
 alive and refuses the key. Its personal prompt is in its state-dir.
 
@@ -102,6 +102,12 @@ SIMULATED_WORDS = """\
 The run simulates its clients: every node deals out the same data, and node k (`partition-id=k`, from 0) plays client k.
 For sites with data of their own, make the app with `--data sites --clients N`.
 """
+EXAMPLE_WORDS = """\
+
+The run protects single examples: each site adds noise by a key of its own, which never leaves its state-dir. The words
+`max-epsilon=8` are the most that a site's examples may spend in all its runs together; a run that would spend more is
+refused there. What was spent: `promptfed site status --state-dir STATE_DIR`. Back up the state-dir.
+"""
 PLUGIN_WORDS = """\
 
 The run needs other people's code: {names}. Each site gets it, looks at it, and names it in its own --node-config:
@@ -126,6 +132,7 @@ def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, versio
         run_dir=run_dir,
         node=OWN.format(data=kind.place) if has_site_data else SIMULATED,
         node_words=OWN_WORDS.format(about=kind.about) if has_site_data else SIMULATED_WORDS,
+        example_words=EXAMPLE_WORDS if config.privacy_options.get("dp") == "example" else "",
         plugin_words=PLUGIN_WORDS.format(names=", ".join(short_names(config.plugins))) if config.plugins else "",
     )
 

@@ -22,6 +22,7 @@ from promptfed.deployment.known_sites import Known
 from promptfed.deployment.messages import Hello, HelloAnswer, Prepare, PrepareAnswer, SiteAgreement, SiteInfo
 from promptfed.deployment.site_examples import OWN_DATA, examples_of, form_of
 from promptfed.deployment.site_model import model_sentence, site_model
+from promptfed.deployment.site_noise import check_noise_at_sites, with_agreed_noise, with_untrained_baselines
 from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_sums import check_sums, is_summed
 from promptfed.deployment.site_task import NOTHING, agreed_task, remote_task
@@ -33,7 +34,6 @@ from promptfed.option import changing
 from promptfed.plugins import load_listed_plugins, load_plugins, short_names
 from promptfed.printable import printable_lines
 from promptfed.privacy.channel_keys import identity_fingerprint
-from promptfed.privacy_options import PrivacyOptions
 from promptfed.progress import Progress
 from promptfed.report.html import REPORT_FILE
 from promptfed.resolve import resolve
@@ -208,6 +208,9 @@ class Deployment:
             known.agreement, known.answers = agreement, answers
             known.save(folder)
             experiment = Experiment.build(config, model_for=lambda _: model, task=task)
+            experiment, agreement = with_agreed_noise(experiment, agreement)
+            known.agreement = agreement
+            known.save(folder)
             _prepare(sites, agreement, options.site_seconds)
             engine = FlowerEngine(
                 sites,
@@ -262,11 +265,8 @@ def checked(config: RunConfig) -> RunConfig:
     config = resolve(config)
     check_without_attack(config)
     named_model(config).check_processes("a run over sites")
-    if PrivacyOptions.model_validate(config.privacy_options).dp == "example":
-        raise ConfigError(
-            "privacy.dp=example is not built for a run over sites: each site needs a key and an account of its own, "
-            "which no server can make it overdraw; leave it out"
-        )
+    config = with_untrained_baselines(config)
+    check_noise_at_sites(config)
     check_sums(config)
     if config.data == OWN_DATA:
         examples_of(config).check_options()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +21,13 @@ from promptfed.deployment.messages import SiteAgreement
 from promptfed.deployment.site_export import write_site_bundle
 from promptfed.deployment.site_identities import check_identities, told_identity
 from promptfed.deployment.site_model import site_model
+from promptfed.deployment.site_noise import SiteLimit, check_noise_at_sites, check_plan
 from promptfed.deployment.site_store import SiteStore
 from promptfed.deployment.site_sums import SiteSums, check_sums, is_summed
 from promptfed.deployment.site_task import check_classes, own_answer, read_site, simulated_answer, site_task
+from promptfed.deployment.site_training import SiteTraining
 from promptfed.deployment.sum_words import Sum
-from promptfed.errors import ConfigError, DeploymentError, PromptFedError, TrainingError
+from promptfed.errors import ConfigError, DeploymentError, PromptFedError
 from promptfed.evaluation import Judgement, has_choice, judge, judge_parts
 from promptfed.experiment import Experiment
 from promptfed.frozen_model import FrozenModel
@@ -41,7 +41,7 @@ from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.resolve import resolve
 from promptfed.tasks import TASKS
-from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, Job, Split
+from promptfed.types import ClientPrompt, Split
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,13 @@ class SiteOptions(BaseModel):
         False, alias="secure-sums", description="take part only in runs whose server learns no more than sums"
     )
     identities: Path | None = Field(None, description="file of the other sites' pinned identities")
+    max_epsilon: float | None = Field(
+        None,
+        alias="max-epsilon",
+        gt=0,
+        description="most that this site's examples may spend in all runs together; runs without noise are refused",
+    )
+    delta: float = Field(1e-5, gt=0, lt=1, description="chance with which that may fail")
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> SiteOptions:
@@ -80,7 +87,14 @@ class SiteOptions(BaseModel):
             )
         if options.data and not options.site:
             raise ConfigError(f'this node\'s --node-config has data="{options.data}" and no site="NAME"')
+        if options.secure_sums and options.max_epsilon is not None:
+            raise ConfigError("this node's --node-config has secure-sums and max-epsilon, which no run has both")
         return options
+
+    @property
+    def limit(self) -> SiteLimit:
+        """What the examples of the site may spend."""
+        return SiteLimit(self.max_epsilon, self.delta)
 
     def load_plugins(self) -> None:
         """Load the plug-ins of ``plugins`` and of PROMPTFED_PLUGINS. Raise ConfigError if one cannot be loaded."""
@@ -170,6 +184,9 @@ class Site:
         experiment = self._experiment(question.agreement)
         if is_summed(experiment.config):
             check_identities(self.options.state_dir, question.agreement, self.options.identities)
+        if experiment.privacy.dp == "example":
+            store = SiteStore(self.options.state_dir, question.agreement.run)
+            check_plan(store, question.agreement, experiment, question.client, self.options.limit)
         started, before, clock = self._since(began), experiment.setup.usage(), time.perf_counter()
         experiment.fill_features()
         images = (experiment.setup.usage() - before).image_encoder_calls
@@ -182,39 +199,10 @@ class Site:
         work, shared = envelope.words, envelope.part("shared")
         experiment, method, store = self._begin(work, shared)
         personal = self._personal(store, method, work)
-        worker = experiment.worker(method, work.stage)
         started = self._since(began)
-        [reply] = worker([Job(work.client, Broadcast(work.round, shared), personal, work.stage)])
-        stored_round = 0
-        if not reply.failure and (len(reply.personal) or len(personal)):
-            if not reply.personal.is_finite():
-                raise TrainingError("the personal prompt has numbers that are not finite")
-            store.keep(work, reply.personal)
-            stored_round = work.round
-        update, is_held = reply.update, is_summed(experiment.config) and work.stage == experiment.config.method
-        if is_held:
-            sent, counts_all = update.shared, experiment.privacy.dp == "client"
-            if counts_all and (reply.failure or not sent.is_finite()):  # then it takes part with no change
-                sent = PromptState({name: shared[name] for name in method.uploads(work.client, shared)})
-            if sent:
-                check_identities(self.options.state_dir, work.agreement, self.options.identities)
-                SiteSums(store, work.stage).hold(work, shared, sent, experiment.privacy)
-            update = replace(update, shared=NO_PROMPT, loss=math.nan, accuracy=math.nan)
-        words = messages.TrainAnswer.create(
-            client=reply.client,
-            round=reply.round,
-            samples=update.samples,
-            loss=_finite(update.loss),
-            accuracy=_finite(update.accuracy),
-            seconds=reply.seconds,
-            usage=messages.UsageWords.create(**reply.usage.recorded()),
-            kept=stored_round,
-            is_bare=not len(prompt_of(reply.personal)),
-            figures=dict(reply.processor_figures),
-            is_held=is_held,
-            failure=printable(reply.failure, LONGEST_TEXT),
-        )
-        return codec.pack(words, started, shared=update.shared)
+        training = SiteTraining(experiment, method, store, self.options.limit, self.options.identities)
+        words, update = training.answer(work, shared, personal)
+        return codec.pack(words, started, shared=update)
 
     def _sum(self, content: Any, began: float) -> Any:
         """Answer a leg of a secure sum, without the model: of the run, all that counts was kept with the change."""
@@ -297,6 +285,8 @@ class Site:
                 "this site takes part with secure sums only (secure-sums in its node-config), and the run has none: "
                 "set privacy.secure_aggregation=true"
             )
+        check_noise_at_sites(config)
+        self.options.limit.check(config)
         return config
 
     def _client(self, clients: int) -> int:
@@ -393,8 +383,3 @@ def _measure_totals(name: str, totals: Mapping[str, Totals]) -> messages.Measure
             for part, one in totals_by_part.items()
         }
     )
-
-
-def _finite(value: float) -> float | None:
-    """Return ``value``; None if it is not finite, as after a failure."""
-    return value if math.isfinite(value) else None

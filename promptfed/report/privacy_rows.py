@@ -7,6 +7,8 @@ from typing import Any
 
 HIDDEN = frozenset({"epsilon_limit", "epsilon_of_client", "not_covered"})
 """Entries of privacy.json that have no row, or several."""
+MOST_SHOWN = 50
+"""Clients with an epsilon of their own in the report; privacy.json has all."""
 LABELS = {"epsilon_rdp": "epsilon by Renyi DP, a looser bound", "denominator": "sum is divided by"}
 """Those whose names say too little to a reader."""
 
@@ -18,6 +20,10 @@ def statement_rows(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     rows = [
         (LABELS.get(name, name.replace("_", " ")), _shown(value)) for name, value in found.items() if name not in HIDDEN
     ]
+    if of_client := found.get("epsilon_of_client"):
+        shown = [f"{client}: {value:.4g}" for client, value in list(of_client.items())[:MOST_SHOWN]]
+        more = len(of_client) - len(shown)
+        rows.append(("epsilon of each client", ", ".join(shown) + (f" and {more} more" if more else "")))
     return rows + [("not covered", str(line)) for line in found.get("not_covered") or ()]
 
 

@@ -20,7 +20,8 @@ HELLO = {
 }  # fmt: skip
 TRAIN = {
     "client": 0, "round": 1, "samples": 4, "loss": 1.5, "accuracy": 0.5, "seconds": 0.1, "usage": {}, "kept": 0,
-    "is_bare": False, "figures": {"clip.clipped": 1.0}, "is_held": False, "failure": "",
+    "is_bare": False, "figures": {"clip.clipped": 1.0}, "is_held": False, "is_protected": False,
+    "epsilon": 1.5, "failure": "",
 }  # fmt: skip
 RIGHT = {"right": 3, "of": 4, "accuracy": 0.75}
 EVALUATE = {"client": 0, "local": RIGHT, "local_all": RIGHT, "base": RIGHT, "new": None, "domains": {"photo": RIGHT},
@@ -80,6 +81,9 @@ def wrong_updates():
     yield "no samples", {**TRAIN, "samples": 0}
     yield "no samples of a change that is held", {**TRAIN, "is_held": True, "samples": 0}
     yield "a change that is perhaps held", {**TRAIN, "is_held": 1}
+    yield "no samples of a protected update", {**TRAIN, "is_protected": True, "samples": 0}
+    yield "a negative epsilon", {**TRAIN, "epsilon": -1.0}
+    yield "an endless epsilon", {**TRAIN, "epsilon": float("inf")}
     yield "a long failure", {**TRAIN, "failure": "x" * 1_001}
     for what, count in COUNTS.items():
         if what not in ("10**12",):

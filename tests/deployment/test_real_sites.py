@@ -15,6 +15,7 @@ from promptfed.deployment import codec, messages
 from promptfed.deployment.server import ServerOptions, serve
 from promptfed.deployment.site import Site, SiteOptions
 from promptfed.deployment.site_export import export_site
+from promptfed.deployment.site_status import site_status
 from promptfed.errors import ConfigError, DeploymentError, RunError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import read_bundle
@@ -316,3 +317,27 @@ def test_a_site_counts_with_what_it_announced_whatever_it_claims_later(hospitals
     hospitals.grid.nodes[0] = lies
     lied = hospitals.serve(options, **{"run-dir": str(tmp_path / "lied")})
     assert lied.metrics["prompt_sha256"] == honest.metrics["prompt_sha256"]
+
+
+def test_sites_protect_their_examples_and_the_report_has_the_epsilon_of_each(hospitals, tmp_path):
+    terms = {"dp": "example", "epsilon": 4.0, "delta": 1e-3, "clip": 5.0, "clip_space": "features"}
+    method = {"n_ctx": 2, "local_epochs": 1, "batch_size": "all"}
+    options = {**OPTIONS, "method": "promptfl", "method_options": method, "baselines": None, "privacy_options": terms}
+    first = hospitals.serve(options)
+    [line] = first.metrics["privacy"]
+    assert line.startswith("privacy: epsilon 4.00 (all 3 clients) at delta 0.001 for one example of one client")
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["epsilon_of_client"] == dict.fromkeys("012", pytest.approx(4.0, rel=2e-3))
+    assert promise["noise_source"].startswith("privacy.key of a site's state-dir")
+    assert "epsilon of each client" in (tmp_path / "run" / "report.html").read_text()
+    assert not (tmp_path / "run" / "privacy.key").exists()
+    events = [json.loads(text) for text in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    of_clients = [event for event in events if event["event"] == "client"]
+    assert {event["stage"] for event in of_clients} == {"promptfl", "zero_shot"}
+    assert [event["loss"] for event in of_clients if event["stage"] == "promptfl"] == [None] * 6
+    assert {site: site_status(tmp_path / site)["runs"][0]["releases"] for site in HELD} == dict.fromkeys(HELD, 2)
+
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "round-0002")
+    again = hospitals.serve(options)
+    assert again.metrics["prompt_sha256"] == first.metrics["prompt_sha256"], "sites answer from their disks"
+    assert {site: site_status(tmp_path / site)["runs"][0]["releases"] for site in HELD} == dict.fromkeys(HELD, 2)

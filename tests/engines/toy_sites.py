@@ -18,6 +18,7 @@ from promptfed.deployment.site import Site, SiteOptions
 from promptfed.deployment.site_pool import SitePool
 from promptfed.deployment.site_store import SiteStore
 from promptfed.engines.base import never
+from promptfed.privacy_options import PrivacyOptions
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import PERSONAL_VERSION, PersonalStore
 
@@ -45,7 +46,9 @@ class ToySite(Site):
     def _begin(self, work, shared, keep=True):
         method = self.place.method(work.stage)
         config = SimpleNamespace(privacy_options={}, method=work.stage)
-        experiment = SimpleNamespace(worker=lambda method, stage: self.place.worker(stage), config=config)
+        experiment = SimpleNamespace(
+            worker=lambda method, stage, training: self.place.worker(stage), config=config, privacy=PrivacyOptions()
+        )
         return experiment, method, ToyStore(self.options.state_dir, RUN)
 
 
