@@ -17,11 +17,17 @@ in it: both map them from the file, and the system counts the pages that were to
 word head and sees both ways, so nothing can be saved there: plain has the same cosines of means.
 
 At the end: bytes of one client's update as serialised, beside those of fine-tuning all weights in float32.
+
+The second table has a prefix of the top third of the layers (``fedprefix`` with ``layers=top:M``). *All layers*
+computes every layer in each step, forward and backward; *top layers* is the method as it is, which computes the states
+below the prefix once. The first step, which does so, is not in the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import math
 import subprocess
@@ -29,9 +35,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,9 +60,12 @@ from promptfed.tasks.sources.tables import Columns
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
 
 DATA, METHOD = "reviews", "fedprompt"
+TABLES = (("plain", "promptfed"), ("all layers", "top layers"))
+"""The two ways that each table compares."""
 TOLERANCE = 1e-5
 RATE = 0.01
 MEGABYTE = 2**20
+Step = Callable[[PromptState], tuple[float, PromptState]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,8 @@ class Case:
         return update.loss, update.shared
 
 
-def case_of(name: str, chosen: argparse.Namespace) -> Case:
-    """Return the case of the model called ``name``."""
+def case_of(name: str, chosen: argparse.Namespace, *, is_top: bool = False) -> Case:
+    """Return the case of the model called ``name``: a soft prompt, or a prefix of the top third of its layers."""
     model = load_language_model(f"lm:{name}", FORMS[DATA])
     texts = source(DATA, Columns())
     stock = [s for s in texts.samples if isinstance(s.item, TextItem)]
@@ -87,8 +96,9 @@ def case_of(name: str, chosen: argparse.Namespace) -> Case:
     split = Split(tuple(items), torch.tensor(labels))
     empty = Split((), torch.zeros(0, dtype=torch.int64))
     data = ClientData(0, "client 0", tuple(range(len(texts.classes))), split, empty, empty)
-    kind = METHODS[METHOD]
-    config = kind.Config(n_tokens=chosen.prompt, lr=RATE, local_epochs=1, batch_size="all", schedule="constant")
+    kind = METHODS["fedprefix" if is_top else METHOD]
+    options = {"n_tokens": chosen.prompt, **({"layers": f"top:{model.layers // 3}"} if is_top else {})}
+    config = kind.Config(lr=RATE, local_epochs=1, batch_size="all", schedule="constant", **options)
     agreement = Agreement(classes=tuple(texts.classes), templates=FORMS[DATA].prompts, rounds=1, seed=0)
     method = kind(config, Setup(model, agreement))
     return Case(model, method, data, method.init_shared())
@@ -107,7 +117,7 @@ def cut_to(model: LanguageModel, words: str, tokens: int) -> str:
     return text
 
 
-def plain(case: Case) -> Callable[[PromptState], tuple[float, PromptState]]:
+def plain(case: Case) -> Step:
     """Return a step as a loop around PEFT's model takes it."""
     model, size = case.model, len(case.start["prompt_embeddings"])
     task = peft.TaskType.CAUSAL_LM if model.has_words else peft.TaskType.FEATURE_EXTRACTION
@@ -135,7 +145,18 @@ def plain(case: Case) -> Callable[[PromptState], tuple[float, PromptState]]:
     return step
 
 
-def followed(step: Callable[[PromptState], tuple[float, PromptState]], case: Case, steps: int) -> list[float]:
+def ways_of(name: str, pair: Sequence[str], chosen: argparse.Namespace) -> tuple[Case, dict[str, Step]]:
+    """Return the case of a table, and a step of each of its ways."""
+    case = case_of(name, chosen, is_top=pair == TABLES[1])
+    if pair == TABLES[0]:
+        return case, {pair[0]: plain(case), pair[1]: case.promptfed}
+    whole = replace(case, method=type(case.method)(case.method.config, case.method.setup))
+    kind: Any = whole.method.kind  # type: ignore[attr-defined]
+    kind.frozen_below = lambda values: 0
+    return case, {pair[0]: whole.promptfed, pair[1]: case.promptfed}
+
+
+def followed(step: Step, case: Case, steps: int) -> list[float]:
     """Return the losses of ``steps`` steps, each from the prompt of the one before."""
     prompt, losses = case.start, []
     for _ in range(steps):
@@ -144,10 +165,9 @@ def followed(step: Callable[[PromptState], tuple[float, PromptState]], case: Cas
     return losses
 
 
-def timed(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
+def timed(name: str, pair: Sequence[str], chosen: argparse.Namespace) -> dict[str, Any]:
     """Return seconds of a step of both ways, by turns, and their losses; and the bytes of an update."""
-    case = case_of(name, chosen)
-    ways = {"plain": plain(case), "promptfed": case.promptfed}
+    case, ways = ways_of(name, pair, chosen)
     losses = {way: followed(step, case, chosen.steps) for way, step in ways.items()}
     seconds = dict.fromkeys(ways, math.inf)
     for _ in range(chosen.repeat):
@@ -160,7 +180,7 @@ def timed(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"{name}: the losses differ by {difference:.1e}: {losses}")
     return {
         "seconds": seconds,
-        "time_ratio": seconds["plain"] / seconds["promptfed"],
+        "time_ratio": seconds[pair[0]] / seconds[pair[1]],
         "losses": losses,
         "largest_difference": difference,
         "bytes_of_an_update": case.promptfed(case.start)[1].nbytes,
@@ -200,8 +220,10 @@ def watched(peaks: dict[str, int]) -> Iterator[None]:
 def memory_here(name: str, way: str, chosen: argparse.Namespace) -> dict[str, int]:
     """Return the peaks of one way in this process, in bytes."""
     before = resident()["process"]
-    case = case_of(name, chosen)
-    step = plain(case) if way == "plain" else case.promptfed
+    case, ways = ways_of(name, next(pair for pair in TABLES if way in pair), chosen)
+    step = ways[way]
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what loading let go of is not what a step takes anew
     loaded, peaks = resident()["step"], dict[str, int]()
     with watched(peaks):
         followed(step, case, chosen.steps)
@@ -218,12 +240,19 @@ def memory_of(name: str, way: str, chosen: argparse.Namespace) -> dict[str, int]
     return peaks
 
 
-def shown(name: str, row: dict[str, Any]) -> str:
+def heading(pair: Sequence[str]) -> str:
+    """Return the head of a table."""
+    columns = [f"{{}}{pair[0]} ({unit}) | {pair[1]} | ratio" for unit in ("s", "MB")]
+    texts = [columns[0].format(""), columns[1].format("step: "), columns[1].format("process: ")]
+    return f"| | {' | '.join(texts)} | losses differ | update (B) | of all weights |\n|---|{'---:|' * 12}"
+
+
+def shown(name: str, pair: Sequence[str], row: dict[str, Any]) -> str:
     """Return a row of the table."""
     seconds, memory = row["seconds"], row["memory"]
-    parts = [f"{seconds['plain']:.2f}", f"{seconds['promptfed']:.2f}", f"{row['time_ratio']:.2f}"]
+    parts = [f"{seconds[pair[0]]:.2f}", f"{seconds[pair[1]]:.2f}", f"{row['time_ratio']:.2f}"]
     for kind in ("step", "process"):
-        sizes = [memory[way][kind] / MEGABYTE for way in ("plain", "promptfed")]
+        sizes = [memory[way][kind] / MEGABYTE for way in pair]
         parts += [f"{sizes[0]:,.0f}", f"{sizes[1]:,.0f}", f"{sizes[1] / sizes[0]:.2f}"]
     share = row["bytes_of_an_update"] / row["bytes_of_all_weights"]
     parts += [f"{row['largest_difference']:.0e}", f"{row['bytes_of_an_update']:,}", f"{100 * share:.4f} %"]
@@ -240,7 +269,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps whose losses are compared")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--memory-of", choices=("plain", "promptfed"), help=argparse.SUPPRESS)
+    parser.add_argument("--top-only", action="store_true", help="the second table alone")
+    parser.add_argument("--memory-of", choices=[way for pair in TABLES for way in pair], help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -248,16 +278,16 @@ def main() -> None:
     if chosen.memory_of:
         print(json.dumps(memory_here(names[0], chosen.memory_of, chosen)))
         return
-    if not chosen.json:
-        print("| | plain (s) | promptfed (s) | ratio | step: plain (MB) | promptfed | ratio", end="")
-        print(" | process: plain (MB) | promptfed | ratio | losses differ | update (B) | of all weights |")
-        print(f"|---|{'---:|' * 12}")
-    results = {}
-    for name in names:
-        memory = {way: memory_of(name, way, chosen) for way in ("plain", "promptfed")}
-        results[name] = row = {**timed(name, chosen), "memory": memory}
+    results: dict[str, dict[str, Any]] = {}
+    for pair in TABLES[chosen.top_only :]:
         if not chosen.json:
-            print(shown(name, row), flush=True)
+            print(heading(pair))
+        results[pair[1]] = {}
+        for name in names:
+            memory = {way: memory_of(name, way, chosen) for way in pair}
+            results[pair[1]][name] = row = {**timed(name, pair, chosen), "memory": memory}
+            if not chosen.json:
+                print(shown(name, pair, row), flush=True)
     if chosen.json:
         print(json.dumps(results, indent=2))
 
