@@ -39,7 +39,7 @@ from promptfed.option_defaults import is_icons
 from promptfed.plugins import check_plugins
 from promptfed.privacy.dpsgd import DPSGD
 from promptfed.privacy.release import Release
-from promptfed.privacy_check import check_examples, check_privacy, noise_note
+from promptfed.privacy_check import check_ciphertexts, check_examples, check_privacy, noise_note
 from promptfed.privacy_options import PrivacyOptions
 from promptfed.processors.pipeline import NO_PROCESSORS, Pipeline
 from promptfed.prompt_state import PromptState
@@ -130,6 +130,7 @@ class Experiment:
             experiment.first_sending()
         if (adversary := experiment.adversary(config.method)) is not None:
             adversary.check(experiment.aggregator())
+        check_ciphertexts(experiment.privacy, config.engine)
         parties = len(task.clients), config.participation
         check_privacy(experiment.privacy, experiment.method(), experiment.aggregator(), *parties)
         if experiment.privacy.dp == "example":

@@ -16,6 +16,7 @@ from promptfed.privacy.example_account import check_sites
 from promptfed.privacy.example_check import check_example_dp
 from promptfed.privacy.expectations import expectation
 from promptfed.privacy.fixed_point import FixedPoint
+from promptfed.privacy.he import require_tenseal
 from promptfed.privacy.noise import check_grid
 from promptfed.privacy.noise_shares import check_shares, shares_of
 from promptfed.privacy.refusals import check_sends_changes, check_sum_is_enough
@@ -46,6 +47,8 @@ def check_privacy(
         check_delta(terms.delta, clients)
     if terms.dp == "example" and terms.secure_aggregation:
         raise ConfigError("privacy.secure_aggregation with privacy.dp=example is not built: choose one of them")
+    if terms.secure_aggregation == "he":
+        require_tenseal()
     if terms.secure_aggregation:
         check_enough(clients, participation)
     if terms.secure_aggregation and terms.dp == "client" and participation < 1:
@@ -99,6 +102,15 @@ def noise_note(
         f"{clients} clients): {found.verdict}; promptfed privacy plan --clients {clients} --size {found.size} says "
         "what helps"
     )
+
+
+def check_ciphertexts(terms: PrivacyOptions, engine: str) -> None:
+    """Raise ConfigError if ``engine`` cannot sum ciphertexts, and they are wanted."""
+    if terms.secure_aggregation == "he" and engine != "local":
+        raise ConfigError(
+            f"privacy.secure_aggregation=he is simulated on engine local alone, and this is '{engine}': use "
+            "privacy.secure_aggregation=true"
+        )
 
 
 def check_examples(terms: PrivacyOptions, method: Method, sizes: Mapping[int, int], engine: str) -> None:

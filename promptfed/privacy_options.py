@@ -46,8 +46,8 @@ class PrivacyOptions(BaseModel):
     clip_space: Annotated[Literal["parameters", "features"], Option("privacy", flag=False)] = Field(
         "parameters", description="where dp=example clips: at what is trained, or, ten times faster, at class features"
     )
-    secure_aggregation: Annotated[bool, Option("privacy", flag=False)] = Field(
-        False, description="the server learns the sum of the clients' changes and no single one"
+    secure_aggregation: Annotated[bool | Literal["he"], Option("privacy", flag=False)] = Field(
+        False, description="the server learns the sum of the clients' changes and no single one; he: by ciphertexts"
     )
     noise_at: Annotated[Literal["server", "clients"], Option("privacy", flag=False)] = Field(
         "server", description="who adds the noise of dp=client: the server, or each client a share, before a secure sum"
@@ -98,6 +98,11 @@ class PrivacyOptions(BaseModel):
                 "privacy.noise_at=clients needs privacy.dp=client and privacy.secure_aggregation=true: a share of the "
                 "noise alone hides nobody"
             )
+        if self.noise_at == "clients" and self.secure_aggregation == "he":
+            raise ValueError(
+                "privacy.noise_at=clients needs privacy.secure_aggregation=true: with he one client that helps the "
+                "server shows it every change, with no more than its share of the noise"
+            )
         if self.noise_at == "clients" and self.noise == 0:
             raise ValueError("privacy.noise=0 leaves clients nothing to add: raise it, or say privacy.noise_at=server")
         return self
@@ -110,9 +115,9 @@ class PrivacyOptions(BaseModel):
     @property
     def protects(self) -> bool:
         """Whether a run with these options promises anything."""
-        return self.dp != "none" or self.secure_aggregation
+        return self.dp != "none" or bool(self.secure_aggregation)
 
     @property
     def needs_sums(self) -> bool:
         """Whether the server is to learn no more of a round than a sum."""
-        return self.dp == "client" or self.secure_aggregation
+        return self.dp == "client" or bool(self.secure_aggregation)

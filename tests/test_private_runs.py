@@ -283,6 +283,23 @@ def test_a_secure_sum_of_a_secret_cohort_is_refused_where_noise_is_promised():
         Experiment.build(config(clients=8, participation=0.5, privacy_options=terms))
 
 
+def test_a_run_sums_ciphertexts_and_says_who_can_open_them(tmp_path):
+    pytest.importorskip("tenseal", reason="needs pip install 'promptfed[he]'")
+    encrypted = trained(tmp_path / "he", privacy_options={"secure_aggregation": "he", "clip": 100.0})
+    plain = trained(tmp_path / "plain", aggregator="uniform")
+    assert 0 < (encrypted - plain).norm() < 1e-4
+    promise = json.loads((tmp_path / "he" / "privacy.json").read_text())
+    assert promise["secure_aggregation"].startswith("the server can compute the ciphertext of the sum")
+    assert any("works with one client" in line for line in promise["not_covered"])
+
+
+def test_ciphertexts_are_for_engine_local_and_go_without_clients_noise():
+    with pytest.raises(ConfigError, match="he is simulated on engine local alone, and this is 'ray'"):
+        Experiment.build(config(privacy_options={"secure_aggregation": "he"}, engine="ray"))
+    with pytest.raises(ConfigError, match="with he one client that helps the server"):
+        config(privacy_options={**SHARED_NOISE, "secure_aggregation": "he"})
+
+
 def test_clients_noise_needs_no_trust_in_the_server_and_a_run_says_so(tmp_path):
     trained(tmp_path / "run", dropout=0.1, clients=5, privacy_options=SHARED_NOISE)
     promise = json.loads((tmp_path / "run" / "privacy.json").read_text())

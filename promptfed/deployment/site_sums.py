@@ -31,6 +31,7 @@ from promptfed.privacy.secure_extra import require_cryptography
 from promptfed.privacy.secure_member import Member
 from promptfed.privacy.simulated_sums import shortened
 from promptfed.privacy.sum_terms import SumTerms, default_threshold
+from promptfed.privacy_check import check_ciphertexts
 from promptfed.privacy_options import PrivacyOptions
 from promptfed.prompt_state import PromptState
 from promptfed.readers.files import read_bytes
@@ -188,13 +189,14 @@ class SiteSums:
 
 def is_summed(config: RunConfig) -> bool:
     """Whether the server of a run is to learn sums of changes only."""
-    return PrivacyOptions.model_validate(config.privacy_options).secure_aggregation
+    return bool(PrivacyOptions.model_validate(config.privacy_options).secure_aggregation)
 
 
 def check_sums(config: RunConfig) -> None:
     """Raise ConfigError if secure sums are wanted, and cannot be had."""
     if not is_summed(config):
         return
+    check_ciphertexts(PrivacyOptions.model_validate(config.privacy_options), "flower")
     require_cryptography()
     if config.processors:
         raise ConfigError(

@@ -11,6 +11,7 @@ from promptfed.privacy.account import ReleaseAccount, grouped
 from promptfed.privacy.accountant import Release as Spending
 from promptfed.privacy.accountant import epsilon
 from promptfed.privacy.adaptive_clip import AdaptiveMean
+from promptfed.privacy.he import HeSums
 from promptfed.privacy.noise_shares import shares_of
 from promptfed.privacy.noised_sums import NoisedMean
 from promptfed.privacy.release import PrivateMean, Release, Spent, SumMean, Sums, plain_sum
@@ -54,6 +55,8 @@ class RunRelease:
             RunError: The run has begun, and its key or its account is gone, or the key is another one.
             ConfigError: The limit does not allow one round.
         """
+        if terms.secure_aggregation == "he":
+            sums = HeSums(terms.clip_norm)
         if terms.dp != "client":
             return cls(SumMean(terms.clip_norm, sums or SimulatedSums(terms.clip_norm)))
         account = ReleaseAccount(folder, most_releases(terms, probability, rounds), lambda made: _affords(terms, made))

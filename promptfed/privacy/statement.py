@@ -17,7 +17,10 @@ FILE, SITES = "privacy.json", "sites"
 PERSONAL = "personal prompts"
 """How the line on clients' own prompts begins."""
 SUMMED = "the server can compute the sum of a round's masked changes and no single one"
+ENCRYPTED = "the server can compute the ciphertext of the sum of a round's changes, and a client decrypts it for it"
 NOISED = "the server can compute the sum of a round's masked changes with the clients' noise, and nothing without it"
+
+ONE_KEY = "a server that works with one client, who has the key of all: it reads every change"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Circumstances:
 
 def statement(terms: PrivacyOptions, releases: Sequence[Spent], facts: Circumstances) -> dict[str, Any]:
     """Return what a run with ``terms`` promises after ``releases``."""
-    summed = NOISED if terms.noise_at == "clients" else SUMMED if terms.secure_aggregation else "none"
+    summed = SUMMED if terms.secure_aggregation else "none"
+    if terms.noise_at == "clients" or terms.secure_aggregation == "he":
+        summed = ENCRYPTED if terms.secure_aggregation == "he" else NOISED
     if terms.dp != "client":
         return {
             "differential_privacy": "none" if terms.dp == "none" else terms.dp,
@@ -130,6 +135,7 @@ def _trust(terms: PrivacyOptions, facts: Circumstances) -> dict[str, Any]:
 def _without_noise(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
     if terms.secure_aggregation:
         lines = ["the sum itself, and the prompt made of it, can tell of single clients: add privacy.dp=client"]
+        lines += _few_honest(terms, facts)
         if facts.engine == SITES:
             return [*lines, *_vouched(terms, facts)]
         lines.append("each client's loss, accuracy and number of examples, which are sent beside the sum")
@@ -140,6 +146,9 @@ def _without_noise(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
 
 
 def _few_honest(terms: PrivacyOptions, facts: Circumstances) -> list[str]:
+    """Return what parties that work together, or do not do their part, can learn beyond epsilon."""
+    if terms.secure_aggregation == "he":
+        return [ONE_KEY]
     if terms.noise_at == "server":
         return []
     honest = shares_of(terms, facts.clients).honest
