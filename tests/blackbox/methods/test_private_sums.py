@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from promptfed.aggregators.base import build_aggregator
 from promptfed.aggregators.mean import Uniform
 from promptfed.build_method import build_method
 from promptfed.engines.local import LocalEngine
@@ -13,10 +16,12 @@ from promptfed.errors import ConfigError
 from promptfed.federation import Federation
 from promptfed.method import METHODS
 from promptfed.option_defaults import private_defaults
+from promptfed.privacy.adaptive_clip import CLIP, AdaptiveMean
 from promptfed.privacy.release import PrivateMean
 from promptfed.privacy.secret_key import SecretKey
 from promptfed.privacy_check import check_privacy
 from promptfed.privacy_options import PrivacyOptions
+from promptfed.prompt_state import PromptState
 
 KEY = SecretKey(bytes(range(32)))
 SMALL = {"queries": 60, "batch_size": 3}
@@ -101,6 +106,27 @@ def test_all_that_is_sent_is_noised(black_setup, text_task, name):
     sent = method.uploads(0, method.init_shared())
     assert all(set(reply.update.shared) == set(sent) for reply in replies)
     assert not {"loss", "fitness", "spread", "seeds"} & set(sent), "losses and choices stay with the client"
+
+
+@pytest.mark.parametrize("name", ["fedkseed_prompt", "fedbpt"])
+def test_a_run_that_goes_on_from_its_bytes_ends_with_the_same_bits(black_setup, text_task, name):
+    def federation():
+        engine = LocalEngine(ClientWorker(method_of(name, black_setup), text_task))
+        release = AdaptiveMean(KEY, 0.1, 0.1, (0, 1, 2))
+        rule = build_aggregator("fedadam", {}) if name == "fedkseed_prompt" else Uniform(Uniform.Config())
+        return Federation(method_of(name, black_setup), rule, engine, (0, 1, 2), release=release)
+
+    whole = federation()
+    state, _ = whole.run_round(whole.start())
+    stored = replace(
+        state,
+        shared=PromptState.from_bytes(state.shared.to_bytes()),
+        server=PromptState.from_bytes(state.server.to_bytes()),
+    )
+    assert stored.server[CLIP] != 0.1, "the clip is a part of the state"
+    (one, _), (other, _) = whole.run_round(state), federation().run_round(stored)
+    assert one.shared == other.shared
+    assert one.server == other.server
 
 
 @pytest.mark.parametrize(("name", "why"), OTHERS.items())
