@@ -97,7 +97,8 @@ class SiteNoise:
         if self.limit.epsilon is not None:
             in_all = spent(every.releases, self.limit.delta)
             words += f"; with other runs {in_all:.3g} of the {self.limit.epsilon:g} that max-epsilon allows"
-        print(f"noise {self.noise:g}, clip {self.terms.clip:g}, {batches.steps} steps a round: {words}", flush=True)
+        clip = self.terms.clip_norm
+        print(f"noise {self.noise:g}, clip {clip:g}, {batches.steps} steps a round: {words}", flush=True)
 
     def mark(self, work: Train, shared: PromptState, personal: PromptState, data: ClientData) -> str:
         """Return a keyed hash of all that the update of ``work`` is made of."""
@@ -156,7 +157,7 @@ class SiteNoise:
 
     def training(self) -> DPSGD:
         """Return what trains with the key of the run."""
-        return DPSGD(self._key(), self.terms.clip, self.noise, self.terms.clip_space, self.config.method)
+        return DPSGD(self._key(), self.terms.clip_norm, self.noise, self.terms.clip_space, self.config.method)
 
     def keep(self, mark: str, words: TrainAnswer, update: PromptState) -> None:
         """Write an answer before it is sent, and delete those that no server may ask for again.
