@@ -13,6 +13,7 @@ from promptfed.config import build_config
 from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError, RunError, TrainingError
 from promptfed.experiment import Experiment
+from promptfed.export.origin import provenance
 from promptfed.privacy.account import read_releases
 from promptfed.privacy.accountant import Release, epsilon
 from promptfed.privacy.secret_key import KEY_BYTES, KEY_FILE
@@ -99,6 +100,15 @@ def test_an_engine_that_cannot_add_the_noise_is_refused(monkeypatch):
     monkeypatch.setattr(ENGINES["ray"], "protects_examples", False)
     with pytest.raises(ConfigError, match="engine 'ray' does not train with noise for each example: use --engine loc"):
         Experiment.build(config(privacy_options=EXAMPLE, engine="ray"))
+
+
+def test_what_is_tuned_after_the_run_says_that_it_has_no_noise(tmp_path):
+    trained(tmp_path / "run", rounds=1, method_options=FULL, privacy_options=EXAMPLE)
+    run = pf.load_run(tmp_path / "run")
+    run.personalize(alphas=[1.0], epochs=1, progress=False)
+    finished = pf.load_run(tmp_path / "run").finished
+    assert "Not covered: the tuning on a client's own data" in provenance(finished.origin(0))
+    assert "the tuning on" not in provenance(finished.origin(0, shared_only=True))
 
 
 def test_another_key_is_other_noise(tmp_path):

@@ -51,6 +51,7 @@ def personalize(
     """
     import json as as_json
 
+    from promptfed.privacy.statement import FILE, promises
     from promptfed.report.consoles import output
     from promptfed.report.interpolation import curve_table
     from promptfed.run import Run
@@ -70,6 +71,8 @@ def personalize(
     out.print(curve_table(curve))
     for client in curve["clients"]:
         out.print(f"{client['name']}: alpha {client['alpha']:g} ({client['why']})", highlight=False)
+    if (said := promises(folder.read_json(FILE), is_tuned=True)) and curve["training"]:
+        out.print(f"note: {said[-1]}", highlight=False)
     out.print(f"prompts and curve: {folder.path / FOLDER}\nreport: {report}", highlight=False, soft_wrap=True)
 
 
@@ -139,4 +142,6 @@ def onboard(
         console.print(f"note: {note}", highlight=False, markup=False)
     console.print(result.table())
     console.print(f"alpha {result.bundle.meta.alpha:g}: {result.bundle.meta.chosen}", highlight=False)
+    if (origin := result.bundle.meta.origin) is not None and origin.privacy:
+        console.print(f"note: {origin.privacy[-1]}", highlight=False, markup=False)
     console.print(f"bundle: {written}", highlight=False, soft_wrap=True)

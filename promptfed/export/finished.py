@@ -230,7 +230,8 @@ class FinishedRun:
             prompt = self.prompt(client)
             if personalized := self.personalized(client):
                 prompt, chosen = personalized.deployed(prompt), personalized.about.why
-        origin = origin_of(self.run, client, shared=shared_only, alike=() if chosen else self._alike(client, prompt))
+        alike, is_tuned = () if chosen else self._alike(client, prompt), prompt.alpha > 0 and len(prompt.tuned) > 0
+        origin = origin_of(self.run, client, shared=shared_only, alike=alike, is_tuned=is_tuned)
         return prompt, chosen, origin
 
     def _alike(self, client: int, prompt: ClientPrompt) -> tuple[int, ...]:

@@ -37,8 +37,12 @@ class BundleOrigin(BaseModel):
     privacy: tuple[str, ...] = ()
 
 
-def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int, ...]) -> BundleOrigin:
+def origin_of(
+    run: RunDirectory, client: int, *, shared: bool, alike: tuple[int, ...], is_tuned: bool = False
+) -> BundleOrigin:
     """Return where the prompt that ``client`` takes home from ``run`` comes from.
+
+    ``is_tuned``: its data were used once more, after the run.
 
     The accuracies are those of the run's last evaluation: ``local`` of this client, ``base`` and ``new``. They were
     measured with each client's own prompt, so a shared prompt that differs from these has none.
@@ -61,7 +65,7 @@ def origin_of(run: RunDirectory, client: int, *, shared: bool, alike: tuple[int,
         accuracy={SHOWN.get(name, name): value for name, value in accuracy.items()},
         below_zero_shot=tuple(below),
         new_classes=tuple((run.read_json("partition.json") or {}).get("new_classes") or ()),
-        privacy=promises(run.read_json(FILE)),
+        privacy=promises(run.read_json(FILE), is_tuned),
     )
 
 

@@ -15,12 +15,14 @@ from promptfed.evaluation import accuracy
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.export.bundle import Bundle, make_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.export.origin import BundleOrigin
 from promptfed.measures.selection import Selection
 from promptfed.method import METHODS, Method
 from promptfed.personalize.finetune import finetune
 from promptfed.personalize.interpolate import Sweep, choose, natural_space
 from promptfed.personalize.options import OnboardOptions
 from promptfed.printable import plain_text
+from promptfed.privacy.statement import FILE, promises
 from promptfed.report.tables import percent
 from promptfed.runs.personalized import AlphaChoice
 from promptfed.setup import Setup
@@ -146,8 +148,10 @@ def onboard(
             return None
         return accuracy(judged, deployed, classes, data.test, among)
 
+    said = promises(finished.run.read_json(FILE), is_tuned=prompt.alpha > 0)
+    origin = BundleOrigin(whose="client", privacy=said) if said else None
     return Onboarded(
-        bundle=make_bundle(finished.run.config, method, prompt, number, name, finished.examples, choice.why),
+        bundle=make_bundle(finished.run.config, method, prompt, number, name, finished.examples, choice.why, origin),
         data=data,
         zero_shot=on_test(*_zero_shot(method.setup, data)),
         alphas=options.alphas,

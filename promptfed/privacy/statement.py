@@ -15,6 +15,7 @@ from promptfed.privacy_options import PrivacyOptions
 
 FILE, SITES = "privacy.json", "sites"
 PERSONAL = "personal prompts"
+TUNED = "the tuning on a client's own data after the run, without noise: keep the result with that client"
 """How the line on clients' own prompts begins."""
 SUMMED = "the server can compute the sum of a round's masked changes and no single one"
 ENCRYPTED = "the server can compute the ciphertext of the sum of a round's changes, and a client decrypts it for it"
@@ -202,11 +203,15 @@ def beside(facts: Circumstances) -> list[str]:
     return lines
 
 
-def promises(found: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Return what a prompt from the run of ``found`` says of privacy; nothing without a promise."""
+def promises(found: Mapping[str, Any] | None, is_tuned: bool = False) -> tuple[str, ...]:
+    """Return what a prompt from the run of ``found`` says of privacy; nothing without a promise.
+
+    ``is_tuned``: a client's data were used once more, after the run.
+    """
     if found is None or (found["differential_privacy"] == "none" and found["secure_aggregation"] == "none"):
         return ()
     own = [f"not covered: {line}" for line in found["not_covered"] if line.startswith(PERSONAL)]
+    own = [f"not covered: {TUNED}"] if is_tuned else own
     return tuple(f"{line[0].upper()}{line[1:]}" for line in (*sentences(found), *own))
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("flwr")
 
 from promptfed.cli import main
 from promptfed.deployment.local_deployment import Loopback, make_keys
+from promptfed.deployment.site_account import SiteAccount
 from promptfed.export.bundle import read_bundle
 from promptfed.runs.events import EventLog
 
@@ -134,3 +135,26 @@ def test_a_secure_run_with_noise(options, tmp_path):
     assert not any("simulates" in line for line in promise["not_covered"])
     assert [event["failure"] for event in clients_of(tmp_path)] == ["", "", ""]
     assert all(event["loss"] is None for event in clients_of(tmp_path)), "no figure of training leaves a site"
+
+
+def test_sites_protect_their_examples_by_keys_and_limits_of_their_own(options, tmp_path):
+    terms = ("dp=example", "noise=1.5", "delta=0.001", "clip=5", "clip_space=features")
+    private = [word for term in terms for word in ("--set", f"privacy.{term}")]
+    private += ["--set", "method.batch_size=all", "--method", "promptfl", "--rounds", 1]
+    command("flower", "init", tmp_path / "app", *options, *private, "--run", tmp_path / "run", "--min-sites", 3)
+    with Loopback(tmp_path / "log") as deployment:
+        deployment.start_superlink()
+        for k, limit in enumerate((4, 4, 0.1)):
+            words = f'partition-id={k} state-dir="{tmp_path / f"site{k}"}" max-epsilon={limit}'
+            deployment.start_node(f"node{k}", words)
+        deployment.begin_run(tmp_path / "app", "poll-seconds=0.2")
+        said = deployment.finish_run(LIMIT)
+    assert "client 2 could not prepare: the round would bring this site to epsilon" in said
+    first, second, third = sorted(clients_of(tmp_path), key=lambda event: event["client"])
+    assert [first["failure"], second["failure"]] == ["", ""]
+    assert "max-epsilon" in third["failure"]
+    assert [len(SiteAccount.load(tmp_path / f"site{k}").releases) for k in range(3)] == [1, 1, 0]
+    keys = [next((tmp_path / f"site{k}").glob("*/privacy.key")).read_bytes() for k in range(2)]
+    assert keys[0] != keys[1]
+    promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promise["epsilon_of_client"]["0"] == pytest.approx(first["epsilon"])

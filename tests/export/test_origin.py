@@ -150,5 +150,9 @@ def test_a_bundle_of_a_private_run_says_what_is_promised():
         "Privacy: epsilon 7.90 at delta 0.001 for one client (3 releases; trusts the server)",
         "Not covered: personal prompts: a release of its own",
     )
+    tuned = (
+        "Not covered: the tuning on a client's own data after the run, without noise: keep the result with that client"
+    )
+    assert promises(found, is_tuned=True) == (said[0], tuned)
     assert provenance(BundleOrigin(whose="shared", privacy=said)).endswith(f"{said[0]}. {said[1]}.")
     assert promises({**found, "differential_privacy": "none"}) == promises(None) == ()
