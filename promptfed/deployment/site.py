@@ -254,9 +254,8 @@ class Site:
         experiment, method, store = self._begin(work, shared)
         started = self._since(began)
         SiteSums(store, work.stage).wipe()
-        folder = write_site_bundle(
-            experiment.config, method, work, shared, self._personal(store, method, work), store.bundle
-        )
+        personal = self._personal(store, method, work)
+        folder = write_site_bundle(experiment.config, method, work, shared, personal, store, store.bundle)
         experiment.setup.verify_frozen()
         return codec.pack(
             messages.FinishAnswer.create(client=work.client, bundle=printable(folder, LONGEST_TEXT)), started

@@ -9,9 +9,11 @@ from promptfed.config import RunConfig, build_config
 from promptfed.deployment.messages import SiteAgreement, Train, Work
 from promptfed.deployment.site_examples import form_of
 from promptfed.deployment.site_model import site_model
+from promptfed.deployment.site_status import spent_words
 from promptfed.deployment.site_store import SiteStore, kept_runs
 from promptfed.errors import DeploymentError
 from promptfed.export.bundle import make_bundle, write_bundle
+from promptfed.export.origin import BundleOrigin
 from promptfed.frozen_model import FrozenModel
 from promptfed.method import Method
 from promptfed.processors.client_state import prompt_of
@@ -58,7 +60,8 @@ def export_site(
         agreement=agreement, stage=config.method, client=broadcast.client, round=broadcast.after, start=broadcast.start
     )
     method = build_method(config.method, config.method_options, setup_of(agreement, config, model))
-    bundle_at = write_site_bundle(config, method, work, broadcast.shared, store.personal(method, work), out, overwrite)
+    personal = store.personal(method, work)
+    bundle_at = write_site_bundle(config, method, work, broadcast.shared, personal, store, out, overwrite)
     return bundle_at, broadcast.after
 
 
@@ -73,11 +76,15 @@ def write_site_bundle(
     work: Work,
     shared: PromptState,
     personal: PromptState,
+    store: SiteStore,
     out: Path,
     overwrite: bool = True,
 ) -> Path:
     """Write the prompt that the site deploys as a bundle on its own disk, and return its folder."""
     name = work.agreement.sites[work.client].name
     examples = kind_of_examples(method.setup.model.form, method.setup.classes)
-    bundle = make_bundle(config, method, ClientPrompt(shared, prompt_of(personal)), work.client, name, examples)
+    said = spent_words(store.state_dir, work.agreement.run)
+    origin = BundleOrigin(whose="client", privacy=said) if said else None
+    prompt = ClientPrompt(shared, prompt_of(personal))
+    bundle = make_bundle(config, method, prompt, work.client, name, examples, origin=origin)
     return write_bundle(out, bundle, overwrite=overwrite)

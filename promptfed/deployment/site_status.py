@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from promptfed.counts import number_of
 from promptfed.deployment.site_account import FILE, RunTerms, SiteAccount, spent
 from promptfed.deployment.site_store import kept_runs
 from promptfed.errors import DeploymentError
@@ -56,6 +57,24 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         cost = "without noise" if status["epsilon"] is None else f"epsilon {status['epsilon']:.3g}"
         lines.append(f"all runs together: {cost} at delta {status['delta']:g}, for one example of this site")
     return lines
+
+
+def spent_words(state_dir: Path, run: str) -> tuple[str, ...]:
+    """Return what the README of the site's bundle says of the noise for its examples in ``run``; nothing without."""
+    try:
+        account = SiteAccount.load(state_dir)
+    except DeploymentError:  # a prompt is taken home all the same
+        return ()
+    terms, releases = account.runs.get(run), account.of_run(run)
+    if terms is None or not releases:
+        return ()
+    epsilon = spent(releases, terms.delta)
+    if not math.isfinite(epsilon):
+        return ("Privacy: none, because no noise was added",)
+    return (
+        f"Privacy: epsilon {epsilon:.2f} at delta {terms.delta:g} for one example of this site, added or removed "
+        f"({number_of('release', len(releases))}; trusts nobody outside the site)",
+    )
 
 
 def _run(run: str, account: SiteAccount, terms: RunTerms | None) -> dict[str, Any]:

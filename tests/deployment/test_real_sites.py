@@ -331,6 +331,8 @@ def test_sites_protect_their_examples_and_the_report_has_the_epsilon_of_each(hos
     assert promise["noise_source"].startswith("privacy.key of a site's state-dir")
     assert "epsilon of each client" in (tmp_path / "run" / "report.html").read_text()
     assert not (tmp_path / "run" / "privacy.key").exists()
+    own = "Privacy: epsilon 4.00 at delta 0.001 for one example of this site, added or removed (2 releases;"
+    assert own in next((tmp_path / "north").glob("*/prompt/README.md")).read_text()
     events = [json.loads(text) for text in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     of_clients = [event for event in events if event["event"] == "client"]
     assert {event["stage"] for event in of_clients} == {"promptfl", "zero_shot"}
