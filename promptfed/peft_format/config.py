@@ -151,6 +151,11 @@ def parse_config(content: Any) -> AdapterConfig:
         raise FormatError(f"has task_type '{printable(config.task_type, 40)}'; PEFT knows {', '.join(TASK_TYPES)}")
     if kind not in ("LORA", "IA3") and config.num_virtual_tokens is None:
         raise FormatError("says no num_virtual_tokens, the number of the prompt's tokens")
+    if kind == "PREFIX_TUNING" and config.task_type == "SEQ_2_SEQ_LM":
+        raise FormatError(
+            "is a prefix for an encoder-decoder, of which PEFT gives the decoder's layers every second one's keys and "
+            "values and leaves out the others: use a soft prompt"
+        )
     return config
 
 

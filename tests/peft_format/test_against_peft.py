@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from promptfed.errors import ConfigError, FormatError
 from promptfed.inserts.base import InsertKind
 from promptfed.inserts.ia3 import IA3
 from promptfed.inserts.low_rank import RESIDUAL, LowRank, factor_name
@@ -114,3 +115,30 @@ def test_an_adapter_that_peft_writes_reads_the_same(tmp_path: Path, peft: Any, k
         ours, theirs = by_hand(made("llama"), read_adapter(tmp_path).insert()), output(model, input_ids=IDS)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
     assert ours.shape[1] != IDS.shape[1] or (ours - output(made("llama"), input_ids=IDS)).abs().max() > 1e-4
+
+
+def test_the_prefix_of_a_t5_is_refused_as_peft_loses_half_of_it(tmp_path: Path, peft: Any) -> None:
+    """By hand what PEFT computes: layer k of the decoder has the keys and values of layer 2k, modulo their number."""
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    model, prefix = made("t5"), drawn(N, LAYERS * 2 * WIDTH)
+    config = peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=N)
+    adapted = peft.get_peft_model(made("t5"), config).eval()
+    adapted.prompt_encoder["default"].embedding.weight.data.copy_(prefix)
+    adapted.save_pretrained(tmp_path)
+    own = DynamicCache()
+    layers = prefix.view(N, LAYERS, 2, 4, -1).permute(1, 2, 3, 0, 4)
+    for layer in range(LAYERS):
+        keys, values = layers[2 * layer % LAYERS]
+        own.update(keys.expand(len(IDS), -1, -1, -1), values.expand(len(IDS), -1, -1, -1), layer)
+    with torch.no_grad():
+        theirs = output(adapted, input_ids=IDS)
+        ours = output(model, input_ids=IDS, past_key_values=EncoderDecoderCache(own, DynamicCache()))
+    torch.testing.assert_close(theirs, ours, atol=1e-6 * float(ours.abs().max().clamp(min=1)), rtol=0.0)
+    assert (theirs - output(model, input_ids=IDS)).abs().max() > 1e-3
+    with pytest.raises(FormatError, match="is a prefix for an encoder-decoder"):
+        read_adapter(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"PEFT cannot express this adapter \(is a prefix for an encoder-decoder, .*\): "
+    ):
+        adapter_of(Prefix(N, LAYERS, WIDTH, 1), {"prompt_embeddings": prefix}, sizes("t5", model))
