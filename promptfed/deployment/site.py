@@ -189,6 +189,8 @@ class Site:
             check_plan(store, question.agreement, experiment, question.client, self.options.limit)
         started, before, clock = self._since(began), experiment.setup.usage(), time.perf_counter()
         experiment.fill_features()
+        for note in experiment.run_notes:
+            log.warning(note)
         images = (experiment.setup.usage() - before).image_encoder_calls
         return codec.pack(messages.PrepareAnswer.create(images=images, seconds=time.perf_counter() - clock), started)
 
@@ -257,9 +259,8 @@ class Site:
         personal = self._personal(store, method, work)
         folder = write_site_bundle(experiment.config, method, work, shared, personal, store, store.bundle)
         experiment.setup.verify_frozen()
-        return codec.pack(
-            messages.FinishAnswer.create(client=work.client, bundle=printable(folder, LONGEST_TEXT)), started
-        )
+        words = messages.FinishAnswer.create(client=work.client, bundle=printable(folder, LONGEST_TEXT))
+        return codec.pack(words, started)
 
     # ------------------------------------------------------------------------------------------------ pieces
 
@@ -319,8 +320,7 @@ class Site:
         self, work: messages.Work, shared: PromptState, keep: bool = True
     ) -> tuple[Experiment, Method, SiteStore]:
         experiment = self._experiment(work.agreement)
-        task, config = experiment.task, experiment.config
-        this_client = self.options.partition_id
+        task, config, this_client = experiment.task, experiment.config, self.options.partition_id
         if not work.agreement.simulated:
             names = [site.name for site in work.agreement.sites]
             if self.options.site not in names:

@@ -228,9 +228,13 @@ def test_spellings_of_a_label_are_asked_about(clinics):
     assert len(clinics.serve({"merge-classes": True}, rounds=1).bundles) == 3
 
 
-def test_a_site_with_one_class_takes_part(clinics):
-    write_tsv(clinics.table("west"), [row for row in lines_of(2) if row[1] == "positive"])
+def test_a_site_with_one_class_takes_part_and_is_told_of_texts_that_are_cut(clinics, caplog):
+    rows = [row for row in lines_of(2) if row[1] == "positive"]
+    write_tsv(clinics.table("west"), [*rows, (" ".join(["very"] * 80), "positive")])
     assert len(clinics.serve(rounds=1).bundles) == 3
+    [line] = [record.message for record in caplog.records if "are longer than" in record.message]
+    assert line.startswith("1 of ")
+    assert "the first is texts.tsv:10" in line
 
 
 @pytest.mark.parametrize(
