@@ -347,3 +347,13 @@ def test_the_readme_of_an_app_speaks_of_texts_and_of_the_run_s_columns(tmp_path)
     assert "Texts and personal prompts stay at their sites." in text
     assert "image" not in text
     assert "photo" not in text
+
+
+def test_noise_for_each_text_is_added_at_the_sites(clinics):
+    pytest.importorskip("dp_accounting")
+    for number, name in enumerate(NAMES):
+        clinics.start(number, name, **{"max-epsilon": 10, "delta": 1e-3})
+    terms = {"dp": "example", "noise": 1.5, "delta": 1e-3, "clip": 0.5}
+    options = {"local_epochs": 1, "batch_size": "all"}
+    done = clinics.serve({"min-sites": 3}, rounds=1, privacy_options=terms, method_options=options)
+    assert done.metrics["privacy"][0].startswith("privacy: epsilon 1.91 (all 3 clients)")
