@@ -18,7 +18,7 @@ from promptfed.runs.events import EventLog
 
 pytestmark = pytest.mark.deploy
 METHOD = ["--method", "fedper", "--set", "method.n_ctx=6", "--set", "method.local_epochs=1"]
-LIMIT = 360
+LIMIT = 480
 
 
 def command(*words):
