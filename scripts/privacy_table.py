@@ -104,7 +104,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    matplotlib.rcParams["svg.hashsalt"] = "promptfed"
+    matplotlib.rcParams |= {"svg.hashsalt": "promptfed", "svg.fonttype": "none"}
     found = groups(rows)
     figure, axes = plt.subplots(figsize=(7, 4))
     places = sorted({e for _, stage, e in found if e}, key=float)
