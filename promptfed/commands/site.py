@@ -91,6 +91,7 @@ def status(
     delta: Annotated[
         float, typer.Option("--delta", help="Chance with which epsilon of all runs may fail.", min=1e-15, max=0.5)
     ] = 1e-5,
+    quiet: Annotated[bool, options.quiet_option("the epsilon of all runs together")] = False,
     json: options.Json = False,
 ) -> None:
     """Show the runs of a site, and what its examples have spent in each and in all together.
@@ -109,8 +110,13 @@ def status(
     if json:
         typer.echo(as_json.dumps(found, indent=2))
         return
-    for line in status_lines(found):
+    lines = [_spent(found["epsilon"])] if quiet else status_lines(found)
+    for line in lines:
         typer.echo(printable(line))
+
+
+def _spent(epsilon: float | None) -> str:
+    return "no noise" if epsilon is None else f"{epsilon:.3g}"
 
 
 def export(
@@ -147,6 +153,7 @@ def export(
 def identity(
     state_dir: Annotated[Path, typer.Option("--state-dir", help="The site's state-dir.", metavar="DIR")],
     site: Annotated[str, typer.Option("--site", help="The name of the site, to print with it.")] = "",
+    quiet: Annotated[bool, options.quiet_option("the fingerprint")] = False,
     json: options.Json = False,
 ) -> None:
     """Print the fingerprint of the key by which other sites know this one in secure sums; the first time, make the key.
@@ -163,4 +170,8 @@ def identity(
     from promptfed.privacy.channel_keys import identity_fingerprint
 
     fingerprint = identity_fingerprint(own_identity(state_dir).public)
-    typer.echo(as_json.dumps({"identity": fingerprint}) if json else printable(f"{fingerprint} {site}".strip()))
+    typer.echo(
+        as_json.dumps({"identity": fingerprint})
+        if json
+        else printable(f"{fingerprint} {'' if quiet else site}".strip())
+    )

@@ -124,5 +124,7 @@ def test_what_sites_print_of_themselves_is_a_file_of_pins(promptfed, tmp_path):
     assert pinned_identities(file) == expected
     said = promptfed("site", "identity", "--state-dir", tmp_path / "north", "--json").out
     assert json.loads(said) == {"identity": expected["north"]}
+    quiet = promptfed("site", "identity", "--state-dir", tmp_path / "north", "--site", "north", "--quiet").out
+    assert quiet.strip() == expected["north"]
     words = f'site="north" data="folder:/none" state-dir="{tmp_path / "north"}" identities="{file}"'
     assert f"identities: {file} pins 2 sites" in promptfed("site", "check", "--node-config", words).out
