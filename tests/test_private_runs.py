@@ -250,6 +250,7 @@ def test_a_secure_run_ends_near_the_plain_mean_and_says_so(tmp_path):
     assert 0 < (secure - plain).norm() < 1e-4
     metrics = pf.load_run(tmp_path / "secure").metrics
     assert metrics["privacy"][1].startswith("secure aggregation: the server can compute the sum")
+    assert metrics["privacy"][1].endswith("(engine local simulates it)")
     promise = json.loads((tmp_path / "secure" / "privacy.json").read_text())
     assert promise["differential_privacy"] == "none"
     assert "add privacy.dp=client" in promise["not_covered"][0]

@@ -231,5 +231,11 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     else:
         lines.append("privacy: no differential privacy")
     if found["secure_aggregation"] != "none":
-        lines.append(f"secure aggregation: {found['secure_aggregation']}")
+        lines.append(f"secure aggregation: {found['secure_aggregation']}{_simulated(found['not_covered'])}")
     return lines
+
+
+def _simulated(not_covered: Sequence[str]) -> str:
+    """Return " (engine NAME simulates it)" where one of the lines ``not_covered`` says that an engine simulates."""
+    said = next((line for line in not_covered if line.startswith("engine ")), "")
+    return f" ({said.partition(':')[0]} it)" if said else ""
