@@ -10,6 +10,8 @@ from promptfed.printable import printable
 from promptfed.privacy_options import PrivacyOptions
 
 MOST_COMPLAINTS = 10
+OWN = "Value error, "
+"""How pydantic begins what our validators say, whose names keep their capitals."""
 
 
 def complaints(error: ValidationError, model: type[BaseModel], kind: str) -> str:
@@ -20,7 +22,8 @@ def complaints(error: ValidationError, model: type[BaseModel], kind: str) -> str
         if problem["type"] == "extra_forbidden":
             lines.append(_unknown(name, sorted(model.model_fields), kind))
         else:
-            why = problem["msg"].removeprefix("Value error, ").lower()
+            said = problem["msg"]
+            why = said.removeprefix(OWN) if said.startswith(OWN) else said.lower()
             about = f"{kind} '{name}' is {printable(repr(problem['input']), 200)}" if name else f"{kind}s disagree"
             lines.append(f"{about}: {why}")
     more = len(problems) - len(lines)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from promptfed.config import RunConfig
+from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError
+from promptfed.privacy_options import PrivacyOptions
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,9 @@ from promptfed.errors import ConfigError
 def test_a_group_of_options_is_no_option(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         RunConfig(**{name: {}})
+
+
+def test_the_capitals_of_our_own_words_stay() -> None:
+    terms = {"dp": "client", "noise": 0.1, "clip": "adaptive", "secure_aggregation": True}
+    with pytest.raises(ConfigError, match=r"they agreed on: say privacy\.clip=C$"):
+        validate(PrivacyOptions, terms, "privacy option")

@@ -30,6 +30,8 @@ MOST_CELLS = 1e7
 """The cells widen where a run without noise to speak of would need more."""
 LARGEST_SAMPLED = 1e5
 """Above this epsilon without amplification it is said as it is: no promise, and hours of work to say how little."""
+LARGEST_MULTIPLIER = 1e12
+"""What is larger, or smaller than one over it, has no square to speak of."""
 PRECISION = 1e-4
 """How far above the least noise multiplier a calibrated one may be, relative to it."""
 LARGEST_DEFAULT_DELTA = 1e-3
@@ -49,6 +51,11 @@ class Release:
     def __post_init__(self) -> None:
         if not 0 < self.multiplier < math.inf:
             raise ConfigError(f"a noise multiplier is a positive number, not {self.multiplier}")
+        if not 1 / LARGEST_MULTIPLIER <= self.multiplier <= LARGEST_MULTIPLIER:
+            raise ConfigError(
+                f"a noise multiplier of {self.multiplier:g} is none to count with: {1 / LARGEST_MULTIPLIER:g} to "
+                f"{LARGEST_MULTIPLIER:g} are"
+            )
         if not 0 < self.probability <= 1:
             raise ConfigError(f"a probability of taking part is above 0 and at most 1, not {self.probability}")
         if self.count < 1:

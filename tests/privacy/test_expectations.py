@@ -100,6 +100,8 @@ def test_levers_come_with_their_figures() -> None:
         ({"epsilon_limit": 1.0, "multiplier": 1.0}, "either epsilon"),
         ({"epsilon_limit": 0.0}, "epsilon is a positive number"),
         ({"multiplier": 0.0}, "noise multiplier is a positive number"),
+        ({"multiplier": 1e300}, "1e\\+300 is none to count with"),
+        ({"multiplier": 1e-200}, "1e-200 is none to count with"),
         ({"multiplier": 1.0, "delta": 0.3}, "does not protect 4 clients"),
     ],
 )
