@@ -23,6 +23,9 @@ from promptfed.runs.partition_check import check_partition
 from promptfed.runs.partition_file import partition_record, read_partition
 from promptfed.types import Broadcast, ClientData, ClientPrompt, Update
 
+UNSEEN = "this run's server sees the sum of the updates, and none of them alone"
+"""The note on a run with secure sums."""
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -64,7 +67,7 @@ def notes_on(finished: FinishedRun, name: str) -> list[str]:
     if found.get("differential_privacy") == "client":
         notes.append("this run's noise is added to the sum: prompts have it, and updates have not")
     if found.get("secure_aggregation", "none") != "none":
-        notes.append("this run's server sees the sum of the updates, and none of them alone")
+        notes.append(UNSEEN)
     return notes
 
 
@@ -81,7 +84,8 @@ def verdict(found: Mapping[str, Any]) -> str:
         updates = found["updates"].items()
         telling = [name for name, u in updates if u["cosine_interval"][0] > (u["cosine_by_chance"] or 0)]
         said, unsaid = "features of a single example are rebuilt", "features are rebuilt no better than by chance"
-    return f"{said}: {', '.join(telling)}" if telling else f"{unsaid}; stronger attacks may find more"
+    without = " (without the sum, which hides single updates)" if UNSEEN in found.get("notes", ()) else ""
+    return f"{said}: {', '.join(telling)}{without}" if telling else f"{unsaid}; stronger attacks may find more"
 
 
 def _membership(finished: FinishedRun, experiment: Experiment) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptfed.attack_audit import verdict
+from promptfed.attack_audit import UNSEEN, verdict
 
 
 def membership(low: float, control: float) -> dict[str, Any]:
@@ -14,6 +14,9 @@ def membership(low: float, control: float) -> dict[str, Any]:
 
 def test_members_are_told_apart_only_beyond_chance_and_the_control() -> None:
     assert verdict(membership(0.61, 0.5)) == "members are told from others, on average: prompt"
+    assert verdict({**membership(0.61, 0.5), "notes": [UNSEEN]}).endswith(
+        "prompt (without the sum, which hides single updates)"
+    )
     unsaid = "no score tells members from others beyond its error; stronger attacks may find more"
     assert verdict(membership(0.47, 0.5)) == verdict(membership(0.61, 0.62)) == unsaid
 
