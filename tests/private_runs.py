@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import promptfed as pf
 from promptfed.experiment import Experiment
+from promptfed.privacy.account import read_releases
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training
 
@@ -21,3 +24,14 @@ def train_or_go_on(folder, new_config, stop_after=None):
     except Interrupted:
         return None
     return pf.load_run(folder).prompt().shared
+
+
+def check_resume(trained, folder, terms):
+    """Check that a run which stops after every client ends with the bits of one that stops once, and spends no more."""
+    assert trained(folder / "whole", stop_after=3, privacy_options=terms) is None
+    shutil.copytree(folder / "whole", folder / "cut")
+    whole = trained(folder / "whole")
+    while (cut := trained(folder / "cut", stop_after=1)) is None:
+        pass
+    assert cut == whole
+    assert len(read_releases(folder / "cut")) == 3

@@ -19,7 +19,7 @@ from promptfed.privacy.accountant import Release, epsilon
 from promptfed.privacy.secret_key import KEY_BYTES, KEY_FILE
 from promptfed.resolve import resolve
 
-from .private_runs import train_or_go_on
+from .private_runs import check_resume, train_or_go_on
 
 SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 2, "rounds": 3, "threads": 1, "baselines": (),
          "task_options": {"test_per_class": 2, "val_shots": 1},
@@ -74,13 +74,7 @@ def test_no_loss_or_accuracy_of_training_leaves_a_site(finished):
 
 
 def test_a_resumed_run_ends_with_the_same_bits_and_spends_no_more(tmp_path):
-    assert trained(tmp_path / "whole", stop_after=3, privacy_options=EXAMPLE) is None
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    whole = trained(tmp_path / "whole")
-    while (cut := trained(tmp_path / "cut", stop_after=1)) is None:
-        pass
-    assert cut == whole
-    assert len(read_releases(tmp_path / "cut")) == 3
+    check_resume(trained, tmp_path, EXAMPLE)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from promptfed.runs.directory import RunDirectory
 from promptfed.training import Interrupted, Training
 from promptfed.warm_start import beginning_with, save_first_prompt
 
-from .private_runs import train_or_go_on
+from .private_runs import check_resume, train_or_go_on
 
 SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 1, "rounds": 3, "threads": 1, "baselines": (),
          "task_options": {"test_per_class": 2, "val_shots": 1},
@@ -66,13 +66,7 @@ def test_a_run_without_privacy_says_none(tmp_path):
 
 
 def test_a_resumed_run_ends_with_the_same_bits_and_spends_no_more(tmp_path):
-    assert trained(tmp_path / "whole", stop_after=3, privacy_options=CLIENT) is None
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    whole = trained(tmp_path / "whole")
-    while (cut := trained(tmp_path / "cut", stop_after=1)) is None:
-        pass
-    assert cut == whole
-    assert len(read_releases(tmp_path / "cut")) == 3
+    check_resume(trained, tmp_path, CLIENT)
 
 
 def test_a_run_that_stops_says_what_it_has_spent(tmp_path, monkeypatch):
@@ -164,12 +158,7 @@ ADAPTIVE = {"dp": "client", "noise": 0.2, "delta": 1e-3, "clip": "adaptive", "cl
 
 
 def test_an_adaptive_clip_goes_on_from_where_it_was(tmp_path):
-    assert trained(tmp_path / "whole", stop_after=3, privacy_options=ADAPTIVE) is None
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    whole = trained(tmp_path / "whole")
-    while (cut := trained(tmp_path / "cut", stop_after=1)) is None:
-        pass
-    assert cut == whole, "to the bit"
+    check_resume(trained, tmp_path, ADAPTIVE)
     releases = read_releases(tmp_path / "cut")
     assert [spent.clip for spent in releases] == [spent.clip for spent in read_releases(tmp_path / "whole")]
     assert releases[0].clip == pytest.approx(0.05)
@@ -315,13 +304,7 @@ def test_clients_noise_needs_no_trust_in_the_server_and_a_run_says_so(tmp_path):
 
 
 def test_a_resumed_run_with_clients_noise_ends_with_the_same_bits_and_spends_no_more(tmp_path):
-    assert trained(tmp_path / "whole", stop_after=3, privacy_options=SHARED_NOISE) is None
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    whole = trained(tmp_path / "whole")
-    while (cut := trained(tmp_path / "cut", stop_after=1)) is None:
-        pass
-    assert cut == whole
-    assert len(read_releases(tmp_path / "cut")) == 3
+    check_resume(trained, tmp_path, SHARED_NOISE)
 
 
 def test_a_run_with_clients_noise_notes_what_all_of_them_add(tmp_path):

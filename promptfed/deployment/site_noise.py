@@ -11,7 +11,6 @@ whose answer was never written was never answered: its release is in the account
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import math
 from collections.abc import Sequence
@@ -106,7 +105,7 @@ class SiteNoise:
         for item, label in zip(data.train.items, data.train.labels.tolist(), strict=True):
             examples.update(f"{item.content_id()}:{label};".encode())
         parts = [self.digest, work.round, work.client, shared.sha256(), personal.sha256(), examples.hexdigest()]
-        return hmac.new(self._key().reveal(), json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+        return self._key().keyed_hash(json.dumps(parts).encode()).hex()
 
     def sent(self, mark: str) -> tuple[TrainAnswer, PromptState] | None:
         """Return the answer that was made before; None if there is none (any more).

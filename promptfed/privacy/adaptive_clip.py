@@ -15,9 +15,6 @@ C is of the round before: it is part of the run's state, and public.
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import hmac
 import math
 from collections.abc import Callable, Sequence
 
@@ -90,14 +87,13 @@ class AdaptiveMean(PrivateMean):
         round: int,
         memory: PromptState,
     ) -> tuple[Update, PromptState]:
-        at = copy.copy(self)
-        at.clip = clip = float(memory.get(CLIP, self.start()[CLIP]))
+        clip = float(memory.get(CLIP, self.start()[CLIP]))
         total = torch.zeros_like(flattened(shared, names))
-        if changes := at.changes(shared, names, updates):
+        if changes := self.changes(shared, names, updates, clip):
             total = self.sums(changes, asked, shared, round).values
         halves = torch.tensor([sum(self._halves(shared, names, updates, clip))]).double()
         both = torch.cat([total, halves, torch.tensor([clip]).double()])
-        mark = hmac.new(self.key.reveal(), both.numpy().tobytes(), hashlib.sha256).hexdigest()
+        mark = self.key.keyed_hash(both.numpy().tobytes()).hex()
         self.account(Spent(round, mark, self.multiplier, self.probability, clip))
         if self.multiplier:
             stream = release_stream(self.key, self.stage, round, both, clip, self.change_multiplier)

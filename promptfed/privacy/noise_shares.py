@@ -13,7 +13,6 @@ change is shortened until it is within the clip after it (``shortened``).
 from __future__ import annotations
 
 import hashlib
-import hmac
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ def simulated_keys(
     has other noise of every client. Two sums with the same noise would show one client by their difference.
     """
     mark = sum_mark(key, changes, asked, round, shares)
-    return {client: _keyed(key, b"promptfed client noise 1" + mark + client.to_bytes(8, "big")) for client in asked}
+    return {client: key.keyed_hash(b"promptfed client noise 1" + mark + client.to_bytes(8, "big")) for client in asked}
 
 
 def sum_mark(
@@ -85,7 +84,7 @@ def sum_mark(
     said = hashlib.sha256(repr((round, sorted(asked), shares.multiplier.hex(), shares.honest)).encode())
     for client, change in sorted(changes.items()):
         said.update(client.to_bytes(8, "big") + (change.double() + 0.0).numpy().astype("<f8").tobytes())
-    return _keyed(key, b"promptfed sum 1" + said.digest())
+    return key.keyed_hash(b"promptfed sum 1" + said.digest())
 
 
 def check_shares(size: int, fixed: FixedPoint, honest: int) -> None:
@@ -115,7 +114,3 @@ def slack(size: int, sigma: int, honest: int) -> float:
     """
     terms = (math.exp(-2 * math.pi**2 * sigma**2 * k / (k + 1)) for k in range(1, honest))
     return 2 * size * (10 * sum(terms) + (12**2 + 1) / (24 * honest * sigma**2))
-
-
-def _keyed(key: SecretKey, content: bytes) -> bytes:
-    return hmac.new(key.reveal(), content, hashlib.sha256).digest()

@@ -15,8 +15,6 @@ works on it; of what is private, all that it does is post-processing.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -121,15 +119,18 @@ class Release(ABC):
         """Return ``mean`` and what is remembered for the next round, from ``memory`` of the round before."""
         return self.mean(shared, names, updates, asked, round), memory
 
-    def changes(self, shared: PromptState, names: Sequence[str], updates: Sequence[Update]) -> dict[int, Tensor]:
-        """Return client -> its clipped change ``(values,)`` float64; zeros where an update has no tensors.
+    def changes(
+        self, shared: PromptState, names: Sequence[str], updates: Sequence[Update], clip: float | None = None
+    ) -> dict[int, Tensor]:
+        """Return client -> its change ``(values,)`` float64, within ``clip``; zeros where an update has no tensors.
 
-        That is so where a client itself has the change, and ``sums`` asks it for its part.
+        By default the clip is the one of all rounds. Zeros are there where a client itself has the change, and ``sums``
+        asks it for its part.
         """
         start, changes = flattened(shared, names), {}
         for update in updates:
             change = flattened(update.shared, names) - start if update.shared else torch.zeros_like(start)
-            if (short := clipped(change, self.clip)) is not None:
+            if (short := clipped(change, self.clip if clip is None else clip)) is not None:
                 changes[update.client] = short
             elif self.counts_all:
                 changes[update.client] = torch.zeros_like(start)
@@ -194,7 +195,7 @@ class PrivateMean(Release):
         if changes := self.changes(shared, names, updates):
             with suppress(SecureSumError):  # whether there is a sum tells who took part: then zero is released
                 total = self.sums(changes, asked, shared, round).values
-        mark = hmac.new(self.key.reveal(), total.numpy().tobytes(), hashlib.sha256).hexdigest()
+        mark = self.key.keyed_hash(total.numpy().tobytes()).hex()
         self.account(Spent(round, mark, self.multiplier, self.probability))
         if self.multiplier:
             stream = release_stream(self.key, self.stage, round, total, self.clip, self.multiplier)

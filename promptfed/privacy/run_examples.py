@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from promptfed.privacy.account import ReleaseAccount
 from promptfed.privacy.dpsgd import DPSGD, Batches
 from promptfed.privacy.example_account import ExampleAccount, least_noise
 from promptfed.privacy.release import Spent
-from promptfed.privacy.secret_key import KEY_FILE, create_key, read_key
+from promptfed.privacy.secret_key import key_of_run
 from promptfed.privacy_options import PrivacyOptions
 from promptfed.prompt_state import PromptState
 
@@ -81,8 +80,7 @@ class RunExamples:
             noise = least_noise(batches, planned, terms.epsilon or 0.0, terms.delta)
         training = None
         if has_key:
-            is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
-            key = read_key(folder) if is_begun else create_key(folder)
+            key = key_of_run(folder, is_begun=bool(round or account.releases))
             account.bind(key)
             training = DPSGD(key, terms.clip_norm, noise, terms.clip_space, stage)
         found = cls(training, account, ExampleAccount(batches, noise, terms.delta), terms.epsilon, participants)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from promptfed.privacy.he import HeSums
 from promptfed.privacy.noise_shares import shares_of
 from promptfed.privacy.noised_sums import NoisedMean
 from promptfed.privacy.release import PrivateMean, Release, Spent, SumMean, Sums, plain_sum
-from promptfed.privacy.secret_key import KEY_FILE, create_key, read_key
+from promptfed.privacy.secret_key import key_of_run
 from promptfed.privacy.simulated_sums import SimulatedSums
 from promptfed.privacy.terms import most_releases
 from promptfed.privacy_options import PrivacyOptions
@@ -61,8 +60,7 @@ class RunRelease:
             return cls(SumMean(terms.clip_norm, sums or SimulatedSums(terms.clip_norm)))
         account = ReleaseAccount(folder, most_releases(terms, probability, rounds), lambda made: _affords(terms, made))
         account.check(round)
-        is_begun = round or account.releases or os.path.lexists(folder / KEY_FILE)
-        key = read_key(folder) if is_begun else create_key(folder)
+        key = key_of_run(folder, is_begun=bool(round or account.releases))
         account.bind(key)
         if terms.noise_at == "clients":
             shares = shares_of(terms, len(clients))

@@ -61,7 +61,11 @@ class SecretKey(Secret):
     @property
     def fingerprint(self) -> str:
         """64 hex digits that tell this key from others and give nothing of it away."""
-        return hmac.new(self._secret, b"promptfed key fingerprint", hashlib.sha256).hexdigest()
+        return self.keyed_hash(b"promptfed key fingerprint").hex()
+
+    def keyed_hash(self, content: bytes) -> bytes:
+        """Return HMAC-SHA256 of ``content``, 32 bytes that tell nothing of it without the key."""
+        return hmac.new(self._secret, content, hashlib.sha256).digest()
 
 
 def create_key(folder: Path) -> SecretKey:
@@ -77,6 +81,14 @@ def create_key(folder: Path) -> SecretKey:
     with naming(path):  # the process's mask can only have taken rights away: the owner gets theirs back
         path.chmod(PRIVATE)
     return key
+
+
+def key_of_run(folder: Path, is_begun: bool) -> SecretKey:
+    """Return the key of the run in ``folder``: a new one only if it is not begun and has none.
+
+    Raises RunError as ``read_key`` does.
+    """
+    return read_key(folder) if is_begun or os.path.lexists(folder / KEY_FILE) else create_key(folder)
 
 
 def read_key(folder: Path) -> SecretKey:

@@ -53,7 +53,7 @@ OPCODES = (
 TORCHSCRIPT_LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
 
 
-DAMAGE = zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError
+DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 """What zipfile raises for an archive that is torn or was tampered with."""
 
 
