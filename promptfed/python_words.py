@@ -29,7 +29,8 @@ ARGUMENTS = frozenset(
     (
         *RunConfig.model_fields, *Shorthands.model_fields, *OracleOptions.model_fields,
         "alphas", "classes", "client", "config", "epochs", "folder", "format", "init", "keep_features",
-        "l2_to_global", "lr", "merged", "seeds", "shared", "overwrite", "space", "trust_address", "val_shots",
+        "l2_to_global", "lr", "merged", "seeds", "shared", "overwrite", "space", "threshold", "top", "trust_address",
+        "val_shots",
     )
 ) - set(SECTIONS)  # fmt: skip
 """What functions of promptfed take."""

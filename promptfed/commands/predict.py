@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from promptfed.commands import options
 from promptfed.commands.flags import Flags, with_flags
 from promptfed.commands.opened import ASKED
+from promptfed.commands.predictions import Form, print_predictions
 from promptfed.errors import ConfigError, FormatError
-from promptfed.printable import LONGEST, printable
+from promptfed.printable import printable
 from promptfed.readers.text import filled_lines
-
-if TYPE_CHECKING:
-    from promptfed.export.predict import Prediction
-
-
-NOT_ANSWERED = "not answered"
-"""The text for an example that a black box refused, or whose answer names no class."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,10 +26,18 @@ def predict(
     flags: Flags,
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", metavar="BUNDLE")],
     examples: Annotated[
-        list[str] | None, typer.Argument(help="Image files, or texts if that is what it sorts.", metavar="EXAMPLE...")
+        list[str] | None,
+        typer.Argument(
+            help="Image files, folders, patterns, or a CSV with a column path; or texts, if that is what it sorts.",
+            metavar="EXAMPLE...",
+        ),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="A file with one example (a text, an image's path) a line.")
+        Path | None,
+        typer.Option(
+            "--file",
+            help="A file with one example (a text, an image's path) a line, or a CSV with a column text or path.",
+        ),
     ] = None,
     classes: Annotated[
         str | None,
@@ -47,6 +48,10 @@ def predict(
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", help="How many classes to name.", metavar="N")] = 3,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Least probability of the best class; below it: none of these.", metavar="P"),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", help="Load this backbone instead of the one named in the bundle.")
     ] = None,
@@ -62,24 +67,26 @@ def predict(
         ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")] = "cpu",
-    keep_features: Annotated[
-        bool, typer.Option("--keep-features", help="Keep the images' features in the cache, for other runs on them.")
-    ] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Keep the images' features on disk, for later runs.")] = False,
+    keep_features: Annotated[bool, typer.Option("--keep-features", help="As --cache.", hidden=True)] = False,
     trust_address: options.TrustAddress = False,
     quiet: Annotated[bool, options.quiet_option("the best class of each example, one a line,")] = False,
     json: options.Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print a table for a spreadsheet, one row an example.")] = False,
 ) -> None:
     """Classify image files or texts with an exported prompt.
 
     Of a folder, every image in it is taken. Files that cannot be read are named at the end, and the exit code is 2.
-    Nothing about the images is kept on disk unless --keep-features is given. A bundle for a black box asks its oracle;
-    answers that it gave before are not asked for, or paid for, again.
+    Nothing about the images is kept on disk unless --cache is given. A bundle for a black box asks its oracle; answers
+    that it gave before are not asked for, or paid for, again.
 
     \b
     Examples:
       promptfed predict bundle photo.jpg
-      promptfed predict bundle folder-of-photos
+      promptfed predict bundle folder-of-photos --csv > classes.csv
+      promptfed predict bundle "photos/**/*.jpg" --threshold 0.6       else it says none of these
       promptfed predict bundle *.jpg --classes "cat,dog,red panda" --json
+      promptfed predict bundle photos.csv                              a CSV with a column path
       promptfed predict bundle "Where is my parcel?" "I want my money back."
       promptfed predict bundle --file texts.txt --top 1
       promptfed predict bundle "Where is it?" --embeddings gemma-folder     of a run with --oracle embeds
@@ -88,8 +95,11 @@ def predict(
     from promptfed.export.loaded import load_bundle
     from promptfed.tasks.sources.class_names import parse_class_list
 
-    inputs = [*(examples or []), *_lines(file)]
-    if not inputs:
+    if csv and (json or quiet):
+        raise ConfigError(
+            f"--csv and {'--json' if json else '--quiet'} each say what is printed: leave one of them out"
+        )
+    if not examples and file is None:
         raise ConfigError("nothing to classify: give image files or texts, or --file FILE with one a line")
     names = parse_class_list(classes) if classes is not None else None
     changed = {**flags, "embeddings": None if embeddings is None else str(embeddings)}
@@ -98,53 +108,46 @@ def predict(
         backbone=backbone,
         oracle=oracle,
         device=device,
-        keep_features=keep_features,
+        keep_features=cache or keep_features,
         trust_address=trust_address,
         **changed,
     ) as loaded:
-        is_image = loaded.example_kind == "path"
-        files = find_image_files(inputs) if is_image else ImageFiles(())
-        predictions = loaded.predict(files.readable if is_image else inputs, names, top)
+        kind = loaded.example_kind
+        inputs = [*_given(examples or [], kind), *_lines(file, kind)]
+        if not inputs:
+            raise ConfigError(f"nothing to classify: {printable(file)} holds no example")
+        files = find_image_files(inputs) if kind == "path" else ImageFiles(())
+        predictions = loaded.predict(files.readable if kind == "path" else inputs, names, top, threshold)
     for note in () if quiet else files.notes:
         typer.echo(printable(f"note: {note}"), err=True)
-    _print_predictions(predictions, loaded.example_kind, files.problems, quiet, json)
+    form: Form = "csv" if csv else "json" if json else "best" if quiet else "lines"
+    print_predictions(predictions, kind, files.problems, form, threshold)
     for problem in files.problems.values():
         typer.echo(f"error: {printable(problem)}", err=True)
     if files.problems or not all(prediction.ranked for prediction in predictions):
         raise typer.Exit(2)
 
 
-def _print_predictions(
-    predictions: Sequence[Prediction], kind: str, problems: Mapping[Path, str], quiet: bool, json: bool
-) -> None:
-    """Print one line, or one JSON object, for each example. ``kind`` is the JSON key of an example."""
-    import json as as_json
+def _given(examples: list[str], kind: str) -> list[str]:
+    """Return the examples of the command line; texts in a CSV file are taken out of it."""
+    from promptfed.export.example_tables import is_table, table_column
 
-    if json:
-        rows: list[dict[str, Any]] = [
-            {kind: str(p.example), "ranked": [{"class": c, "probability": v} for c, v in p.ranked]}
-            if p.ranked
-            else {kind: str(p.example), "error": NOT_ANSWERED}
-            for p in predictions
-        ]
-        rows += [{kind: str(path), "error": problem} for path, problem in problems.items()]
-        typer.echo(as_json.dumps(rows, indent=2))
-        return
-    for prediction in predictions:
-        if quiet:
-            typer.echo(printable(prediction.ranked[0][0]) if prediction.ranked else NOT_ANSWERED)
-            continue
-        shares = (
-            printable(c) if kind == "question" else f"{printable(c, LONGEST)} {100 * v:.1f} %"
-            for c, v in prediction.ranked
-        )
-        typer.echo(f"{printable(prediction.example)}: {'  '.join(shares) or NOT_ANSWERED}")
+    if kind == "path":
+        return examples
+    return [text for name in examples for text in (table_column(Path(name), kind) if is_table(name) else [name])]
 
 
-def _lines(file: Path | None) -> list[str]:
-    """Return the lines of ``file`` that are not empty. Raise ConfigError if it cannot be read."""
+def _lines(file: Path | None, kind: str) -> list[str]:
+    """Return the examples in ``file``: a column of a CSV, or the lines that are not empty.
+
+    Raises ConfigError if it cannot be read.
+    """
+    from promptfed.export.example_tables import is_table, table_column
+
     if file is None:
         return []
+    if is_table(str(file)):
+        return table_column(file, kind)
     try:
         return filled_lines(file)
     except OSError as error:

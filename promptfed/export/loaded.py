@@ -66,7 +66,13 @@ class LoadedBundle:
         meta = self._predictor.bundle.meta
         return f"<bundle {str(self.path)!r}: {meta.method}, {len(self.classes)} classes>"
 
-    def predict(self, examples: Iterable[Any], classes: Sequence[str] | None = None, top: int = 3) -> list[Prediction]:
+    def predict(
+        self,
+        examples: Iterable[Any],
+        classes: Sequence[str] | None = None,
+        top: int = 3,
+        threshold: float | None = None,
+    ) -> list[Prediction]:
         """Return the ``top`` most probable classes of each example.
 
         Args:
@@ -74,10 +80,12 @@ class LoadedBundle:
                 ``promptfed.train(data=...)`` takes it.
             classes: Class names to choose among, also such as were never trained on; None: those of the bundle.
             top: How many classes to name.
+            threshold: The least probability of the best class; below it ``is_none`` of the prediction is true.
 
         Raises:
             DataError: An image is missing or cannot be decoded, or an example is of another kind.
-            ConfigError: ``examples`` is no list; fewer than two classes, one given twice, or ``top`` below 1.
+            ConfigError: ``examples`` is no list; fewer than two classes, one given twice, ``top`` below 1, or
+                ``threshold`` outside 0..1.
         """
         if isinstance(examples, str | os.PathLike):
             raise ConfigError(
@@ -88,7 +96,7 @@ class LoadedBundle:
                 f"examples must be a list, and this is {kind_of(examples)}: give [one], or list(...) of several"
             )
         with said_in(self.words):
-            return self._predictor.predict(examples, classes, top)
+            return self._predictor.predict(examples, classes, top, threshold)
 
     def close(self) -> None:
         """Close the connection to a black box; a loaded backbone needs no closing."""
@@ -121,7 +129,7 @@ def load_bundle(
             or (model of transformers, tokenizer).
         oracle: The same black box under another name, such as ``local:OTHER-PATH``, or the function that it was.
         device: "cpu", "cuda", "cuda:1" or "auto".
-        keep_features: Keep features of the images in the cache.
+        keep_features: Keep features of the images in the cache on disk.
         trust_address: Use the server that the bundle names.
         changed: Options of the oracle: base_url, api_key_env, max_calls, max_usd, embeddings.
 
@@ -140,9 +148,9 @@ def load_bundle(
     if bundle.meta.backbone is not None:
         if oracle is not None or changed:
             raise ConfigError("this bundle is for a backbone, not for a black box; leave out the options of an oracle")
-        cache = None if keep_features else default_cache(read_only=True)
+        features = None if keep_features else default_cache(read_only=True)
         towers = _load_backbone(bundle.meta.backbone, backbone if model is None else model, device)
-        return LoadedBundle(folder, Predictor(bundle, DualEncoder(FeatureStore(towers, cache))))
+        return LoadedBundle(folder, Predictor(bundle, DualEncoder(FeatureStore(towers, features))))
     if bundle.meta.language_model is not None:
         if oracle is not None or changed:
             raise ConfigError("this bundle is for a language model: leave out the options of an oracle")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,22 @@ class Prediction:
         example: An image's path, or a text; an image in memory is called by its place: ``examples[0]``.
         ranked: The most probable classes, best first, as ``(class, probability)``; of a question its answer. Empty if
             a black box did not answer.
+        is_none: Whether even the best class is below the threshold that was asked for: the example is none of these.
     """
 
     example: Path | str
     ranked: tuple[tuple[str, float], ...]
+    is_none: bool = False
+
+    @property
+    def best(self) -> str | None:
+        """The most probable class; None if it is none of these, or not answered."""
+        return self.ranked[0][0] if self.ranked and not self.is_none else None
+
+    def cut(self, top: int, threshold: float | None = None) -> Prediction:
+        """Return the same with the ``top`` best classes, and whether the first of them reaches ``threshold``."""
+        is_none = threshold is not None and bool(self.ranked) and self.ranked[0][1] < threshold
+        return replace(self, ranked=self.ranked[:top], is_none=is_none)
 
 
 class Predictor:
@@ -57,7 +69,13 @@ class Predictor:
         with bundle.fitting():
             self.method.check_agreed(bundle.shared)
 
-    def predict(self, examples: Iterable[Any], classes: Sequence[str] | None = None, top: int = 5) -> list[Prediction]:
+    def predict(
+        self,
+        examples: Iterable[Any],
+        classes: Sequence[str] | None = None,
+        top: int = 5,
+        threshold: float | None = None,
+    ) -> list[Prediction]:
         """Return the ``top`` most probable classes of every example; of questions, what is answered.
 
         Probabilities are a softmax over the scores of all the classes asked for.
@@ -67,14 +85,16 @@ class Predictor:
                 an array as ``image_of`` (tasks/sources/object_images.py) takes it.
             classes: Class names to choose among; None: those that the bundle was trained on.
             top: How many classes to name.
+            threshold: The least probability of the best class; below it an example is none of these.
 
         Raises:
             DataError: An image is missing or cannot be decoded, or an example is of another kind.
-            ConfigError: Fewer than two class names, a name given twice, or ``top`` below 1.
+            ConfigError: Fewer than two class names, a name given twice, ``top`` below 1, or ``threshold`` outside 0..1.
             OracleError: A black box does not answer.
             BudgetExhausted: What it may cost is used up.
         """
         meta = self.bundle.meta
+        check_threshold(threshold, meta.examples)
         if meta.examples == "questions":
             return self._answers([_text(value, i) for i, value in enumerate(examples)])
         names = checked_classes(meta.classes if classes is None else classes, top)
@@ -83,7 +103,8 @@ class Predictor:
         if not items:
             return []
         shown = [_shown(item) for item in items]
-        return ranked(shown, self._logits(unlabelled(items), names, own=classes is None), names, top)
+        best = ranked(shown, self._logits(unlabelled(items), names, own=classes is None), names, top)
+        return [prediction.cut(top, threshold) for prediction in best]
 
     @torch.no_grad()
     def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
@@ -119,7 +140,7 @@ class Predictor:
 
 def _image(value: Any, number: int) -> ImageItem:
     """Raise DataError for what is no image."""
-    return image_item(value, f"examples[{number}]")
+    return value if isinstance(value, ImageItem) else image_item(value, f"examples[{number}]")
 
 
 def _text_item(value: Any, number: int) -> TextItem:
@@ -173,3 +194,16 @@ def checked_classes(classes: Sequence[str], top: int) -> tuple[str, ...]:
     if not isinstance(top, int) or top < 1:
         raise ConfigError(f"top is {printable(repr(top), LONGEST)}: it must be a number, at least 1")
     return names
+
+
+def check_threshold(threshold: Any, examples: str) -> None:
+    """Raise ConfigError for a ``threshold`` that is no probability, and for one of answers in free text."""
+    if threshold is None:
+        return
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not is_number or not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold is {printable(repr(threshold), LONGEST)}: give a probability from 0 to 1")
+    if examples == "questions":
+        raise ConfigError(
+            "this bundle answers questions in free text, which have no probability: leave out --threshold"
+        )

@@ -117,9 +117,49 @@ def test_predicted_images_leave_nothing_on_disk_unless_asked(bundle, small, prom
     first = promptfed("predict", bundle, tmp_path / "mine.png")
     assert first.code == 0, first.err
     assert files_in_cache() == []
-    assert promptfed("predict", bundle, tmp_path / "mine.png", "--keep-features").out == first.out
+    assert promptfed("predict", bundle, tmp_path / "mine.png", "--cache").out == first.out
     assert len(files_in_cache()) == 1
     assert promptfed("predict", bundle, tmp_path / "mine.png").out == first.out
+    assert promptfed("predict", bundle, tmp_path / "mine.png", "--keep-features").out == first.out  # its old name
+
+
+def test_below_the_threshold_it_is_none_of_these_in_every_form(bundle, small, promptfed, tmp_path):
+    image = first_picture(small, "dog")
+    plain = json.loads(promptfed("predict", bundle, image, "--json").out)[0]
+    assert "none_of_these" not in plain
+    said = promptfed("predict", bundle, image, "--threshold", 1, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out) == [{**plain, "none_of_these": True}]
+    assert json.loads(promptfed("predict", bundle, image, "--threshold", 0, "--json").out)[0]["none_of_these"] is False
+    assert promptfed("predict", bundle, image, "--threshold", 1, "-q").out == "none of these\n"
+    assert (
+        f"{image}: none of these ({plain['ranked'][0]['class']} "
+        in promptfed("predict", bundle, image, "--threshold", 1).out
+    )
+    said = promptfed("predict", bundle, image, "--threshold", 2)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "threshold is 2.0: give a probability from 0 to 1" in said.err
+
+
+def test_a_table_has_one_row_an_image(bundle, small, promptfed, tmp_path):
+    import csv
+    import io
+
+    folder = first_picture(small, "dog").parent
+    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "all.csv").write_text(f"path,who\n{folder / '1.png'},me\nbad.png,you\n")
+    said = promptfed("predict", bundle, f"{folder}/[02].png", tmp_path / "all.csv", "--csv", "--top", 2)
+    assert said.code == 2
+    rows = list(csv.DictReader(io.StringIO(said.out)))
+    assert list(rows[0]) == ["path", "status", "class", "probability", "class_2", "probability_2", "error"]
+    names = [*(str(folder / f"{i}.png") for i in (0, 2, 1)), str(tmp_path / "bad.png")]
+    assert [row["path"] for row in rows] == names
+    assert [row["status"] for row in rows] == ["ok", "ok", "ok", "error"]
+    assert all(0 < float(row["probability_2"]) <= float(row["probability"]) <= 1 for row in rows[:3])
+    assert "no image of a known format" in rows[3]["error"]
+    nothing = promptfed("predict", bundle, folder / "0.png", "--csv", "--threshold", 1)
+    assert [row["status"] for row in csv.DictReader(io.StringIO(nothing.out))] == ["none"]
+    assert promptfed("predict", bundle, folder / "0.png", "--csv", "--json").code == 2
 
 
 def test_all_clients_get_a_bundle_of_their_own(finished, promptfed, tmp_path):

@@ -108,6 +108,22 @@ def test_top_limits_the_list_but_not_the_softmax(predictor: Predictor, photos: d
     assert predictor.predict([]) == []
 
 
+def test_below_the_threshold_an_image_is_none_of_these(predictor: Predictor, photos: dict[str, Path]) -> None:
+    [plain] = predictor.predict([photos["yellow"]])
+    assert (plain.is_none, plain.best) == (False, plain.ranked[0][0])
+    share = plain.ranked[0][1]
+    [above] = predictor.predict([photos["yellow"]], threshold=share)
+    assert above == plain
+    [below] = LoadedBundle(Path("b"), predictor).predict([photos["yellow"]], threshold=share + 1e-6)
+    assert (below.is_none, below.best, below.ranked) == (True, None, plain.ranked)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, "0.5", True, float("nan")])
+def test_a_threshold_is_a_probability(predictor: Predictor, photos: dict[str, Path], threshold: Any) -> None:
+    with pytest.raises(ConfigError, match=r"threshold is .*: give a probability from 0 to 1"):
+        predictor.predict([photos["red"]], threshold=threshold)
+
+
 def test_a_method_with_scores_of_its_own_is_asked(
     backwards: Bundle, predictor: Predictor, model: DualEncoder, photos: dict[str, Path]
 ) -> None:
