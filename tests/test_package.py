@@ -132,7 +132,7 @@ def test_the_wheel_holds_one_name_all_code_and_the_weights(tmp_path: Path) -> No
         for path in (ROOT / top).rglob("*.py")
     }
     weights = {f"promptfed/backbones/tiny_weights/{name}" for name in ("weights.safetensors", "config.json")}
-    others = {"promptfed/py.typed", "promptfed/report/report.html.j2"}
+    others = {"promptfed/py.typed", "promptfed/report/report.html.j2", "promptfed/report/charts/chart.css"}
     assert expected | weights | others <= set(names)
     assert not [name for name in names if name.endswith((".pyc", ".pt", ".pkl"))]
     assert any(name.endswith("licenses/LICENSE") for name in names)
