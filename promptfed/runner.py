@@ -66,6 +66,7 @@ def carry_out(
     objects: Objects = NO_OBJECTS,
     observers: Sequence[Observer] = (),
     begin: Callable[[RunConfig], AbstractContextManager[RunParts]] | None = None,
+    patience: float = 0.0,
 ) -> dict[str, Any]:
     """Train the run in ``folder`` to its end, from wherever it stands, and write its report.
 
@@ -79,6 +80,7 @@ def carry_out(
         observers: Trackers that are told of all events. One that fails is left out.
         begin: Builds what the options say, as a context that is left when the report is written; None: on
             the engine that they name, on this machine.
+        patience: Seconds to wait for a process that holds the run.
 
     Returns:
         What ``metrics.json`` holds.
@@ -87,7 +89,7 @@ def carry_out(
         Interrupted: ``should_stop`` said so, or (OutOfBudget) what may be spent is used up.
         PromptFedError: The run cannot begin, or cannot go on.
     """
-    with folder.lock(), folder.attach_log():
+    with folder.lock(patience), folder.attach_log():
         folder.tidy()
         load_remembered_plugins(folder)
         warn_of_plugins(folder.config, f"run '{printable(folder.path)}'")

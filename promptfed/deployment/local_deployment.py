@@ -5,7 +5,9 @@ Telemetry, the search for updates and the installation of packages at run time a
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,12 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from promptfed.deployment.process_tree import descendants, kill_all
 from promptfed.errors import ConfigError, DeploymentError
 from promptfed.files.atomic import naming, write_text
 
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
 CONNECTION = "loop"
 STARTING = 60.0
+STARTED = re.compile(r"Successfully started run (\d+)")
+COMPLETED = "finished:completed"
 
 
 class Loopback:
@@ -95,34 +100,50 @@ class Loopback:
         return self._start("run", [*words, *(["--run-config", run_config] if run_config else [])])
 
     def finish_run(self, seconds: float) -> str:
-        """Wait for the end of the run and return its output.
+        """Wait for the end of the run and return all that it has printed.
+
+        The stream of `flwr run` is not believed: Flower ends it without the last lines where a run ends while they are
+        on their way. The SuperLink is asked for the state of the run, and for its log.
 
         Args:
             seconds: The limit.
 
         Raises:
-            DeploymentError: The run does not end in time.
+            DeploymentError: The run does not begin, does not end in time, or fails.
         """
-        process = self._processes["run"]
+        end = time.monotonic() + seconds
         try:
-            process.wait(seconds)
+            self._processes["run"].wait(seconds)
         except subprocess.TimeoutExpired as error:
             raise DeploymentError(f"the run did not end within {seconds:.0f} s: {self.log('run')[-2000:]}") from error
-        return self.log("run")
+        if not (started := STARTED.findall(self.log("run"))):
+            raise DeploymentError(f"the run did not begin: {self.log('run')[-2000:]}")
+        while not (state := self._state_of(started[-1])).startswith("finished"):
+            if time.monotonic() > end:
+                raise DeploymentError(f"the run is {state} after {seconds:.0f} s: {self.log('run')[-2000:]}")
+            time.sleep(0.5)
+        printed = self._flwr("log", started[-1], CONNECTION, "--show").stdout.decode(errors="replace")
+        if state != COMPLETED:
+            raise DeploymentError(f"the run is {state}: {printed[-2000:]}")
+        return printed
 
     def kill(self, name: str) -> None:
-        """Kill the process ``name`` and all its children by SIGKILL."""
+        """Kill the process ``name`` and all that it has started, also what has a session of its own, by SIGKILL."""
+        started = descendants(self._processes[name].pid)
         self._signal(name, signal.SIGKILL)
+        kill_all(started)
         self._processes.pop(name).wait()
 
     def stop(self, name: str) -> None:
-        """Ask the process ``name`` to end, and kill it after ten seconds."""
+        """Ask the process ``name`` to end. Kill it, and all that it has started, after ten seconds."""
+        started = descendants(self._processes[name].pid)
         self._signal(name, signal.SIGTERM)
         process = self._processes.pop(name)
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        kill_all(started)
         process.wait()
 
     def log(self, name: str) -> str:
@@ -155,6 +176,14 @@ class Loopback:
         return subprocess.run(
             ["flwr", *words], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
+
+    def _state_of(self, run: str) -> str:
+        """Return the state of a run as the SuperLink names it; what was printed in its place if it does not answer."""
+        said = self._flwr("list", "--run-id", run, "--format", "json", CONNECTION).stdout.decode(errors="replace")
+        try:
+            return str(json.loads(said[said.index("{") :])["runs"][0]["status"])
+        except (ValueError, LookupError):
+            return said[-500:]
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):

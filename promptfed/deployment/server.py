@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,6 +49,8 @@ from flwr.serverapp import Grid, ServerApp  # isort: skip
 
 FREE = changing(RunConfig, "free")
 """Options that may be changed when a run goes on."""
+LAST_BREATH = 20.0
+"""Seconds that the ServerApp of a killed SuperLink may take to notice and to let its run go."""
 
 
 def say(text: str) -> None:
@@ -103,10 +104,20 @@ def server_app(config: Path) -> ServerApp:
             load_plugins(split_names(options.plugins))
             serve(grid, options, build_config(read_yaml(config)))
         except PromptFedError as error:
-            say(f"error: {error}")
-            sys.exit(2)
+            end_with(str(error))
 
     return app
+
+
+def end_with(error: str) -> NoReturn:
+    """End this process so that Flower sends the line ``error`` to whoever watches the run, and ends the run as failed.
+
+    After a mere ``sys.exit`` the line may stay here, and the run counts as running for another minute.
+    """
+    from flwr.supercore.exit import ExitCode, flwr_exit
+
+    say(f"error: {error}")
+    flwr_exit(ExitCode.SERVERAPP_EXCEPTION)
 
 
 def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
@@ -132,6 +143,7 @@ def serve(grid: Grid, options: ServerOptions, config: RunConfig) -> Deployed:
         change=deployment.changed,
         observers=observers,
         begin=deployment.begin,
+        patience=LAST_BREATH,
     )
     say(f"prompt SHA-256 {metrics['prompt_sha256']}; report: {deployment.folder.path / REPORT_FILE}")
     return Deployed(metrics, deployment.bundles)

@@ -164,11 +164,14 @@ class RunDirectory:
     # ---------------------------------------------------------------------------------------- while running
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for this process. Raises RunError if another one holds it; freed even by kill -9."""
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
+        """Hold the run for this process; freed even by kill -9.
+
+        Raises RunError if another one holds it, for longer than ``patience`` seconds.
+        """
         lock = FileLock(self.path / LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=patience)
         except Timeout as error:
             raise RunError(
                 f"run '{self.path}' is in use by {describe_holder(self.path / LOCK)}; wait until it ends, or stop it "

@@ -13,6 +13,7 @@ pytest.importorskip("flwr")
 from promptfed.cli import main
 from promptfed.deployment.local_deployment import Loopback, make_keys
 from promptfed.deployment.site_account import SiteAccount
+from promptfed.errors import DeploymentError
 from promptfed.export.bundle import read_bundle
 from promptfed.runs.events import EventLog
 
@@ -97,6 +98,15 @@ def test_a_site_killed_at_work_and_the_server_killed_cost_time_and_nothing_else(
     ] == [(round, client, "") for round in (1, 2, 3) for client in range(3)]
     assert all(e["start_seconds"] > 0.1 for e in events)
     assert all(e["bytes_up"] > 2 * 128 * 4 for e in events)
+
+
+def test_a_run_that_cannot_begin_says_so_at_once(app, tmp_path):
+    """Flower has the line and the end of the run before the server's process is gone."""
+    with Loopback(tmp_path / "log") as deployment:
+        deployment.start_superlink()
+        deployment.begin_run(app, 'run-dir="here"')
+        with pytest.raises(DeploymentError, match=r"finished:failed.*error: run-dir is 'here': give an absolute path"):
+            deployment.finish_run(50)
 
 
 def test_a_secure_run_with_noise_by_tls_and_node_keys(options, tmp_path):

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +114,24 @@ def test_lock_holds_against_other_processes_and_ends_with_a_killed_one(tmp_path:
         child.kill()
     with run.lock():
         assert (tmp_path / ".lock").exists()
+
+
+def test_a_run_is_waited_for_with_patience(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, CONFIG, label="x")
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with RunDirectory.open(tmp_path).lock():
+            held.set()
+            free.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    threading.Timer(0.1, free.set).start()
+    with run.lock(patience=30):
+        assert free.is_set()
+    holder.join()
 
 
 def test_log_is_kept_while_attached(tmp_path: Path) -> None:
