@@ -24,6 +24,7 @@ from promptfed.commands import (
     privacy,
     report,
     serve,
+    serve_bundle,
     site,
     tasks,
     train,
@@ -62,6 +63,7 @@ compare.add_to(app)
 evaluate.add_to(app)
 export.add_to(app)
 predict.add_to(app)
+serve_bundle.add_to(app)
 personalize.add_to(app)
 import_.add_to(app)
 listing.add_to(app)
@@ -116,6 +118,7 @@ def start(
       promptfed personalize runs/NAME                         fine-tune on every client, mix as validation says
       promptfed export runs/NAME --client 0 --out bundle      a client's own prompt, to deploy
       promptfed predict bundle photo.jpg --classes cat,dog    also with classes it never saw
+      promptfed serve bundle                                  the same over HTTP
       promptfed flower init hospitals --data sites --clients 3   a run over real sites
       promptfed list methods                                  what there is
     """

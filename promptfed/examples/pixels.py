@@ -106,6 +106,12 @@ def _decoded(image: Image.Image) -> tuple[Image.Image, str]:
     return as_rgb(image)
 
 
+def size_of(source: Path | bytes, name: str) -> tuple[int, int]:
+    """Return width and height as the header says, without decoding a pixel. Raises DataError if it is no image."""
+    with _opened(source, name) as image:
+        return image.size
+
+
 def content_id(source: Path | bytes, name: str) -> str:
     """Hex SHA-256 of the encoded image; where it is not decoded by ``convert("RGB")`` alone, of that and the rules.
 

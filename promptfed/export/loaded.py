@@ -58,6 +58,11 @@ class LoadedBundle:
         self.example_kind = EXAMPLE_KINDS[predictor.bundle.meta.examples]
 
     @property
+    def predictor(self) -> Predictor:
+        """The bundle with its model, as one object."""
+        return self._predictor
+
+    @property
     def shared(self) -> PromptState:
         """The prompt that all clients of its run share."""
         return self._predictor.bundle.shared

@@ -36,7 +36,7 @@ def test_help_teaches_by_example(promptfed, words):
     ("words", "text"),
     [
         (["export"], "RUN A run's folder. [required]"),
-        (["predict"], "[EXAMPLE...] Image files, or texts"),
+        (["predict"], "[EXAMPLE...] Image files, folders, patterns"),
         (["predict"], "How many classes to name. [default: 3]"),
         (["flower", "init"], "DIR New folder for the app."),
         (["list"], "[KIND] One of: methods"),

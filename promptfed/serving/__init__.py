@@ -1,0 +1,1 @@
+"""Bundles behind HTTP: requests are collected into batches, answered, and forgotten."""
