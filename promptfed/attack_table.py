@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS
+from promptfed.attack_cells import Cell, SavedCells
 from promptfed.attacks.base import ATTACKS, NAME, adversary_of, checked_options, malicious_clients
 from promptfed.config import RunConfig, parse_settings
 from promptfed.errors import ConfigError, PromptFedError, unknown_name
@@ -20,33 +22,6 @@ from promptfed.types import ClientPrompt
 
 CLEAN = "none"
 """The row without an attack, which comes first."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One attack under one rule, mean over the seeds.
-
-    Attributes:
-        attack: As it was named.
-        rule: The aggregator.
-        base: Base accuracy of the shared prompt after the last round, in 0..1; None if the run could not be made.
-        refused: Updates of all rounds and seeds that the server did not merge.
-        asr: Share of non-target test images with a trigger that get the target; None but for a backdoor.
-        asr_clean: The same without the attack, under the same rule.
-        problem: Why there is no figure.
-    """
-
-    attack: str
-    rule: str
-    base: float | None
-    refused: int = 0
-    asr: float | None = None
-    asr_clean: float | None = None
-    problem: str = ""
-
-    def recorded(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
 
 
 def attack_of(text: str) -> dict[str, Any]:
@@ -76,6 +51,7 @@ def attack_table(
     seeds: int = 1,
     on_cell: Callable[[Cell], None] = lambda cell: None,
     progress: Progress | None = None,
+    saved: Path | None = None,
 ) -> list[Cell]:
     """Return a cell for each rule and attack, that without an attack first.
 
@@ -87,9 +63,10 @@ def attack_table(
         seeds: Figures are means over so many seeds, from that of ``config`` on, of training and of the partition.
         on_cell: Receives each cell as it is there.
         progress: Receives the progress of features.
+        saved: A JSON file that has each cell as soon as it is there. What it has already is not trained again.
 
     Raises:
-        ConfigError: A name or an option is wrong.
+        ConfigError: A name or an option is wrong, or ``saved`` has cells of other options.
     """
     options = {text: {**attack_of(text), "malicious": malicious} for text in attacks}
     for text, given in options.items():
@@ -99,7 +76,7 @@ def attack_table(
             raise unknown_name("aggregator", rule, AGGREGATORS)
     if not options or not rules:
         raise ConfigError("name one attack and one aggregator at least, with commas between several")
-    bench = _Bench(config, options, malicious, progress or Progress())
+    bench = _Bench(config, options, SavedCells(saved, config, malicious), malicious, progress or Progress())
     cells = []
     for rule in rules:
         runs = [bench.column(rule, seed) for seed in range(seeds)]
@@ -114,14 +91,36 @@ class _Bench:
     """Runs the federations of a table; those of one seed share data and features."""
 
     def __init__(
-        self, config: RunConfig, attacks: Mapping[str, dict[str, Any]], malicious: float, progress: Progress
+        self,
+        config: RunConfig,
+        attacks: Mapping[str, dict[str, Any]],
+        saved: SavedCells,
+        malicious: float,
+        progress: Progress,
     ) -> None:
-        self.config, self.attacks, self.malicious, self.progress = config, attacks, malicious, progress
+        self.config, self.attacks, self.saved = config, attacks, saved
+        self.malicious, self.progress = malicious, progress
         self._first: dict[int, Experiment] = {}
 
     def column(self, rule: str, seed: int) -> list[Cell]:
         """Return the cells of one rule and seed, in the order of the attacks."""
+        names = (CLEAN, *self.attacks)
+        cells = {name: self.saved.get(self.config.seed + seed, rule, name) for name in names}
+        if any(cell is None for cell in cells.values()):
+            self._fill(cells, rule, seed)
+        return [cell for cell in cells.values() if cell is not None]
+
+    def _fill(self, cells: dict[str, Cell | None], rule: str, seed: int) -> None:
+        """Train what is missing of ``cells``, and save each cell.
+
+        The run without an attack is made even if its cell is there: a backdoor is measured against its prompt.
+        """
         first = self._experiment(seed)
+
+        def keep(cell: Cell) -> None:
+            cells[cell.attack] = cell
+            self.saved.add(first.config.seed, cell)
+
         clients = [summary.client for summary in first.task.summaries()]
         bad = sorted(malicious_clients(clients, self.malicious, first.config.seed))
         update = {"aggregator": rule, "aggregator_options": told(rule, bad, clients), "engine": "local"}
@@ -129,19 +128,22 @@ class _Bench:
             config = resolve(first.config.model_copy(update=update))
             clean, prompt = self._run(config, first, CLEAN, rule)
         except PromptFedError as error:
-            return [Cell(attack, rule, None, problem=str(error)) for attack in (CLEAN, *self.attacks)]
-        cells = [clean]
+            for attack in cells:
+                keep(Cell(attack, rule, None, problem=str(error)))
+            return
+        keep(clean)
         for attack, options in self.attacks.items():
+            if cells[attack] is not None:
+                continue
             try:
                 changed = resolve(config.model_copy(update={"attack_options": options}))
                 cell, trained = self._run(changed, first, attack, rule)
                 if (adversary := adversary_of(options, first.method(), first.task)) is not None:
-                    found = adversary.measured(trained, prompt)
-                    cell = replace(cell, asr=found.get("asr"), asr_clean=found.get("asr_start"))
+                    figures = adversary.measured(trained, prompt)
+                    cell = replace(cell, asr=figures.get("asr"), asr_clean=figures.get("asr_start"))
             except PromptFedError as error:
                 cell = Cell(attack, rule, None, problem=str(error))
-            cells.append(cell)
-        return cells
+            keep(cell)
 
     def _experiment(self, seed: int) -> Experiment:
         if seed not in self._first:

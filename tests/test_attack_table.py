@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from promptfed.attack_table import Cell, attack_of, attack_table, cell_text, markdown, told
+from promptfed.attack_cells import Cell
+from promptfed.attack_table import attack_of, attack_table, cell_text, markdown, told
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
 
@@ -50,3 +53,22 @@ def test_a_table_repeats_and_says_why_a_cell_is_empty():
     assert by_pair["none", "mean"].base > 0.1
     assert by_pair["backdoor", "mean"].asr is not None
     assert "needs 5 updates" in by_pair["none", "krum"].problem  # of 4 clients, 1 malicious
+
+
+@pytest.mark.slow
+def test_a_stopped_table_goes_on_to_the_same_figures(tmp_path):
+    config = build_config({"clients": 5, "rounds": 2, "shots": 2, "method_options": {"n_ctx": 2}})
+    attacks, rules, saved = ["zero", "backdoor"], ["mean", "median"], tmp_path / "attacks.json"
+    whole = attack_table(config, attacks, rules, 0.2)
+
+    def stop(cell):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attack_table(config, attacks, rules, 0.2, on_cell=stop, saved=saved)
+    kept = json.loads(saved.read_text())["cells"]
+    assert [cell["attack"] for cell in kept] == ["none", "zero", "backdoor"]
+    # The last cell is lost, too: a backdoor is measured against the clean prompt, which is trained anew.
+    saved.write_text(json.dumps({**json.loads(saved.read_text()), "cells": kept[:2]}))
+    assert attack_table(config, attacks, rules, 0.2, saved=saved) == whole
+    assert len(json.loads(saved.read_text())["cells"]) == 6

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
-from promptfed.commands.flags import Flags, run_flags, with_flags
+from promptfed.commands.attack_table import table
 from promptfed.commands.opened import open_run
 from promptfed.commands.plain_tables import plain_table
-from promptfed.errors import ConfigError
 from promptfed.printable import printable
 
 if TYPE_CHECKING:
@@ -177,66 +176,3 @@ def _audit_table(attack: str, rows: list[list[str]]) -> Table:
     for row in rows:
         listing.add_row(*row)
     return listing
-
-
-@with_flags(run_flags(without=("aggregator", "baselines", "engine", "actors", "ray_address")), only_common=True)
-def table(
-    flags: Flags,
-    attacks: Annotated[
-        str, typer.Option("--attacks", help="Comma-separated, with options as alie:z=1.5:knows=group.", metavar="A,B")
-    ],
-    aggregators: Annotated[
-        str, typer.Option("--aggregators", help="Comma-separated names; each is told how many are malicious.")
-    ] = "mean,median,krum",
-    malicious: Annotated[
-        float, typer.Option("--malicious", help="Share of malicious clients.", min=0, max=1, metavar="F")
-    ] = 0.2,
-    seeds: Annotated[int, typer.Option("--seeds", help="Means over so many seeds.", min=1, metavar="N")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write it as Markdown.", metavar="FILE")] = None,
-    config: options.ConfigFile = None,
-    set_: options.Set = None,
-    quiet: Annotated[bool, options.quiet_option("a line a pair, attack, rule and figures,")] = False,
-    json: options.Json = False,
-) -> None:
-    """Set attacks against server rules: base accuracy of each pair, and a backdoor's rate of success (ASR).
-
-    Every pair is a federation of its own in this process, with the same data, seed and malicious clients. Nothing is
-    saved on the way: Ctrl-C ends it.
-
-    \b
-    Examples:
-      promptfed attack table --attacks signflip,alie,minmax,backdoor:boost=5 --clients 10 --rounds 8
-      promptfed attack table --attacks labelflip --aggregators mean,median,krum,centered_clip --malicious 0.3 --seeds 3
-    """
-    import json as as_json
-
-    from promptfed.attack_table import Cell, attack_table, cell_text
-    from promptfed.attack_table import markdown as as_markdown
-    from promptfed.files.atomic import write_bytes
-    from promptfed.report.consoles import output
-    from promptfed.report.live import live_progress
-
-    names, rules = ([part.strip() for part in text.split(",") if part.strip()] for text in (attacks, aggregators))
-    if malicious >= 1:
-        raise ConfigError(f"--malicious is {malicious:g}: give a share from 0 to below 1")
-    shown = output()
-
-    def on_cell(cell: Cell) -> None:
-        if quiet:
-            typer.echo("\t".join([printable(cell.attack), cell.rule, cell_text(cell)]))
-        elif not json:
-            why = f" {cell.problem}" if cell.problem else f", {cell.refused} updates refused" if cell.refused else ""
-            line = f"{printable(cell.rule)} under {printable(cell.attack)}: {cell_text(cell)}{printable(why)}"
-            shown.print(line, highlight=False, markup=False)
-
-    with live_progress(False) as progress:
-        cells = attack_table(
-            options.config_from(flags, config, set_), names, rules, malicious, seeds, on_cell, progress
-        )
-    text = as_markdown(cells)
-    if out is not None:
-        write_bytes(out, text.encode())
-    if json:
-        typer.echo(as_json.dumps([cell.recorded() for cell in cells], indent=2))
-    elif not quiet:
-        shown.print(text, highlight=False, markup=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.attack_table import MALICIOUS, RULES, show_table
 from promptfed.commands.flags import Flags, run_flags, with_flags
 from promptfed.errors import ConfigError
 from promptfed.printable import printable
@@ -22,8 +23,9 @@ def add_to(app: typer.Typer) -> None:
 def compare(
     flags: Flags,
     methods: Annotated[
-        str, typer.Option("--methods", help="Comma-separated names, or all; the baselines come along.", metavar="A,B")
-    ],
+        str | None,
+        typer.Option("--methods", help="Comma-separated names, or all; the baselines come along.", metavar="A,B"),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds, from --seed on.", metavar="N")] = 3,
     out: Annotated[
         Path | None,
@@ -40,6 +42,26 @@ def compare(
     fix_partition: Annotated[
         bool, typer.Option("--fix-partition", help="The same partition for all seeds; only the training differs.")
     ] = False,
+    attacks: Annotated[
+        str | None,
+        typer.Option(
+            "--attacks", help="Attacks of malicious clients, to compare server rules under: attack list.", metavar="A,B"
+        ),
+    ] = None,
+    aggregators: Annotated[
+        str | None,
+        typer.Option("--aggregators", help=f"With --attacks: the server rules [{RULES}].", metavar="A,B"),
+    ] = None,
+    malicious: Annotated[
+        float | None,
+        typer.Option(
+            "--malicious",
+            help=f"With --attacks: the share of malicious clients [{MALICIOUS}].",
+            min=0,
+            max=1,
+            metavar="F",
+        ),
+    ] = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     observer: options.Observers = None,
@@ -58,6 +80,9 @@ def compare(
       promptfed compare --methods all --client-batch 8 --search method.lr=0.003,0.01,0.03
       promptfed compare --task blackbox-text --methods fedbpt,fedavg_bbt --set method.queries=160 --out asked
       promptfed compare --methods promptfl,feddpt --task clip-domains --set task.held_out="phosphor thin"
+      promptfed compare --attacks signflip,minmax,backdoor --aggregators mean,median,krum --clients 10 --rounds 8
+
+    With --attacks one method is trained under every pair of attack and server rule, as in promptfed attack table.
 
     Ctrl-C stops after the client that is under way; the same command with the same --out goes on.
     """
@@ -71,7 +96,19 @@ def compare(
     from promptfed.runner import carry_out_comparison, stop_on_ctrl_c
     from promptfed.training import Interrupted
 
-    names = [name.strip() for name in methods.split(",") if name.strip()]
+    names = [name.strip() for name in (methods or "").split(",") if name.strip()]
+    if attacks is not None:
+        if len(names) > 1 or search or fix_partition or observer:
+            raise ConfigError(
+                "--attacks compares server rules: name one method, without --search, --fix-partition and --observer"
+            )
+        given = {**flags, "method": names[0]} if names else flags
+        share = MALICIOUS if malicious is None else malicious
+        made = options.config_from(given, config, set_)
+        show_table(made, attacks, aggregators or RULES, share, seeds, out, quiet=quiet, json=json)
+        return
+    if aggregators is not None or malicious is not None:
+        raise ConfigError("--aggregators and --malicious go with --attacks; --aggregator sets one rule for all methods")
     if not names:
         raise ConfigError("--methods names none: give names with commas between them, or all")
     plan = Plan.make(

@@ -9,9 +9,9 @@ from promptfed.attacks.base import ATTACKS
 from promptfed.cli import main
 
 
-def said(capsys, *words: str) -> str:
+def said(capsys, *words: object) -> str:
     with pytest.raises(SystemExit) as left:
-        main(list(words))
+        main([str(word) for word in words])
     assert left.value.code in (0, None)
     return capsys.readouterr().out
 
@@ -62,3 +62,27 @@ def test_an_audit_of_a_private_run_adds_its_noise(capsys, tmp_path):
     assert low < 0.5 + 0.05 < high + 0.05
     shown = said(capsys, "attack", "run", str(tmp_path / "20"), "--attack", "inversion")
     assert "Note: this run's clients clip each gradient and add noise" in shown
+
+
+def test_compare_takes_attacks_in_place_of_methods(capsys, tmp_path):
+    small = ["--clients", 4, "--shots", 2, "--rounds", 1, "--set", "method.n_ctx=2", "--seeds", 1]
+    words = ["compare", "--attacks", "zero", "--aggregators", "mean", *small, "--out", tmp_path / "out"]
+    first = said(capsys, *words, "--quiet")
+    assert [line.split("\t")[:2] for line in first.splitlines()] == [["none", "mean"], ["zero", "mean"]]
+    assert "| zero |" in (tmp_path / "out" / "attacks.md").read_text()
+    assert said(capsys, *words, "--quiet") == first
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--attacks", "zero", "--methods", "promptfl,kgcoop"], "name one method"),
+        (["--methods", "promptfl", "--malicious", "0.2"], "go with --attacks"),
+        (["--attacks", "zero", "--malicious", "1"], "below 1"),
+        ([], "--methods names none"),
+    ],
+)
+def test_compare_says_what_goes_with_attacks(promptfed, words, why):
+    ended = promptfed("compare", *words)
+    assert ended.code == 2
+    assert why in ended.err
