@@ -145,6 +145,9 @@ class RunConfig(BaseModel):
     selection: Annotated[str, Option("run", flag=False, metavar="MEASURE")] = Field(
         ACCURACY, description="measure by which choices on validation data are made, such as accuracy or nll"
     )
+    report_samples: Annotated[
+        int | None, Option("run", "free", flag=False, default="12; with differential privacy 0", metavar="N")
+    ] = Field(None, ge=0, le=48, description="test examples kept for the report, right and wrong ones; 0 keeps none")
     strict: Annotated[bool, Option("task", "free")] = Field(
         False, description="stop at an unreadable image instead of skipping it"
     )

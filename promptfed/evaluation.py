@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, harmonic_mean, pstdev
 from typing import Literal, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from promptfed.measures.base import Measure, truth_among
 from promptfed.measures.figures import PartTotals, Totals
 from promptfed.measures.selection import Selection
 from promptfed.method import Method
+from promptfed.own_answers import OwnAnswers
 from promptfed.own_figures import own_accuracies, own_figures
 from promptfed.scores import NO_CLASS, predicted
 from promptfed.scoring import Examples, alike, joined, part_scores, totals_of
@@ -38,10 +39,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``figures``, and the scores of each client that holds test images."""
+    """``figures``, and the scores of each client that holds test images.
+
+    ``answers``: what was predicted on their own test examples; None where the examples are elsewhere.
+    """
 
     figures: Metrics
     local: dict[int, ClientScore]
+    answers: OwnAnswers | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -212,7 +217,9 @@ def evaluate(
     common = (task.base_test, *task.domain_tests.values())
     examples = Examples.of(common, tested)
     new_part = task.new_classes, task.new_test
-    scores = part_scores(method, prompts, task.base_classes, examples, among, new_part, measures or {})
+    answers = OwnAnswers(len(task.base_classes))
+    parts = examples, among, new_part, measures or {}
+    scores = part_scores(method, prompts, task.base_classes, *parts, answers.add)
 
     def of_prompts(values: Mapping[int, T]) -> list[T]:
         return list(values.values())[: 1 if scores.different == 1 else None]
@@ -231,7 +238,8 @@ def evaluate(
         of_prompts(scores.totals["new"]),
     )
     by_domain = dict(zip(task.domain_tests, domains, strict=True))
-    return Evaluation.of(method.name, local, base, new, by_domain, totals.figures(measures or {}))
+    evaluation = Evaluation.of(method.name, local, base, new, by_domain, totals.figures(measures or {}))
+    return replace(evaluation, answers=answers)
 
 
 class Evaluator(Protocol):

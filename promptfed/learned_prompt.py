@@ -41,12 +41,15 @@ class LearnedPrompt:
         (shared, personal), _ = self.method.ends(self.state)
         return self.method.text_contexts(shared, personal)
 
-    def nearest_words(self, count: int = 5, metric: str = "euclidean") -> NearestWords:
+    def nearest_words(
+        self, count: int = 5, metric: str = "euclidean", *, contexts: PromptState | None = None
+    ) -> NearestWords:
         """Return the vocabulary words that lie nearest to each learned context vector, as CoOp's table does.
 
         Args:
             count: How many words a vector gets.
             metric: "euclidean" or "cosine" (1 - cosine), among the token embeddings of the text tower.
+            contexts: Those to look at; None: all of ``text_contexts``.
 
         Returns:
             A table that prints, and that a notebook shows; iterate over its rows for the words.
@@ -55,7 +58,7 @@ class LearnedPrompt:
             RunError: The method learns no text context.
             ConfigError: ``count`` or ``metric`` is of no use.
         """
-        contexts = self.text_contexts
+        contexts = self.text_contexts if contexts is None else contexts
         if not len(contexts):
             raise RunError(
                 f"{self.method.name} learns no text context but {self.method.trains}: nearest words are there for "

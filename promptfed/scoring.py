@@ -261,6 +261,7 @@ def part_scores(
     among: Mapping[int, Sequence[int]],
     new: tuple[Sequence[str], Split],
     measures: Mapping[str, Measure],
+    keep: Callable[[int, Split, Tensor], None] | None = None,
 ) -> PartScores:
     """Return what each client's prompt scores on all parts.
 
@@ -272,6 +273,7 @@ def part_scores(
         among: Client -> its own classes, of the clients with two or more.
         new: The names and examples of new classes.
         measures: Those besides accuracy.
+        keep: Is given each client with its own examples and their scores among all classes.
     """
     result, reader = PartScores(), Reader(method, classes, examples)
     labels = examples.split.labels
@@ -299,7 +301,10 @@ def part_scores(
         for client, places in places_of(reading, examples.own):
             own = examples.own[client]
             result.own_all[client] = (best[places] == own.labels).double().mean().item()
-            result.totals["all"][client] = totals_of(measures, scores[places.to(scores.device)], own.labels)
+            theirs = scores[places.to(scores.device)] if measures or keep else scores
+            result.totals["all"][client] = totals_of(measures, theirs, own.labels)
+            if keep is not None:
+                keep(client, own, theirs)
         if method.scores_apart:
             keep_own(reading, scores)
 

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from promptfed.blackbox.oracles.spent import note_spent
+from promptfed.drift import relative_change
 from promptfed.engines.base import Engine, never
 from promptfed.errors import BudgetExhausted, OracleError, OracleHalted, TrainingError
 from promptfed.evaluation import Evaluation, Evaluator, LocalEvaluator
@@ -27,11 +28,12 @@ from promptfed.privacy.run_examples import RunExamples
 from promptfed.privacy.run_release import RunRelease
 from promptfed.progress import Progress
 from promptfed.result_notes import figure_notes
+from promptfed.run_details import write_details
 from promptfed.run_metrics import near_chance, run_metrics
 from promptfed.run_privacy import private_federation, write_statement
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, Checkpoint, load_checkpoint, save_checkpoint
 from promptfed.runs.client_events import broadcast_sizes, bytes_down, bytes_up, client_event
-from promptfed.runs.directory import RunDirectory
+from promptfed.runs.directory import DETAILS, RunDirectory
 from promptfed.runs.journal import begin_or_continue, check_options, whole_log
 from promptfed.runs.ledger import cost_of
 from promptfed.runs.model import check_same_model, has_fingerprint
@@ -43,7 +45,6 @@ from promptfed.runs.plugin_tokens import remember_plugins
 from promptfed.stderr_log import TOLD
 from promptfed.tasks.client_sample import with_sampled_clients
 from promptfed.types import FederationState, Incident, Reply
-from promptfed.usage import Usage
 from promptfed.warm_start import first_shared
 from promptfed.zero_shot_choice import choose
 
@@ -132,6 +133,7 @@ class Training:
         notes = figure_notes(experiment.task, evaluations[stage].figures, experiment.examples)
         for note in (*experiment.run_notes, *notes):
             log.warning(note, extra=TOLD)
+        write_details(experiment, self.run, trained[stage], evaluations[stage])
         metrics["privacy"] = write_statement(experiment, self.run, trained[stage], self.account)
         self.run.write_metrics(metrics)
         write_passport(self.run, self.run.read_json("partition.json") or {}, self.identity, is_finished=True)
@@ -154,7 +156,8 @@ class Training:
             defaults=section_defaults(self.experiment.config),
         )
         note_spent(self.model, self.run.events.write)
-        self.run.remove("metrics.json")
+        for name in ("metrics.json", DETAILS):
+            self.run.remove(name)
         self._fill_features()
         write_passport(self.run, write_partition(self.run, partition), self.identity)
         remember_plugins(self.run)
@@ -218,7 +221,7 @@ class Training:
         return [(name, True) for name in self.baselines if name != method] + [(method, False)]
 
     def _fill_features(self) -> None:
-        began, before = time.perf_counter(), self._usage()
+        began, before = time.perf_counter(), self.model.usage()
 
         def on_features(done: int, total: int) -> None:
             self.progress.features(done, total)
@@ -226,11 +229,8 @@ class Training:
                 raise Interrupted(f"{done} of {total} images encoded (they are kept)")
 
         self.experiment.fill_features(on_features)
-        self.run.events.write(
-            "features",
-            seconds=time.perf_counter() - began,
-            **(self._usage() - before).recorded(),
-        )
+        usage = (self.model.usage() - before).recorded()
+        self.run.events.write("features", seconds=time.perf_counter() - began, **usage)
 
     def _federate(
         self, stage: str, federation: Federation, is_baseline: bool, saved: FederationState | None
@@ -270,7 +270,8 @@ class Training:
                     self.account.charge(state.round + 1, broadcasts)
                 after, replies = federation.run_round(state, on_reply, self.should_stop, on_incident, broadcasts)
                 if not after.pending:
-                    self._finish_round(stage, federation, after, replies, sizes, time.perf_counter() - began)
+                    passed = time.perf_counter() - began, relative_change(state.shared, after.shared)
+                    self._finish_round(stage, federation, after, replies, sizes, *passed)
                     if after.round == rounds:
                         after = self._chosen(stage, federation, after)
             except LimitReached as stop:
@@ -319,11 +320,12 @@ class Training:
         replies: tuple[Reply, ...],
         sizes: dict[int, int],
         seconds: float,
+        drift: float,
     ) -> None:
         method, good = federation.method, [r for r in replies if not r.failure]
         loss = fmean(r.update.loss for r in good) if good else float("nan")
         up, down = sum(map(bytes_up, replies)), sum(bytes_down(r, sizes[r.client]) for r in replies)
-        before, began = self._usage(), time.perf_counter()
+        before, began = self.model.usage(), time.perf_counter()
         val_accuracy = self._validated(federation, state)
         self.run.events.write(
             "round",
@@ -332,6 +334,7 @@ class Training:
             loss=loss,
             accuracy=fmean(r.update.accuracy for r in good) if good else float("nan"),
             val_accuracy=val_accuracy,
+            drift=drift,
             bytes_up=up,
             bytes_down=down,
             clients=len(replies),
@@ -343,14 +346,14 @@ class Training:
             stage=stage,
             round=state.round,
             seconds=time.perf_counter() - began,
-            **(self._usage() - before).recorded(),
+            **(self.model.usage() - before).recorded(),
         )
         self.progress.round(method.name, state.round, loss, val_accuracy, up + down, self.model.spent())
         log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
 
     def _chosen(self, stage: str, federation: Federation, state: FederationState) -> FederationState:
         """``state``, marked if validation chose the zero-shot prompt instead of what a black-box method trained."""
-        before, began = self._usage(), time.perf_counter()
+        before, began = self.model.usage(), time.perf_counter()
         state, choice = choose(federation, state, self.experiment.task)
         if choice is not None:
             self.run.events.write(
@@ -359,15 +362,12 @@ class Training:
                 round=state.round,
                 seconds=time.perf_counter() - began,
                 **dataclasses.asdict(choice),
-                **(self._usage() - before).recorded(),
+                **(self.model.usage() - before).recorded(),
             )
             if words := kept_words(state):
                 log.info("%s: %s (validation: %.4f, trained %.4f)",
                          federation.method.name, words, choice.zero_shot, choice.trained)  # fmt: skip
         return state
-
-    def _usage(self) -> Usage:
-        return self.model.usage()
 
     def _validated(self, federation: Federation, state: FederationState) -> float:
         """Mean accuracy on validation data; NaN in rounds that the run does not look at."""
@@ -377,14 +377,14 @@ class Training:
         return self.validator.validate(federation, state)
 
     def _evaluate(self, stage: str, federation: Federation, state: FederationState) -> Evaluation:
-        before, began = self._usage(), time.perf_counter()
+        before, began = self.model.usage(), time.perf_counter()
         found = self.evaluator.evaluate(federation, state)
         names = {summary.client: summary.name for summary in self.experiment.task.summaries()}
         self.run.events.write(
             "evaluation",
             **evaluation_event(stage, found, names),
             seconds=time.perf_counter() - began,
-            **(self._usage() - before).recorded(),
+            **(self.model.usage() - before).recorded(),
         )
         return found
 

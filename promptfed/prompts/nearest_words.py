@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +16,13 @@ from promptfed.errors import ConfigError
 from promptfed.printable import printable
 from promptfed.prompt_state import PromptState
 
+if TYPE_CHECKING:
+    from promptfed.language_models.model import LanguageModel
+
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
+TOKENS = 16_384
+"""Tokens of a language model whose vectors are compared at once."""
 ROWS = 256
 """Vectors that are compared with the whole vocabulary at once."""
 
@@ -135,6 +140,38 @@ def nearest_words(
             words = tuple((table.words[number], distance) for number, distance in zip(ids, near, strict=True))
             rows.append(VectorWords(name, class_name, position + 1, words))
     return NearestWords(tuple(rows), metric_name, backbone)
+
+
+@torch.no_grad()
+def nearest_tokens(vectors: Tensor, model: LanguageModel, count: int = 5) -> NearestWords:
+    """Return the tokens of a language model that are nearest to each of ``vectors`` ``(n, width)``, by cosine.
+
+    The vocabulary is read part by part: all of its vectors may be larger than the model's activations.
+    """
+    vectors = F.normalize(vectors.detach().float().to(model.device), dim=-1)
+    size = len(model.model.get_input_embeddings().weight)
+    best, numbers = torch.full((len(vectors), count), -2.0, device=model.device), None
+    for first in range(0, size, TOKENS):
+        ids = range(first, min(first + TOKENS, size))
+        cosines = vectors @ F.normalize(model.embed(ids), dim=-1).T
+        places = torch.arange(first, ids.stop, device=model.device).expand(len(vectors), -1)
+        cosines = torch.cat([best, cosines], 1)
+        places = places if numbers is None else torch.cat([numbers, places], 1)
+        cosines = cosines[:, count:] if numbers is None else cosines
+        best, order = cosines.topk(min(count, cosines.shape[1]), 1)
+        numbers = places.gather(1, order)
+    assert numbers is not None
+    rows = [
+        VectorWords("prompt", "", place + 1, tuple((_shown(model, i), 1 - c) for i, c in zip(ids, near, strict=True)))
+        for place, (ids, near) in enumerate(zip(numbers.tolist(), best.tolist(), strict=True))
+    ]
+    return NearestWords(tuple(rows), "cosine", model.name)
+
+
+def _shown(model: LanguageModel, number: int) -> str:
+    """Return a token as it is read: "-ing" for a part of a word, "word" for one that begins a word."""
+    token = model.tokenizer.convert_ids_to_tokens(number)
+    return model.tokens.said([number]).strip() or str(token)
 
 
 def _nearest(vectors: Tensor, table: Tensor, count: int, metric: Metric) -> tuple[Tensor, Tensor]:

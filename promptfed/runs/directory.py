@@ -5,6 +5,7 @@ events.jsonl       what happened (promptfed.runs.events)
 metrics.json       final figures and cost
 privacy.json       what the run promises those who hold the data
 releases.json      of a private run: all that was released; privacy.key is its secret
+details.json       what the report shows besides figures (promptfed.run_details)
 partition.json     the examples of each client; of very many, their rows are in clients.safetensors
 checkpoints/       of the method; those of a baseline are in baselines/<stage>/checkpoints/
 personalized/      output of promptfed personalize for each client (promptfed.runs.personalized)
@@ -41,9 +42,10 @@ BUNDLE_CONFIG = "promptfed_config.json"
 """The file that makes a folder a bundle (``promptfed.export``), and no run."""
 LOCK = ".lock"
 PERSONALIZED = "personalized"
+DETAILS = "details.json"
 FILES = (
     "config.yaml", "metrics.json", "partition.json", "clients.safetensors", "run.json", "deployment.json",
-    "report.html", "init.safetensors", "privacy.json", "releases.json",
+    "report.html", "init.safetensors", "privacy.json", "releases.json", DETAILS,
 )  # fmt: skip
 """Files of a run that are read, and written by putting a new one in the place of the old."""
 FILES_WRITTEN_IN_PLACE = ("events.jsonl", "run.log", LOCK, "oracle.sqlite", "oracle.sqlite-wal", "oracle.sqlite-shm")

@@ -21,7 +21,19 @@ COUNTS: Mapping[str, tuple[str, ...]] = {"client": ("round", "client"), "round":
 """Event -> its fields that must be there and be whole numbers."""
 NUMBERS = (
     *(field.name for field in fields(Usage)),
-    *("bytes_up", "bytes_down", "seconds", "loss", "accuracy", "val_accuracy", "base", "new", "hm", "local_mean"),
+    *(
+        "bytes_up",
+        "bytes_down",
+        "seconds",
+        "loss",
+        "accuracy",
+        "val_accuracy",
+        "drift",
+        "base",
+        "new",
+        "hm",
+        "local_mean",
+    ),
 )
 """Fields that are a number or null in every event."""
 SCORES = ("accuracy", "all_classes", "items")

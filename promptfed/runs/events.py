@@ -5,7 +5,7 @@
 | run_start, resume, run_end | free |
 | features | image_encoder_calls, text_encoder_calls, seconds |
 | client | stage, round, client, failure ("" if none), loss, accuracy, samples, bytes_up, bytes_down, seconds, *_calls |
-| round | stage, round, loss, accuracy, val_accuracy, bytes_up, bytes_down, seconds, clients, failed |
+| round | stage, round, loss, accuracy, val_accuracy, drift, bytes_up, bytes_down, seconds, clients, failed |
 | incident | stage, round, kind (refused, limited, unmerged), client (null: the whole round), why |
 | validation | stage, round, seconds, *_calls |
 | evaluation | stage, name, local [{client, accuracy, all_classes, items}], local_mean, base, new, hm, *_calls |
