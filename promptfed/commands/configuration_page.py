@@ -53,14 +53,14 @@ def configuration_page() -> str:
     parts = [INTRODUCTION]
     for group, title in GROUPS.items():
         if rows := run_rows(group):
-            parts.append(f"## {title}\n\n{_table(rows)}")
+            parts.append(f"## {title}\n\n{option_table(rows)}")
     for title, rows in tables("personalize").items():
-        parts.append(f"## {title}\n\n{_table(rows, resumes=False)}")
+        parts.append(f"## {title}\n\n{option_table(rows, resumes=False)}")
     parts += [
         "## Options of tasks\n\nThey are set by `--set task.NAME=VALUE`.\n",
-        *(f"### {name}\n\n{_table(rows)}" for name, rows in _own("task").items() if rows),
+        *(f"### {name}\n\n{option_table(rows)}" for name, rows in _own("task").items() if rows),
         "## Options of aggregators\n\nThey are set by `--set aggregator.NAME=VALUE`.\n",
-        *(f"### {name}\n\n{_table(rows)}" for name, rows in _own("aggregator").items() if rows),
+        *(f"### {name}\n\n{option_table(rows)}" for name, rows in _own("aggregator").items() if rows),
         f"## Options of methods\n\n{METHODS}",
         *_methods(),
     ]
@@ -77,17 +77,19 @@ def _methods() -> Iterable[str]:
     methods = _own("method")
     counts = Counter(row for rows in methods.values() for row in rows)
     shared = [row for row, count in counts.items() if count >= SHARED]
-    yield f"### Shared by many methods\n\n{_table(shared)}"
+    yield f"### Shared by many methods\n\n{option_table(shared)}"
     for name, rows in methods.items():
         common = ", ".join(f"`{row.name.partition('.')[2]}`" for row in rows if row in shared)
         others = [row for row in rows if row not in shared]
         text = textwrap.fill(f"Shared: {common}.", WIDTH) + "\n" if common else ""
         if not rows:
             text = "It has no options.\n"
-        yield f"### {name}\n\n{text}" + (f"\n{_table(others)}" if text and others else _table(others) if others else "")
+        yield f"### {name}\n\n{text}" + (
+            f"\n{option_table(others)}" if text and others else option_table(others) if others else ""
+        )
 
 
-def _table(rows: Iterable[OptionRow], resumes: bool = True) -> str:
+def option_table(rows: Iterable[OptionRow], resumes: bool = True) -> str:
     """Return ``rows`` as a Markdown table; flags and resume have columns where any row has them."""
     rows = list(rows)
     has_flags, resumes = any(row.flag for row in rows), resumes and any(row.flag or row.resume for row in rows)
