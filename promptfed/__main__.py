@@ -8,6 +8,10 @@ import sys
 def main() -> None:
     """Run the command line and exit. Ctrl-C exits with 130 from the first import on."""
     try:
+        from promptfed.commands.completion import answer, is_asked
+
+        if is_asked():
+            answer()
         from promptfed.cli import main as run
 
         run()

@@ -30,7 +30,7 @@ from promptfed.commands import (
     train,
 )
 from promptfed.commands.empty_paths import refuse_empty_paths
-from promptfed.commands.help_text import build_command
+from promptfed.commands.help_page import build_command
 from promptfed.errors import BudgetExhausted, ConfigError, PromptFedError
 from promptfed.language_models.remote_code import FLAG, trust_remote_code
 from promptfed.printable import printable
@@ -56,7 +56,7 @@ app = typer.Typer(
     name="promptfed",
     invoke_without_command=True,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help", "--help-all"]},
 )
 train.add_to(app)
 compare.add_to(app)
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with warnings_on_stderr():
             words = _without_plugins(words)
-            code = refuse_empty_paths(build_command(app))(words, prog_name="promptfed", standalone_mode=False)
+            code = build_command(refuse_empty_paths(app))(words, prog_name="promptfed", standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this number, without a word
             raise KeyboardInterrupt
     except (PromptFedError, UsageError) as error:

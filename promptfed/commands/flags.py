@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from promptfed.commands.completion_data import known_names
 from promptfed.config import RunConfig
 from promptfed.option import GROUPS, Option, options_of
 from promptfed.oracle_options import OracleOptions
@@ -20,14 +21,6 @@ from promptfed.shorthands import Shorthands
 Flags = dict[str, Any]
 """Option -> the value of its flag, None if it is not set."""
 MODELS: tuple[type[BaseModel], ...] = (RunConfig, Shorthands, OracleOptions)
-PANELS = {
-    "task": "Data and clients",
-    "model": "Model and method",
-    "oracle": "Model and method",
-    "method": "Model and method",
-}
-"""Group of options -> the section of a long help page; the others are in ``TRAINING``."""
-TRAINING = "Training"
 PATHS = ("DIR", "FILE")
 
 
@@ -59,7 +52,8 @@ def with_flags(
     Args:
         names: Options of ``models``, in the order of the help page.
         models: Where the options are defined.
-        only_common: Hide the flags that are not common, and show the others in sections. All of them work.
+        only_common: Hide the flags that are not common, and show the others in sections. All of them work, and
+            ``--help-all`` shows them.
         texts: Option -> its help text, where it means something else for this command.
     """
     fields = {name: _field(name, models) for name in names}
@@ -74,8 +68,10 @@ def with_flags(
         ]
         arguments = [each for each in rest if each.default is inspect.Parameter.empty]
         others = [each for each in rest if each.default is not inspect.Parameter.empty]
+        others += [HELP_ALL] if only_common else []
 
         def wrapper(**values: Any) -> None:
+            values.pop(HELP_ALL.name, None)
             typed = {name: values.pop(name) for name in fields}
             command(typed, **values)
 
@@ -100,14 +96,46 @@ def list_options() -> frozenset[str]:
 
 
 def names_of(kind: str) -> Callable[[str], list[str]]:
-    """Return a function that completes names of ``kind`` in the shell. It imports them only on a call."""
+    """Return a function that completes names of ``kind`` in the shell. Its attribute ``kind`` says which."""
 
     def complete(incomplete: str) -> list[str]:
-        from promptfed.commands.listing import known
+        return [name for name in known_names(kind) if name.startswith(incomplete)]
 
-        return [name for name in known(kind) if name.startswith(incomplete)]
-
+    complete.kind = kind  # type: ignore[attr-defined]
     return complete
+
+
+def one_of(values: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a function that completes one of ``values`` in the shell. Its attribute ``choices`` has them."""
+    choices = tuple(values)
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in choices if value.startswith(incomplete)]
+
+    complete.choices = choices  # type: ignore[attr-defined]
+    return complete
+
+
+def _show_everything(context: typer.Context, is_wanted: bool) -> None:
+    """Print the long help page, if it is asked for, and leave."""
+    if is_wanted:
+        from promptfed.commands.help_page import help_page
+
+        typer.echo(help_page(context.command, context.command_path, everything=True))
+        raise typer.Exit()
+
+
+HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--help-all", callback=_show_everything, is_eager=True, help="Show every option by its group, and exit."
+        ),
+    ],
+)
 
 
 def _field(name: str, models: tuple[type[BaseModel], ...]) -> tuple[FieldInfo, Option]:
@@ -131,13 +159,21 @@ def _parameter(name: str, field: FieldInfo, option: Option, text: str, only_comm
         f"--{name.replace('_', '-')}",
         help=text or help_text(field, option),
         metavar=option.metavar or None,
-        autocompletion=names_of(option.choices) if option.choices else None,
+        autocompletion=_values_of(field, option),
         hidden=only_common and not option.common,
-        rich_help_panel=PANELS.get(option.group, TRAINING) if only_common else None,
+        rich_help_panel=GROUPS[option.group] if only_common else None,
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, information]
     )
+
+
+def _values_of(field: FieldInfo, option: Option) -> Callable[[str], list[str]] | None:
+    """Return what completes the value of an option; None if it may be anything."""
+    if option.choices:
+        return names_of(option.choices)
+    choices = choices_of(field.annotation)
+    return one_of(choices) if choices else None
 
 
 def help_text(field: FieldInfo, option: Option) -> str:

@@ -45,7 +45,10 @@ def train(
         Path | None,
         typer.Option("--init", help="Begin with the prompt of this run, bundle or PEFT adapter.", metavar="DIR"),
     ] = None,
-    trust_address: Annotated[bool, typer.Option("--trust-address", hidden=True)] = False,
+    trust_address: Annotated[
+        bool,
+        typer.Option("--trust-address", help="Use the server that the run or the config file names.", hidden=True),
+    ] = False,
     observer: options.Observers = None,
     quiet: options.Quiet = False,
     json: options.Json = False,

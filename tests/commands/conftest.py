@@ -10,7 +10,7 @@ from PIL import Image
 
 from promptfed.cli import main
 from promptfed.commands.empty_paths import refuse_empty_paths
-from promptfed.commands.help_text import build_command
+from promptfed.commands.help_page import build_command
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +27,14 @@ class Said(NamedTuple):
 @functools.cache
 def built(app: Any) -> Any:
     """The commands, read from their functions once: that takes longer than most commands."""
-    return refuse_empty_paths(build_command(app))
+    return build_command(refuse_empty_paths(app))
 
 
 @pytest.fixture
 def promptfed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     """``promptfed("list", "methods")``: run the command line in this process."""
     monkeypatch.setattr("promptfed.cli.build_command", built)
-    monkeypatch.setattr("promptfed.cli.refuse_empty_paths", lambda command: command)
+    monkeypatch.setattr("promptfed.cli.refuse_empty_paths", lambda app: app)
 
     def run(*words: object) -> Said:
         capsys.readouterr()

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 
@@ -71,13 +67,52 @@ def test_version(promptfed):
     assert promptfed("--version").out == f"promptfed {package.__version__}\n"
 
 
-def test_shell_completion_knows_commands_and_values():
-    environment = {**os.environ, "_PROMPTFED_COMPLETE": "complete_bash"}
+def everything(command, path="promptfed"):
+    """Every command of the command line, with the words that lead to it."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from everything(inner, f"{path} {name}")
 
-    def complete(line: str) -> list[str]:
-        words = {**environment, "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
-        call = [sys.executable, "-P", "-m", "promptfed.cli"]
-        return subprocess.run(call, env=words, capture_output=True, text=True, check=False).stdout.split()
 
-    assert "train" in complete("promptfed tr")
-    assert "promptfl" in complete("promptfed train --method pro")
+def test_every_flag_and_argument_is_explained():
+    from promptfed.cli import app
+    from promptfed.commands.help_page import build_command
+    from promptfed.commands.parameters import parameters_of
+
+    rows = [(path, each) for path, command in everything(build_command(app)) for each in parameters_of(command)]
+    assert len(rows) > 150
+    assert [(path, each.name) for path, each in rows if not each.text] == []
+
+
+@pytest.mark.parametrize("words", [["train"], ["compare"], ["flower", "init"]])
+def test_help_all_shows_what_help_leaves_out(promptfed, words):
+    short, whole = promptfed(*words, "--help").out, promptfed(*words, "--help-all").out
+    assert "--quorum" not in short
+    assert "--help-all" in short
+    for title in ("Task and data", "Federation", "Where the work runs", "The run"):
+        assert f"\n{title}:\n" in whole
+    assert {"--quorum", "--participation", "--precision", "--help"} <= set(whole.replace(",", " ").split())
+    names = " ".join(whole.split())
+    assert "trimmed_mean" in names
+    assert ("promptfed list methods shows all" in names) == (words != ["compare"])
+
+
+def test_help_all_of_a_short_page_is_that_page(promptfed):
+    assert promptfed("report", "--help-all").out == promptfed("report", "-h").out
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["train", "--help-all"], ["predict"], ["site", "check"]])
+def test_pages_fit_the_terminal_and_have_no_colour(promptfed, monkeypatch, words):
+    monkeypatch.setenv("COLUMNS", "80")
+    page = promptfed(*words, "--help").out
+    assert max(map(len, page.splitlines())) <= 80
+    assert "\x1b" not in page
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert promptfed(*words, "--help").out == page
+
+
+def test_an_example_that_is_broken_can_still_be_pasted(promptfed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    page = promptfed("train", "--help").out.replace(" \\\n", " ")
+    lines = [" ".join(line.split()) for line in page.splitlines()]
+    assert "promptfed train --task clip-domains --data folder:pacs --set task.held_out=sketch --backbone lit" in lines
