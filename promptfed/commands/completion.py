@@ -130,7 +130,7 @@ def completions(words: Sequence[str]) -> list[Item]:
             return [(f"{name}={text}", meaning) for text, meaning in _values(line, name, value)]
         return _flags(line, typed)
     if "commands" in line.command:
-        return _with_start(line.command["commands"].items(), typed)
+        return [] if line.arguments else _with_start(line.command["commands"].items(), typed)
     places = line.command.get("arguments", [])
     place = len(line.arguments)
     if place < len(places) or (places and places[-1].endswith("*")):

@@ -146,7 +146,7 @@ def _text(text: str, width: int) -> Iterator[str]:
     """Yield the lines of a description, indented by two. Paragraphs that begin with a backspace keep their lines."""
     for paragraph in inspect.cleandoc(text).partition("\f")[0].split("\n\n"):
         yield ""
-        if paragraph.startswith("\b"):
+        if paragraph.startswith(("\b", "\\b")):
             for line in paragraph.split("\n")[1:]:
                 yield from _example(f"  {line}", width)
         else:

@@ -120,7 +120,7 @@ def test_the_other_shells_get_their_own_form():
     assert ask({**fish, "_TYPER_COMPLETE_FISH_ACTION": "is-args"}).returncode == 0
     nothing = {**fish, "_TYPER_COMPLETE_FISH_ACTION": "is-args", "_TYPER_COMPLETE_ARGS": "promptfed train --run "}
     assert ask(nothing).returncode == 1
-    assert ask({"_PROMPTFED_COMPLETE": "complete_zsh", **nothing}).returncode == 0
+    assert ask({**nothing, "_PROMPTFED_COMPLETE": "complete_zsh"}).stdout == "_files\n"
     assert ask({"_PROMPTFED_COMPLETE": "complete_powershell", **line}).stdout.startswith("--engine:::Where")
 
 
