@@ -34,8 +34,8 @@ class Answer(BaseModel):
     """What is said of one example: its classes, or why there is no answer."""
 
     name: str = Field(description="the file's name, or the place in the request such as texts[0]")
-    best: str | None = Field(None, description="the most probable class; null if it is none of these")
-    none_of_these: bool = Field(False, description="whether the best class is below the threshold")
+    best: str | None = Field(default=None, description="the most probable class; null if it is none of these")
+    none_of_these: bool = Field(default=False, description="whether the best class is below the threshold")
     ranked: list[Share] = Field(default_factory=list, description="the most probable classes, best first")
     error: str | None = None
 
@@ -69,7 +69,7 @@ class BundleFacts(BaseModel):
     model: str
     rounds: int
     promptfed_version: str
-    whose: str | None = Field(None, description="a client's own prompt, or the one that all share")
+    whose: str | None = Field(default=None, description="a client's own prompt, or the one that all share")
     data: str | None = None
     accuracy: dict[str, float] = Field(default_factory=dict, description="test accuracy in its run, 0 to 1")
     below_zero_shot: list[str] = Field(default_factory=list)
