@@ -13,6 +13,7 @@ import typer
 from promptfed.commands import (
     attack,
     compare,
+    doctor,
     evaluate,
     export,
     flower,
@@ -75,6 +76,7 @@ serve.add_to(app)
 flower.add_to(app)
 site.add_to(app)
 nearest_words.add_to(app)
+doctor.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

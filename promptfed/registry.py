@@ -54,6 +54,13 @@ def registrations() -> dict[tuple[str, str], str]:
     }
 
 
+def failures() -> dict[str, str]:
+    """Return the modules and entry points that cannot be imported -> why; all registries that are loaded are read."""
+    for registry in tuple(_registries):
+        registry._scan()
+    return {name: why for registry in _registries for name, why in registry.failures.items()}
+
+
 class Registry(Generic[T]):
     """Names of one ``kind`` ("method", "aggregator"), filled when one is first asked for.
 

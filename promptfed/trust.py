@@ -94,7 +94,7 @@ def trust(address: str, key_variable: str | None = None) -> None:
     if name in servers and servers[name] == entry:
         return
     with suppress(OSError):
-        folder = _folder()
+        folder = trust_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = folder / f".{FILE}.{os.getpid()}"
         draft.unlink(missing_ok=True)
@@ -170,13 +170,14 @@ def check_cluster(address: str | None, what: str, typed: str | None) -> None:
         )
 
 
-def _folder() -> Path:
+def trust_folder() -> Path:
+    """Return the folder of what the user trusts: ``PROMPTFED_CONFIG``, else the user's config folder."""
     return Path(os.environ.get("PROMPTFED_CONFIG") or platformdirs.user_config_dir("promptfed"))
 
 
 def _known() -> dict[str, str | None]:
     try:
-        content = read_json(_folder() / FILE)
+        content = read_json(trust_folder() / FILE)
     except (OSError, FormatError):
         return {}
     entries = content.get("addresses") if isinstance(content, dict) else None

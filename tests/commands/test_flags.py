@@ -55,7 +55,7 @@ FLAGS = {
 @pytest.fixture
 def config_of(monkeypatch, tmp_path, promptfed):
     """The config that a line of ``promptfed train`` makes, without the run."""
-    monkeypatch.setattr("promptfed.trust._folder", lambda: tmp_path)
+    monkeypatch.setattr("promptfed.trust.trust_folder", lambda: tmp_path)
 
     def read(*words: str) -> RunConfig:
         found: list[RunConfig] = []
