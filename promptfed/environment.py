@@ -13,8 +13,8 @@ from promptfed.printable import printable
 from promptfed.threads import available_cpus
 
 LONGEST_COMMAND = 2000
-SECRET_OPTIONS = ("--api-key",)
-"""Options whose value is never written down (no command has one; a user may try)."""
+SECRET_OPTIONS = ("--api-key", "--token")
+"""Options whose value is never written down: Flower gives its processes a token; of ours none has one."""
 
 
 def environment() -> dict[str, Any]:

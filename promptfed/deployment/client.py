@@ -1,18 +1,29 @@
-"""The ClientApp of a site: a few lines of Flower around promptfed.deployment.site."""
+"""The ClientApp of a site. Flower starts a process for every message, so this file and what it imports stay light.
+
+The message goes to the kept process of the site (promptfed.deployment.kept_process), which has torch and the model
+loaded. Without one, it is answered here.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from promptfed.deployment import codec, messages  # first: it says how to install what the next two need
-from promptfed.errors import PromptFedError
+from promptfed.deployment.kept_process import DiedError, KeptProcess, NoProcessError, keep_seconds
 
-from flwr.app import Context, Message  # isort: skip
-from flwr.clientapp import ClientApp  # isort: skip
+try:
+    from flwr.app import Context, Message
+    from flwr.clientapp import ClientApp
+except ImportError as error:
+    from promptfed.errors import ConfigError
 
-_SITES: dict[str, object] = {}
+    raise ConfigError(
+        f"engine 'flower' needs Flower, which is not installed here ({error}): pip install 'promptfed[flower]'"
+    ) from error
 
 
 def client_app() -> ClientApp:
@@ -29,19 +40,34 @@ def client_app() -> ClientApp:
 
 def answer(message: Message, context: Context) -> Message:
     """Answer a message for the site of this node. An error in its options or data becomes an answer of one line."""
-    from promptfed.deployment.site import Site, SiteOptions
+    return Message(answered(message.content, dict(context.node_config), began()), reply_to=message)
 
-    try:
-        key = repr(sorted(context.node_config.items()))
-        if key not in _SITES:
-            _SITES.clear()
-            _SITES[key] = Site(SiteOptions.of(context.node_config), began())
-        site = _SITES[key]
-        assert isinstance(site, Site)
-        return Message(site.answer(message.content), reply_to=message)
-    except PromptFedError as error:
-        print(f"error: {error}", flush=True)
-        return Message(codec.pack(messages.problem(str(error))), reply_to=message)
+
+def answered(content: Any, node_config: Mapping[str, Any], start: float) -> Any:
+    """Return the answer of the site with these words to a packed question.
+
+    Args:
+        content: The question.
+        node_config: The words of the node's operator.
+        start: When the work on it began, in seconds of ``time.monotonic``.
+    """
+    if keep_seconds(node_config):
+        from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+        from flwr.proto.recorddict_pb2 import RecordDict as Wire
+
+        question = bytes(recorddict_to_proto(content).SerializeToString())
+        try:
+            return recorddict_from_proto(Wire.FromString(KeptProcess.of(node_config).ask(question, start)))
+        except NoProcessError as reason:
+            print(f"note: this site keeps no process: {reason}", file=sys.stderr, flush=True)
+        except DiedError as error:
+            from promptfed.deployment import codec, messages
+
+            print(f"error: {error}", flush=True)
+            return codec.pack(messages.problem(str(error)))
+    from promptfed.deployment.site_answer import SiteAnswers
+
+    return SiteAnswers(node_config).answer(content, start)
 
 
 def began() -> float:

@@ -22,6 +22,17 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+def started(pid: int) -> str | None:
+    """Return the time of the start of ``pid``, as the system writes it; None if there is no such process.
+
+    With it another process that has the number later can be told from this one.
+    """
+    if (SYSTEM / "self" / "stat").exists():
+        row = _linux_row(SYSTEM / str(pid))
+        return None if row is None else row[1]
+    return _table().get(pid, (0, None))[1]
+
+
 def kill_all(processes: dict[int, str], seconds: float = 10.0) -> None:
     """Kill the processes that ``descendants`` named and that are still there, and wait for their end.
 
@@ -55,11 +66,14 @@ def _table() -> dict[int, tuple[int, str]]:
 
 
 def _linux_table() -> dict[int, tuple[int, str]]:
-    table = {}
-    for folder in SYSTEM.iterdir():
-        if folder.name.isdecimal():
-            with suppress(OSError, IndexError):
-                fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-                if fields[0] not in ("Z", "X"):
-                    table[int(folder.name)] = (int(fields[1]), fields[19])
-    return table
+    rows = {int(folder.name): _linux_row(folder) for folder in SYSTEM.iterdir() if folder.name.isdecimal()}
+    return {pid: row for pid, row in rows.items() if row is not None}
+
+
+def _linux_row(folder: Path) -> tuple[int, str] | None:
+    """Return the parent of a process and the time of its start; None if it has ended, reaped or not."""
+    try:
+        fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if fields[0] in ("Z", "X") else (int(fields[1]), fields[19])
+    except (OSError, IndexError):
+        return None

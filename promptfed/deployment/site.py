@@ -17,6 +17,7 @@ from promptfed.attacks.base import check_without_attack
 from promptfed.config import RunConfig, build_config, validate
 from promptfed.deployment import codec, messages
 from promptfed.deployment.fields import LONGEST_TEXT
+from promptfed.deployment.kept_process import KEEP_SECONDS
 from promptfed.deployment.messages import SiteAgreement
 from promptfed.deployment.site_export import write_site_bundle
 from promptfed.deployment.site_identities import check_identities, told_identity
@@ -75,6 +76,12 @@ class SiteOptions(BaseModel):
         description="most that this site's examples may spend in all runs together; runs without noise are refused",
     )
     delta: float = Field(1e-5, gt=0, lt=1, description="chance with which that may fail")
+    keep_process_seconds: float = Field(
+        KEEP_SECONDS,
+        alias="keep-process-seconds",
+        ge=0,
+        description="how long the site's process, with its model, waits for the next message; 0 ends it with each one",
+    )
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> SiteOptions:
@@ -108,26 +115,24 @@ class Site:
     The server cannot have a plug-in loaded: those that it names are compared with the operator's.
     """
 
-    def __init__(self, options: SiteOptions, began: float | None = None) -> None:
-        """Load the plug-ins of the operator.
-
-        Args:
-            options: The options of the node.
-            began: When this process started, in seconds of ``time.monotonic``.
-
-        Raises:
-            ConfigError: A plug-in cannot be loaded.
-        """
+    def __init__(self, options: SiteOptions) -> None:
+        """Load the plug-ins of the operator. Raise ConfigError if one cannot be loaded."""
         options.load_plugins()
-        self.options, self._began = options, began
+        self.options, self._threads = options, torch.get_num_threads()
+        self._loaded: tuple[tuple[str, str, PromptTemplate | None], FrozenModel] | None = None
         self._experiments: dict[str, Experiment] = {}
         self._methods: dict[tuple[str, str], Method] = {}
         self._expected: dict[tuple[str, str], PromptState] = {}
 
-    def answer(self, content: Any) -> Any:
-        """Answer a packed question; an ``ErrorReply`` says why there is no answer."""
-        began, self._began = self._began or time.monotonic(), None
+    def answer(self, content: Any, began: float | None = None) -> Any:
+        """Answer a packed question; an ``ErrorReply`` says why there is no answer.
+
+        Args:
+            content: The question.
+            began: When the work on it began, in seconds of ``time.monotonic``; None stands for now.
+        """
         try:
+            began = time.monotonic() if began is None else began
             kind = codec.kind_of(content)
             if kind not in self._handlers:
                 raise DeploymentError(f"the server sent a {kind!r} message, which this version does not know")
@@ -296,18 +301,19 @@ class Site:
         return number
 
     def _model(self, config: RunConfig, form: PromptTemplate | None) -> FrozenModel:
-        for experiment in self._experiments.values():
-            c, model = experiment.config, experiment.setup.model
-            if c.backbone == config.backbone and c.precision == config.precision and model.form == form:
-                return model
-        return site_model(config, form)
+        """Return the model of ``config``: the last one again, if it is the same."""
+        torch.set_num_threads(named_model(config).threads or self._threads)  # a run before may have set others
+        wanted = (config.backbone, config.precision, form)
+        if self._loaded is None or self._loaded[0] != wanted:
+            self._loaded = None
+            self._loaded = wanted, site_model(config, form)
+        return self._loaded[1]
 
     def _experiment(self, agreement: SiteAgreement) -> Experiment:
         key = agreement.model_dump_json()
         if key not in self._experiments:
             config = self._config(agreement.config, agreement.simulated)
-            if threads := named_model(config).threads:
-                torch.set_num_threads(threads)
+            torch.set_num_threads(named_model(config).threads or self._threads)
             site, data = self.options.site, self.options.data
             task = None if agreement.simulated else site_task(read_site(site, data, config), agreement, config)
             experiment = Experiment.build(config, model_for=lambda form: self._model(config, form), task=task)
