@@ -73,6 +73,13 @@ class OwnAnswers:
         most = counts.argsort(descending=True, stable=True)[:MOST_COUNTS].sort().values
         return [(*pair, count) for pair, count in zip(pairs[most].tolist(), counts[most].tolist(), strict=True)]
 
+    def right(self) -> list[bool]:
+        """Return whether each example is answered right, client by client."""
+        if not self._rows:
+            return []
+        rows = torch.cat(self._rows)
+        return [bool(is_right) for is_right in (rows[:, 2] == rows[:, 3]).tolist()]
+
     def chosen(self, most: int) -> list[Answer]:
         """Return at most ``most`` examples to look at: wrong ones first, then right ones.
 

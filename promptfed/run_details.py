@@ -2,6 +2,7 @@
 
     counts     [true class, predicted class, examples]: the clients' own test examples, each with its client's prompt,
                among all training classes; predicted class -1: no answer
+    right      which of these examples are answered right, a bit each in their order, as hexadecimal digits
     samples    a few of these examples, right and wrong: a text, or a small picture as a data: address
     words      what the prompt says: the nearest words of each vector, or the text before and after training
 
@@ -28,6 +29,7 @@ from promptfed.kept_text import kept_of
 from promptfed.learned_prompt import LearnedPrompt
 from promptfed.method import Method
 from promptfed.own_answers import Answer, OwnAnswers
+from promptfed.packed_bits import packed_bits
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.language_method import LanguageMethod
 from promptfed.prompts.nearest_words import NearestWords, nearest_tokens
@@ -69,6 +71,7 @@ def write_details(
         DETAILS,
         {
             "items": len(answers),
+            "right": packed_bits(answers.right()),
             "counts": [] if is_answered_freely else answers.counts(),
             "samples": list(_samples(experiment.task, answers, samples_of(experiment.config))),
             "words": prompt_words(*trained),

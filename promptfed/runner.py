@@ -30,7 +30,7 @@ from promptfed.observers.base import Observer
 from promptfed.observers.choose import ObserverChoices
 from promptfed.printable import printable
 from promptfed.progress import ComparisonProgress, Progress
-from promptfed.report.comparison import write_comparison
+from promptfed.report.comparison_page import write_comparison
 from promptfed.report.html import write_report
 from promptfed.report.outcome import run_outcome
 from promptfed.resolve import warn_of_plugins

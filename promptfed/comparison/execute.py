@@ -27,6 +27,7 @@ from promptfed.option import options_of
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.progress import ComparisonProgress
+from promptfed.report.html import REPORT_FILE, write_report
 from promptfed.report.outcome import run_outcome
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.training import Interrupted, Training
@@ -119,9 +120,12 @@ class Comparison:
         run = opened(folder, config)
         if run is None or run.read_metrics() is None:
             metrics = self._work(config, folder, f"{method}, seed {seed}", lambda training: training.execute())
+            write_report(RunDirectory.open(folder))
             self.progress.end(metrics["method"])
-        else:
-            self._run_number += 1
+            return
+        self._run_number += 1
+        if not (folder / REPORT_FILE).exists():  # a run of promptfed 0.1
+            write_report(run)
 
     def _tune(self, method: str) -> None:
         """Try the grid on the tuning partition and note the values that are best on its *validation* images."""

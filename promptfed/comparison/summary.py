@@ -8,11 +8,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from promptfed.comparison.differences import with_differences
 from promptfed.comparison.plan import Plan
+from promptfed.errors import RunError
 from promptfed.method import METHODS
+from promptfed.packed_bits import unpacked_bits
 from promptfed.privacy.statement import FILE
 from promptfed.result_notes import below_zero_shot
-from promptfed.runs.directory import RunDirectory, is_run
+from promptfed.runs.directory import DETAILS, RunDirectory, is_run
 from promptfed.runs.ledger import Cost, cost_of, query_curve
 from promptfed.usage import READINGS
 
@@ -44,6 +47,7 @@ def summarise(
     notes: dict[str, None] = {}
     examples = "images"
     measures: dict[str, Any] = {}
+    right: dict[str, list[bool]] = {}
     for method in plan.methods:
         runs = []
         for seed in plan.seeds:
@@ -58,12 +62,14 @@ def summarise(
                 examples = metrics.get("examples") or examples
                 notes |= dict.fromkeys(metrics.get("notes") or ()) if seed == plan.seeds[0] else {}
                 runs.append({**_row(run, metrics, events, folder), "seed": seed})
+                if len(plan.seeds) == 1:
+                    right[method] = _right(run)
         methods[method] = _about(method, runs, left_out.get(method, ""), search.get(method, {}))
     level = _means(methods["zero_shot"]) if "zero_shot" in methods else None
     for about in methods.values():
         about["below_zero_shot"] = below_zero_shot(_means(about), level)
     base = plan.config("zero_shot", plan.base.seed)
-    return {
+    summary = {
         "task": base.task,
         "data": base.data,
         "backbone": base.backbone,
@@ -81,6 +87,17 @@ def summarise(
         **({"measures": measures} if measures else {}),
         "methods": methods,
     }
+    return with_differences(summary, {name: each for name, each in right.items() if each})
+
+
+def _right(run: RunDirectory) -> list[bool]:
+    """Return which of the clients' own test examples a run answered right; empty if it has not kept that."""
+    try:
+        details = run.read_json(DETAILS) or {}
+    except RunError:  # the report of that run says so; the figures are whole
+        return []
+    bits, items = details.get("right"), details.get("items")
+    return unpacked_bits(bits, items) if isinstance(bits, str) and isinstance(items, int) else []
 
 
 def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home: Path) -> Any:

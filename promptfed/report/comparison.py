@@ -1,19 +1,16 @@
-"""A comparison as tables: for the terminal, as Markdown, as a page with the plot."""
+"""A comparison as tables: for the terminal and as Markdown. ``comparison_page`` makes the page of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from promptfed.counts import number_of
-from promptfed.files import strict_json
-from promptfed.files.atomic import write_text
 from promptfed.printable import markdown_cell, plain_text, printable, printable_lines
 from promptfed.report.comparison_measures import measure_section
 from promptfed.report.comparison_privacy import privacy_section
-from promptfed.report.html import Picture, readable_bytes, render
+from promptfed.report.html import readable_bytes
 from promptfed.report.tables import (
     LOCAL_ALL,
     best_cells,
@@ -32,10 +29,6 @@ if TYPE_CHECKING:
 
 Summary = Mapping[str, Any]
 
-TRADE_OFF_NOTE = (
-    "Right is better at home, up is better elsewhere; bars are one standard deviation over seeds, dashed lines are "
-    "zero-shot. A point low on the right wins locally by losing the rest."
-)
 QUERIES_NOTE = (
     "Accuracy on the clients' validation examples, mean over seeds, after so many queries of training; the dashed line "
     "is zero-shot."
@@ -75,42 +68,6 @@ ORACLE_CAPTION = (
     "answer was not known from an earlier run or method."
 )
 DOMAINS_CAPTION = "Test accuracy in % by domain, all base classes together. * no client holds this domain."
-
-
-def write_comparison(summary: Summary, folder: Path) -> list[Path]:
-    """Write comparison.json, .md, .png and .html into ``folder``, and queries.png with a black box.
-
-    Returns:
-        The paths of the files.
-    """
-    from promptfed.report.comparison_plot import accuracy_by_queries, trade_off
-    from promptfed.report.figures import data_uri, save
-
-    paths = [folder / "comparison.json", folder / "comparison.md"]
-    write_text(paths[0], strict_json.dumps(dict(summary), indent=2) + "\n")
-    write_text(paths[1], comparison_markdown(summary))
-    pictures = []
-    for name, heading, figure, note in (
-        ("comparison", "Local against elsewhere", trade_off(summary), TRADE_OFF_NOTE),
-        ("queries", "Accuracy against queries", accuracy_by_queries(summary), QUERIES_NOTE),
-    ):
-        if figure is not None:
-            save(figure, folder / f"{name}.png", dpi=160, metadata={"Software": None})
-            paths.append(folder / f"{name}.png")
-            pictures.append((heading, Picture(data_uri(figure), heading), note))
-    columns, seeds = seed_rows(summary)
-    content = {
-        "title": title(summary),
-        "about": about(summary),
-        "tables": sections(summary),
-        "pictures": pictures,
-        "notes": notes_below(summary),
-        "left_out": left_out(summary),
-        "columns": columns,
-        "seeds": seeds,
-    }
-    write_text(folder / "comparison.html", render("comparison.html.j2", content))
-    return [*paths, folder / "comparison.html"]
 
 
 def title(summary: Summary) -> str:
