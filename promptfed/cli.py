@@ -26,6 +26,7 @@ from promptfed.commands import (
     report,
     serve,
     serve_bundle,
+    share,
     site,
     tasks,
     train,
@@ -65,6 +66,7 @@ evaluate.add_to(app)
 export.add_to(app)
 predict.add_to(app)
 serve_bundle.add_to(app)
+share.add_to(app)
 personalize.add_to(app)
 import_.add_to(app)
 listing.add_to(app)

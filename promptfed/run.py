@@ -305,9 +305,10 @@ class Run:
 
         Args:
             client: Whose prompt; its personalised one if there is one.
-            path: The folder; None: ``bundles/client-K`` in the run's (``adapters/`` for PEFT, ``merged/``), or
-                ``client-K-shared``.
-            format: "bundle", or "peft" for an adapter of a language model that Hugging Face's PEFT loads.
+            path: The folder; None: ``bundles/client-K`` in the run's (``adapters/`` for PEFT, ``onnx/``, ``merged/``),
+                or ``client-K-shared``.
+            format: "bundle"; "peft" for an adapter of a language model that Hugging Face's PEFT loads; "onnx" for an
+                image classifier that onnxruntime runs.
             merged: Write the whole language model, low-rank changes added to its weights, in a new folder.
             shared: Leave out all that is the client's own.
             overwrite: Replace a bundle or adapter that is there.

@@ -22,7 +22,7 @@ OTHERS = {
     "--size",  # of promptfed privacy plan
     "--set", "--search", "--port", "--file", "--api-key", "--max-", "--node-config", "--force-reinstall",
     "--enable-prompt-embeds", "--head", "--backend-store-uri", "--logdir", "--project",
-    "--host", "--token-env", "--include", "--local-dir", "--swa-full", "--trust-remote-code",
+    "--host", "--token-env", "--personal", "--license", "--include", "--local-dir", "--swa-full", "--trust-remote-code",
 }  # fmt: skip
 """Flags in messages that no caller in Python sees, and those of other programs."""
 

@@ -208,6 +208,11 @@ class Backbone(ABC):
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return an RGB image as the tensor ``(3, height, width)`` that ``encode_images`` takes."""
 
+    @property
+    def image_transform(self) -> Any:
+        """The transform of torchvision that ``preprocess`` is; None where it is more than that."""
+        return None
+
     @abstractmethod
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Encode ``(batch, 3, height, width)`` to ``(batch, embed_dim)``; counts image calls; no gradient."""

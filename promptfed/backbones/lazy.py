@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -57,6 +57,10 @@ class LazyBackbone(Backbone, Generic[B]):
         super().verify_frozen()
         if self._full is not None:
             self._full.verify_frozen()
+
+    @property
+    def image_transform(self) -> Any:
+        return self.whole().image_transform
 
     def preprocess(self, image: Image.Image) -> Tensor:
         return self.whole().preprocess(image)

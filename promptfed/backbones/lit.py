@@ -130,6 +130,10 @@ class LitBackbone(Backbone):
 
     # ------------------------------------------------------------------------------------------------ images
 
+    @property
+    def image_transform(self) -> Any:
+        return self._transform
+
     def preprocess(self, image: Image.Image) -> Tensor:
         return self._transform(image)
 

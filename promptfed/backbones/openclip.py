@@ -124,6 +124,10 @@ class OpenClipBackbone(Backbone):
 
     # ------------------------------------------------------------------------------------------------ images
 
+    @property
+    def image_transform(self) -> Any:
+        return self._transform
+
     def preprocess(self, image: Image.Image) -> Tensor:
         pixels: Tensor = self._transform(image)
         return pixels

@@ -67,6 +67,10 @@ def filled(picture: Tensor) -> Tensor:
 class TinyBackbone(OpenClipBackbone):
     """An open_clip model that sees pictures through ``look``."""
 
+    @property
+    def image_transform(self) -> Any:
+        return None  # ``look`` comes behind it
+
     def preprocess(self, image: Image.Image) -> Tensor:
         return look(super().preprocess(image))
 

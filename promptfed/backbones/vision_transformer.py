@@ -46,11 +46,11 @@ class PromptableViT:
         tower = self._tower
         tokens = self._tokens(pixels)
         n_tokens = tokens.shape[1]
-        x = tower.ln_pre(torch.cat([tokens, ctx.to(tokens).expand(len(tokens), -1, -1)], dim=1))
+        x = tower.ln_pre(torch.cat([tokens, ctx.to(tokens).expand(tokens.shape[0], -1, -1)], dim=1))
         blocks = tower.transformer.resblocks
         for number, block in enumerate(blocks):
             if deep is not None and 1 <= number <= len(deep):
-                fresh = deep[number - 1].to(x).expand(len(x), -1, -1)
+                fresh = deep[number - 1].to(x).expand(x.shape[0], -1, -1)
                 x = torch.cat([x[:, :n_tokens], fresh], dim=1)
             if number == len(blocks) - 1:
                 attention = self._attention(block, x[:, 0], x[:, n_tokens:])
@@ -68,7 +68,7 @@ class PromptableViT:
         """Return class and patch tokens with their positions, not normalised yet: ``(batch, 1 + patches, width)``."""
         tower = self._tower
         x = tower.conv1(pixels).flatten(2).transpose(1, 2)
-        first = tower.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        first = tower.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         tokens: Tensor = torch.cat([first, x], dim=1) + tower.positional_embedding.to(x.dtype)
         return tokens
 

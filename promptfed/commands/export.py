@@ -32,7 +32,9 @@ def export(
     format_: Annotated[
         str,
         typer.Option(
-            "--format", help="bundle, or peft: an adapter of a language model that PEFT loads.", metavar="FORMAT"
+            "--format",
+            help="bundle; peft: an adapter of a language model that PEFT loads; onnx: an image classifier.",
+            metavar="FORMAT",
         ),
     ] = "bundle",
     merged: Annotated[
@@ -51,8 +53,9 @@ def export(
 
     For a backbone it holds the class text features as well, which plain numpy and open_clip can use; for a black box
     the text (prompt.txt) or the vectors that are sent, and no call is made that costs money; for a language model an
-    adapter of PEFT beside it, which --format peft writes alone. If promptfed personalize has run, it is the client's
-    personalised prompt, with the alpha that was chosen and why.
+    adapter of PEFT beside it, which --format peft writes alone. --format onnx writes an image classifier that needs
+    onnxruntime alone. If promptfed personalize has run, it is the client's personalised prompt, with the alpha that was
+    chosen and why.
 
     \b
     Examples:
@@ -62,6 +65,7 @@ def export(
       promptfed export runs/NAME --client 0 --shared
       promptfed export runs/NAME --client 3 --format peft --out adapter
       promptfed export runs/NAME --client 3 --merged --out merged-model
+      promptfed export runs/NAME --client 0 --format onnx --out classifier
     """
     import json as as_json
 

@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 @with_flags((*ASKED, "max_calls", "max_usd"))
 def predict(
     flags: Flags,
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", metavar="BUNDLE")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder, or hf:USER/NAME.", metavar="BUNDLE")],
     examples: Annotated[
         list[str] | None,
         typer.Argument(

@@ -8,11 +8,12 @@ from pathlib import Path
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.export.bundle import bundle_folder, write_bundle
 from promptfed.export.finished import FinishedRun
+from promptfed.export.onnx_folder import onnx_files, write_onnx
 from promptfed.peft_format.writing import write_adapter
 
-FOLDERS = {"bundle": "bundles", "peft": "adapters", "merged": "merged"}
+FOLDERS = {"bundle": "bundles", "peft": "adapters", "onnx": "onnx", "merged": "merged"}
 """Form -> the folder for it in a run's own."""
-FORMATS = ("bundle", "peft")
+FORMATS = ("bundle", "peft", "onnx")
 
 
 def export_format(format: str, merged: bool) -> str:
@@ -24,7 +25,8 @@ def export_format(format: str, merged: bool) -> str:
     if format not in FORMATS:
         raise unknown_name("export format", format, FORMATS)
     if merged and format != "bundle":
-        raise ConfigError(f"--merged writes a whole model, and --format {format} an adapter: leave one of them out")
+        what = {"peft": "an adapter", "onnx": "an image classifier"}[format]
+        raise ConfigError(f"--merged writes a whole model, and --format {format} {what}: leave one of them out")
     return "merged" if merged else format
 
 
@@ -36,7 +38,7 @@ def write_export(
     Args:
         finished: The run.
         client: The number of the client.
-        form: "bundle", "peft" or "merged".
+        form: "bundle", "peft", "onnx" or "merged".
         target: The folder; None: the usual one in the run's.
         shared: Whether to leave out all that is the client's own.
         overwrite: Whether to replace a bundle or adapter that is there.
@@ -53,6 +55,9 @@ def write_export(
         return finished.merged(client, shared_only=shared).save(folder)
     if form == "peft":
         return write_adapter(folder, finished.peft_files(client, shared_only=shared), overwrite=overwrite)
+    if form == "onnx":
+        files = onnx_files(finished.bundle(client, shared_only=shared), finished.method.setup.model)
+        return write_onnx(folder, files, overwrite=overwrite)
     return write_bundle(folder, finished.bundle(client, shared_only=shared), overwrite=overwrite)
 
 

@@ -20,6 +20,7 @@ from promptfed.config import validate
 from promptfed.errors import ConfigError
 from promptfed.export.bundle import ABOUT_THE_MODEL, Bundle, check_model, read_bundle
 from promptfed.export.folder import BackboneMeta, OracleMeta
+from promptfed.export.hub import hub_place, is_hub, pulled_folder
 from promptfed.export.predict import Prediction, Predictor
 from promptfed.files.paths import checked_path
 from promptfed.language_models.loading import load_language_model
@@ -114,6 +115,16 @@ class LoadedBundle:
         self.close()
 
 
+def bundle_place(path: str | os.PathLike[str]) -> Path:
+    """Return the folder that ``path`` names; of hf:USER/NAME the one in the cache, fetched if need be.
+
+    Raises:
+        ConfigError: It is no path, or no name of a repository.
+        BundleError: The hub cannot be asked, or the repository holds no bundle.
+    """
+    return pulled_folder(hub_place(str(path))) if is_hub(path) else checked_path(path, "path")
+
+
 def load_bundle(
     path: str | os.PathLike[str],
     *,
@@ -128,7 +139,7 @@ def load_bundle(
     """Read the bundle in ``path`` and load the model that it was made for.
 
     Args:
-        path: The bundle's folder.
+        path: The bundle's folder, or hf:USER/NAME, a repository of the hub, which is fetched into the cache.
         backbone: Load this backbone instead of the one named in the bundle.
         model: The model as an object: a ``Backbone``, or (open_clip model, tokenizer, transform); a ``LanguageModel``,
             or (model of transformers, tokenizer).
@@ -142,7 +153,7 @@ def load_bundle(
         BundleError: The bundle is damaged, or was made for another model.
         ConfigError: An option does not go with it, it names what only the user can name, or ``path`` is no path.
     """
-    folder = checked_path(path, "path")
+    folder = bundle_place(path)
     bundle = read_bundle(folder)
     if bundle.meta.method not in METHODS:  # it may be a plug-in's, which the user has to name
         raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from promptfed.intervals import wilson_interval
 from promptfed.printable import printable
 from promptfed.privacy.statement import FILE, promises
 from promptfed.result_notes import SHOWN, below_zero_shot
@@ -18,7 +19,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class BundleOrigin(BaseModel):
     """What a bundle says of its run. Accuracies are in 0..1, on test examples; those that the run has not are left out.
 
-    ``below_zero_shot``: those of them that are below zero-shot's. ``new_classes``: those that no client trained on.
+    ``intervals``: their 95 % intervals, where the run has them. ``below_zero_shot``: those of them that are below
+    zero-shot's. ``new_classes``: those that no client trained on.
     ``whose``: the client's own prompt, or the one that all clients share. ``alike``: the other clients that have the
     very same prompt. ``data`` names the source without the folder that it lies in. ``date``: of the last event.
     ``privacy``: what the run promises those who hold the data, and what that leaves out of the prompt; nothing of a run
@@ -32,6 +34,7 @@ class BundleOrigin(BaseModel):
     data: str = ""
     date: str = ""
     accuracy: dict[str, Share] = Field(default_factory=dict)
+    intervals: dict[str, tuple[Share, Share]] = Field(default_factory=dict)
     below_zero_shot: tuple[str, ...] = ()
     new_classes: tuple[str, ...] = ()
     privacy: tuple[str, ...] = ()
@@ -52,9 +55,11 @@ def origin_of(
     place = path.rstrip("/").rpartition("/")[2]
     accuracy: dict[str, float] = {}
     below: list[str] = []
+    intervals: dict[str, tuple[float, float]] = {}
     evaluations = {event["stage"]: event for event in events if event["event"] == "evaluation"}
     if run.config.method in evaluations and not (shared and not alike):
         accuracy = _accuracies(evaluations[run.config.method], client)
+        intervals = _intervals(run, evaluations[run.config.method], client, accuracy)
         if run.config.method != "zero_shot" and "zero_shot" in evaluations:
             below = below_zero_shot(accuracy, _accuracies(evaluations["zero_shot"], client))
     return BundleOrigin(
@@ -63,6 +68,7 @@ def origin_of(
         data=f"{kind}:{place}" if place else kind,
         date=str(events[-1]["time"])[:10] if events else "",
         accuracy={SHOWN.get(name, name): value for name, value in accuracy.items()},
+        intervals=intervals,
         below_zero_shot=tuple(below),
         new_classes=tuple((run.read_json("partition.json") or {}).get("new_classes") or ()),
         privacy=promises(run.read_json(FILE), is_tuned),
@@ -75,6 +81,18 @@ def _accuracies(evaluation: Mapping[str, Any], client: int) -> dict[str, float]:
     values = {"local": row.get("accuracy"), "local_all": row.get("all_classes")}
     values |= {"base": evaluation.get("base"), "new": evaluation.get("new")}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _intervals(
+    run: RunDirectory, evaluation: Mapping[str, Any], client: int, accuracy: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Shown name of a figure in ``accuracy`` -> its interval, of those that have one."""
+    row: Mapping[str, Any] = next((row for row in evaluation.get("local") or () if row["client"] == client), {})
+    figures = (run.read_metrics() or {}).get("method") or {}
+    ends = {name: pair for name, pair in (figures.get("intervals") or {}).items() if name in ("base", "new") and pair}
+    if items := row.get("items"):
+        ends |= {name: wilson_interval(accuracy[name], items) for name in ("local", "local_all") if name in accuracy}
+    return {SHOWN.get(name, name): (ends[name][0], ends[name][1]) for name in accuracy if name in ends}
 
 
 def whose_prompt(origin: BundleOrigin | None, client: int, client_name: str) -> str:

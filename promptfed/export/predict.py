@@ -106,6 +106,10 @@ class Predictor:
         best = ranked(shown, self._logits(unlabelled(items), names, own=classes is None), names, top)
         return [prediction.cut(top, threshold) for prediction in best]
 
+    def scores(self, split: Split) -> Tensor:
+        """Return the scores ``(n, classes)`` of the split's examples, of the classes that it was trained on."""
+        return self._logits(split, self.bundle.meta.classes, own=True)
+
     @torch.no_grad()
     def _logits(self, split: Split, names: tuple[str, ...], own: bool) -> Tensor:
         """Scores ``(examples, classes)``; ``own``: ``names`` are the classes that the bundle was trained on."""

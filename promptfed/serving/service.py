@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,9 @@ from promptfed.examples import pixels
 from promptfed.examples.base import ImageItem
 from promptfed.export.bundle import Bundle, read_bundle
 from promptfed.export.folder import CONFIG
-from promptfed.export.loaded import LoadedBundle, load_bundle
+from promptfed.export.hub import is_hub
+from promptfed.export.loaded import LoadedBundle, bundle_place, load_bundle
 from promptfed.export.predict import Prediction, Predictor
-from promptfed.files.paths import checked_path
 from promptfed.frozen_model import FrozenModel
 from promptfed.language_models.model import LanguageModel
 from promptfed.readers.files import read_bytes
@@ -98,8 +99,8 @@ class Service:
             ConfigError: There is none, two have the same name, or an option does not go with the first.
             BundleError: A bundle is damaged, or for another model than the first.
         """
-        folders = [checked_path(path, "path") for path in paths]
-        names = [folder.resolve().name for folder in folders]
+        folders = [bundle_place(path) for path in paths]
+        names = [str(path).rpartition("/")[2] if is_hub(path) else Path(path).resolve().name for path in paths]
         if not names:
             raise ConfigError("there is no bundle to serve: name its folder")
         if twice := sorted({name for name in names if names.count(name) > 1}):
