@@ -9,6 +9,7 @@ import typer
 
 from promptfed.commands import options
 from promptfed.commands.attack_table import MALICIOUS, RULES, show_table
+from promptfed.commands.exports import Export, ExportFile, check_export, write_export
 from promptfed.commands.flags import Flags, run_flags, with_flags
 from promptfed.errors import ConfigError
 from promptfed.printable import printable
@@ -65,6 +66,8 @@ def compare(
     config: options.ConfigFile = None,
     set_: options.Set = None,
     observer: options.Observers = None,
+    export: Export = None,
+    export_file: ExportFile = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -73,10 +76,12 @@ def compare(
     Seed s trains with --seed s on --partition-seed s. A method is given those --set options that it knows; one that
     does not fit the backbone or oracle is left out with the reason. Writes comparison.json, .md, .html and .png into
     the folder, beside the run directories METHOD/seed-S; of a black box also queries.png, accuracy against queries.
+    --export prints the table for a paper; promptfed report DIR --export does so later.
 
     \b
     Examples:
       promptfed compare --methods promptfl,fedtpg,kgcoop --seeds 3 --out compared
+      promptfed compare --methods promptfl,kgcoop --out compared --export latex --export-file table.tex
       promptfed compare --methods all --client-batch 8 --search method.lr=0.003,0.01,0.03
       promptfed compare --task blackbox-text --methods fedbpt,fedavg_bbt --set method.queries=160 --out asked
       promptfed compare --methods promptfl,feddpt --task clip-domains --set task.held_out="phosphor thin"
@@ -92,15 +97,18 @@ def compare(
     from promptfed.comparison.plan import Plan, parse_grid
     from promptfed.report.comparison import comparison_tables
     from promptfed.report.consoles import output
+    from promptfed.report.export_results import comparison_table
     from promptfed.report.live_comparison import live_comparison
     from promptfed.runner import carry_out_comparison, stop_on_ctrl_c
     from promptfed.training import Interrupted
 
+    check_export(export, export_file, json=json)
     names = [name.strip() for name in (methods or "").split(",") if name.strip()]
     if attacks is not None:
-        if len(names) > 1 or search or fix_partition or observer:
+        if len(names) > 1 or search or fix_partition or observer or export:
             raise ConfigError(
-                "--attacks compares server rules: name one method, without --search, --fix-partition and --observer"
+                "--attacks compares server rules: name one method, without --search, --fix-partition, "
+                "--observer and --export"
             )
         given = {**flags, "method": names[0]} if names else flags
         share = MALICIOUS if malicious is None else malicious
@@ -128,7 +136,9 @@ def compare(
         except Interrupted as stopped:
             progress.note(f"stopped: {stopped.where}. Saved; go on with the same command and --out {folder}")
             raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
-    if json:
+    if export is not None:
+        write_export(comparison_table(summary), export, export_file, quiet=quiet)
+    elif json:
         typer.echo(as_json.dumps({**summary, "out": str(folder)}, indent=2))
     elif quiet:
         typer.echo(printable(folder))

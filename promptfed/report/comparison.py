@@ -146,9 +146,14 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
 
 def accuracy_caption(summary: Summary, columns: Sequence[str]) -> str:
     """Return the caption of the table of accuracies."""
+    lead = "Test accuracy in %, mean ± standard deviation over seeds (n - 1), of one seed [95 % interval]."
+    return f"{lead} {meaning_of(summary, columns)}"
+
+
+def meaning_of(summary: Summary, columns: Sequence[str]) -> str:
+    """Return what the figures under ``columns`` mean, as a sentence."""
     explained = EXPLAINED_ANSWERS if summary.get("examples") == "questions" else EXPLAINED
-    notes = "; ".join(f"{column}: {explained[column]}" for column in columns)
-    return f"Test accuracy in %, mean ± standard deviation over seeds (n - 1), of one seed [95 % interval]. {notes}."
+    return f"{'; '.join(f'{column}: {explained[column]}' for column in columns)}."
 
 
 def asks_oracle(summary: Summary) -> bool:

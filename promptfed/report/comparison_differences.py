@@ -9,7 +9,6 @@ from typing import Any
 from promptfed.paired_tests import LEVEL
 from promptfed.report.comparison import FIGURES, finished, left_out
 from promptfed.report.tables import ResultRow, percent, without_empty
-from promptfed.result_notes import flag
 
 Summary = Mapping[str, Any]
 FEW_SEEDS = 3
@@ -85,11 +84,10 @@ def verdict(summary: Summary) -> str:
 def comparison_warnings(summary: Summary) -> list[str]:
     """Return what a reader must know before trusting the figures, a sentence each."""
     methods = finished(summary)
-    lines = [
-        f"{name} is {words}: there the model does better without what was trained."
-        for name, method in methods.items()
-        if (words := flag(method.get("below_zero_shot") or ()).replace(":", " on"))
-    ]
+    below = [f"{name} ({', '.join(b)})" for name, m in methods.items() if (b := m.get("below_zero_shot"))]
+    lines = [f"Below zero-shot, where the model does better without what was trained: {'; '.join(below)}."] * bool(
+        below
+    )
     lines += [f"Left out: {line}." for line in left_out(summary)]
     seeds = len(summary["seeds"])
     if methods and seeds == 1:

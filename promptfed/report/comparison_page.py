@@ -12,9 +12,9 @@ from promptfed.report.comparison import (
     FIGURES,
     QUERIES_NOTE,
     about,
-    accuracy_caption,
     comparison_markdown,
     finished,
+    meaning_of,
     sections,
     seed_rows,
     spread_cell,
@@ -28,6 +28,8 @@ from promptfed.result_notes import flag, new_classes_line
 
 Summary = Mapping[str, Any]
 JSON, MARKDOWN, PAGE = "comparison.json", "comparison.md", "comparison.html"
+
+ONE_SEED = "of one seed, with 95 % intervals over test examples (Wilson) and, of local, over clients (t)"
 
 
 def write_comparison(summary: Summary, folder: Path) -> list[Path]:
@@ -74,6 +76,7 @@ def _content(summary: Summary, folder: Path) -> dict[str, Any]:
         "differences": difference_tables(summary),
         "no_test": why_no_test(summary),
         "pareto": front,
+        "front_words": "" if front is None else _front_words(front),
         "pareto_rows": [] if front is None else _pareto_rows(front),
         "trade_off": trade_off_chart(methods),
         "trade_off_note": TRADE_OFF_NOTE,
@@ -143,14 +146,22 @@ def _accuracy(summary: Summary) -> tuple[list[str], list[ResultRow], str]:
         for name, method in summary["methods"].items()
         if name not in methods and method["left_out"]
     ]
-    caption = accuracy_caption(summary, columns)
     several = any(method.get("seed_intervals") for method in methods.values())
-    return columns, rows, f"{caption} In brackets 95 % intervals of the mean over seeds (t)." if several else caption
+    lead = (
+        "mean ± standard deviation over seeds (n - 1), and the 95 % interval of that mean (t)" if several else ONE_SEED
+    )
+    return columns, rows, f"Test accuracy in %, {lead}. {meaning_of(summary, columns)}"
 
 
 def _ends(method: Mapping[str, Any], key: str) -> Sequence[float] | None:
     over_seeds = (method.get("seed_intervals") or {}).get(key)
     return over_seeds or (method.get("intervals") or {}).get(key)
+
+
+def _front_words(front: Pareto) -> str:
+    """Return in a sentence which methods no other one beats."""
+    names = [name if front.places[name][0] else f"{name}, which sends nothing" for name in front.front]
+    return f"Not dominated (no other method is at least as accurate with fewer bytes): {'; '.join(names)}."
 
 
 def _pareto_rows(front: Pareto) -> list[tuple[str, list[str]]]:

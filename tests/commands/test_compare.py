@@ -28,7 +28,9 @@ def test_everything_is_written(compared):
     assert found["seeds"] == found["partition_seeds"] == [0, 1]
     assert (compared / "comparison.png").read_bytes().startswith(b"\x89PNG")
     page = (compared / "comparison.html").read_text()
-    assert "data:image/svg+xml;base64," in page
+    assert "accuracy against bytes" in page
+    assert 'href="promptfl/seed-1/report.html"' in page
+    assert "paired t-test over seeds" in page
     assert "{{" not in page
     assert "| `promptfl` |" in (compared / "comparison.md").read_text()
 
@@ -87,3 +89,44 @@ def test_no_methods_are_refused(promptfed, tmp_path, monkeypatch, methods):
     said = promptfed("compare", "--methods", methods)
     assert (said.code, said.err) == (2, "error: --methods names none: give names with commas between them, or all\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("latex", r"\toprule"), ("csv", "base_mean"), ("md", "| PromptFL |")])
+def test_the_table_is_exported_now_and_later(compared, words, promptfed, tmp_path, kind, shown):
+    now = promptfed("compare", *words, "--seeds", 2, "--out", compared, "--export", kind)
+    assert now.code == 0, now.err
+    said = promptfed("report", compared, "--export", kind)
+    assert (said.code, said.err, said.out) == (0, "", now.out)
+    assert shown in said.out
+    file = tmp_path / "table"
+    assert promptfed("report", compared, "--export", kind, "--export-file", file, "-q").out == f"{file}\n"
+    assert file.read_text() == said.out
+    of_run = promptfed("report", compared / "promptfl" / "seed-0", "--export", kind)
+    assert shown in of_run.out
+
+
+def test_the_page_of_a_comparison_is_written_anew(compared, promptfed):
+    (compared / "comparison.html").unlink()
+    assert promptfed("report", compared, "--quiet").out == f"{compared / 'comparison.html'}\n"
+    assert "paired t-test over seeds" in (compared / "comparison.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--export", "latx"], "Did you mean 'latex'"),
+        (["--export-file", "x.tex"], "--export-file goes with --export"),
+        (["--export", "csv", "--json"], "leave one of them out"),
+    ],
+)
+def test_bad_exports_are_one_line(compared, promptfed, extra, said):
+    found = promptfed("report", compared, *extra)
+    assert (found.code, found.err.count("\n")) == (2, 1)
+    assert said in found.err
+
+
+def test_a_comparison_that_was_forged_is_one_line(promptfed, tmp_path):
+    (tmp_path / "comparison.json").write_text('{"methods": {"a": {"runs": [3]}}}')
+    for more in ([], ["--export", "csv"]):
+        found = promptfed("report", tmp_path, *more)
+        assert (found.code, found.err.count("\n")) == (2, 1), found.err

@@ -82,7 +82,8 @@ def test_what_no_other_beats_is_on_the_front(found: dict[str, Any]) -> None:
 
 def test_warnings_say_what_is_below_left_out_and_how_many_seeds(found: dict[str, Any]) -> None:
     lines = comparison_warnings(found)
-    assert lines[0].startswith("promptfl is below zero-shot on new: ")
+    assert lines[0].startswith("Below zero-shot")
+    assert lines[0].endswith(": promptfl (new).")
     assert "Left out: absent: does not fit: no ViT." in lines
     assert any("There are 3 seeds" in line for line in lines)
     assert lines[-1] == "Few test items."
