@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfed.commands import options
+from promptfed.commands.dry_run import show_plan
 from promptfed.commands.flags import Flags, run_flags, with_flags
 from promptfed.config import Options, RunConfig, merge_options, parse_settings
 from promptfed.errors import ConfigError, OracleError
@@ -50,6 +51,9 @@ def train(
         typer.Option("--trust-address", help="Use the server that the run or the config file names.", hidden=True),
     ] = False,
     observer: options.Observers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked, sent and paid for, and do none of it.")
+    ] = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -69,12 +73,18 @@ def train(
       promptfed train --observer tensorboard --observer wandb:project=mine
       promptfed train --clients 8 --engine ray --threads 1               clients side by side in processes
       promptfed train --task clip-fewshot --set method.lr=0.02 --set method.n_ctx=4
+      promptfed train --task blackbox-text --oracle api --base-url URL --model NAME --dry-run     what it would cost
 
     Ctrl-C stops after the client that is under way and saves; nothing is lost. So does a budget that is used up
     (exit code 3).
     """
     from promptfed.observers.choose import build_observers
 
+    if dry_run:
+        if resume is not None or init is not None:
+            raise ConfigError("--dry-run is about a new run: leave out --resume and --init")
+        show_plan(options.config_from({**flags, "trust_address": trust_address}, config, set_), quiet, json)
+        return
     observers = build_observers(observer or ())
     if resume is None:
         folder = _create({**flags, "trust_address": trust_address}, run, config, set_, init)
