@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.rehearsal import Rehearsal
+from promptfed.blackbox.rehearsal import Rehearsal
 from promptfed.communication import round_bytes
 from promptfed.config import RunConfig, validate
 from promptfed.experiment import Experiment

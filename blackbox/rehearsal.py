@@ -16,6 +16,8 @@ from promptfed.blackbox.oracles.base import Backend
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache, default_cache
 from promptfed.blackbox.oracles.query import OracleAnswer, ProposalQuery, Query, ScoreQuery, key_of
+from promptfed.blackbox.oracles.remote.base import Probed
+from promptfed.blackbox.oracles.remote.probe import SYSTEM, Findings
 from promptfed.examples.base import Item, TextItem
 from promptfed.oracle_options import OracleOptions
 from promptfed.usage import Usage
@@ -63,8 +65,6 @@ class Rehearsal(Backend):
 
     def prepare(self, queries: Sequence[Query], cache: AnswerCache, budget: Budget) -> None:
         """Count the probe of a server that was not probed before; take what was found out from the cache."""
-        from promptfed.blackbox.oracles.remote.base import Probed
-
         if not isinstance(self.backend, Probed):
             return
         for words in dict.fromkeys(map(self.backend.words, queries)):
@@ -91,8 +91,6 @@ class Rehearsal(Backend):
 
     def _real(self, queries: Sequence[Query]) -> dict[int, OracleAnswer]:
         """Return position -> the answer in the cache, of the questions that were asked before."""
-        from promptfed.blackbox.oracles.remote.base import Probed
-
         keys = {
             position: key_of(self.backend.fingerprint_of(query), query)
             for position, query in enumerate(queries)
@@ -124,9 +122,6 @@ class Rehearsal(Backend):
 
     def _way(self, words: Sequence[str], query: Query) -> tuple[int, int, int]:
         """Return requests, tokens of an answer, and more bytes of a question about labels."""
-        from promptfed.blackbox.oracles.remote.base import Probed
-        from promptfed.blackbox.oracles.remote.probe import SYSTEM, Findings
-
         scoring, is_chat = self.options.scoring, self.options.mode == "chat"
         found = self._found.get(self.backend.words(query)) if isinstance(self.backend, Probed) else None
         if found is not None and self.backend.name == "api":
