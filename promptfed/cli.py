@@ -12,6 +12,7 @@ import typer
 
 from promptfed.commands import (
     attack,
+    cache,
     compare,
     doctor,
     evaluate,
@@ -78,6 +79,7 @@ serve.add_to(app)
 flower.add_to(app)
 site.add_to(app)
 nearest_words.add_to(app)
+cache.add_to(app)
 doctor.add_to(app)
 
 

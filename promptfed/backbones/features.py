@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -28,8 +27,8 @@ from torch import Tensor
 
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.loading import batch_on, default_threads, is_free_to_leave, loaded_ahead
-from promptfed.cache_dir import cache_folder
-from promptfed.errors import ConfigError, DataError, PromptFedError
+from promptfed.cache_dir import cache_folder, feature_limit
+from promptfed.errors import DataError, PromptFedError
 from promptfed.examples.base import ImageItem, Item
 from promptfed.files.atomic import PRIVATE, remove_drafts, write_bytes
 from promptfed.files.locks import patient_lock
@@ -48,8 +47,6 @@ GPU_IMAGE_BATCH = 64
 
 SHARD_ROWS = 2048
 """Features written to disk at a time, so that an interrupted run keeps nearly all of its work."""
-
-DEFAULT_LIMIT_GB = 5.0
 
 PIXEL_BYTES = 1_000_000_000
 """Preprocessed images kept in memory for methods that send gradients through the image tower."""
@@ -211,18 +208,16 @@ def _drop(shard: Path, reason: Exception) -> None:
 
 
 def default_cache(*, read_only: bool = False) -> FeatureCache:
-    """Return the cache in PROMPTFED_CACHE (else the user's cache folder), bounded by PROMPTFED_CACHE_GB (else 5).
+    """Return the cache in PROMPTFED_CACHE (else the user's cache folder), bounded as ``feature_limit`` says.
 
     Args:
         read_only: Features in the cache are used, and none are added.
 
     Raises:
-        ConfigError: PROMPTFED_CACHE_GB is not a number of gigabytes.
+        ConfigError: The variable with the limit is no size.
     """
-    size = os.environ.get("PROMPTFED_CACHE_GB", str(DEFAULT_LIMIT_GB))
-    if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", size):
-        raise ConfigError(f"PROMPTFED_CACHE_GB is '{size}': give a number of gigabytes such as 5, or 0 for no cache")
-    return FeatureCache(cache_folder() / "features", 0 if read_only else int(float(size) * 1e9))
+    limit = feature_limit()
+    return FeatureCache(cache_folder() / "features", 0 if read_only else limit)
 
 
 class FeatureStore:
