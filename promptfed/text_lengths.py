@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 
 from promptfed.errors import DataError
@@ -36,11 +36,7 @@ def text_length_notes(
     tests = (task.base_test, task.new_test, *task.domain_tests.values())
     splits = chain(tests, (split for data in task.clients for split in (data.train, data.val, data.test)))
     items = {id(item): item for split in splits for item in split.items}
-    cut: list[tuple[Item, int]] = []
-    for item in items.values():
-        row = model.answers.rows.row(item, "", reserve) if is_free else model.writer.row(item, "", reserve)
-        if row.cut:
-            cut.append((item, row.cut))
+    cut = cut_items(model, items.values(), reserve, is_free=is_free)
     if not cut:
         return ()
     first, tokens = cut[0]
@@ -52,3 +48,22 @@ def text_length_notes(
     if strict:
         raise DataError(f"{line}; leave out --strict to have their ends cut")
     return (f"{line}; their ends are cut{', no answer is' if is_free else ''} (--strict refuses them)",)
+
+
+def cut_items(
+    model: LanguageModel, items: Iterable[Item], reserve: int, *, is_free: bool = False
+) -> list[tuple[Item, int]]:
+    """Return the texts that ``model`` cannot read whole, each with the number of tokens that are left out.
+
+    Args:
+        model: Who reads them.
+        items: The texts.
+        reserve: The tokens that a method's insert takes.
+        is_free: Whether they are questions with answers in free text.
+
+    Raises:
+        ConfigError: A template leaves no room, or the tokenizer lacks a chat template.
+        DataError: An answer is too long.
+    """
+    row = model.answers.rows.row if is_free else model.writer.row
+    return [(item, cut) for item in items if (cut := row(item, "", reserve).cut)]

@@ -23,6 +23,8 @@ OTHERS = {
     "--set", "--search", "--port", "--file", "--api-key", "--max-", "--node-config", "--force-reinstall",
     "--enable-prompt-embeds", "--head", "--backend-store-uri", "--logdir", "--project",
     "--host", "--token-env", "--personal", "--license", "--include", "--local-dir", "--swa-full", "--trust-remote-code",
+    "--token",  # of Flower's processes
+    "--no-deps", "--observer",
 }  # fmt: skip
 """Flags in messages that no caller in Python sees, and those of other programs."""
 

@@ -16,10 +16,11 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     group = typer.Typer(
         name="site",
-        help="On the machine of a site: check it, name its key, see what it spent, export its prompt.",
+        help="On the machine of a site: check it, start it, name its key, see what it spent, export its prompt.",
         rich_markup_mode=None,
     )
     group.command("check")(check)
+    group.command("start")(start)
     group.command("status")(status)
     group.command("export")(export)
     group.command("identity")(identity)
@@ -39,6 +40,10 @@ def check(
         Path | None, typer.Option("--root-certificates", help="The CA's certificate.", metavar="FILE")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="The server speaks without TLS.")] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option("--auth-supernode-private-key", help="The private key of this site's node.", metavar="FILE"),
+    ] = None,
     classes: Annotated[
         str, typer.Option("--classes", help="The agreed class names, with commas or as @FILE, if they are known.")
     ] = "",
@@ -50,7 +55,7 @@ def check(
     quiet: Annotated[bool, options.quiet_option("what fails")] = False,
     json: options.Json = False,
 ) -> None:
-    """Check data, model, disk and server before anyone waits for this site. Exit code 2 if anything fails.
+    """Check data, model, disk, key and server before anyone waits for this site. Exit code 2 if anything fails.
 
     \b
     Examples:
@@ -62,7 +67,8 @@ def check(
     import json as as_json
 
     from promptfed.config import build_config, parse_settings
-    from promptfed.deployment.preflight import checks, parse_node_config
+    from promptfed.deployment.node_words import parse_node_config
+    from promptfed.deployment.preflight import checks
     from promptfed.errors import DeploymentError
     from promptfed.tasks.sources.class_names import parse_class_list
 
@@ -76,6 +82,7 @@ def check(
         insecure=insecure,
         classes=tuple(name for name in parse_class_list(classes) if name),
         fingerprint=fingerprint,
+        key=key,
     ):
         results.append({"check": done.what, "ok": done.fine, "said": done.said})
         if not json and not (quiet and done.fine):
@@ -84,6 +91,66 @@ def check(
         typer.echo(as_json.dumps(results, indent=2))
     if failures := sum(not result["ok"] for result in results):
         raise DeploymentError(f"{failures} of the checks failed: this site would not take part")
+
+
+def start(
+    node_config: Annotated[
+        str, typer.Option("--node-config", help="Who and where the site is, as of site check.", metavar="WORDS")
+    ],
+    superlink: Annotated[str, typer.Option("--superlink", help="The server.", metavar="HOST:PORT")],
+    root_certificates: Annotated[
+        Path | None, typer.Option("--root-certificates", help="The CA's certificate.", metavar="FILE")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="The server speaks without TLS.")] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option("--auth-supernode-private-key", help="The private key of this site's node.", metavar="FILE"),
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", help="A free port of this machine, for Flower's own use.", min=1, max=65535)
+    ] = 9094,
+    look_seconds: Annotated[
+        float, typer.Option("--look-seconds", help="Between two looks for messages.", min=0.1, max=60)
+    ] = 1.0,
+    quiet: Annotated[bool, options.quiet_option("what fails")] = False,
+    json: options.Json = False,
+) -> None:
+    """Start Flower's node of a site with the options that keep a round short. Ctrl-C or SIGTERM ends it.
+
+    It is flower-supernode, without telemetry and search for updates. It looks for messages every second, and has
+    Flower loaded once rather than for every message.
+
+    \b
+    Examples:
+      promptfed site start --node-config 'site="north" data="folder:/site/data" state-dir="/var/lib/promptfed"' \\
+          --superlink server:8000 --root-certificates ca.crt --auth-supernode-private-key north.key
+    """
+    import json as as_json
+    import os
+
+    from promptfed.deployment.node import Node, shown
+    from promptfed.deployment.node import start as start_node
+    from promptfed.deployment.node_words import parse_node_config
+    from promptfed.deployment.reach import reach
+    from promptfed.errors import ConfigError, DeploymentError
+
+    if insecure == (root_certificates is not None):
+        raise ConfigError("give --root-certificates ca.crt, or --insecure for a server without TLS")
+    words = parse_node_config(node_config)
+    if not isinstance(words.get("state-dir"), str):
+        raise ConfigError('--node-config needs state-dir="FOLDER", where the site keeps what is its own')
+    try:
+        reach(superlink, root_certificates, insecure)
+    except DeploymentError as error:
+        typer.echo(printable(f"note: {error}; this node goes on trying"), err=True)
+    node = Node(node_config, superlink, root_certificates, key, port)
+    if json:
+        typer.echo(as_json.dumps({"command": node.command}))
+    elif quiet:
+        os.environ.setdefault("FLWR_LOG_LEVEL", "ERROR")
+    else:
+        typer.echo(printable(f"starting {shown(node.command)}"))
+    start_node(node, words, look_seconds)
 
 
 def status(

@@ -45,10 +45,32 @@ def send(connection: socket.socket, frame: bytes) -> None:
 
 def receive(connection: socket.socket, largest: int) -> bytes:
     """Return the next frame. Raise ClosedError if there is none, DeploymentError if it is too large."""
-    [length] = LENGTH.unpack(_read(connection, LENGTH.size))
+    return receive_exactly(connection, checked_length(receive_exactly(connection, LENGTH.size), largest))
+
+
+def checked_length(header: bytes, largest: int) -> int:
+    """Return the length that the first bytes of a frame say. Raise DeploymentError if it is too large, or cut."""
+    if len(header) != LENGTH.size:
+        raise DeploymentError("a frame came without its length")
+    [length] = LENGTH.unpack(header)
     if length > largest:
         raise DeploymentError(f"a frame of {length:,} bytes came; {largest:,} are the most")
-    return _read(connection, length)
+    return int(length)
+
+
+def receive_exactly(connection: socket.socket, count: int) -> bytes:
+    """Return the next ``count`` bytes. Raise ClosedError if the other side ends before."""
+    parts, missing = [], count
+    while missing:
+        try:
+            part = connection.recv(min(missing, CHUNK))
+        except ConnectionError as error:
+            raise ClosedError("the other side has ended") from error
+        if not part:
+            raise ClosedError("the other side has ended")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
 
 
 def send_words(connection: socket.socket, words: dict[str, Any]) -> None:
@@ -99,20 +121,6 @@ def is_from_me(connection: socket.socket) -> bool:
     except OSError:
         return False
     return bool(user == os.getuid())
-
-
-def _read(connection: socket.socket, count: int) -> bytes:
-    parts, missing = [], count
-    while missing:
-        try:
-            part = connection.recv(min(missing, CHUNK))
-        except ConnectionError as error:
-            raise ClosedError("the other side has ended") from error
-        if not part:
-            raise ClosedError("the other side has ended")
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
 
 
 def _make_private(folder: Path) -> None:

@@ -79,14 +79,21 @@ class Loopback:
         )
         self._wait_for("superlink", self.port)
 
-    def start_node(self, name: str, node_config: str, key: Path | None = None) -> None:
-        """Begin a node; ``key`` is its private key where nodes prove who they are."""
+    def start_node(self, name: str, node_config: str, key: Path | None = None, *, plain: bool = False) -> None:
+        """Begin a node.
+
+        Args:
+            name: Its name here.
+            node_config: The words of its operator.
+            key: Its private key where nodes prove who they are.
+            plain: Start Flower's own program in the place of `promptfed site start`.
+        """
         trust = ["--insecure"] if self.keys is None else ["--root-certificates", str(self.keys / "ca.crt")]
         if key is not None:
             trust += ["--auth-supernode-private-key", str(key)]
-        port = free_port()
-        words = f"--superlink {self.address} --host 127.0.0.1 --port {port} --node-config".split()
-        self._start(name, ["flower-supernode", *trust, *words, node_config])
+        words = ["--superlink", self.address, *trust, "--port", str(free_port()), "--node-config", node_config]
+        program = [sys.executable, "-P", "-m", "promptfed", "site", "start"]
+        self._start(name, [*(["flower-supernode", "--host", "127.0.0.1"] if plain else program), *words])
 
     def register(self, public_key: Path) -> None:
         """Allow the owner of this key to connect to the SuperLink."""

@@ -5,28 +5,38 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import ssl
-import tomllib
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from promptfed.cache_dir import cache_folder
 from promptfed.config import RunConfig
+from promptfed.deployment import frames
+from promptfed.deployment.kept_process import keep_seconds
+from promptfed.deployment.reach import reach
 from promptfed.deployment.site import SiteOptions
 from promptfed.deployment.site_examples import examples_of
 from promptfed.deployment.site_identities import pinned_identities
 from promptfed.deployment.site_model import model_sentence, site_model
-from promptfed.deployment.site_task import check_classes, read_site
+from promptfed.deployment.site_task import SiteData, check_classes, read_site
 from promptfed.errors import ConfigError, DataError, DeploymentError, PromptFedError
+from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.frozen_model import FrozenModel
+from promptfed.language_models.model import LanguageModel
 from promptfed.named_model import usual_model
 from promptfed.printable import printable
 from promptfed.resolve import resolve
+from promptfed.text_lengths import cut_items
 
 FREE_BYTES = 1_000_000_000
 """Room for features and prompts; much less is needed, and a full disk ends a run in the middle."""
-SECONDS = 10.0
+
+FLOWER = "1.41."
+NEW_KEY = 'make one by ssh-keygen -t ecdsa -b 384 -N "" -C "" -f FILE'
 
 
 @dataclass(frozen=True)
@@ -38,17 +48,6 @@ class CheckResult:
     said: str
 
 
-def parse_node_config(words: str) -> dict[str, Any]:
-    """Parse ``site="north" data="folder:/d"`` as Flower does. Raise ConfigError for what Flower cannot read."""
-    node_config: dict[str, Any] = {}
-    for line in _pairs(words):
-        try:
-            node_config.update(tomllib.loads(line))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"--node-config: '{line}' is not name=value with text in quotes ({error})") from error
-    return node_config
-
-
 def checks(
     node_config: Mapping[str, Any],
     config: RunConfig,
@@ -58,8 +57,20 @@ def checks(
     insecure: bool = False,
     classes: Sequence[str] = (),
     fingerprint: str = "",
+    key: Path | None = None,
 ) -> Iterator[CheckResult]:
-    """Check what a node needs, and yield each result as it comes. Only the state directory is created."""
+    """Check what a node needs, and yield each result as it comes. Only the state directory is created.
+
+    Args:
+        node_config: The words of the node's operator.
+        config: The options of the run, so far as they are known.
+        superlink: HOST:PORT of the server; None leaves it out.
+        root_certificates: The certificate of the server's authority.
+        insecure: Whether the server has no TLS.
+        classes: The agreed class names, if they are known.
+        fingerprint: The beginning of the server's model's, if it is known.
+        key: The private key of the node; None leaves it out.
+    """
     try:
         options = SiteOptions.of(node_config)
         options.load_plugins()
@@ -68,53 +79,23 @@ def checks(
         return
     overrides = {"backbone": options.backbone, "device": options.device}
     config = config.model_copy(update={name: value for name, value in overrides.items() if value})
+    yield _checked("extras", lambda: _extras(options))
+    data: list[SiteData] = []
     if options.data:
-        yield _checked("data", lambda: _data(options, config, classes))
+        yield _checked("data", lambda: _data(options, config, classes, data))
     yield _checked("state-dir", lambda: _state_dir(options.state_dir))
+    yield _checked("process", lambda: _process(options))
     if (pins := options.identities) is not None:
         yield _checked("identities", lambda: f"{pins} pins {len(pinned_identities(pins))} sites")
     yield _checked("disk", lambda: _disk([options.state_dir, cache_folder()]))
-    yield _checked("backbone", lambda: _backbone(config, fingerprint))
+    model: list[FrozenModel] = []
+    yield _checked("backbone", lambda: _backbone(config, fingerprint, model))
+    if data and model and isinstance(model[0], LanguageModel):
+        yield _checked("lengths", lambda: _lengths(data[0], model[0], strict=config.strict))
+    if key is not None:
+        yield _checked("key", lambda: _key(key))
     if superlink is not None:
         yield _checked("superlink", lambda: reach(superlink, root_certificates, insecure))
-
-
-def reach(address: str, root_certificates: Path | None, insecure: bool) -> str:
-    """Connect to a SuperLink and check its certificate.
-
-    Args:
-        address: HOST:PORT.
-        root_certificates: The certificate of the authority that must have signed the server's.
-        insecure: Whether to connect without TLS.
-
-    Returns:
-        A line that says what answers there.
-
-    Raises:
-        ConfigError: ``address`` is not HOST:PORT, or there is no certificate and ``insecure`` is off.
-        DeploymentError: No server answers, or its certificate does not fit.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal():
-        raise ConfigError(f"--superlink '{address}' must be HOST:PORT, such as server:8000")
-    if not insecure and root_certificates is None:
-        raise ConfigError("give --root-certificates ca.crt, or --insecure for a server without TLS")
-    try:
-        with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
-            if insecure:
-                return f"{address} answers, without TLS"
-            context = ssl.create_default_context(cafile=str(root_certificates))
-            with context.wrap_socket(connection, server_hostname=host) as secure:
-                return f"{address} answers with a certificate that {root_certificates} signed ({secure.version()})"
-    except ssl.SSLCertVerificationError as error:
-        raise DeploymentError(
-            f"{address} shows a certificate that does not fit: {error.verify_message}; it must be signed by "
-            f"{root_certificates} and name '{host}' (subjectAltName)"
-        ) from error
-    except ssl.SSLError as error:
-        raise DeploymentError(f"{address} does not speak TLS as this machine does ({error.reason})") from error
-    except OSError as error:
-        raise DeploymentError(f"{address} cannot be reached: {error.strerror or error}") from error
 
 
 # -------------------------------------------------------------------------------------------------- pieces
@@ -127,8 +108,26 @@ def _checked(what: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(what, False, " ".join(str(error).split()))
 
 
-def _data(options: SiteOptions, config: RunConfig, classes: Sequence[str]) -> str:
+def _extras(options: SiteOptions) -> str:
+    try:
+        flower = version("flwr")
+    except PackageNotFoundError as error:
+        raise ConfigError("Flower is not installed here: pip install 'promptfed[flower]'") from error
+    if not flower.startswith(FLOWER):
+        raise ConfigError(f"flwr {flower} is installed, and {FLOWER}* is needed: pip install 'promptfed[flower]'")
+    wanted = {"cryptography": ("secure", options.secure_sums or options.identities is not None)}
+    wanted["dp_accounting"] = ("dp", options.max_epsilon is not None)
+    for module, (extra, is_needed) in wanted.items():
+        if is_needed and find_spec(module) is None:
+            raise ConfigError(
+                f"the words of this node need {module}, which is missing: pip install 'promptfed[{extra}]'"
+            )
+    return f"promptfed {version('promptfed')} (the server needs the same), flwr {flower}"
+
+
+def _data(options: SiteOptions, config: RunConfig, classes: Sequence[str], found: list[SiteData]) -> str:
     data = read_site(options.site, options.data, resolve(config))
+    found.append(data)
     if classes:
         check_classes(data, classes)
     counts = {use: len(part) for use, part in asdict(data.pools).items()}
@@ -150,7 +149,25 @@ def _state_dir(folder: Path) -> str:
         raise DeploymentError(f"cannot write to {folder}: {error.strerror or error}") from error
     if not folder.is_absolute():
         raise ConfigError(f"state-dir '{folder}' must be an absolute path: nodes do not start where you stand")
-    return f"{folder} can be written"
+    others = " (others may look into it: chmod 700)" if stat.S_IMODE(folder.stat().st_mode) & 0o077 else ""
+    return f"{folder} can be written{others if os.name == 'posix' else ''}"
+
+
+def _process(options: SiteOptions) -> str:
+    if not keep_seconds({"state-dir": str(options.state_dir), "keep-process-seconds": options.keep_process_seconds}):
+        return "a new process loads the model for each message"
+    folder = frames.folder_for(options.state_dir)
+    probe = folder / f"check-{os.getpid()}"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(probe))
+        probe.unlink()
+    except OSError as error:
+        raise DeploymentError(
+            f"{folder} can hold no socket ({error.strerror or error}): put state-dir on a local disk, or add "
+            "keep-process-seconds=0 to the words"
+        ) from error
+    return f"it keeps the model for {options.keep_process_seconds:.0f} s after a message; its socket is in {folder}"
 
 
 def _disk(folders: Sequence[Path]) -> str:
@@ -162,9 +179,10 @@ def _disk(folders: Sequence[Path]) -> str:
     return f"more than {FREE_BYTES / 1e9:.0f} GB free"
 
 
-def _backbone(config: RunConfig, fingerprint: str) -> str:
+def _backbone(config: RunConfig, fingerprint: str, found: list[FrozenModel]) -> str:
     config = usual_model(config).config
     model = site_model(config, examples_of(config).form)
+    found.append(model)
     if fingerprint and not model.fingerprint.startswith(fingerprint.lower()):
         raise DeploymentError(
             f"{model_sentence(model)}, and the server's is {printable(fingerprint, 64)}: bring the same weights and "
@@ -173,13 +191,33 @@ def _backbone(config: RunConfig, fingerprint: str) -> str:
     return f"{model_sentence(model)} ({'as at the server' if fingerprint else 'the server says the same if it fits'})"
 
 
-def _pairs(words: str) -> list[str]:
-    """Split at spaces outside of quotes, without taking the quotes away."""
-    pairs, quoted = [""], False
-    for letter in words:
-        quoted ^= letter == '"'
-        if letter.isspace() and not quoted:
-            pairs.append("")
-        else:
-            pairs[-1] += letter
-    return [pair for pair in pairs if pair]
+def _lengths(data: SiteData, model: LanguageModel, *, strict: bool) -> str:
+    items = [sample.item for sample in data.source.samples]
+    cut = cut_items(model, items, 0, is_free=data.examples.classes == ANSWER_CLASSES)
+    if not cut:
+        return f"the model reads each of {len(items)} {data.examples.noun}s whole, up to the tokens of the prompt"
+    line = f"{len(cut)} of {len(items)} {data.examples.noun}s are longer than the {model.longest} tokens that it reads"
+    if strict:
+        raise DataError(f"{line}, which --strict refuses; the first is {cut[0][0].name}")
+    return f"{line}: their ends are cut; the first is {cut[0][0].name}"
+
+
+def _key(path: Path) -> str:
+    try:
+        mode, text = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
+    except OSError as error:
+        raise DeploymentError(f"the key {path} cannot be read: {error.strerror or error}") from error
+    if b"PRIVATE KEY" not in text[:100]:
+        raise DeploymentError(f"{path} is no private key: give the file that ssh-keygen wrote beside the .pub")
+    if mode & 0o077 and os.name == "posix":
+        raise DeploymentError(f"the key {path} is open to others (mode {mode:o}): chmod 600 {path}")
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    try:
+        key = load_ssh_private_key(text, None)
+    except (ValueError, TypeError) as error:
+        raise DeploymentError(f"the key {path} cannot be used ({error}); {NEW_KEY}") from error
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise DeploymentError(f"the key {path} is of another kind; {NEW_KEY}")
+    return f"{path} is a key for this user alone; the server must have its .pub"

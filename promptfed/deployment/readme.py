@@ -21,11 +21,12 @@ two Python files only call promptfed.
 ## On every machine
 
     python3 -m venv venv && . venv/bin/activate
-    pip install 'promptfed[flower]=={version}'
-    export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
+    pip install 'promptfed[{extras}]=={version}'
+    export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.2
 
-The two variables switch off Flower's telemetry and its search for updates; set them in every shell below. A venv of its
-own, because Flower pins many packages narrowly.
+{extra_words}The first two variables switch off Flower's telemetry and its search for updates. With the third it looks
+for work five times a second. Set them in every shell below. A venv of its own, because Flower pins many packages
+narrowly.
 
 ## Server: certificates and the list of nodes
 
@@ -57,21 +58,46 @@ The last option keeps Flower from installing packages when a run starts. In anot
 
     ssh-keygen -t ecdsa -b 384 -N "" -C "" -f site0         # send site0.pub to the server, keep site0
     promptfed site check --node-config '{node}' --superlink SERVER:8000 --root-certificates ca.crt \\
-        --task {task} --backbone {backbone}{columns}
-    flower-supernode --root-certificates ca.crt --auth-supernode-private-key site0 --superlink SERVER:8000 \\
-        --host 127.0.0.1 --port 9094 --node-config '{node}'
+        --auth-supernode-private-key site0 --task {task} --backbone {backbone}{columns}
+    promptfed site start --node-config '{node}' --superlink SERVER:8000 --root-certificates ca.crt \\
+        --auth-supernode-private-key site0 --port 9094
 
-{node_words}{example_words}{plugin_words}
-A site that was stopped is simply started again, after two minutes: until then the server takes the old process for
-alive and refuses the key. Its personal prompt is in its state-dir.
+{node_words}{secure_words}{example_words}{plugin_words}
+The node's port is on 127.0.0.1 alone: no machine connects to a site. The site connects to the server's port 8000.
+
+`promptfed site start` is Flower's `flower-supernode` with a shorter wait between looks for messages. With the first
+message a process of the site's own loads torch, data and model. It is kept between messages, and ends 600 seconds after
+the last one, or a second after the node. Its memory, also on a GPU, is taken until then. `keep-process-seconds=60` in
+the words above changes that; with 0 a new process loads everything for each message.
 
 ## The run
 
     flwr run {here} ours --stream
 
-The server keeps it in `{run_dir}` (`--run-config 'run-dir="/another/folder"'` for another one). After a crash give the
-same command again: it goes on from the last checkpoint. `promptfed report {run_dir}` shows figures; `flwr stop` ends a
-run early.
+The server keeps it in `{run_dir}` (`--run-config 'run-dir="/another/folder"'` for another one).
+After a crash give the same command again: it goes on from the last checkpoint. `promptfed report {run_dir}`
+shows figures.
+
+## Stopping, and starting again
+
+* End a run early: `flwr stop RUN_ID ours` at the server (`flwr list ours` has the ids). `flwr run` again goes on with
+  it.
+* End a site: Ctrl-C where `promptfed site start` runs, or SIGTERM to it; all its processes end with it. The run waits
+  for it (`patience-seconds`), then goes on without it.
+* Start a site again: the same command, two minutes later. Until then the server takes the old node for alive and
+  refuses its key. Its personal prompt is in its state-dir.
+* End the server: Ctrl-C or SIGTERM to `flower-superlink`. Sites keep trying to reach it.
+
+## What to back up
+
+| where | what | without it |
+|---|---|---|
+| server | `{run_dir}` | the run begins anew |
+| server | `keys/` and `superlink.db` | every site has to be given certificates and registered again |
+| each site | its state-dir, all but `process/` | its personal prompt is lost{lost} |
+| each site | its private key `site0` | it has to be registered again, by another key |
+
+State-dir and keys are secrets of the site: mode 700 and 600, in a backup as well.
 
 ## What each site takes home
 
@@ -84,12 +110,18 @@ server:
 ## Trying it on one machine, without keys
 
     flower-superlink --insecure --host 127.0.0.1 --port 8000 --disable-runtime-dependency-installation
-    flower-supernode --insecure --superlink 127.0.0.1:8000 --host 127.0.0.1 --port 9094 --node-config '{node}'
+    promptfed site start --insecure --superlink 127.0.0.1:8000 --port 9094 --node-config '{node}'
     printf '[superlink.loop]\\naddress = "127.0.0.1:8000"\\ninsecure = true\\n' >> ~/.flwr/config.toml
     flwr run {here} loop --stream
 
 Every node needs a port, a state-dir and a name (or number) of its own.
 """
+EXTRAS = {
+    "lit": "Extra `lit` brings the weights of backbone lit, so nothing is downloaded when the run starts.\n",
+    "gemma": "Extra `gemma` brings the weights of Gemma, so nothing is downloaded when the run starts.\n",
+    "secure": "Extra `secure` is for secure sums.\n",
+    "dp": "Extra `dp` accounts for what privacy costs.\n",
+}
 OWN = 'site="SITE_NAME" data="{data}" state-dir="/var/lib/promptfed"'
 OWN_WORDS = """\
 `data` is {about}.
@@ -101,6 +133,13 @@ SIMULATED = 'partition-id=0 state-dir="/var/lib/promptfed/0"'
 SIMULATED_WORDS = """\
 The run simulates its clients: every node deals out the same data, and node k (`partition-id=k`, from 0) plays client k.
 For sites with data of their own, make the app with `--data sites --clients N`.
+"""
+SECURE_WORDS = """\
+
+The server learns the sum of a round's changes and no single one, so all sites make keys before round 1. `promptfed site
+identity --state-dir STATE_DIR --site SITE_NAME` prints a site's fingerprint: compare them by telephone, or bring the
+lines together in a file that each site names in its words: `identities="/path/pins.txt"`. A site that wants no run
+without secure sums adds `secure-sums=true`.
 """
 EXAMPLE_WORDS = """\
 
@@ -117,6 +156,7 @@ The run needs other people's code: {names}. Each site gets it, looks at it, and 
 
 def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, version: str) -> str:
     """Return the README of the app for ``config``."""
+    is_private = config.privacy_options.get("dp") == "example"
     has_site_data, kind = config.data == OWN_DATA, kind_of(config) or Images
     return TEXT.format(
         sites=sites,
@@ -132,9 +172,25 @@ def readme(config: RunConfig, *, folder: Path, run_dir: Path, sites: int, versio
         run_dir=run_dir,
         node=OWN.format(data=kind.place) if has_site_data else SIMULATED,
         node_words=OWN_WORDS.format(about=kind.about) if has_site_data else SIMULATED_WORDS,
-        example_words=EXAMPLE_WORDS if config.privacy_options.get("dp") == "example" else "",
+        extras=",".join(extras := extras_of(config)),
+        extra_words="".join(EXTRAS[name] for name in extras if name in EXTRAS),
+        secure_words=SECURE_WORDS if config.privacy_options.get("secure_aggregation") else "",
+        lost=", and it cannot show what its examples have spent" if is_private else "",
+        example_words=EXAMPLE_WORDS if is_private else "",
         plugin_words=PLUGIN_WORDS.format(names=", ".join(short_names(config.plugins))) if config.plugins else "",
     )
+
+
+def extras_of(config: RunConfig) -> tuple[str, ...]:
+    """Return the extras of promptfed that server and sites need for ``config``, in the order of a command."""
+    wanted = {
+        "lit": config.backbone == "lit",
+        "gemma": config.backbone == "lm:gemma",
+        "flower": True,
+        "secure": bool(config.privacy_options.get("secure_aggregation")),
+        "dp": config.privacy_options.get("dp", "none") not in ("none", None, False),
+    }
+    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
 
 def columns_in(config: RunConfig, kind: type[SiteExamples[Any]]) -> str:
