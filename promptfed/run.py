@@ -317,6 +317,10 @@ class Run:
         return write_export(self.finished, client, export_format(format, merged), target, shared, overwrite)
 
     @_in_its_words
-    def report(self) -> Path:
-        """Write ``report.html`` anew, also of an unfinished run, and return its path."""
-        return write_report(self.folder)
+    def report(self, *, samples: bool = True) -> Path:
+        """Write ``report.html`` anew, also of an unfinished run, and return its path.
+
+        Args:
+            samples: Show the test examples that the run has kept (option ``report_samples``).
+        """
+        return write_report(self.folder, with_samples=samples)

@@ -48,7 +48,7 @@ from promptfed.readers.tensors import MOST_BYTES, parse_tensors
 
 LOG = logging.getLogger(__name__)
 FORMAT = 2
-TOWER, ABOUT, TOKENS = "tower.safetensors", "about.json", "tokens.json"
+TOWER, ABOUT, TOKENS, WORDS = "tower.safetensors", "about.json", "tokens.json", "words.json"
 TEXTS = "texts"
 """Key of the token ids in their file: text -> ids."""
 NUMBERS = (
@@ -154,7 +154,14 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
             LOG.debug("token ids are not kept: %s", error)
 
     def _words(self) -> Mapping[int, str]:
-        return self.whole()._sentences.words()
+        """Return the tokenizer's words, which are cached too: the library takes seconds to load."""
+        try:
+            words = opened_json(read_bytes(self._folder / WORDS, LIMITS.size))["words"]
+            return {k: word.encode().decode("unicode_escape") for k, word in enumerate(words) if word is not None}
+        except CACHE_MISS:
+            words = self.whole()._sentences.words()
+            _keep_words(self._folder, words)
+            return words
 
 
 # -------------------------------------------------------------------------------------------- the text tower
@@ -262,6 +269,16 @@ def _read_tokens(folder: Path) -> dict[str, list[int]]:
     return texts
 
 
+def _keep_words(folder: Path, words: Mapping[int, str]) -> None:
+    """Write the words of a tokenizer by their ids, control characters escaped; nothing where the disk refuses."""
+    count = max(words, default=-1) + 1
+    escaped = [words[k].encode("unicode_escape").decode() if k in words else None for k in range(count)]
+    try:
+        write_bytes(folder / WORDS, sealed_json({"words": escaped}))
+    except CACHE_MISS as error:
+        LOG.debug("the words are not kept: %s", error)
+
+
 def _remember(
     folder: Path, backbone: OpenClipBackbone, whole: Callable[[], Backbone], device: str, precision: str
 ) -> None:
@@ -286,6 +303,7 @@ def _remember(
     tokens = {text: list(sentences.encode(text)) for text in PROBES}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _keep_words(folder, sentences.words())
         write_bytes(folder / TOWER, blob)
         write_bytes(folder / TOKENS, sealed_json({TEXTS: tokens}))
         write_bytes(folder / ABOUT, sealed_json(about))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -119,10 +120,10 @@ class Sentences:
         plainest = sorted(words, key=lambda number: (not words[number].isalpha(), not words[number].islower()))
         with torch.inference_mode(False), torch.no_grad():
             vectors = self.table(torch.arange(len(self.table.weight), device=self.table.weight.device)).float().cpu()
-            ids_by_vector: dict[bytes, int] = {}
-            for number in plainest:
-                ids_by_vector.setdefault(vectors[number].numpy().tobytes(), number)
-            numbers = sorted(ids_by_vector.values())
+            rows = np.ascontiguousarray(vectors.numpy()[plainest])
+            as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+            first = np.unique(as_bytes, return_index=True)[1]  # of equal vectors, the first
+            numbers = sorted(plainest[place] for place in first.tolist())
             return TokenEmbeddings(tuple(words[number] for number in numbers), vectors[numbers])
 
     def _behind(self, text: str, gap: str = " ") -> list[int]:

@@ -24,14 +24,18 @@ def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of a comparison.", metavar="RUN")],
     export: Export = None,
     export_file: ExportFile = None,
+    no_samples: Annotated[
+        bool, typer.Option("--no-samples", help="Leave out test examples, for a page that goes to others.")
+    ] = False,
     quiet: Annotated[bool, options.quiet_option("the report's path")] = False,
     json: options.Json = False,
 ) -> None:
-    """Write RUN/report.html anew: curves, partition, per-client bars, cost. Works on unfinished runs too.
+    """Write RUN/report.html anew: results, curves, clients, classes, cost. Works on unfinished runs too.
 
     \b
     Example:
       promptfed report runs/NAME
+      promptfed report runs/NAME --no-samples
       promptfed report compared --export latex
     """
     import json as as_json
@@ -50,7 +54,7 @@ def report(
         with expected_content(f"the entries of {printable(run / FILE)}"):
             path = write_page(read_comparison(run), run)
     else:
-        path = write_report(RunDirectory.open(run))
+        path = write_report(RunDirectory.open(run), with_samples=not no_samples)
     typer.echo(as_json.dumps({"report": str(path)}, indent=2) if json else printable(path))
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,27 +13,34 @@ from promptfed.blackbox.oracles.ledger import FILE as ORACLE_LEDGER
 from promptfed.blackbox.oracles.ledger import LOST, OracleLedger
 from promptfed.blackbox.oracles.spent import RECOVERED
 from promptfed.files.atomic import remove_drafts, write_text
-from promptfed.intervals import wilson_interval
 from promptfed.named_model import named_model
 from promptfed.printable import printable, printable_lines
 from promptfed.privacy.statement import FILE as STATEMENT
 from promptfed.readers.content import expected_content
+from promptfed.report import interpolation
+from promptfed.report.class_section import Confusion, class_chart, class_table, confusion_chart, frequent_errors
+from promptfed.report.client_section import client_charts, client_scores, client_table
+from promptfed.report.glance import tiles, verdict, warnings
 from promptfed.report.measure_table import measure_caption, measure_rows
+from promptfed.report.option_rows import option_rows
 from promptfed.report.oracle_usage import CAPTION as ORACLE_CAPTION
-from promptfed.report.oracle_usage import UsageTable, client_table, usage_table
+from promptfed.report.oracle_usage import UsageTable, usage_table
+from promptfed.report.oracle_usage import client_table as asked_by_client
+from promptfed.report.partition_chart import partition_chart
 from promptfed.report.privacy_rows import statement_rows
+from promptfed.report.prompt_section import shown_samples, shown_words
+from promptfed.report.round_charts import query_chart, round_charts
+from promptfed.report.stage_looks import run_stages
 from promptfed.report.tables import (
     DOMAINS_CAPTION,
     caption,
     domain_rows,
-    interval,
-    notes_below,
-    percent,
     result_rows,
     update_words,
 )
+from promptfed.result_notes import new_classes_line
 from promptfed.runs.checkpoint import newest_round
-from promptfed.runs.directory import RunDirectory
+from promptfed.runs.directory import DETAILS, RunDirectory
 from promptfed.runs.journal import environment_of
 from promptfed.runs.ledger import Cost, cost_of
 from promptfed.runs.partition_file import read_partition
@@ -47,29 +52,19 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 log = logging.getLogger(__name__)
-MOST_ROWS = 500
-"""Clients that the table lists."""
-PARTITION_PIXELS = 72
-"""Display DPI of the partition plot when it must not be scaled down."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image as a ``data:`` address, what it shows, and the width in pixels below which it scrolls."""
-
-    address: str
-    shows: str
-    least_width: int = 0
 
 
 REPORT_FILE = "report.html"
 
 
-def write_report(run: RunDirectory) -> Path:
-    """Write ``report.html`` anew from the current content of the run directory; return its path."""
+def write_report(run: RunDirectory, *, with_samples: bool = True) -> Path:
+    """Write ``report.html`` anew from the current content of the run directory; return its path.
+
+    ``with_samples``: show the test examples that the run has kept.
+    """
     path = run.path / REPORT_FILE
     with expected_content(f"the files of run '{printable(run.path)}'"):
-        page = render("report.html.j2", _content(run))
+        page = render("report.html.j2", _content(run, with_samples))
     remove_drafts(path.parent)
     write_text(path, page)
     return path
@@ -101,61 +96,102 @@ def _plain(value: Any) -> Any:
     return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _content(run: RunDirectory) -> dict[str, Any]:
-    """Return everything the template shows, as text and pictures."""
-    from promptfed.report import figures
-
+def _content(run: RunDirectory, with_samples: bool) -> dict[str, Any]:
+    """Return everything the template shows, as text and charts."""
     notes = check_passport(run)
     for note in notes:
         log.warning(note)
     events, metrics, config = run.events.read(), run.read_metrics() or {}, run.config
-    partition = read_partition(run)
-    looks = figures.looks(events)
-    training = [event for event in events if event.get("stage") != "zero_shot"]  # its loss is not one of training
-    curves = [
-        ("Training loss", figures.round_curves(training, "loss", "training loss")),
-        ("Validation accuracy", figures.round_curves(events, "val_accuracy", "validation accuracy (%)", percent=True)),
-    ]
-    queries = figures.query_curves(events)
-    bars = figures.client_bars(events)
-    stages = {stage: look.label for stage, look in looks.items()}
-    results, measures = result_rows(metrics), measure_rows(metrics)
-    examples = (partition or {}).get("examples", "images")
-    model = named_model(config)
-    return {
+    partition, details = read_partition(run), run.read_json(DETAILS)
+    stages = run_stages(events)
+    labels = {stage: look.label for stage, look in stages.items()}
+    results, measures, scores = result_rows(metrics), measure_rows(metrics), client_scores(events)
+    names = [str(name) for name in (partition or {}).get("classes") or ()]
+    confusion, model = Confusion.of(details, names), named_model(config)
+    main = stages.get(config.method)
+    differing, every = option_rows(config)
+    content = {
         "title": run.path.resolve().name,
+        "config": config,
         "model": model.label,
-        "config": config.model_dump(),
         "file_notes": notes,
-        "environment": environment_of(events),
         "finished": bool(metrics),
         "round": newest_round(run.stage_folder(config.method, is_baseline=False)),
         "started": events[0]["time"][:16].replace("T", " ") + " UTC" if events else None,
+        "clients": len((partition or {}).get("clients") or ()),
+        "examples": (partition or {}).get("examples", "images"),
+        "verdict": verdict(metrics),
+        "tiles": tiles(metrics),
+        "warnings": warnings(metrics, events, labels),
         "results": results,
         "caption": caption(metrics, *results),
-        "notes": notes_below(metrics),
-        "data_notes": [f"note: {note}" for note in metrics.get("data_notes") or ()],
+        "held_out": new_classes_line(metrics.get("new_classes") or ()),
         "domains": domain_rows(metrics),
+        "domains_caption": DOMAINS_CAPTION,
         "measures": measures,
         "measures_caption": measure_caption(metrics, measures[0]),
-        "domains_caption": DOMAINS_CAPTION,
-        "curves": [Picture(figures.data_uri(figure), f"{title} by round") for title, figure in curves if figure],
-        "bars": Picture(figures.data_uri(bars), "Local test accuracy of each client under each stage")
-        if bars
-        else None,
+        "curves": round_charts(events),
+        "queries": query_chart(events),
+        "lost": _lost_rows(events, labels),
+        "client_charts": client_charts(scores, stages, config.method),
+        "client_table": client_table(scores, stages, config.method, partition),
+        "class_chart": class_chart(confusion, main.label, main.look) if confusion and main else None,
+        "class_table": class_table(confusion) if confusion else None,
+        "confusion": confusion_chart(confusion) if confusion else None,
+        "errors": frequent_errors(confusion) if confusion else [],
+        "has_details": details is not None,
+        "samples": shown_samples(details, names) if with_samples else [],
+        "words": shown_words(details),
         "personalized": _personalized(run.read_json(CURVE)),
-        "clients": _client_table(events, stages),
-        "partition": _partition(partition) if partition and partition.get("clients") else None,
-        "examples": examples,
-        "lost": _lost_rows(events, stages),
-        "costs": _cost_rows(events, stages, model.work),
+        "partition": partition_chart(partition) if partition and partition.get("clients") else None,
+        "data_notes": metrics.get("data_notes") or (),
+        "costs": _cost_rows(events, labels, model.work),
         "work": model.work,
         "update": update_words(metrics),
-        "privacy": statement_rows(run.read_json(STATEMENT)),
-        "asked": Picture(figures.data_uri(queries), "Validation accuracy by queries") if queries else None,
-        "oracle": _oracle_tables(run, stages, partition),
+        "oracle": _oracle_tables(run, labels, partition),
         "oracle_caption": ORACLE_CAPTION,
+        "privacy": statement_rows(run.read_json(STATEMENT)),
+        "environment": _environment_rows(events, partition),
+        "command": environment_of(events).get("command") or "",
+        "differing": differing,
+        "options": every,
     }
+    return {**content, "sections": _sections(content)}
+
+
+def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (id, heading) of the sections that the page has."""
+    present = {
+        "results": ("Results", True),
+        "rounds": ("Rounds", True),
+        "oracle": ("The oracle", content["oracle"]),
+        "clients": ("Clients", content["client_charts"]),
+        "classes": ("Classes", content["class_table"]),
+        "samples": ("Samples", content["samples"]),
+        "prompt": ("The prompt", content["words"]),
+        "personalisation": ("Personalisation", content["personalized"]),
+        "partition": ("Who holds what", content["partition"]),
+        "cost": ("Cost", True),
+        "privacy": ("Privacy", content["privacy"]),
+        "options": ("Options", True),
+        "environment": ("Environment", True),
+    }
+    return [(name, heading) for name, (heading, is_there) in present.items() if is_there]
+
+
+def _environment_rows(events: Sequence[dict[str, Any]], partition: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return versions and machine, and the fingerprints of the model and the data."""
+    found = dict(environment_of(list(events)))
+    found.pop("command", None)
+    rows = [(name, str(value) if value not in ("", None) else "-") for name, value in found.items()]
+    for kind in ("backbone", "oracle"):
+        about = (partition or {}).get(kind)
+        if isinstance(about, Mapping) and about.get("fingerprint"):
+            rows.append((f"{kind} fingerprint", f"{about.get('name', '')}, SHA-256 {about['fingerprint']}"))
+    content = (partition or {}).get("content")
+    if isinstance(content, Mapping) and content.get("tests"):
+        rows.append(("fingerprint of the test data", f"SHA-256 {content['tests']}"))
+    return rows
 
 
 def _oracle_tables(
@@ -172,64 +208,21 @@ def _oracle_tables(
     other_stages = {"personalize": "personalize", LOST: "lost when it was killed", RECOVERED: "the ledger had lost it"}
     by_stage = usage_table(rows, {**stages, **other_stages})
     names = {row["client"]: row["name"] for row in (partition or {}).get("clients", ())}
-    return None if by_stage is None else (by_stage, client_table(rows, run.config.method, names))
-
-
-def _partition(table: dict[str, Any]) -> Picture:
-    from promptfed.report.figures import data_uri
-    from promptfed.report.partition_plot import plot_partition
-
-    figure = plot_partition(table)
-    caption = f"Training {table.get('examples', 'images')} by client and class"
-    shows = f"{caption}: {len(table['clients'])} clients, {len(table['classes'])} classes"
-    return Picture(data_uri(figure), shows, round(figure.get_figwidth() * PARTITION_PIXELS))
+    return None if by_stage is None else (by_stage, asked_by_client(rows, run.config.method, names))
 
 
 def _personalized(curve: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the curve of `promptfed personalize`: picture, rows, caption, and each client's alpha."""
+    """Return the curve of `promptfed personalize`: chart, rows, caption, and each client's alpha."""
     if curve is None:
         return None
-    from promptfed.report import interpolation
-    from promptfed.report.figures import data_uri
-
-    shows = "Local, base and new test accuracy against alpha"
     columns, rows = interpolation.curve_cells(curve)
     return {
-        "picture": Picture(data_uri(interpolation.curve_figure(curve)), shows),
+        "chart": interpolation.curve_chart(curve),
         "columns": columns,
         "rows": rows,
         "caption": interpolation.caption(curve),
-        "clients": interpolation.chosen_cells(curve),
+        "clients": [(name, cells) for name, cells in interpolation.chosen_cells(curve)],
     }
-
-
-def _client_table(
-    events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]
-) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the head (test items, local and all classes of each stage) and some rows (client, cells)."""
-    evaluations = {event["stage"]: event for event in events if event["event"] == "evaluation"}
-    scores = {stage: {row["client"]: row for row in event.get("local") or ()} for stage, event in evaluations.items()}
-    rows = []
-    by_client = {client: row for rows_of in scores.values() for client, row in rows_of.items()}
-    for client, row in islice(by_client.items(), MOST_ROWS):
-        cells = [str(row.get("items", "-"))]
-        for of_client in scores.values():
-            score = of_client.get(client, {})
-            is_one = score.get("accuracy") is None and score.get("all_classes") is not None
-            own_classes = "one class" if is_one else _with_interval(score.get("accuracy"), score.get("items"))
-            cells += [own_classes, _with_interval(score.get("all_classes"), score.get("items"))]
-        rows.append((str(row.get("name") or client), cells))
-    head = [column for stage in scores for column in (stages[stage], f"{stages[stage]}, all classes")]
-    if len(by_client) > MOST_ROWS:
-        rows.append((f"and {len(by_client) - MOST_ROWS:,} more, in events.jsonl", [""] * (1 + len(head))))
-    return ["test items", *head], rows
-
-
-def _with_interval(accuracy: float | None, items: int | None) -> str:
-    """Format as ``"75.0 [50.5, 89.8]"``."""
-    if accuracy is None or not items:
-        return percent(accuracy)
-    return f"{percent(accuracy)} {interval(wilson_interval(accuracy, items))}"
 
 
 def _lost_rows(events: Sequence[Mapping[str, Any]], stages: Mapping[str, str]) -> list[tuple[str, list[str]]]:

@@ -7,6 +7,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptfed.printable import markdown_cell, printable_lines
+from promptfed.report.charts.lines import Series, line_chart
+from promptfed.report.charts.look import Look, method_look
+from promptfed.report.charts.svg import Chart
 from promptfed.report.tables import percent, with_spread, without_empty
 
 if TYPE_CHECKING:
@@ -75,6 +78,27 @@ def curve_markdown(curve: Mapping[str, Any]) -> str:
         f"| {markdown_cell(name)} | {alpha} | {markdown_cell(why)} |" for name, (alpha, why) in chosen_cells(curve)
     ]
     return printable_lines("\n".join([*lines, ""]))
+
+
+def curve_chart(curve: Mapping[str, Any]) -> Chart | None:
+    """Draw local, base and new against alpha; dashed levels are those with each client's own alpha."""
+    *fixed, last_row = curve["rows"]
+    looks = {name: method_look(number) for number, (name, *_) in enumerate(LINES)}
+    series = []
+    for name, look in looks.items():
+        points = [(row["alpha"], 100 * row[name]) for row in fixed if row[name] is not None]
+        if points:
+            series.append(Series(name, points, look))
+            level = Look(look.colour, "2 3", look.marker)
+            series.append(Series(f"{name}, own alphas", [(0.0, 100 * last_row[name])], level, is_level=True))
+    return line_chart(
+        "Accuracy against alpha",
+        series,
+        x_title="alpha (0: shared prompt, 1: the client's own)",
+        y_title="test accuracy (%)",
+        x_integer=False,
+        y_words=lambda value: f"{value:.1f}".removesuffix(".0"),
+    )
 
 
 def curve_figure(curve: Mapping[str, Any]) -> Figure:

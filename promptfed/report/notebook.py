@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from promptfed.printable import printable
-from promptfed.report import figures
 from promptfed.report.measure_table import measure_rows
+from promptfed.report.round_charts import round_charts
 from promptfed.report.tables import result_rows
 from promptfed.runs.directory import RunDirectory
 
@@ -28,16 +28,9 @@ def run_html(run: RunDirectory, title: str) -> str:
         parts.append(f"<table><thead><tr>{head}<th></th></tr></thead><tbody>{body}</tbody></table>")
         parts += _measures(metrics)
     events = run.events.read()
-    training_events = [event for event in events if event.get("stage") != "zero_shot"]
-    curves = {
-        "training loss over rounds": figures.round_curves(training_events, "loss", "training loss"),
-        "validation accuracy over rounds": figures.round_curves(
-            events, "val_accuracy", "validation accuracy (%)", percent=True
-        ),
-    }
-    for text, figure in curves.items():
-        if figure is not None:
-            parts.append(f"<img alt='{escape(text)}' style='max-width: 48%' src='{figures.data_uri(figure)}'>")
+    for chart in round_charts(events)[:2]:
+        text = escape(f"{chart.title}. {chart.description}")
+        parts.append(f"<img alt='{text}' style='max-width: 48%' src='{chart.data_uri()}'>")
     return "\n".join(parts)
 
 

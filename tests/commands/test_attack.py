@@ -33,7 +33,7 @@ def test_an_attacked_run_says_so_and_is_audited(capsys, tmp_path):
     assert metrics["attack"]["name"] == "freerider"
     assert len(metrics["attack"]["malicious"]) == 1
     assert metrics["notes"][0].startswith("attack freerider (a simulation): 1 of 4 clients are malicious")
-    assert "attack freerider (a simulation)" in (tmp_path / "run" / "report.html").read_text()
+    assert "Attack freerider (a simulation)" in (tmp_path / "run" / "report.html").read_text()
     found = json.loads(said(capsys, "attack", "run", run, "--json"))
     assert set(found["scores"]) == {"prompt", "update, first round", "update, after the run"}
     assert found["scores"]["prompt"]["trained"]["members"] == found["scores"]["prompt"]["start"]["members"]

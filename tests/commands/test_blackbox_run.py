@@ -147,7 +147,7 @@ def test_prompts_of_clients_own_are_mixed_with_the_shared_one(promptfed, tmp_pat
 def test_the_report_shows_queries_calls_and_accuracy_by_queries(searched):
     page = (searched / "report.html").read_text()
     assert "oracle minilm" in page
-    assert 'alt="Validation accuracy by queries"' in page
+    assert "Line chart of validation accuracy (%) by queries of training, all clients together." in page
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     # 2 clients, 2 rounds, 40 queries each
     assert re.search(r"FedAvg-BBT, training 160 \d+ \d+", text)

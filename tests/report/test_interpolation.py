@@ -70,7 +70,7 @@ def test_the_report_shows_it_escaped(make_run: Callable[..., RunDirectory], curv
     (run.path / "personalized").mkdir()
     run.write_json("personalized/curve.json", curve)
     page = write_report(run).read_text()
-    assert "<h2>Personalisation</h2>" in page
+    assert "Personalisation</h2>" in page
     assert "95.0 ± 10.0" in page
     assert "&lt;a&gt;|b" in page
     assert "the &lt;best&gt;" in page

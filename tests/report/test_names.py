@@ -13,7 +13,7 @@ import pytest
 from promptfed.printable import printable
 from promptfed.report.comparison import comparison_markdown, comparison_tables, write_comparison
 from promptfed.report.consoles import output
-from promptfed.report.figures import client_bars, data_uri, round_curves, save
+from promptfed.report.figures import data_uri, save
 from promptfed.report.html import write_report
 from promptfed.report.interpolation import curve_markdown
 from promptfed.report.live import LiveProgress
@@ -88,19 +88,6 @@ def test_a_name_stands_in_the_picture_as_it_is() -> None:
     page = base64.b64decode(data_uri(plot_partition(table)).partition(",")[2]).decode()
     assert r">$\bad$<" in page
     assert ">p$a<" in page
-
-
-def test_bars_and_curves() -> None:
-    local = [{"client": k, "name": name, "accuracy": 0.5} for k, name in enumerate(NAMES.values())]
-    stages = list(NAMES.values())[:6]
-    events: list[dict[str, Any]] = [
-        {"event": "round", "stage": stage, "round": r, "loss": 1.0} for stage in stages for r in (1, 2)
-    ]
-    events += [{"event": "evaluation", "stage": stage, "name": stage, "local": local} for stage in stages]
-    for figure in (client_bars(events), round_curves(events, "loss", "loss")):
-        assert figure is not None
-        save(figure, buffer := io.BytesIO(), format="png")
-        assert buffer.tell() > 1_000
 
 
 def figures_of(name: str) -> dict[str, Any]:

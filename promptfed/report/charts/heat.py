@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from promptfed.printable import printable
 from promptfed.report.charts.frame import text
-from promptfed.report.charts.svg import NARROW_FONT, Chart, element, group, number, text_width
+from promptfed.report.charts.svg import FONT, Chart, element, group, number, text_width
 
-CELL = 26.0
+CELL, NUMBERED = 26.0, 20.0
+"""Side of a cell, and the smallest that has a number."""
 SMALLEST_CELL = 7.0
 LONGEST_NAME = 24
 DARKEST = 0.62
@@ -43,7 +44,7 @@ def heat_map(
         column_title: What the columns are.
         shades: How dark each cell is, in 0..1; None: its number beside the largest.
         outlined: (row, column) of cells with a frame.
-        cell: Side of a cell; below ``CELL`` no numbers are drawn.
+        cell: Side of a cell; below ``NUMBERED`` no numbers are drawn.
     """
     largest = max((value for row in cells for value in row), default=0) or 1
     shades = [[value / largest for value in row] for row in cells] if shades is None else shades
@@ -69,7 +70,7 @@ def heat_map(
             level = max(1, round(LEVELS * min(1.0, shades[row][column])))
             by_level[level].append(f"M{number(x)} {number(y)}h{number(cell)}v{number(cell)}h-{number(cell)}z")
             label = f"{value:,.0f}"
-            if cell >= CELL and text_width(label, NARROW_FONT) <= cell + 4:
+            if cell >= NUMBERED and text_width(label, FONT) <= cell - 1:
                 numbers.append(text(label, x + cell / 2, y + cell / 2 + 4.5, "middle", "cell"))
     parts.append(element("rect", x=left, y=top, width=cell * len(columns), height=cell * len(rows), class_="frame"))
     for level, paths in sorted(by_level.items()):
