@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from promptfed.printable import printable
-from promptfed.report.comparison import comparison_markdown, comparison_tables, write_comparison
+from promptfed.report.comparison import comparison_markdown, comparison_tables
+from promptfed.report.comparison_page import write_comparison
 from promptfed.report.consoles import output
 from promptfed.report.figures import data_uri, save
 from promptfed.report.html import write_report
