@@ -31,6 +31,7 @@ from promptfed.commands import (
     site,
     tasks,
     train,
+    watch,
 )
 from promptfed.commands.empty_paths import refuse_empty_paths
 from promptfed.commands.help_page import build_command
@@ -72,6 +73,7 @@ personalize.add_to(app)
 import_.add_to(app)
 listing.add_to(app)
 report.add_to(app)
+watch.add_to(app)
 privacy.add_to(app)
 tasks.add_to(app)
 attack.add_to(app)
@@ -126,6 +128,7 @@ def start(
       promptfed predict bundle photo.jpg --classes cat,dog    also with classes it never saw
       promptfed serve bundle                                  the same over HTTP
       promptfed flower init hospitals --data sites --clients 3   a run over real sites
+      promptfed watch                                         all runs live in the browser
       promptfed list methods                                  what there is
     """
     if context.invoked_subcommand is None:

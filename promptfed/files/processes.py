@@ -36,6 +36,11 @@ def describe_holder(lock: Path) -> str:
     )
 
 
+def is_held(lock: Path) -> bool | None:
+    """Return whether a process of this machine holds the file ``lock``; None where the system does not tell."""
+    return _holder(lock) is not None if (PROC / "locks").exists() else None
+
+
 def _holder(lock: Path) -> int | None:
     """Return the number of the process that holds ``lock``, where the system tells (Linux)."""
     try:
