@@ -49,6 +49,13 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("page", [*OWN, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_prose_breaks_at_100_columns(page: Path) -> None:
+    code_or_table = ("|", "    ", "#")
+    lines = [line for line in prose(page).splitlines() if len(line) > 100 and "](" not in line]
+    assert [line for line in lines if not line.startswith(code_or_table) and not line.strip().startswith("|")] == []
+
+
 def test_a_load_from_another_host_is_found_and_a_link_is_none() -> None:
     page = (
         '<a href="https://a.org">a</a> <img src="local.png"><link rel="canonical" href="https://b.org">'
