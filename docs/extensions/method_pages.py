@@ -21,6 +21,8 @@ from promptfed.method import METHODS, Method
 DOCS = Path(__file__).parents[1]
 DIFFERENT = re.compile(r"^(?:Different from|Departures?|Of the released|The paper's full text|No official code)")
 """How the paragraph of a docstring begins that says where the code departs from the paper."""
+IN_FACTS = {"paper", "file"}
+"""Columns of tables whose content every page begins with."""
 
 
 def titles() -> dict[str, str]:
@@ -121,9 +123,10 @@ def _written(key: str, kind: type[Method]) -> list[str]:
         for section, blocks in about(key, kind.name.removeprefix("PromptFL+"), cut):
             parts += [f"From [{section.title}](/{page}#{section.anchor}):", *blocks]
         for row in rows(key, kind.name, cut):
-            described = [
-                f"* **{head}:** {text}" for head, text in zip(row.heads[1:], row.cells[1:], strict=True) if text
-            ]
+            pairs = zip(row.heads[1:], row.cells[1:], strict=True)
+            described = [f"* **{head}:** {text}" for head, text in pairs if text and head not in IN_FACTS]
+            if not described:
+                continue
             parts += [f"From the table in [{row.section.title}](/{page}#{row.section.anchor}):", "\n".join(described)]
     return parts
 
