@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
 }
 """What is set for a node unless the operator's environment says otherwise."""
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 """Between two looks for messages; Flower's own node looks every three seconds."""
 
 

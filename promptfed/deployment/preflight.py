@@ -204,12 +204,14 @@ def _lengths(data: SiteData, model: LanguageModel, *, strict: bool) -> str:
 
 def _key(path: Path) -> str:
     try:
-        mode, text = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
+        about, text = path.stat(), path.read_bytes()
     except OSError as error:
         raise DeploymentError(f"the key {path} cannot be read: {error.strerror or error}") from error
     if b"PRIVATE KEY" not in text[:100]:
         raise DeploymentError(f"{path} is no private key: give the file that ssh-keygen wrote beside the .pub")
-    if mode & 0o077 and os.name == "posix":
+    mode = stat.S_IMODE(about.st_mode)
+    # What a cluster mounts belongs to the system, and the group may read it.
+    if os.name == "posix" and mode & (0o077 if about.st_uid == os.getuid() else 0o007):
         raise DeploymentError(f"the key {path} is open to others (mode {mode:o}): chmod 600 {path}")
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_ssh_private_key

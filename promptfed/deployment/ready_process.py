@@ -13,6 +13,7 @@ import select
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import entry_points
@@ -28,6 +29,9 @@ LOOK_SECONDS = 0.5
 """Between two looks at whether the node is still there."""
 REAP_SECONDS = 0.02
 """Between two looks for copies that have ended."""
+SETTLE_SECONDS = 0.25
+"""What a copy waits before it begins: Flower's node hands a message out before it has all of its parts, and asking for
+one that is not there yet costs a whole second."""
 
 PROGRAM = """\
 import os, socket, sys
@@ -130,6 +134,7 @@ def _work(
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         sys.argv = [NAME, *words.split("\0")]
+        time.sleep(SETTLE_SECONDS)
         run()
         code = 0
     except SystemExit as ended:
