@@ -16,13 +16,27 @@ METHOD_KEEPING = (307, 308)
 """Redirects that repeat the request as it is; the others would turn it into another one."""
 
 
+CONNECT_SECONDS = 4.0
+"""A server that does not take a connection in that time is not there."""
+
+
 class Unsafe(Exception):  # noqa: N818 (becomes an OracleError)
     """Error of a server that does something that no server of an oracle has to do."""
 
 
+def _library(openai: Any) -> Any:
+    """Return the HTTP library that ``openai`` uses."""
+    return importlib.import_module("httpx2" if hasattr(openai, "DefaultAsyncHttpx2Client") else "httpx")
+
+
+def timeouts(openai: Any, seconds: float) -> Any:
+    """Return the limits of a request: ``seconds``, and ``CONNECT_SECONDS`` at most until there is a connection."""
+    return _library(openai).Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+
+
 def guarded_client(openai: Any, timeout: float) -> Any:
     """Return an asynchronous HTTP client for ``openai`` (the module) that raises Unsafe for unsafe responses."""
-    library: Any = importlib.import_module("httpx2" if hasattr(openai, "DefaultAsyncHttpx2Client") else "httpx")
+    library = _library(openai)
 
     class Bounded(library.AsyncByteStream):
         """A body that ends with Unsafe at ``LARGEST_BODY`` bytes."""
@@ -48,7 +62,7 @@ def guarded_client(openai: Any, timeout: float) -> Any:
         response.stream = Bounded(response.stream)
 
     return library.AsyncClient(
-        timeout=timeout,
+        timeout=timeouts(openai, timeout),
         max_redirects=MOST_REDIRECTS,
         follow_redirects=True,
         event_hooks={"response": [check]},

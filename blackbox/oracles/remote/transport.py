@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.remote.credentials import read_key
-from promptfed.blackbox.oracles.remote.guarded_client import LARGEST_BODY, Unsafe, guarded_client
+from promptfed.blackbox.oracles.remote.guarded_client import LARGEST_BODY, Unsafe, guarded_client, timeouts
 from promptfed.errors import BudgetExhausted, ConfigError, FormatError, OracleError
 from promptfed.oracle_options import OracleOptions
 from promptfed.readers.json_reader import JsonLimits, parse_json
@@ -31,6 +31,8 @@ Body = Mapping[str, Any]
 log = logging.getLogger(__name__)
 HEALING = (408, 409, 429)
 LONGEST_BACKOFF = 30.0
+ABSENT_TRIES, ABSENT_SECONDS = 3, 3.0
+"""How often, and how long, a server is tried that never answered: a wrong address is told in seconds."""
 BURST_SECONDS = 5.0
 """Length of a burst in seconds: the requests of that time may be made at once."""
 MILLION = 1e6
@@ -61,11 +63,14 @@ class Stopped(Exception):  # noqa: N818 (nothing went wrong)
 
 
 class _Heals(Exception):  # noqa: N818
-    """Error of an attempt that a retry may heal; ``wait``: seconds that the server asks for."""
+    """Error of an attempt that a retry may heal.
 
-    def __init__(self, why: str, wait: float = 0.0, unusable: bool = False) -> None:
+    ``wait``: seconds that the server asks for; ``absent``: no connection could be made.
+    """
+
+    def __init__(self, why: str, wait: float = 0.0, unusable: bool = False, absent: bool = False) -> None:
         super().__init__(why)
-        self.wait, self.unusable = wait, unusable
+        self.wait, self.unusable, self.absent = wait, unusable, absent
 
 
 @dataclass
@@ -104,10 +109,11 @@ class Transport:
             base_url=options.base_url,
             api_key=self.key.value,
             max_retries=0,
-            timeout=options.timeout_seconds,
+            timeout=timeouts(openai, options.timeout_seconds),
             http_client=guarded_client(openai, options.timeout_seconds),
             default_headers={"Accept-Encoding": "identity"},
         )
+        self._has_answered = False
         self.pauses = 0
         """Requests that wait for a second or longer before they are made again."""
         self._slots = asyncio.Semaphore(options.concurrency)
@@ -136,10 +142,17 @@ class Transport:
         """
         from tenacity import AsyncRetrying, retry_if_exception_type
 
-        limit, attempts, unusable = self.options.retries + 1, 0, 0
+        limit, attempts, unusable, is_absent = self.options.retries + 1, 0, 0, False
+        began = time.monotonic()
+
+        def is_over() -> bool:
+            if is_absent and not self._has_answered:
+                return attempts >= min(limit, ABSENT_TRIES) or time.monotonic() - began > ABSENT_SECONDS
+            return attempts >= limit or (patience is not None and unusable >= patience)
+
         failure: _Heals | None = None
         retrying = AsyncRetrying(
-            stop=lambda state: attempts >= limit or (patience is not None and unusable >= patience),
+            stop=lambda state: is_over(),
             wait=self._pause,
             retry=retry_if_exception_type(_Heals),
             sleep=lambda seconds: self._sleep(seconds, asking),
@@ -153,13 +166,15 @@ class Transport:
                         return await self._attempt(endpoint, body, parse, asking, attempts > 1, size)
                     except _Heals as fault:
                         unusable += fault.unusable
+                        is_absent = fault.absent
                         log.info("%s: %s (attempt %d of %d)", self.options.base_url, fault, attempts, limit)
                         raise
         except _Heals as fault:
             failure = fault
         assert failure is not None
         kind = Unanswerable if failure.unusable else OracleError
-        raise kind(f"{self.options.base_url}: {failure} (after {attempts} attempts)")
+        fix = ": is it running, and is --base-url right?" if failure.absent and not self._has_answered else ""
+        raise kind(f"{self.options.base_url}: {failure} (after {attempts} attempts){fix}")
 
     async def models(self) -> list[str]:
         """Return the models that the server lists; empty if it lists none. Costs nothing, is not counted."""
@@ -252,21 +267,27 @@ class Transport:
             # The client's own limit is for each byte that arrives: a slow server would never meet it.
             async with asyncio.timeout(self.options.timeout_seconds):
                 response = await create(**main, extra_body=extra)
+                self._has_answered = True
                 return _Outcome(raw=response.content)
         except openai.APIStatusError as error:
+            self._has_answered = True
             return self._refusal(error)
         except Unsafe as error:
             return self._unsafe(error)
         except (TimeoutError, openai.APITimeoutError) as error:
             reached = "Connect" not in type(error.__cause__).__name__
-            return _Outcome(fault=_Heals(f"no answer within {self.options.timeout_seconds:g} s"), reached=reached)
+            if not reached:
+                return _Outcome(
+                    fault=_Heals("the server cannot be reached (no connection)", absent=True), reached=False
+                )
+            return _Outcome(fault=_Heals(f"no answer within {self.options.timeout_seconds:g} s"))
         except openai.APIConnectionError as error:
             if isinstance(error.__cause__, Unsafe):
                 return self._unsafe(error.__cause__)
             cause = type(error.__cause__).__name__
             reached = not cause.startswith("Connect") and cause not in ("PoolTimeout", "UnsupportedProtocol")
             problem = "the connection was lost" if reached else "the server cannot be reached"
-            return _Outcome(fault=_Heals(f"{problem} ({cause})"), reached=reached)
+            return _Outcome(fault=_Heals(f"{problem} ({cause})", absent=not reached), reached=reached)
         except openai.OpenAIError as error:
             return _Outcome(fault=_Heals(self.key.scrubbed(f"{type(error).__name__}: {error}")[:300], unusable=True))
 
