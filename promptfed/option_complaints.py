@@ -23,7 +23,7 @@ def complaints(error: ValidationError, model: type[BaseModel], kind: str) -> str
             lines.append(_unknown(name, sorted(model.model_fields), kind))
         else:
             said = problem["msg"]
-            why = said.removeprefix(OWN) if said.startswith(OWN) else said.lower()
+            why = said.removeprefix(OWN) if said.startswith(OWN) else said[:1].lower() + said[1:]
             about = f"{kind} '{name}' is {printable(repr(problem['input']), 200)}" if name else f"{kind}s disagree"
             lines.append(f"{about}: {why}")
     more = len(problems) - len(lines)

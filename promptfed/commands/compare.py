@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -134,7 +135,9 @@ def compare(
         try:
             summary, pages = carry_out_comparison(plan, folder, progress, should_stop, observers=observer or ())
         except Interrupted as stopped:
-            progress.note(f"stopped: {stopped.where}. Saved; go on with the same command and --out {folder}")
+            progress.note(
+                f"stopped: {stopped.where}. Saved; go on with the same command and --out {shlex.quote(str(folder))}"
+            )
             raise SystemExit(stopped.code) from stopped  # said already: a bare 130 is a Ctrl-C that nobody spoke of
     if export is not None:
         write_export(comparison_table(summary), export, export_file, quiet=quiet)

@@ -86,7 +86,7 @@ class LiveComparison(ComparisonProgress):
             self._bars.update(self._one, said=text)
 
     def note(self, text: str) -> None:
-        self._bars.console.print(plain_text(text))
+        self._bars.console.print(plain_text(text), soft_wrap=True)
 
 
 def readable_time(seconds: float) -> str:
