@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from promptfed.commands.plain_tables import plain_table
+from promptfed.counts import number_of
 from promptfed.printable import printable
 
 if TYPE_CHECKING:
@@ -67,17 +68,12 @@ def white_box_record(plan: WhiteBoxPlan) -> dict[str, Any]:
 def white_box_lines(plan: WhiteBoxPlan) -> Iterator[str]:
     """Yield what a run on a white box would do, in words."""
     some = "" if plan.participants == plan.clients else f", {plan.participants} of them in a round"
-    yield f"{counted(plan.clients, 'client')}{some}; {counted(plan.examples, 'training example')}"
+    yield f"{number_of('client', plan.clients)}{some}; {number_of('training example', plan.examples)}"
     up, down = plan.bytes_up, plan.bytes_down
     yield f"a client sends {up:,} bytes a round and is sent {down:,} in the first one"
     total = white_box_record(plan)["total"]
     sums = f"{total['bytes_up']:,} bytes up and about {total['bytes_down']:,} down in all"
-    yield f"{counted(plan.rounds, 'round')}: {sums}, baselines not counted"
-
-
-def counted(number: int, what: str) -> str:
-    """Return ``1 round`` or ``20 rounds``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    yield f"{number_of('round', plan.rounds)}: {sums}, baselines not counted"
 
 
 def _amounts(usage: Usage) -> dict[str, Any]:
@@ -135,7 +131,7 @@ def notes(plan: BlackBoxPlan) -> Iterable[str]:
     else:
         yield f"The number of calls depends on the answers: {calls[0]:,} and {calls[-1]:,} in two rehearsals."
     if plan.known:
-        yield f"{counted(plan.known, 'question')} were asked before: their answers are in the cache and cost nothing."
+        yield f"{number_of('question', plan.known)} asked before: the answers are in the cache and cost nothing."
     if not plan.is_server:
         yield f"Oracle {plan.oracle} runs in this process: calls cost time alone."
         return
