@@ -41,6 +41,8 @@ TEXT_SOURCES = {
 FIGURES = ("local", "base", "new", "hm")
 WIDE = 110
 """Columns of a terminal that is wide enough to show the method, model and data of runs too."""
+NARROW = 72
+"""On fewer columns, runs have two of their four figures."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -281,7 +283,7 @@ def _registry(kind: str) -> Registry[Any]:
 
 
 def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-    """Print runs newest first: state, accuracies in percent, age; method, model and data where there is room."""
+    """Print runs newest first: status, accuracies in percent, age; method, model and data where there is room."""
     from rich.text import Text
 
     from promptfed.report.tables import percent
@@ -290,22 +292,23 @@ def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder:
         console.print(f"no runs in {printable(folder)}/", highlight=False, markup=False)
         return
     wide = console.width >= WIDE
+    figures = FIGURES if console.width >= NARROW else ("base", "hm")
     table = plain_table()
+    table.collapse_padding = True
     table.add_column("run", overflow="fold", min_width=12)
-    for column in ("state", *(("local", "base", "new", "HM")), "age"):
-        table.add_column(column, no_wrap=True, justify="left" if column == "state" else "right")
+    for column in ("status", *("HM" if figure == "hm" else figure for figure in figures), "age"):
+        table.add_column(column, no_wrap=True, justify="left" if column == "status" else "right")
     for column in ("method", "model", "data") if wide else ():
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     for row in rows.values():
-        state = row["state"].partition(":")[0]
-        if state == "unfinished":
-            state = f"at {row['round']}/{row['rounds']}"
-        cells = [state, *(percent(row[figure]) for figure in FIGURES), _age(row["updated"])]
+        is_open = row["status"] in ("running", "stopped")
+        status = f"{row['status']} {row['round']}/{row['rounds']}" if is_open else row["status"]
+        cells = [status, *(percent(row[figure]) for figure in figures), _age(row["updated"])]
         extra = [printable(row[key] or "-", 40) for key in ("method", "model", "data")] if wide else []
         table.add_row(Text(printable(row["name"])), *cells, *map(Text, extra))
     console.print(table)
     console.print(
-        f"in {printable(folder)}/, newest first; test accuracy in %; at 3/20: stopped after round 3 of 20",
+        f"in {printable(folder)}/, newest first; test accuracy in %; stopped 3/20: after round 3 of 20",
         highlight=False,
         markup=False,
     )

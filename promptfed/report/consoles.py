@@ -41,8 +41,10 @@ def _console(stderr: bool) -> Console:
 
 
 def draws_bars(console: Console) -> bool:
-    """Return whether moving bars can be drawn: on a terminal, and in a notebook that has widgets."""
-    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    """Return whether moving bars can be drawn: on a terminal that is not dumb, and in a notebook that has widgets."""
+    return (console.is_terminal and not console.is_dumb_terminal) or (
+        console.is_jupyter and find_spec("ipywidgets") is not None
+    )
 
 
 class PlainConsole(Console):

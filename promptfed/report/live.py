@@ -23,16 +23,20 @@ from promptfed.types import Incident, Reply
 from promptfed.usage import Usage
 
 P = TypeVar("P", bound=Progress)
+MOST_LINES = 100
+"""Lines of a stage where there are no bars."""
+NARROW = 100
+"""On a terminal with fewer columns, a round's figures have short names."""
 
 
 class LiveProgress(Progress):
-    """Progress as bars on a terminal, elsewhere (a log file, CI) as a line for every fifth of a stage."""
+    """Progress as bars on a terminal, elsewhere (a log file, CI) as a line a round, at most ``MOST_LINES`` a stage."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bars = RichProgress(
             TextColumn("{task.description:<12}", markup=False),
-            BarColumn(bar_width=max(6, min(24, console.width - 70))),
+            BarColumn(bar_width=max(6, min(24, console.width - 76))),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -94,8 +98,10 @@ class LiveProgress(Progress):
         oracle = f"  {asked_words(asked)}" if asked is not None else ""
         self._said = f"round {round}/{self._total}  {figures}{lost_words}{oracle}"
         if self._task is not None:
-            self._bars.update(self._task, said=self._said)
-        if round == self._total or round % max(1, self._total // 5) == 0:
+            short = f"{round}/{self._total} loss {_number(loss, 3)} val {_number(100 * val_accuracy, 1)} %"
+            short += f" {decimal(self._bytes)}{lost_words}{oracle}"
+            self._bars.update(self._task, said=short if self.console.width < NARROW else self._said)
+        if round == self._total or round % -(-self._total // MOST_LINES) == 0:
             self._line(f"{name}: {self._said}")
 
     def note(self, text: str) -> None:

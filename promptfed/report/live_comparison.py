@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 from promptfed.printable import plain_text
 from promptfed.progress import ComparisonProgress
@@ -27,10 +28,12 @@ class LiveComparison(ComparisonProgress):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bars = RichProgress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[said]}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=_cut(max_width=max(12, console.width // 4))),
+            BarColumn(bar_width=max(6, min(24, console.width - 70))),
+            # Last, and cut where the terminal ends.
+            TextColumn("{task.fields[said]}", markup=False, table_column=_cut(ratio=1)),
             console=console,
+            expand=True,
             disable=not draws_bars(console),
         )
         self._all: TaskID | None = None
@@ -81,12 +84,17 @@ class LiveComparison(ComparisonProgress):
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
     ) -> None:
         if self._one is not None:
-            text = f"round {round}/{self._rounds}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %"
+            text = f"{round}/{self._rounds}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %"
             text += f"  {asked_words(asked)}" if asked is not None else ""
             self._bars.update(self._one, said=text)
 
     def note(self, text: str) -> None:
         self._bars.console.print(plain_text(text), soft_wrap=True)
+
+
+def _cut(**options: int) -> Column:
+    """Return a column that stays on one line and ends with an ellipsis where it is too long."""
+    return Column(no_wrap=True, overflow="ellipsis", **options)
 
 
 def readable_time(seconds: float) -> str:

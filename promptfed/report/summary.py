@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from promptfed.errors import PromptFedError
+from promptfed.files.processes import is_held
 from promptfed.readers.content import expected_content
 from promptfed.runs.checkpoint import newest_round
-from promptfed.runs.directory import RunDirectory
+from promptfed.runs.directory import LOCK, RunDirectory
 from promptfed.runs.passport import check_metrics
 
 FIGURES = ("local", "base", "new", "hm")
+RECENT = 120.0
+"""Seconds after the last change of a run's files in which it may still be at work."""
 
 
 def run_summary(path: Path) -> dict[str, Any]:
@@ -20,9 +24,10 @@ def run_summary(path: Path) -> dict[str, Any]:
 
     ``model`` is the backbone or the oracle. ``updated`` is the time of the last change, in seconds since 1970.
     ``state`` is "finished", "unfinished" or "damaged: why", so that one bad run does not hide the others of a list.
+    ``status`` is "running", "finished", "stopped" or "damaged".
     """
     about: dict[str, Any] = dict.fromkeys(("method", "data", "model", "round", "rounds", "state", "updated", *FIGURES))
-    about["updated"] = _last_change(path)
+    about["updated"], about["status"] = _last_change(path), "damaged"
     try:
         run = RunDirectory.open(path)
         about |= {"method": run.config.method, "data": run.config.data}
@@ -35,9 +40,16 @@ def run_summary(path: Path) -> dict[str, Any]:
             figures = (metrics or {}).get("method") or {}
             about |= {name: _figure(figures.get(name)) for name in FIGURES}
         about["state"] = "finished" if metrics else "unfinished"
+        about["status"] = "finished" if metrics else "running" if _is_running(path, about["updated"]) else "stopped"
     except PromptFedError as error:
         about["state"] = f"damaged: {error}"
     return {"name": path.resolve().name, **about}
+
+
+def _is_running(path: Path, updated: float | None) -> bool:
+    """Return whether a process works on the run; where the system does not tell, whether a file changed of late."""
+    held = is_held(path / LOCK)
+    return time.time() - (updated or 0.0) < RECENT if held is None else held
 
 
 def _figure(value: Any) -> float | None:

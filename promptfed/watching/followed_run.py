@@ -185,7 +185,7 @@ class FollowedRun:
         if self.problem:
             return "damaged", self.problem
         if not self.last_event:
-            return "waiting", "no event yet"
+            return ("running", "starting") if is_held(self.path / LOCK) else ("waiting", "no event yet")
         if self.last_event == "run_end":
             return "finished", ""
         if self.last_event == "stopped":

@@ -6,6 +6,7 @@ import shutil
 import time
 
 import pytest
+from filelock import FileLock
 
 
 def test_list_methods_shows_options_and_papers(promptfed):
@@ -127,6 +128,11 @@ def test_runs_fit_80_columns_newest_first_in_percent(promptfed, finished, tmp_pa
             (tmp_path / name / "config.yaml").write_text("rounds: -3\n")
         for path in (tmp_path / name).iterdir():
             os.utime(path, (now - age, now - age))
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = promptfed("list", "runs", "--runs", tmp_path).out.splitlines()
+    assert max(map(len, narrow)) <= 60
+    assert narrow[0].split() == ["run", "status", "base", "HM", "age"]
+    assert [line.split()[-1] for line in narrow[1:4]] == ["s", "min", "h"]
     monkeypatch.setenv("COLUMNS", "80")
     lines = promptfed("list", "runs", "--runs", tmp_path).out.splitlines()
     assert max(map(len, lines)) <= 80
@@ -135,7 +141,11 @@ def test_runs_fit_80_columns_newest_first_in_percent(promptfed, finished, tmp_pa
     assert f" {100 * base:.1f} " in lines[2]
     assert lines[2].split()[1:2] == ["finished"]
     assert lines[2].rstrip().endswith("1 min")
-    assert " at 2/2 " in lines[3]
+    assert " stopped 2/2 " in lines[3]
+    with FileLock(tmp_path / "un" / ".lock"):
+        rows = json.loads(promptfed("list", "runs", "--runs", tmp_path, "--json").out)
+    statuses = {row["name"]: row["status"] for row in rows.values()}
+    assert (statuses["un"], statuses["broken"], statuses["[bold]run"]) == ("running", "damaged", "finished")
     assert lines[3].rstrip().endswith("2 h")
     assert lines[4].rstrip().endswith("1 d")
     assert any("broken is damaged" in line and "rounds" in line for line in lines[5:])

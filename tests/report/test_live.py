@@ -1,14 +1,16 @@
-"""What a run writes where there is no terminal: a line for every fifth of a stage."""
+"""What a run shows on terminals of all widths, and what it writes where there is none: a line a round."""
 
 import io
 import math
 import re
+from collections.abc import Sequence
 
 import pytest
 from rich.console import Console
 
 from promptfed.prompt_state import PromptState
 from promptfed.report.live import LiveProgress
+from promptfed.report.live_comparison import LiveComparison
 from promptfed.types import Broadcast, Job, Reply, Update, failed
 from promptfed.usage import Usage
 
@@ -66,12 +68,39 @@ def test_what_a_black_box_was_asked_is_said_with_its_price(console: Console) -> 
     ]
 
 
-def test_a_line_for_every_fifth(console: Console) -> None:
+@pytest.mark.parametrize(("rounds", "lines"), [(3, [1, 2, 3]), (100, range(1, 101)), (250, [*range(3, 250, 3), 250])])
+def test_a_line_a_round_and_no_more_than_a_hundred(console: Console, rounds: int, lines: Sequence[int]) -> None:
     with LiveProgress(console) as progress:
-        progress.stage("m", rounds=20, clients_a_round=1, finished=0)
-        for round in range(1, 21):
+        progress.stage("m", rounds=rounds, clients_a_round=1, finished=0)
+        for round in range(1, rounds + 1):
             progress.round("m", round, 1.0, 0.5, 10)
-    assert [line.split("/")[0] for line in said(console)] == [f"m: round {r}" for r in (4, 8, 12, 16, 20)]
+    assert [line.split("/")[0] for line in said(console)] == [f"m: round {r}" for r in lines]
+    assert "\x1b" not in text(console)
+
+
+def test_a_dumb_terminal_has_lines_and_no_control_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with LiveProgress(console) as progress:
+        progress.stage("m", rounds=2, clients_a_round=1, finished=0)
+        progress.round("m", 1, 1.0, 0.5, 10)
+        assert said(console) == ["m: round 1/2  loss 1.000  val acc 50.0 %  10 bytes sent"]
+    assert "\x1b" not in text(console)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_time_left_of_a_comparison_is_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, legacy_windows=False)
+    with LiveComparison(console) as progress:
+        progress.begin(7, 30, "a_method_with_a_long_name, search lr=0.003,optimizer=adam", 5400)
+        progress.stage("m", rounds=20, clients_a_round=2, finished=0)
+        progress.round("m", 12, 0.5, 0.25, 10)
+    assert not re.search(r"\x1b\[(3\d|9\d)", text(console))
+    lines = re.split(r"\r|\n", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text(console)))
+    assert max(map(len, lines)) <= width
+    assert any("7 of 30, about 1 h 30 min left" in line for line in lines)
+    assert any("12/20  loss" in line for line in lines)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -88,7 +117,7 @@ def test_times_are_whole_on_any_terminal(width: int) -> None:
     for frame in frames:
         assert len(frame) <= width
         assert re.search(r" \d:\d\d:\d\d left (\d|-):", frame), frame
-    assert "round 12/20" in frames[-1] or width == 60
+    assert "12/20" in frames[-1]
 
 
 def test_a_note_is_no_markup_and_is_not_wrapped_in_a_pipe(console: Console) -> None:

@@ -19,6 +19,7 @@ def test_finished_run(make_run: MakeRun) -> None:
         "round": 3,
         "rounds": run.config.rounds,
         "state": "finished",
+        "status": "finished",
         "updated": written,
         "local": 0.7,
         "base": 0.6,
