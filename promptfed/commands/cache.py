@@ -50,26 +50,22 @@ def info(
         typer.echo(printable(folder))
         return
     entries, limit = cache_entries(folder), feature_limit()
-    rows = {}
-    for kind, words in KINDS.items():
-        of_kind = [entry for entry in entries if entry.kind == kind]
-        rows[kind] = {
-            "entries": len(of_kind),
-            "bytes": sum(entry.size for entry in of_kind),
-            "oldest_days": round((time.time() - of_kind[0].used) / 86400, 1) if of_kind else None,
-            "about": words,
-        }
+    of_kinds = {kind: [entry for entry in entries if entry.kind == kind] for kind in KINDS}
+    sizes = {kind: sum(entry.size for entry in some) for kind, some in of_kinds.items()}
+    days = {kind: (time.time() - some[0].used) / 86400 for kind, some in of_kinds.items() if some}
     if json:
+        rows = {
+            kind: {"entries": len(some), "bytes": sizes[kind], "oldest_days": days.get(kind), "about": KINDS[kind]}
+            for kind, some in of_kinds.items()
+        }
         facts = {"folder": str(folder), "features_limit_bytes": limit, "kinds": rows}
         typer.echo(as_json.dumps(facts, indent=2))
         return
     typer.echo(f"cache in {printable(folder)} (PROMPTFED_CACHE names another folder)")
-    for kind, row in rows.items():
-        if row["entries"]:
-            age = f"oldest {row['oldest_days']:.0f} days" if row["oldest_days"] else ""
-            size = shown_size(int(row["bytes"]))  # type: ignore[call-overload]
-            typer.echo(f"  {kind:<15} {size:>9}  {row['entries']:>6} entries  {age:<16}  {row['about']}")
-    typer.echo(f"  {'in all':<15} {shown_size(sum(entry.size for entry in entries)):>9}")
+    for kind, age in days.items():
+        count = f"{len(of_kinds[kind])} entries"
+        typer.echo(f"  {kind:<15} {shown_size(sizes[kind]):>8}  {count:>13}, oldest {age:.0f} days: {KINDS[kind]}")
+    typer.echo(f"  {'in all':<15} {shown_size(sum(sizes.values())):>8}")
     typer.echo(f"features may take {shown_size(limit)} (PROMPTFED_CACHE_MAX); `promptfed cache clean` removes some")
 
 
