@@ -139,7 +139,7 @@ def prompt_words(federation: Federation, state: FederationState) -> dict[str, An
         if (after := _text(method, prompt)) and (before := _text(method, federation.prompt(start, client))) is not None
     ]
     if texts:
-        return {"texts": texts}
+        return {"texts": texts, "trains": method.trains}
     for name, _, prompt in whose[:2]:
         if (table := _vectors(method, prompt)) is not None:
             return {"whose": name, "vectors": table.recorded(), "trains": method.trains}
