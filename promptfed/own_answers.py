@@ -71,7 +71,8 @@ class OwnAnswers:
             return []
         pairs, counts = torch.cat(self._rows)[:, 2:].unique(dim=0, return_counts=True)
         most = counts.argsort(descending=True, stable=True)[:MOST_COUNTS].sort().values
-        return [(*pair, count) for pair, count in zip(pairs[most].tolist(), counts[most].tolist(), strict=True)]
+        chosen = zip(pairs[most].tolist(), counts[most].tolist(), strict=True)
+        return [(truth, prediction, count) for (truth, prediction), count in chosen]
 
     def right(self) -> list[bool]:
         """Return whether each example is answered right, client by client."""

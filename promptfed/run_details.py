@@ -116,7 +116,8 @@ def picture_of(item: ImageItem) -> str:
     image = item.load().convert("RGB")
     image.thumbnail((PIXELS, PIXELS))
     versions = []
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 82})):
+    formats: dict[str, dict[str, Any]] = {"png": {"optimize": True}, "jpeg": {"quality": 82}}
+    for kind, options in formats.items():
         buffer = io.BytesIO()
         image.save(buffer, format=kind, **options)
         versions.append((buffer.tell(), kind, buffer.getvalue()))

@@ -150,7 +150,8 @@ def nearest_tokens(vectors: Tensor, model: LanguageModel, count: int = 5) -> Nea
     """
     vectors = F.normalize(vectors.detach().float().to(model.device), dim=-1)
     size = len(model.model.get_input_embeddings().weight)
-    best, numbers = torch.full((len(vectors), count), -2.0, device=model.device), None
+    best = torch.full((len(vectors), count), -2.0, device=model.device)
+    numbers: Tensor | None = None
     for first in range(0, size, TOKENS):
         ids = range(first, min(first + TOKENS, size))
         cosines = vectors @ F.normalize(model.embed(ids), dim=-1).T

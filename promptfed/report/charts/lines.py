@@ -126,7 +126,7 @@ def _sentence(one: Series, x_title: str, x_words: Words, y_words: Words) -> str:
         return f"{label}: {y_words(last)} throughout."
     if len(one.points) == 1:
         return f"{label}: {y_words(last)} at {x_words(last_x)}."
-    low, high = (pick(one.points, key=lambda point: point[1]) for pick in (min, max))
+    low, high = min(one.points, key=lambda point: point[1]), max(one.points, key=lambda point: point[1])
     return (
         f"{label}: from {y_words(first)} at {x_words(first_x)} to {y_words(last)} at {x_words(last_x)}, lowest "
         f"{y_words(low[1])} at {x_words(low[0])}, highest {y_words(high[1])} at {x_words(high[0])}."

@@ -70,9 +70,9 @@ def scatter_plot(
     y = linear_scale(y_values, bottom, top)
     left, right = left_room(y, y_words), width - 16
     x_values = [v for p in points for v in (p.x, *(p.x_ends or ()))] + ([] if x_level is None else [x_level])
-    along = log_scale if x_log else linear_scale
-    right = right_end(along(x_values, left, right), width, x_words)
-    x = along(x_values, left, right)
+    x = _along(x_values, left, right, x_log)
+    right = right_end(x, width, x_words)
+    x = _along(x_values, left, right, x_log)
     parts = [x_axis(x, x_title, top, bottom, x_words), y_axis(y, y_title, left, right, y_words)]
     if x_level is not None:
         parts.append(_level(x.place(x_level), top, x.place(x_level), bottom))
@@ -90,6 +90,10 @@ def scatter_plot(
     sentences = [_sentence(point, x_words, y_words) for point in points]
     description = f"Scatter plot of {y_title} against {x_title}. {listed_series(sentences, 20)} {note}".rstrip()
     return Chart(title, description, width, height, Svg("".join(parts)))
+
+
+def _along(values: Sequence[float], start: float, end: float, is_log: bool) -> Scale:
+    return log_scale(values, start, end) if is_log else linear_scale(values, start, end)
 
 
 def _level(x1: float, y1: float, x2: float, y2: float) -> Svg:
