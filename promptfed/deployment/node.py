@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.deployment import frames, ready_process
+from promptfed.deployment.flower_waits import look_every, shorten_waits_for_parts
 from promptfed.deployment.kept_process import keep_seconds
 from promptfed.errors import ConfigError, DeploymentError
 
@@ -77,7 +77,8 @@ def start(node: Node, node_config: Mapping[str, Any], look_seconds: float = LOOK
     ready = _begin_ready(Path(str(node_config["state-dir"]))) if _is_quick(node_config) else None
     try:
         run = next(iter(programs)).load()
-        _look_every(look_seconds)
+        look_every(look_seconds)
+        shorten_waits_for_parts()
         sys.argv = node.command
         run()
     finally:
@@ -110,26 +111,6 @@ def _begin_ready(state_dir: Path) -> subprocess.Popen[bytes] | None:
     with process.stdin, suppress(BrokenPipeError):
         process.stdin.write(json.dumps({"folder": str(folder), "node": os.getpid()}).encode())
     return process
-
-
-def _look_every(seconds: float) -> None:
-    """Have Flower's node wait for ``seconds`` between looks, for which it has no option.
-
-    It waits by ``time.sleep`` of its module, three seconds. Another version may wait otherwise; then nothing changes.
-    """
-    from flwr.supernode import start_client_internal as module
-
-    class Clock:
-        """The module ``time`` with a shorter sleep."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(time, name)
-
-        def sleep(self, wait: float) -> None:
-            time.sleep(min(wait, seconds))
-
-    if hasattr(module, "time"):
-        module.time = Clock()  # type: ignore[assignment]
 
 
 def shown(command: Sequence[str]) -> str:

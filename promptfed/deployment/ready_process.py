@@ -13,7 +13,6 @@ import select
 import shlex
 import socket
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import entry_points
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from promptfed.deployment import frames
+from promptfed.deployment.flower_waits import shorten_waits_for_parts
 from promptfed.errors import DeploymentError
 
 NAME = "flwr-clientapp"
@@ -29,10 +29,6 @@ LOOK_SECONDS = 0.5
 """Between two looks at whether the node is still there."""
 REAP_SECONDS = 0.02
 """Between two looks for copies that have ended."""
-SETTLE_SECONDS = 0.25
-"""What a copy waits before it begins: Flower's node hands a message out before it has all of its parts, and asking for
-one that is not there yet costs a whole second."""
-
 PROGRAM = """\
 import os, socket, sys
 FOLDER, PYTHON, FLOWER = {folder!r}, {python!r}, {flower!r}
@@ -134,7 +130,6 @@ def _work(
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         sys.argv = [NAME, *words.split("\0")]
-        time.sleep(SETTLE_SECONDS)
         run()
         code = 0
     except SystemExit as ended:
@@ -154,6 +149,8 @@ def main() -> None:
     [program] = entry_points(group="console_scripts", name=NAME)
     run = program.load()
     import promptfed.deployment.client  # noqa: F401
+
+    shorten_waits_for_parts()
 
     serve(Path(settings["folder"]), settings["node"], run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("flwr")
 
 from promptfed.cli import main
 from promptfed.deployment.local_deployment import Loopback, make_keys
+from promptfed.deployment.process_tree import started
 from promptfed.deployment.site_account import SiteAccount
 from promptfed.errors import DeploymentError
 from promptfed.export.bundle import read_bundle
@@ -51,8 +53,14 @@ def app(options, tmp_path):
     return tmp_path / "app"
 
 
-def start_site(deployment, k, folder, **named):
-    deployment.start_node(f"node{k}", f'partition-id={k} state-dir="{folder / f"site{k}"}"', **named)
+def start_site(deployment, k, folder, words="", **named):
+    deployment.start_node(f"node{k}", f'partition-id={k} state-dir="{folder / f"site{k}"}"{words}', **named)
+
+
+def kept(folder, k):
+    """The kept process of a site: (its number, the time of its start)."""
+    about = json.loads((folder / f"site{k}" / "process" / "lock").read_text())
+    return about["process"], about["started"]
 
 
 def check(folder, reference):
@@ -69,15 +77,18 @@ def clients_of(folder):
 
 
 def test_a_site_killed_at_work_and_the_server_killed_cost_time_and_nothing_else(app, tmp_path, reference):
-    """One site is killed -9 after round 1 and started again: another node, the same state-dir. After round 2 the server
-    is killed -9 with all its processes, and the run is started again."""
+    """After round 1 one site is killed -9 and started again: another node, the same state-dir. Of another site the kept
+    process is killed -9. After round 2 the server is killed -9 with all its processes, and the run is started again.
+    One site runs Flower's own program for nodes, and one has a new process for each message."""
     with Loopback(tmp_path / "log") as deployment:
         deployment.start_superlink()
-        for k in range(3):
+        start_site(deployment, 0, tmp_path, plain=True)
+        for k in range(1, 3):
             start_site(deployment, k, tmp_path)
         deployment.begin_run(app, "poll-seconds=0.2")
         deployment.wait_for_line("run", "round 1:", LIMIT)
         deployment.kill("node1")
+        os.kill(kept(tmp_path, 2)[0], signal.SIGKILL)
         start_site(deployment, 1, tmp_path)
         deployment.wait_for_line("run", "round 2:", LIMIT)
         deployment.kill("superlink")
@@ -85,13 +96,21 @@ def test_a_site_killed_at_work_and_the_server_killed_cost_time_and_nothing_else(
         for k in range(3):
             deployment.stop(f"node{k}")
         deployment.start_superlink()
-        for k in range(3):
+        for k in range(2):
             start_site(deployment, k, tmp_path)
+        start_site(deployment, 2, tmp_path, words=" keep-process-seconds=0")
         time.sleep(0.5)
         deployment.begin_run(app, "poll-seconds=0.2")
         said = deployment.finish_run(LIMIT)
+        processes = [kept(tmp_path, k) for k in range(2)]
+        assert all(started(pid) == start for pid, start in processes), "they are kept until the node ends"
+        assert not (tmp_path / "site2" / "process" / "socket").exists()
     assert "going on with" in said
     check(tmp_path, reference)
+    end = time.monotonic() + 30
+    while any(started(pid) == start for pid, start in processes):
+        assert time.monotonic() < end, "kept processes end with their nodes"
+        time.sleep(0.1)
     events = clients_of(tmp_path)
     assert [
         (e["round"], e["client"], e["failure"]) for e in sorted(events, key=lambda e: (e["round"], e["client"]))
