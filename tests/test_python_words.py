@@ -24,7 +24,7 @@ OTHERS = {
     "--enable-prompt-embeds", "--head", "--backend-store-uri", "--logdir", "--project",
     "--host", "--token-env", "--personal", "--license", "--include", "--local-dir", "--swa-full", "--trust-remote-code",
     "--token",  # of Flower's processes
-    "--no-deps", "--observer",
+    "--no-deps", "--observer", "--older-than",
 }  # fmt: skip
 """Flags in messages that no caller in Python sees, and those of other programs."""
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from promptfed.cache_dir import cache_folder
+from promptfed.cache_dir import cache_folder, feature_limit
+from promptfed.errors import ConfigError
 from promptfed.health.check import Check
 from promptfed.threads import available_cpus, load_warning
 
-GIB = 1024**3
+GIB, GB = 1024**3, 10**9
 LITTLE = 2.0
 """Gigabytes of free disk below which a note is made."""
 
@@ -62,13 +63,17 @@ def place_checks() -> Iterator[Check]:
     from promptfed.trust import trust_folder
 
     cache = cache_folder()
-    yield _place("cache", cache, "PROMPTFED_CACHE", f", {_size(cache) / GIB:.2f} GB of {_limit()}")
+    size = f"{_size(cache) / GB:.2f} GB"
+    try:
+        yield _place("cache", cache, "PROMPTFED_CACHE", f", {size}; features take {feature_limit() / GB:g} GB at most")
+    except ConfigError as error:
+        yield Check("places", "cache", "FAIL", f"{cache}, {size}", str(error))
     yield _place("trusted servers", trust_folder(), "PROMPTFED_CONFIG")
     yield _place("state", token_folder().parent, "PROMPTFED_STATE")
     here = Path.cwd()
     for what, folder in (("disk of the cache", _existing(cache)), ("disk of this folder", here)):
         free = shutil.disk_usage(folder).free / GIB
-        fix = "free some, or clean the cache" if free < LITTLE else ""
+        fix = "free some: promptfed cache clean" if free < LITTLE else ""
         yield Check("places", what, "note" if fix else "ok", f"{free:.1f} GB free at {folder}", fix)
 
 
@@ -98,7 +103,3 @@ def _size(folder: Path) -> int:
             except OSError:
                 continue
     return total
-
-
-def _limit() -> str:
-    return f"{os.environ.get('PROMPTFED_CACHE_GB', '5')} GB"
