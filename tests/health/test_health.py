@@ -49,7 +49,7 @@ def test_a_place_that_cannot_be_written_to_is_broken(monkeypatch: pytest.MonkeyP
     (tmp_path / "cache" / "x").write_bytes(bytes(10**7))
     found = {check.what: check for check in machine.place_checks()}
     assert found["cache"].state == "ok"
-    assert "0.01 GB of 5 GB" in found["cache"].says
+    assert "0.01 GB; features take 5 GB at most" in found["cache"].says
 
     def refuse(*_, **more):
         raise OSError(13, "Permission denied")
