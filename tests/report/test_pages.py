@@ -16,9 +16,14 @@ from typing import Any
 
 import pytest
 
+from promptfed.report.comparison_page import write_page
 from promptfed.report.html import write_report
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.personalized import CURVE
+from promptfed.watching.followed_run import FollowedRun
+from promptfed.watching.page import live_part, whole_page
+
+from .test_comparison_page import entry, summary
 
 pytestmark = pytest.mark.slow
 MakeRun = Callable[..., RunDirectory]
@@ -113,6 +118,32 @@ def test_pages_are_accessible_and_fit(
     keep("unfinished", make_run(rounds=1, finished=False))
     found = look(pages)
     assert len(found) == 4 * len(pages)
+    for one in found:
+        where = Path(one["page"]).stem, one["scheme"], one["width"]
+        assert [v for v in one["violations"] if v["impact"] in ("serious", "critical")] == [], where
+        assert one["overflow"] <= 0, where
+        assert one["others"] == [], where
+
+
+def test_pages_of_a_comparison_and_of_watch_are_accessible_and_fit(
+    make_run: MakeRun, look: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    methods = {
+        "zero_shot": entry((0.4, 0.4, 0.4), 0),
+        "promptfl": entry((0.5, 0.6, 0.7), 1000, below_zero_shot=["new"]),
+        "kgcoop": entry((0.4, 0.4, 0.7), 2000, label=HOSTILE[2]),
+        "absent": {"label": HOSTILE[0], "left_out": HOSTILE[1], "tuned": {}, "runs": []},
+    }
+    followed = FollowedRun(make_run(rounds=2, finished=False).path, HOSTILE[2])
+    followed.update()
+    page, script = whole_page("Watching runs", "now", "x"), "<script nonce"
+    head, _, rest = page.partition(script)
+    page = (
+        head.replace('<p class="soft">Reading the runs ...</p>', live_part([followed])) + rest.partition("</script>")[2]
+    )
+    (tmp_path / "watch.html").write_text(page)
+    found = look([write_page(summary(**methods), tmp_path), tmp_path / "watch.html"])
+    assert len(found) == 8
     for one in found:
         where = Path(one["page"]).stem, one["scheme"], one["width"]
         assert [v for v in one["violations"] if v["impact"] in ("serious", "critical")] == [], where
