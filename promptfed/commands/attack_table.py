@@ -76,7 +76,8 @@ def show_table(
     import json as as_json
     from contextlib import ExitStack
 
-    from promptfed.attack_table import Cell, attack_table, cell_text
+    from promptfed.attack_cells import Cell
+    from promptfed.attack_table import attack_table, cell_text
     from promptfed.attack_table import markdown as as_markdown
     from promptfed.comparison.folder import comparison_folder
     from promptfed.files.atomic import write_text

@@ -55,7 +55,7 @@ def _split(line: str) -> list[str]:
     """Return the words of a line whose last quotation may be open."""
     reader = shlex.shlex(line, posix=True)
     reader.whitespace_split, reader.commenters = True, ""
-    words = []
+    words: list[str] = []
     try:
         words.extend(reader)
     except ValueError:  # an open quotation, or a backslash at the end

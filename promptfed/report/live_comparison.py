@@ -92,7 +92,7 @@ class LiveComparison(ComparisonProgress):
         self._bars.console.print(plain_text(text), soft_wrap=True)
 
 
-def _cut(**options: int) -> Column:
+def _cut(**options: Any) -> Column:
     """Return a column that stays on one line and ends with an ellipsis where it is too long."""
     return Column(no_wrap=True, overflow="ellipsis", **options)
 

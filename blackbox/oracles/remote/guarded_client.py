@@ -37,8 +37,9 @@ def timeouts(openai: Any, seconds: float) -> Any:
 def guarded_client(openai: Any, timeout: float) -> Any:
     """Return an asynchronous HTTP client for ``openai`` (the module) that raises Unsafe for unsafe responses."""
     library = _library(openai)
+    stream_class: Any = library.AsyncByteStream
 
-    class Bounded(library.AsyncByteStream):
+    class Bounded(stream_class):
         """A body that ends with Unsafe at ``LARGEST_BODY`` bytes."""
 
         def __init__(self, stream: Any) -> None:
