@@ -44,7 +44,7 @@ def test_the_options_of_data_and_model():
 
 def test_what_a_run_may_go_on_with():
     place = {"engine", "actors", "ray_address", "client_seconds", "round_seconds", "threads", "device", "strict"}
-    place |= {"measures", "validate_clients", "load_threads"}
+    place |= {"measures", "validate_clients", "load_threads", "report_samples"}
     assert {*place, "rounds", "plugins"} == MAY_CHANGE
     assert {"backbone"} == MOVED
     assert {*place, "plugins"} == set(FREE)

@@ -76,9 +76,8 @@ def wrong_in(error: ValidationError) -> str:
         excerpt = f" (it is {printable(repr(value), 40)})" if isinstance(value, int | float | bool | None) else ""
         if isinstance(value, str):
             excerpt = f" (it is '{printable(value[:41], 40)}', {len(value)} characters)"
-        said = problem["msg"].removeprefix("Value error, ")
-        why = said[:1].lower() + said[1:]  # names that people gave stay as they are
-        lines.append(f"{printable(place, 80)}: {why}{excerpt}")
+        why = problem["msg"].removeprefix("Value error, ")  # the names that people gave in it stay as they are
+        lines.append(f"{printable(place, 80)}: {why[:1].lower()}{why[1:]}{excerpt}")
     return "; ".join(lines)
 
 

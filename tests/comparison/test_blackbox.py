@@ -10,7 +10,8 @@ from promptfed.blackbox.oracles.base import LocalBackend
 from promptfed.comparison.execute import Comparison
 from promptfed.comparison.plan import Plan
 from promptfed.config import build_config
-from promptfed.report.comparison import comparison_markdown, write_comparison
+from promptfed.report.comparison import comparison_markdown
+from promptfed.report.comparison_page import write_comparison
 from promptfed.runs.directory import RunDirectory
 
 

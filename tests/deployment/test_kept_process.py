@@ -8,9 +8,11 @@ import signal
 import socket
 import stat
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -163,12 +165,19 @@ def test_two_messages_at_once_start_one_process(kept):
     assert sorted(count for _, count, _ in answers) == [1, 2, 3]
 
 
-def test_a_state_dir_with_a_long_path_has_its_socket_elsewhere(tmp_path, monkeypatch):
+@pytest.fixture
+def short_folder():
+    """A folder with a short path: that of tmp_path may be too long for a socket."""
+    with tempfile.TemporaryDirectory(prefix="pf") as folder:
+        yield Path(folder)
+
+
+def test_a_state_dir_with_a_long_path_has_its_socket_elsewhere(tmp_path, short_folder, monkeypatch):
     long = tmp_path / ("long" * 30)
-    monkeypatch.setattr(frames.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(frames.tempfile, "gettempdir", lambda: str(short_folder))
     folder = frames.folder_for(long)
     assert len(os.fsencode(folder / frames.SOCKET)) <= frames.LONGEST_ADDRESS
-    assert folder.parent.parent == tmp_path
+    assert folder.parent.parent == short_folder
     assert all(stat.S_IMODE(one.stat().st_mode) == 0o700 for one in (folder, folder.parent))
     assert frames.folder_for(long) == folder != frames.folder_for(tmp_path / ("other" * 30))
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -35,7 +36,7 @@ TEXT_FILES = {
         [{"path": "é.png", "label": "thé", "client": "nice", "split": ""}],
     ),
     "yaml": ("data: thé\nrounds: 3\n", read_yaml, {"data": "thé", "rounds": 3}),
-    "lines": ("thé\n\ncafé\n", _lines, ["thé", "café"]),
+    "lines": ("thé\n\ncafé\n", partial(_lines, kind="text"), ["thé", "café"]),
     "class list": ("thé\ncafé\n", lambda path: parse_class_list(f"@{path}"), ("thé", "café")),
     "vocabulary": (
         "thé\ncafé\n",

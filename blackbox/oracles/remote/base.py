@@ -19,7 +19,8 @@ from promptfed.blackbox.oracles.base import Backend
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.query import OracleAnswer, Query, ScoreQuery, key_of
-from promptfed.blackbox.oracles.remote.transport import Asking, Refused, Stopped, Transport, Unanswerable
+from promptfed.blackbox.oracles.remote.failures import Refused, Stopped, Unanswerable
+from promptfed.blackbox.oracles.remote.transport import Asking, Transport
 from promptfed.errors import OracleError, OracleHalted, PromptFedError
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import PromptTemplate

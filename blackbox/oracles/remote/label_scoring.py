@@ -10,7 +10,7 @@ from typing import Any
 
 from promptfed.blackbox.oracles.base import DIGITS
 from promptfed.blackbox.oracles.query import OracleAnswer
-from promptfed.blackbox.oracles.remote.transport import Unusable
+from promptfed.blackbox.oracles.remote.failures import Unusable
 from promptfed.examples.exact_match import first_word
 from promptfed.printable import printable
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery, TextQuery
 from promptfed.blackbox.oracles.remote.base import RemoteBackend, Words
 from promptfed.blackbox.oracles.remote.credentials import check_address
+from promptfed.blackbox.oracles.remote.failures import Unusable
 from promptfed.blackbox.oracles.remote.label_scoring import (
     chosen,
     counted,
@@ -34,7 +35,7 @@ from promptfed.blackbox.oracles.remote.probe import (
     question,
     read_echo,
 )
-from promptfed.blackbox.oracles.remote.transport import Asking, Unusable, check_installed
+from promptfed.blackbox.oracles.remote.transport import Asking, check_installed
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import TextItem
 from promptfed.oracle_options import OracleOptions

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from promptfed.blackbox.oracles.remote.failures import Refused, Unanswerable, Unusable
 from promptfed.blackbox.oracles.remote.label_scoring import (
     TokenScores,
     echo_score,
@@ -21,7 +22,7 @@ from promptfed.blackbox.oracles.remote.label_scoring import (
     text_of,
     token_scores,
 )
-from promptfed.blackbox.oracles.remote.transport import Asking, Endpoint, Refused, Transport, Unanswerable, Unusable
+from promptfed.blackbox.oracles.remote.transport import Asking, Endpoint, Transport
 from promptfed.errors import OracleError
 from promptfed.printable import printable
 from promptfed.prompt_template import PromptTemplate

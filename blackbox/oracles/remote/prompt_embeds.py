@@ -29,9 +29,10 @@ from promptfed.blackbox.oracles.query import Candidate, OracleAbility, OracleAns
 from promptfed.blackbox.oracles.remote.base import RemoteBackend, Words
 from promptfed.blackbox.oracles.remote.credentials import check_address
 from promptfed.blackbox.oracles.remote.embedding_table import EmbeddingTable
+from promptfed.blackbox.oracles.remote.failures import Refused, Unusable
 from promptfed.blackbox.oracles.remote.label_scoring import counted, first_choice, label_scores, token_scores
 from promptfed.blackbox.oracles.remote.probe import PATIENCE, SAMPLE, Reply, checked_model, gap_after
-from promptfed.blackbox.oracles.remote.transport import Asking, Refused, Unusable, check_installed
+from promptfed.blackbox.oracles.remote.transport import Asking, check_installed
 from promptfed.errors import ConfigError, DataError, OracleError
 from promptfed.examples.base import TextItem
 from promptfed.oracle_options import OracleOptions

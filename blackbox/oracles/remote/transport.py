@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.remote.credentials import read_key
+from promptfed.blackbox.oracles.remote.failures import Refused, Retryable, Stopped, Unanswerable, Unusable
 from promptfed.blackbox.oracles.remote.guarded_client import LARGEST_BODY, Unsafe, guarded_client, timeouts
 from promptfed.errors import BudgetExhausted, ConfigError, FormatError, OracleError
 from promptfed.oracle_options import OracleOptions
@@ -42,37 +43,6 @@ MOST_TOKENS = 10**9
 """Most tokens of one answer; a larger number is not a token count."""
 
 
-class Unusable(Exception):  # noqa: N818 (becomes an OracleError when it does not heal)
-    """Error of an answer that is broken or incomplete; a retry may help."""
-
-
-class Refused(OracleError):  # noqa: N818 (what the server did)
-    """Error of a request that the server will never answer. ``status``: HTTP's."""
-
-    def __init__(self, message: str, status: int, said: str) -> None:
-        super().__init__(message)
-        self.status, self.said = status, said
-
-
-class Unanswerable(OracleError):  # noqa: N818 (what the question is)
-    """Error of a request whose answers stay unusable after all retries."""
-
-
-class Stopped(Exception):  # noqa: N818 (nothing went wrong)
-    """Signal that no further request is to be made."""
-
-
-class _Heals(Exception):  # noqa: N818
-    """Error of an attempt that a retry may heal.
-
-    ``wait``: seconds that the server asks for; ``absent``: no connection could be made.
-    """
-
-    def __init__(self, why: str, wait: float = 0.0, unusable: bool = False, absent: bool = False) -> None:
-        super().__init__(why)
-        self.wait, self.unusable, self.absent = wait, unusable, absent
-
-
 @dataclass
 class Asking:
     """State of one batch of questions: who pays, and whether to stop."""
@@ -88,7 +58,7 @@ class _Outcome:
     """Outcome of one attempt: the raw answer, or a ``fault``; ``reached``: the server may have done the work."""
 
     raw: bytes = b""
-    fault: _Heals | OracleError | None = None
+    fault: Retryable | OracleError | None = None
     reached: bool = True
 
 
@@ -150,11 +120,11 @@ class Transport:
                 return attempts >= min(limit, ABSENT_TRIES) or time.monotonic() - began > ABSENT_SECONDS
             return attempts >= limit or (patience is not None and unusable >= patience)
 
-        failure: _Heals | None = None
+        failure: Retryable | None = None
         retrying = AsyncRetrying(
             stop=lambda state: is_over(),
             wait=self._pause,
-            retry=retry_if_exception_type(_Heals),
+            retry=retry_if_exception_type(Retryable),
             sleep=lambda seconds: self._sleep(seconds, asking),
             reraise=True,
         )
@@ -164,12 +134,12 @@ class Transport:
                     attempts += 1
                     try:
                         return await self._attempt(endpoint, body, parse, asking, attempts > 1, size)
-                    except _Heals as fault:
+                    except Retryable as fault:
                         unusable += fault.unusable
                         is_absent = fault.absent
                         log.info("%s: %s (attempt %d of %d)", self.options.base_url, fault, attempts, limit)
                         raise
-        except _Heals as fault:
+        except Retryable as fault:
             failure = fault
         assert failure is not None
         kind = Unanswerable if failure.unusable else OracleError
@@ -233,18 +203,18 @@ class Transport:
 
     def _read(
         self, raw: bytes, parse: Callable[[dict[str, Any]], T], worst: Usage
-    ) -> tuple[_Heals | OracleError | None, T | None, Usage]:
+    ) -> tuple[Retryable | OracleError | None, T | None, Usage]:
         """Return (fault, content, cost) of an answer."""
         try:
             reply = self.key.clean(parse_json(raw, ANSWER_LIMITS, finite=False, any_strings=True))
         except FormatError as error:
             why = self.key.scrubbed(str(error))
-            return _Heals(f"the answer is not usable JSON, or was cut off: {why}", unusable=True), None, worst
+            return Retryable(f"the answer is not usable JSON, or was cut off: {why}", unusable=True), None, worst
         if not isinstance(reply, dict):
-            return _Heals("the answer is not a JSON object", unusable=True), None, worst
+            return Retryable("the answer is not a JSON object", unusable=True), None, worst
         if (excess := _impossible_count(reply)) is not None:
             return (
-                _Heals(f"the server reports {excess} tokens for one answer, which cannot be", unusable=True),
+                Retryable(f"the server reports {excess} tokens for one answer, which cannot be", unusable=True),
                 None,
                 worst,
             )
@@ -252,7 +222,7 @@ class Transport:
         try:
             return None, parse(reply), cost
         except Unusable as error:
-            return _Heals(self.key.scrubbed(str(error)), unusable=True), None, cost
+            return Retryable(self.key.scrubbed(str(error)), unusable=True), None, cost
         except OracleError as error:
             return error, None, cost
 
@@ -278,18 +248,18 @@ class Transport:
             reached = "Connect" not in type(error.__cause__).__name__
             if not reached:
                 return _Outcome(
-                    fault=_Heals("the server cannot be reached (no connection)", absent=True), reached=False
+                    fault=Retryable("the server cannot be reached (no connection)", absent=True), reached=False
                 )
-            return _Outcome(fault=_Heals(f"no answer within {self.options.timeout_seconds:g} s"))
+            return _Outcome(fault=Retryable(f"no answer within {self.options.timeout_seconds:g} s"))
         except openai.APIConnectionError as error:
             if isinstance(error.__cause__, Unsafe):
                 return self._unsafe(error.__cause__)
             cause = type(error.__cause__).__name__
             reached = not cause.startswith("Connect") and cause not in ("PoolTimeout", "UnsupportedProtocol")
             problem = "the connection was lost" if reached else "the server cannot be reached"
-            return _Outcome(fault=_Heals(f"{problem} ({cause})", absent=not reached), reached=reached)
+            return _Outcome(fault=Retryable(f"{problem} ({cause})", absent=not reached), reached=reached)
         except openai.OpenAIError as error:
-            return _Outcome(fault=_Heals(self.key.scrubbed(f"{type(error).__name__}: {error}")[:300], unusable=True))
+            return _Outcome(fault=Retryable(self.key.scrubbed(f"{type(error).__name__}: {error}")[:300], unusable=True))
 
     def _unsafe(self, error: Unsafe) -> _Outcome:
         return _Outcome(fault=OracleError(f"{self.options.base_url}: {self.key.scrubbed(str(error))}"))
@@ -299,7 +269,7 @@ class Transport:
         message = self.key.scrubbed(" ".join(str(error.message).split()))[:400]
         if status in HEALING or status >= 500:
             pause = min(_retry_after(error.response.headers), self.options.retry_after_seconds)
-            return _Outcome(fault=_Heals(f"status {status}: {message}", pause), reached=False)
+            return _Outcome(fault=Retryable(f"status {status}: {message}", pause), reached=False)
         hint = ""
         if status in (401, 403):
             hint = "; is the right key in the variable named by --api-key-env?"
