@@ -87,7 +87,7 @@ def test_an_adapter_that_we_write_has_the_same_logits_in_peft(tmp_path: Path, pe
     write_adapter(tmp_path / "a", adapter_files(adapter_of(kind, values, sizes(name, model))))
     again = by_hand(model, read_adapter(tmp_path / "a").insert())
     theirs = output(peft.PeftModel.from_pretrained(made(name), tmp_path / "a"), input_ids=IDS)
-    within = {"atol": 1e-6 * float(ours.abs().max().clamp(min=1)), "rtol": 0.0}  # T5's logits are not of order 1
+    within = {"atol": 2e-6 * float(ours.abs().max().clamp(min=1)), "rtol": 0.0}  # T5's are not of order 1; processors round
     torch.testing.assert_close(theirs, ours, **within)
     torch.testing.assert_close(again, ours, **within)
 
@@ -134,7 +134,7 @@ def test_the_prefix_of_a_t5_is_refused_as_peft_loses_half_of_it(tmp_path: Path, 
     with torch.no_grad():
         theirs = output(adapted, input_ids=IDS)
         ours = output(model, input_ids=IDS, past_key_values=EncoderDecoderCache(own, DynamicCache()))
-    torch.testing.assert_close(theirs, ours, atol=1e-6 * float(ours.abs().max().clamp(min=1)), rtol=0.0)
+    torch.testing.assert_close(theirs, ours, atol=2e-6 * float(ours.abs().max().clamp(min=1)), rtol=0.0)
     assert (theirs - output(model, input_ids=IDS)).abs().max() > 1e-3
     with pytest.raises(FormatError, match="is a prefix for an encoder-decoder"):
         read_adapter(tmp_path)
