@@ -144,7 +144,8 @@ def test_a_secure_run_with_noise_by_tls_and_node_keys(options, tmp_path):
         deployment.start_node("stranger", f'partition-id=0 state-dir="{tmp_path / "x"}"', key=keys / "stranger")
         deployment.begin_run(tmp_path / "app", "poll-seconds=0.2")
         said = deployment.finish_run(LIMIT)
-        assert not (tmp_path / "x").exists(), "whose key is not registered is not let in"
+        kept = [path.name for path in (tmp_path / "x").iterdir()]
+        assert kept == ["process"], "whose key is not registered is not let in: its node has begun, and no more"
     assert said.count("identity of client") == 3
     promise = json.loads((tmp_path / "run" / "privacy.json").read_text())
     assert promise["releases"] == 1
