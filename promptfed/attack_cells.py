@@ -12,8 +12,8 @@ from promptfed.config import RunConfig
 from promptfed.errors import ConfigError, FormatError
 from promptfed.files import strict_json
 from promptfed.files.atomic import write_text
-from promptfed.option import options_of
 from promptfed.printable import printable
+from promptfed.same_options import what_counts
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,9 @@ class SavedCells:
     """
 
     def __init__(self, path: Path | None, config: RunConfig, malicious: float) -> None:
-        counting = {name for name, option in options_of(RunConfig).items() if option.counts} - {
-            "seed",
-            "partition_seed",
-        }
+        options = {**what_counts(config), "malicious": malicious}
+        options["partition_seed"] = config.partition_seed - options.pop("seed")  # counted from the seed, which rises
         # Through JSON and back, as the file has it: tuples are lists there.
-        options = {**config.model_dump(mode="json", include=counting), "malicious": malicious}
-        options["partition_seed"] = config.partition_seed - config.seed  # counted from the seed, which rises
         self.path, self.options = path, json.loads(strict_json.dumps(options))
         self._cells: dict[tuple[int, str, str], Cell] = {}
         if path is not None and path.exists():

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache
@@ -27,11 +25,9 @@ from promptfed.objects import NO_OBJECTS
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import PromptTemplate
 from promptfed.runs.directory import RunDirectory
+from promptfed.stderr_log import quieted
 from promptfed.training import Training
 from promptfed.usage import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SEEDS = (0, 1)
 """Of the made-up answers of the rehearsals."""
@@ -94,7 +90,7 @@ def dry_run(config: RunConfig) -> BlackBoxPlan | WhiteBoxPlan:
         ConfigError: Options do not go together, or do not go with the data.
     """
     if named_model(config).access == "black box":
-        with _silence():
+        with quieted("promptfed", logging.CRITICAL):  # what a rehearsal logs is made up, as its figures are
             return _rehearsed(config)
     experiment = Experiment.build(config)
     experiment.check_feasible()
@@ -152,15 +148,3 @@ def _carried_out(
                 rows[key] = rows.get(key, Usage()) + Usage(**{name: row[name] for name in COUNTED})
             oracle.ledger.close()
     return rows, doubles[0]
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep what a rehearsal logs from the user: its figures are made up."""
-    logger = logging.getLogger("promptfed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

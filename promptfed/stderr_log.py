@@ -28,6 +28,18 @@ class StderrHandler(logging.Handler):
 
 
 @contextmanager
+def quieted(name: str, level: int) -> Iterator[None]:
+    """Let the logger ``name`` pass nothing below ``level`` until the block is left."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
 def warnings_on_stderr() -> Iterator[None]:
     """Print warnings of the logger "promptfed" until the block is left."""
     logger, handler = logging.getLogger("promptfed"), StderrHandler(logging.WARNING)

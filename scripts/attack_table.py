@@ -15,9 +15,8 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import get_context
@@ -32,6 +31,7 @@ from promptfed.evaluation import accuracy
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.resolve import resolve
+from promptfed.stderr_log import quieted
 from promptfed.threads import torch_threads
 from promptfed.types import Incident
 
@@ -98,7 +98,7 @@ def run_attacks(
     An accuracy is the mean over ``seeds`` seeds, each of which trains and deals out the data anew.
     """
     rows = []
-    with torch_threads(1), _quiet():
+    with torch_threads(1), quieted("promptfed", logging.ERROR):  # refusals are told by warnings
         for rule in rules or tuple(AGGREGATORS):
             clean = _mean([_attacked(rule, CLEAN, rounds, seed) for seed in range(seeds)], None)
             rows.append(clean)
@@ -120,18 +120,6 @@ def _mean(rows: Sequence[Row], clean: float | None) -> Row:
         finite=all(row.finite for row in rows),
         error=error,
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings that the refusals are told by."""
-    logger = logging.getLogger("promptfed")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 @cache

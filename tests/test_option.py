@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from promptfed.comparison.execute import _what_counts
 from promptfed.config import SECTIONS, RunConfig, build_config
 from promptfed.deployment.server import FREE
 from promptfed.experiment import MODEL_OPTIONS, TASK_OPTIONS
@@ -14,6 +13,7 @@ from promptfed.option import GROUPS, Option, changing, options_of, resumable
 from promptfed.oracle_options import OracleOptions
 from promptfed.resolve import resolve
 from promptfed.runs.journal import MAY_CHANGE, MOVED, ORACLE_MAY_CHANGE
+from promptfed.same_options import what_counts
 
 
 @pytest.mark.parametrize("model", [RunConfig, OracleOptions])
@@ -58,7 +58,7 @@ def test_what_a_run_may_go_on_with():
 
 def test_what_counts_in_a_comparison():
     options = {"max_calls": 5, "base_url": "http://a/v1", "concurrency": 2}
-    counted = _what_counts(build_config({"oracle": "api", "oracle_options": options}))
+    counted = what_counts(build_config({"oracle": "api", "oracle_options": options}))
     assert counted["oracle_options"] == {"base_url": "http://a/v1"}
     assert set(RunConfig.model_fields) - set(counted) == set(changing(RunConfig, "free"))
 

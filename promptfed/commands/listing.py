@@ -17,6 +17,7 @@ from promptfed.commands.method_listing import needs_of, print_methods, traffic_c
 from promptfed.commands.option_listing import show_options
 from promptfed.commands.option_rows import registries, section_rows
 from promptfed.commands.plain_tables import labelled, plain_table
+from promptfed.counts import readable_age
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.printable import printable
 
@@ -318,14 +319,8 @@ def _print_runs(console: Console, rows: Mapping[str, Mapping[str, Any]], folder:
 
 
 def _age(moment: float | None) -> str:
-    """Return how long ago ``moment`` (seconds since 1970) was: ``45 s``, ``12 min``, ``5 h``, ``9 d``."""
-    if moment is None:
-        return "-"
-    seconds = max(0.0, time.time() - moment)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{int(seconds)} s"
+    """Return how long ago ``moment`` (seconds since 1970) was."""
+    return "-" if moment is None else readable_age(time.time() - moment)
 
 
 def _runs(folder: Path) -> dict[str, dict[str, Any]]:

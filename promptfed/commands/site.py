@@ -11,6 +11,15 @@ from promptfed.commands import options
 from promptfed.commands.flags import Flags, with_flags
 from promptfed.printable import printable
 
+RootCertificates = Annotated[
+    Path | None, typer.Option("--root-certificates", help="The CA's certificate.", metavar="FILE")
+]
+Insecure = Annotated[bool, typer.Option("--insecure", help="The server speaks without TLS.")]
+NodeKey = Annotated[
+    Path | None,
+    typer.Option("--auth-supernode-private-key", help="The private key of this site's node.", metavar="FILE"),
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
@@ -36,14 +45,9 @@ def check(
     superlink: Annotated[
         str | None, typer.Option("--superlink", help="The server, to see if it can be reached.", metavar="HOST:PORT")
     ] = None,
-    root_certificates: Annotated[
-        Path | None, typer.Option("--root-certificates", help="The CA's certificate.", metavar="FILE")
-    ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="The server speaks without TLS.")] = False,
-    key: Annotated[
-        Path | None,
-        typer.Option("--auth-supernode-private-key", help="The private key of this site's node.", metavar="FILE"),
-    ] = None,
+    root_certificates: RootCertificates = None,
+    insecure: Insecure = False,
+    key: NodeKey = None,
     classes: Annotated[
         str, typer.Option("--classes", help="The agreed class names, with commas or as @FILE, if they are known.")
     ] = "",
@@ -98,14 +102,9 @@ def start(
         str, typer.Option("--node-config", help="Who and where the site is, as of site check.", metavar="WORDS")
     ],
     superlink: Annotated[str, typer.Option("--superlink", help="The server.", metavar="HOST:PORT")],
-    root_certificates: Annotated[
-        Path | None, typer.Option("--root-certificates", help="The CA's certificate.", metavar="FILE")
-    ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="The server speaks without TLS.")] = False,
-    key: Annotated[
-        Path | None,
-        typer.Option("--auth-supernode-private-key", help="The private key of this site's node.", metavar="FILE"),
-    ] = None,
+    root_certificates: RootCertificates = None,
+    insecure: Insecure = False,
+    key: NodeKey = None,
     port: Annotated[
         int, typer.Option("--port", help="A free port of this machine, for Flower's own use.", min=1, max=65535)
     ] = 9094,

@@ -23,13 +23,12 @@ from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.observers.audience import warner, watch
 from promptfed.observers.base import Observer
 from promptfed.observers.choose import ObserverChoices, build_observers
-from promptfed.option import options_of
-from promptfed.oracle_options import OracleOptions
 from promptfed.printable import LONGEST, printable
 from promptfed.progress import ComparisonProgress
 from promptfed.report.html import REPORT_FILE, write_report
 from promptfed.report.outcome import run_outcome
 from promptfed.runs.directory import RunDirectory, is_run
+from promptfed.same_options import what_counts
 from promptfed.training import Interrupted, Training
 
 log = logging.getLogger(__name__)
@@ -241,20 +240,10 @@ def opened(folder: Path, config: RunConfig) -> RunDirectory | None:
     if not is_run(folder):
         return None
     run = RunDirectory.open(folder)
-    theirs, ours = (_what_counts(each) for each in (run.config, config))
+    theirs, ours = (what_counts(each) for each in (run.config, config))
     if theirs == ours:
         return run
     different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
     raise RunError(
         f"'{folder}' was made with other options ({'; '.join(different)}): choose another --out DIR, or delete it"
     )
-
-
-def _what_counts(config: RunConfig) -> dict[str, Any]:
-    """Return the options that determine the results: not where the work runs, and not the budget of an oracle."""
-    models = (RunConfig, OracleOptions)
-    free, free_of_oracle = ({n for n, option in options_of(m).items() if not option.counts} for m in models)
-    options = config.model_dump(mode="json", exclude=free)
-    oracle_options = options["oracle_options"]
-    options["oracle_options"] = {name: value for name, value in oracle_options.items() if name not in free_of_oracle}
-    return options

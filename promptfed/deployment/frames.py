@@ -43,6 +43,19 @@ def send(connection: socket.socket, frame: bytes) -> None:
         raise ClosedError("the other side has ended") from error
 
 
+def private_listener(address: Path) -> socket.socket:
+    """Return a socket that listens at ``address``, in the place of one before it, for this user alone."""
+    address.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(address))
+    finally:
+        os.umask(before)
+    listener.listen(8)
+    return listener
+
+
 def receive(connection: socket.socket, largest: int) -> bytes:
     """Return the next frame. Raise ClosedError if there is none, DeploymentError if it is too large."""
     return receive_exactly(connection, checked_length(receive_exactly(connection, LENGTH.size), largest))

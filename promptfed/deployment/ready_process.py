@@ -76,14 +76,7 @@ def serve(folder: Path, node: int, run: Callable[[], object]) -> None:
         run: What a copy does, with the command as ``sys.argv``.
     """
     address = folder / SOCKET
-    address.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(address))
-        finally:
-            os.umask(before)
-        listener.listen(8)
+    with frames.private_listener(address) as listener:
         waiting: dict[int, socket.socket] = {}
         while os.getppid() == node:
             ready, _, _ = select.select([listener], [], [], REAP_SECONDS if waiting else LOOK_SECONDS)

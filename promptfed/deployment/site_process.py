@@ -64,15 +64,7 @@ class SiteProcess:
         """Take the place of the process before this one, and let ClientApps connect."""
         signal.signal(signal.SIGTERM, lambda *_: self.end())
         self._lock = self._held_lock()
-        address = self.folder / frames.SOCKET
-        address.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
-        try:
-            self._listener.bind(str(address))
-        finally:
-            os.umask(before)
-        self._listener.listen(8)
+        self._listener = frames.private_listener(self.folder / frames.SOCKET)
         self._listener.settimeout(LOOK_SECONDS)
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -29,6 +29,7 @@ from promptfed.export.bundle import Bundle
 from promptfed.export.predict import Predictor, unlabelled
 from promptfed.printable import LONGEST, printable
 from promptfed.seeding import torch_stream
+from promptfed.stderr_log import quieted
 from promptfed.types import Split
 
 OPSET = 17
@@ -184,17 +185,14 @@ def _traced(classifier: _Classifier, example: Tensor) -> bytes:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Leave out the exporter's warnings, and the fast path of attention, which ONNX does not know."""
-    before, log = torch.backends.mha.get_fastpath_enabled(), logging.getLogger("torch.onnx")
-    level = log.level
+    before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with quieted("torch.onnx", logging.ERROR), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-        log.setLevel(level)
 
 
 def _compared(content: bytes, predictor: Predictor, shape: tuple[int, ...]) -> float:

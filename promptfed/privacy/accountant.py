@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from promptfed.errors import ConfigError
+from promptfed.stderr_log import quieted
 
 Adjacency = Literal["add-remove", "replace-one"]
 INTERVAL = 1e-4
@@ -175,11 +176,5 @@ def _dp_accounting() -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep warnings back: orders of Renyi DP left out, and logarithms of zero at vast epsilons, are no faults."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with np.errstate(divide="ignore"):
-            yield
-    finally:
-        logger.setLevel(level)
+    with quieted("absl", logging.ERROR), np.errstate(divide="ignore"):
+        yield

@@ -53,8 +53,8 @@ OPCODES = (
 TORCHSCRIPT_LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
 
 
-DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
-"""What zipfile raises for an archive that is torn or was tampered with."""
+DAMAGE = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OSError)
+"""What zipfile raises for an archive that is torn or was tampered with; NotImplementedError is a RuntimeError."""
 
 
 @dataclass

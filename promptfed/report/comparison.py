@@ -268,3 +268,9 @@ def comparison_markdown(summary: Summary) -> str:
     lines += [line for note in notes_below(summary) for line in (note, "")]
     lines += [f"Left out: {sentence}" for sentence in left_out(summary)]
     return printable_lines("\n".join(lines).rstrip()) + "\n"
+
+
+def interval_of(method: Mapping[str, Any], key: str) -> Sequence[float] | None:
+    """Return the 95 % interval of a method's figure: over the seeds, or of one seed over its examples."""
+    over_seeds = (method.get("seed_intervals") or {}).get(key)
+    return over_seeds or (method.get("intervals") or {}).get(key)

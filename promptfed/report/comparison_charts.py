@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from promptfed.report.charts.lines import Series, line_chart
+from promptfed.report.charts.lines import Series
 from promptfed.report.charts.look import BASELINES, Look, method_look
 from promptfed.report.charts.scale import short_number
 from promptfed.report.charts.scatter import Point, pareto_front, scatter_plot
 from promptfed.report.charts.svg import Chart
 from promptfed.report.html import readable_bytes
+from promptfed.report.round_charts import accuracy_by_queries
 
 Methods = Mapping[str, Mapping[str, Any]]
 """Name -> the entry of comparison.json, of methods with a finished run."""
@@ -110,14 +111,7 @@ def queries_chart(methods: Methods) -> Chart | None:
     ]
     if not any(len(one.points) > 1 for one in series):
         return None
-    return line_chart(
-        "Accuracy against queries",
-        series,
-        x_title="queries of training, all clients together",
-        y_title="validation accuracy (%)",
-        x_start=0,
-        width=560.0,
-    )
+    return accuracy_by_queries(series, width=560.0)
 
 
 def _ends(spread: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptfed.paired_tests import LEVEL
-from promptfed.report.comparison import FIGURES, finished, left_out
+from promptfed.report.comparison import FIGURES, finished, interval_of, left_out
 from promptfed.report.tables import ResultRow, percent, without_empty
 
 Summary = Mapping[str, Any]
@@ -71,7 +71,7 @@ def verdict(summary: Summary) -> str:
     if not means:
         return ""
     best = max(means, key=lambda name: means[name])
-    ends = (methods[best].get("seed_intervals") or {}).get(key) or (methods[best].get("intervals") or {}).get(key)
+    ends = interval_of(methods[best], key)
     interval = f" (95 % interval {percent(ends[0])} to {percent(ends[1])})" if ends else ""
     sentence = f"{best} has the highest {column}, {percent(means[best])} %{interval}."
     against = (summary.get("tests") or {}).get("against") or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from promptfed.report.comparison import (
     about,
     comparison_markdown,
     finished,
+    interval_of,
     meaning_of,
     sections,
     seed_rows,
@@ -136,7 +137,7 @@ def _accuracy(summary: Summary) -> tuple[list[str], list[ResultRow], str]:
             method["label"],
             row,
             best,
-            tuple(interval(_ends(method, key)) for key in kept),
+            tuple(interval(interval_of(method, key)) for key in kept),
             flag(method.get("below_zero_shot") or ()),
         )
         for (name, method), row, best in zip(methods.items(), shown, best_cells(shown), strict=True)
@@ -151,11 +152,6 @@ def _accuracy(summary: Summary) -> tuple[list[str], list[ResultRow], str]:
         "mean ± standard deviation over seeds (n - 1), and the 95 % interval of that mean (t)" if several else ONE_SEED
     )
     return columns, rows, f"Test accuracy in %, {lead}. {meaning_of(summary, columns)}"
-
-
-def _ends(method: Mapping[str, Any], key: str) -> Sequence[float] | None:
-    over_seeds = (method.get("seed_intervals") or {}).get(key)
-    return over_seeds or (method.get("intervals") or {}).get(key)
 
 
 def _front_words(front: Pareto) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptfed.report.comparison import FIGURES, finished, meaning_of
+from promptfed.report.comparison import FIGURES, finished, interval_of, meaning_of
 from promptfed.report.comparison_differences import is_clear
 from promptfed.report.export_table import ExportTable, Figure
 from promptfed.report.tables import COLUMNS, KEYS, meanings, shown_stages
@@ -30,7 +30,7 @@ def comparison_table(summary: Mapping[str, Any]) -> ExportTable:
             Figure(
                 _mean(method, key),
                 method[key]["std"],
-                (method.get("seed_intervals") or {}).get(key) or (method.get("intervals") or {}).get(key),
+                interval_of(method, key),
                 _same(_mean(method, key), best[key]),
                 is_clear(found.get(name, {}).get(key)),
             )

@@ -67,13 +67,18 @@ def query_chart(events: Events) -> Chart | None:
         Series(stages[stage].label, [(x, 100 * y) for x, y in curve], stages[stage].look, len(curve) == 1)
         for stage, curve in points.items()
     ]
+    return accuracy_by_queries(series, y_words=one_decimal)
+
+
+def accuracy_by_queries(series: Sequence[Series], **options: Any) -> Chart | None:
+    """Draw validation accuracy against the queries of training; ``options`` are those of ``line_chart``."""
     return line_chart(
         "Accuracy against queries",
         series,
         x_title="queries of training, all clients together",
         y_title="validation accuracy (%)",
         x_start=0,
-        y_words=one_decimal,
+        **options,
     )
 
 

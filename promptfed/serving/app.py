@@ -197,10 +197,8 @@ async def _answers(service: Service, asked: Asked) -> tuple[int, Answers]:
     bundle = _named(service, asked.bundle)
     meta = service.bundles[bundle].meta
     check_threshold(asked.threshold, meta.examples)
-    checked_classes(asked.classes or meta.classes, asked.top)
+    checked_classes(meta.classes if asked.classes is None else asked.classes, asked.top)
     classes = None if asked.classes is None or asked.classes == meta.classes else asked.classes
-    if asked.classes is not None:
-        checked_classes(asked.classes, asked.top)
     if bool(asked.images) != (meta.examples == "images"):
         raise refused(422, f"bundle '{bundle}' is for {meta.examples}: send those")
     answers, examples = await _examples(service, asked)

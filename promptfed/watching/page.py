@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from promptfed.counts import readable_age
 from promptfed.report.charts.lines import Series, line_chart
 from promptfed.report.charts.look import BASELINES, method_look
 from promptfed.report.charts.scale import short_number
 from promptfed.report.charts.svg import Chart
 from promptfed.report.html import readable_bytes, render
+from promptfed.report.round_charts import one_decimal
 from promptfed.report.tables import percent
 from promptfed.watching.followed_run import FollowedRun, StageState, State
 
@@ -95,7 +97,7 @@ def charts(runs: Sequence[FollowedRun]) -> list[Chart]:
                 points = _points(stage, field, is_share)
                 label = name if len(runs) == 1 else run.name
                 series.append(Series(label, points, look, is_level=len(stage.rounds) == 1 < longest))
-        words = _one_decimal if is_share else short_number
+        words = one_decimal if is_share else short_number
         chart = line_chart(title, series, x_title="round", y_title=axis, y_words=words)
         made += [] if chart is None else [chart]
     return made
@@ -114,15 +116,15 @@ def _row(run: FollowedRun, now: float) -> Row:
     cost = run.cost()
     test = run.main.test or {}
     if state == "running" and run.updated:
-        words = f"{run.current or 'starting'}, last sign {_age(now - run.updated)} ago"
+        words = f"{run.current or 'starting'}, last sign {readable_age(now - run.updated)} ago"
     cells = (
         percent(last.get("val_accuracy")),
         "-" if last.get("loss") is None else f"{last['loss']:.3f}",
         percent(test.get("base")),
         percent(test.get("hm")),
         readable_bytes(cost.bytes_up + cost.bytes_down),
-        _age(cost.seconds),
-        _age(now - run.updated) if run.updated else "-",
+        readable_age(cost.seconds),
+        readable_age(now - run.updated) if run.updated else "-",
     )
     share = 1.0 if state == "finished" else done / run.planned if run.planned else 0.0
     is_short = state == "finished" and done < run.planned  # zero-shot has one round, whatever is planned
@@ -188,15 +190,3 @@ def _calls(run: FollowedRun) -> str:
     }  # fmt: skip
     words = [f"{count:,} {name}" for name, count in names.items() if count]
     return ", ".join(words + ([f"{cost.usd:.4f} USD"] if cost.usd else []))
-
-
-def _age(seconds: float) -> str:
-    """Format seconds as ``45 s``, ``12 min``, ``5 h``, ``9 d``."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{max(0, int(seconds))} s"
-
-
-def _one_decimal(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
