@@ -79,18 +79,6 @@ def forgets_classes() -> Iterator[None]:
         registry._entries, registry._adopted = before[role]
 
 
-@pytest.fixture
-def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are written with all their pictures blank, as drawing them takes a third of a small run's time.
-
-    Pictures are drawn in tests that are marked ``drawn``, and in runs that a module or the session shares.
-    """
-    if request.node.get_closest_marker("drawn"):
-        return
-    blank = "data:image/svg+xml;base64,PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciLz4="
-    monkeypatch.setattr("promptfed.report.figures.data_uri", lambda figure: blank)
-
-
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The optional folder of real data; the test is skipped where it is absent."""

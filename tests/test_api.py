@@ -16,7 +16,6 @@ from promptfed.cli import main
 from promptfed.progress import Progress
 from promptfed.types import Reply
 
-pytestmark = pytest.mark.usefixtures("undrawn")
 SMALL: dict[str, Any] = {
     "clients": 2,
     "rounds": 2,
@@ -81,7 +80,6 @@ def test_paths_may_be_of_any_kind(run: pf.Run) -> None:
         assert pf.load_run(path).path == run.path
 
 
-@pytest.mark.drawn
 def test_what_is_shown_says_what_it_is(run: pf.Run) -> None:
     assert repr(run).startswith(f"<run '{run.path}': promptfl on icons, base ")
     page = run._repr_html_()

@@ -28,7 +28,7 @@ from promptfed.tasks.sources.icon_source import source as icons
 from promptfed.tasks.sources.tables import Columns
 from promptfed.types import Broadcast, ClientData, Job, Reply
 
-pytestmark = pytest.mark.usefixtures("forgets_classes", "undrawn")
+pytestmark = pytest.mark.usefixtures("forgets_classes")
 SMALL: dict[str, Any] = {
     "rounds": 1, "shots": 2, "clients": 2, "threads": 1, "progress": False,
     "task_options": {"val_shots": 1, "test_per_class": 2},

@@ -42,7 +42,7 @@ def test_every_file_that_the_docs_name_is_there():
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys, undrawn):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.radial_gradient("L").convert("RGB").save("photo.jpg")
     names = {"__name__": "page"}

@@ -41,7 +41,7 @@ def command_line() -> click.Command:
 
 @pytest.fixture
 def follow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], undrawn: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str], list[str]]:
     """Run a page and return what its commands printed, one text each."""
 

@@ -16,7 +16,7 @@ from promptfed.personalize.options import OnboardOptions
 
 from .tiny_language_models import WORDS, tokenizer, transformer
 
-pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 METHODS = ("fedprompt", "fedit", "feddat")
 Train = Callable[..., pf.Run]
 

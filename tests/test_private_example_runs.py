@@ -28,8 +28,6 @@ FULL = {**SMALL["method_options"], "batch_size": "all"}
 """Every example in the one step of a round: the accountant's exact case, which is fast."""
 EXAMPLE = {"dp": "example", "noise": 1.5, "delta": 1e-3, "clip": 5.0, "clip_space": "features"}
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def config(**options):
     return resolve(build_config({**SMALL, **options}))

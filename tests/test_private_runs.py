@@ -31,8 +31,6 @@ SMALL = {"data": "icons:codicons,elusive", "clients": 3, "shots": 1, "rounds": 3
 CLIENT = {"dp": "client", "noise": 2.0, "delta": 1e-3, "clip": 0.1}
 SHARED_NOISE = {**CLIENT, "secure_aggregation": True, "noise_at": "clients"}
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def config(**options):
     return resolve(build_config({**SMALL, **options}))

@@ -12,7 +12,6 @@ import promptfed as pf
 from promptfed.prompt_state import PromptState
 from promptfed.warm_start import FILE
 
-pytestmark = pytest.mark.usefixtures("undrawn")
 SMALL: dict[str, Any] = {
     "clients": 2, "rounds": 1, "shots": 1, "threads": 1, "progress": False, "baselines": (),
     "task_options": {"test_per_class": 1, "val_shots": 1},

@@ -5,7 +5,6 @@ The charts inside pages are drawn by ``promptfed.report.charts``.
 
 from __future__ import annotations
 
-import base64
 import io
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,23 +19,6 @@ from promptfed.errors import ConfigError
 from promptfed.files.atomic import write_bytes
 
 WIDTH = 4.4  # inches, at 72 points
-LARGEST_SVG = 300_000  # bytes; beyond, a PNG is smaller and quicker to show
-
-
-def data_uri(figure: Figure) -> str:
-    """Return the figure as a ``data:`` address for an ``<img>``: SVG, or PNG where that is too large.
-
-    Inside an ``<img>`` the identifiers of several SVGs cannot clash, and nothing in them can run or load.
-    """
-    buffer = io.BytesIO()
-    # fixed salt and no date: the same run gives the same file
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "promptfed"}):
-        save(figure, buffer, format="svg", metadata={"Date": None, "Creator": None})
-    kind = "svg+xml"
-    if buffer.tell() > LARGEST_SVG:
-        buffer, kind = io.BytesIO(), "png"
-        save(figure, buffer, format="png", dpi=160, metadata={"Software": None})
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def save(figure: Figure, target: Path | IO[bytes], **options: Any) -> None:

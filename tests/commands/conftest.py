@@ -13,11 +13,6 @@ from promptfed.commands.empty_paths import refuse_empty_paths
 from promptfed.commands.help_page import build_command
 
 
-@pytest.fixture(autouse=True)
-def pictures_left_out(undrawn: None) -> None:
-    """Reports have blank pictures here, but in tests marked ``drawn``."""
-
-
 class Said(NamedTuple):
     code: int
     out: str

@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def test_report_is_written_again(promptfed, finished):
-    promptfed("report", finished)  # its pictures are blank here, and were perhaps drawn when the run was made
+    promptfed("report", finished)
     before = (finished / "report.html").read_bytes()
     said = promptfed("report", finished)
     assert said.code == 0

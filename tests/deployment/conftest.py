@@ -42,11 +42,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def pictures_left_out(undrawn: None) -> None:
-    """Reports have blank pictures here, but in tests marked ``drawn``."""
-
-
-@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """The work is small, and threads that wait for each other on a busy machine are all that it would take."""
     before = torch.get_num_threads()

@@ -290,7 +290,6 @@ def test_a_site_maps_its_folders_by_classes_csv(hospitals):
     assert table["classes"] == ["ant", "bee", "cat", "dog", "eel"]
 
 
-@pytest.mark.drawn
 @pytest.mark.parametrize("name", ["[/b]", r"$\bad$", "a|b", "<b>red</b>", " ".join(["word"] * 12)])
 def test_names_of_classes_and_sites_break_no_report(hospitals, name):
     for site in ("north", "south"):

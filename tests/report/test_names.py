@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 
 from promptfed.printable import printable
 from promptfed.report.comparison import comparison_markdown, comparison_tables
 from promptfed.report.comparison_page import write_comparison
 from promptfed.report.consoles import output
-from promptfed.report.figures import data_uri, save
+from promptfed.report.figures import save
 from promptfed.report.html import write_report
 from promptfed.report.interpolation import curve_markdown
 from promptfed.report.live import LiveProgress
@@ -77,16 +78,17 @@ def test_the_picture_of_who_holds_what() -> None:
 def test_a_name_that_is_not_utf8_is_shown_by_its_bytes() -> None:
     """Data sources let none through; a table of somebody else may hold one."""
     table = {"classes": ["chien \udce9", "cat"], "clients": [{"name": "a", "train": [1, 1], "val": [0, 0]}]}
-    assert data_uri(plot_partition(table))
+    save(plot_partition(table), buffer := io.BytesIO(), format="svg")
+    assert buffer.tell()
     assert "chien \\xe9" in shown(results_table(figures_of("chien \udce9")))
 
 
 def test_a_name_stands_in_the_picture_as_it_is() -> None:
-    r"""``svg.fonttype`` none keeps letters as letters, so that the page can be read."""
-    import base64
-
+    r"""``svg.fonttype`` none keeps letters as letters, so that the picture can be read."""
     table = {"classes": [r"$\bad$", "cat"], "clients": [{"name": "p$a", "train": [1, 1], "val": [0, 0]}]}
-    page = base64.b64decode(data_uri(plot_partition(table)).partition(",")[2]).decode()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        save(plot_partition(table), buffer := io.BytesIO(), format="svg")
+    page = buffer.getvalue().decode()
     assert r">$\bad$<" in page
     assert ">p$a<" in page
 

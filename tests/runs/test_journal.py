@@ -30,7 +30,7 @@ def test_an_option_of_a_section_that_is_newer_than_the_run_had_its_default() -> 
     assert "method_options was" in differences(before, now)
 
 
-def test_a_resume_that_is_refused_changes_no_file(tmp_path: Path, undrawn: None) -> None:
+def test_a_resume_that_is_refused_changes_no_file(tmp_path: Path) -> None:
     small = {"rounds": 1, "shots": 1, "clients": 2, "threads": 1, "task_options": {"test_per_class": 1, "val_shots": 1}}
     run = pf.train(folder=tmp_path / "run", baselines=[], progress=False, **small)
     config = run.path / "config.yaml"
