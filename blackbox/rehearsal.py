@@ -53,7 +53,7 @@ class Rehearsal(Backend):
         self.most, self.known = Usage(), 0
         self._cache = default_cache() if options.cache else AnswerCache(None)
         self._probed: set[tuple[str, ...]] = set()
-        self._found: dict[tuple[str, ...], str] = {}
+        self._findings: dict[tuple[str, ...], str] = {}
 
     @property
     def is_server(self) -> bool:
@@ -72,8 +72,8 @@ class Rehearsal(Backend):
                 continue
             self._probed.add(words)
             key = self.backend.probe_key(words)
-            if (found := self._cache.get([key]).get(key)) is not None:
-                self.backend._probe_results[words] = self._found[words] = found.text
+            if (answer := self._cache.get([key]).get(key)) is not None:
+                self.backend._probe_results[words] = self._findings[words] = answer.text
             elif self.is_server:
                 probe = self._cost(len(self.form.render("", "This is an example.").encode()), 1)
                 self.most += Usage(oracle_calls=PROBES) + self._cost(PROBES * 400, PROBES * 400)
@@ -94,10 +94,11 @@ class Rehearsal(Backend):
         keys = {
             position: key_of(self.backend.fingerprint_of(query), query)
             for position, query in enumerate(queries)
-            if not isinstance(self.backend, Probed) or self.backend.words(query) in self._found
+            if not isinstance(self.backend, Probed) or self.backend.words(query) in self._findings
         }
-        found = self._cache.get(keys.values()) if keys else {}
-        return {position: found[key] for position, key in keys.items() if key in found and not found[key].says_nothing}
+        answers = self._cache.get(keys.values()) if keys else {}
+        useful = {key: answer for key, answer in answers.items() if not answer.says_nothing}
+        return {position: useful[key] for position, key in keys.items() if key in useful}
 
     def _count(self, query: Query, budget: Budget) -> None:
         """Charge for a question, as its kind and the way of scoring ask for it."""
@@ -123,9 +124,9 @@ class Rehearsal(Backend):
     def _way(self, words: Sequence[str], query: Query) -> tuple[int, int, int]:
         """Return requests, tokens of an answer, and more bytes of a question about labels."""
         scoring, is_chat = self.options.scoring, self.options.mode == "chat"
-        found = self._found.get(self.backend.words(query)) if isinstance(self.backend, Probed) else None
-        if found is not None and self.backend.name == "api":
-            findings = Findings.from_json(found)
+        text = self._findings.get(self.backend.words(query)) if isinstance(self.backend, Probed) else None
+        if text is not None and self.backend.name == "api":
+            findings = Findings.from_json(text)
             scoring, is_chat = findings.scoring, findings.endpoint == "chat"
         system = len(SYSTEM.format(words=", ".join(words)).encode()) if is_chat else 0
         if scoring == "echo":
@@ -149,8 +150,8 @@ class Rehearsal(Backend):
 
     def _made_up(self, query: Query) -> OracleAnswer:
         """Return an answer that depends on the question and the seed alone."""
-        asked = (str(query.described), query.item.content_id()) if isinstance(query, ScoreQuery) else repr(query)
-        draw = random.Random(hashlib.sha256(f"{self.seed}|{asked}".encode()).digest())
+        question = (str(query.described), query.item.content_id()) if isinstance(query, ScoreQuery) else repr(query)
+        draw = random.Random(hashlib.sha256(f"{self.seed}|{question}".encode()).digest())
         if isinstance(query, ScoreQuery):
             return OracleAnswer(scores=tuple(-draw.expovariate(1.0) for _ in query.classes))
         if isinstance(query, ProposalQuery):

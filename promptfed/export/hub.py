@@ -152,11 +152,11 @@ def upload_bundle(place: HubPlace, files: Mapping[str, bytes], *, public: bool, 
 def _listed(api: Any, place: HubPlace) -> tuple[list[str], str]:
     """Return the names of the bundle's files in a repository, and the commit. Raises BundleError for anything else."""
     try:
-        found = api.model_info(place.repository, revision=place.revision or None, files_metadata=True)
+        info = api.model_info(place.repository, revision=place.revision or None, files_metadata=True)
     except Exception as error:
         raise _unreachable(place, error) from error
     names = []
-    for each in found.siblings or ():
+    for each in info.siblings or ():
         name, size = str(each.rfilename), each.size
         if name in BESIDE:
             continue
@@ -168,7 +168,7 @@ def _listed(api: Any, place: HubPlace) -> tuple[list[str], str]:
         names.append(name)
     if CONFIG not in names:
         raise BundleError(f"{place} holds no bundle: there is no {CONFIG}")
-    return names, str(found.sha)
+    return names, str(info.sha)
 
 
 def _unreachable(place: HubPlace, error: Exception) -> BundleError:
