@@ -14,7 +14,7 @@ from promptfed.config import ACCURACY
 from promptfed.errors import DataError
 from promptfed.federation import Federation
 from promptfed.intervals import mean_interval, wilson_interval
-from promptfed.measures.base import Measure, truth_among
+from promptfed.measures.base import Measure
 from promptfed.measures.figures import PartTotals, Totals
 from promptfed.measures.selection import Selection
 from promptfed.method import Method
@@ -23,6 +23,7 @@ from promptfed.own_figures import own_accuracies, own_figures
 from promptfed.scores import NO_CLASS, predicted
 from promptfed.scoring import Examples, alike, joined, part_scores, totals_of
 from promptfed.scoring_job import ScoringJob
+from promptfed.truth import truth_of
 from promptfed.types import (
     ClientData,
     ClientPrompt,
@@ -125,9 +126,7 @@ def judge(
     """As ``accuracy``, with the totals of ``measures`` from the same scores."""
     candidates = torch.tensor(range(len(classes)) if among is None else among)
     logits = method.client_logits(prompt, [classes[i] for i in candidates.tolist()], split)
-    truth = truth_among(split.labels, among) if measures else split.labels
-    totals = {name: measure.total(logits, truth) for name, measure in (measures or {}).items() if len(split)}
-    return Judgement(top1_accuracy(logits, candidates, split), totals)
+    return Judgement(top1_accuracy(logits, candidates, split), totals_of(measures or {}, logits, split, among))
 
 
 def top1_accuracy(logits: Tensor, candidates: Tensor, split: Split) -> float:
@@ -294,7 +293,8 @@ def validate(method: Method, prompts: Mapping[int, ClientPrompt], task: Federate
     local = mean_local_figure(method, prompts, task, "val", examples, selection)
     groups = alike(prompts, prompts)
     jobs = [ScoringJob(prompts[clients[0]], task.base_classes, examples.split) for clients in groups]
-    each = [selection.measure.figure(scores, examples.split.labels) for scores in method.scores(jobs)]
+    truth = truth_of(selection.measure, examples.split, len(task.base_classes))
+    each = [selection.measure.figure(scores, truth) for scores in method.scores(jobs)]
     counts = [len(clients) if len(groups) > 1 else 1 for clients in groups]
     base = fmean(value for value, count in zip(each, counts, strict=True) for _ in range(count))
     return ValidationFigures(local, base, selection.together([local, base]))
@@ -340,5 +340,5 @@ def rows_right(
     for prompt in prompts:
         logits = method.client_logits(prompt, classes, all_examples).cpu()  # where labels and rows are
         right.append((predicted(logits) == all_examples.labels).double())
-        totals.append([totals_of(measures or {}, logits, all_examples.labels, part_rows) for part_rows in rows])
+        totals.append([totals_of(measures or {}, logits, all_examples, rows=part_rows) for part_rows in rows])
     return RowScores(right, rows, totals)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from promptfed.examples.base import Item
-from promptfed.measures.base import Measure, truth_among
+from promptfed.measures.base import Measure
 from promptfed.measures.figures import Totals
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
 from promptfed.scores import NO_CLASS, predicted
 from promptfed.scoring_job import ScoringJob
+from promptfed.truth import truth_of
 from promptfed.types import ClientPrompt, Split
 
 MOST_SCORES = 2**22
@@ -295,14 +296,14 @@ def part_scores(
         if clients:
             right = (best[: examples.first] == labels[: examples.first]).double()
             accuracies = [right[rows].mean().item() for rows in examples.common]
-            totals = totals_of(measures, scores, labels, examples.common[0])
+            totals = totals_of(measures, scores, examples.split, rows=examples.common[0])
             result.common.update((client, accuracies) for client in clients)
             result.totals["base"].update((client, totals) for client in clients)
         for client, places in places_of(reading, examples.own):
             own = examples.own[client]
             result.own_all[client] = (best[places] == own.labels).double().mean().item()
             theirs = scores[places.to(scores.device)] if measures or keep else scores
-            result.totals["all"][client] = totals_of(measures, theirs, own.labels)
+            result.totals["all"][client] = totals_of(measures, theirs, own)
             if keep is not None:
                 keep(client, own, theirs)
         if method.scores_apart:
@@ -316,7 +317,7 @@ def part_scores(
 
     def keep_new(clients: Sequence[int], scores: Tensor) -> None:
         accuracy = (predicted(scores).cpu() == new[1].labels).double().mean().item()
-        totals = totals_of(measures, scores, new[1].labels)
+        totals = totals_of(measures, scores, new[1])
         result.new.update((client, accuracy) for client in clients)
         result.totals["new"].update((client, totals) for client in clients)
 
@@ -346,16 +347,25 @@ def own_totals(
     for client, places in places_of(reading, own):
         if client in among:
             columns = torch.cat([torch.searchsorted(reading.columns, torch.tensor(among[client])), rest])
-            truth = truth_among(own[client].labels, among[client])
             theirs = scores[places.to(scores.device)][:, columns.to(scores.device)]
-            totals[client] = totals_of(measures, theirs, truth)
+            totals[client] = totals_of(measures, theirs, own[client], among[client])
     return totals
 
 
-def totals_of(measures: Mapping[str, Measure], scores: Tensor, labels: Tensor, rows: Tensor | None = None) -> Totals:
-    """Return the totals of ``measures`` over some ``rows``; none for no rows."""
-    if not measures or not len(labels if rows is None else rows):
+def totals_of(
+    measures: Mapping[str, Measure],
+    scores: Tensor,
+    split: Split,
+    among: Sequence[int] | None = None,
+    rows: Tensor | None = None,
+) -> Totals:
+    """Return the totals of ``measures`` over a split, or over some ``rows`` of it and of ``scores``; none for no rows.
+
+    ``among``: the classes of the scores' columns; None: all.
+    """
+    if not measures or not (len(split) if rows is None else len(rows)):
         return {}
     if rows is not None:
-        scores, labels = scores[rows.to(scores.device)], labels[rows]
-    return {name: measure.total(scores, labels) for name, measure in measures.items()}
+        scores = scores[rows.to(scores.device)]
+    width = scores.shape[1]
+    return {name: m.total(scores, truth_of(m, split, width, among, rows)) for name, m in measures.items()}

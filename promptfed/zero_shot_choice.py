@@ -22,6 +22,7 @@ from promptfed.measures.base import Measure
 from promptfed.measures.selection import Selection
 from promptfed.prompt_state import PromptState
 from promptfed.runs.personal_store import update_personal
+from promptfed.truth import truth_of
 from promptfed.types import ClientData, FederatedTask, FederationState
 
 COUNT_BYTES = 4
@@ -103,7 +104,8 @@ def _counts(
 def _sums(scores: Tensor, data: ClientData, measure: Measure) -> np.ndarray:
     own_scores = torch.full_like(scores, -torch.inf)
     own_scores[:, list(data.classes)] = scores[:, list(data.classes)]
-    return np.array([measure.total(values, data.val.labels).sums[0] for values in (own_scores, scores)])
+    truth = truth_of(measure, data.val, scores.shape[1])
+    return np.array([measure.total(values, truth).sums[0] for values in (own_scores, scores)])
 
 
 def _template(counts: np.ndarray, selection: Selection) -> int:

@@ -26,6 +26,14 @@ class Item(ABC):
     def content_id(self) -> str:
         """Hex SHA-256 that changes whenever the content does; the key of all that is cached about this example."""
 
+    @property
+    def grades(self) -> tuple[float, ...]:
+        """How well each class fits, in the order of the split's class list; NaN where it is not known.
+
+        Empty (the default): the label says all, and fits alone. All examples of a split have grades, or none has.
+        """
+        return ()
+
 
 @dataclass(frozen=True)
 class TextItem(Item):
@@ -128,6 +136,17 @@ class FileItem(ImageItem):
 
     def is_large(self) -> bool:
         return pixels.is_large(self.path, str(self.path))
+
+
+@dataclass(frozen=True)
+class GradedText(TextItem):
+    """A text that fits several classes, each more or less: a request and the engines that answer it."""
+
+    class_grades: tuple[float, ...] = field(default=(), compare=False)
+
+    @property
+    def grades(self) -> tuple[float, ...]:
+        return self.class_grades
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from promptfed.config import ACCURACY
-from promptfed.measures.base import MEASURES, Measure
+from promptfed.measures.base import MEASURES, Measure, Reads
 from promptfed.scores import NO_CLASS, predicted
 
 
@@ -17,7 +17,7 @@ class Accuracy(Measure):
 
     name = "accuracy"
     better: ClassVar[Literal["higher", "lower"]] = "higher"
-    reads: ClassVar[Literal["classes", "answers", "both"]] = "both"
+    reads: ClassVar[Reads] = "both"
 
     def per_example(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return ``(n,)``, 1 for a right answer."""

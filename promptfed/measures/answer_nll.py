@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from promptfed.measures.base import MEASURES, Measure
+from promptfed.measures.base import MEASURES, Measure, Reads
 from promptfed.scores import LOG_LIKELIHOOD
 
 
@@ -22,7 +22,7 @@ class AnswerNll(Measure):
     better: ClassVar[Literal["higher", "lower"]] = "lower"
     unit: ClassVar[str] = "nats"
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    reads: ClassVar[Literal["classes", "answers", "both"]] = "answers"
+    reads: ClassVar[Reads] = "answers"
 
     def per_example(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return ``(n,)``."""

@@ -21,6 +21,8 @@ from promptfed.printable import printable
 from promptfed.registry import Registry
 from promptfed.scores import as_if_uniform
 
+Reads = Literal["classes", "answers", "both", "grades"]
+"""What a measure is made of."""
 ROWS = 1024
 """Examples whose numbers are held at once."""
 
@@ -48,14 +50,15 @@ class Measure(ABC):
         better: Whether "higher" or "lower" figures are better.
         unit: "%" for shares, which are shown times 100; else the name of the unit, or nothing.
         bounds: The least and the greatest figure that can be; a site's figure outside is refused.
-        reads: What it is made of: scores of "classes", figures of "answers" in free text, or either ("both").
+        reads: What it is made of: scores of "classes", figures of "answers" in free text, or either ("both"); of
+            "grades", scores of classes that may all fit, more or less.
     """
 
     name: str
     better: ClassVar[Literal["higher", "lower"]]
     unit: ClassVar[str] = "%"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    reads: ClassVar[Literal["classes", "answers", "both"]] = "classes"
+    reads: ClassVar[Reads] = "classes"
 
     def __repr__(self) -> str:
         return f"<measure {self.name}: {self.better} is better>"
@@ -71,7 +74,8 @@ class Measure(ABC):
         Args:
             outputs: Scores ``(n, classes)``, higher is better; their softmax are the probabilities. NaN in a row: the
                 model gave no answer (``promptfed.scores``).
-            truth: ``(n,)`` int64, the column of the right class; -1 where it is none of them.
+            truth: ``(n,)`` int64, the column of the right class; -1 where it is none of them. For a measure of grades
+                ``(n, classes)``, at least 0: how well each class fits, 1 and 0 where examples have one label.
 
         Returns:
             ``(n,)``, or ``(n, width(classes))`` where one number is not enough.
@@ -133,8 +137,9 @@ def check_reads(measures: Iterable[str], reads: Literal["classes", "answers"], t
     """Raise ConfigError for the first of ``measures`` that is not made of what ``task`` has."""
     for name in measures:
         kind = MEASURES[name.partition(":")[0]]
-        if kind.reads not in (reads, "both"):
-            fitting = [other for other in MEASURES if MEASURES[other].reads in (reads, "both")]
+        fits = (reads, "both", *(("grades",) if reads == "classes" else ()))
+        if kind.reads not in fits:
+            fitting = [other for other in MEASURES if MEASURES[other].reads in fits]
             has = "sorts into classes" if reads == "classes" else "has answers in free text"
             raise ConfigError(
                 f"measure '{printable(name, 40)}' does not go with task '{task}', which {has}: use one of "

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from promptfed.measures.base import MEASURES, Measure
+from promptfed.measures.base import MEASURES, Measure, Reads
 from promptfed.scores import RIGHT
 
 
@@ -19,7 +19,7 @@ class ExactMatch(Measure):
 
     name = "exact match"
     better: ClassVar[Literal["higher", "lower"]] = "higher"
-    reads: ClassVar[Literal["classes", "answers", "both"]] = "answers"
+    reads: ClassVar[Reads] = "answers"
 
     def per_example(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return ``(n,)``, 1 for a right answer."""

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from promptfed.measures.base import MEASURES, Measure
+from promptfed.measures.base import MEASURES, Measure, Reads
 from promptfed.scores import TOKEN_F1
 
 
@@ -16,7 +16,7 @@ class TokenF1(Measure):
 
     name = "token F1"
     better: ClassVar[Literal["higher", "lower"]] = "higher"
-    reads: ClassVar[Literal["classes", "answers", "both"]] = "answers"
+    reads: ClassVar[Reads] = "answers"
 
     def per_example(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return ``(n,)`` in 0..1."""

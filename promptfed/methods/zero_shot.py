@@ -16,6 +16,7 @@ from promptfed.method import METHODS, FeatureMethod
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import template_features
 from promptfed.scores import mean_loss, predicted
+from promptfed.truth import truth_of
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 
@@ -58,7 +59,8 @@ class ZeroShot(FeatureMethod):
                 right.append((predicted(logits).cpu() == split.labels).float().mean())
                 loss.append(mean_loss(logits, split.labels, len(self.setup.classes)))
                 if not selection.is_accuracy:
-                    merits.append(selection.merit(selection.measure.figure(logits, split.labels)))
+                    truth = truth_of(selection.measure, split, logits.shape[1])
+                    merits.append(selection.merit(selection.measure.figure(logits, truth)))
         scores = torch.tensor(merits) if merits else torch.stack(right)
         best = int(scores.argmax())
         scored = PromptState({self._tensor: scores})

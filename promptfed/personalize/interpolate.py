@@ -17,10 +17,10 @@ from torch import Tensor
 
 from promptfed.config import ACCURACY
 from promptfed.evaluation import has_choice, top1_accuracy
-from promptfed.measures.base import truth_among
 from promptfed.measures.selection import Selection
 from promptfed.method import FeatureMethod, Method, cosine_logits, mixed_features
 from promptfed.runs.personalized import AlphaChoice, ClientCurve
+from promptfed.truth import truth_of
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split
 
 LOCAL, BASE, NEW = "local", "base", "new"
@@ -54,7 +54,7 @@ class Sweep:
         selection = Selection.of(self.method.setup.selection)
         if selection.is_accuracy or not len(split):
             return self.accuracies(classes, split, among)
-        truth = truth_among(split.labels, among)
+        truth = truth_of(selection.measure, split, len(classes), among)
         return tuple(self._each(lambda logits, _: selection.measure.figure(logits, truth), classes, split, among))
 
     def _each(
