@@ -53,7 +53,7 @@ def kept_words(state: FederationState) -> str:
     """Say which clients deploy the zero-shot prompt after ``state``; empty if none does."""
     text = kept_text(state.shared)
     if text is not None:
-        return f'kept zero-shot: "{text}"'
+        return f'kept zero-shot: "{text}"' if text.strip() else "kept zero-shot"
     count = sum(MARK in prompt for prompt in changed_personal(state.personal).values())
     return f"kept zero-shot at {count} of {len(state.personal)} clients" if count else ""
 

@@ -82,7 +82,9 @@ def complete(config: RunConfig) -> RunConfig:
         "privacy_options": terms,
         **model.checked_options(),
     }
-    check_initial_words(str(sections["method_options"].get("init") or ""))
+    words, field = sections["method_options"].get("init"), method.Config.model_fields.get("init")
+    if field is not None and words != field.default:  # a default is never the name of a run
+        check_initial_words(str(words or ""))
     build_measures(config.measures)
     Selection.of(config.selection)
     config = config.model_copy(

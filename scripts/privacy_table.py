@@ -104,9 +104,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    matplotlib.rcParams |= {"svg.hashsalt": "promptfed", "svg.fonttype": "none"}
+    matplotlib.rcParams |= {"svg.hashsalt": "promptfed", "svg.fonttype": "none", "font.size": 11, "legend.fontsize": 11}
     found = groups(rows)
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure, axes = plt.subplots(figsize=(4.8, 4.6))  # letters of 11 pixels on a phone
     places = sorted({e for _, stage, e in found if e}, key=float)
     for clients in sorted({n for n, stage, _ in found if stage == "PromptFL"}):
         members = [found[clients, "PromptFL", e] for e in places]
@@ -119,9 +119,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 height = statistics.mean(m.base for m in group)
                 axes.axhline(height, color="0.4", linestyle=style, label=stage.replace("_", "-"))
     axes.set_xticks(range(len(places)), ["none" if e == "inf" else e for e in places])
-    axes.set_xlabel("epsilon (client level; none: clipped, without noise)")
+    axes.set_xlabel("epsilon (none: clipped, without noise)")
     axes.set_ylabel("accuracy on all training classes, %")
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2, frameon=False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 

@@ -32,6 +32,15 @@ def test_the_method_of_the_architecture_page_works(setup, toy_task):
     assert len(kept) == 0
 
 
+@pytest.mark.parametrize("name", ["idea", "models", "round", "figures", "privacy"])
+def test_letters_of_a_drawing_are_large_enough_on_a_phone(name):
+    drawing = (ROOT / "docs" / "images" / f"{name}.svg").read_text()
+    width = float(re.search(r'viewBox="0 0 ([\d.]+) ', drawing)[1])
+    sizes = [float(size) for size in re.findall(r"font(?:-size)?: (?:\w+ )?([\d.]+)px", drawing)]
+    assert sizes
+    assert min(sizes) * 360 / width >= 11
+
+
 def test_every_file_that_the_docs_name_is_there():
     for page in (ROOT / "docs").glob("*.md"):
         for path in re.findall(

@@ -139,6 +139,11 @@ def warnings(metrics: Figures, events: Sequence[Figures], stages: Mapping[str, s
             f"{method.get('name') or 'The method'} is below zero-shot on {', '.join(below)}: there the model does "
             "better without what was trained."
         )
+    if kept := (metrics.get("kept_zero_shot") or {}).get("method"):
+        lines.append(
+            "On validation examples the prompt without training does better, so it is tested and exported: "
+            f"{method.get('name') or 'the method'} {kept}."
+        )
     for stage, label in stages.items():
         if stage != "zero_shot":
             lines += _of_rounds(events, stage, label)

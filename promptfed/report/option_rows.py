@@ -60,4 +60,6 @@ def _words(value: Any) -> str:
         return "; ".join(f"{key}: {_words(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list | tuple):
         return ", ".join(map(_words, value)) or "none"
+    if value == "":
+        return "empty"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,7 +17,7 @@ CURVES = (
     ("loss", "Training loss", "mean loss", False),
     ("val_accuracy", "Validation accuracy", "accuracy (%)", True),
     ("accuracy", "Training accuracy", "accuracy (%)", True),
-    ("drift", "Drift of the shared prompt", "change in a round (% of its norm)", True),
+    ("drift", "Drift of the shared prompt", "change (% of its norm)", True),
 )
 """Field of a round event, title of its chart, title of its axis, and whether it is a share."""
 

@@ -58,3 +58,11 @@ def test_no_words_are_not_the_folder_one_stands_in(tmp_path, monkeypatch, words)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     check_initial_words(words)
+
+
+def test_a_default_is_not_taken_for_a_run_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "text").mkdir(parents=True)
+    (tmp_path / "runs" / "text" / "config.yaml").write_text("")
+    config = RunConfig(task="text-classification", method="fedprompt")
+    assert resolve(config).method_options["init"] == "text"

@@ -47,6 +47,14 @@ def test_tiles_say_the_difference_to_each_baseline_as_printed() -> None:
     assert tiles(worse)[1].differences[0] == ("\u22121.4 vs zero-shot", "down")
 
 
+def test_a_method_that_kept_zero_shot_says_so_first() -> None:
+    metrics = {**METRICS, "method": stage("FedBPT", 0.4, (0.3, 0.5)), "kept_zero_shot": {"method": "kept zero-shot"}}
+    assert warnings(metrics, [], {}) == [
+        "On validation examples the prompt without training does better, so it is tested and exported: FedBPT kept "
+        "zero-shot."
+    ]
+
+
 def rounds(field: str, values: list[float | None]) -> list[dict[str, Any]]:
     return [{"event": "round", "stage": "m", "round": r, field: value} for r, value in enumerate(values, 1)]
 
