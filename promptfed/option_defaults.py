@@ -19,6 +19,8 @@ from promptfed.privacy_options import PrivacyOptions
 from promptfed.tasks.base import TASKS, Task, is_own_data
 from promptfed.tasks.partitioning import AUTO
 
+UNDER_ROOT = ("tsv", "jsonl", "feb4rag", "testbed", "squad", "beir")
+"""Kinds of data whose path may stand in the folder of downloaded data sets."""
 ICON_BASE_CLASSES = 24
 """Classes of the bundled icons that clients hold."""
 
@@ -31,6 +33,8 @@ def task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
         if option not in config.model_fields_set
     }
     defaults["oracle"] = config.oracle or task.oracle
+    if task.baselines is not None and "baselines" not in config.model_fields_set:
+        defaults["baselines"] = task.baselines
     if task.backbone and "backbone" not in config.model_fields_set:
         defaults["backbone"] = task.backbone
     if task.partitions and "partition" not in config.model_fields_set:
@@ -107,16 +111,23 @@ def is_icons(config: RunConfig) -> bool:
     return config.data.partition(":")[0] == "icons" and not config.partition.startswith("csv:")
 
 
+def _absolute(path: str, root: Path | str | None) -> str:
+    """Return ``path``, which may be a path in the folder ``root``."""
+    place = Path(path).expanduser()
+    if root is not None and not place.exists():
+        place = Path(root).expanduser() / place
+    return str(place.resolve())
+
+
 def absolute_paths(config: RunConfig) -> dict[str, str]:
     """Return the config's paths as absolute ones, so that a run can be resumed or repeated from any folder."""
     paths = {}
-    for option, kinds in (("data", ("folder", "tsv", "jsonl")), ("partition", ("csv",))):
+    for option, kinds in (("data", ("folder", *UNDER_ROOT)), ("partition", ("csv",))):
         kind, _, path = getattr(config, option).partition(":")
         if kind in kinds and path:
-            place = Path(path).expanduser()
-            if kind in ("tsv", "jsonl") and config.data_root is not None and not place.exists():
-                place = Path(config.data_root).expanduser() / place
-            paths[option] = f"{kind}:{place.resolve()}"
+            root = config.data_root if kind in UNDER_ROOT else None
+            names = path.split(",") if kind == "beir" else [path]
+            paths[option] = f"{kind}:{','.join(_absolute(name, root) for name in names)}"
     kind, _, path = (config.oracle or "").partition(":")
     if kind == "local" and Path(path).expanduser().is_dir():
         paths["oracle"] = f"{kind}:{Path(path).expanduser().resolve()}"

@@ -116,8 +116,13 @@ def update_size(
 
 
 def near_chance(task: FederatedTask, federation: Federation, state: FederationState) -> str:
-    """Return a note if ``federation`` is zero-shot and at chance level, which free answers do not have."""
+    """Return a note if ``federation`` is zero-shot and at chance level, which free answers do not have.
+
+    One whose prompt was chosen by another measure says nothing of its accuracy.
+    """
     if not isinstance(federation.method, ZeroShot) or task.base_classes == ANSWER_CLASSES:
+        return ""
+    if "accuracy" not in state.shared:
         return ""
     n_examples = sum(summary.val or summary.train for summary in task.summaries())
     return near_chance_note(state.shared["accuracy"].max().item(), n_examples, len(task.base_classes))

@@ -40,6 +40,8 @@ class Task(ABC):
     method: ClassVar[str] = "promptfl"
     """The default method and number of ``rounds``."""
     rounds: ClassVar[int] = 20
+    baselines: ClassVar[tuple[str, ...] | None] = None
+    """What runs beside the method by default; None: zero-shot and local-only."""
     oracle: ClassVar[str | None] = None
     """The default black box; None: the model is a white box."""
     measures: ClassVar[tuple[str, ...]] = ()

@@ -13,7 +13,9 @@ from promptfed.method import METHODS, Method
 from promptfed.types import ClientData, Split
 
 # fes asks for unlabelled examples as well, and has a test of its own.
-WHITE = [name for name in METHODS if METHODS[name].access == "white box" and name not in ("fes", "fedpcl")]
+WHITE = [
+    name for name in METHODS if METHODS[name].access == "white box" and name not in ("fes", "fedpcl", "descriptor")
+]
 
 
 def client(number: int, examples: int) -> ClientData:

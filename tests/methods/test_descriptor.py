@@ -1,0 +1,78 @@
+"""Descriptors: the fit by hand, what is sent, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from promptfed.aggregators.mean import Mean
+from promptfed.build_method import build_method
+from promptfed.errors import ConfigError
+from promptfed.examples.base import GradedText
+from promptfed.methods.descriptor import ridge_fit
+from promptfed.prompt_state import PromptState
+from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
+
+from ..tiny_language_models import CLASSES, TEXTS, WIDTH, client, setup
+
+
+def graded(number, grades):
+    rows = [tuple(g if k == number else math.nan for k in range(2)) for g in grades]
+    items = tuple(GradedText(text, class_grades=row) for text, row in zip(TEXTS, rows, strict=True))
+    split = Split(items, torch.full((4,), number))
+    return ClientData(number, f"engine {number}", (number,), split, split, split)
+
+
+@pytest.fixture(scope="module")
+def method():
+    return build_method("descriptor", {"ridge": 0.5}, setup("bert", domains=("a", "b")))
+
+
+@pytest.mark.parametrize(("rows", "width"), [(40, 6), (5, 12)])
+def test_the_fit_is_the_least_penalised_error(rows, width):
+    draw = torch.Generator().manual_seed(1)
+    features = torch.randn(rows, width, generator=draw, dtype=torch.float64)
+    grades = torch.rand(rows, generator=draw, dtype=torch.float64)
+    fitted = ridge_fit(features, grades, 2.0).requires_grad_()
+    loss = (features @ fitted[:-1] + fitted[-1] - grades).square().sum() + 2.0 * fitted[:-1].square().sum()
+    loss.backward()
+    torch.testing.assert_close(fitted.grad, torch.zeros_like(fitted), atol=1e-9, rtol=0)
+
+
+def test_each_engine_sends_its_own_numbers_and_they_stand_side_by_side(method):
+    shared = method.init_shared()
+    updates = [method.train(Broadcast(1, shared), graded(k, g), NO_PROMPT)[0] for k, g in
+               enumerate([[0.0, 1, 2, 3], [3.0, 0, 0, 1]])]  # fmt: skip
+    assert [list(update.shared) for update in updates] == [["descriptor/0"], ["descriptor/1"]]
+    assert all(tuple(t.shape) == (WIDTH + 1,) for update in updates for t in update.shared.values())
+    assert method.uploads(1, shared) == {"descriptor/1": (WIDTH + 1,)}
+    merged, _ = Mean(Mean.Config()).apply(shared, updates, PromptState())
+    scores = method.logits(merged, NO_PROMPT, CLASSES, graded(0, [0.0] * 4).test)
+    features = method.features(graded(0, [0.0] * 4).test.items)
+    for k, update in enumerate(updates):
+        vector = update.shared[f"descriptor/{k}"]
+        torch.testing.assert_close(scores[:, k], features @ vector[:-1] + vector[-1])
+    assert scores[:, 0].argmax() == 3
+    assert scores[:, 1].argmax() == 0
+    swapped = method.logits(
+        merged, NO_PROMPT, [*reversed(CLASSES), "an engine nobody knows"], graded(0, [0.0] * 4).test
+    )
+    torch.testing.assert_close(swapped[:, :2], scores.flip(1))
+    assert not swapped[:, 2].any()
+
+
+def test_grades_of_others_are_never_read(method):
+    data = graded(0, [0.0, 1, 2, 3])
+    full = tuple(GradedText(i.text, class_grades=(i.grades[0], 9.0)) for i in data.train.items)
+    known = ClientData(0, "engine 0", (0,), Split(full, data.train.labels), data.val, data.test)
+    one, other = (method.train(Broadcast(1, method.init_shared()), d, NO_PROMPT)[0] for d in (data, known))
+    assert torch.equal(one.shared["descriptor/0"], other.shared["descriptor/0"])
+
+
+def test_examples_without_grades_are_refused(method):
+    assert method.rounds == 1
+    method.check_feasible([graded(0, [0.0] * 4), graded(1, [0.0] * 4)])
+    with pytest.raises(ConfigError, match="use --task federated-search"):
+        method.check_feasible([client(0), client(1)])
