@@ -12,6 +12,7 @@ import typer
 
 from promptfed.commands import (
     attack,
+    bench,
     cache,
     compare,
     doctor,
@@ -77,6 +78,7 @@ watch.add_to(app)
 privacy.add_to(app)
 tasks.add_to(app)
 attack.add_to(app)
+bench.add_to(app)
 serve.add_to(app)
 flower.add_to(app)
 site.add_to(app)

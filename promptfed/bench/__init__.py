@@ -1,0 +1,1 @@
+"""Suites of comparisons, run by one command and shown as one table beside published figures."""
