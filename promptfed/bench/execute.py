@@ -11,10 +11,11 @@ from typing import Any
 from promptfed.bench.rows import entry_rows
 from promptfed.bench.suite import PROTOCOL, Entry, Suite
 from promptfed.config import RunConfig
+from promptfed.engines.base import never
 from promptfed.errors import PromptFedError
 from promptfed.files.atomic import write_text
 from promptfed.progress import ComparisonProgress
-from promptfed.runner import carry_out_comparison, never
+from promptfed.runner import carry_out_comparison
 from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.runs.partition_file import read_partition
 
