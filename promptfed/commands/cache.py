@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptfed.commands import options
+from promptfed.counts import readable_age
 from promptfed.errors import ConfigError
 from promptfed.printable import printable
 
@@ -63,8 +64,10 @@ def info(
         return
     typer.echo(f"cache in {printable(folder)} (PROMPTFED_CACHE names another folder)")
     for kind, age in days.items():
-        count = f"{len(of_kinds[kind])} entries"
-        typer.echo(f"  {kind:<15} {shown_size(sizes[kind]):>8}  {count:>13}, oldest {age:.0f} days: {KINDS[kind]}")
+        count = len(of_kinds[kind])
+        words = f"{count:,} {'entry' if count == 1 else 'entries'}"
+        old = readable_age(86400 * age)
+        typer.echo(f"  {kind:<15} {shown_size(sizes[kind]):>8}  {words:>13}, oldest {old}: {KINDS[kind]}")
     typer.echo(f"  {'in all':<15} {shown_size(sum(sizes.values())):>8}")
     typer.echo(f"features may take {shown_size(limit)} (PROMPTFED_CACHE_MAX); `promptfed cache clean` removes some")
 

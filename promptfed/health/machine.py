@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from promptfed.cache_dir import cache_folder, feature_limit
+from promptfed.counts import number_of
 from promptfed.errors import ConfigError
 from promptfed.health.check import Check
 from promptfed.threads import available_cpus, load_warning
@@ -52,7 +53,12 @@ def device_checks() -> Iterator[Check]:
     devices = ["cpu", *(f"cuda:{number} ({name})" for number, name in enumerate(cards))]
     yield Check("machine", "devices", "ok", ", ".join(devices))
     cpus, threads = available_cpus(), torch.get_num_threads()
-    yield Check("machine", "threads", "ok", f"{cpus} CPUs may be used, torch takes {min(threads, cpus)} threads")
+    yield Check(
+        "machine",
+        "threads",
+        "ok",
+        f"{number_of('CPU', cpus)} may be used, torch takes {number_of('thread', min(threads, cpus))}",
+    )
     if busy := load_warning(None):
         yield Check("machine", "load", "note", busy)
 

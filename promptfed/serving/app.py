@@ -188,7 +188,7 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
 def _named(service: Service, name: str) -> str:
     """Return the name of a bundle that is served; of the first for none. Raise HTTPException for an unknown one."""
     if name and name not in service.bundles:
-        raise refused(404, f"there is no bundle '{printable(name, 200)}': {', '.join(service.bundles)} are served")
+        raise refused(404, f"there is no bundle '{printable(name, 200)}'; this server has {', '.join(service.bundles)}")
     return name or service.first
 
 

@@ -91,7 +91,7 @@ def test_a_bad_file_costs_its_own_answer(client_of: Asks, png: Callable[..., byt
         ({"json": {"texts": ["a"]}}, 422, "bundle 'first' is for images: send those"),
         ({"json": {"texts": ["a"], "images": ["YQ=="]}}, 422, "send either images or texts"),
         ({"json": {"texts": ["a"], "tob": 1}}, 422, "no field 'tob': give files, images, texts, bundle"),
-        ({"json": {"texts": ["a"], "bundle": "third"}}, 404, "no bundle 'third': first, second are served"),
+        ({"json": {"texts": ["a"], "bundle": "third"}}, 404, "no bundle 'third'; this server has first, second"),
         ({"json": {"images": ["YQ=="], "top": 0}}, 422, "top is 0"),
         ({"json": {"images": ["YQ=="], "top": True}}, 422, "top must be a number"),
         ({"json": {"images": ["YQ=="], "threshold": 2}}, 422, "threshold is 2: give a probability"),
