@@ -130,8 +130,8 @@ class RunConfig(BaseModel):
         "float32", description="number format of the frozen model; int8 and int4: language models on CUDA"
     )
     baselines: Annotated[
-        tuple[Literal["zero_shot", "local_only"], ...] | None,
-        Option("run", default="both; with a paid oracle zero_shot", metavar="A,B|none"),
+        tuple[Literal["persistence", "yesterday", "affine_output", "zero_shot", "local_only"], ...] | None,
+        Option("run", default="the task's; with a paid oracle zero_shot", metavar="A,B|none"),
     ] = Field(None, description="what runs beside the method")
     validate_every: Annotated[int, Option("run", flag=False, metavar="N")] = Field(
         1, ge=0, description="rounds between looks at validation data; 0 is never"

@@ -25,6 +25,7 @@ from promptfed.engines.registry import ENGINES
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.examples.series import SeriesForm
 from promptfed.federation import Federation, round_half_up
 from promptfed.first_update import first_update
 from promptfed.frozen_model import FrozenModel, OnPrepared
@@ -47,6 +48,7 @@ from promptfed.prompt_template import PromptTemplate
 from promptfed.resolve import DEFAULT_AGGREGATORS, complete
 from promptfed.runs.partition_file import examples
 from promptfed.setup import Setup
+from promptfed.tasks.base import TASKS
 from promptfed.tasks.centralized import centralize
 from promptfed.text_lengths import text_length_notes
 from promptfed.types import FederatedTask
@@ -76,7 +78,7 @@ class Experiment:
         cls,
         config: RunConfig,
         like: Experiment | None = None,
-        model_for: Callable[[PromptTemplate | None], FrozenModel] | None = None,
+        model_for: Callable[[PromptTemplate | SeriesForm | None], FrozenModel] | None = None,
         task: FederatedTask | None = None,
         objects: Objects = NO_OBJECTS,
     ) -> Experiment:
@@ -146,11 +148,11 @@ class Experiment:
     def baselines(self) -> tuple[str, ...]:
         """The baselines that run beside the method.
 
-        By default zero-shot and local-only. A paid oracle has zero-shot only: local-only would double the bill.
+        By default those of the task, usually zero-shot and local-only. A paid oracle has zero-shot only: local-only would double the bill.
         """
         if self.config.baselines is not None:
             return self.config.baselines
-        return ("zero_shot",) if self.setup.model.is_paid else ("zero_shot", "local_only")
+        return ("zero_shot",) if self.setup.model.is_paid else TASKS[self.config.task].baselines
 
     @property
     def measures(self) -> dict[str, Measure]:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from promptfed.examples.base import Item
+from promptfed.examples.series import SeriesForm
 from promptfed.prompt_template import PromptTemplate
 from promptfed.types import Split
 from promptfed.usage import Usage
 
-Kind = Literal["dual encoder", "language model", "oracle"]
+Kind = Literal["dual encoder", "language model", "forecaster", "oracle"]
 OnPrepared = Callable[[int, int], None]
 """Is told (examples done, examples in all)."""
 
@@ -25,7 +26,7 @@ class FrozenModel(ABC):
     """A model that is asked and never trained.
 
     A *dual encoder* has an image and a text tower, of which gradients reach the prompt. A *language model* is one
-    sequence model with gradients. An *oracle* takes candidate prompts and returns scores, and nothing else.
+    sequence model with gradients. A *forecaster* has gradients too, and reads series. An *oracle* takes candidate prompts and returns scores, and nothing else.
     Whoever needs what only one kind has takes it from ``Setup.backbone``, ``Setup.features`` or ``Setup.oracle``.
     """
 
@@ -81,7 +82,7 @@ class FrozenModel(ABC):
         return torch.device("cpu")
 
     @property
-    def form(self) -> PromptTemplate | None:
+    def form(self) -> PromptTemplate | SeriesForm | None:
         """How a prompt and an example are put together for it; None for a model that is not asked in words."""
         return None
 

@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Literal, Protocol
 from promptfed.blackbox.oracle_factory import check_oracle, check_oracle_options
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, RunError
+from promptfed.forecasters.names import FORECASTERS, is_forecaster
 from promptfed.frozen_model import Kind
 from promptfed.language_models.names import is_language_model
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
 from promptfed.tasks import TASKS
 from promptfed.trust import admitted
-from promptfed.usage import ENCODING, READING, Work
+from promptfed.usage import ENCODING, FORECASTING, READING, Work
 
 PHOTO_BACKBONE = "lit"
 """The backbone of data that are not icons, if nobody names one."""
@@ -51,6 +52,8 @@ def named_model(config: RunConfig) -> NamedModel:
     """Return the model that ``config`` names."""
     if config.oracle is not None:
         return NamedOracle(config)
+    if is_forecaster(config.backbone):
+        return NamedForecaster(config)
     return NamedLanguageModel(config) if is_language_model(config.backbone) else NamedBackbone(config)
 
 
@@ -157,6 +160,11 @@ class NamedBackbone(NamedModel):
     def check_task(self) -> None:
         """Raise ConfigError if the task's examples are texts. Which tasks have a backbone, the config says itself."""
         usual = TASKS[self.config.task].backbone
+        if is_forecaster(usual):
+            raise ConfigError(
+                f"backbone '{printable(self.config.backbone, 80)}' forecasts no series, which task "
+                f"'{self.config.task}' has: use --backbone {' or '.join(FORECASTERS)}"
+            )
         if is_language_model(usual):
             raise ConfigError(
                 f"backbone '{printable(self.config.backbone, 80)}' reads images, and task '{self.config.task}' has "
@@ -204,11 +212,42 @@ class NamedLanguageModel(NamedBackbone):
         return self.config.threads
 
     def check_task(self) -> None:
+        if is_forecaster(TASKS[self.config.task].backbone):
+            super().check_task()
         if not is_language_model(TASKS[self.config.task].backbone):
             texts = [name for name in TASKS if is_language_model(TASKS[name].backbone)]
             raise ConfigError(
                 f"backbone '{printable(self.config.backbone, 80)}' is a language model, and task '{self.config.task}' "
                 f"asks none for gradients: use --task {', '.join(texts)}"
+            )
+
+    def for_photographs(self, given: set[str]) -> dict[str, Any]:
+        return {}
+
+    def hint(self) -> str:
+        return ""
+
+
+class NamedForecaster(NamedBackbone):
+    """A model that forecasts series, whose gradients reach the prompt."""
+
+    work = FORECASTING
+    kind: ClassVar[Kind] = "forecaster"
+
+    @property
+    def label(self) -> str:
+        return f"forecaster {self.config.backbone}"
+
+    @property
+    def threads(self) -> int | None:
+        return self.config.threads or 1
+
+    def check_task(self) -> None:
+        if not is_forecaster(TASKS[self.config.task].backbone):
+            series = [name for name in TASKS if is_forecaster(TASKS[name].backbone)]
+            raise ConfigError(
+                f"backbone '{self.config.backbone}' forecasts series, and task '{self.config.task}' has none: use "
+                f"--task {', '.join(series)}"
             )
 
     def for_photographs(self, given: set[str]) -> dict[str, Any]:

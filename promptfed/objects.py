@@ -22,6 +22,9 @@ from promptfed.code_fingerprint import code_sha256
 from promptfed.config import RunConfig, validate
 from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError, missing_object
+from promptfed.examples.series import SeriesForm
+from promptfed.forecasters.loading import load_forecaster
+from promptfed.forecasters.names import is_forecaster
 from promptfed.frozen_model import FrozenModel
 from promptfed.language_models.loading import load_language_model
 from promptfed.language_models.model import LanguageModel
@@ -87,14 +90,18 @@ class Objects:
         object_kind_of(config.task)
         return task.build(config, self.data.source)  # type: ignore[call-arg]
 
-    def model_of(self, config: RunConfig, form: PromptTemplate | None = None) -> FrozenModel:
+    def model_of(self, config: RunConfig, form: PromptTemplate | SeriesForm | None = None) -> FrozenModel:
         """Return the frozen model of ``config``; a black box is asked about examples that are put as ``form`` says.
 
         Raises ConfigError if it is an object that is not here.
         """
         if config.oracle is not None:
-            assert form is not None, "a black-box task says how its examples are put"
+            assert isinstance(form, PromptTemplate), "a black-box task says how its examples are put"
             return self._oracle(config, form)
+        if is_forecaster(config.backbone):
+            assert isinstance(form, SeriesForm), "a task with series says what its windows look like"
+            return load_forecaster(config.backbone, form, device=config.device, precision=config.precision)
+        assert not isinstance(form, SeriesForm), "its model forecasts"
         if is_language_model(config.backbone):
             assert form is not None, "a task with texts says how they are put"
             if isinstance(self.model, LanguageModel):

@@ -11,6 +11,7 @@ from typing import Any
 from promptfed.attacks.base import NAME
 from promptfed.evaluation import Evaluation
 from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.examples.series import FORECAST_CLASSES
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.kept_text import kept_words
@@ -23,7 +24,7 @@ from promptfed.runs.events import Event
 from promptfed.runs.ledger import cost_of
 from promptfed.types import FederatedTask, FederationState
 
-BASELINES = ("zero_shot", "local_only")
+BASELINES = ("persistence", "yesterday", "affine_output", "zero_shot", "local_only")
 
 
 def run_metrics(
@@ -116,11 +117,11 @@ def update_size(
 
 
 def near_chance(task: FederatedTask, federation: Federation, state: FederationState) -> str:
-    """Return a note if ``federation`` is zero-shot and at chance level, which free answers do not have.
+    """Return a note if ``federation`` is zero-shot and at chance level, which free answers and numbers do not have.
 
     One whose prompt was chosen by another measure says nothing of its accuracy.
     """
-    if not isinstance(federation.method, ZeroShot) or task.base_classes == ANSWER_CLASSES:
+    if not isinstance(federation.method, ZeroShot) or task.base_classes in (ANSWER_CLASSES, FORECAST_CLASSES):
         return ""
     if "accuracy" not in state.shared:
         return ""

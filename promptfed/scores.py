@@ -4,6 +4,10 @@ Answers in free text are of two classes, wrong and right. Their scores ``(n, 4)`
 and go on with ``ANSWER_FIGURES``, which are never greater than the score of the class that is true; of equal scores the
 first is the best.
 
+Outcomes that are numbers, such as forecasts, are of two classes too: worse and better than a trivial way to get one.
+Their scores are 1 for the one and 0 for the other, and go on with at least three figures that are 0 at most, the first
+of them minus the loss (``FORECAST_FIGURES``).
+
 An example that a black box did not answer (it refused the text, or said nothing of use) has NaN in the place of its
 scores. It is never taken for any class.
 """
@@ -52,11 +56,31 @@ def answer_scores(is_right: Tensor, f1: Tensor, log_likelihood: Tensor) -> Tenso
     return torch.stack([1 - right, right, f1.to(right), log_likelihood], 1)
 
 
+FORECAST_FIGURES = ("-absolute error", "-squared error", "-absolute error of persistence")
+"""The columns behind worse and better than persistence: means over all variables and steps of a window."""
+WORSE, BETTER, LOSS = range(3)
+"""Columns of the scores of a number; LOSS has minus the loss."""
+ABSOLUTE, SQUARED, OF_PERSISTENCE = range(2, 5)
+"""Columns of the scores of a forecast."""
+
+
+def forecast_scores(forecast: Tensor, truth: Tensor, persistence: Tensor) -> Tensor:
+    """Return the scores ``(n, 5)`` of forecasts; all arguments are ``(n, variables, steps)``."""
+    error, other = (forecast - truth).abs(), (persistence - truth).abs().mean((1, 2))
+    absolute = error.mean((1, 2))
+    better = (absolute < other).to(absolute)
+    return torch.stack([1 - better, better, -absolute, -(error**2).mean((1, 2)), -other], 1)
+
+
 def mean_loss(scores: Tensor, labels: Tensor, classes: int) -> float:
-    """Return the mean cross-entropy of ``labels`` in ``scores`` of so many classes; of answers, that of their tokens.
+    """Return the mean cross-entropy of ``labels`` in ``scores`` of so many classes.
+
+    Of answers in free text it is that of their tokens, of numbers their own loss.
 
     An example without an answer counts as if all classes were equal.
     """
     if scores.shape[1] == classes + len(ANSWER_FIGURES):
         return -scores[:, LOG_LIKELIHOOD].mean().item()
+    if scores.shape[1] > classes + len(ANSWER_FIGURES):
+        return -scores[:, LOSS].mean().item()
     return F.cross_entropy(as_if_uniform(scores).cpu(), labels).item()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from promptfed.backbones.dual_encoder import DualEncoder
     from promptfed.backbones.features import FeatureStore
     from promptfed.blackbox.oracles.oracle import Oracle
+    from promptfed.forecasters.model import Forecaster
     from promptfed.language_models.model import LanguageModel
 
 
@@ -60,6 +61,11 @@ class Setup:
                 "this needs images and a dual encoder, but the task's model is a language model: choose a method for "
                 "language models (promptfed list methods), or a task such as clip-fewshot"
             )
+        if self.model.kind == "forecaster":
+            raise ConfigError(
+                "this needs images and a dual encoder, but the task's model forecasts series: choose a method for "
+                "forecasters (promptfed list methods), or a task such as clip-fewshot"
+            )
         if self.model.kind != "dual encoder":
             raise ConfigError(
                 "this needs a white-box backbone, but the task's model is a black box (an oracle): choose a black-box "
@@ -78,6 +84,13 @@ class Setup:
         if self.model.kind != "language model":
             raise ConfigError("this needs a language model with gradients: use --task text-classification")
         return cast("LanguageModel", self.model)
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """The model that forecasts series. Raises ConfigError if the model is none."""
+        if self.model.kind != "forecaster":
+            raise ConfigError("this needs a model that forecasts series: use --task forecast")
+        return cast("Forecaster", self.model)
 
     @property
     def oracle(self) -> Oracle:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from promptfed.examples.base import Item
+from promptfed.examples.series import SeriesForm
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.usage import Usage
@@ -105,7 +106,7 @@ class FederatedTask:
     """A task dealt out to clients, numbered from 0. ``new_test`` labels index ``new_classes``, which no client saw.
 
     ``domain_tests``: domain -> test images of base classes from it, also of domains that no client holds.
-    ``form``: how an example is put to a black box; None for tasks of white-box methods. ``partition``: by what the
+    ``form``: how an example is put to a model that reads no images; None for tasks with images. ``partition``: by what the
     examples were dealt out, if the task says so.
     """
 
@@ -118,7 +119,7 @@ class FederatedTask:
     templates: tuple[str, ...]
     notes: tuple[str, ...] = ()
     domain_tests: Mapping[str, Split] = field(default_factory=dict)
-    form: PromptTemplate | None = None
+    form: PromptTemplate | SeriesForm | None = None
     partition: str = ""
 
     def __repr__(self) -> str:

@@ -97,3 +97,9 @@ READING = Work(
     "texts and tokens: how much the language model read, what is trained not counted",
 )
 """Of a language model."""
+FORECASTING = Work(
+    dict(zip(READINGS, ("series", "steps"), strict=True)),
+    "read",
+    "series and steps: how much the model of series read, once for each forecast",
+)
+"""Of a forecaster."""

@@ -91,9 +91,10 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         return {name: _described(OBSERVERS, name) for name in OBSERVERS}
     if kind == "backbones":
         from promptfed.backbones import BACKBONES, MODELS
+        from promptfed.forecasters.names import FORECASTERS
         from promptfed.language_models.names import LANGUAGE_MODELS
 
-        return {name: {"about": about} for name, about in (BACKBONES | LANGUAGE_MODELS).items()} | {
+        return {name: {"about": about} for name, about in (BACKBONES | LANGUAGE_MODELS | FORECASTERS).items()} | {
             name: {"about": _about(MODELS[name]), "origin": MODELS.origin(name)} for name in MODELS
         }
     if kind == "sources":

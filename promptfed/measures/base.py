@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -21,8 +21,14 @@ from promptfed.printable import printable
 from promptfed.registry import Registry
 from promptfed.scores import as_if_uniform
 
-Reads = Literal["classes", "answers", "both", "grades"]
+Reads = Literal["classes", "answers", "forecasts", "both", "grades"]
 """What a measure is made of."""
+TASKS_READ: Mapping[str, str] = {
+    "classes": "sorts into classes",
+    "answers": "has answers in free text",
+    "forecasts": "forecasts numbers",
+}
+"""What a task does whose measures read this."""
 ROWS = 1024
 """Examples whose numbers are held at once."""
 
@@ -50,8 +56,8 @@ class Measure(ABC):
         better: Whether "higher" or "lower" figures are better.
         unit: "%" for shares, which are shown times 100; else the name of the unit, or nothing.
         bounds: The least and the greatest figure that can be; a site's figure outside is refused.
-        reads: What it is made of: scores of "classes", figures of "answers" in free text, or either ("both"); of
-            "grades", scores of classes that may all fit, more or less.
+        reads: What it is made of: scores of "classes", figures of "answers" in free text, errors of "forecasts", or any
+            of them ("both"); of "grades", scores of classes that may all fit, more or less.
     """
 
     name: str
@@ -133,16 +139,15 @@ def build_measures(names: Iterable[str]) -> dict[str, Measure]:
     return {name: build_measure(name) for name in names}
 
 
-def check_reads(measures: Iterable[str], reads: Literal["classes", "answers"], task: str) -> None:
+def check_reads(measures: Iterable[str], reads: Reads, task: str) -> None:
     """Raise ConfigError for the first of ``measures`` that is not made of what ``task`` has."""
     for name in measures:
         kind = MEASURES[name.partition(":")[0]]
         fits = (reads, "both", *(("grades",) if reads == "classes" else ()))
         if kind.reads not in fits:
             fitting = [other for other in MEASURES if MEASURES[other].reads in fits]
-            has = "sorts into classes" if reads == "classes" else "has answers in free text"
             raise ConfigError(
-                f"measure '{printable(name, 40)}' does not go with task '{task}', which {has}: use one of "
+                f"measure '{printable(name, 40)}' does not go with task '{task}', which {TASKS_READ[reads]}: use one of "
                 f"{', '.join(fitting)}"
             )
 

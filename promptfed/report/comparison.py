@@ -45,12 +45,20 @@ EXPLAINED = {
     "new": "classes no client ever saw",
     "HM": "harmonic mean of the three, low as soon as one of them is low",
 }
+EXPLAINED_WINDOWS = {
+    **EXPLAINED,
+    "local": "each station's own test windows, mean over stations",
+    "base": "all test windows of the stations that take part",
+    "new": "those of stations that take no part",
+}
 EXPLAINED_ANSWERS = {
     **EXPLAINED,
     "local": "each client on its own test questions, mean over clients",
     "base": "all test questions together",
 }
 """The same for questions with free answers, which have no classes."""
+EXPLAINED_OF = {"questions": EXPLAINED_ANSWERS, "windows": EXPLAINED_WINDOWS}
+"""What the examples are called -> what columns mean, where they have no classes."""
 COST_CAPTION = (
     "Cost of one run, mean over seeds. up, down: bytes a round as serialised, all clients together; seconds of work, "
     "summed over clients; "
@@ -152,7 +160,7 @@ def accuracy_caption(summary: Summary, columns: Sequence[str]) -> str:
 
 def meaning_of(summary: Summary, columns: Sequence[str]) -> str:
     """Return what the figures under ``columns`` mean, as a sentence."""
-    explained = EXPLAINED_ANSWERS if summary.get("examples") == "questions" else EXPLAINED
+    explained = EXPLAINED_OF.get(str(summary.get("examples")), EXPLAINED)
     return f"{'; '.join(f'{column}: {explained[column]}' for column in columns)}."
 
 

@@ -18,6 +18,13 @@ MEANINGS = {
     "HM": "harmonic mean of the three",
 }
 """Columns of the table of results that have a tile, and what they say."""
+VERBS = {
+    "questions": ("answers", "right"),
+    "windows": ("forecasts", "better than persistence"),
+}
+"""What the examples are called -> what a method does with them, and what counts as right; else it sorts them."""
+WINDOWS = {"local": "each station on its own windows", "base": "all stations that take part", "new": "other stations"}
+"""MEANINGS of windows of series."""
 RISE = 1.1
 """A loss that ends so many times higher than its lowest level rises."""
 FALL = 0.02
@@ -45,6 +52,7 @@ def tiles(metrics: Figures) -> list[Tile]:
     if not metrics.get("method"):
         return []
     columns, _ = result_rows(metrics)
+    meanings = MEANINGS | (WINDOWS if metrics.get("examples") == "windows" else {})
     stages = shown_stages(metrics)
     *baselines, (_, _, method) = stages
 
@@ -59,7 +67,7 @@ def tiles(metrics: Figures) -> list[Tile]:
     return [
         Tile(
             column,
-            MEANINGS[column],
+            meanings[column],
             percent(method.get(KEYS[column])),
             interval((method.get("intervals") or {}).get(KEYS[column])),
             differences(KEYS[column]),
@@ -88,14 +96,13 @@ def verdict(metrics: Figures) -> str:
     stages = shown_stages(metrics)
     *baselines, (_, label, method) = stages
     name, examples = method.get("name") or label, metrics.get("examples") or "examples"
-    verb = "answers" if examples == "questions" else "classifies"
-    among = "" if examples == "questions" else ", choosing among all training classes"
-    sentence = f"{name} {verb} {percent(method.get('base'))} % of the test {examples} right{among}"
+    does, right = VERBS.get(str(examples), ("classifies", "right, choosing among all training classes"))
+    sentence = f"{name} {does} {percent(method.get('base'))} % of the test {examples} {right}"
     ends = (method.get("intervals") or {}).get("base")
     sentence += f" (95 % interval {percent(ends[0])} to {percent(ends[1])})" if ends else ""
     comparisons = [_comparison(method, figures, figures.get("name") or other) for _, other, figures in baselines]
     sentence += f": {'; '.join(filter(None, comparisons))}" if any(comparisons) else ""
-    return f"{sentence}. {_at_home(method, baselines)}".strip()
+    return f"{sentence}. {_at_home(metrics, method, baselines)}".strip()
 
 
 def _comparison(method: Figures, other: Figures, name: str) -> str:
@@ -111,7 +118,7 @@ def _comparison(method: Figures, other: Figures, name: str) -> str:
     return f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {name} ({percent(level)}){doubt}"
 
 
-def _at_home(method: Figures, baselines: Sequence[tuple[str, str, Figures]]) -> str:
+def _at_home(metrics: Figures, method: Figures, baselines: Sequence[tuple[str, str, Figures]]) -> str:
     """Return a sentence on the mean over clients, each on its own classes; empty where that says nothing more."""
     value = method.get("local")
     others = [
@@ -121,7 +128,8 @@ def _at_home(method: Figures, baselines: Sequence[tuple[str, str, Figures]]) -> 
     ]
     if value is None or not others:
         return ""
-    return f"On a client's own classes it reaches {percent(value)} %, the mean over clients ({', '.join(others)})."
+    own = "station's own windows" if metrics.get("examples") == "windows" else "client's own classes"
+    return f"On a {own} it reaches {percent(value)} %, the mean over clients ({', '.join(others)})."
 
 
 def warnings(metrics: Figures, events: Sequence[Figures], stages: Mapping[str, str]) -> list[str]:

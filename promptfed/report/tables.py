@@ -30,12 +30,26 @@ EXPLAINED_ANSWERS = {
     "base": "all test questions together",
 }
 """The same for questions with free answers, which have no classes."""
+EXPLAINED_WINDOWS = {
+    **EXPLAINED,
+    "local": "each station's own test windows (mean ± standard deviation over stations)",
+    "base": "all test windows of the stations that take part",
+    "new": "those of stations that take no part",
+}
+"""The same for forecasts, of which one that beats the last value counts as right."""
+OUTCOMES = {"questions": EXPLAINED_ANSWERS, "windows": EXPLAINED_WINDOWS}
+"""What the examples are called -> what columns mean, where they have no classes."""
+RIGHT = {"windows": "Test windows that are forecast better than by persistence, in %"}
+"""What the examples are called -> what the figures are, where that is not accuracy."""
 INTERVALS = "In brackets 95 % intervals: Wilson's over test examples, of local also Student's t over clients"
 DOMAINS_CAPTION = (
     "Test accuracy in % by domain, all base classes together; with personal prompts, the mean over the clients' "
     "prompts. In brackets 95 % intervals (Wilson). * no client holds this domain."
 )
-ROWS = (("zero_shot", "zero-shot"), ("local_only", "local-only"), ("method", "method"))
+ROWS = (
+    ("persistence", "persistence"), ("yesterday", "same hour yesterday"), ("affine_output", "affine on output"),
+    ("zero_shot", "zero-shot"), ("local_only", "local-only"), ("method", "method"),
+)
 """Keys of metrics.json that are rows, and their labels if the figures have no name."""
 
 
@@ -82,12 +96,13 @@ def interval(ends: Sequence[float] | None) -> str:
 def caption(metrics: Mapping[str, Any], columns: Sequence[str], rows: Sequence[ResultRow] = ()) -> str:
     """Return an explanation of the figures under ``columns``, and of the intervals if ``rows`` have any."""
     intervals = f" {INTERVALS}." if any(map(_has_intervals, rows)) else ""
-    return f"Test accuracy in %. {meanings(metrics, columns)}{intervals}"
+    what = RIGHT.get(str(metrics.get("examples")), "Test accuracy in %")
+    return f"{what}. {meanings(metrics, columns)}{intervals}"
 
 
 def meanings(metrics: Mapping[str, Any], columns: Sequence[str]) -> str:
     """Return what the figures under ``columns`` mean, as a sentence."""
-    explained = EXPLAINED_ANSWERS if metrics.get("examples") == "questions" else EXPLAINED
+    explained = OUTCOMES.get(str(metrics.get("examples")), EXPLAINED)
     return f"{'; '.join(f'{column}: {explained[column]}' for column in columns)}."
 
 

@@ -1,0 +1,1 @@
+"""Frozen models that forecast series: what a method asks them with a prompt."""

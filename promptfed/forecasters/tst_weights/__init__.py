@@ -1,0 +1,1 @@
+"""Weights and model card of the bundled forecaster `tst`."""
