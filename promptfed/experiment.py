@@ -148,7 +148,8 @@ class Experiment:
     def baselines(self) -> tuple[str, ...]:
         """The baselines that run beside the method.
 
-        By default those of the task, usually zero-shot and local-only. A paid oracle has zero-shot only: local-only would double the bill.
+        By default those of the task, usually zero-shot and local-only. A paid oracle has zero-shot only: local-only
+        would double the bill.
         """
         if self.config.baselines is not None:
             return self.config.baselines

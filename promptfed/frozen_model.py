@@ -26,7 +26,8 @@ class FrozenModel(ABC):
     """A model that is asked and never trained.
 
     A *dual encoder* has an image and a text tower, of which gradients reach the prompt. A *language model* is one
-    sequence model with gradients. A *forecaster* has gradients too, and reads series. An *oracle* takes candidate prompts and returns scores, and nothing else.
+    sequence model with gradients. A *forecaster* has gradients too, and reads series. An *oracle* takes candidate
+    prompts and returns scores, and nothing else.
     Whoever needs what only one kind has takes it from ``Setup.backbone``, ``Setup.features`` or ``Setup.oracle``.
     """
 

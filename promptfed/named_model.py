@@ -136,6 +136,9 @@ class NamedModel(ABC):
     def check_processes(self, what: str) -> None:
         """Raise ConfigError if clients may not ask it from several processes, as ``what`` would have them do."""
 
+    def check_sites(self) -> None:
+        """Raise ConfigError if real sites cannot run it yet."""
+
     def check_gradients(self, what: str, instead: str) -> None:
         """Raise ConfigError, which says what to do ``instead``, if it gives no gradients and ``what`` needs them."""
 
@@ -249,6 +252,12 @@ class NamedForecaster(NamedBackbone):
                 f"backbone '{self.config.backbone}' forecasts series, and task '{self.config.task}' has none: use "
                 f"--task {', '.join(series)}"
             )
+
+    def check_sites(self) -> None:
+        raise ConfigError(
+            f"task '{self.config.task}' does not run over sites yet, whose nodes read images and texts: use promptfed "
+            "train, with --engine local or ray"
+        )
 
     def for_photographs(self, given: set[str]) -> dict[str, Any]:
         return {}

@@ -106,8 +106,9 @@ class FederatedTask:
     """A task dealt out to clients, numbered from 0. ``new_test`` labels index ``new_classes``, which no client saw.
 
     ``domain_tests``: domain -> test images of base classes from it, also of domains that no client holds.
-    ``form``: how an example is put to a model that reads no images; None for tasks with images. ``partition``: by what the
-    examples were dealt out, if the task says so.
+    ``form``: how an example is put to a model that reads no images; None for tasks with images. ``partition``: by what
+    the examples were dealt out, if the task says so. ``new_test`` may stand without ``new_classes``: then it has
+    examples of base classes from holders that take no part.
     """
 
     name: str

@@ -82,9 +82,7 @@ def guesses(draw: torch.Generator, truth: Tensor) -> tuple[Tensor, Tensor]:
 def batch(draw: torch.Generator, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return values and trust of past and future, and the future's truth, in the scale of the past."""
     series = made_up(draw, n)
-    kept = torch.where(
-        torch.rand(n, 1, generator=draw) < 0.7, PAST, torch.randint(2, PAST + 1, (n, 1), generator=draw)
-    )
+    kept = torch.where(torch.rand(n, 1, generator=draw) < 0.7, PAST, torch.randint(2, PAST + 1, (n, 1), generator=draw))
     observed = (torch.arange(LONGEST_HISTORY) >= LONGEST_HISTORY - PATCH * kept).float()
     past = series[:, :LONGEST_HISTORY]
     mean = (past * observed).sum(1, keepdim=True) / observed.sum(1, keepdim=True)

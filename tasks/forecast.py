@@ -39,7 +39,9 @@ class ForecastConfig(TaskConfig):
     held_out: int = Field(2, ge=0, description="stations that take no part, for the figure 'new': the last ones")
     val_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of the time for validation")
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="share of the time for tests, at the end")
-    fill: int = Field(0, ge=0, description="gaps of up to so many steps are filled by the last value; 0: gaps are errors")
+    fill: int = Field(
+        0, ge=0, description="gaps of up to so many steps are filled by the last value; 0: gaps are errors"
+    )
 
 
 def load_stations(config: RunConfig, options: ForecastConfig) -> tuple[list[Station], tuple[str, ...]]:
@@ -169,7 +171,8 @@ def _with_context(
     """Return the series with their neighbours' values beside them.
 
     A station's neighbours are those whose past says most of it: by the correlation of what deviates from the usual at
-    that hour, at the best lag of up to a horizon, the mean over variables; all from the training part.
+    that hour, at the best lag of up to a horizon, the mean over variables; all from the training part. They stand in
+    the order of their lags.
     """
     if not form.neighbours:
         return [Series(name, values, values[:, :0]) for name, values in stations]
@@ -181,7 +184,8 @@ def _with_context(
             for other in range(len(stations))
             if other != number
         }
-        nearest = sorted(merits, key=lambda other: (-merits[other], other))[: form.neighbours]
+        best = sorted(merits, key=lambda other: (-merits[other][0], other))[: form.neighbours]
+        nearest = sorted(best, key=lambda other: (merits[other][1], other))
         series.append(Series(name, values, np.concatenate([stations[other][1] for other in nearest], 1)))
     return series
 
@@ -194,14 +198,14 @@ def _unusual(values: npt.NDArray[np.float32], period: int) -> npt.NDArray[np.flo
     return deviating
 
 
-def _leads(leader: npt.NDArray[np.float64], follower: npt.NDArray[np.float64], most: int) -> float:
-    """Return the best mean correlation of ``follower`` with ``leader`` some steps before."""
-    best = -1.0
+def _leads(leader: npt.NDArray[np.float64], follower: npt.NDArray[np.float64], most: int) -> tuple[float, int]:
+    """Return the best mean correlation of ``follower`` with ``leader`` some steps before, and how many."""
+    best = -1.0, 0
     for lag in range(1, most + 1):
         early, late = leader[:-lag], follower[lag:]
         with np.errstate(invalid="ignore"):
             each = (early * late).mean(0) / np.sqrt((early**2).mean(0) * (late**2).mean(0))
-        best = max(best, float(np.nan_to_num(each).mean()))
+        best = max(best, (float(np.nan_to_num(each).mean()), lag))
     return best
 
 

@@ -279,6 +279,7 @@ def checked(config: RunConfig) -> RunConfig:
     config = resolve(config)
     check_without_attack(config)
     named_model(config).check_processes("a run over sites")
+    named_model(config).check_sites()
     config = with_untrained_baselines(config)
     check_noise_at_sites(config)
     check_sums(config)

@@ -203,7 +203,7 @@ def make_bundle(
         origin: The run that the prompt comes from.
 
     Raises:
-        BundleError: The model is a dual encoder, and the method makes no text features for it.
+        BundleError: The model is a dual encoder, and the method makes no text features for it; or it forecasts series.
     """
     about: dict[str, Any] = {
         "promptfed_version": version("promptfed"),
@@ -217,6 +217,10 @@ def make_bundle(
         "chosen": chosen,
         "origin": origin,
     }
+    if method.setup.model.kind == "forecaster":
+        raise BundleError(
+            f"a prompt of {method.name} has no bundle yet: promptfed.load_run(RUN).prompt(CLIENT) has its tensors"
+        )
     if method.setup.model.kind == "language model":
         fields, adapter = language_fields(config, method, prompt)
         meta = Meta(**about, **fields, examples=examples)  # type: ignore[arg-type]

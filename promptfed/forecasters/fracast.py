@@ -73,7 +73,10 @@ class Fracast(Forecaster):
         scaled = (past - mean) / past.std(1, keepdim=True, unbiased=False).clamp(min=1e-3)
         low, span = _range(scaled)
         rows, history = past.shape
-        values, observed = past.new_zeros(rows, CONTEXT), torch.zeros(rows, CONTEXT, dtype=torch.bool, device=self.device)
+        values, observed = (
+            past.new_zeros(rows, CONTEXT),
+            torch.zeros(rows, CONTEXT, dtype=torch.bool, device=self.device),
+        )
         values[:, -history:], observed[:, -history:] = (scaled - low) / span, True
         seen: dict[str, Tensor] = {}
 
@@ -133,7 +136,9 @@ def _loaded() -> tuple[Any, Any]:
         raise BackboneError(f"backbone 'fracast' cannot be read: {error}; {INSTALL}") from error
     needed = all(hasattr(head, name) for name in ("future_conv", "out_proj", "output_mode"))
     if not needed or head.future_conv is None or head.output_mode != "direct":
-        raise BackboneError(f"fracast {version('fracast')} is built in another way than 0.1.0: pip install fracast==0.1.0")
+        raise BackboneError(
+            f"fracast {version('fracast')} is built in another way than 0.1.0: pip install fracast==0.1.0"
+        )
     return core, head
 
 

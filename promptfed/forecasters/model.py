@@ -125,6 +125,8 @@ class Forecaster(FrozenModel):
             return self.scores(self.median(self.forecast(windows)), windows)
 
     def prepare(self, items: Sequence[Item], on_progress: OnPrepared | None = None, *, patches: bool = False) -> None:
+        if not self.keeps_states:
+            return
         for first in range(0, len(items), WINDOWS_AT_ONCE):
             self.encode_series(items[first : first + WINDOWS_AT_ONCE])
             if on_progress is not None:
@@ -137,7 +139,9 @@ class Forecaster(FrozenModel):
         """Return ``items`` as tensors, with what the model makes of their pasts, which is computed once."""
         windows = [item for item in items if isinstance(item, WindowItem)]
         if len(windows) < len(items):
-            raise ConfigError(f"backbone '{self.name}' forecasts series, and these examples are none: use task forecast")
+            raise ConfigError(
+                f"backbone '{self.name}' forecasts series, and these examples are none: use task forecast"
+            )
         shape = len(self.form.variables), self.form.history, self.form.horizon
         if not windows:
             past, future = torch.zeros(0, shape[0], shape[1]), torch.zeros(0, shape[0], shape[2])

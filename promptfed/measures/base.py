@@ -147,8 +147,8 @@ def check_reads(measures: Iterable[str], reads: Reads, task: str) -> None:
         if kind.reads not in fits:
             fitting = [other for other in MEASURES if MEASURES[other].reads in fits]
             raise ConfigError(
-                f"measure '{printable(name, 40)}' does not go with task '{task}', which {TASKS_READ[reads]}: use one of "
-                f"{', '.join(fitting)}"
+                f"measure '{printable(name, 40)}' does not go with task '{task}', which {TASKS_READ[reads]}: use one "
+                f"of {', '.join(fitting)}"
             )
 
 

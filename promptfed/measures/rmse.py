@@ -13,7 +13,7 @@ from promptfed.scores import SQUARED
 
 @MEASURES.register("rmse")
 class RootMeanSquaredError(Measure):
-    """Root of the mean over windows, variables and steps of the squared error: a large error counts more than in MAE."""
+    """Root of the mean over windows, variables and steps of the squared error; large errors count more than in MAE."""
 
     name = "RMSE"
     better: ClassVar[Literal["higher", "lower"]] = "lower"

@@ -31,9 +31,7 @@ class AffineOutput(ForecastMethod):
         shape = len(self.model.form.variables), self.model.form.horizon
         return PromptState({"factor": torch.ones(shape), "offset": torch.zeros(shape)})
 
-    def quantiles(
-        self, tensors: Mapping[str, Tensor], windows: Windows, draw: torch.Generator | None = None
-    ) -> Tensor:
+    def quantiles(self, tensors: Mapping[str, Tensor], windows: Windows, draw: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             out = self.model.forecast(windows)
         return out * tensors["factor"][..., None] + tensors["offset"][..., None]

@@ -31,7 +31,9 @@ class MetePFLConfig(ForecastConfig):
         "neighbours (task.neighbours), both or none; auto: neighbours where the task shows them",
     )
     lags: int = Field(24, ge=1, description="steps of a neighbour's past that a token sees")
-    passes: int = Field(1, ge=1, le=16, description="times the model reads; from the second on, its last forecast helps")
+    passes: int = Field(
+        1, ge=1, le=16, description="times the model reads; from the second on, its last forecast helps"
+    )
     mask_ratio: float = Field(0.0, ge=0, lt=1, description="DropMask: share of the tokens left out in training")
     mask_length: float = Field(3.0, ge=1, description="mean length of what DropMask leaves out")
 
@@ -54,6 +56,7 @@ class MetePFL(ForecastMethod):
     name: ClassVar[str] = "MetePFL"
     paper: ClassVar[str] = "Chen et al. 2023, arXiv 2301.09152"
     trains: ClassVar[str] = "temporal and variable tokens (2, variables, horizon)"
+    lr_multipliers: ClassVar[Mapping[str, float]] = {"variable": 3.0, "context": 0.2}
     Config: ClassVar[type[MethodConfig]] = MetePFLConfig
     config: MetePFLConfig
 
@@ -88,9 +91,7 @@ class MetePFL(ForecastMethod):
     def stream(self, round: int, client: int) -> torch.Generator | None:
         return torch_stream(self.setup.seed, "DropMask", round, client) if self.config.mask_ratio else None
 
-    def quantiles(
-        self, tensors: Mapping[str, Tensor], windows: Windows, draw: torch.Generator | None = None
-    ) -> Tensor:
+    def quantiles(self, tensors: Mapping[str, Tensor], windows: Windows, draw: torch.Generator | None = None) -> Tensor:
         guess = self._from_context(tensors, windows) + tensors["temporal"]
         trust = (1 - torch.sigmoid(tensors["variable"])).expand_as(guess)
         if draw is not None:

@@ -177,6 +177,11 @@ def newcomer_source(finished: FinishedRun, data: str) -> Source:
         DataError: Data are missing or bad.
     """
     config = finished.run.config
+    if finished.method.setup.model.kind == "forecaster":
+        raise ConfigError(
+            f"onboard gives a newcomer a prompt for its classes, and task '{config.task}' has none: a new station uses "
+            "the shared prompt (the column new of the table)"
+        )
     if finished.method.setup.classes == ANSWER_CLASSES:
         raise ConfigError(
             f"onboard gives a newcomer a prompt for its classes, and task '{config.task}' has none: give it the shared "

@@ -38,6 +38,8 @@ class ForecastMethod(GradientTraining):
     requires: ClassVar[frozenset[str]] = frozenset({"encode_series"})
     keeps: ClassVar[str] = "series"
     mixes_examples: ClassVar[str] = "a measurement is part of several windows, so to protect one window protects none"
+    lr_multipliers: ClassVar[Mapping[str, float]] = {}
+    """What the learning rate of some tensors is multiplied by."""
     config: ForecastConfig
 
     def __init__(self, config: ForecastConfig, setup: Setup) -> None:
@@ -45,9 +47,7 @@ class ForecastMethod(GradientTraining):
         self.model: Forecaster = setup.forecaster
 
     @abstractmethod
-    def quantiles(
-        self, tensors: Mapping[str, Tensor], windows: Windows, draw: torch.Generator | None = None
-    ) -> Tensor:
+    def quantiles(self, tensors: Mapping[str, Tensor], windows: Windows, draw: torch.Generator | None = None) -> Tensor:
         """Return the forecast ``(n, variables, horizon, levels)``; gradients flow to ``tensors``.
 
         Args:
@@ -79,7 +79,7 @@ class ForecastMethod(GradientTraining):
             scores = self.model.scores(self.model.median(quantiles).detach(), windows)
             return self.error(quantiles, windows.future), scores[:, : len(self.setup.classes)]
 
-        return LocalObjective(broadcast.shared, data.train.labels, loss)
+        return LocalObjective(broadcast.shared, data.train.labels, loss, lr_multipliers=self.lr_multipliers)
 
     # ------------------------------------------------------------------------------------------- prediction
 

@@ -47,8 +47,12 @@ DOMAINS_CAPTION = (
     "prompts. In brackets 95 % intervals (Wilson). * no client holds this domain."
 )
 ROWS = (
-    ("persistence", "persistence"), ("yesterday", "same hour yesterday"), ("affine_output", "affine on output"),
-    ("zero_shot", "zero-shot"), ("local_only", "local-only"), ("method", "method"),
+    ("persistence", "persistence"),
+    ("yesterday", "same hour yesterday"),
+    ("affine_output", "affine on output"),
+    ("zero_shot", "zero-shot"),
+    ("local_only", "local-only"),
+    ("method", "method"),
 )
 """Keys of metrics.json that are rows, and their labels if the figures have no name."""
 

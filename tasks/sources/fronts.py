@@ -18,23 +18,25 @@ GAP, FADE = 40, 18
 """Mean hours between two fronts, and hours after which a front's effect is a third of what it was."""
 FRONT, OWN, SWING = 1.4, 0.35, 0.8
 """Sizes of the fronts, of a station's own process and of the daily cycle."""
+CHANGE = 0.15
+"""How much a front changes from one station to the next, by this logarithmic deviation."""
 
 
 def stations(seed: int) -> list[Station]:
     """Return the stations, whose weather depends on ``seed`` alone."""
     draw = numpy_stream(seed, "fronts")
     hours, lead = DAYS * 24, STATIONS * LAG
-    arrivals = np.zeros(hours + lead)
-    place = 0.0
-    while (place := place + draw.exponential(GAP)) < len(arrivals):
-        arrivals[int(place)] += draw.choice([-1.0, 1.0]) * draw.uniform(0.6, 1.4)
-    effect = np.zeros(len(arrivals))
-    for hour in range(1, len(effect)):
-        effect[hour] = effect[hour - 1] * np.exp(-1 / FADE) + arrivals[hour]
+    strengths, place = np.zeros(hours + lead), 0.0
+    while (place := place + draw.exponential(GAP)) < len(strengths):
+        strengths[int(place)] += draw.choice([-1.0, 1.0]) * draw.uniform(0.6, 1.4)
     clock = 2 * np.pi * np.arange(hours) / 24
     made = []
     for number in range(STATIONS):
+        effect = np.zeros(len(strengths))
+        for hour in range(1, len(effect)):
+            effect[hour] = effect[hour - 1] * np.exp(-1 / FADE) + strengths[hour]
         front = FRONT * effect[lead - number * LAG : lead - number * LAG + hours]
+        strengths = strengths * np.exp(CHANGE * draw.standard_normal(len(strengths)))
         phase, swing = draw.uniform(-0.3, 0.3), SWING * draw.uniform(0.7, 1.3)
         day = swing * (np.sin(clock - np.pi / 2 + phase) + 0.35 * np.sin(2 * clock + 1.0 + phase))
         temperature = 12 + 4 * (day - front + OWN * _process(draw, 0.9, hours))

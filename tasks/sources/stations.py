@@ -120,8 +120,8 @@ def _check_times(times: Sequence[tuple[int, str]], file: Path, column: str) -> N
     if len(steps) and (wrong := np.flatnonzero(steps != steps[0])).size:
         line, text = times[int(wrong[0]) + 1]
         raise DataError(
-            f"'{printable(file)}' has a gap: line {line} ({printable(text, 40)}) is {int(steps[wrong[0]])} seconds after "
-            f"the row before, and the first step is {int(steps[0])}: put in rows with empty values, and see "
+            f"'{printable(file)}' has a gap: line {line} ({printable(text, 40)}) is {int(steps[wrong[0]])} seconds "
+            f"after the row before, and the first step is {int(steps[0])}: put in rows with empty values, and see "
             "--set task.fill"
         )
 
@@ -144,8 +144,8 @@ def filled(station: Station, most: int) -> tuple[Station, int]:
                 end += 1
             if end - row > most or (row == 0 and end == len(series)):
                 raise DataError(
-                    f"station '{printable(station.name)}' has a gap of {end - row} steps in '{printable(name)}' from row "
-                    f"{row + 1} on: complete it, or have gaps of up to N steps filled by the last value "
+                    f"station '{printable(station.name)}' has a gap of {end - row} steps in '{printable(name)}' from "
+                    f"row {row + 1} on: complete it, or have gaps of up to N steps filled by the last value "
                     "(--set task.fill=N)"
                 )
             series[row:end] = series[row - 1] if row else series[end]
