@@ -1,8 +1,13 @@
-"""Losses of scaled cosines between a client's images and its class names: a softmax, or a sigmoid of each class."""
+"""Losses of scaled cosines between a client's images and its class names: a softmax, or a sigmoid of each class.
+
+Images with several labels have ``grades``, 1 for each class that they show and 0 for the others. A softmax has one
+right class, so such images need a loss that judges each class by itself: ``sigmoid`` or ``asymmetric``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,28 +34,82 @@ def class_loss(config: LocalTraining, setup: Setup, data: ClientData) -> ClassLo
     """Return the loss of one client's class logits, which are scaled cosines, that ``config`` names."""
     if config.loss == "cross_entropy":
         return cross_entropy_on
-    bias = sigmoid_bias(setup, data)
+    bias, shown = sigmoid_bias(setup, data), shown_classes(config, data)
 
     def loss(labels: Tensor, logits: Tensor, rows: Tensor, sample: ClassSample = EVERY_CLASS) -> tuple[Tensor, Tensor]:
-        answers = sample.positions(labels.to(logits.device)[rows])
-        return sigmoid_loss(logits + bias, answers, sample), logits
+        if shown is None:
+            answers = sample.positions(labels.to(logits.device)[rows])
+            targets = torch.zeros_like(logits).scatter(1, answers[:, None], 1.0)
+        else:
+            targets = sample.of(shown.to(logits)[rows], 1)
+        if config.loss == "sigmoid":
+            return sigmoid_loss(logits + bias, targets, sample), logits
+        focus = Focus(config.gamma_positive, config.gamma_negative, config.margin)
+        return asymmetric_loss(logits + bias, targets, focus, sample), logits
 
     return loss
 
 
-def sigmoid_loss(logits: Tensor, labels: Tensor, sample: ClassSample = EVERY_CLASS) -> Tensor:
-    """Return the mean over images of ``-sum_c log sigma(z_c logit_c)``, z 1 for an image's class and -1 for others.
+def shown_classes(config: LocalTraining, data: ClientData) -> Tensor | None:
+    """Return which classes of its loss each of a client's training images shows, ``(n, classes)`` of 1 and 0.
+
+    None where every image has its label alone.
+    """
+    grades = data.train.grades
+    if grades is None:
+        return None
+    is_own = getattr(config, "label_space", "all") == "own"
+    return (grades[:, list(data.classes)] if is_own else grades).float()
+
+
+def sigmoid_loss(logits: Tensor, targets: Tensor, sample: ClassSample = EVERY_CLASS) -> Tensor:
+    """Return the mean over images of ``-sum_c log sigma(z_c logit_c)``, z 1 for an image's classes and -1 for others.
 
     Zhai et al. 2023, arXiv 2303.15343, with the classes of a client in the place of a batch's texts. Over a sample of
     the classes it is an unbiased estimate of the sum.
 
     Args:
         logits: ``(batch, classes)``, the bias included.
-        labels: Their columns ``(batch,)``.
+        targets: ``(batch, classes)``, 1 for the classes of an image and 0 for others.
         sample: The classes of the columns.
     """
-    signs = torch.full_like(logits, -1.0).scatter(1, labels[:, None], 1.0)
-    return -sample.sum(F.logsigmoid(signs * logits)).mean()
+    return -sample.sum(F.logsigmoid((2 * targets - 1) * logits)).mean()
+
+
+TINY = 1e-7
+"""Keeps powers of probabilities from an infinite slope at 0."""
+
+
+class Focus(NamedTuple):
+    """How little an easy class counts in the asymmetric loss.
+
+    ``positive`` and ``negative``: exponents for classes that an image shows, and for those that it does not show.
+    ``margin``: the probability up to which a class that it does not show costs nothing.
+    """
+
+    positive: float = 0.0
+    negative: float = 4.0
+    margin: float = 0.05
+
+
+def asymmetric_loss(logits: Tensor, targets: Tensor, focus: Focus, sample: ClassSample = EVERY_CLASS) -> Tensor:
+    """Return the mean over images of the asymmetric loss (Ridnik et al. 2021, arXiv 2009.14119), summed over classes.
+
+    With ``p = sigma(logit)`` a class that the image shows costs ``-(1 - p)^positive log p``, and any other one
+    ``-q^negative log(1 - q)``, where ``q = max(p - margin, 0)``. With both exponents and the margin 0 it is
+    ``sigmoid_loss``. Gradients pass through the weights, too.
+
+    Args:
+        logits: ``(batch, classes)``, the bias included.
+        targets: ``(batch, classes)``, 1 for the classes of an image and 0 for others.
+        focus: The exponents and the margin.
+        sample: The classes of the columns.
+    """
+    probability = logits.sigmoid()
+    shifted = (probability - focus.margin).clamp(0, 1 - TINY)
+    absent = F.logsigmoid(-logits) if focus.margin == 0 else torch.log1p(-shifted)
+    shown = (1 - probability + TINY) ** focus.positive * F.logsigmoid(logits)
+    return -sample.sum(targets * shown + (1 - targets) * (shifted + TINY) ** focus.negative * absent).mean()
 
 
 @torch.no_grad()

@@ -132,10 +132,10 @@ def judge(
 def top1_accuracy(logits: Tensor, candidates: Tensor, split: Split) -> float:
     """Return the share of ``split`` for which the best of ``logits`` ``(n, candidates)`` is the example's own label.
 
-    An example without an answer is not right.
+    Where several classes fit an example, it is one that fits best. An example without an answer is not right.
     """
     best = predicted(logits).cpu()
-    return ((candidates[best] == split.labels) & (best != NO_CLASS)).double().mean().item()
+    return split.is_right(candidates[best].where(best != NO_CLASS, NO_CLASS)).double().mean().item()
 
 
 def local_accuracy(
@@ -339,6 +339,6 @@ def rows_right(
     right, totals = [], []
     for prompt in prompts:
         logits = method.client_logits(prompt, classes, all_examples).cpu()  # where labels and rows are
-        right.append((predicted(logits) == all_examples.labels).double())
+        right.append(all_examples.is_right(predicted(logits)).double())
         totals.append([totals_of(measures or {}, logits, all_examples, rows=part_rows) for part_rows in rows])
     return RowScores(right, rows, totals)

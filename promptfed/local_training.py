@@ -90,12 +90,21 @@ class LocalSteps(MethodConfig):
 class LocalTraining(LocalSteps):
     """Options of a client's training against a dual encoder in one round."""
 
-    loss: Literal["cross_entropy", "sigmoid"] = Field(
-        "cross_entropy", description="of scaled cosines: a softmax over classes, or a sigmoid of each class (SigLIP's)"
+    loss: Literal["cross_entropy", "sigmoid", "asymmetric"] = Field(
+        "cross_entropy",
+        description="of scaled cosines: a softmax over classes, a sigmoid of each class (SigLIP's), or the asymmetric "
+        "one for several labels",
     )
+    gamma_positive: float = Field(0.0, ge=0, description="of the asymmetric loss: exponent for an image's classes")
+    gamma_negative: float = Field(4.0, ge=0, description="of the asymmetric loss: exponent for all other classes")
+    margin: float = Field(0.05, ge=0, lt=1, description="of the asymmetric loss: probability that costs nothing")
     class_sample: int | None = Field(
         None, ge=1, description="classes drawn for a step's softmax beside those of its examples; none: all classes"
     )
+
+
+LOSS_OPTIONS = frozenset({"loss", "gamma_positive", "gamma_negative", "margin"})
+"""The options that say what ``class_loss`` is."""
 
 
 @dataclass(frozen=True)
@@ -329,17 +338,17 @@ class GradientMethod(GradientTraining, FeatureMethod):
 
     config: LocalTraining
     takes_sigmoid_loss: ClassVar[bool] = False
-    """Whether it minimises cross-entropy over scaled cosines and nothing else, so that ``loss=sigmoid`` may replace it.
+    """Whether the loss of its examples is cross-entropy over scaled cosines, so that another may replace it.
 
-    Its ``problem`` then asks ``class_loss`` for the loss.
+    Its ``problem`` then asks ``class_loss`` for the loss. What it adds to that stays as it is.
     """
 
     def __init__(self, config: LocalTraining, setup: Setup) -> None:
         super().__init__(config, setup)
-        if config.loss == "sigmoid" and not self.takes_sigmoid_loss:
+        if config.loss in ("sigmoid", "asymmetric") and not self.takes_sigmoid_loss:
             raise ConfigError(
-                f"option 'loss' is 'sigmoid', which {self.name} does not take: its loss is not cross-entropy over "
-                "scaled cosines alone; leave it out (--set method.loss=cross_entropy), or use --method promptfl"
+                f"option 'loss' is '{config.loss}', which {self.name} does not take: its loss is not cross-entropy "
+                "over scaled cosines alone; leave it out (--set method.loss=cross_entropy), or use --method promptfl"
             )
         if config.class_sample is not None and (why := self.obstacle_to_sampling):
             raise ConfigError(

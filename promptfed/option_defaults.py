@@ -19,7 +19,7 @@ from promptfed.privacy_options import PrivacyOptions
 from promptfed.tasks.base import TASKS, Task, is_own_data
 from promptfed.tasks.partitioning import AUTO
 
-UNDER_ROOT = ("tsv", "jsonl", "feb4rag", "testbed", "squad", "beir")
+UNDER_ROOT = ("tsv", "jsonl", "csv", "json", "feb4rag", "testbed", "squad", "beir")
 """Kinds of data whose path may stand in the folder of downloaded data sets."""
 ICON_BASE_CLASSES = 24
 """Classes of the bundled icons that clients hold."""

@@ -1,7 +1,8 @@
 """What the clients' prompts answered on their own test examples.
 
 The answers are kept while the examples are scored, so nothing is asked twice. Pooled over clients they give the
-confusion of classes, and examples that went right and wrong.
+confusion of classes, and examples that went right and wrong. Where several classes fit an example there is no
+confusion, and they give the average precision of each class instead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.measures.mean_ap import MeanAveragePrecision
 from promptfed.scores import as_if_uniform, predicted
 from promptfed.types import Split
 
@@ -26,20 +28,17 @@ RIGHT_SHARE = 2
 class Answer(NamedTuple):
     """One example: its place among the client's test examples, its class, the prediction (-1: no answer).
 
-    ``confidence``: probability of the prediction; ``of_truth``: of the right class.
+    ``is_right``: whether that is its class, or one of them; ``confidence``: probability of the prediction;
+    ``of_truth``: of the right class.
     """
 
     client: int
     place: int
     truth: int
     prediction: int
+    is_right: bool
     confidence: float
     of_truth: float
-
-    @property
-    def is_right(self) -> bool:
-        """Return whether the prediction is the example's class."""
-        return self.prediction == self.truth
 
 
 @dataclass
@@ -50,6 +49,7 @@ class OwnAnswers:
     clients: list[int] = field(default_factory=list)
     _rows: list[Tensor] = field(default_factory=list)
     _probabilities: list[Tensor] = field(default_factory=list)
+    _graded: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, client: int, split: Split, scores: Tensor) -> None:
         """Keep what ``scores`` ``(n, classes or more)`` say of the examples in ``split``."""
@@ -59,17 +59,23 @@ class OwnAnswers:
         best = shares.gather(1, prediction.clamp(min=0)[:, None])[:, 0].where(prediction >= 0, 0.0)
         places = torch.arange(len(split))
         self.clients.append(client)
-        self._rows.append(torch.stack([torch.full_like(places, client), places, split.labels, prediction], 1))
+        right = split.is_right(prediction).long()
+        self._rows.append(torch.stack([torch.full_like(places, client), places, split.labels, prediction, right], 1))
+        if split.grades is not None:
+            self._graded.append((scores, split.grades))
         self._probabilities.append(torch.stack([best, shares.gather(1, split.labels[:, None])[:, 0]], 1))
 
     def __len__(self) -> int:
         return sum(map(len, self._rows))
 
     def counts(self) -> list[tuple[int, int, int]]:
-        """Return (true class, predicted class, examples), at most ``MOST_COUNTS`` of them; -1 stands for no answer."""
-        if not self._rows:
+        """Return (true class, predicted class, examples), at most ``MOST_COUNTS`` of them; -1 stands for no answer.
+
+        None where several classes fit an example.
+        """
+        if not self._rows or self._graded:
             return []
-        pairs, counts = torch.cat(self._rows)[:, 2:].unique(dim=0, return_counts=True)
+        pairs, counts = torch.cat(self._rows)[:, 2:4].unique(dim=0, return_counts=True)
         most = counts.argsort(descending=True, stable=True)[:MOST_COUNTS].sort().values
         chosen = zip(pairs[most].tolist(), counts[most].tolist(), strict=True)
         return [(truth, prediction, count) for (truth, prediction), count in chosen]
@@ -78,8 +84,20 @@ class OwnAnswers:
         """Return whether each example is answered right, client by client."""
         if not self._rows:
             return []
-        rows = torch.cat(self._rows)
-        return [bool(is_right) for is_right in (rows[:, 2] == rows[:, 3]).tolist()]
+        return [bool(is_right) for is_right in torch.cat(self._rows)[:, 4].tolist()]
+
+    def average_precisions(self) -> list[tuple[int, float, int]]:
+        """Return (class, its average precision, examples that it fits) of graded examples; empty without any.
+
+        Those of all clients are ranked together.
+        """
+        if not self._graded:
+            return []
+        scores, grades = (torch.cat(parts) for parts in zip(*self._graded, strict=True))
+        measure = MeanAveragePrecision()
+        each = measure.by_class(measure.total(scores, grades))
+        shown = (grades.nan_to_num(0.0) > 0).sum(0).tolist()
+        return [(k, value, shown[k]) for k, value in enumerate(each) if value is not None]
 
     def chosen(self, most: int) -> list[Answer]:
         """Return at most ``most`` examples to look at: wrong ones first, then right ones.
@@ -90,7 +108,7 @@ class OwnAnswers:
         if most < 1 or not self._rows:
             return []
         answers = [
-            Answer(*row, *shares)
+            Answer(*row[:4], bool(row[4]), *shares)
             for row, shares in zip(torch.cat(self._rows).tolist(), torch.cat(self._probabilities).tolist(), strict=True)
         ]
         wrong = sorted((a for a in answers if not a.is_right), key=lambda a: -a.confidence)

@@ -58,7 +58,8 @@ def complete(config: RunConfig) -> RunConfig:
     model = named_model(config)
     model.check_task()
     _check_access(config, method)
-    if task.partitions and config.partition not in task.partitions:
+    kind, colon, _ = config.partition.partition(":")
+    if task.partitions and not {config.partition, f"{kind}:FILE" if colon else kind} & set(task.partitions):
         raise ConfigError(
             f"partition '{config.partition}' does not go with task '{config.task}', which takes: "
             f"{', '.join(task.partitions)}"
@@ -73,7 +74,8 @@ def complete(config: RunConfig) -> RunConfig:
             f"processors act on what clients train, and method '{config.method}' trains nothing: leave them out"
         )
     terms = resolved_terms(config.privacy_options, config.rounds, config.participation)
-    method_options = {**private_defaults(method, terms), **config.method_options}
+    fitting = {name: value for name, value in task.method_options.items() if name in method.Config.model_fields}
+    method_options = {**fitting, **private_defaults(method, terms), **config.method_options}
     sections: dict[str, dict[str, Any]] = {
         "task_options": validate(task.Config, config.task_options, "task option").model_dump(),
         "method_options": validate(method.Config, method_options, "method option").model_dump(),

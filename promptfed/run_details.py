@@ -2,6 +2,7 @@
 
     counts     [true class, predicted class, examples]: the clients' own test examples, each with its client's prompt,
                among all training classes; predicted class -1: no answer
+    average_precisions  in the place of counts, where several classes fit an example: [class, figure, examples]
     right      which of these examples are answered right, a bit each in their order, as hexadecimal digits
     samples    a few of these examples, right and wrong: a text, or a small picture as a data: address
     words      what the prompt says: the nearest words of each vector, or the text before and after training
@@ -73,6 +74,7 @@ def write_details(
             "items": len(answers),
             "right": packed_bits(answers.right()),
             "counts": [] if is_answered_freely else answers.counts(),
+            **({"average_precisions": precisions} if (precisions := answers.average_precisions()) else {}),
             "samples": list(_samples(experiment.task, answers, samples_of(experiment.config))),
             "words": prompt_words(*trained),
         },
@@ -83,8 +85,10 @@ def _samples(task: FederatedTask, answers: OwnAnswers, most: int) -> Iterator[di
     """Yield the chosen examples with their content; one that cannot be shown is left out."""
     for answer in answers.chosen(most):
         data = task.client(answer.client)
-        if content := _content(data.test.items[answer.place]):
-            yield {**_recorded(answer), "name": data.name, **content}
+        item = data.test.items[answer.place]
+        fitting = [label for label, grade in enumerate(item.grades) if grade > 0]
+        if content := _content(item):
+            yield {**_recorded(answer), **({"labels": fitting} if fitting else {}), "name": data.name, **content}
 
 
 def _recorded(answer: Answer) -> dict[str, Any]:

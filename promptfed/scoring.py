@@ -220,17 +220,17 @@ def right_among_own(
     classes = torch.tensor([[*among[client], *[NO_CLASS] * (width - len(among[client]))] for client in clients])
     columns = torch.searchsorted(reading.columns, classes.clamp(min=0)).to(scores.device)
     places = torch.cat([parts[k] for k in chosen]).to(scores.device)
-    labels = torch.cat([own[client].labels for client in clients])
     sizes = [sizes[k] for k in chosen]
     whose = torch.arange(len(clients)).repeat_interleave(torch.tensor(sizes))
-    right = [torch.empty(0, dtype=torch.float64)]
-    for some in torch.arange(len(labels)).split(max(1, MOST_SCORES // width)):
+    choices = [torch.empty(0, dtype=torch.int64)]
+    for some in torch.arange(len(whose)).split(max(1, MOST_SCORES // width)):
         theirs, candidates = whose[some], classes[whose[some]]
         values = scores[places[some.to(scores.device)][:, None], columns[theirs.to(scores.device)]]
         best = predicted(values.masked_fill((candidates == NO_CLASS).to(scores.device), -torch.inf)).cpu()
         choice = candidates.gather(1, best.clamp(min=0)[:, None])[:, 0]
-        right.append(((choice == labels[some]) & (best != NO_CLASS)).double())
-    return dict(zip(clients, torch.cat(right).split(sizes), strict=True))
+        choices.append(choice.where(best != NO_CLASS, NO_CLASS))
+    parts = torch.cat(choices).split(sizes)
+    return {client: own[client].is_right(part).double() for client, part in zip(clients, parts, strict=True)}
 
 
 @dataclass
@@ -277,7 +277,7 @@ def part_scores(
         keep: Is given each client with its own examples and their scores among all classes.
     """
     result, reader = PartScores(), Reader(method, classes, examples)
-    labels = examples.split.labels
+    shared = Split(examples.split.items[: examples.first], examples.split.labels[: examples.first])
 
     def jobs() -> Iterator[tuple[ScoringJob, Answer]]:
         for clients in alike(prompts, prompts):
@@ -294,14 +294,14 @@ def part_scores(
     def keep_all(reading: Reading, clients: Sequence[int], scores: Tensor) -> None:
         best = predicted(scores).cpu()
         if clients:
-            right = (best[: examples.first] == labels[: examples.first]).double()
+            right = shared.is_right(best[: examples.first]).double()
             accuracies = [right[rows].mean().item() for rows in examples.common]
             totals = totals_of(measures, scores, examples.split, rows=examples.common[0])
             result.common.update((client, accuracies) for client in clients)
             result.totals["base"].update((client, totals) for client in clients)
         for client, places in places_of(reading, examples.own):
             own = examples.own[client]
-            result.own_all[client] = (best[places] == own.labels).double().mean().item()
+            result.own_all[client] = own.is_right(best[places]).double().mean().item()
             theirs = scores[places.to(scores.device)] if measures or keep else scores
             result.totals["all"][client] = totals_of(measures, theirs, own)
             if keep is not None:
@@ -316,7 +316,7 @@ def part_scores(
             result.totals["own"] |= own_totals(measures, scores, reading, among, examples.own)
 
     def keep_new(clients: Sequence[int], scores: Tensor) -> None:
-        accuracy = (predicted(scores).cpu() == new[1].labels).double().mean().item()
+        accuracy = new[1].is_right(predicted(scores).cpu()).double().mean().item()
         totals = totals_of(measures, scores, new[1])
         result.new.update((client, accuracy) for client in clients)
         result.totals["new"].update((client, totals) for client in clients)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -40,6 +41,21 @@ class Split:
     def answers(self) -> Tensor:
         """What a loss compares scores with: ``targets``, or ``labels`` where there are none."""
         return self.labels if self.targets is None else self.targets
+
+    @cached_property
+    def grades(self) -> Tensor | None:
+        """How well each class fits each example ``(n, classes)`` float64; None where the label says all."""
+        if not self.items or not self.items[0].grades:
+            return None
+        return torch.tensor([item.grades for item in self.items], dtype=torch.float64)
+
+    def is_right(self, choices: Tensor) -> Tensor:
+        """Return whether the class chosen for each example ``(n,)`` is its own, or fits no worse than any; -1: no."""
+        if self.grades is None:
+            return choices == self.labels
+        grades = self.grades.nan_to_num(0.0)
+        chosen = grades.gather(1, choices.clamp(min=0)[:, None])[:, 0]
+        return (choices >= 0) & (chosen > 0) & (chosen == grades.max(1).values)
 
     @property
     def total(self) -> int:

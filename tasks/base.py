@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,6 +48,8 @@ class Task(ABC):
     measures: ClassVar[tuple[str, ...]] = ()
     """The default measures beside accuracy, and the one that choices on validation data go by."""
     selection: ClassVar[str] = "accuracy"
+    method_options: ClassVar[Mapping[str, Any]] = {}
+    """The defaults of options that the run's method has and its data call for."""
     backbone: ClassVar[str] = ""
     """The default white box; empty: that of all tasks with images."""
     baselines: ClassVar[tuple[str, ...]] = ("zero_shot", "local_only")

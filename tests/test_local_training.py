@@ -120,20 +120,20 @@ def test_labels_are_those_of_the_shuffled_rows(setup):
 
 SIGMOID = {
     "promptfl", "finetune", "local_only", "fedper", "dpfpl", "promptfolio", "fedtpg", "pfedpg", "pfedprompt", "maple",
-    "tpfl", "feddpt",
+    "tpfl", "feddpt", "kgcoop", "fedprox",
 }  # fmt: skip
-"""Methods whose loss is cross-entropy of scaled cosines alone, and those that a subclass adds to it."""
+"""Methods whose examples have a loss of scaled cosines, whatever else they add to it."""
 
 
 def test_sigmoid_loss_and_its_gradient_by_hand():
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], requires_grad=True)
-    labels = torch.tensor([0, 2])
-    loss = sigmoid_loss(logits, labels)
+    targets = F.one_hot(torch.tensor([0, 2]), 3)
+    loss = sigmoid_loss(logits, targets)
     first = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(0.5))
     second = math.log(2) + math.log(1 + math.exp(3)) + math.log(1 + math.exp(2))
     assert loss.item() == pytest.approx((first + second) / 2)
     loss.backward()
-    by_hand = (logits.detach().sigmoid() - F.one_hot(labels, 3)) / 2
+    by_hand = (logits.detach().sigmoid() - targets) / 2
     assert torch.allclose(logits.grad, by_hand)
 
 
@@ -159,7 +159,8 @@ def test_methods_minimise_the_sigmoid_loss_of_their_logits(name, clip_setup, toy
     features = setup.backbone.encode_prompted_texts(list(problem.texts(parameters)))
     rows = torch.arange(2)
     loss, logits = problem.loss(parameters, features, rows)
-    expected = sigmoid_loss(logits + sigmoid_bias(setup, data), problem.labels[rows])
+    targets = F.one_hot(problem.labels[rows], logits.shape[1])
+    expected = sigmoid_loss(logits + sigmoid_bias(setup, data), targets)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     loss.backward()
     assert sum(float(tensor.grad.abs().sum()) for tensor in parameters.values() if tensor.grad is not None) > 0
@@ -169,8 +170,8 @@ def test_other_methods_refuse_the_sigmoid_loss(setup):
     kinds = {name: METHODS[name] for name in METHODS if issubclass(METHODS[name], GradientMethod)}
     ours = {name: kind for name, kind in kinds.items() if kind.__module__.startswith("promptfed.")}
     assert {name for name, kind in ours.items() if kind.takes_sigmoid_loss} == SIGMOID
-    with pytest.raises(ConfigError, match=r"which PromptFL\+FedProx does not take: .*--set method.loss=cross_entropy"):
-        METHODS["fedprox"](METHODS["fedprox"].Config(loss="sigmoid"), setup)
+    with pytest.raises(ConfigError, match=r"which FedPGP does not take: .*--set method.loss=cross_entropy"):
+        METHODS["fedpgp"](METHODS["fedpgp"].Config(loss="sigmoid"), setup)
 
 
 def test_a_client_with_one_class_learns_by_the_sigmoid_loss_alone(setup, toy_task):
@@ -258,6 +259,7 @@ def test_a_sigmoid_loss_over_a_sample_is_right_on_average():
     logits, labels = torch.tensor([[2.0, -1.0, 0.5, 0.1, -3.0]]), torch.tensor([2])
     samples = [draw_classes(labels, 5, 2, torch_stream(seed, "draw")) for seed in range(100)]
     different = {tuple(sample.columns.tolist()): sample for sample in samples}
-    losses = [sigmoid_loss(each.of(logits, 1), each.positions(labels), each) for each in different.values()]
+    targets = F.one_hot(labels, 5)
+    losses = [sigmoid_loss(each.of(logits, 1), each.of(targets, 1), each) for each in different.values()]
     assert len(losses) == 6
-    assert torch.stack(losses).mean() == pytest.approx(sigmoid_loss(logits, labels).item(), rel=1e-5)
+    assert torch.stack(losses).mean() == pytest.approx(sigmoid_loss(logits, targets).item(), rel=1e-5)

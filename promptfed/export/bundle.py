@@ -78,6 +78,8 @@ from promptfed.types import ClientPrompt
 ABOUT_THE_MODEL = tuple(name for name, option in options_of(OracleOptions).items() if option.in_bundle)
 """Options of an oracle that a bundle says. The others are the user's own: keys, files, budgets, rates."""
 
+SEVERAL_LABELS = "multilabel"
+"""The task whose examples have several labels, which no bundle says."""
 KINDS = {"dual encoder": "backbone"}
 """Kind of model -> the word for it in messages, where the command line has another."""
 
@@ -205,6 +207,10 @@ def make_bundle(
     Raises:
         BundleError: The model is a dual encoder, and the method makes no text features for it; or it forecasts series.
     """
+    if config.task == SEVERAL_LABELS:
+        raise BundleError(
+            "a bundle says one class of an image, and task 'multilabel' has several: there is no export of it"
+        )
     about: dict[str, Any] = {
         "promptfed_version": version("promptfed"),
         "method": config.method,

@@ -30,10 +30,10 @@ class FedDPTConfig(ContextConfig):
     external_momentum: float = Field(
         0.99, ge=0, le=1, description="how much of its copy of another domain's text prompt a client keeps each round"
     )
-    loss: Literal["cross_entropy", "sigmoid", "cosine"] = Field(  # type: ignore[assignment]
+    loss: Literal["cross_entropy", "sigmoid", "asymmetric", "cosine"] = Field(  # type: ignore[assignment]
         "cross_entropy",
-        description="of scaled cosines: a softmax over classes, a sigmoid of each class, or 1 - cosine to the true "
-        "class (the paper's)",
+        description="of scaled cosines: a softmax over classes, a sigmoid of each class, the asymmetric one, or "
+        "1 - cosine to the true class (the paper's)",
     )
 
 

@@ -31,7 +31,7 @@ class FedProx(PromptFL):
 
     name: ClassVar[str] = "PromptFL+FedProx"
     paper: ClassVar[str] = "Li et al. 2020, arXiv 1812.06127, on PromptFL"
-    takes_sigmoid_loss: ClassVar[bool] = False
+    takes_sigmoid_loss: ClassVar[bool] = True
     example_dp: ClassVar[bool] = True
     Config = FedProxConfig
 

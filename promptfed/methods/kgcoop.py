@@ -41,7 +41,7 @@ class KgCoOp(PromptFL):
 
     name: ClassVar[str] = "FedKgCoOp"
     paper: ClassVar[str] = "Yao et al. 2023, arXiv 2303.13283; federated in Qiu et al. 2024, arXiv 2310.06123"
-    takes_sigmoid_loss: ClassVar[bool] = False
+    takes_sigmoid_loss: ClassVar[bool] = True
     example_dp: ClassVar[bool] = True
     Config = KgCoOpConfig
 

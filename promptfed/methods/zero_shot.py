@@ -56,7 +56,7 @@ class ZeroShot(FeatureMethod):
         with self.setup.model.account(round=broadcast.round, client=data.client):
             for template in self.setup.templates:
                 logits = self.setup.model.template_scores(template, split, self.setup.classes)
-                right.append((predicted(logits).cpu() == split.labels).float().mean())
+                right.append(split.is_right(predicted(logits).cpu()).float().mean())
                 loss.append(mean_loss(logits, split.labels, len(self.setup.classes)))
                 if not selection.is_accuracy:
                     truth = truth_of(selection.measure, split, logits.shape[1])

@@ -105,6 +105,33 @@ def class_table(confusion: Confusion) -> tuple[list[str], list[tuple[str, list[s
     return ["test", "accuracy (%)", "mostly taken for"], rows
 
 
+def precision_chart(details: Mapping[str, Any] | None, names: Sequence[str], label: str, look: Look) -> Chart | None:
+    """Draw the average precision of the classes that do worst; None where each example has one class."""
+    rows = _precisions(details, names)
+    bars = [Bar(name, 100 * figure, None, note=f"n {count:,}") for name, figure, count in rows[:MOST_BARS]]
+    more = len(rows) > len(bars)
+    which = f"of the {len(bars)} classes with the lowest" if more else "by class, worst first"
+    return bar_chart(
+        f"Average precision {which}", bars, x_title="average precision (%)", series=(label, look), words=one_decimal
+    )
+
+
+def precision_table(
+    details: Mapping[str, Any] | None, names: Sequence[str]
+) -> tuple[list[str], list[tuple[str, list[str]]]] | None:
+    """Return the columns and a row for each class: the test examples that show it, and its average precision."""
+    rows = [(name, [f"{count:,}", percent(figure)]) for name, figure, count in _precisions(details, names)]
+    return (["test examples that show it", "average precision (%)"], rows[:MOST_ROWS]) if rows else None
+
+
+def _precisions(details: Mapping[str, Any] | None, names: Sequence[str]) -> list[tuple[str, float, int]]:
+    """Return (class, average precision, examples) of details.json, worst first; empty where they are of others."""
+    rows = [(int(k), float(figure), int(count)) for k, figure, count in (details or {}).get("average_precisions") or ()]
+    if not all(0 <= k < len(names) for k, _, _ in rows):
+        return []
+    return [(str(names[k]), figure, count) for k, figure, count in sorted(rows, key=lambda row: (row[1], row[0]))]
+
+
 def confusion_chart(confusion: Confusion) -> Chart:
     """Draw the matrix: rows are true classes, columns predictions, shaded by the share of the row."""
     classes, items = confusion.most_confused(), confusion.items

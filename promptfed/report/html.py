@@ -18,7 +18,16 @@ from promptfed.printable import printable, printable_lines
 from promptfed.privacy.statement import FILE as STATEMENT
 from promptfed.readers.content import expected_content
 from promptfed.report import interpolation
-from promptfed.report.class_section import Confusion, class_chart, class_table, confusion_chart, frequent_errors
+from promptfed.report.charts.svg import Chart
+from promptfed.report.class_section import (
+    Confusion,
+    class_chart,
+    class_table,
+    confusion_chart,
+    frequent_errors,
+    precision_chart,
+    precision_table,
+)
 from promptfed.report.client_section import client_charts, client_scores, client_table
 from promptfed.report.glance import tiles, verdict, warnings
 from promptfed.report.measure_table import measure_caption, measure_rows
@@ -30,7 +39,7 @@ from promptfed.report.partition_chart import partition_chart
 from promptfed.report.privacy_rows import statement_rows
 from promptfed.report.prompt_section import shown_samples, shown_words
 from promptfed.report.round_charts import query_chart, round_charts
-from promptfed.report.stage_looks import run_stages
+from promptfed.report.stage_looks import Stage, run_stages
 from promptfed.report.tables import (
     DOMAINS_CAPTION,
     caption,
@@ -135,8 +144,8 @@ def _content(run: RunDirectory, with_samples: bool) -> dict[str, Any]:
         "lost": _lost_rows(events, labels),
         "client_charts": client_charts(scores, stages, config.method),
         "client_table": client_table(scores, stages, config.method, partition),
-        "class_chart": class_chart(confusion, main.label, main.look) if confusion and main else None,
-        "class_table": class_table(confusion) if confusion else None,
+        "class_chart": _class_chart(confusion, details, names, main),
+        "class_table": class_table(confusion) if confusion else precision_table(details, names),
         "confusion": confusion_chart(confusion) if confusion else None,
         "errors": frequent_errors(confusion) if confusion else [],
         "has_details": details is not None,
@@ -157,6 +166,17 @@ def _content(run: RunDirectory, with_samples: bool) -> dict[str, Any]:
         "options": every,
     }
     return {**content, "sections": _sections(content)}
+
+
+def _class_chart(
+    confusion: Confusion | None, details: Mapping[str, Any] | None, names: Sequence[str], main: Stage | None
+) -> Chart | None:
+    """Return the chart of accuracy by class, or of average precision where examples have several classes."""
+    if main is None:
+        return None
+    if confusion is None:
+        return precision_chart(details, names, main.label, main.look)
+    return class_chart(confusion, main.label, main.look)
 
 
 def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ def shown_samples(details: Mapping[str, Any] | None, names: Sequence[str]) -> li
     samples = []
     for sample in (details or {}).get("samples") or ():
         image = str(sample.get("image") or "")
-        is_right = sample["truth"] == sample["prediction"]
+        is_right = sample["prediction"] in sample.get("labels", [sample["truth"]])
         lines = _lines(sample, names, is_right)
         text, picture = str(sample.get("text") or ""), image if PICTURE.fullmatch(image) else ""
         samples.append(ShownSample(is_right, text, picture, lines))
@@ -48,11 +48,13 @@ def _lines(sample: Mapping[str, Any], names: Sequence[str], is_right: bool) -> t
     client = str(sample.get("name") or "")
     if tuple(names) == ANSWER_CLASSES:
         return ("answered right" if is_right else "answered wrong", f"right answer: {sample.get('answer', '')}", client)
-    truth = printable(names[sample["truth"]], 60)
+    truth = ", ".join(printable(names[label], 60) for label in sample.get("labels", [sample["truth"]]))
     if sample["prediction"] < 0:
         return (NO_ANSWER, f"is {truth}", client)
     prediction = printable(names[sample["prediction"]], 60)
     first = f"{prediction} {percent(sample['confidence'])}\u00a0%"
+    if len(sample.get("labels", ())) > 1:
+        return (first, f"is {truth}", client)
     return (first, client) if is_right else (first, f"is {truth}, given {percent(sample['of_truth'])}\u00a0%", client)
 
 

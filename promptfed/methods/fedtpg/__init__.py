@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from promptfed.backbones.base import Position, PromptedText
 from promptfed.errors import ConfigError
-from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters
+from promptfed.local_training import LOSS_OPTIONS, GradientMethod, LocalObjective, LocalTraining, Parameters
 from promptfed.method import METHODS
 from promptfed.methods.fedtpg.generator import ContextGenerator
 from promptfed.prompt_state import PromptState
@@ -99,7 +99,7 @@ class FedTPG(GradientMethod):
             heads=config.heads,
         )
         self.label_space, self.first_deep = config.label_space, int(config.input_context == "kept")
-        context = config.model_dump(include={"n_ctx", "position", "label_space", "loss"})
+        context = config.model_dump(include={"n_ctx", "position", "label_space", *LOSS_OPTIONS})
         self.tuner = ContextTuner(ContextConfig.model_validate(context), setup)
 
     def init_shared(self) -> PromptState:
