@@ -36,6 +36,7 @@ from promptfed.commands import (
 )
 from promptfed.commands.empty_paths import refuse_empty_paths
 from promptfed.commands.help_page import build_command
+from promptfed.commands.shell_scripts import mend_zsh_script
 from promptfed.errors import BudgetExhausted, ConfigError, PromptFedError
 from promptfed.language_models.remote_code import FLAG, trust_remote_code
 from promptfed.printable import printable
@@ -153,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with warnings_on_stderr():
             words = _without_plugins(words)
+            mend_zsh_script(words)
             code = build_command(refuse_empty_paths(app))(words, prog_name="promptfed", standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this number, without a word
             raise KeyboardInterrupt
