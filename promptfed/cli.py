@@ -26,6 +26,7 @@ from promptfed.commands import (
     predict,
     privacy,
     report,
+    search,
     serve,
     serve_bundle,
     share,
@@ -85,6 +86,7 @@ flower.add_to(app)
 site.add_to(app)
 nearest_words.add_to(app)
 cache.add_to(app)
+search.add_to(app)
 doctor.add_to(app)
 
 

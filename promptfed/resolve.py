@@ -58,6 +58,10 @@ def complete(config: RunConfig) -> RunConfig:
     model = named_model(config)
     model.check_task()
     _check_access(config, method)
+    if task.methods and config.method not in task.methods and METHODS.origin(config.method) == "promptfed":
+        raise ConfigError(
+            f"method '{config.method}' does not go with task '{config.task}', which takes: {', '.join(task.methods)}"
+        )
     kind, colon, _ = config.partition.partition(":")
     if task.partitions and not {config.partition, f"{kind}:FILE" if colon else kind} & set(task.partitions):
         raise ConfigError(

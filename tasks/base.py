@@ -41,6 +41,8 @@ class Task(ABC):
     method: ClassVar[str] = "promptfl"
     """The default method and number of ``rounds``."""
     rounds: ClassVar[int] = 20
+    methods: ClassVar[tuple[str, ...]] = ()
+    """promptfed's own methods that fit, where what clients hold is no labelled data; empty: any."""
     baselines: ClassVar[tuple[str, ...] | None] = None
     """What runs beside the method by default; None: zero-shot and local-only."""
     oracle: ClassVar[str | None] = None

@@ -175,6 +175,7 @@ class FederatedSearch(Task):
     partitions: ClassVar[tuple[str, ...]] = ("domain",)
     data: ClassVar[str] = BUNDLED
     method: ClassVar[str] = "descriptor"
+    methods: ClassVar[tuple[str, ...]] = ("descriptor", "zero_shot")
     rounds: ClassVar[int] = 1
     backbone: ClassVar[str] = "lm:minilm"
     baselines: ClassVar[tuple[str, ...] | None] = ("zero_shot",)

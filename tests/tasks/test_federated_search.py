@@ -86,6 +86,11 @@ def test_defaults_and_the_note_on_rankings_without_a_model(task):
     assert "TF-IDF of request and description" in note
 
 
+def test_methods_that_learn_from_labels_are_refused():
+    with pytest.raises(ConfigError, match="method 'fedprompt' does not go with task 'federated-search', which takes: "):
+        complete(config_of(method="fedprompt"))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
