@@ -61,7 +61,7 @@ class RunConfig(BaseModel):
     ] = Field(
         "icons",
         description="images: icons, folder:PATH, hf:NAME[:SPLIT], torchvision:NAME, coop:NAME; "
-        "texts: texts:NAME, tsv:PATH, jsonl:PATH, hf:NAME",
+        "texts: texts:NAME, tsv:PATH, csv:PATH, jsonl:PATH, hf:NAME",
     )
     data_root: Annotated[str | None, Option("task", metavar="DIR")] = Field(
         None, description="folder of coop: and torchvision: data, and of tsv: and jsonl: that are not here"
@@ -130,8 +130,13 @@ class RunConfig(BaseModel):
         "float32", description="number format of the frozen model; int8 and int4: language models on CUDA"
     )
     baselines: Annotated[
-        tuple[Literal["persistence", "yesterday", "affine_output", "zero_shot", "local_only"], ...] | None,
-        Option("run", default="the task's; with a paid oracle zero_shot", metavar="A,B|none"),
+        tuple[Literal["persistence", "yesterday", "affine_output", "zero_shot", "description_words", "local_only"], ...]
+        | None,
+        Option(
+            "run",
+            default="the task's, mostly zero_shot and local_only; the latter not with a paid oracle",
+            metavar="A,B|none",
+        ),
     ] = Field(None, description="what runs beside the method")
     validate_every: Annotated[int, Option("run", flag=False, metavar="N")] = Field(
         1, ge=0, description="rounds between looks at validation data; 0 is never"

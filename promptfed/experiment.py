@@ -148,12 +148,13 @@ class Experiment:
     def baselines(self) -> tuple[str, ...]:
         """The baselines that run beside the method.
 
-        By default those of the task, usually zero-shot and local-only. A paid oracle has zero-shot only: local-only
-        would double the bill.
+        By default those of the task, mostly zero-shot and local-only. A paid oracle has no local-only: that would
+        double the bill.
         """
         if self.config.baselines is not None:
             return self.config.baselines
-        return ("zero_shot",) if self.setup.model.is_paid else TASKS[self.config.task].baselines
+        usual = TASKS[self.config.task].baselines
+        return tuple(name for name in usual if name != "local_only") if self.setup.model.is_paid else usual
 
     @property
     def measures(self) -> dict[str, Measure]:

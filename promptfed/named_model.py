@@ -71,6 +71,7 @@ class Learner(Protocol):
 
     access: ClassVar[Literal["white box", "black box", "any"]]
     model_kind: ClassVar[Kind]
+    only_texts: ClassVar[bool]
 
 
 class NamedModel(ABC):
@@ -100,6 +101,8 @@ class NamedModel(ABC):
 
     def fits(self, method: type[Learner]) -> bool:
         """Return whether ``method`` works on it."""
+        if method.only_texts and TASKS[self.config.task].object_kind != "texts":
+            return False
         if method.access != "white box":
             return method.access in ("any", self.access)
         return self.access == method.access and self.kind == method.model_kind
@@ -287,7 +290,7 @@ class NamedOracle(NamedModel):
         return self.config.threads or (1 if self.name == ICON_ORACLE else None)
 
     def check_task(self) -> None:
-        if TASKS[self.config.task].oracle is None:
+        if TASKS[self.config.task].oracle is None and not TASKS[self.config.task].takes_oracle:
             raise ConfigError(
                 f"oracle '{self.name}' does not go with task '{self.config.task}', whose model is a white box: "
                 f"use --task {_asking_tasks()}"
@@ -346,4 +349,4 @@ def _icon_hint(name: str, option: str) -> str:
 
 def _asking_tasks() -> str:
     """Return the names of the tasks whose model is a black box."""
-    return ", ".join(name for name in TASKS if TASKS[name].oracle)
+    return ", ".join(name for name in TASKS if TASKS[name].oracle or TASKS[name].takes_oracle)

@@ -19,7 +19,7 @@ from promptfed.privacy_options import PrivacyOptions
 from promptfed.tasks.base import TASKS, Task, is_own_data
 from promptfed.tasks.partitioning import AUTO
 
-UNDER_ROOT = ("tsv", "jsonl", "csv", "json", "feb4rag", "testbed", "squad", "beir")
+UNDER_ROOT = ("tsv", "jsonl", "csv", "json", "metatool", "feb4rag", "testbed", "squad", "beir")
 """Kinds of data whose path may stand in the folder of downloaded data sets."""
 ICON_BASE_CLASSES = 24
 """Classes of the bundled icons that clients hold."""
@@ -33,8 +33,6 @@ def task_defaults(config: RunConfig, task: type[Task]) -> dict[str, Any]:
         if option not in config.model_fields_set
     }
     defaults["oracle"] = config.oracle or task.oracle
-    if task.baselines is not None and "baselines" not in config.model_fields_set:
-        defaults["baselines"] = task.baselines
     if task.backbone and "backbone" not in config.model_fields_set:
         defaults["backbone"] = task.backbone
     if task.partitions and "partition" not in config.model_fields_set:

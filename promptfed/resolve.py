@@ -126,6 +126,12 @@ def _check_access(config: RunConfig, method: type[Method]) -> None:
                 "without a federation: use --method NAME --baselines local_only"
             )
         fitting = ", ".join(name for name in METHODS if model.fits(METHODS[name]))
+        if method.only_texts and TASKS[config.task].object_kind != "texts":
+            of_texts = ", ".join(name for name in TASKS if TASKS[name].object_kind == "texts")
+            raise ConfigError(
+                f"method '{config.method}' sorts texts into classes, and task '{config.task}' has none: use --task "
+                f"{of_texts}, or one of {fitting}"
+            )
         needs, has = str(method.access), str(model.access)
         if needs == has:
             needs, has = method.model_kind, model.kind

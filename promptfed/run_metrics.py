@@ -24,7 +24,7 @@ from promptfed.runs.events import Event
 from promptfed.runs.ledger import cost_of
 from promptfed.types import FederatedTask, FederationState
 
-BASELINES = ("persistence", "yesterday", "affine_output", "zero_shot", "local_only")
+BASELINES = ("persistence", "yesterday", "affine_output", "zero_shot", "description_words", "local_only")
 
 
 def run_metrics(
@@ -110,6 +110,8 @@ def update_size(
     stage = experiment.config.method
     sizes = [e["bytes_up"] for e in events if e["event"] == "client" and e["stage"] == stage and not e["failure"]]
     shapes = federation.method.uploads(0, state.shared).values()
+    if any(None in shape for shape in shapes):  # texts are no numbers beside the model's
+        return {}
     numbers = sum(prod(length or 1 for length in shape) for shape in shapes)
     if not numbers or not any(sizes):
         return {}

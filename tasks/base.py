@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # promptfed.types imports this package
     from promptfed.types import FederatedTask
 
 
-PROTOCOL_DATA = ("icons", "coop", "texts")
+PROTOCOL_DATA = ("icons", "coop", "texts", "metatool")
 """Kinds of data that are benchmarks: they keep the papers' protocol. All other data are somebody's own."""
 
 
@@ -43,10 +43,12 @@ class Task(ABC):
     rounds: ClassVar[int] = 20
     methods: ClassVar[tuple[str, ...]] = ()
     """promptfed's own methods that fit, where what clients hold is no labelled data; empty: any."""
-    baselines: ClassVar[tuple[str, ...] | None] = None
-    """What runs beside the method by default; None: zero-shot and local-only."""
     oracle: ClassVar[str | None] = None
     """The default black box; None: the model is a white box."""
+    takes_oracle: ClassVar[bool] = False
+    """Whether a black box may take the place of the default white box."""
+    baselines: ClassVar[tuple[str, ...]] = ("zero_shot", "local_only")
+    """The baselines beside a method, unless the user names others."""
     measures: ClassVar[tuple[str, ...]] = ()
     """The default measures beside accuracy, and the one that choices on validation data go by."""
     selection: ClassVar[str] = "accuracy"

@@ -21,8 +21,10 @@ from promptfed.tasks.sources.tables import Columns
 from promptfed.types import FederatedTask
 
 KINDS = {
-    "texts": ("bundled_texts", "texts:reviews, texts:questions or texts:requests"),
+    "texts": ("bundled_texts", "texts:reviews, texts:questions, texts:requests or texts:tools"),
     "tsv": ("tsv", "tsv:PATH"),
+    "csv": ("csv_texts", "csv:PATH"),
+    "metatool": ("metatool", "metatool:DIR"),
     "jsonl": ("jsonl", "jsonl:PATH"),
     "hf": ("hugging_face_texts", "hf:NAME[:SPLIT]"),
 }

@@ -178,7 +178,7 @@ class FederatedSearch(Task):
     methods: ClassVar[tuple[str, ...]] = ("descriptor", "zero_shot")
     rounds: ClassVar[int] = 1
     backbone: ClassVar[str] = "lm:minilm"
-    baselines: ClassVar[tuple[str, ...] | None] = ("zero_shot",)
+    baselines: ClassVar[tuple[str, ...]] = ("zero_shot",)
     measures: ClassVar[tuple[str, ...]] = ("ndcg:10", "np:1", "np:3")
     selection: ClassVar[str] = "ndcg:10"
     build = staticmethod(build)

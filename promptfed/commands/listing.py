@@ -34,8 +34,10 @@ KINDS = (
 OTHER_NAMES = {"models": "backbones"}
 """Other names of kinds, such as that of the entry-point group ``promptfed.models`` -> one of ``KINDS``."""
 TEXT_SOURCES = {
-    "texts:NAME": {"about": "Texts: bundled ones, reviews, questions or requests; for tasks with texts."},
+    "texts:NAME": {"about": "Texts: bundled ones, reviews, questions, requests or tools; for tasks with texts."},
     "tsv:PATH": {"about": "Texts: a tab-separated file, or a folder with train.tsv, dev.tsv and test.tsv."},
+    "csv:PATH": {"about": "Texts: a comma-separated file, or a folder with train.csv, dev.csv and test.csv."},
+    "metatool:DIR": {"about": "Texts: requests and their tools, from a clone of MetaTool (task tool-routing)."},
     "jsonl:PATH": {"about": "Texts: one JSON object a line, or a folder with train.jsonl, dev.jsonl and test.jsonl."},
 }
 """Sources of texts; hf:NAME reads both images and texts."""

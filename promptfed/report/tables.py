@@ -51,6 +51,7 @@ ROWS = (
     ("yesterday", "same hour yesterday"),
     ("affine_output", "affine on output"),
     ("zero_shot", "zero-shot"),
+    ("description_words", "descriptions"),
     ("local_only", "local-only"),
     ("method", "method"),
 )

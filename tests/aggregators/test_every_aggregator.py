@@ -41,7 +41,7 @@ def test_all_that_the_command_line_promises_are_there():
     assert set(NAMES) == {
         "mean", "uniform", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed_mean", "krum",
         "multi_krum", "geometric_median", "norm_clip", "fedamp", "clustered", "interpolated", "norm_bound",
-        "centered_clip", "foolsgold", "dnc", "bucketing", "rlr", "crfl", "fltrust",
+        "centered_clip", "foolsgold", "dnc", "bucketing", "rlr", "crfl", "fltrust", "records",
     }  # fmt: skip
 
 
