@@ -79,7 +79,7 @@ class OracleWriter:
 def fields_of(reply: str) -> dict[str, str]:
     """Return field -> what ``reply`` says behind its label, on one line; a field without its label is left out."""
     labels = "|".join(re.escape(label) for label in LABELS.values())
-    parts = re.split(rf"\s*[-*\d.]*\s*\b({labels})\s*:", reply, flags=re.IGNORECASE)
+    parts = re.split(rf"(?:\n\s*(?:[-*]|\d+[.)]))?\s*\b({labels})\s*:", reply, flags=re.IGNORECASE)
     names = {label.casefold(): name for name, label in LABELS.items()}
     fields: dict[str, str] = {}
     for label, text in zip(parts[1::2], parts[2::2], strict=True):

@@ -9,7 +9,7 @@ import torch
 
 from promptfed.blackbox.methods.fical import Fical, FicalConfig, word_records
 from promptfed.blackbox.methods.fical.writers import SCHEMA, fields_of, within
-from promptfed.blackbox.oracles.query import OracleAnswer, TextQuery
+from promptfed.blackbox.oracles.query import OracleAnswer
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
 from promptfed.experiment import Experiment
@@ -176,7 +176,7 @@ def test_an_oracle_writes_a_record_of_each_tool_with_one_query(black_setup, text
     records = sent_by(method, data)
     assert sorted(record.key for record in records) == [black_setup.classes[k] for k in data.classes]
     assert records[0].texts == {"when": "Fire and lava.", "how": "the place", "pitfalls": "nothing is said of ice"}
-    assert len([query for query in backend.asked if isinstance(query, TextQuery)]) == len(records)
+    assert black_setup.usage().oracle_queries == len(records)
 
 
 def test_what_the_oracle_quotes_is_cut_and_orders_are_left_out(black_setup, text_task, text_split, backend):
