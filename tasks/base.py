@@ -47,8 +47,6 @@ class Task(ABC):
     """The default black box; None: the model is a white box."""
     takes_oracle: ClassVar[bool] = False
     """Whether a black box may take the place of the default white box."""
-    baselines: ClassVar[tuple[str, ...]] = ("zero_shot", "local_only")
-    """The baselines beside a method, unless the user names others."""
     measures: ClassVar[tuple[str, ...]] = ()
     """The default measures beside accuracy, and the one that choices on validation data go by."""
     selection: ClassVar[str] = "accuracy"
