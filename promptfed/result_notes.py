@@ -73,6 +73,31 @@ def near_chance_note(accuracy: float, items: int, classes: int) -> str:
     )
 
 
+def simpler_note(metrics: Mapping[str, Any], measure: str, names: Sequence[str]) -> str:
+    """Return a note if a trivial baseline has a better figure of ``measure``, lower being better, than the method.
+
+    Args:
+        metrics: The rows of the table by their keys, with ``method``.
+        measure: The name of the measure.
+        names: The keys of the trivial baselines, and of the model alone.
+    """
+
+    def figure(key: str) -> float | None:
+        value = ((metrics.get(key) or {}).get("measures") or {}).get(measure, {}).get("base")
+        return None if value is None else float(value)
+
+    own = figure("method")
+    better = [
+        (name, value) for name in names if (value := figure(name)) is not None and own is not None and value < own
+    ]
+    if not better or own is None:
+        return ""
+    listing = ", ".join(f"{metrics[name]['name']} {value:.3f}" for name, value in better)
+    return (
+        f"{metrics['method']['name']} has {measure} {own:.3f} on base, and what needs no prompt does better: {listing}"
+    )
+
+
 def attack_note(attack: Mapping[str, Any]) -> str:
     """Return the sentence that says that a run was attacked, by whom, and with what success beside accuracy."""
     names = ", ".join(map(str, attack["malicious"][:LISTED])) or "none"

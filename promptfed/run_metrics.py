@@ -18,7 +18,7 @@ from promptfed.kept_text import kept_words
 from promptfed.language_models.model import LanguageModel
 from promptfed.measures.figures import described
 from promptfed.methods.zero_shot import ZeroShot
-from promptfed.result_notes import attack_note, below_zero_shot, figure_notes, near_chance_note
+from promptfed.result_notes import attack_note, below_zero_shot, figure_notes, near_chance_note, simpler_note
 from promptfed.runs.client_events import processor_figures
 from promptfed.runs.events import Event
 from promptfed.runs.ledger import cost_of
@@ -45,13 +45,16 @@ def run_metrics(
     method = experiment.config.method
     metrics: dict[str, Any] = {name: figures[name] for name in BASELINES if name in figures}
     metrics["method"] = figures[method]
-    for name in (*BASELINES, "method"):
+    for name in ("zero_shot", "local_only", "method"):
         if name in metrics:
             metrics[name]["below_zero_shot"] = below_zero_shot(metrics[name], metrics.get("zero_shot"))
     metrics["new_classes"] = list(experiment.task.new_classes)
     near = (near_chance(experiment.task, *pair) for pair in trained.values())
     metrics["examples"] = experiment.examples
     notes = [note for note in near if note]
+    if experiment.examples == "windows":
+        trivial = [name for name in BASELINES if name != "local_only"]
+        notes += filter(None, [simpler_note(metrics, experiment.config.selection, trivial)])
     notes += figure_notes(experiment.task, evaluations[method].figures, experiment.examples)
     events = list(events)
     measurements = processor_figures(events, method)

@@ -8,7 +8,15 @@ import pytest
 
 from promptfed.evaluation import evaluate
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
-from promptfed.result_notes import below_zero_shot, figure_notes, flag, listed, near_chance_note, new_classes_line
+from promptfed.result_notes import (
+    below_zero_shot,
+    figure_notes,
+    flag,
+    listed,
+    near_chance_note,
+    new_classes_line,
+    simpler_note,
+)
 from promptfed.types import ClientPrompt, Metrics
 
 
@@ -77,3 +85,11 @@ def test_classes_held_out_are_named_and_escaped() -> None:
     assert new_classes_line(()) == ""
     assert new_classes_line(("cat", "red\x1b[31m")).endswith(": cat, red\\x1b[31m")
     assert listed([f"c{k}" for k in range(12)], 3) == "c0, c1, c2 and 9 more"
+
+
+def test_what_needs_no_prompt_and_does_better_is_named() -> None:
+    rows = {key: {"name": key, "measures": {"mae": {"base": value}}} for key, value in
+            (("persistence", 0.7), ("affine_output", 0.4), ("method", 0.5))}  # fmt: skip
+    note = simpler_note(rows, "mae", ["persistence", "affine_output", "zero_shot"])
+    assert note == "method has mae 0.500 on base, and what needs no prompt does better: affine_output 0.400"
+    assert simpler_note(rows, "mae", ["persistence"]) == simpler_note(rows, "accuracy", ["affine_output"]) == ""

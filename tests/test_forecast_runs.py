@@ -1,0 +1,83 @@
+"""Whole runs on series: interrupted, on Ray, private, personalised; what is refused is refused in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import promptfed as pf
+from promptfed.errors import BundleError, ConfigError
+from promptfed.export.finished import FinishedRun
+from promptfed.personalize.onboard import newcomer_source
+
+pytestmark = pytest.mark.slow
+SMALL = {"history": 48, "neighbours": 1, "stride": 72, "held_out": 5}
+Train = Callable[..., pf.Run]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Train on few windows of three stations, in folders of their own."""
+    place, numbers = tmp_path_factory.mktemp("series"), iter(range(1000))
+
+    def run(method: str = "metepfl", **options: Any) -> pf.Run:
+        usual: dict[str, Any] = {
+            "task": "forecast", "data": "fronts", "rounds": 3, "progress": False, "baselines": (),
+            "task_options": SMALL, "method_options": {"local_epochs": 1} if method == "metepfl" else {},
+        }  # fmt: skip
+        return pf.train(method, folder=place / f"run {next(numbers)}", **{**usual, **options})
+
+    return run
+
+
+def test_a_run_without_its_last_checkpoint_goes_on_to_the_same_bits(train: Train) -> None:
+    whole = train(method_options={"local_epochs": 1, "mask_ratio": 0.15})
+    expected, table = whole.metrics["prompt_sha256"], whole.metrics["method"]
+    newest = max((whole.path / "checkpoints").iterdir())
+    for file in newest.iterdir():
+        file.unlink()
+    newest.rmdir()
+    again = pf.load_run(whole.path).resume(progress=False)
+    assert again.metrics["prompt_sha256"] == expected
+    assert again.metrics["method"] == table
+
+
+def test_all_baselines_stand_in_one_table(train: Train) -> None:
+    baselines = ("persistence", "yesterday", "affine_output", "zero_shot", "local_only")
+    metrics = train(rounds=1, baselines=baselines).metrics
+    rows = [metrics[name] for name in (*baselines, "method")]
+    assert [row["name"] for row in rows] == [
+        "persistence", "same hour yesterday", "affine on output", "zero-shot", "local-only", "MetePFL",
+    ]  # fmt: skip
+    assert all(set(row["measures"]) == {"mae", "rmse"} for row in rows)
+    assert metrics["method"]["measures"]["mae"]["new"] > 0
+    assert metrics["examples"] == "windows"
+
+
+def test_clipped_and_noisy_updates_of_clients(train: Train) -> None:
+    run = train(rounds=2, privacy_options={"dp": "client", "noise": 0.5, "delta": 1e-3, "clip": 0.5})
+    assert run.metrics["privacy"]
+
+
+def test_personal_prompts_and_what_is_refused(train: Train) -> None:
+    run = train()
+    run.personalize(epochs=1)
+    finished = FinishedRun(run.path)
+    assert all((run.path / "personalized").iterdir())
+    with pytest.raises(BundleError, match="has no bundle yet"):
+        run.export(client=0, path=run.path / "bundle")
+    with pytest.raises(ConfigError, match="a new station uses the shared prompt"):
+        newcomer_source(finished, "stations:x")
+    with pytest.raises(ConfigError, match="a measurement is part of several windows"):
+        train(privacy_options={"dp": "example", "noise": 1.0, "delta": 1e-3, "clip": 1.0})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs promptfed[ray]")
+def test_ray_trains_the_same_prompt(train: Train) -> None:
+    local, ray = train(rounds=1), train(rounds=1, engine="ray", actors=1)
+    for name, tensor in local.prompt().shared.items():
+        torch.testing.assert_close(ray.prompt().shared[name], tensor)
