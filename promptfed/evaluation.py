@@ -215,7 +215,7 @@ def evaluate(
                 among[data.client] = data.classes
     common = (task.base_test, *task.domain_tests.values())
     examples = Examples.of(common, tested)
-    new_part = task.new_classes, task.new_test
+    new_part = task.classes_of_new, task.new_test
     answers = OwnAnswers(len(task.base_classes))
     parts = examples, among, new_part, measures or {}
     scores = part_scores(method, prompts, task.base_classes, *parts, answers.add)

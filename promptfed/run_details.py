@@ -23,6 +23,7 @@ from promptfed.config import RunConfig
 from promptfed.errors import PromptFedError
 from promptfed.evaluation import Evaluation
 from promptfed.examples.base import ANSWER_CLASSES, ImageItem, Item, QuestionItem, TextItem
+from promptfed.examples.series import FORECAST_CLASSES
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import candidate_of
 from promptfed.federation import Federation
@@ -67,13 +68,13 @@ def write_details(
     answers = evaluation.answers
     if answers is None:
         return
-    is_answered_freely = experiment.task.base_classes == ANSWER_CLASSES
+    has_no_classes = experiment.task.base_classes in (ANSWER_CLASSES, FORECAST_CLASSES)
     run.write_json(
         DETAILS,
         {
             "items": len(answers),
             "right": packed_bits(answers.right()),
-            "counts": [] if is_answered_freely else answers.counts(),
+            "counts": [] if has_no_classes else answers.counts(),
             **({"average_precisions": precisions} if (precisions := answers.average_precisions()) else {}),
             "samples": list(_samples(experiment.task, answers, samples_of(experiment.config))),
             "words": prompt_words(*trained),

@@ -150,6 +150,11 @@ class FederatedTask:
         return next(data for data in self.clients if data.client == number)
 
     @property
+    def classes_of_new(self) -> tuple[str, ...]:
+        """What labels of ``new_test`` index: new classes, or base classes of holders that take no part."""
+        return self.new_classes or (self.base_classes if len(self.new_test) else ())
+
+    @property
     def domains(self) -> tuple[str, ...]:
         """The domain of client k at position k; a client without one is a domain of its own."""
         return tuple(summary.domain or summary.name for summary in self.summaries())

@@ -11,7 +11,6 @@ import torch
 
 import promptfed as pf
 from promptfed.errors import BundleError, ConfigError
-from promptfed.export.finished import FinishedRun
 from promptfed.personalize.onboard import newcomer_source
 
 pytestmark = pytest.mark.slow
@@ -66,12 +65,11 @@ def test_clipped_and_noisy_updates_of_clients(train: Train) -> None:
 def test_personal_prompts_and_what_is_refused(train: Train) -> None:
     run = train()
     run.personalize(epochs=1)
-    finished = FinishedRun(run.path)
-    assert all((run.path / "personalized").iterdir())
+    assert len(list((run.path / "personalized").iterdir())) >= 3
     with pytest.raises(BundleError, match="has no bundle yet"):
         run.export(client=0, path=run.path / "bundle")
     with pytest.raises(ConfigError, match="a new station uses the shared prompt"):
-        newcomer_source(finished, "stations:x")
+        newcomer_source(run.finished, "stations:x")
     with pytest.raises(ConfigError, match="a measurement is part of several windows"):
         train(privacy_options={"dp": "example", "noise": 1.0, "delta": 1e-3, "clip": 1.0})
 

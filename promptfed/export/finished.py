@@ -17,6 +17,7 @@ from promptfed.agreement import Agreement
 from promptfed.build_method import build_method
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
+from promptfed.examples.series import SeriesForm
 from promptfed.export.adapter import client_adapter, lead_of
 from promptfed.export.bundle import Bundle, candidate_of, is_complete, make_bundle
 from promptfed.export.merged import MergedModel, merged_model
@@ -133,7 +134,7 @@ class FinishedRun:
         candidate, general = candidate_of(self.method, prompt), candidate_of(self.method, ClientPrompt(prompt.shared))
         return candidate is None or general is None or candidate.described() != general.described()
 
-    def model_for(self, form: PromptTemplate | None) -> FrozenModel:
+    def model_for(self, form: PromptTemplate | SeriesForm | None) -> FrozenModel:
         """Return the run's model for examples in the template ``form``, loaded again if the template differs."""
         model = self.method.setup.model
         return model if form == model.form else self.objects.model_of(self.run.config, form)
@@ -257,6 +258,7 @@ def _model(run: RunDirectory, config: RunConfig, table: Mapping[str, Any], objec
         RunError: The run does not say how examples were put to a black box, or the model has changed.
     """
     named_model(config).check_template(table, run.path)
-    model = objects.model_of(config, PromptTemplate.model_validate(table["form"]) if "form" in table else None)
+    kind = SeriesForm if named_model(config).kind == "forecaster" else PromptTemplate
+    model = objects.model_of(config, kind.model_validate(table["form"]) if "form" in table else None)
     check_same_model(run.path, table, model)
     return model

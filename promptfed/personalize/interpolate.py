@@ -148,7 +148,7 @@ def client_curve(
         val=val,
         local=sweep.accuracies(task.base_classes, data.test, data.classes) if chooses else (),
         base=sweep.accuracies(task.base_classes, task.base_test),
-        new=sweep.accuracies(task.new_classes, task.new_test),
+        new=sweep.accuracies(task.classes_of_new, task.new_test),
         choice=choose(alphas, figures, len(data.val), selection, method.setup.model.examples),
     )
 
