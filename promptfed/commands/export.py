@@ -33,7 +33,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="bundle; peft: an adapter of a language model that PEFT loads; onnx: an image classifier.",
+            help="bundle; peft: an adapter of a language model that PEFT loads; onnx: an image classifier; texts: the "
+            "synthetic texts of private_evolution.",
             metavar="FORMAT",
         ),
     ] = "bundle",

@@ -9,11 +9,12 @@ from promptfed.errors import ConfigError, unknown_name
 from promptfed.export.bundle import bundle_folder, write_bundle
 from promptfed.export.finished import FinishedRun
 from promptfed.export.onnx_folder import onnx_files, write_onnx
+from promptfed.export.texts import write_texts
 from promptfed.peft_format.writing import write_adapter
 
-FOLDERS = {"bundle": "bundles", "peft": "adapters", "onnx": "onnx", "merged": "merged"}
+FOLDERS = {"bundle": "bundles", "peft": "adapters", "onnx": "onnx", "merged": "merged", "texts": "texts"}
 """Form -> the folder for it in a run's own."""
-FORMATS = ("bundle", "peft", "onnx")
+FORMATS = ("bundle", "peft", "onnx", "texts")
 
 
 def export_format(format: str, merged: bool) -> str:
@@ -25,7 +26,7 @@ def export_format(format: str, merged: bool) -> str:
     if format not in FORMATS:
         raise unknown_name("export format", format, FORMATS)
     if merged and format != "bundle":
-        what = {"peft": "an adapter", "onnx": "an image classifier"}[format]
+        what = {"peft": "an adapter", "onnx": "an image classifier", "texts": "synthetic texts"}[format]
         raise ConfigError(f"--merged writes a whole model, and --format {format} {what}: leave one of them out")
     return "merged" if merged else format
 
@@ -38,7 +39,7 @@ def write_export(
     Args:
         finished: The run.
         client: The number of the client.
-        form: "bundle", "peft", "onnx" or "merged".
+        form: "bundle", "peft", "onnx", "texts" or "merged".
         target: The folder; None: the usual one in the run's.
         shared: Whether to leave out all that is the client's own.
         overwrite: Whether to replace a bundle or adapter that is there.
@@ -58,6 +59,8 @@ def write_export(
     if form == "onnx":
         files = onnx_files(finished.bundle(client, shared_only=shared), finished.method.setup.model)
         return write_onnx(folder, files, overwrite=overwrite)
+    if form == "texts":
+        return write_texts(folder, finished.method, finished.prompt(client), overwrite=overwrite)
     return write_bundle(folder, finished.bundle(client, shared_only=shared), overwrite=overwrite)
 
 
