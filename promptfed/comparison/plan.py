@@ -14,6 +14,7 @@ from promptfed.named_model import usual_model
 from promptfed.printable import LONGEST, printable
 from promptfed.resolve import resolve
 from promptfed.run_metrics import BASELINES
+from promptfed.tasks.base import TASKS
 
 TUNING_SEED = 1000
 """Seed and partition seed of the search. It is none of the compared seeds."""
@@ -28,7 +29,8 @@ class Plan:
 
     Attributes:
         base: The options that all runs share. A method takes those method options that it has.
-        methods: The methods. The baselines come first: on a black box only zero_shot, since local_only needs gradients.
+        methods: The methods. The task's baselines come first: on a black box only zero_shot, since local_only needs
+            gradients.
         seeds: ``base.seed``, ``base.seed + 1``, ...
         fix_partition: Whether all seeds share one partition; otherwise the partition seed rises with the seed.
         grid: Method option -> the values to search.
@@ -65,7 +67,8 @@ class Plan:
         model = usual_model(base)
         fitting = [name for name in METHODS if model.fits(METHODS[name])]
         chosen = fitting if list(methods) == ["all"] else list(methods)
-        names = tuple(dict.fromkeys([*(name for name in BASELINES if name in fitting), *chosen]))
+        usual = TASKS[base.task].baselines
+        names = tuple(dict.fromkeys([*(name for name in BASELINES if name in fitting and name in usual), *chosen]))
         if repeated := [name for name in chosen if chosen.count(name) > 1]:
             raise ConfigError(
                 f"method '{repeated[0]}' is named {chosen.count(repeated[0])} times: name every method once"

@@ -31,7 +31,8 @@ class Layer(nn.Module):
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)
         tokens = tokens + self.join(mixed.transpose(1, 2).reshape(n, length, WIDTH))
-        return tokens + self.narrow(F.gelu(self.widen(self.before_network(tokens))))
+        change: Tensor = self.narrow(F.gelu(self.widen(self.before_network(tokens))))
+        return tokens + change
 
 
 class TstNetwork(nn.Module):
@@ -61,5 +62,5 @@ class TstNetwork(nn.Module):
         states = self.embed(tokens) + self.places[: tokens.shape[1]]
         for layer in self.layers:
             states = layer(states)
-        future = self.head(self.norm(states[:, PAST:]))
+        future: Tensor = self.head(self.norm(states[:, PAST:]))
         return future.reshape(n, -1, len(QUANTILES))

@@ -13,9 +13,16 @@ from promptfed.method import METHODS
 def test_baselines_come_along_once_and_first():
     plan = Plan.make(build_config({}), ["promptfl", "local_only"], 1)
     assert plan.methods == ("zero_shot", "local_only", "promptfl")
-    kinds = {name: (METHODS[name].access, METHODS[name].model_kind) for name in METHODS}
+    kinds = {name: (METHODS[name].access, METHODS[name].model_kind) for name in METHODS if not METHODS[name].only_texts}
     fitting = {name for name, kind in kinds.items() if kind[0] == "any" or kind == ("white box", "dual encoder")}
     assert set(Plan.make(build_config({}), ["all"], 1).methods) == fitting
+
+
+def test_the_baselines_are_those_of_the_task():
+    plans = {task: Plan.make(build_config({"task": task}), ["zero_shot"], 1) for task in ("forecast", "tool-routing")}
+    assert plans["forecast"].methods == ("persistence", "yesterday", "affine_output", "zero_shot")
+    assert plans["tool-routing"].methods == ("zero_shot", "description_words")
+    assert Plan.make(build_config({"task": "blackbox-text"}), ["fedbpt"], 1).methods == ("zero_shot", "fedbpt")
 
 
 @pytest.mark.parametrize("level", ["client", "example"])
