@@ -44,7 +44,8 @@ def test_no_name_is_a_command_of_latex() -> None:
     said = latex_text('\\input{/etc/passwd} ~^<>|"#\n%')
     assert said.startswith(r"\textbackslash{}input\{/etc/passwd\} \textasciitilde{}\textasciicircum{}")
     assert "\n" not in said
-    assert said.endswith(r"\#\textbackslash{}x0a\%")
+    assert said.endswith(r"''\#\textbackslash{}x0a\%")
+    assert latex_text("[6pt] of") == "{[}6pt{]} of", "behind the end of a row it would be a distance"
 
 
 def test_csv_is_read_back_with_figures_as_shares_and_no_formulas(table: ExportTable) -> None:
