@@ -15,7 +15,8 @@ FORMATS = ("latex", "csv", "md")
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "±": r"$\pm$", "\u2212": "$-$", "*": r"\textasteriskcentered{}",
+    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "±": r"$\pm$", "\u2212": "$-$",
+    "*": r"\textasteriskcentered{}",
 }  # fmt: skip
 """What LaTeX must not read itself: a bracket behind the end of a row would be its option, plain fonts lack a quote."""
 FORMULAS = "=+-@\t\r"

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from promptfed.blackbox.oracles.ledger import Account, OracleLedger
 from promptfed.report.comparison_page import write_page
 from promptfed.report.html import write_report
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.personalized import CURVE
+from promptfed.usage import Usage
 from promptfed.watching.followed_run import FollowedRun
 from promptfed.watching.page import live_part, whole_page
 
@@ -97,6 +99,22 @@ def personalized(run: RunDirectory) -> RunDirectory:
     return run
 
 
+def black_box(run: RunDirectory, metrics: dict[str, Any]) -> RunDirectory:
+    """The run as one of FedBPT that paid a server, got some answers of no use, and kept the zero-shot prompt."""
+    ledger = OracleLedger(run.path / "oracle.sqlite")
+    for round in (1, 2, 3):
+        for client in range(3):
+            asked = Usage(
+                oracle_queries=1200, oracle_calls=900, oracle_cache_hits=300, oracle_retries=2, oracle_unanswered=3,
+                oracle_floored=4, prompt_tokens=120_000, completion_tokens=900, usd=1.25,
+            )  # fmt: skip
+            ledger.add(Account("promptfl", round, client), asked)
+    ledger.add(Account("promptfl"), Usage(oracle_queries=30, oracle_cache_hits=30))
+    kept = {"method": f'kept zero-shot: "{HOSTILE[2]}"'}
+    run.write_metrics({**metrics, "method": {**metrics["method"], "name": "FedBPT"}, "kept_zero_shot": kept})
+    return run
+
+
 def test_pages_are_accessible_and_fit(
     make_run: MakeRun, look: Callable[..., list[dict[str, Any]]], metrics: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -114,6 +132,8 @@ def test_pages_are_accessible_and_fit(
     notes = {"notes": HOSTILE, "data_notes": HOSTILE, "new_classes": HOSTILE, "examples": "images"}
     run.write_metrics({**metrics, **notes, "method": {**metrics["method"], "name": HOSTILE[2]}})
     keep("hostile", run)
+    keep("black box", black_box(whole(make_run(clients=3), ["cat", "dog", "eel"]), metrics))
+    assert all(words in pages[-1].read_text() for words in ("The oracle", "not answered", "USD", "kept zero-shot"))
     keep("personalized", personalized(make_run(clients=3)))
     keep("unfinished", make_run(rounds=1, finished=False))
     found = look(pages)
