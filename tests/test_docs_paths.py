@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,21 @@ def test_the_messages_of_the_troubleshooting_page_exist() -> None:
     of_click = {"No such command", "No such option"}
     assert len(quoted) > 8
     assert [text for text in quoted if text not in source and text not in of_click] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["flower-superlink", "flower-supernode", "flwr run", "flwr supernode register"])
+def test_flowers_programs_have_the_options_that_are_named(program: str) -> None:
+    pytest.importorskip("flwr")
+    root = GUIDES.parents[1]
+    pages = [*(root / "docs").rglob("*.md"), *(root / "examples" / "deployment").iterdir()]
+    pages.append(root / "promptfed" / "deployment" / "readme.py")
+    texts = [re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8")) for page in pages if page.is_file()]
+    lines = [line for text in texts for line in re.findall(rf"{program}\b([^\n`|&]*)", text)]
+    named = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)}
+    words = [str(Path(sys.executable).with_name(program.split()[0])), *program.split()[1:], "--help"]
+    if not Path(words[0]).is_file():
+        words[0] = program.split()[0]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert lines
+    assert named <= set(re.findall(r"--[a-z][a-z-]+", done.stdout + done.stderr))

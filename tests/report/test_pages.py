@@ -106,7 +106,7 @@ def black_box(run: RunDirectory, metrics: dict[str, Any]) -> RunDirectory:
         for client in range(3):
             asked = Usage(
                 oracle_queries=1200, oracle_calls=900, oracle_cache_hits=300, oracle_retries=2, oracle_unanswered=3,
-                oracle_floored=4, prompt_tokens=120_000, completion_tokens=900, usd=1.25,
+                labels_floored=4, prompt_tokens=120_000, completion_tokens=900, usd=1.25,
             )  # fmt: skip
             ledger.add(Account("promptfl", round, client), asked)
     ledger.add(Account("promptfl"), Usage(oracle_queries=30, oracle_cache_hits=30))
