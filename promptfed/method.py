@@ -160,6 +160,10 @@ class Method(ABC):
         """
         return NO_PROMPT
 
+    def shared_text(self, shared: PromptState) -> str:
+        """Return ``shared`` for people to read, where it is text of another kind than one prompt; else ""."""
+        return ""
+
     @abstractmethod
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         """Scores ``(n, classes)`` of the split's examples.

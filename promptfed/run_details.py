@@ -138,6 +138,9 @@ def prompt_words(federation: Federation, state: FederationState) -> dict[str, An
         ``whose`` prompt. ``trains``: what is trained instead, where neither can be read.
     """
     method = federation.method
+    if said := method.shared_text(state.shared):
+        text = {"whose": "shared", "before": method.shared_text(federation.start().shared), "after": said}
+        return {"texts": [{**text, "is_zero_shot": False}], "trains": method.trains}
     start, whose = federation.start(), _owners(federation, state)
     texts = [
         {"whose": name, "before": before, "after": after, "is_zero_shot": kept_of(prompt) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from promptfed.aggregators.base import Aggregator
+from promptfed.aggregators.base import AGGREGATORS, Aggregator
 from promptfed.aggregators.mean import Mean
 from promptfed.blackbox.base import BlackBoxMethod
 from promptfed.errors import ConfigError
@@ -31,7 +31,8 @@ def check_sum_is_enough(what: str, method: Method, rule: Aggregator) -> None:
             "another method"
         )
     if rule.needs == "each":
-        is_own = method.server_side(Mean(Mean.Config())).needs == "each"
+        only = [AGGREGATORS[name].needs == "each" for name in method.aggregators]
+        is_own = method.server_side(Mean(Mean.Config())).needs == "each" or (bool(only) and all(only))
         fix = "another method" if is_own else "--aggregator mean, uniform, fedadam, norm_bound or another"
         fix = f"choose {fix} that needs no more than a mean"
         if is_own and isinstance(method, BlackBoxMethod) and method.for_sums:

@@ -152,3 +152,19 @@ def _number(value: object, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_SUPPORT:
         raise ValueError(f"'{name}' that is no whole number from 1 to {MOST_SUPPORT}")
     return value
+
+
+def readable(records: Iterable[Record], words: int = 12) -> str:
+    """Return ``records`` for people, a line each: what is said, and by how many clients of how many examples.
+
+    Args:
+        records: What is shown.
+        words: Words of a record that are shown at most.
+    """
+    lines = []
+    for record in records:
+        more = ", ..." if len(record.words) > words else ""
+        said = [*record.texts.values(), ", ".join(record.words[:words]) + more]
+        clients = "1 client" if record.clients == 1 else f"{record.clients} clients"
+        lines.append(f"{record.key}: {' '.join(filter(None, said))} ({clients}, {record.support} examples)")
+    return "\n".join(lines)

@@ -15,6 +15,7 @@ from promptfed.records.record import (
     RecordSchema,
     lines_of,
     parsed,
+    readable,
     records_tensor,
 )
 
@@ -87,3 +88,11 @@ def test_a_tensor_of_something_else_holds_no_records():
         lines_of(torch.full((3,), 255, dtype=torch.uint8))
     with pytest.raises(ValueError, match=f"where {MOST_RECORDS} are allowed"):
         lines_of(torch.full((MOST_RECORDS + 1,), 10, dtype=torch.uint8))
+
+
+def test_people_read_what_is_said_and_by_how_many():
+    assert readable(RECORDS, words=1).splitlines() == [
+        "weather: The user asks about rain. (1 client, 3 examples)",
+        "übersetzer: Wörter auf 日本語 Sprache (1 client, 1 examples)",
+        "music: song, ... (4 clients, 9 examples)",
+    ]

@@ -21,7 +21,7 @@ from promptfed.examples.base import TextItem
 from promptfed.method import METHODS, Method, MethodConfig, Shape
 from promptfed.prompt_state import PromptState
 from promptfed.records.merging import read_records
-from promptfed.records.record import NO_RECORDS, Record, RecordSchema, records_tensor
+from promptfed.records.record import NO_RECORDS, Record, RecordSchema, readable, records_tensor
 from promptfed.scores import mean_loss, predicted
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
@@ -189,6 +189,9 @@ class Fical(Method):
     def records(self, shared: PromptState) -> list[Record]:
         """Return the records of a compendium that may be used; what a server should have refused is left out here."""
         return read_records(shared[RECORDS], SCHEMA, self.setup.classes)[0] if RECORDS in shared else []
+
+    def shared_text(self, shared: PromptState) -> str:
+        return readable(self.records(shared))
 
     def _word_scores(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         """Return scores ``(n, classes)`` by the words of descriptions and records."""

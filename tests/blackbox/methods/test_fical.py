@@ -15,6 +15,7 @@ from promptfed.errors import ConfigError
 from promptfed.experiment import Experiment
 from promptfed.records.merging import read_records
 from promptfed.records.record import lines_of
+from promptfed.run_details import prompt_words
 from promptfed.types import NO_PROMPT, Broadcast
 
 from ...tiny_language_models import language_model
@@ -136,7 +137,18 @@ def test_a_compendium_from_the_server_is_read_with_the_same_care(black_setup):
     assert method.records(PromptState({"records": records_tensor(bad)})) == bad[1:]
 
 
-def test_a_run_is_the_same_again_and_from_its_checkpoint(tmp_path):
+def test_a_report_shows_the_compendium():
+    experiment = experiment_of()
+    federation = experiment.federation()
+    state, _ = federation.run_round(federation.start())
+    [shown] = prompt_words(federation, state)["texts"]
+    assert shown["whose"] == "shared"
+    assert shown["before"] == ""
+    assert len(shown["after"].splitlines()) == 20
+    assert shown["after"].startswith("calculator: ")
+
+
+def test_a_run_is_the_same_again():
     one, other = after_a_round(experiment_of())[0], after_a_round(experiment_of())[0]
     assert one.shared == other.shared
     assert one.server == other.server
