@@ -25,7 +25,6 @@ from promptfed.engines.registry import ENGINES
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
-from promptfed.examples.series import SeriesForm
 from promptfed.federation import Federation, round_half_up
 from promptfed.first_update import first_update
 from promptfed.frozen_model import FrozenModel, OnPrepared
@@ -78,7 +77,7 @@ class Experiment:
         cls,
         config: RunConfig,
         like: Experiment | None = None,
-        model_for: Callable[[PromptTemplate | SeriesForm | None], FrozenModel] | None = None,
+        model_for: Callable[[PromptTemplate | None], FrozenModel] | None = None,
         task: FederatedTask | None = None,
         objects: Objects = NO_OBJECTS,
     ) -> Experiment:

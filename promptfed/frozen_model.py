@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from promptfed.examples.base import Item
-from promptfed.examples.series import SeriesForm
 from promptfed.prompt_template import PromptTemplate
 from promptfed.types import Split
 from promptfed.usage import Usage
@@ -83,7 +82,7 @@ class FrozenModel(ABC):
         return torch.device("cpu")
 
     @property
-    def form(self) -> PromptTemplate | SeriesForm | None:
+    def form(self) -> PromptTemplate | None:
         """How a prompt and an example are put together for it; None for a model that is not asked in words."""
         return None
 

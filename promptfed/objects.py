@@ -90,7 +90,7 @@ class Objects:
         object_kind_of(config.task)
         return task.build(config, self.data.source)  # type: ignore[call-arg]
 
-    def model_of(self, config: RunConfig, form: PromptTemplate | SeriesForm | None = None) -> FrozenModel:
+    def model_of(self, config: RunConfig, form: PromptTemplate | None = None) -> FrozenModel:
         """Return the frozen model of ``config``; a black box is asked about examples that are put as ``form`` says.
 
         Raises ConfigError if it is an object that is not here.

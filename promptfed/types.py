@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from promptfed.examples.base import Item
-from promptfed.examples.series import SeriesForm
 from promptfed.prompt_state import PromptState
 from promptfed.prompt_template import PromptTemplate
 from promptfed.usage import Usage
@@ -136,7 +135,7 @@ class FederatedTask:
     templates: tuple[str, ...]
     notes: tuple[str, ...] = ()
     domain_tests: Mapping[str, Split] = field(default_factory=dict)
-    form: PromptTemplate | SeriesForm | None = None
+    form: PromptTemplate | None = None
     partition: str = ""
 
     def __repr__(self) -> str:

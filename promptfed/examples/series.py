@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from promptfed.examples.base import Item
+from promptfed.prompt_template import PromptTemplate
 
 FORECAST_CLASSES = ("worse than persistence", "better than persistence")
 """The classes of windows: every one is of the second, so accuracy is the share in which the last value is beaten."""
 Values = npt.NDArray[np.float32]
 
 
-class SeriesForm(BaseModel):
-    """What all windows of a task look like, the same for every client.
+class SeriesForm(PromptTemplate):
+    """What all windows of a task look like, the same for every client; no text is put together by it.
 
     Attributes:
         variables: What is measured, and forecast.
@@ -27,18 +29,17 @@ class SeriesForm(BaseModel):
         neighbours: How many other series are shown beside each.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     variables: tuple[str, ...] = Field(min_length=1)
     history: int = Field(ge=2)
     horizon: int = Field(ge=1)
     period: int = Field(24, ge=1)
     neighbours: int = Field(0, ge=0)
 
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """Hand-written prompts: a model of series has none but nothing."""
-        return ("",)
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is said of texts."""
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if name not in PromptTemplate.model_fields}
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,7 +134,7 @@ class FinishedRun:
         candidate, general = candidate_of(self.method, prompt), candidate_of(self.method, ClientPrompt(prompt.shared))
         return candidate is None or general is None or candidate.described() != general.described()
 
-    def model_for(self, form: PromptTemplate | SeriesForm | None) -> FrozenModel:
+    def model_for(self, form: PromptTemplate | None) -> FrozenModel:
         """Return the run's model for examples in the template ``form``, loaded again if the template differs."""
         model = self.method.setup.model
         return model if form == model.form else self.objects.model_of(self.run.config, form)

@@ -41,7 +41,8 @@ class Fracast(Forecaster):
 
     def __init__(self, form: SeriesForm, core: Any, head: Any, device: torch.device) -> None:
         super().__init__("fracast", form, device)
-        self.core, self.head = freeze(core.to(device)), freeze(head.to(device))
+        self.core: Any = freeze(core.to(device))
+        self.head: Any = freeze(head.to(device))
         self._loaded = self._weights_sha256()
 
     def __reduce__(self) -> tuple[type[Fracast], tuple[Any, ...]]:

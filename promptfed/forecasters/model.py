@@ -86,7 +86,7 @@ class Forecaster(FrozenModel):
         return self._device
 
     @property
-    def form(self) -> SeriesForm:  # type: ignore[override] # of series, not of texts
+    def form(self) -> SeriesForm:
         """What the windows look like."""
         return self._form
 
@@ -193,7 +193,8 @@ class Forecaster(FrozenModel):
         weight = None if trust is None else trust.flatten(0, 1)
         out = self._forecast((past - mean) / deviation, windows.states, scaled, weight)
         self._usage += Usage(model_rows=n * v, model_tokens=past.numel())
-        return (out * deviation[..., None] + mean[..., None]).unflatten(0, (n, v))
+        forecast: Tensor = (out * deviation[..., None] + mean[..., None]).unflatten(0, (n, v))
+        return forecast
 
     def median(self, quantiles: Tensor) -> Tensor:
         """Return the middle of quantiles ``(..., levels)``."""

@@ -77,7 +77,7 @@ def examples(task: FederatedTask) -> str:
     return "texts" if isinstance(first, TextItem) else "images"
 
 
-def kind_of_examples(form: PromptTemplate | SeriesForm | None, classes: Sequence[str]) -> str:
+def kind_of_examples(form: PromptTemplate | None, classes: Sequence[str]) -> str:
     """As ``examples``, of examples that are put to a model as ``form`` says and are of ``classes``."""
     if form is None:
         return "images"
