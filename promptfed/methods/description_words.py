@@ -31,6 +31,7 @@ class DescriptionWords(Method):
     keeps: ClassVar[str] = "texts"
     access: ClassVar[Literal["white box", "black box", "any"]] = "any"
     only_texts: ClassVar[bool] = True
+    classes_apart: ClassVar[bool] = True
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
 
     @property

@@ -86,7 +86,7 @@ class ZeroShot(FeatureMethod):
 
     @property
     def scores_apart(self) -> bool:
-        return self.setup.model.kind == "dual encoder"
+        return self.setup.model.kind in ("dual encoder", "language model")
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         with torch.no_grad():
