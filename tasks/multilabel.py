@@ -162,7 +162,7 @@ class Multilabel(Task):
     )  # fmt: skip
     data: ClassVar[str] = ICONS
     method: ClassVar[str] = "promptfl"
-    rounds: ClassVar[int] = 20
+    rounds: ClassVar[int] = 8
     measures: ClassVar[tuple[str, ...]] = ("map",)
     method_options: ClassVar[dict[str, Any]] = {"loss": "sigmoid", "class_specific": True}
     build = staticmethod(build)

@@ -57,19 +57,23 @@ def as_json(prediction: Prediction, kind: str, threshold: float | None) -> dict[
     if not prediction.ranked:
         return {**row, "error": NOT_ANSWERED}
     row["ranked"] = [{"class": name, "probability": value} for name, value in prediction.ranked]
+    if prediction.labels is not None:
+        row["labels"] = list(prediction.labels)
     return row if threshold is None else {**row, "none_of_these": prediction.is_none}
 
 
 def _best(prediction: Prediction) -> str:
     if not prediction.ranked:
         return NOT_ANSWERED
+    if prediction.labels:
+        return printable("; ".join(prediction.labels))
     return NONE_OF_THESE if prediction.best is None else printable(prediction.best)
 
 
 def _line(prediction: Prediction, kind: str) -> str:
     shares = [
         printable(name) if kind == "question" else f"{printable(name, LONGEST)} {100 * value:.1f} %"
-        for name, value in prediction.ranked
+        for name, value in prediction.ranked[: len(prediction.labels or ()) or None]
     ]
     text = "  ".join(shares) or NOT_ANSWERED
     return f"{printable(prediction.example)}: {f'{NONE_OF_THESE} ({text})' if prediction.is_none else text}"
@@ -80,14 +84,16 @@ def _as_csv(predictions: Sequence[Prediction], kind: str, problems: Mapping[Path
     most = max((len(prediction.ranked) for prediction in predictions), default=1)
     endings = ["", *(f"_{place}" for place in range(2, most + 1))]
     columns = [f"{name}{ending}" for ending in endings for name in ("class", "probability")]
+    has_labels = any(prediction.labels is not None for prediction in predictions)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([kind, "status", *columns, "error"])
+    writer.writerow([kind, "status", *columns, "error", *(["labels"] if has_labels else [])])
     for prediction in predictions:
         cells = [cell for name, value in prediction.ranked for cell in (name, f"{value:.6f}")]
         cells += [""] * (len(columns) - len(cells))
         status = "none" if prediction.is_none else "ok" if prediction.ranked else "error"
-        writer.writerow([prediction.example, status, *cells, "" if prediction.ranked else NOT_ANSWERED])
+        labels = ["; ".join(prediction.labels or ())] if has_labels else []
+        writer.writerow([prediction.example, status, *cells, "" if prediction.ranked else NOT_ANSWERED, *labels])
     for path, problem in problems.items():
         writer.writerow([path, "error", *[""] * len(columns), problem])
     return text.getvalue()

@@ -50,6 +50,7 @@ from promptfed.export.folder import (
     PIXELS,
     PROMPT,
     README,
+    SEVERAL_LABELS,
     SOFT,
     TEXT,
     BackboneMeta,
@@ -78,8 +79,6 @@ from promptfed.types import ClientPrompt
 ABOUT_THE_MODEL = tuple(name for name, option in options_of(OracleOptions).items() if option.in_bundle)
 """Options of an oracle that a bundle says. The others are the user's own: keys, files, budgets, rates."""
 
-SEVERAL_LABELS = "multilabel"
-"""The task whose examples have several labels, which no bundle says."""
 KINDS = {"dual encoder": "backbone"}
 """Kind of model -> the word for it in messages, where the command line has another."""
 
@@ -191,6 +190,7 @@ def make_bundle(
     examples: str,
     chosen: str = "",
     origin: BundleOrigin | None = None,
+    label_bias: float | None = None,
 ) -> Bundle:
     """Make the bundle of one client of a run. A black box is not called.
 
@@ -203,14 +203,13 @@ def make_bundle(
         examples: The kind of the training examples: "images", "texts" or "questions".
         chosen: How ``prompt.alpha`` was chosen, in words.
         origin: The run that the prompt comes from.
+        label_bias: Where examples have several labels, what turns scores into probabilities.
 
     Raises:
         BundleError: The model is a dual encoder, and the method makes no text features for it; or it forecasts series.
     """
-    if config.task == SEVERAL_LABELS:
-        raise BundleError(
-            "a bundle says one class of an image, and task 'multilabel' has several: there is no export of it"
-        )
+    if config.task == SEVERAL_LABELS and label_bias is None:
+        raise BundleError("a bundle of task 'multilabel' needs the client's training images: export it from its run")
     about: dict[str, Any] = {
         "promptfed_version": version("promptfed"),
         "method": config.method,
@@ -244,7 +243,7 @@ def make_bundle(
             precision=config.precision,
             library_options=dict(backbone.library_options) or None,
         )
-        meta = Meta(**about, backbone=backbone_meta, logit_scale=backbone.logit_scale)
+        meta = Meta(**about, backbone=backbone_meta, logit_scale=backbone.logit_scale, label_bias=label_bias)
         features = method.client_features(prompt, method.setup.classes)
         return Bundle(prompt.shared, prompt.personal, meta, features, tuned=prompt.tuned)
     oracle, candidate = method.setup.oracle, candidate_of(method, prompt)

@@ -15,11 +15,13 @@ from typing import Any
 from promptfed.aggregators.base import Aggregator, build_aggregator
 from promptfed.agreement import Agreement
 from promptfed.build_method import build_method
+from promptfed.class_losses import sigmoid_bias
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
 from promptfed.examples.series import SeriesForm
 from promptfed.export.adapter import client_adapter, lead_of
 from promptfed.export.bundle import Bundle, candidate_of, is_complete, make_bundle
+from promptfed.export.folder import SEVERAL_LABELS
 from promptfed.export.merged import MergedModel, merged_model
 from promptfed.export.origin import BundleOrigin, origin_of
 from promptfed.frozen_model import FrozenModel
@@ -185,9 +187,18 @@ class FinishedRun:
             RunError: The run has no such client.
         """
         prompt, chosen, origin = self._deployed(client, shared_only)
-        return make_bundle(
-            self.run.config, self.method, prompt, client, self.names[client], self.examples, chosen, origin
-        )
+        names = self.names[client], self.examples, chosen, origin
+        return make_bundle(self.run.config, self.method, prompt, client, *names, self._label_bias(client))
+
+    def _label_bias(self, client: int) -> float | None:
+        """Return the bias that ``client`` trained with, from its training images; None where an example has one label.
+
+        Raises:
+            DataError: The data of the run are gone.
+        """
+        if self.run.config.task != SEVERAL_LABELS:
+            return None
+        return sigmoid_bias(self.method.setup, self.objects.task_of(self.run.config).client(client))
 
     def peft_files(self, client: int, *, shared_only: bool = False) -> dict[str, bytes]:
         """Return file name -> content of a folder for PEFT with what ``client`` deploys.

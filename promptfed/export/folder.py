@@ -77,6 +77,10 @@ class LanguageModelMeta(AdapterUse):
     precision: str
 
 
+SEVERAL_LABELS = "multilabel"
+"""The task whose examples have several labels."""
+
+
 class Meta(Agreement):
     """``promptfed_config.json``: the agreement of the run, whose prompt it is, and the one model that it is for.
 
@@ -90,6 +94,7 @@ class Meta(Agreement):
         chosen: How alpha was chosen.
         origin: The run that the prompt comes from.
         sha256: File name -> hex SHA-256.
+        label_bias: Where an example has several labels, b in the probability ``sigma(score + b)`` of each class.
         form: How an example is put, and what the classes are called.
         complete: Whether the deployed prompt is all that the method predicts with.
     """
@@ -116,6 +121,7 @@ class Meta(Agreement):
     sha256: dict[str, str] = Field(default_factory=dict)
     backbone: BackboneMeta | None = None
     logit_scale: float | None = Field(None, gt=0, allow_inf_nan=False)
+    label_bias: float | None = Field(None, allow_inf_nan=False)
     oracle: OracleMeta | None = None
     language_model: LanguageModelMeta | None = None
     form: PromptTemplate | None = None
@@ -160,6 +166,8 @@ class Meta(Agreement):
         exclude: dict[str, Any] = dict.fromkeys(self._foreign, True)
         if self.backbone is not None and self.backbone.library_options is None:
             exclude["backbone"] = {"library_options"}
+        if self.label_bias is None:
+            exclude["label_bias"] = True
         return (self.model_dump_json(indent=2, exclude=exclude) + "\n").encode()
 
 

@@ -83,6 +83,8 @@ def onnx_files(bundle: Bundle, model: FrozenModel) -> dict[str, bytes]:
     Raises:
         ConfigError: It is not for images and a backbone, its method has no graph, or the extra is missing.
     """
+    if bundle.meta.label_bias is not None:
+        raise ConfigError("an ONNX file says one class of an image, and this prompt several labels: export a bundle")
     backbone = _backbone_of(bundle.meta, model)
     graph, preparation = onnx_model(bundle, backbone), preparation_of(backbone)
     config = _config(bundle.meta, graph, preparation)

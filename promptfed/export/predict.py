@@ -25,6 +25,9 @@ from promptfed.setup import Setup
 from promptfed.tasks.sources.object_images import image_item, kind_of
 from promptfed.types import Split
 
+LEAST = 0.5
+"""The probability from which a class is a label of an example that may have several."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -35,11 +38,14 @@ class Prediction:
         ranked: The most probable classes, best first, as ``(class, probability)``; of a question its answer. Empty if
             a black box did not answer.
         is_none: Whether even the best class is below the threshold that was asked for: the example is none of these.
+        labels: The classes whose probability reaches the threshold, best first, where an example may have several;
+            None where it has one. Each class then has a probability by itself.
     """
 
     example: Path | str
     ranked: tuple[tuple[str, float], ...]
     is_none: bool = False
+    labels: tuple[str, ...] | None = None
 
     @property
     def best(self) -> str | None:
@@ -78,14 +84,16 @@ class Predictor:
     ) -> list[Prediction]:
         """Return the ``top`` most probable classes of every example; of questions, what is answered.
 
-        Probabilities are a softmax over the scores of all the classes asked for.
+        Probabilities are a softmax over the scores of all the classes asked for; of a bundle for examples with several
+        labels each class has its own, and all classes that reach the threshold are named.
 
         Args:
             examples: Images, texts or questions, as ``bundle.meta.examples`` says. An image is a path, a PIL image, or
                 an array as ``image_of`` (tasks/sources/object_images.py) takes it.
             classes: Class names to choose among; None: those that the bundle was trained on.
             top: How many classes to name.
-            threshold: The least probability of the best class; below it an example is none of these.
+            threshold: The least probability of the best class; below it an example is none of these. Of a label: by
+                default 0.5.
 
         Raises:
             DataError: An image is missing or cannot be decoded, or an example is of another kind.
@@ -103,7 +111,11 @@ class Predictor:
         if not items:
             return []
         shown = [_shown(item) for item in items]
-        best = ranked(shown, self._logits(unlabelled(items), names, own=classes is None), names, top)
+        logits = self._logits(unlabelled(items), names, own=classes is None)
+        if meta.label_bias is not None:
+            shares = (logits.float() + meta.label_bias).sigmoid()
+            return labelled(shown, shares, names, top, LEAST if threshold is None else threshold)
+        best = ranked(shown, logits, names, top)
         return [prediction.cut(top, threshold) for prediction in best]
 
     def scores(self, split: Split) -> Tensor:
@@ -181,6 +193,19 @@ def ranked(examples: Sequence[Path | str], logits: Tensor, names: Sequence[str],
             examples, answered, best.indices.tolist(), best.values.tolist(), strict=True
         )
     ]
+
+
+def labelled(
+    examples: Sequence[Path | str], shares: Tensor, names: Sequence[str], top: int, threshold: float
+) -> list[Prediction]:
+    """Return all classes of each example whose share ``(examples, classes)`` reaches ``threshold``, and the ``top``."""
+    predictions = []
+    for example, row in zip(examples, shares.tolist(), strict=True):
+        order = sorted(range(len(names)), key=lambda k: -row[k])
+        labels = tuple(names[k] for k in order if row[k] >= threshold)
+        best = tuple((names[k], row[k]) for k in order[: max(top, len(labels))])
+        predictions.append(Prediction(example, best, is_none=not labels, labels=labels))
+    return predictions
 
 
 def checked_classes(classes: Sequence[str], top: int) -> tuple[str, ...]:

@@ -93,6 +93,12 @@ text = load_file("class_text_features.safetensors")
 logits = text["logit_scale"] * image / np.linalg.norm(image, axis=1, keepdims=True) @ text["features"].T
 print([json.load(open("promptfed_config.json"))["classes"][i] for i in logits.argmax(axis=1)])"""
 
+ONE_CLASS = """\
+print([json.load(open("promptfed_config.json"))["classes"][i] for i in logits.argmax(axis=1)])"""
+SEVERAL_CLASSES = """\
+config = json.load(open("promptfed_config.json"))  # a class is a label where sigmoid(logit + bias) >= 0.5
+print([[name for name, x in zip(config["classes"], row) if x + config["label_bias"] >= 0] for row in logits])"""
+
 EXAMPLE = "This stands for the text to be sorted."
 QUESTION = "This stands for the question."
 
@@ -182,6 +188,8 @@ def _backbone_page(bundle: Bundle, backbone: BackboneMeta, head: dict[str, str])
         without, code = WITH_TRANSFORMERS, TRANSFORMERS_CODE.substitute(folder=repr(name.removeprefix(CLIP_HF)))
     else:
         without, code = WITH_NUMPY.substitute(backbone=name, dim=dim), NUMPY_CODE
+    if meta.label_bias is not None:
+        code = code.replace(ONE_CLASS, SEVERAL_CLASSES)
     share = f"{meta.alpha:.0%} of it is the client's own prompt (alpha, mixed in {meta.space} space): {meta.chosen}."
     return BACKBONE_PAGE.substitute(
         head,

@@ -115,7 +115,8 @@ def nearest_words(
     """Return the words of ``table`` that are nearest to each vector of ``contexts``.
 
     Args:
-        contexts: Contexts ``(n_ctx, dim)``, or one of each class ``(classes, n_ctx, dim)``, by their names.
+        contexts: Contexts ``(n_ctx, dim)``, or one of each class ``(classes, n_ctx, dim)``, by their names. Those of
+            the last classes may be left out.
         table: The words, and their embeddings ``(words, dim)``.
         classes: The names of the classes that a class-specific context is for.
         backbone: The name of the model whose words they are.
@@ -134,7 +135,7 @@ def nearest_words(
     for name, context in contexts.items():
         vectors = context.float().reshape(-1, context.shape[-1])
         distances, numbers = _nearest(vectors, table.vectors, min(count, len(table.words)), metric_name)
-        owners = classes if context.dim() == 3 else [""]
+        owners = classes[: len(context)] if context.dim() == 3 else [""]
         places = [(owner, position) for owner in owners for position in range(context.shape[-2])]
         for (class_name, position), near, ids in zip(places, distances.tolist(), numbers.tolist(), strict=True):
             words = tuple((table.words[number], distance) for number, distance in zip(ids, near, strict=True))

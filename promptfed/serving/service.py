@@ -26,6 +26,7 @@ from promptfed.export.loaded import LoadedBundle, bundle_place, load_bundle
 from promptfed.export.predict import Prediction, Predictor
 from promptfed.frozen_model import FrozenModel
 from promptfed.language_models.model import LanguageModel
+from promptfed.printable import printable
 from promptfed.readers.files import read_bytes
 from promptfed.readers.json_reader import LIMITS
 from promptfed.serving.batching import Batcher
@@ -73,6 +74,10 @@ class Service:
     def __init__(
         self, bundles: dict[str, Bundle], model: FrozenModel, digests: dict[str, str], limits: ServeLimits
     ) -> None:
+        if several := [name for name, bundle in bundles.items() if bundle.meta.label_bias is not None]:
+            raise ConfigError(
+                f"bundle '{printable(several[0])}' says several labels of an image: use promptfed predict"
+            )
         self.limits, self.digests, self.bundles = limits, digests, bundles
         self._store: PassingStore | None = None
         if isinstance(model, DualEncoder):

@@ -47,6 +47,7 @@ def test_a_context_of_each_class_says_which() -> None:
     found = nearest(torch.tensor([[[1.0, 0]], [[-1, 0]]]), count=1)
     assert [(row.class_name, row.words[0][0]) for row in found] == [("cat", "east"), ("dog", "west")]
     assert repr(found).splitlines()[1:] == ["class  #  words", "cat    1  east 0.000", "dog    1  west 0.000"]
+    assert [row.class_name for row in nearest(torch.tensor([[[1.0, 0]]]), count=1)] == ["cat"], "a part of the classes"
 
 
 @pytest.mark.parametrize(("options", "words"), [({"count": 0}, "count is 0"), ({"metric": "l1"}, "metric is 'l1'")])

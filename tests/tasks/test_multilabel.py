@@ -11,13 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
+from promptfed.api import train
+from promptfed.class_losses import sigmoid_bias
+from promptfed.commands.predictions import as_json
 from promptfed.config import build_config
 from promptfed.errors import BundleError, ConfigError, DataError
 from promptfed.evaluation import evaluate
 from promptfed.experiment import Experiment
-from promptfed.export.bundle import make_bundle
+from promptfed.export.bundle import make_bundle, read_bundle
+from promptfed.export.predict import Predictor
 from promptfed.measures.base import build_measures
 from promptfed.resolve import complete
+from promptfed.serving.limits import ServeLimits
+from promptfed.serving.service import Service
 from promptfed.tasks import TASKS
 from promptfed.types import ClientPrompt, Split
 
@@ -101,8 +107,8 @@ def test_a_class_that_no_image_shows_in_training_is_named(tmp_path):
         built(data=f"csv:{tmp_path}/photos.csv", backbone="tiny", partition="iid", clients=1)
 
 
-def test_it_trains_and_export_is_refused():
-    """Two rounds of few examples: measures, accuracy and the refusal of a bundle that would say one class."""
+def test_it_trains_and_no_bundle_is_made_without_the_images():
+    """One round of few examples: measures, average precision by class, and the refusal of a bundle without a bias."""
     options = {"clients": 2, "shots": 2, "rounds": 1, "method_options": {"n_ctx": 2, "local_epochs": 1}}
     config = complete(build_config({"task": "multilabel", "task_options": {"test_per_class": 2}, **options}))
     experiment = Experiment.build(config)
@@ -114,8 +120,34 @@ def test_it_trains_and_export_is_refused():
     precisions = evaluation.answers.average_precisions()
     assert [label for label, _, _ in precisions] == list(range(12))
     assert evaluation.answers.counts() == []
-    with pytest.raises(BundleError, match="there is no export of it"):
+    with pytest.raises(BundleError, match="export it from its run"):
         make_bundle(config, experiment.method(), ClientPrompt(state.shared), 0, "a", "images")
+
+
+def test_a_bundle_says_all_labels_that_reach_the_threshold(tmp_path):
+    config = {"clients": 2, "shots": 2, "rounds": 1, "method_options": {"n_ctx": 2, "local_epochs": 1}}
+    options = {"task": "multilabel", "task_options": {"test_per_class": 2}, "baselines": (), **config}
+    run = train(folder=tmp_path / "run", progress=False, **options)
+    bundle = read_bundle(run.export(client=0, path=tmp_path / "bundle"))
+    data = TASKS["multilabel"].build(complete(build_config(options))).clients[0]
+    method = Experiment.build(complete(build_config(options))).method()
+    assert bundle.meta.label_bias == pytest.approx(sigmoid_bias(method.setup, data))
+    predictor = Predictor(bundle, method.setup.model)
+    image = data.test.items[0]
+    shares = (predictor.scores(data.test)[0] + bundle.meta.label_bias).sigmoid()
+    middle = float(shares.sort().values[-4])
+    [answer] = predictor.predict([image], top=1, threshold=middle - 1e-4)
+    assert len(answer.labels) == 4
+    assert [name for name, _ in answer.ranked] == list(answer.labels), "all labels, though top is 1"
+    assert [share for _, share in answer.ranked] == pytest.approx(
+        shares.sort(descending=True).values[:4].tolist(), abs=1e-4
+    )
+    [answer] = predictor.predict([image], threshold=1.0)
+    assert answer.is_none
+    assert answer.labels == ()
+    assert as_json(answer, "path", 1.0)["labels"] == []
+    with pytest.raises(ConfigError, match="says several labels of an image: use promptfed predict"):
+        Service({"b": bundle}, method.setup.model, {}, ServeLimits())
 
 
 @pytest.mark.slow
