@@ -84,7 +84,12 @@ def show(
     if task.new_classes:
         console.print(new_classes_line(task.new_classes, len(task.new_classes)), highlight=False)
     if alone := [client["name"] for client in table["clients"] if client["one_class"]]:
-        words = f"{len(alone)} clients hold one class each, and are left out of local accuracy: {listed(alone)}"
+        are = (
+            "1 client holds one class, and is"
+            if len(alone) == 1
+            else f"{len(alone)} clients hold one class each, and are"
+        )
+        words = f"{are} left out of local accuracy: {listed(alone)}"
         console.print(words, highlight=False)
     for note in task.notes:
         console.print(f"note: {note}", highlight=False)

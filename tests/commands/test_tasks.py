@@ -44,7 +44,8 @@ def test_tasks_show_marks_clients_with_one_class(promptfed, tmp_path, lone, shar
     assert said.code == 0, said.err
     text = " ".join(said.out.split())
     assert text.count("(one class)") == lone
-    assert f"{lone} clients hold one class each, and are left out of local accuracy: alone 0" in text
+    are = "1 client holds one class, and is" if lone == 1 else f"{lone} clients hold one class each, and are"
+    assert f"{are} left out of local accuracy: alone 0" in text
     table = json.loads(promptfed("tasks", "show", *words, "--json").out)
     assert [c["name"] for c in table["clients"] if c["one_class"]] == [name for name, _ in places[:lone]]
 
