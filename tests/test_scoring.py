@@ -22,7 +22,11 @@ from promptfed.scoring import Examples, Reader, alike, right_among_own
 from promptfed.scoring_job import ScoringJob
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, Split
 
-WHITE_BOX = sorted(n for n in METHODS if METHODS[n].access != "black box" and METHODS[n].model_kind == "dual encoder")
+WHITE_BOX = sorted(
+    n
+    for n, kind in METHODS.items()
+    if kind.access != "black box" and kind.model_kind == "dual encoder" and not kind.only_texts
+)
 MEASURES = build_measures(["nll", "ece", "macro_f1"])
 
 

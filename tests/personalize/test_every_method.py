@@ -19,7 +19,11 @@ NEEDS_KNOWN_DOMAINS = {"fedapt", "feddpt"}
 
 
 @pytest.fixture(
-    params=sorted(n for n in METHODS if METHODS[n].access != "black box" and METHODS[n].model_kind != "language model")
+    params=sorted(
+        n
+        for n, kind in METHODS.items()
+        if kind.access != "black box" and kind.model_kind != "language model" and not kind.only_texts
+    )
 )
 def name(request, backbone):
     if METHODS[request.param].requires - backbone.abilities:
