@@ -19,7 +19,19 @@ from promptfed.privacy_options import PrivacyOptions
 from promptfed.tasks.base import TASKS, Task, is_own_data
 from promptfed.tasks.partitioning import AUTO
 
-UNDER_ROOT = ("tsv", "jsonl", "csv", "json", "metatool", "feb4rag", "testbed", "squad", "beir")
+UNDER_ROOT = (
+    "tsv",
+    "jsonl",
+    "csv",
+    "json",
+    "metatool",
+    "feb4rag",
+    "testbed",
+    "squad",
+    "beir",
+    "movielens",
+    "interactions",
+)
 """Kinds of data whose path may stand in the folder of downloaded data sets."""
 ICON_BASE_CLASSES = 24
 """Classes of the bundled icons that clients hold."""
@@ -124,7 +136,7 @@ def absolute_paths(config: RunConfig) -> dict[str, str]:
         kind, _, path = getattr(config, option).partition(":")
         if kind in kinds and path:
             root = config.data_root if kind in UNDER_ROOT else None
-            names = path.split(",") if kind == "beir" else [path]
+            names = path.split(",") if kind in ("beir", "interactions") else [path]
             paths[option] = f"{kind}:{','.join(_absolute(name, root) for name in names)}"
     kind, _, path = (config.oracle or "").partition(":")
     if kind == "local" and Path(path).expanduser().is_dir():
