@@ -131,8 +131,7 @@ def check_loss(config: RunConfig) -> None:
 
 def grades_of(source: Source, sample: int) -> Sequence[float]:
     """Return 1 for each class that an image of ``source`` shows, and 0 for the others."""
-    grades: Sequence[float] = source.samples[sample].item.grades  # type: ignore[attr-defined]
-    return grades
+    return source.samples[sample].item.grades
 
 
 def client_data(source: Source, number: int, holding: ClientAssignment) -> ClientData:
