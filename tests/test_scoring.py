@@ -24,7 +24,7 @@ from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, Split
 
 WHITE_BOX = sorted(
     n
-    for n, kind in METHODS.items()
+    for n, kind in ((name, METHODS[name]) for name in METHODS)
     if kind.access != "black box" and kind.model_kind == "dual encoder" and not kind.only_texts
 )
 MEASURES = build_measures(["nll", "ece", "macro_f1"])

@@ -21,7 +21,7 @@ NEEDS_KNOWN_DOMAINS = {"fedapt", "feddpt"}
 @pytest.fixture(
     params=sorted(
         n
-        for n, kind in METHODS.items()
+        for n, kind in ((name, METHODS[name]) for name in METHODS)
         if kind.access != "black box" and kind.model_kind != "language model" and not kind.only_texts
     )
 )
