@@ -36,7 +36,8 @@ def followers(sequences: Sequence[Sequence[int]], items: int) -> np.ndarray:
     for chosen in sequences:
         for before, after in pairwise(chosen):
             counts[before, after] += 1
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shares: np.ndarray = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return shares
 
 
 def figures(scores: np.ndarray, tests: Sequence[tuple[Sequence[int], int]]) -> tuple[float, float]:

@@ -104,7 +104,8 @@ def bundled(name: str) -> Collection:
     number = {place: k for held in places.values() for k, place in enumerate(held)}
     requests = []
     for place, row in enumerate(rows):
-        topic, relevance = row["topics"].split(",")[0], {}
+        topic = row["topics"].split(",")[0]
+        relevance: dict[int, dict[int, float]] = {}
         for other, candidate in enumerate(rows):
             if topic in candidate["topics"].split(","):
                 engine = engines.index(candidate["engine"])
