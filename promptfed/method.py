@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator
 from promptfed.backbones.base import PromptedText
+from promptfed.cosines import cosine_logits, mixed_features
 from promptfed.errors import ConfigError
 from promptfed.frozen_model import Kind
 from promptfed.prompt_state import PromptState
@@ -388,16 +389,6 @@ class FeatureMethod(Method):
 def shapes(state: Mapping[str, Tensor], names: Iterable[str] | None = None) -> dict[str, Shape]:
     """Return the shapes of ``state``'s tensors, or of some of them."""
     return {name: tuple(state[name].shape) for name in (state if names is None else names)}
-
-
-def cosine_logits(image_features: Tensor, text_features: Tensor, scale: float) -> Tensor:
-    """``scale * cos``: ``(n, dim)`` and ``(classes, dim)`` -> ``(n, classes)``."""
-    return scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
-
-
-def mixed_features(general: Tensor, own: Tensor, alpha: float) -> Tensor:
-    """``N((1 - alpha) general + alpha own)``, row by row; unit features ``(classes, embed_dim)`` in and out."""
-    return F.normalize(torch.lerp(general, own, alpha), dim=-1)
 
 
 METHODS: Registry[type[Method]] = Registry(

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from promptfed.backbones import load_backbone
 from promptfed.backbones.base import Backbone, PromptedText
+from promptfed.cosines import cosine_logits
 from promptfed.local_training import LocalObjective, Parameters
-from promptfed.method import cosine_logits
 from promptfed.privacy.dpsgd import DPSGD, ClipSpace
 from promptfed.privacy.example_gradients import ExampleGradients
 from promptfed.privacy.secret_key import SecretKey

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import build_aggregator
 from promptfed.build_method import build_method
 from promptfed.evaluation import accuracy, evaluate, has_choice, judge, mean_local_accuracy, own_examples, validate
+from promptfed.examples.base import TextItem
 from promptfed.measures.base import build_measures
 from promptfed.method import METHODS
 from promptfed.methods.fedtpg import FedTPG, FedTPGConfig
@@ -175,7 +176,7 @@ def test_who_changes_how_a_method_predicts_says_anew_that_classes_are_apart(setu
 def test_the_best_among_own_classes_by_hand():
     """Three clients on four images; a row of NaN is no answer, and a tie goes to the first class."""
     labels = torch.tensor([0, 2, 3, 1])
-    items = tuple(object() for _ in labels)
+    items = tuple(TextItem(f"example {k}") for k in range(len(labels)))
     own = {c: Split(tuple(items[k] for k in rows), labels[rows]) for c, rows in ((0, [0, 3]), (1, [1, 2]), (2, [2, 2]))}
     examples = Examples.of((), own)
     order = [items.index(item) for item in examples.split.items]

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from promptfed.build_method import build_method
+from promptfed.cosines import cosine_logits
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import FileItem, ImageItem, Item, TextItem
 from promptfed.examples.exact_match import final_answer
 from promptfed.export.bundle import Bundle, check_model
 from promptfed.frozen_model import FrozenModel
-from promptfed.method import cosine_logits
 from promptfed.printable import LONGEST, printable
 from promptfed.prompts.language_method import LanguageMethod
 from promptfed.scores import is_answered

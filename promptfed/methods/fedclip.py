@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.cosines import cosine_logits
 from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters
-from promptfed.method import METHODS, cosine_logits
+from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import HandTemplate, template_features
 from promptfed.seeding import torch_stream

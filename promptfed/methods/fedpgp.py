@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from promptfed.backbones.base import PromptedText
 from promptfed.class_losses import cross_entropy_on
 from promptfed.class_sample import EVERY_CLASS, ClassSample
+from promptfed.cosines import cosine_logits
 from promptfed.local_training import GradientMethod, LocalObjective, Parameters
-from promptfed.method import METHODS, cosine_logits
+from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import HandTemplate, template_features
 from promptfed.prompts.text_context import ContextConfig, ContextTuner, training_classes, training_images

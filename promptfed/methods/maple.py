@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from promptfed.backbones.base import Backbone, ClassTokens, PromptedImages, PromptedText
 from promptfed.class_losses import class_loss
 from promptfed.class_sample import EVERY_CLASS, ClassSample
+from promptfed.cosines import cosine_logits
 from promptfed.errors import ConfigError
 from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters
-from promptfed.method import METHODS, cosine_logits
+from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import LabelSpace, training_classes
 from promptfed.prompts.visual_prompt import prompted_images, visual_features

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.method import METHODS, cosine_logits
+from promptfed.cosines import cosine_logits
+from promptfed.method import METHODS
 from promptfed.methods.promptfl import PromptFL
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, training_images

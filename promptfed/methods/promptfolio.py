@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from promptfed.backbones.base import PromptedText
 from promptfed.class_losses import class_loss
 from promptfed.class_sample import EVERY_CLASS, ClassSample
+from promptfed.cosines import cosine_logits, mixed_features
 from promptfed.local_training import LocalObjective, Parameters
-from promptfed.method import METHODS, cosine_logits, mixed_features
+from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.text_context import ContextConfig, ContextMethod, training_classes, training_images
 from promptfed.setup import Setup

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from promptfed.config import ACCURACY
+from promptfed.cosines import cosine_logits, mixed_features
 from promptfed.evaluation import has_choice, top1_accuracy
 from promptfed.measures.selection import Selection
-from promptfed.method import FeatureMethod, Method, cosine_logits, mixed_features
+from promptfed.method import FeatureMethod, Method
 from promptfed.runs.personalized import AlphaChoice, ClientCurve
 from promptfed.truth import truth_of
 from promptfed.types import ClientData, ClientPrompt, FederatedTask, Split

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from promptfed.backbones.base import ClassTokens, Position, PromptedText
 from promptfed.class_losses import class_loss
 from promptfed.class_sample import EVERY_CLASS, ClassSample
+from promptfed.cosines import cosine_logits
 from promptfed.errors import ConfigError
 from promptfed.local_training import (
     FitMetrics,
@@ -22,7 +23,7 @@ from promptfed.local_training import (
     Parameters,
     train_clients,
 )
-from promptfed.method import MethodConfig, cosine_logits
+from promptfed.method import MethodConfig
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup

@@ -6,11 +6,11 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean
 from promptfed.build_method import build_method
+from promptfed.cosines import cosine_logits
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.method import cosine_logits
 from promptfed.methods.feddpt import FedDPT, FedDPTConfig
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState

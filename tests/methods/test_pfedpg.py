@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from promptfed.aggregators.mean import Mean
 from promptfed.build_method import build_method
+from promptfed.cosines import cosine_logits
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
 from promptfed.errors import ConfigError
 from promptfed.federation import Federation
-from promptfed.method import cosine_logits
 from promptfed.methods.pfedpg import PFedPG, PFedPGConfig, descriptor_of, generate, mean_descriptor
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import template_features

@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from promptfed.build_method import build_method
+from promptfed.cosines import cosine_logits
 from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy, evaluate, local_accuracy
-from promptfed.method import cosine_logits
 from promptfed.personalize.interpolate import Sweep, choose, client_curve, curve_rows, natural_space
 from promptfed.personalize.options import parse_alphas
 from promptfed.prompt_state import PromptState

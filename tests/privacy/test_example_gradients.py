@@ -15,8 +15,8 @@ from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.features import FeatureCache, FeatureStore
 from promptfed.backbones.tiny import load_tiny
 from promptfed.build_method import build_method
+from promptfed.cosines import cosine_logits
 from promptfed.local_training import LocalObjective
-from promptfed.method import cosine_logits
 from promptfed.privacy import example_gradients
 from promptfed.privacy.example_gradients import ExampleGradients, clipped_sum
 from promptfed.prompt_state import PromptState

@@ -5,9 +5,9 @@ import torch
 
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.config import build_config
+from promptfed.cosines import cosine_logits
 from promptfed.errors import ConfigError
 from promptfed.experiment import Experiment
-from promptfed.method import cosine_logits
 from promptfed.resolve import resolve
 from promptfed.tasks import TASKS
 from promptfed.tasks.blackbox_vision import prompts

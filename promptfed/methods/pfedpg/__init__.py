@@ -14,6 +14,7 @@ from promptfed.aggregators.base import Aggregator
 from promptfed.backbones.base import PromptedText
 from promptfed.class_losses import class_loss
 from promptfed.class_sample import EVERY_CLASS, ClassSample
+from promptfed.cosines import cosine_logits
 from promptfed.errors import ConfigError
 from promptfed.local_training import (
     GradientMethod,
@@ -22,7 +23,7 @@ from promptfed.local_training import (
     Parameters,
     train_clients,
 )
-from promptfed.method import METHODS, cosine_logits
+from promptfed.method import METHODS
 from promptfed.methods.pfedpg.hyper_network import HyperNetwork, descriptor_of, generate, mean_descriptor
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.templates import HandTemplate, template_features
