@@ -12,10 +12,9 @@ from promptfed.errors import ConfigError
 from promptfed.method import METHODS, Method
 from promptfed.types import ClientData, Split
 
-# fes asks for unlabelled examples as well, and has a test of its own.
-WHITE = [
-    name for name in METHODS if METHODS[name].access == "white box" and name not in ("fes", "fedpcl", "descriptor")
-]
+# These ask for more than labelled examples, and have tests of their own.
+OTHERS = ("fes", "fedpcl", "descriptor", "content_prompt")
+WHITE = [name for name in METHODS if METHODS[name].access == "white box" and name not in OTHERS]
 
 
 def client(number: int, examples: int) -> ClientData:

@@ -17,6 +17,7 @@ from promptfed.commands.configuration_page import option_table
 from promptfed.commands.method_listing import needs_of, traffic_cells
 from promptfed.commands.option_rows import section_rows
 from promptfed.method import METHODS, Method
+from promptfed.tasks.base import TASKS
 
 DOCS = Path(__file__).parents[1]
 DIFFERENT = re.compile(r"^(?:Different from|Departures?|Of the released|The paper's full text|No official code)")
@@ -100,11 +101,11 @@ def _source(kind: type[Method]) -> str:
 
 
 def _try_it(key: str, kind: type[Method]) -> list[str]:
-    task = {"dual encoder": "clip-fewshot", "language model": "text-classification"}.get(
-        kind.model_kind, "clip-fewshot"
-    )
-    if kind.access == "black box":
-        task = "blackbox-text"
+    usual = {"dual encoder": "clip-fewshot", "language model": "text-classification", "forecaster": "forecast"}
+    task = "blackbox-text" if kind.access == "black box" else usual[kind.model_kind]
+    own = [name for name in TASKS if key == TASKS[name].method or key in TASKS[name].methods]
+    if own and task not in own and "clip-fewshot" not in own:
+        task = own[0]
     command = f"promptfed train --task {task} --method {key}"
     if kind.access == "any":
         return []

@@ -10,6 +10,7 @@ import torch
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.build_method import build_method
 from promptfed.evaluation import top1_accuracy
+from promptfed.examples.base import TextItem
 from promptfed.scores import as_if_uniform, is_answered, predicted
 from promptfed.types import Split
 
@@ -26,7 +27,7 @@ def test_no_class_is_predicted_without_an_answer():
 
 @pytest.mark.parametrize("labels", [[1, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]])
 def test_no_answer_is_never_right(labels):
-    split = Split(tuple(map(str, labels)), torch.tensor(labels))
+    split = Split(tuple(TextItem(f"text {k}") for k in range(len(labels))), torch.tensor(labels))
     expected = sum(int(k in (0, 2) and label == (1, 1, 0, 1)[k]) for k, label in enumerate(labels)) / 4
     assert top1_accuracy(SCORES, torch.tensor([0, 1]), split) == expected
     assert top1_accuracy(SCORES, torch.tensor([5, 7]), Split(split.items, torch.tensor([7, 7, 5, 7]))) == 0.5

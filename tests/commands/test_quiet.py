@@ -32,7 +32,17 @@ def test_every_command_has_both():
     [
         (
             ["list", "backbones"],
-            ["clip-hf:FOLDER", "lit", "lm:FOLDER", "lm:gemma", "lm:minilm", "open_clip:MODEL/", "tiny"],
+            [
+                "clip-hf:FOLDER",
+                "fracast",
+                "lit",
+                "lm:FOLDER",
+                "lm:gemma",
+                "lm:minilm",
+                "open_clip:MODEL/",
+                "tiny",
+                "tst",
+            ],
         ),
         (["list", "options", "fedprox"], None),
         (["tasks", "show", "--clients", "2"], ["0\tclient 0\t", "1\tclient 1\t"]),

@@ -96,7 +96,7 @@ def test_a_text_is_never_read_as_a_template(build_text, tmp_path):
         ("texts:requests", {"prompts": []}, "prompts"),
         ("texts:nothing", {}, "unknown bundled texts 'nothing'"),
         ("tsv", {}, "lacks its name or path: write tsv:PATH"),
-        ("csv:x", {}, "unknown source of texts 'csv'"),
+        ("parquet:x", {}, "unknown source of texts 'parquet'"),
     ],
 )
 def test_what_cannot_be(build_text, data, options, said):

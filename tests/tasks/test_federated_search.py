@@ -80,7 +80,7 @@ def test_defaults_and_the_note_on_rankings_without_a_model(task):
         "lm:minilm",
     )
     assert (config.measures, config.selection) == (("ndcg:10", "np:1", "np:3"), "ndcg:10")
-    assert config.baselines == ("zero_shot",)
+    assert Experiment.build(config).baselines == ("zero_shot",)
     (note,) = task.notes
     assert "engines in random order" in note
     assert "TF-IDF of request and description" in note

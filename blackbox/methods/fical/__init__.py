@@ -74,9 +74,10 @@ class Fical(Method):
 
     Shared: ``records`` (bytes,), JSON lines. Personal: ``own`` (bytes,), all words of the client's own texts, uncut.
 
-    The paper has a language model write and merge, and retrieves by embeddings; we have not seen its tables. Words,
-    support counts, the two-clients rule and the refusals are ours. Clients say the same in each round: one is enough
-    where all take part.
+    Clients say the same in each round: one is enough where all take part.
+
+    Different from the paper: a language model writes and merges there, and records are found by embeddings; we have
+    not seen its tables. Words, support counts, the two-clients rule and the refusals are ours.
     """
 
     name: ClassVar[str] = "FICAL"
