@@ -107,9 +107,10 @@ class OwnAnswers:
         """
         if most < 1 or not self._rows:
             return []
+        rows, shares = torch.cat(self._rows).tolist(), torch.cat(self._probabilities).tolist()
         answers = [
-            Answer(*row[:4], bool(row[4]), *shares)
-            for row, shares in zip(torch.cat(self._rows).tolist(), torch.cat(self._probabilities).tolist(), strict=True)
+            Answer(client, place, truth, prediction, bool(is_right), confidence, of_truth)
+            for (client, place, truth, prediction, is_right), (confidence, of_truth) in zip(rows, shares, strict=True)
         ]
         wrong = sorted((a for a in answers if not a.is_right), key=lambda a: -a.confidence)
         right = sorted((a for a in answers if a.is_right), key=lambda a: -a.confidence)

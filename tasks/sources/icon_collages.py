@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import cast
 
 from PIL import Image
 
@@ -66,6 +67,7 @@ def source(families: str = "") -> Source:
                 mine, other = of_class[split, first], of_class[split, second]
                 top, bottom = mine[int(draws.integers(len(mine)))], other[int(draws.integers(len(other)))]
                 grades = tuple(float(label in (first, second)) for label in range(len(labels)))
-                samples.append(Sample(IconPair((top.item, bottom.item), grades), first, top.domain, split))
+                pair = IconPair((cast(ImageItem, top.item), cast(ImageItem, bottom.item)), grades)
+                samples.append(Sample(pair, first, top.domain, split))
     classes = tuple(icons.classes[label] for label in labels)
     return Source(f"icons:{families}" if families else "icons", classes, tuple(samples))
