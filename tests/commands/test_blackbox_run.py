@@ -288,7 +288,8 @@ def test_a_kept_zero_shot_prompt_is_said_exported_and_used(promptfed, tmp_path, 
     assert said.code == 0, said.err
     metrics = json.loads((run / "metrics.json").read_text())
     template = metrics["template"]
-    assert metrics["kept_zero_shot"]["method"] == f'kept zero-shot: "{template}"'
+    said_template = f'kept zero-shot: "{template}"' if template else "kept zero-shot"
+    assert metrics["kept_zero_shot"]["method"] == said_template
     assert metrics["kept_zero_shot"]["local_only"] == "kept zero-shot at 2 of 2 clients"
     assert "kept zero-shot" in said.out
     assert metrics["method"]["base"] == metrics["zero_shot"]["base"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def test_an_offline_run_holds_all_and_is_continued_under_the_same_id(
     monkeypatch.setenv("WANDB_MODE", "offline")
     mine = {"wandb": {"project": "prompts", "tags": ["small"]}}
     story.tell(build_observers(mine), story.start, *story.round(1), stops=True)
+    time.sleep(1.1)  # wandb names a file by the second in which it begins
     story.tell(build_observers(mine), story.resume, *story.round(2, 0.25), story.tests)
     assert story.warnings == []
     files = sorted((story.folder.path / "wandb").glob(f"offline-run-*-{story.identity}/*.wandb"))
