@@ -20,7 +20,7 @@ from promptfed.retrieval.calibration import fit_calibration
 from promptfed.retrieval.collection import Collection, Request
 from promptfed.retrieval.federated import BM25, INDICES, Engine, Query, Reply, ask
 from promptfed.retrieval.figures import ndcg
-from promptfed.retrieval.index import words_of
+from promptfed.retrieval.index import best, words_of
 from promptfed.retrieval.merging import MERGES, Answers, Hit
 from promptfed.retrieval.selection import centroid, cori, descriptor
 from promptfed.seeding import numpy_stream
@@ -137,14 +137,14 @@ class FederatedSearch:
         """Ask the ``asked`` best engines for a request; returns them, best first, and the merged list."""
         query = self.query(text)
         scores = self.selections[selection](query)
-        chosen = [int(k) for k in np.argsort(-scores, kind="stable")[:asked]]
+        chosen = best(scores, asked)
         replies = self.ask(query, index, chosen)
         answers = Answers({k: reply.hits for k, reply in replies.items()}, scores, self.calibration[index])
         return chosen, MERGES[merge](answers)
 
     def _calibrations(self, index: str) -> dict[int, tuple[float, float]]:
         """Return what each owner fits to its lists for the requests that it has judged; two numbers travel."""
-        fitted = {}
+        calibrations = {}
         for k in range(len(self.engines)):
             scores, relevant = [], []
             for number in self.dealt.train[k]:
@@ -152,8 +152,8 @@ class FederatedSearch:
                 for hit in self.ask(self.query(request.text), index, [k])[k].hits:
                     scores.append(hit.score)
                     relevant.append(float(request.relevance.get(k, {}).get(hit.document, 0) > 0))
-            fitted[k] = fit_calibration(np.array(scores), np.array(relevant))
-        return fitted
+            calibrations[k] = fit_calibration(np.array(scores), np.array(relevant))
+        return calibrations
 
     # ----------------------------------------------------------------------------------------------- judging
 
@@ -196,7 +196,7 @@ class FederatedSearch:
         contained: dict[str, list[float]] = {name: [] for name in MERGES}
         recalls, sizes = [], []
         for row, request, all_replies in zip(scores, tests, replies, strict=True):
-            chosen = [int(k) for k in np.argsort(-row, kind="stable")[:asked]]
+            chosen = best(row, asked)
             lists = {k: all_replies[k].hits for k in chosen}
             answers = Answers(lists, row, self.calibration[index])
             holders = {k for k, documents in request.relevance.items() if documents}
@@ -205,8 +205,8 @@ class FederatedSearch:
             every = [grade for documents in request.relevance.values() for grade in documents.values()]
             for name, merge in MERGES.items():
                 merged = merge(answers)[:LISTED]
-                found = [request.relevance.get(hit.engine, {}).get(hit.document, 0.0) for hit in merged]
-                gains[name].append(ndcg(found, every, LISTED))
+                grades = [request.relevance.get(hit.engine, {}).get(hit.document, 0.0) for hit in merged]
+                gains[name].append(ndcg(grades, every, LISTED))
                 if request.answer:
                     contained[name].append(float(any(self._holds(hit, request.answer) for hit in merged[:CONTEXT])))
         return Row(

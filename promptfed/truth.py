@@ -31,7 +31,6 @@ def truth_of(
     if measure.reads != "grades":
         return truth_among(labels, among)
     columns = torch.arange(width) if among is None else torch.tensor(among)
-    items = split.items if rows is None else [split.items[row] for row in rows.tolist()]
-    if not items or not items[0].grades:
+    if split.grades is None:
         return (labels[:, None] == columns).double()
-    return torch.tensor([item.grades for item in items], dtype=torch.float64)[:, columns]
+    return (split.grades if rows is None else split.grades[rows])[:, columns]

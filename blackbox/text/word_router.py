@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from promptfed.prompt_template import PromptTemplate
+
+SCALE = 20.0
+"""Cosines times this are scores, as of sentence encoders."""
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
 _STOP = frozenset(
     [
@@ -142,6 +146,11 @@ def _stem(word: str) -> str:
         if word.endswith(ending) and len(word) - len(ending) >= least and not word.endswith("ss"):
             return word[: -len(ending)] + instead
     return word
+
+
+def described(names: Iterable[str], form: PromptTemplate | None) -> dict[str, Counter[str]]:
+    """Return name -> the words of its description; where there is no ``form``, of the name itself."""
+    return {name: Counter(words_of(form.description(name) if form else name)) for name in names}
 
 
 class WordRouter:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptfed.bench.suite import Published
+from promptfed.report.charts.scatter import pareto_front
 
 
 def entry_rows(
@@ -49,8 +50,8 @@ def entry_rows(
 def value_of(about: Mapping[str, Any], figure: str) -> Mapping[str, Any] | None:
     """Return mean and standard deviation of ``figure``; None if the method has none."""
     measure, _, part = figure.rpartition("/")
-    found = about.get("measures", {}).get(measure, {}).get(part) if measure else about.get(part)
-    return found or None
+    spread = about.get("measures", {}).get(measure, {}).get(part) if measure else about.get(part)
+    return spread or None
 
 
 def is_lower_better(summary: Mapping[str, Any], figure: str) -> bool:
@@ -72,8 +73,8 @@ def against(paper: Published, ours: float, figure: str, protocol: Mapping[str, A
 
 def _mark_front(rows: Sequence[dict[str, Any]], lower_is_better: bool) -> None:
     sign = -1 if lower_is_better else 1
-    best = float("-inf")
-    finished = [row for row in rows if "mean" in row]
-    for row in sorted(finished, key=lambda row: (row["bytes_up_a_round"], -sign * row["mean"])):
-        row["on_front"] = sign * row["mean"] > best
-        best = max(best, sign * row["mean"])
+    points = {row["method"]: (row["bytes_up_a_round"], sign * row["mean"]) for row in rows if "mean" in row}
+    front = set(pareto_front(list(points.values())))
+    for row in rows:
+        if "mean" in row:
+            row["on_front"] = points[row["method"]] in front

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from promptfed.blackbox.text.word_router import WordRouter, words_of
+from promptfed.blackbox.text.word_router import SCALE, WordRouter, described
 from promptfed.examples.base import TextItem
 from promptfed.method import METHODS, Method
 from promptfed.prompt_state import PromptState
 from promptfed.scores import mean_loss, predicted
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split, Update
-
-SCALE = 20.0
 
 
 @METHODS.register("description_words")
@@ -47,8 +44,7 @@ class DescriptionWords(Method):
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         names = list(dict.fromkeys((*self.setup.classes, *classes)))
-        form = self.setup.model.form
-        router = WordRouter([Counter(words_of(form.description(name) if form else name)) for name in names])
+        router = WordRouter(list(described(names, self.setup.model.form).values()))
         columns = [names.index(name) for name in classes]
         texts = (item.text if isinstance(item, TextItem) else item.name for item in split.items)
         return SCALE * router.cosines(texts)[:, columns]

@@ -16,12 +16,11 @@ from promptfed.examples.base import Item
 from promptfed.frozen_model import Kind
 from promptfed.method import METHODS, Method, MethodConfig, Shape
 from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_states import TextStates
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 PREFIX = "descriptor/"
-MOST_TEXTS = 50_000
-"""Texts whose features are kept."""
 
 
 class DescriptorConfig(MethodConfig):
@@ -55,7 +54,7 @@ class Descriptor(Method):
     def __init__(self, config: DescriptorConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.model = setup.language_model
-        self._features: dict[str, Tensor] = {}
+        self._states = TextStates(self.model)
 
     @property
     def rounds(self) -> int:
@@ -91,18 +90,9 @@ class Descriptor(Method):
         loss = float(errors.square().mean()) if len(pairs) else 0.0
         return Update(data.client, update, len(pairs), loss, float(agrees) if len(pairs) else 0.0), personal
 
-    @torch.no_grad()
     def features(self, items: Sequence[Item]) -> Tensor:
         """Return unit features ``(items, width)``, each of which is computed once."""
-        lacking = {item.content_id(): item for item in items if item.content_id() not in self._features}
-        if len(self._features) + len(lacking) > MOST_TEXTS:
-            self._features.clear()
-            lacking = {item.content_id(): item for item in items}
-        if lacking:
-            states = F.normalize(self.model.states(list(lacking.values())), dim=-1)
-            self._features |= zip(lacking, states, strict=True)
-        empty = torch.zeros(0, self.model.width, device=self.model.device)
-        return torch.stack([self._features[item.content_id()] for item in items]) if len(items) else empty
+        return F.normalize(self._states.of(items), dim=-1)
 
     @torch.no_grad()
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:

@@ -11,19 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.errors import ConfigError
-from promptfed.examples.base import Item
 from promptfed.frozen_model import Kind
 from promptfed.local_training import GradientTraining, LocalObjective, LocalSteps
 from promptfed.method import METHODS, Shape
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.prototypes import class_prototypes, contrast, contrast_to_clients, global_prototypes
+from promptfed.prompts.text_states import TextStates
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split
 
 PROTOTYPES, COUNTS, PROJECTION = "prototypes/", "counts/", "projection"
-MOST_TEXTS = 50_000
-"""Texts whose features are kept."""
 
 
 class FedPCLConfig(LocalSteps):
@@ -71,7 +69,7 @@ class FedPCL(GradientTraining):
     def __init__(self, config: FedPCLConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.model = setup.language_model
-        self._features: dict[str, Tensor] = {}
+        self.states = TextStates(self.model)
 
     # ------------------------------------------------------------------------------------------------ state
 
@@ -114,7 +112,7 @@ class FedPCL(GradientTraining):
     # --------------------------------------------------------------------------------------------- training
 
     def problem(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> LocalObjective:
-        labels, features = data.train.labels.to(self.model.device), self.features(data.train.items)
+        labels, features = data.train.labels.to(self.model.device), self.states.of(data.train.items)
         projection = personal[PROJECTION] if len(personal) else self.start()
         prototypes, counts = self._all(broadcast.shared)
         if not counts.any():
@@ -137,7 +135,7 @@ class FedPCL(GradientTraining):
         return PromptState({f"{PROTOTYPES}{data.client}": prototypes, f"{COUNTS}{data.client}": counts}), trained
 
     def _prototypes(self, projection: Tensor, data: ClientData) -> tuple[Tensor, Tensor]:
-        features = self.features(data.train.items)
+        features = self.states.of(data.train.items)
         labels = data.train.labels.to(features.device)
         z = features @ projection.to(features.device).T
         return class_prototypes(z, labels, len(self.setup.classes), self.config.min_count)
@@ -152,18 +150,6 @@ class FedPCL(GradientTraining):
         counts = torch.stack([shared[COUNTS + name] for name in names]).to(self.model.device)
         return prototypes, counts.round().clamp(min=0)  # processors may have changed them
 
-    @torch.no_grad()
-    def features(self, items: Sequence[Item]) -> Tensor:
-        """Return the frozen features ``(items, width)``, each of which is computed once."""
-        lacking = {item.content_id(): item for item in items if item.content_id() not in self._features}
-        if len(self._features) + len(lacking) > MOST_TEXTS:
-            self._features.clear()
-            lacking = {item.content_id(): item for item in items}
-        if lacking:
-            self._features |= zip(lacking, self.model.states(list(lacking.values())), strict=True)
-        empty = torch.zeros(0, self.model.width, device=self.model.device)
-        return torch.stack([self._features[item.content_id()] for item in items]) if len(items) else empty
-
     # ------------------------------------------------------------------------------------------- prediction
 
     def _cosines(self, z: Tensor, prototypes: Tensor, counts: Tensor) -> Tensor:
@@ -175,7 +161,7 @@ class FedPCL(GradientTraining):
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         projection = (personal[PROJECTION] if len(personal) else self.start()).to(self.model.device)
         prototypes, counts = self._of_names(global_prototypes(*self._all(shared)), classes, projection)
-        return self._cosines(self.features(split.items) @ projection.T, prototypes, counts)
+        return self._cosines(self.states.of(split.items) @ projection.T, prototypes, counts)
 
     def _of_names(
         self, known: tuple[Tensor, Tensor], classes: Iterable[str], projection: Tensor

@@ -79,10 +79,10 @@ def test_the_loss_with_two_clients_prototypes_is_the_papers(method):
 def test_a_class_without_a_prototype_has_its_description_and_reads_are_kept(method):
     shared, data = method.init_shared(), client()
     scores = method.logits(shared, NO_PROMPT, [*CLASSES, "news"], data.test)
-    cosines = F.normalize(method.features(data.test.items), dim=-1) @ method.model.class_means([*CLASSES, "news"]).T
+    cosines = F.normalize(method.states.of(data.test.items), dim=-1) @ method.model.class_means([*CLASSES, "news"]).T
     torch.testing.assert_close(scores, cosines / 0.07)
     before = method.model.usage()
-    method.features(data.test.items)
+    method.states.of(data.test.items)
     assert method.model.usage() == before
     causal = build("llama", dim=5)
     assert causal.start().shape == (5, WIDTH)

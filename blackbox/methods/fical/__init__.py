@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -15,7 +14,7 @@ from promptfed.aggregators.records import RECORDS, RecordMerge
 from promptfed.blackbox.methods.fical.summary import SummaryOfRecords
 from promptfed.blackbox.methods.fical.writers import SCHEMA, OracleWriter, short_words
 from promptfed.blackbox.oracles.query import Candidate
-from promptfed.blackbox.text.word_router import WordRouter, telling_words, words_of
+from promptfed.blackbox.text.word_router import SCALE, WordRouter, described, telling_words, words_of
 from promptfed.errors import ConfigError
 from promptfed.examples.base import TextItem
 from promptfed.method import METHODS, Method, MethodConfig, Shape
@@ -29,8 +28,6 @@ from promptfed.types import Broadcast, ClientData, Split, Update
 OWN = "own"
 UNCUT = RecordSchema(most_characters=10**7, most_words=10**6, longest_word=10**4)
 """What a client keeps of its own texts: all words, however many."""
-SCALE = 20.0
-"""Cosines times this are scores, as of sentence encoders."""
 MOST_ROWS = 50_000
 """Texts whose scores by the model are kept."""
 UNCHOSEN = -100.0
@@ -147,13 +144,13 @@ class Fical(Method):
                 records = self.writer.records(uses, data)
         else:
             records = word_records(uses, self.config.words)
-        own = PromptState({OWN: records_tensor(uncut_records(self._uses(data)))})
+        uncut = PromptState({OWN: records_tensor(uncut_records(self._uses(data)))})
         split = data.val if len(data.val) else data.train
         after = PromptState({RECORDS: records_tensor(records)})
-        scores = self._word_scores(after, own, self.setup.classes, split)  # no query for a figure of the log
+        scores = self._word_scores(after, uncut, self.setup.classes, split)  # no query for a figure of the log
         loss = mean_loss(scores, split.labels, len(self.setup.classes))
         accuracy = (predicted(scores) == split.labels).double().mean().item()
-        return Update(data.client, after, max(1, len(data.train)), loss, accuracy), own
+        return Update(data.client, after, max(1, len(data.train)), loss, accuracy), uncut
 
     def _uses(self, data: ClientData) -> dict[str, list[str]]:
         """Return tool -> the client's training requests for it."""
@@ -197,10 +194,9 @@ class Fical(Method):
     def _word_scores(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         """Return scores ``(n, classes)`` by the words of descriptions and records."""
         names = list(dict.fromkeys((*self.setup.classes, *classes)))
-        form = self.setup.model.form
-        documents = {name: Counter(words_of(form.description(name) if form else name)) for name in names}
-        own = read_records(personal[OWN], UNCUT)[0] if OWN in personal else []
-        for record in (*self.records(shared), *own):
+        documents = described(names, self.setup.model.form)
+        uncut = read_records(personal[OWN], UNCUT)[0] if OWN in personal else []
+        for record in (*self.records(shared), *uncut):
             if record.key in documents:
                 documents[record.key].update(record.word_counts())
                 documents[record.key].update(words_of(f"{record.texts.get('when', '')} {record.texts.get('how', '')}"))
@@ -210,15 +206,15 @@ class Fical(Method):
 
     def _asked(self, scores: Tensor, records: Sequence[Record], classes: Sequence[str], split: Split) -> Tensor:
         """Return scores in which the oracle has chosen among the tools that are nearest by their words."""
-        known: dict[str, list[str]] = {}
+        facts: dict[str, list[str]] = {}
         for record in records:
-            said = [text for text in record.texts.values() if text]
-            known.setdefault(record.key, []).extend(said or [f"asked about {', '.join(record.words[:12])}"])
+            sentences = [text for text in record.texts.values() if text]
+            facts.setdefault(record.key, []).extend(sentences or [f"asked about {', '.join(record.words[:12])}"])
         form, result = self.setup.oracle.form, torch.full_like(scores, UNCHOSEN)
         nearest = scores.topk(min(self.config.nearest, len(classes)), dim=1).indices
         for row, places in enumerate(nearest.tolist()):
             names = [classes[place] for place in sorted(places)]
-            lines = [f"{form.word(n)}: {form.description(n)} {' '.join(known.get(n, []))}".strip() for n in names]
+            lines = [f"{form.word(n)}: {form.description(n)} {' '.join(facts.get(n, []))}".strip() for n in names]
             prompt = Candidate("\n".join([INTRODUCTION, *lines, ""]))
             [[answer]] = self.setup.oracle.score([prompt], [split.items[row]], names)
             result[row, sorted(places)] = answer.to(result.dtype)

@@ -15,19 +15,18 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.blackbox.text.tensors import text_of, text_tensor
 from promptfed.errors import ConfigError
-from promptfed.examples.base import Item, TextItem
+from promptfed.examples.base import TextItem
 from promptfed.frozen_model import Kind
 from promptfed.language_models.model import SCALE
 from promptfed.method import METHODS, Method, MethodConfig, Shape
 from promptfed.methods.private_evolution.word_pool import WordPool
 from promptfed.prompt_state import PromptState
+from promptfed.prompts.text_states import TextStates
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 TEXTS, WEIGHTS, VOTES = "texts", "weights", "votes"
-MOST_TEXTS = 50_000
-"""Texts whose features are kept."""
 
 
 class PrivateEvolutionConfig(MethodConfig):
@@ -83,7 +82,7 @@ class PrivateEvolution(Method):
                 f"use --set method.keep={config.texts - 1} or less"
             )
         self.model = setup.language_model
-        self._features: dict[str, Tensor] = {}
+        self.states = TextStates(self.model)
 
     @cached_property
     def pool(self) -> WordPool:
@@ -103,9 +102,10 @@ class PrivateEvolution(Method):
         for name in self.setup.classes:
             places = self.pool.near_text(self.model.form.description(name), self.config.pool)
             texts += [" ".join(self.pool.draw(places, self.config.length, stream)) for _ in range(self.config.texts)]
-        return self._state(texts, torch.ones(self.count))
+        return self.state(texts, torch.ones(self.count))
 
-    def _state(self, texts: Sequence[str], weights: Tensor) -> PromptState:
+    def state(self, texts: Sequence[str], weights: Tensor) -> PromptState:
+        """Return the shared state of ``texts``, class after class, with the ``weights`` ``(N,)`` of their votes."""
         written = text_tensor(json.dumps(list(texts), ensure_ascii=False))
         return PromptState({TEXTS: written, WEIGHTS: weights.float(), VOTES: torch.zeros(self.count)})
 
@@ -129,38 +129,26 @@ class PrivateEvolution(Method):
     @torch.no_grad()
     def votes(self, shared: PromptState, split: Split) -> Tensor:
         """Return the share of a split's texts ``(N,)`` for which each synthetic text of their class is the nearest."""
-        texts = F.normalize(self.features([TextItem(text) for text in written_texts(shared)]), dim=-1)
-        own = F.normalize(self.features(split.items), dim=-1)
+        texts = F.normalize(self.states.of([TextItem(text) for text in written_texts(shared)]), dim=-1)
+        own = F.normalize(self.states.of(split.items), dim=-1)
         cosines = own @ texts.T
         of_class = torch.arange(self.count, device=cosines.device) // self.config.texts
         other = of_class[None, :] != split.labels.to(cosines.device)[:, None]
         nearest = cosines.masked_fill(other, -torch.inf).argmax(1).cpu()
         return nearest.bincount(minlength=self.count).float() / max(1, len(split))
 
-    @torch.no_grad()
-    def features(self, items: Sequence[Item]) -> Tensor:
-        """Return the frozen states ``(items, width)``, each of which is computed once."""
-        lacking = {item.content_id(): item for item in items if item.content_id() not in self._features}
-        if len(self._features) + len(lacking) > MOST_TEXTS:
-            self._features.clear()
-            lacking = {item.content_id(): item for item in items}
-        if lacking:
-            self._features |= zip(lacking, self.model.states(list(lacking.values())), strict=True)
-        empty = torch.zeros(0, self.model.width, device=self.model.device)
-        return torch.stack([self._features[item.content_id()] for item in items]) if len(items) else empty
-
     # ------------------------------------------------------------------------------------------- prediction
 
     @torch.no_grad()
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        texts = F.normalize(self.features([TextItem(text) for text in written_texts(shared)]), dim=-1)
+        texts = F.normalize(self.states.of([TextItem(text) for text in written_texts(shared)]), dim=-1)
         weights = shared[WEIGHTS].to(texts)[:, None]
         means = F.normalize((weights * texts).reshape(len(self.setup.classes), self.config.texts, -1).sum(1), dim=-1)
         rows = []
         for name in classes:
-            known = name in self.setup.classes
-            rows.append(means[self.setup.classes.index(name)] if known else self.model.class_means([name])[0])
-        return SCALE * F.normalize(self.features(split.items), dim=-1) @ torch.stack(rows).T
+            is_class = name in self.setup.classes
+            rows.append(means[self.setup.classes.index(name)] if is_class else self.model.class_means([name])[0])
+        return SCALE * F.normalize(self.states.of(split.items), dim=-1) @ torch.stack(rows).T
 
 
 def written_texts(shared: PromptState) -> list[str]:
@@ -211,11 +199,11 @@ class Evolution(AggregatorWrapper):
                 mine = weights[places]
             best = mine.sort(descending=True, stable=True).indices[: config.keep]
             best = best[mine[best] > 0]
-            kept = [texts[start + int(k)] for k in best]
-            children = [self._variation(kept, mine[best], stream) for _ in range(config.texts - len(kept))]
-            new_texts += [*kept, *children]
+            survivors = [texts[start + int(k)] for k in best]
+            children = [self._variation(survivors, mine[best], stream) for _ in range(config.texts - len(survivors))]
+            new_texts += [*survivors, *children]
             new_weights += [*mine[best].tolist(), *[0.0] * len(children)]
-        return method._state(new_texts, torch.tensor(new_weights))
+        return method.state(new_texts, torch.tensor(new_weights))
 
     def _variation(self, texts: Sequence[str], weights: Tensor, stream: torch.Generator) -> str:
         """Return one of ``texts`` with some words replaced by near ones, or by words of another of them."""

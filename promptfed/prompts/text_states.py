@@ -1,0 +1,38 @@
+"""States of texts in a frozen language model, each computed once in a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from promptfed.examples.base import Item
+from promptfed.language_models.model import LanguageModel
+
+MOST_TEXTS = 50_000
+"""Texts whose states are kept."""
+
+
+class TextStates:
+    """What a frozen model says of each text, without an insert.
+
+    Args:
+        model: The frozen language model.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self._states: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def of(self, items: Sequence[Item]) -> Tensor:
+        """Return the states ``(items, width)``; the model reads those that it has not read yet."""
+        lacking = {item.content_id(): item for item in items if item.content_id() not in self._states}
+        if len(self._states) + len(lacking) > MOST_TEXTS:
+            self._states.clear()
+            lacking = {item.content_id(): item for item in items}
+        if lacking:
+            self._states |= zip(lacking, self.model.states(list(lacking.values())), strict=True)
+        empty = torch.zeros(0, self.model.width, device=self.model.device)
+        return torch.stack([self._states[item.content_id()] for item in items]) if len(items) else empty
