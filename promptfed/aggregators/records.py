@@ -17,7 +17,7 @@ from promptfed.aggregators.base import AGGREGATORS, Aggregator, AggregatorConfig
 from promptfed.aggregators.mean import mean_by_samples
 from promptfed.prompt_state import PromptState
 from promptfed.records.merging import MergeRule, merged_records, read_upload
-from promptfed.records.record import RecordSchema, records_tensor
+from promptfed.records.record import Record, RecordSchema, records_tensor
 from promptfed.types import Update
 
 LOG = logging.getLogger(__name__)
@@ -81,22 +81,22 @@ class RecordMerge(Aggregator):
         if RECORDS not in shared:
             return mean, server
         memory: dict[str, Tensor] = {**server}
+        by_client: dict[int, list[Record]] = {}
         refused: Counter[str] = Counter()
         for update in sorted(updates, key=lambda update: update.client):
             accepted, reasons = read_upload(update.shared[RECORDS], self.schema, self.keys)
             refused.update(reasons)
             capped = [replace(record, support=min(record.support, max(1, update.samples))) for record in accepted]
+            by_client[update.client] = capped
             memory[f"{SENT}{update.client:06}"] = records_tensor(capped)
         if refused:
             why = ", ".join(f"{count} for {reason}" for reason, count in refused.most_common(3))
             LOG.warning("%d records of this round are refused: %s", refused.total(), why)
         memory[REFUSED] = server.get(REFUSED, torch.zeros((), dtype=torch.int64)) + refused.total()
-        by_client = {
-            int(name.removeprefix(SENT)): read_upload(tensor, self.schema, self.keys)[0]
-            for name, tensor in memory.items()
-            if name.startswith(SENT)
-        }
-        merged = records_tensor(merged_records(by_client, self.rule))
+        for name, tensor in server.items():  # of earlier rounds
+            if name.startswith(SENT) and (client := int(name.removeprefix(SENT))) not in by_client:
+                by_client[client] = read_upload(tensor, self.schema, self.keys)[0]
+        merged = records_tensor(merged_records(dict(sorted(by_client.items())), self.rule))
         return PromptState({**mean, RECORDS: merged}), PromptState(memory)
 
 
