@@ -117,7 +117,7 @@ def build(config: RunConfig) -> FederatedTask:
 
 
 def check_loss(config: RunConfig) -> None:
-    """Raise ConfigError for a method whose loss is for one label, and for malicious clients who change that label."""
+    """Raise ConfigError for a method whose loss is for one label."""
     options = config.method_options
     if config.method != "zero_shot" and options.get("loss") not in LOSSES:
         how = f"loss is '{options['loss']}'" if "loss" in options else f"method '{config.method}' has none"
@@ -125,8 +125,6 @@ def check_loss(config: RunConfig) -> None:
             f"task 'multilabel' needs a loss for several labels, and {how}: use --set method.loss=sigmoid or "
             "asymmetric with promptfl, kgcoop or another method that takes them"
         )
-    if config.attack_options.get("kind", "none") not in ("none", None):
-        raise ConfigError("attacks change the one label of an image: leave them out with task 'multilabel'")
 
 
 def grades_of(source: Source, sample: int) -> Sequence[float]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.attacks.base import ATTACKS, Attack, AttackConfig, Knowledge, Scene
+from promptfed.attacks.data import check_one_label
 from promptfed.attacks.round import Round, sends_change
 from promptfed.backbones.features import FeatureStore
 from promptfed.errors import ConfigError, DataError
@@ -86,6 +87,7 @@ class Backdoor(Attack):
                 f"attack 'backdoor' adds its trigger to cached image features, which {method.name} does not train on: "
                 "use a task with images and a method on text prompts, such as promptfl"
             )
+        check_one_label("backdoor", task)
         if self.config.target >= len(task.base_classes):
             raise ConfigError(
                 f"attack option 'target' is {self.config.target}, and the task has base classes 0 to "

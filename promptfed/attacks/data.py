@@ -40,11 +40,21 @@ class LabelFlip(Attack):
         if len(task.base_classes) < 2 or task.base_classes == ANSWER_CLASSES:
             raise ConfigError(f"attack 'labelflip' needs examples of two classes or more, and task '{task.name}' has "
                               "questions with free answers: use an attack on updates")  # fmt: skip
+        check_one_label("labelflip", task)
 
     def data(self, data: ClientData, scene: Scene) -> ClientData:
         labels = flipped(data.train.labels, len(scene.task.base_classes), self.config.how)
         classes = tuple(sorted({*data.classes, *labels.tolist()}))
         return replace(data, classes=classes, train=replace(data.train, labels=labels))
+
+
+def check_one_label(attack: str, task: FederatedTask) -> None:
+    """Raise ConfigError if examples of ``task`` fit several classes, so that they have no one label to change."""
+    if task.base_test.grades is not None:
+        raise ConfigError(
+            f"attack '{attack}' changes the one label of an example, and those of task '{task.name}' fit several "
+            "classes: use an attack on updates"
+        )
 
 
 def flipped(labels: Tensor, classes: int, how: str) -> Tensor:

@@ -67,12 +67,18 @@ def test_the_default_judges_each_class_by_itself():
         ({"method_options": {"loss": "cross_entropy"}}, "needs a loss for several labels, and loss is 'cross_entropy'"),
         ({"data": "folder:photos"}, "'folder:.*photos' is no source of task 'multilabel': write icons"),
         ({"partition": "csv:"}, "lacks its file"),
-        ({"attack_options": {"kind": "label_flip"}}, "attack"),
     ],
 )
 def test_what_does_not_go_is_refused(options, message):
     with pytest.raises((ConfigError, DataError), match=message):
         built(**options)
+
+
+@pytest.mark.parametrize("name", ["labelflip", "backdoor"])
+def test_attacks_on_the_one_label_of_an_image_are_refused(name):
+    config = build_config({"task": "multilabel", "clients": 3, "shots": 2, "attack_options": {"name": name}})
+    with pytest.raises(ConfigError, match=f"attack '{name}' changes the one label of an example"):
+        Experiment.build(config)
 
 
 def test_the_best_class_is_right_if_the_image_shows_it():
