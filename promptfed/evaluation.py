@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, harmonic_mean, pstdev
 from typing import Literal, Protocol, TypeVar
@@ -58,10 +58,12 @@ class Evaluation:
         new: Score | None,
         domains: Mapping[str, Score],
         measures: Mapping[str, Mapping[str, float | None]] | None = None,
+        tested: Mapping[int, Split] | None = None,
     ) -> Evaluation:
         """From scores to figures with their intervals; the harmonic mean where there are local and new accuracies.
 
-        ``measures``: the figures of those besides accuracy.
+        ``measures``: the figures of those besides accuracy. ``tested``: the clients' test examples, where they are at
+        hand: clients may share some, and the intervals count each example once.
         """
         choosing = {client: score.local for client, score in local.items() if score.local is not None}
         accuracies, everywhere = list(choosing.values()), [score.local_all for score in local.values()]
@@ -71,8 +73,8 @@ class Evaluation:
             "new": None if new is None else new.accuracy,
         }
         present = [part for part in parts.values() if part is not None]
-        items = {"local": sum(local[client].items for client in choosing)}
-        items |= {"local_all": sum(score.items for score in local.values()), "base": base.items}
+        items = {"local": count_items(choosing, local, tested), "local_all": count_items(local, local, tested)}
+        items["base"] = base.items
         means = {"local": accuracies, "local_all": everywhere}
         intervals = {key: mean_interval(each, items[key]) for key, each in means.items()}
         intervals |= {key: wilson_interval(s.accuracy, s.items) for key, s in (("base", base), ("new", new)) if s}
@@ -94,6 +96,13 @@ class Evaluation:
             measures=dict(measures or {}),
         )
         return cls(figures, local)
+
+
+def count_items(clients: Iterable[int], scores: Mapping[int, ClientScore], tested: Mapping[int, Split] | None) -> int:
+    """Count the test examples of ``clients``, once each where ``tested`` holds them; else all that ``scores`` count."""
+    if tested is None:
+        return sum(scores[client].items for client in clients)
+    return len({id(item) for client in clients for item in tested[client].items})  # splits share objects
 
 
 @dataclass(frozen=True)
@@ -237,7 +246,7 @@ def evaluate(
         of_prompts(scores.totals["new"]),
     )
     by_domain = dict(zip(task.domain_tests, domains, strict=True))
-    evaluation = Evaluation.of(method.name, local, base, new, by_domain, totals.figures(measures or {}))
+    evaluation = Evaluation.of(method.name, local, base, new, by_domain, totals.figures(measures or {}), tested)
     return replace(evaluation, answers=answers)
 
 

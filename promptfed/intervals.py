@@ -38,7 +38,7 @@ def mean_interval(accuracies: Sequence[float], items: int) -> Interval | None:
 
     Args:
         accuracies: One of each client, in 0..1.
-        items: Test items of all these clients together.
+        items: Test items of all these clients together; one that several clients share counts once.
 
     Returns:
         The smallest interval around Student's t over the clients and Wilson's over the items; the latter alone for a

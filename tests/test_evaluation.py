@@ -60,6 +60,16 @@ def test_figures_are_the_means_they_say(setup, toy_task):
     assert figures.one_class == (0, 1)
 
 
+def test_an_example_that_clients_share_counts_once(setup, toy_task):
+    """Two clients that are tested on the same three images know no more than one of them does."""
+    method = PromptFL(PromptFLConfig(), setup)
+    first = replace(toy_task.clients[2], client=0)
+    task = replace(toy_task, clients=(first, replace(first, client=1)))
+    figures = evaluate(method, {c: ClientPrompt(method.init_shared()) for c in range(2)}, task).figures
+    assert figures.items["local"] == figures.items["local_all"] == len(first.test)
+    assert figures.intervals["local"] == pytest.approx(wilson_interval(figures.local, len(first.test)))
+
+
 def test_clients_with_one_class_are_left_out_of_local(setup, toy_task, make_split):
     """However many have one class: the mean is over the others, and absent where there are none."""
     method = PromptFL(PromptFLConfig(), setup)
