@@ -126,6 +126,11 @@ class Experiment:
         config = config.model_copy(update={"client_batch": at_once})
         experiment = cls(config, task, Setup(model, agreement, config.selection), passed_objects)
         experiment.aggregator().check(max(1, round_half_up(config.participation * len(task.clients))))
+        if experiment.aggregator().sends_peers and not METHODS[config.method].scores_peers:
+            raise ConfigError(
+                f"aggregator option 'reliability' is 'cross', and clients of method '{config.method}' score no prompts "
+                "of others: use --method reliable, or --set aggregator.reliability=reported"
+            )
         experiment.check_class_names()
         if config.processors:
             experiment.first_sending()

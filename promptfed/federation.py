@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from promptfed.aggregators.base import Aggregator
+from promptfed.aggregators.base import Aggregator, deployed
 from promptfed.engines.base import Engine, OnReply, ShouldStop, never
 from promptfed.errors import ConfigError, ProcessorError, SecureSumError, TrainingError, reason
 from promptfed.kept_text import carried
@@ -248,7 +248,11 @@ class Federation:
     def prompt(self, state: FederationState, client: int | None) -> ClientPrompt:
         """Return the prompt that ``client`` deploys now; None stands for a client that never took part."""
         personal = NO_PROMPT if client is None else prompt_of(self.resumed(state).personal[client])
-        return ClientPrompt(self.broadcast(state, client), personal)
+        return ClientPrompt(self.deployed(state, client), personal)
+
+    def deployed(self, state: FederationState, client: int | None) -> PromptState:
+        """Return what ``client`` deploys of what it is sent."""
+        return deployed(self.broadcast(state, client))
 
     def prompts(self, state: FederationState) -> Mapping[int, ClientPrompt]:
         """Return the prompt that each client deploys now, made on access."""

@@ -77,6 +77,7 @@ class Method(ABC):
     last_round_differs: ClassVar[bool] = False  # from those before; then a finished run cannot have more
     remembers: ClassVar[bool] = False  # clients keep tensors for training alone (processors.client_state.MEMORY)
     paced: ClassVar[bool] = False  # each round's work depends on how many there are in all
+    scores_peers: ClassVar[bool] = False  # clients score prompts of others (Aggregator.sends_peers)
 
     def __init__(self, config: MethodConfig, setup: Setup) -> None:
         self.config, self.setup = config, setup

@@ -15,6 +15,15 @@ from promptfed.types import NO_PROMPT, Update
 
 Needs = Literal["each", "sum"]
 """What of a round's changes a rule works on: every one of them, or no more than their sum."""
+PEER = "peer/"
+"""Tensors under this name are other clients' prompts, which a client scores in training; nobody deploys them."""
+
+
+def deployed(sent: PromptState) -> PromptState:
+    """Return what a client deploys of what it is ``sent``."""
+    if not any(name.startswith(PEER) for name in sent):
+        return sent
+    return PromptState({name: tensor for name, tensor in sent.items() if not name.startswith(PEER)})
 
 
 class AggregatorConfig(BaseModel):
@@ -53,6 +62,11 @@ class Aggregator(ABC):
     def init(self, shared: PromptState) -> PromptState:
         """Return the server state before round 1; empty for aggregators that keep none."""
         return NO_PROMPT
+
+    @property
+    def sends_peers(self) -> bool:
+        """Whether it sends clients the prompts of others to be scored, under names that begin with PEER."""
+        return False
 
     def check(self, clients: int) -> None:  # noqa: B027 (most have nothing to check)
         """Raise ConfigError if the options cannot work with ``clients`` updates a round."""
@@ -102,6 +116,10 @@ class AggregatorWrapper(Aggregator):
         super().__init__(inner.config)
         self.inner = inner
         self.needs = "each" if self.sees_each else inner.needs
+
+    @property
+    def sends_peers(self) -> bool:
+        return self.inner.sends_peers
 
     def init(self, shared: PromptState) -> PromptState:
         return self.inner.init(shared)

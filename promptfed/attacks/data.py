@@ -10,11 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from promptfed.attacks.base import ATTACKS, Attack, AttackConfig, Knowledge, Scene
+from promptfed.attacks.round import Round
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
-from promptfed.types import ClientData, FederatedTask
+from promptfed.seeding import numpy_stream
+from promptfed.types import ClientData, FederatedTask, Job, Reply
 
 
 class LabelFlipConfig(AttackConfig):
@@ -46,6 +48,44 @@ class LabelFlip(Attack):
         labels = flipped(data.train.labels, len(scene.task.base_classes), self.config.how)
         classes = tuple(sorted({*data.classes, *labels.tolist()}))
         return replace(data, classes=classes, train=replace(data.train, labels=labels))
+
+
+class RandomLabelsConfig(AttackConfig):
+    """Options of ``randomlabels``."""
+
+    claim: float | None = Field(None, ge=0, le=1, description="accuracy that the client says it has; none: the true")
+
+
+@ATTACKS.register("randomlabels")
+class RandomLabels(Attack):
+    """Train and validate on labels that are drawn at random from the client's own classes.
+
+    With ``claim`` it lies about its accuracy, which the aggregator ``reliability`` may weigh by. The labels come from
+    the stream (seed, "random labels", client).
+    """
+
+    Config: ClassVar[type[RandomLabelsConfig]] = RandomLabelsConfig
+    knows: ClassVar[Knowledge] = "own data"
+    config: RandomLabelsConfig
+
+    def check(self, method: Method, task: FederatedTask, example: PromptState, sent: PromptState) -> None:
+        if len(task.base_classes) < 2 or task.base_classes == ANSWER_CLASSES:
+            raise ConfigError(f"attack 'randomlabels' needs examples of two classes or more, and task '{task.name}' "
+                              "has questions with free answers: use an attack on updates")  # fmt: skip
+        check_one_label("randomlabels", task)
+
+    def data(self, data: ClientData, scene: Scene) -> ClientData:
+        stream = numpy_stream(scene.seed, "random labels", data.client)
+        train, val = (
+            replace(split, labels=torch.from_numpy(stream.choice(list(data.classes), len(split))))
+            for split in (data.train, data.val)
+        )
+        return replace(data, train=train, val=val)
+
+    def reply(self, reply: Reply, job: Job, round: Round) -> Reply:
+        if self.config.claim is None:
+            return reply
+        return replace(reply, update=replace(reply.update, accuracy=self.config.claim))
 
 
 def check_one_label(attack: str, task: FederatedTask) -> None:

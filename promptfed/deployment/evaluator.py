@@ -79,7 +79,7 @@ class SiteEvaluator:
         Raises:
             DeploymentError: No site with test examples answered.
         """
-        broadcasts = {client: federation.broadcast(state, client) for client in federation.clients}
+        broadcasts = {client: federation.deployed(state, client) for client in federation.clients}
         first = federation.clients[0]
         alike = all(
             broadcasts[c] is broadcasts[first] and not len(prompt_of(state.personal[c])) for c in federation.clients
@@ -124,7 +124,7 @@ class SiteEvaluator:
         """
         questions = {
             client: codec.pack(
-                Finish.create(**self._work(federation, state, client)), shared=federation.broadcast(state, client)
+                Finish.create(**self._work(federation, state, client)), shared=federation.deployed(state, client)
             )
             for client in federation.clients
         }
@@ -147,7 +147,7 @@ class SiteEvaluator:
         questions = {
             client: codec.pack(
                 Evaluate.create(**self._work(federation, state, client), part=part, whole=client in whole),
-                shared=federation.broadcast(state, client),
+                shared=federation.deployed(state, client),
             )
             for client in clients
         }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from promptfed.aggregators.base import Aggregator, build_aggregator
+from promptfed.aggregators.base import Aggregator, build_aggregator, deployed
 from promptfed.agreement import Agreement
 from promptfed.build_method import build_method
 from promptfed.class_losses import sigmoid_bias
@@ -159,7 +159,8 @@ class FinishedRun:
         return ClientPrompt(self._broadcast(client), personal)
 
     def _broadcast(self, client: int | None) -> PromptState:
-        return carried(self.server.broadcast(self.state.shared, self.state.server, client), self.state.shared)
+        sent = self.server.broadcast(self.state.shared, self.state.server, client)
+        return carried(deployed(sent), self.state.shared)
 
     def personalized(self, client: int) -> Personalized | None:
         """Return the personalised prompt of ``client``; None if the run is not personalised.

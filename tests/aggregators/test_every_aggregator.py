@@ -13,7 +13,7 @@ from promptfed.types import Update
 NAMES = tuple(AGGREGATORS)
 ROBUST = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "dnc", "bucketing")
 BOUNDED = ("norm_clip", "norm_bound", "centered_clip", "foolsgold", "fltrust", "rlr")
-AVERAGES = ("mean", "uniform", "interpolated", *ROBUST, *BOUNDED, "fedamp", "clustered")
+AVERAGES = ("mean", "uniform", "interpolated", *ROBUST, *BOUNDED, "fedamp", "clustered", "reliability")
 OPTIONS = {"fltrust": {"root": 0}}
 """Options without which a rule does not work."""
 
@@ -42,6 +42,7 @@ def test_all_that_the_command_line_promises_are_there():
         "mean", "uniform", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed_mean", "krum",
         "multi_krum", "geometric_median", "norm_clip", "fedamp", "clustered", "interpolated", "norm_bound",
         "centered_clip", "foolsgold", "dnc", "bucketing", "rlr", "crfl", "fltrust", "records",
+        "reliability",
     }  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def test_what_one_client_alone_owns_is_merged_over_that_client(name, crowd):
     _, merged, server = after(name, shared, [updates_of(sent, samples)])
     assert merged.is_finite()
     assert server.is_finite()
-    if name in ("mean", "uniform", "median", "trimmed_mean", "geometric_median", "fedamp", "clustered"):
+    if name in ("mean", "uniform", "median", "trimmed_mean", "geometric_median", "fedamp", "clustered", "reliability"):
         torch.testing.assert_close(merged["b"], prompts[0]["b"])
 
 

@@ -27,6 +27,7 @@ BETWEEN = (
     "clustered",
     "dnc",
     "bucketing",
+    "reliability",
 )
 """Rules whose result lies, number by number, between the smallest and the largest that was sent."""
 FLOATS = st.one_of(

@@ -9,6 +9,7 @@ from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
 from promptfed.prompt_state import PromptState
+from promptfed.types import Reply, Update
 
 
 def test_labels_are_reversed_or_swapped_in_pairs():
@@ -38,3 +39,24 @@ def test_questions_have_no_labels_to_flip(setup, toy_task):
     task = replace(toy_task, base_classes=ANSWER_CLASSES)
     with pytest.raises(ConfigError, match="free answers"):
         build_attack("labelflip").check(PromptFL(PromptFLConfig(), setup), task, PromptState(), PromptState())
+
+
+def test_random_labels_are_of_the_clients_own_classes_and_the_accuracy_is_a_claim(setup, toy_task):
+    method = PromptFL(PromptFLConfig(n_ctx=2), setup)
+    options = checked_options({"name": "randomlabels", "malicious": 0.99, "claim": 1.0})
+    adversary = adversary_of(options, method, toy_task)
+    changed = 0
+    for data in toy_task.clients:
+        trained = adversary.data(data, 1)
+        assert trained.test is data.test
+        if data.client in adversary.clients:
+            assert {*trained.train.labels.tolist(), *trained.val.labels.tolist()} <= set(data.classes)
+            assert trained.train.items is data.train.items
+            changed += not torch.equal(trained.train.labels, data.train.labels)
+            assert adversary.data(data, 2) is trained
+        else:
+            assert trained is data
+    assert changed
+    honest = Reply(0, 1, Update(0, PromptState(), 3, 0.5, 0.4), PromptState(), 0.1)
+    assert adversary.attack.reply(honest, None, None).update.accuracy == 1.0
+    assert build_attack("randomlabels").reply(honest, None, None) is honest
