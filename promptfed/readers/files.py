@@ -37,10 +37,10 @@ def open_regular(path: Path) -> BinaryIO:
             raise FormatError(
                 f"'{shown(path)}' is {kind_of(mode)}, not a regular file: save its content as a file first"
             )
-        return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
         raise
+    return os.fdopen(handle, "rb")  # from here on the file closes the handle: a Ctrl-C in between must not do it again
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

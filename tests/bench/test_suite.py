@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from promptfed.bench.suite import load_suite, suite_names
 from promptfed.errors import ConfigError, DataError
 
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_bench_partitions.py"
 SOUND = {"description": "d", "time": "a minute", "entries": {"one": {"title": "t", "methods": ["promptfl"]}}}
 
 
@@ -70,3 +73,17 @@ def test_unknown_names(tmp_path: Path) -> None:
         load_suite(str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match="unknown entry of the suite 'imges'"):
         load_suite("mini").chosen("imges")
+
+
+@pytest.mark.slow
+def test_the_bundled_data_are_those_that_mini_names() -> None:
+    """Whoever runs the suite has the examples that its published table had, by content."""
+    done = subprocess.run([sys.executable, "-P", str(SCRIPT), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_entry_of_mini_names_its_data() -> None:
+    suite = load_suite("mini")
+    for name, entry in suite.entries.items():
+        assert sorted(entry.partitions) == list(range(suite.seeds)), name
+        assert all(len(digest) == 64 for digest in entry.partitions.values()), name

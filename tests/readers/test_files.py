@@ -67,3 +67,17 @@ def test_what_the_system_refuses_stays_its_error(tmp_path):
         open_regular(tmp_path / "missing")
     with pytest.raises(IsADirectoryError):
         open_regular(tmp_path)
+
+
+def test_ctrl_c_while_a_file_is_opened_is_ctrl_c(monkeypatch, tmp_path):
+    """The new file closes its handle when it goes; a second close would hit another file."""
+    (tmp_path / "a").write_bytes(b"a")
+    opened = os.fdopen
+
+    def interrupted(handle, mode):
+        opened(handle, mode).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fdopen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_regular(tmp_path / "a")
