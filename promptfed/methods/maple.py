@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.backbones.base import Backbone, ClassTokens, PromptedImages, PromptedText
+from promptfed.backbones.base import ClassTokens, PromptedImages, PromptedText
 from promptfed.class_losses import class_loss
 from promptfed.class_sample import EVERY_CLASS, ClassSample
 from promptfed.cosines import cosine_logits
@@ -19,6 +19,7 @@ from promptfed.errors import ConfigError
 from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
+from promptfed.prompts.leading_words import leading_words, remaining_words
 from promptfed.prompts.text_context import LabelSpace, training_classes
 from promptfed.prompts.visual_prompt import prompted_images, visual_features
 from promptfed.seeding import torch_stream
@@ -80,13 +81,7 @@ class MaPLe(GradientMethod):
                 f"option 'depth' is {self.depth}: the towers of '{backbone.name}' have {backbone.text_layers} (text) "
                 f"and {backbone.vision_layers} (image) blocks; choose 1 to {blocks} (--set method.depth={blocks})"
             )
-        words = backbone.embed_words(config.init)[: config.n_ctx] if config.init else None
-        if words is not None and len(words) < config.n_ctx:
-            raise ConfigError(
-                f"option 'init' is '{config.init}', of {len(words)} tokens, but n_ctx is {config.n_ctx}: give at least "
-                "that many words, a smaller n_ctx, or an empty init for a random start"
-            )
-        self._words = words
+        self._words = leading_words(backbone, config.init, config.n_ctx)
         self._kept_words = remaining_words(backbone, config.init, config.n_ctx) if config.keep_words else ""
         self._tokens: dict[tuple[str, ...], ClassTokens] = {}
 
@@ -152,15 +147,6 @@ class MaPLe(GradientMethod):
             sentences = [f"{self._kept_words} {name}".lstrip() for name in names]
             self._tokens[names] = self.setup.backbone.class_tokens(sentences, self.config.n_ctx)
         return PromptedText(ctx[0], self._tokens[names], ctx[1:] if len(ctx) > 1 else None)
-
-
-def remaining_words(backbone: Backbone, sentence: str, n_ctx: int) -> str:
-    """Return the words of ``sentence`` behind its first ``n_ctx`` tokens. A word that is cut in two is replaced."""
-    words = sentence.split()
-    for count in range(len(words) + 1):
-        if len(backbone.embed_words(" ".join(words[:count]))) >= n_ctx:
-            return " ".join(words[count:])
-    return ""
 
 
 def visual_tokens(prompt: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:

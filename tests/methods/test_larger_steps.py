@@ -27,7 +27,7 @@ def trained(request, toy_task, name):
 
     needs = METHODS[name].requires
     simplest = "setup" if not needs else "promptable_setup" if needs == {"visual prompts"} else "clip_setup"
-    setup = request.getfixturevalue("promptable_setup" if name == "pfedpg" else simplest)
+    setup = request.getfixturevalue("promptable_setup" if name in ("pfedpg", "fedmgp") else simplest)
 
     def train(**options):
         small = {key: 2 for key in ("n_ctx", "n_visual") if key in METHODS[name].Config.model_fields}

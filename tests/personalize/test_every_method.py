@@ -42,6 +42,7 @@ def finished(finish, name):
         "class_specific": False,
         "n_private": 1,
         "side": "text",
+        "n_visual": 0,
     }
     return finish(name, only=True, **{key: value for key, value in wanted.items() if key in fields})
 
