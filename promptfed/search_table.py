@@ -16,6 +16,7 @@ from promptfed.examples.base import TextItem
 from promptfed.export.finished import FinishedRun
 from promptfed.language_models.model import LanguageModel
 from promptfed.methods.descriptor import PREFIX
+from promptfed.methods.query_prompt import QueryPrompt
 from promptfed.retrieval.calibration import fit_calibration
 from promptfed.retrieval.collection import Collection, Request
 from promptfed.retrieval.federated import BM25, INDICES, Engine, Query, Reply, ask
@@ -24,12 +25,10 @@ from promptfed.retrieval.index import best, words_of
 from promptfed.retrieval.merging import MERGES, Answers, Hit
 from promptfed.retrieval.selection import centroid, cori, descriptor
 from promptfed.seeding import numpy_stream
-from promptfed.tasks.federated_search import Dealt, FederatedSearchConfig, deal
+from promptfed.tasks.federated_search import CHARACTERS, Dealt, FederatedSearchConfig, deal
 from promptfed.tasks.sources.retrieval import load_collection
 
 TASK = "federated-search"
-CHARACTERS = 400
-"""Of a document, that the encoder reads."""
 LISTED = 10
 """Hits of an engine, and documents of a merged list that are judged."""
 CONTEXT = 3
@@ -83,6 +82,9 @@ class FederatedSearch:
             )
         self._model: LanguageModel = finished.method.setup.language_model
         self._vectors: dict[str, np.ndarray] = {}
+        self._queries: dict[str, np.ndarray] = {}
+        self._prompt = finished.method if isinstance(finished.method, QueryPrompt) else None
+        self._shared = finished.state.shared
         self.as_vector, self.snippets = as_vector, snippets
         self.dealt = _dealt(config, self.collection)
         texts = [text[:CHARACTERS] for corpus in self.collection.corpora for text in corpus.documents]
@@ -107,10 +109,9 @@ class FederatedSearch:
             "cori": lambda query: cori(words_of(query.text), statistics),
             "centroid": lambda query: centroid(query.vector, centroids),
         }
-        shared = finished.state.shared
         names = [f"{PREFIX}{k}" for k in range(len(self.engines))]
-        if all(name in shared for name in names):
-            learned = torch.stack([shared[name] for name in names]).double().numpy()
+        if all(name in self._shared for name in names):
+            learned = torch.stack([self._shared[name] for name in names]).double().numpy()
             self.selections["descriptor"] = lambda query: descriptor(query.vector, learned)
         self.calibration = {index: self._calibrations(index) for index in INDICES}
 
@@ -124,9 +125,15 @@ class FederatedSearch:
             self._vectors |= zip(lacking, states.double().cpu().numpy(), strict=True)
 
     def query(self, text: str) -> Query:
-        """Return a request with its vector."""
-        self._encode([text])
-        return Query(text, self._vectors[text])
+        """Return a request with its vector: behind the run's query prompt, if it has learned one."""
+        if self._prompt is None:
+            self._encode([text])
+            return Query(text, self._vectors[text])
+        if text not in self._queries:
+            with torch.no_grad():
+                vectors = self._prompt.vectors(self._shared, [TextItem(text)])
+            self._queries[text] = vectors[0].double().cpu().numpy()
+        return Query(text, self._queries[text])
 
     def ask(self, query: Query, index: str, engines: Sequence[int], count: int = LISTED) -> dict[int, Reply]:
         """Ask some engines; returns engine -> its reply."""

@@ -91,19 +91,27 @@ def deal(collection: Collection, options: FederatedSearchConfig, seed: int) -> D
     return Dealt(tuple(judged), tuple(val), tuple(test))
 
 
-def split_of(requests: Sequence[Request], engine: int | None = None) -> Split:
+CHARACTERS = 400
+"""Of a document, that the encoder reads."""
+
+
+def split_of(requests: Sequence[Request], engine: int | None = None, documents: Sequence[str] = ()) -> Split:
     """Return requests as examples, whose label is the best engine.
 
     Args:
         requests: The requests.
         engine: The engine whose grades are known alone; None: all are.
+        documents: That engine's own; an example has those that answer it.
     """
     items = []
     for number, request in enumerate(requests):
         grades = request.grades
         if engine is not None:
             grades = tuple(grade if k == engine else math.nan for k, grade in enumerate(grades))
-        items.append(GradedText(request.text, f"request {number + 1}", grades))
+        relevance = request.relevance.get(engine, {}) if engine is not None and documents else {}
+        answers = sorted((k for k, grade in relevance.items() if grade > 0), key=lambda k: (-relevance[k], k))
+        passages = tuple(documents[k][:CHARACTERS] for k in answers)
+        items.append(GradedText(request.text, f"request {number + 1}", grades, passages))
     labels = [int(np.argmax(request.grades)) if engine is None else engine for request in requests]
     return Split(tuple(items), torch.tensor(labels, dtype=torch.int64))
 
@@ -146,7 +154,7 @@ def task_of(config: RunConfig, options: FederatedSearchConfig, collection: Colle
             client=k,
             name=name,
             classes=(k,),
-            train=split_of(requests(dealt.train[k]), k),
+            train=split_of(requests(dealt.train[k]), k, collection.corpora[k].documents),
             val=split_of(requests(dealt.val, k)),
             test=split_of(requests(dealt.test, k)),
             domain=name,
@@ -175,7 +183,7 @@ class FederatedSearch(Task):
     partitions: ClassVar[tuple[str, ...]] = ("domain",)
     data: ClassVar[str] = BUNDLED
     method: ClassVar[str] = "descriptor"
-    methods: ClassVar[tuple[str, ...]] = ("descriptor", "zero_shot")
+    methods: ClassVar[tuple[str, ...]] = ("descriptor", "query_prompt", "zero_shot")
     rounds: ClassVar[int] = 1
     backbone: ClassVar[str] = "lm:minilm"
     baselines: ClassVar[tuple[str, ...]] = ("zero_shot",)

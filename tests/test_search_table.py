@@ -11,6 +11,7 @@ import torch
 
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
+from promptfed.methods.query_prompt import QueryPrompt
 from promptfed.prompt_state import PromptState
 from promptfed.report.search_table import search_table
 from promptfed.resolve import complete
@@ -109,3 +110,24 @@ def test_grades_without_documents_are_refused(tmp_path):
     (dataset / "qrels" / "BEIR-QRELS-RS.txt").write_text("1 0 a 5\n2 0 b 7\n")
     with pytest.raises(ConfigError, match="has grades of engines and no documents"):
         FederatedSearch(finished(data=f"feb4rag:{tmp_path}"))
+
+
+def test_a_query_prompt_is_read_before_requests_and_not_before_documents():
+    """A prompt that turns every request into one vector: all requests then score documents alike."""
+
+    class Prompted(QueryPrompt):
+        def __init__(self) -> None:
+            self.setup = SimpleNamespace(language_model=WordCounts())
+
+        def vectors(self, tensors, items):
+            return tensors["prompt_embeddings"].expand(len(items), WIDTH)
+
+    run = finished(PromptState({"prompt_embeddings": torch.ones(1, WIDTH)}))
+    plain, prompted = (
+        FederatedSearch(finished()),
+        FederatedSearch(SimpleNamespace(**{**vars(run), "method": Prompted()})),
+    )
+    one, other = (prompted.query(text) for text in ("roses lose leaves", "high tide tomorrow"))
+    assert (one.vector == other.vector).all()
+    assert one.text == "roses lose leaves", "words are searched as they were asked"
+    assert (prompted.engines[0].cosine.centroid == plain.engines[0].cosine.centroid).all()

@@ -56,7 +56,10 @@ def search(
     ] = "",
     ask: Annotated[int, typer.Option("--ask", min=1, help="Engines that a request is sent to.", metavar="M")] = 3,
     index: Annotated[Index, typer.Option("--index", help="What engines search.")] = Index.cosine,
-    by: Annotated[By, typer.Option("--by", help="By what engines are selected.")] = By.descriptor,
+    by: Annotated[
+        By | None,
+        typer.Option("--by", help="By what engines are selected [descriptor, or centroid where none was trained]."),
+    ] = None,
     merge: Annotated[Merging, typer.Option("--merge", help="How their lists become one.")] = Merging.raw,
     snippets: Annotated[
         int, typer.Option("--snippets", min=0, max=100, help="Words of a document that an answer shows.", metavar="N")
@@ -90,6 +93,8 @@ def search(
     from promptfed.search_table import FederatedSearch
 
     engines = FederatedSearch(FinishedRun.load(open_run(run)), snippets=snippets, as_vector=send == Send.embedding)
+    if by is None:
+        by = By.descriptor if By.descriptor in engines.selections else By.centroid
     if by.value not in engines.selections:
         raise ConfigError(f"run '{run}' has no descriptors, which method descriptor trains: use --by centroid or cori")
     if not request:

@@ -140,9 +140,13 @@ class FileItem(ImageItem):
 
 @dataclass(frozen=True)
 class GradedText(TextItem):
-    """A text that fits several classes, each more or less: a request and the engines that answer it."""
+    """A text that fits several classes, each more or less: a request and the engines that answer it.
+
+    ``passages``: documents of the client that answer it, best first, where the client knows them.
+    """
 
     class_grades: tuple[float, ...] = field(default=(), compare=False)
+    passages: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def grades(self) -> tuple[float, ...]:
