@@ -14,7 +14,7 @@ def test_caltech_with_lit_learns(photos, promptfed, tmp_path):
     if not data.is_dir():
         pytest.skip("no caltech101_40")
     # The papers' protocol: with all 40 classes and a Dirichlet split this takes 20 minutes.
-    half = ["--hold-out-classes", "0.5", "--partition", "classes"]
+    half = ["--hold-out-classes", "0.5", "--partition", "classes", "--baselines", "zero_shot"]
     said = promptfed("train", "--data", f"folder:{data}", "--backbone", "lit", *half, "--run", tmp_path / "r", "--json")
     assert said.code == 0, said.err
     metrics = json.loads(said.out)
