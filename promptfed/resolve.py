@@ -7,6 +7,7 @@ from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS
 from promptfed.attacks.base import check_attack, checked_options
+from promptfed.blackbox.tokens.prompt_pool import read_prompts
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.config import RunConfig, validate
 from promptfed.engines.registry import check_engine
@@ -35,7 +36,8 @@ def resolve(config: RunConfig) -> RunConfig:
     warn_of_plugins(config)
     config = complete(config)
     plugins = {**loaded_plugins(), **used_packages(config)}
-    return config.model_copy(update={"plugins": plugins, "method_options": read_vocabulary(config.method_options)})
+    options = read_prompts(read_vocabulary(config.method_options))
+    return config.model_copy(update={"plugins": plugins, "method_options": options})
 
 
 def complete(config: RunConfig) -> RunConfig:

@@ -26,6 +26,7 @@ SEARCHES = {
     "feddtpt": {"n_tokens": 2, "embedder": "hashing"},
     "pfl_gradfree": {"embedder": "hashing"},
     "fedtextgrad": {},
+    "fedpob": {"embedder": "hashing"},
 }
 COMPARE = {"fedlogic": {}, "fedspsc": {}}
 """They refuse to be made with less than they need."""

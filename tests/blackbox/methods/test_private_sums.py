@@ -32,6 +32,7 @@ VECTORS = {
     "fedkseed_prompt": SOFT,
     "fedlogic": {**SMALL, "prompts": ("", "fire", "ice")},
     "fedspsc": {"queries": 60},
+    "fedpob": {**SMALL, "embedder": "hashing", "dim": 4},
     "fedbbpt": {**SMALL, "side": "text"},
     "zoopfl": {**SMALL, "side": "text", "pretrain_steps": 5},
 }
