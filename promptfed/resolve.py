@@ -20,6 +20,7 @@ from promptfed.option_defaults import absolute_paths, private_defaults, task_def
 from promptfed.plugins import check_plugins, loaded_plugins
 from promptfed.privacy.terms import resolved_terms
 from promptfed.processors.pipeline import resolved as resolved_processors
+from promptfed.prompts.attributes import read_attributes
 from promptfed.prompts.initial_words import check_initial_words
 from promptfed.tasks import TASKS
 from promptfed.used_packages import used_packages
@@ -36,7 +37,7 @@ def resolve(config: RunConfig) -> RunConfig:
     warn_of_plugins(config)
     config = complete(config)
     plugins = {**loaded_plugins(), **used_packages(config)}
-    options = read_prompts(read_vocabulary(config.method_options))
+    options = read_attributes(read_prompts(read_vocabulary(config.method_options)))
     return config.model_copy(update={"plugins": plugins, "method_options": options})
 
 

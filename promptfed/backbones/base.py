@@ -296,8 +296,16 @@ class Backbone(ABC):
 
         Args:
             pixels: ``(batch, 3, height, width)``.
-            ctx: ``(n, vision_dim)``; joins the class and patch tokens at the input of the ViT.
+            ctx: ``(n, vision_dim)``, or of each image ``(batch, n, vision_dim)``; joins the class and patch tokens at
+                the input of the ViT.
             deep: ``(depth - 1, n, vision_dim)``; replaces those tokens at the input of blocks 1, 2, ...
+        """
+        raise BackboneError(f"backbone '{self.name}' has no visual prompts: use tiny or an open_clip ViT")
+
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        """Return the patch tokens at the input of the ViT, with their positions: ``(batch, patches, vision_dim)``.
+
+        No block has seen them, so no image call is counted; no gradient. Only for backbones with visual prompts.
         """
         raise BackboneError(f"backbone '{self.name}' has no visual prompts: use tiny or an open_clip ViT")
 

@@ -147,6 +147,13 @@ class OpenClipBackbone(Backbone):
             return self._vit.prompted(pixels.to(self.device, self._dtype), ctx.to(self.device), deep)
 
     @torch.no_grad()
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        if self._vit is None:
+            return super().embed_patches(pixels)
+        with full_precision(self.device):
+            return self._vit.inputs(pixels.to(self.device, self._dtype))
+
+    @torch.no_grad()
     def encode_patches(self, pixels: Tensor) -> Tensor:
         if self._vit is None:
             return super().encode_patches(pixels)

@@ -117,6 +117,9 @@ class RememberedBackbone(LazyBackbone[OpenClipBackbone], OpenClipBackbone):
         """Return the hash of the text tower alone."""
         return hash_tensors(sorted(self._tower.module.state_dict().items()))
 
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        return self.whole().embed_patches(pixels)
+
     def encode_prompted_images(self, pixels: Tensor, ctx: Tensor, deep: Tensor | None = None) -> PromptedImages:
         return self.whole().encode_prompted_images(pixels, ctx, deep)
 

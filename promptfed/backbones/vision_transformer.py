@@ -40,7 +40,7 @@ class PromptableViT:
 
         Args:
             pixels: ``(batch, 3, height, width)``.
-            ctx: ``(n, width)``.
+            ctx: ``(n, width)``, or of each image ``(batch, n, width)``.
             deep: ``(depth - 1, n, width)``.
         """
         tower = self._tower
@@ -56,6 +56,10 @@ class PromptableViT:
                 attention = self._attention(block, x[:, 0], x[:, n_tokens:])
             x = block(x)
         return PromptedImages((tower.ln_post(x[:, 0]) @ tower.proj).float(), attention)
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """Return the patch tokens with their positions ``(batch, patches, width)`` float32, not normalised yet."""
+        return self._tokens(pixels)[:, 1:].float()
 
     def patches(self, pixels: Tensor) -> Tensor:
         """Return ``(batch, patches, embed_dim)`` float32: every patch token, read as the class token is."""

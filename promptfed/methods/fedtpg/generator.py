@@ -114,17 +114,25 @@ class ContextGenerator:
 
     def start(self, draw: torch.Generator) -> dict[str, Tensor]:
         """Return initial parameters: queries from N(0, 0.02), the rest as PyTorch's modules start, from ``draw``."""
-        parameters: dict[str, Tensor] = {}
-        for name, shape in self.shapes.items():
-            layer, _, kind = name.rpartition(".")
-            if name == PREFIX + "soft_prompt":
-                parameters[name] = 0.02 * torch.randn(shape, generator=draw)
-            elif len(shape) == 1 and (kind == "in_proj_bias" or layer.endswith(STARTING_NEUTRAL)):
-                parameters[name] = torch.full(shape, float(kind == "weight"))
-            else:
-                if layer.endswith(".fn"):  # the attention's projections: Xavier
-                    bound = math.sqrt(6 / sum(shape))
-                else:  # linear layers, weight and bias: by the number of inputs
-                    bound = self.shapes[f"{layer}.weight"][1] ** -0.5
-                parameters[name] = torch.empty(shape).uniform_(-bound, bound, generator=draw)
-        return parameters
+        return initial_parameters(self.shapes, draw)
+
+
+def initial_parameters(shapes: Mapping[str, tuple[int, ...]], draw: torch.Generator) -> dict[str, Tensor]:
+    """Return a network's initial parameters: learned queries from N(0, 0.02), the rest as PyTorch's modules start.
+
+    Args:
+        shapes: Of the parameters by name; an attention is called ``fn``, learned queries ``soft_prompt``.
+        draw: The random stream.
+    """
+    parameters: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        layer, _, kind = name.rpartition(".")
+        if name == PREFIX + "soft_prompt":
+            parameters[name] = 0.02 * torch.randn(shape, generator=draw)
+        elif len(shape) == 1 and (kind == "in_proj_bias" or layer.endswith(STARTING_NEUTRAL)):
+            parameters[name] = torch.full(shape, float(kind == "weight"))
+        else:
+            # The attention's projections: Xavier. Linear layers, weight and bias: by the number of inputs.
+            bound = math.sqrt(6 / sum(shape)) if layer.endswith(".fn") else shapes[f"{layer}.weight"][1] ** -0.5
+            parameters[name] = torch.empty(shape).uniform_(-bound, bound, generator=draw)
+    return parameters
