@@ -39,7 +39,7 @@ from promptfed.runs.ledger import cost_of
 from promptfed.runs.model import check_same_model, has_fingerprint
 from promptfed.runs.partition_check import check_partition
 from promptfed.runs.partition_file import partition_record, read_partition, write_partition
-from promptfed.runs.passport import identity_of, write_passport
+from promptfed.runs.passport import check_lost_partition, identity_of, write_passport
 from promptfed.runs.personal_store import MOST_IN_MEMORY, on_disk
 from promptfed.runs.plugin_tokens import remember_plugins
 from promptfed.stderr_log import TOLD
@@ -196,10 +196,10 @@ class Training:
         partition = partition_record(self.experiment.task, self.model)
         check_partition(record, partition, self.run.path)
         check_same_model(self.run.path, record or {}, self.model)
-        saved = {
-            stage: load_checkpoint(self.run.stage_folder(stage, is_baseline=base), self._warn)
-            for stage, base in self._stages()
-        }
+        folders = {stage: self.run.stage_folder(stage, is_baseline=base) for stage, base in self._stages()}
+        saved = {stage: load_checkpoint(folder, self._warn) for stage, folder in folders.items()}
+        if record is None and any(saved.values()):
+            self._warn(check_lost_partition(self.run, partition))
         self.identity = identity_of(self.run, saved)
         return partition, record or {}, saved
 

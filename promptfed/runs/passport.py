@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptfed.environment import environment
-from promptfed.errors import FormatError, RunError
+from promptfed.errors import DataError, FormatError, RunError
 from promptfed.files.sealed_json import checksum, plain_json
 from promptfed.printable import printable
 from promptfed.readers.content import expected_content
 from promptfed.runs.checkpoint import Checkpoint
+from promptfed.runs.client_rows import ClientRows
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.events import EventLog
 from promptfed.runs.journal import differences
@@ -124,6 +125,30 @@ def _compared(run: RunDirectory) -> list[str]:
         )
     check_metrics(run)
     return [line for line in (_log_line(run, about),) if line]
+
+
+def check_lost_partition(run: RunDirectory, current: Mapping[str, Any]) -> str:
+    """Compare the data of a run whose partition.json is gone with the digest in run.json, and return a line about it.
+
+    Args:
+        run: The run, which has checkpoints.
+        current: The record of the data as they are now.
+
+    Raises:
+        DataError: The data or the model are not those that the run was made with.
+    """
+    try:
+        digest = read_passport(run).get("data_sha256")
+    except RunError:  # a damaged run.json is written anew
+        digest = None
+    if digest is None or isinstance(current.get("clients"), ClientRows):
+        return "partition.json is gone: the data are not compared with those that the run was made with"
+    if checksum(plain_json(current)) != digest:
+        raise DataError(
+            f"partition.json of run '{printable(run.path)}' is gone, and data and model are not those of its {FILE}: "
+            "bring back partition.json and the old data, or begin a new run"
+        )
+    return f"partition.json is gone: the data are those of {FILE}, so it is written again"
 
 
 def check_metrics(run: RunDirectory) -> None:

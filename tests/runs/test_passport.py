@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from promptfed.config import RunConfig
-from promptfed.errors import RunError
+from promptfed.errors import DataError, RunError
 from promptfed.prompt_state import PromptState
 from promptfed.report.summary import run_summary
 from promptfed.runs.checkpoint import Checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.passport import FILE, GONE, check_passport, identity_of, write_passport
+from promptfed.runs.passport import FILE, GONE, check_lost_partition, check_passport, identity_of, write_passport
 from promptfed.types import FederationState
 
 PARTITION: dict[str, Any] = {"clients": [], "classes": ["a", "b"]}
@@ -64,6 +64,24 @@ def test_other_data_are_refused(run: RunDirectory, partition: dict[str, Any] | N
         run.write_json("partition.json", partition)
     with pytest.raises(RunError, match=r"partition\.json of run .* is (gone|not the one)"):
         check_passport(run)
+
+
+def test_a_lost_partition_is_recognised_by_its_digest(run: RunDirectory) -> None:
+    run.remove("partition.json")
+    assert "the data are those of run.json" in check_lost_partition(run, PARTITION)
+    with pytest.raises(
+        DataError, match=r"partition\.json of run .* is gone, and data and model are not those"
+    ) as error:
+        check_lost_partition(run, {**PARTITION, "classes": ["b", "a"]})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, "["])
+def test_without_a_digest_it_is_said_that_the_data_are_not_compared(run: RunDirectory, content: str | None) -> None:
+    run.remove(FILE)
+    if content is not None:
+        (run.path / FILE).write_text(content)
+    assert "the data are not compared" in check_lost_partition(run, {**PARTITION, "classes": ["b", "a"]})
 
 
 def test_another_event_log_is_said(run: RunDirectory) -> None:
