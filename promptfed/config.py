@@ -130,7 +130,19 @@ class RunConfig(BaseModel):
         "float32", description="number format of the frozen model; int8 and int4: language models on CUDA"
     )
     baselines: Annotated[
-        tuple[Literal["persistence", "yesterday", "affine_output", "zero_shot", "description_words", "local_only"], ...]
+        tuple[
+            Literal[
+                "persistence",
+                "yesterday",
+                "affine_output",
+                "zero_shot",
+                "description_words",
+                "majority_answer",
+                "question_only",
+                "local_only",
+            ],
+            ...,
+        ]
         | None,
         Option(
             "run",

@@ -117,6 +117,8 @@ class LocalObjective:
     normalised) and the batch's rows of the client's data to (loss, logits ``(batch, classes)``). A loss that takes a
     ClassSample as a fourth argument can be minimised over a sample of the classes: its features and logits then have
     those only. Such texts have one row for each class.
+    ``texts_of(parameters, rows)`` stands in the place of ``texts`` where examples have texts of their own: those of a
+    step's rows, which then stay together (``is_mean`` is False).
     ``lr_multipliers`` multiply the learning rate of some names. ``project`` may correct the parameters in place after
     each step. ``is_mean``: the loss is a mean over the rows, so that it can be taken part by part. ``penalties`` are
     added to it, one after the other; they depend on no example. ``constants``: names that no step moves, though
@@ -132,6 +134,7 @@ class LocalObjective:
     is_mean: bool = True
     penalties: tuple[Penalty, ...] = ()
     constants: frozenset[str] = frozenset()
+    texts_of: Callable[[Parameters, Tensor], Sequence[PromptedText]] | None = None
 
     def parameters(self, device: torch.device) -> Parameters:
         """Return a copy of ``start`` on ``device`` that can be trained."""
@@ -202,6 +205,8 @@ class _Trainee:
 
     def texts(self, step: Step) -> list[PromptedText]:
         """Return the texts of ``step``."""
+        if self.problem.texts_of is not None:
+            return list(self.problem.texts_of(self.parameters, torch.cat(step.parts)))
         texts, columns = self.problem.texts(self.parameters), step.sample.columns
         return list(texts) if columns is None else [text.select(columns) for text in texts]
 

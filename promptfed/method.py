@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator
+from promptfed.asked_texts import asked_scores, is_asked
 from promptfed.backbones.base import PromptedText
 from promptfed.cosines import cosine_logits, mixed_features
 from promptfed.errors import ConfigError
@@ -65,6 +68,7 @@ class Method(ABC):
     """The kind of white box that it works on; of no meaning for other ``access``."""
     only_texts: ClassVar[bool] = False
     """Whether its examples must be texts that are sorted into classes."""
+    only_questions: ClassVar[bool] = False  # about images
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone (``Ability``) or the oracle (``OracleAbility``) must be able to do."""
     integer_uploads: ClassVar[frozenset[str]] = frozenset()
@@ -203,7 +207,7 @@ class Method(ABC):
     def scores(self, jobs: Iterable[ScoringJob]) -> Iterator[Tensor]:
         """Yield what ``client_logits`` gives for each job, to rounding; by default one by one.
 
-        The jobs are taken as the scores are, so that neither all of the ones nor all of the others are in memory.
+        Jobs are taken as scores are, so that never all of either are in memory.
         """
         for job in jobs:
             yield self.client_logits(job.prompt, job.classes, job.examples())
@@ -258,10 +262,7 @@ class FeatureMethod(Method):
     """
 
     def texts(self, shared: PromptState, personal: PromptState, classes: Sequence[str]) -> Sequence[PromptedText]:
-        """Return the texts that ``joint_features`` makes class features of; those of many clients are encoded together.
-
-        An empty ``personal`` asks for what somebody gets who never took part.
-        """
+        """Return the texts that ``joint_features`` makes class features of; those of many clients go together."""
         raise ConfigError(f"method '{self.name}' has neither texts nor class_features: its class needs one of them")
 
     def joint_features(
@@ -300,17 +301,17 @@ class FeatureMethod(Method):
         return cosine_logits(self.setup.features.images(split), texts, self.setup.backbone.logit_scale)
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        """Scores ``(n, classes)`` of the split's images.
-
-        An empty ``personal`` asks for what somebody gets who never took part.
-        """
+        """As every method's; a question about an image is read with each of its answers."""
         with torch.no_grad():
+            if is_asked(split):
+                images, scale = self.setup.features.images(split), self.setup.backbone.logit_scale
+                return asked_scores(split, classes, images, scale, partial(self.class_features, shared, personal))
             texts = self.class_features(shared, personal, classes)
             return self.image_logits(texts, shared, personal, classes, split)
 
     def client_logits(self, prompt: ClientPrompt, classes: Sequence[str], split: Split) -> Tensor:
         """As every method's; one that predicts by text features alone is mixed as ``client_features`` says."""
-        if not self.reads_texts_only:
+        if not self.reads_texts_only or is_asked(split):
             return super().client_logits(prompt, classes, split)
         with torch.no_grad():
             texts = self.client_features(prompt, classes)
@@ -325,11 +326,7 @@ class FeatureMethod(Method):
         return self.many_client_features([(prompt, classes)])[0]
 
     def many_client_features(self, wanted: Sequence[tuple[ClientPrompt, Sequence[str]]]) -> list[Tensor]:
-        """Return ``client_features`` of each, whose texts are encoded together.
-
-        Raises:
-            ConfigError: As ``client_logits`` does.
-        """
+        """Return ``client_features`` of each, whose texts are encoded together. Raises as ``client_logits``."""
         ends = [self.ends(prompt) for prompt, _ in wanted]
         features = iter(self._features_of(ends, [classes for _, classes in wanted]))
         return [
@@ -350,6 +347,11 @@ class FeatureMethod(Method):
 
     def scores(self, jobs: Iterable[ScoringJob]) -> Iterator[Tensor]:
         """As every method's; the texts of many jobs are encoded together, unless ``logits`` is the method's own."""
+        for has_questions, some in groupby(jobs, lambda job: is_asked(job.split)):
+            score = super().scores if has_questions else self._scores_of_classes
+            yield from score(some)
+
+    def _scores_of_classes(self, jobs: Iterable[ScoringJob]) -> Iterator[Tensor]:
         kind = type(self)
         if kind.client_logits is not FeatureMethod.client_logits or kind.logits is not FeatureMethod.logits:
             yield from super().scores(jobs)

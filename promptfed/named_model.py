@@ -72,6 +72,7 @@ class Learner(Protocol):
     access: ClassVar[Literal["white box", "black box", "any"]]
     model_kind: ClassVar[Kind]
     only_texts: ClassVar[bool]
+    only_questions: ClassVar[bool]
 
 
 class NamedModel(ABC):
@@ -102,6 +103,8 @@ class NamedModel(ABC):
     def fits(self, method: type[Learner]) -> bool:
         """Return whether ``method`` works on it."""
         if method.only_texts and TASKS[self.config.task].object_kind != "texts":
+            return False
+        if method.only_questions and not TASKS[self.config.task].has_questions:
             return False
         if method.access != "white box":
             return method.access in ("any", self.access)

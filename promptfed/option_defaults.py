@@ -31,6 +31,8 @@ UNDER_ROOT = (
     "beir",
     "movielens",
     "interactions",
+    "easyvqa",
+    "vqarad",
 )
 """Kinds of data whose path may stand in the folder of downloaded data sets."""
 ICON_BASE_CLASSES = 24

@@ -135,6 +135,12 @@ def _check_access(config: RunConfig, method: type[Method]) -> None:
                 f"method '{config.method}' sorts texts into classes, and task '{config.task}' has none: use --task "
                 f"{of_texts}, or one of {fitting}"
             )
+        if method.only_questions and not TASKS[config.task].has_questions:
+            of_questions = ", ".join(name for name in TASKS if TASKS[name].has_questions)
+            raise ConfigError(
+                f"method '{config.method}' answers questions about images, and task '{config.task}' has none: use "
+                f"--task {of_questions}, or one of {fitting}"
+            )
         needs, has = str(method.access), str(model.access)
         if needs == has:
             needs, has = method.model_kind, model.kind

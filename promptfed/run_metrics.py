@@ -24,7 +24,16 @@ from promptfed.runs.events import Event
 from promptfed.runs.ledger import cost_of
 from promptfed.types import FederatedTask, FederationState
 
-BASELINES = ("persistence", "yesterday", "affine_output", "zero_shot", "description_words", "local_only")
+BASELINES = (
+    "persistence",
+    "yesterday",
+    "affine_output",
+    "zero_shot",
+    "description_words",
+    "majority_answer",
+    "question_only",
+    "local_only",
+)
 
 
 def run_metrics(

@@ -56,6 +56,8 @@ class Task(ABC):
     """The default white box; empty: that of all tasks with images."""
     baselines: ClassVar[tuple[str, ...]] = ("zero_shot", "local_only")
     """What runs beside the method by default."""
+    has_questions: ClassVar[bool] = False
+    """Whether its examples are questions about images."""
     object_kind: ClassVar[Literal["images", "texts", ""]] = ""
     """What the examples are of data that a user hands over as an object; empty: the task takes only data by name.
     Otherwise ``build`` has a second argument, their source."""

@@ -120,7 +120,7 @@ def test_labels_are_those_of_the_shuffled_rows(setup):
 
 SIGMOID = {
     "promptfl", "finetune", "local_only", "fedper", "dpfpl", "promptfolio", "fedtpg", "pfedpg", "pfedprompt", "maple",
-    "tpfl", "feddpt", "kgcoop", "fedprox", "fedmgp", "fedmvp",
+    "tpfl", "feddpt", "kgcoop", "fedprox", "fedmgp", "fedmvp", "reliable",
 }  # fmt: skip
 """Methods whose examples have a loss of scaled cosines, whatever else they add to it."""
 

@@ -13,7 +13,15 @@ from promptfed.method import METHODS, Method
 from promptfed.types import ClientData, Split
 
 # These ask for more than labelled examples, and have tests of their own.
-OTHERS = ("fes", "fedpcl", "descriptor", "content_prompt", "query_prompt")
+OTHERS = (
+    "fes",
+    "fedpcl",
+    "descriptor",
+    "content_prompt",
+    "query_prompt",
+    "majority_answer",
+    "question_only",
+)
 WHITE = [name for name in METHODS if METHODS[name].access == "white box" and name not in OTHERS]
 
 

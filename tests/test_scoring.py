@@ -26,7 +26,10 @@ from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt, Split
 WHITE_BOX = sorted(
     n
     for n, kind in ((name, METHODS[name]) for name in METHODS)
-    if kind.access != "black box" and kind.model_kind == "dual encoder" and not kind.only_texts
+    if kind.access != "black box"
+    and kind.model_kind == "dual encoder"
+    and not kind.only_texts
+    and not kind.only_questions
 )
 MEASURES = build_measures(["nll", "ece", "macro_f1"])
 

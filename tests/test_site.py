@@ -116,7 +116,16 @@ def method_pages() -> dict[str, str]:
     return {key: method_page(key, {"bytes_up": 1000, "bytes_down": 2000}) for key in titles()}
 
 
-BASELINES = ("zero_shot", "local_only", "description_words", "persistence", "yesterday", "affine_output")
+BASELINES = (
+    "zero_shot",
+    "local_only",
+    "description_words",
+    "persistence",
+    "yesterday",
+    "affine_output",
+    "majority_answer",
+    "question_only",
+)
 
 
 def test_every_method_has_a_page_with_what_is_trained_and_its_options(method_pages: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -12,11 +13,11 @@ from torch import Tensor
 from promptfed.attacks.base import ATTACKS, Attack, AttackConfig, Knowledge, Scene
 from promptfed.attacks.round import Round
 from promptfed.errors import ConfigError
-from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.examples.base import ANSWER_CLASSES, Item
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import numpy_stream
-from promptfed.types import ClientData, FederatedTask, Job, Reply
+from promptfed.types import ClientData, FederatedTask, Job, Reply, Split
 
 
 class LabelFlipConfig(AttackConfig):
@@ -58,7 +59,7 @@ class RandomLabelsConfig(AttackConfig):
 
 @ATTACKS.register("randomlabels")
 class RandomLabels(Attack):
-    """Train and validate on labels that are drawn at random from the client's own classes.
+    """Train and validate on labels drawn at random: of the client's classes, or of a question's candidates.
 
     With ``claim`` it lies about its accuracy, which the aggregator ``reliability`` may weigh by. The labels come from
     the stream (seed, "random labels", client).
@@ -76,16 +77,24 @@ class RandomLabels(Attack):
 
     def data(self, data: ClientData, scene: Scene) -> ClientData:
         stream = numpy_stream(scene.seed, "random labels", data.client)
-        train, val = (
-            replace(split, labels=torch.from_numpy(stream.choice(list(data.classes), len(split))))
-            for split in (data.train, data.val)
-        )
-        return replace(data, train=train, val=val)
+        places = {name: k for k, name in enumerate(scene.task.base_classes)}
+
+        def drawn(split: Split) -> Split:
+            labels = [int(stream.choice(possible_labels(item, data.classes, places))) for item in split.items]
+            return replace(split, labels=torch.tensor(labels, dtype=torch.int64))
+
+        return replace(data, train=drawn(data.train), val=drawn(data.val))
 
     def reply(self, reply: Reply, job: Job, round: Round) -> Reply:
         if self.config.claim is None:
             return reply
         return replace(reply, update=replace(reply.update, accuracy=self.config.claim))
+
+
+def possible_labels(item: Item, classes: Sequence[int], places: Mapping[str, int]) -> list[int]:
+    """Return the labels that an example may have: those of a question's candidates, else ``classes``."""
+    known = [places[answer] for answer in getattr(item, "candidates", ()) if answer in places]
+    return known or list(classes)
 
 
 def check_one_label(attack: str, task: FederatedTask) -> None:

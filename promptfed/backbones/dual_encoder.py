@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.asked_texts import asked_scores, is_asked
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.features import FeatureStore
 from promptfed.errors import ConfigError
@@ -55,12 +56,15 @@ class DualEncoder(FrozenModel):
             )
 
     def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
-        """Return scaled cosines between images and the class names in ``template``."""
-        texts = F.normalize(
-            self.features.texts([template.replace("{}", name.replace("_", " ")) for name in classes]), dim=-1
-        )
-        images = F.normalize(self.features.images(split), dim=-1)
-        return self.backbone.logit_scale * images @ texts.T
+        """Return scaled cosines between images and the class names, or questions with answers, in ``template``."""
+
+        def features(names: Sequence[str]) -> Tensor:
+            return self.features.texts([template.replace("{}", name.replace("_", " ")) for name in names])
+
+        images, scale = self.features.images(split), self.backbone.logit_scale
+        if is_asked(split):
+            return asked_scores(split, classes, images, scale, features)
+        return scale * F.normalize(images, dim=-1) @ F.normalize(features(classes), dim=-1).T
 
     def prepare(self, items: Sequence[Item], on_progress: OnPrepared | None = None, *, patches: bool = False) -> None:
         self.features.fill(items, on_progress, with_patches=patches)

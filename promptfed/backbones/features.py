@@ -262,7 +262,7 @@ class FeatureStore:
             DataError: An image cannot be read; the message names the first one.
         """
         if split not in self._splits:
-            keyed = [(item.content_id(), item) for item in split.items]
+            keyed = [(item.image_id(), item) for item in split.items]
             self._splits[split] = self._look_up("images", self._images, keyed, self._encode_images)
         return self._splits[split]
 
@@ -272,7 +272,7 @@ class FeatureStore:
 
     def patches(self, split: Split) -> Tensor:
         """Return patch features ``(n, places, embed_dim)`` float32 of the split's images, not normalised."""
-        keyed = [(item.content_id(), item) for item in split.items]
+        keyed = [(item.image_id(), item) for item in split.items]
         return self._look_up("patches", self._patches, keyed, self._encode_patches)
 
     def pixels(self, split: Split, rows: Tensor | None = None) -> Tensor:
@@ -288,7 +288,7 @@ class FeatureStore:
 
         This is faster than many small splits: there is one progress count, and no partly filled batches.
         """
-        keyed = [(item.content_id(), item) for item in items]
+        keyed = [(item.image_id(), item) for item in items]
         self._look_up("images", self._images, keyed, self._encode_images, on_progress)
         if with_patches:
             self._look_up("patches", self._patches, keyed, self._encode_patches, on_progress)
@@ -373,7 +373,7 @@ class FeatureStore:
         yield from waiting
 
     def _pixels_once(self, item: Item) -> Tensor:
-        key = item.content_id()
+        key = item.image_id()
         if key in self._kept_pixels:
             return self._kept_pixels[key]
         pixels = self._pixels(item)

@@ -26,6 +26,10 @@ class Item(ABC):
     def content_id(self) -> str:
         """Hex SHA-256 that changes whenever the content does; the key of all that is cached about this example."""
 
+    def image_id(self) -> str:
+        """Return the key of what an image tower makes of it; by default that of the content."""
+        return self.content_id()
+
     @property
     def grades(self) -> tuple[float, ...]:
         """How well each class fits, in the order of the split's class list; NaN where it is not known.

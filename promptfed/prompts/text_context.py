@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptfed.asked_texts import AskedTexts, is_asked
 from promptfed.backbones.base import ClassTokens, Position, PromptedText
 from promptfed.class_losses import class_loss
 from promptfed.class_sample import EVERY_CLASS, ClassSample
@@ -131,6 +132,8 @@ class ContextTuner:
 
     def problem(self, prompt: PromptState, data: ClientData) -> LocalObjective:
         """Return CoOp's loss, cross-entropy of scaled cosines (or their sigmoid loss), on one client's images."""
+        if is_asked(data.train):
+            return self._asked_problem(prompt, data)
         classes, labels = training_classes(self.config.label_space, self.setup, data)
         images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
         fit = class_loss(self.config, self.setup, data)
@@ -144,6 +147,22 @@ class ContextTuner:
             return fit(labels, cosine_logits(images[rows], features[0], scale), rows, sample)
 
         return LocalObjective(prompt, labels, loss, texts)
+
+    def _asked_problem(self, prompt: PromptState, data: ClientData) -> LocalObjective:
+        """Return the cross-entropy of answers, each read together with its question."""
+        classes, labels = training_classes(self.config.label_space, self.setup, data)
+        images, scale = training_images(self.setup, data), self.setup.backbone.logit_scale
+        asked = AskedTexts(data.train.items, classes)
+        device = images.device
+
+        def texts_of(parameters: Parameters, rows: Tensor) -> list[PromptedText]:
+            return [self.prompted(parameters["ctx"], asked.names).select(asked.used(rows).to(device))]
+
+        def loss(parameters: Parameters, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+            logits = asked.logits(images[rows], features[0], scale, rows)
+            return F.cross_entropy(logits, labels.to(device)[rows]), logits
+
+        return LocalObjective(prompt, labels, loss, is_mean=False, texts_of=texts_of)
 
     def train(self, prompt: PromptState, data: ClientData, round: int) -> tuple[PromptState, FitMetrics]:
         """Train ``prompt`` by CoOp's loss on one client's images."""

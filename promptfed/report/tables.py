@@ -52,6 +52,8 @@ ROWS = (
     ("affine_output", "affine on output"),
     ("zero_shot", "zero-shot"),
     ("description_words", "descriptions"),
+    ("majority_answer", "majority answer"),
+    ("question_only", "question only"),
     ("local_only", "local-only"),
     ("method", "method"),
 )

@@ -13,7 +13,11 @@ from promptfed.method import METHODS
 def test_baselines_come_along_once_and_first():
     plan = Plan.make(build_config({}), ["promptfl", "local_only"], 1)
     assert plan.methods == ("zero_shot", "local_only", "promptfl")
-    kinds = {name: (METHODS[name].access, METHODS[name].model_kind) for name in METHODS if not METHODS[name].only_texts}
+    kinds = {
+        name: (METHODS[name].access, METHODS[name].model_kind)
+        for name in METHODS
+        if not METHODS[name].only_texts and not METHODS[name].only_questions
+    }
     fitting = {name for name, kind in kinds.items() if kind[0] == "any" or kind == ("white box", "dual encoder")}
     assert set(Plan.make(build_config({}), ["all"], 1).methods) == fitting
 

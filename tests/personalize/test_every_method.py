@@ -22,7 +22,10 @@ NEEDS_KNOWN_DOMAINS = {"fedapt", "feddpt"}
     params=sorted(
         n
         for n, kind in ((name, METHODS[name]) for name in METHODS)
-        if kind.access != "black box" and kind.model_kind == "dual encoder" and not kind.only_texts
+        if kind.access != "black box"
+        and kind.model_kind == "dual encoder"
+        and not kind.only_texts
+        and not kind.only_questions
     )
 )
 def name(request, backbone):
