@@ -13,6 +13,7 @@ from promptfed.aggregators.base import Aggregator
 from promptfed.blackbox.base import BlackBoxConfig, BlackBoxMethod, ClientOracle
 from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.text.instructions import bundled
+from promptfed.blackbox.tokens.prompt_pool import agreed_prompts
 from promptfed.errors import ConfigError
 from promptfed.method import METHODS, MethodConfig
 from promptfed.prompt_state import PromptState
@@ -28,8 +29,10 @@ SMALLEST = 1e-12
 class FedLogicConfig(BlackBoxConfig):
     """FedLogic's options. ``loss`` cross_entropy makes the evidence a likelihood."""
 
-    prompts: tuple[str, ...] | None = Field(
-        None, min_length=2, description="the set that is chosen from; by default the task's own and bundled ones"
+    prompts: str | tuple[str, ...] | None = Field(
+        None,
+        description="the set that is chosen from, a list or 'file:PATH' with one a line; by default the task's own and "
+        "bundled ones",
     )
     temperature: float = Field(1.0, gt=0, description="of the evidence: large trusts the client's own examples less")
     pull: float = Field(1.0, ge=0, le=1, description="lambda, the weight of the KL divergence to the global posterior")
@@ -74,8 +77,7 @@ class FedLogic(BlackBoxMethod):
 
     def __init__(self, config: FedLogicConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        usual = (*setup.templates, *bundled(self.oracle, setup.classes))
-        self.prompts = tuple(dict.fromkeys(usual if config.prompts is None else config.prompts))
+        self.prompts = agreed_prompts(config.prompts, (*setup.templates, *bundled(self.oracle, setup.classes)))
         if config.queries < len(self.prompts):
             raise ConfigError(
                 f"method option 'queries' is {config.queries}, but {self.name} compares {len(self.prompts)} prompts on "

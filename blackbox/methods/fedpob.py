@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -14,11 +15,10 @@ from promptfed.blackbox.oracles.query import Candidate
 from promptfed.blackbox.search.linear_bandit import LinearBandit, packed, unpacked
 from promptfed.blackbox.soft.projection import vector
 from promptfed.blackbox.text.instructions import bundled
-from promptfed.blackbox.tokens.prompt_pool import checked_prompts, pool_tag, prompt_features
+from promptfed.blackbox.tokens.prompt_pool import agreed_prompts, pool_tag, prompt_features
 from promptfed.blackbox.tokens.word_vectors import Embedder
-from promptfed.errors import ConfigError, TrainingError
+from promptfed.errors import TrainingError
 from promptfed.method import METHODS, MethodConfig, Shape
-from promptfed.printable import printable
 from promptfed.privacy.release import EVERYBODY
 from promptfed.prompt_state import PromptState
 from promptfed.scores import predicted
@@ -93,13 +93,7 @@ class FedPOB(BlackBoxMethod):
 
     def __init__(self, config: FedPOBConfig, setup: Setup) -> None:
         super().__init__(config, setup)
-        if isinstance(config.prompts, str) and config.prompts != "bundled":
-            raise ConfigError(
-                f"prompts '{printable(config.prompts, 60)}' is no pool: write 'bundled', a list, or file:PATH, a text "
-                "file with one prompt a line (read when a run is set up, never because a run or a bundle names it)"
-            )
-        usual = (*setup.templates, *bundled(self.oracle, setup.classes))
-        self.prompts = checked_prompts(usual if isinstance(config.prompts, str) else config.prompts)
+        self.prompts = agreed_prompts(config.prompts, (*setup.templates, *bundled(self.oracle, setup.classes)))
         self.features = prompt_features(self.prompts, config.embedder, config.dim, setup.seed)
         self.dim = self.features.shape[1]
         self.tag = pool_tag(self.prompts, config.embedder, self.dim, setup.seed)
@@ -143,7 +137,9 @@ class FedPOB(BlackBoxMethod):
         bandit, seen = self.bandit(broadcast.shared), personal["seen"].clone()
         # Every prompt takes the examples in the same order, so that prompts are compared on the same ones.
         order = numpy_stream(self.setup.seed, "examples", self.name, data.client).permutation(len(data.train))
-        expected = bandit.expect(data.client % MOST_EXPECTED if self.config.spread else 0)
+        pulls = (seen / self.batch_of(data)).ceil().sum()
+        is_alone = bool(pulls) and np.trace(bandit.gram) < pulls + 0.5  # |u| = 1: the trace counts everybody's pulls
+        expected = bandit.expect(data.client % MOST_EXPECTED if self.config.spread and not is_alone else 0)
         start, rewards, right = bandit.log_det(), [], []
         while (seen < len(order)).any():
             arm = bandit.ask((seen < len(order)).numpy(), expected)

@@ -60,6 +60,22 @@ def checked_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
     return distinct
 
 
+def agreed_prompts(option: str | Sequence[str] | None, usual: Sequence[str]) -> tuple[str, ...]:
+    """Return the pool that a method's ``option`` stands for; None or 'bundled' is ``usual``.
+
+    Raises:
+        ConfigError: It still names a file, or is no pool.
+    """
+    if option is None or option == "bundled":
+        return checked_prompts(usual)
+    if isinstance(option, str):
+        raise ConfigError(
+            f"prompts '{printable(option, 60)}' is no pool: write 'bundled', a list, or file:PATH, a text file, one a "
+            "line (read when a run is set up, never because a run or a bundle names it)"
+        )
+    return checked_prompts(option)
+
+
 def prompt_features(prompts: Sequence[str], embedder: Embedder, dim: int, seed: int) -> Matrix:
     """Return unit features ``(prompts, dim)`` float64 of a pool; all parties that have the pool have the same.
 

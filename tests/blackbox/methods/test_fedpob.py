@@ -15,7 +15,7 @@ import torch
 from promptfed.aggregators.base import build_aggregator
 from promptfed.blackbox.methods.fedpob import TAG, FedPOB, FedPOBConfig
 from promptfed.blackbox.oracles.query import Candidate
-from promptfed.blackbox.search.linear_bandit import unpacked
+from promptfed.blackbox.search.linear_bandit import LinearBandit, unpacked
 from promptfed.config import RunConfig
 from promptfed.engines.local import LocalEngine
 from promptfed.engines.worker import ClientWorker
@@ -131,7 +131,7 @@ def planted_regrets(black_setup, seed, threshold, pulls=100, clients=10):
 
     def run(members, numbers, queries, threshold):
         oracle = Planted()
-        options = {**PLANTED, "queries": queries, "threshold": threshold}
+        options = {**PLANTED, "queries": queries, "threshold": threshold, "spread": len(numbers) > 1}
         method = FedPOB(FedPOBConfig(**options), replace(black_setup, model=oracle))
         value = method.features @ np.random.default_rng(seed).normal(size=method.dim)
         value = 0.3 + 0.4 * (value - value.min()) / (value.max() - value.min())
@@ -183,6 +183,20 @@ def test_clients_of_a_round_begin_at_different_prompts_unless_told_otherwise(bla
         state, _ = federation(method, text_task).run_round(federation(method, text_task).start())
         first.append({int(state.personal[client]["seen"].argmax()) for client in range(3)})
     assert (len(first[0]), len(first[1])) == (3, 1)
+
+
+def test_a_client_whose_pulls_are_all_that_there_are_expects_no_others(black_setup, text_task, monkeypatch):
+    asked = []
+    expect = LinearBandit.expect
+    monkeypatch.setattr(
+        LinearBandit, "expect", lambda bandit, parties: asked.append(parties) or expect(bandit, parties)
+    )
+    method = make(black_setup, threshold=0.0, spread=True)
+    for clients in ((2,), (0, 2)):
+        loop = federation(method, text_task, clients)
+        state, _ = loop.run_round(loop.start())
+        loop.run_round(state)
+    assert asked == [2, 0, *[0, 2] * 2]
 
 
 def test_a_large_d_sends_less_often(black_setup, text_task):

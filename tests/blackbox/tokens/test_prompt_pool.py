@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from promptfed.blackbox.tokens.prompt_pool import checked_prompts, pool_tag, prompt_features, read_prompts
+from promptfed.blackbox.tokens.prompt_pool import (
+    agreed_prompts,
+    checked_prompts,
+    pool_tag,
+    prompt_features,
+    read_prompts,
+)
 from promptfed.errors import ConfigError
 
 POOL = ("", "Sort this text.", "Sort this message.", "Think step by step.")
@@ -38,6 +44,14 @@ def test_what_is_no_pool_is_refused_in_a_line(tmp_path, content, message):
     with pytest.raises(ConfigError, match="cannot be read"):
         read_prompts({"prompts": f"file:{tmp_path}/nothing.txt"})
     assert checked_prompts(["a", "b", "a"]) == ("a", "b")
+
+
+@pytest.mark.parametrize("named", ["file:/etc/passwd", "mine"])
+def test_a_file_that_a_run_or_a_bundle_names_is_never_read(named):
+    with pytest.raises(ConfigError, match="is no pool: write 'bundled', a list, or file:PATH"):
+        agreed_prompts(named, POOL)
+    assert agreed_prompts(None, POOL) == agreed_prompts("bundled", POOL) == POOL
+    assert agreed_prompts(["a", "b"], POOL) == ("a", "b")
 
 
 @pytest.mark.parametrize("dim", [3, 32, 1000])
