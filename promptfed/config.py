@@ -132,6 +132,11 @@ class RunConfig(BaseModel):
     baselines: Annotated[
         tuple[
             Literal[
+                "random_allocation",
+                "preferred_allocation",
+                "lowest_allocation",
+                "expert_allocation",
+                "trajectory_prompt",
                 "persistence",
                 "yesterday",
                 "affine_output",

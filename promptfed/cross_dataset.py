@@ -86,7 +86,7 @@ def evaluate_on(
 def _notes(finished: FinishedRun, experiment: Experiment, name: str) -> list[str]:
     """Return notes for the user on figures on other data than the run's own, where the model is a black box."""
     model = experiment.setup.model
-    if model.form is None or model.kind == "forecaster":
+    if model.form is None or model.kind in ("forecaster", "policy"):
         return []
     lines = []
     if model.form != finished.method.setup.model.form:

@@ -16,7 +16,7 @@ from promptfed.prompt_template import PromptTemplate
 from promptfed.types import Split
 from promptfed.usage import Usage
 
-Kind = Literal["dual encoder", "language model", "forecaster", "oracle"]
+Kind = Literal["dual encoder", "language model", "forecaster", "policy", "oracle"]
 OnPrepared = Callable[[int, int], None]
 """Is told (examples done, examples in all)."""
 
@@ -25,8 +25,8 @@ class FrozenModel(ABC):
     """A model that is asked and never trained.
 
     A *dual encoder* has an image and a text tower, of which gradients reach the prompt. A *language model* is one
-    sequence model with gradients. A *forecaster* has gradients too, and reads series. An *oracle* takes candidate
-    prompts and returns scores, and nothing else.
+    sequence model with gradients. A *forecaster* has gradients too, and reads series. A *policy* has gradients
+    too, and acts in episodes. An *oracle* takes candidate prompts and returns scores, and nothing else.
     Whoever needs what only one kind has takes it from ``Setup.backbone``, ``Setup.features`` or ``Setup.oracle``.
     """
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from promptfed.config import ACCURACY, RunConfig
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.examples.episodes import ALLOCATION_CLASSES
 from promptfed.examples.series import FORECAST_CLASSES
 from promptfed.measures.base import Reads, check_reads
 from promptfed.types import FederatedTask
 
-KINDS: dict[tuple[str, ...], Reads] = {ANSWER_CLASSES: "answers", FORECAST_CLASSES: "forecasts"}
+KINDS: dict[tuple[str, ...], Reads] = {
+    ANSWER_CLASSES: "answers",
+    FORECAST_CLASSES: "forecasts",
+    ALLOCATION_CLASSES: "rewards",
+}
 """Classes that stand for outcomes of another kind -> what measures of these read."""
 
 

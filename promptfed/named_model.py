@@ -19,10 +19,11 @@ from promptfed.forecasters.names import FORECASTERS, is_forecaster
 from promptfed.frozen_model import Kind
 from promptfed.language_models.names import is_language_model
 from promptfed.oracle_options import OracleOptions
+from promptfed.policies.names import POLICIES, is_policy
 from promptfed.printable import printable
 from promptfed.tasks import TASKS
 from promptfed.trust import admitted
-from promptfed.usage import ENCODING, FORECASTING, READING, Work
+from promptfed.usage import ACTING, ENCODING, FORECASTING, READING, Work
 
 PHOTO_BACKBONE = "lit"
 """The backbone of data that are not icons, if nobody names one."""
@@ -54,6 +55,8 @@ def named_model(config: RunConfig) -> NamedModel:
         return NamedOracle(config)
     if is_forecaster(config.backbone):
         return NamedForecaster(config)
+    if is_policy(config.backbone):
+        return NamedPolicy(config)
     return NamedLanguageModel(config) if is_language_model(config.backbone) else NamedBackbone(config)
 
 
@@ -169,6 +172,11 @@ class NamedBackbone(NamedModel):
     def check_task(self) -> None:
         """Raise ConfigError if the task's examples are texts. Which tasks have a backbone, the config says itself."""
         usual = TASKS[self.config.task].backbone
+        if is_policy(usual):
+            raise ConfigError(
+                f"backbone '{printable(self.config.backbone, 80)}' does not act in episodes, as task "
+                f"'{self.config.task}' needs it: use --backbone {' or '.join(POLICIES)}"
+            )
         if is_forecaster(usual):
             raise ConfigError(
                 f"backbone '{printable(self.config.backbone, 80)}' forecasts no series, which task "
@@ -221,7 +229,8 @@ class NamedLanguageModel(NamedBackbone):
         return self.config.threads
 
     def check_task(self) -> None:
-        if is_forecaster(TASKS[self.config.task].backbone):
+        usual = TASKS[self.config.task].backbone
+        if is_forecaster(usual) or is_policy(usual):
             super().check_task()
         if not is_language_model(TASKS[self.config.task].backbone):
             texts = [name for name in TASKS if is_language_model(TASKS[name].backbone)]
@@ -270,6 +279,25 @@ class NamedForecaster(NamedBackbone):
 
     def hint(self) -> str:
         return ""
+
+
+class NamedPolicy(NamedForecaster):
+    """A model that acts in episodes, whose gradients reach the prompt."""
+
+    work = ACTING
+    kind: ClassVar[Kind] = "policy"
+
+    @property
+    def label(self) -> str:
+        return f"policy {self.config.backbone}"
+
+    def check_task(self) -> None:
+        if not is_policy(TASKS[self.config.task].backbone):
+            acting = [name for name in TASKS if is_policy(TASKS[name].backbone)]
+            raise ConfigError(
+                f"backbone '{self.config.backbone}' acts in episodes, and task '{self.config.task}' has none: use "
+                f"--task {', '.join(acting)}"
+            )
 
 
 class NamedOracle(NamedModel):

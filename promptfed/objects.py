@@ -22,6 +22,7 @@ from promptfed.code_fingerprint import code_sha256
 from promptfed.config import RunConfig, validate
 from promptfed.engines.registry import ENGINES
 from promptfed.errors import ConfigError, missing_object
+from promptfed.examples.episodes import EpisodeForm
 from promptfed.examples.series import SeriesForm
 from promptfed.forecasters.loading import load_forecaster
 from promptfed.forecasters.names import is_forecaster
@@ -31,6 +32,8 @@ from promptfed.language_models.model import LanguageModel
 from promptfed.language_models.names import is_language_model
 from promptfed.method import METHODS
 from promptfed.oracle_options import OracleOptions
+from promptfed.policies.loading import load_policy
+from promptfed.policies.names import is_policy
 from promptfed.printable import printable
 from promptfed.prompt_template import PromptTemplate
 from promptfed.registry import Registry
@@ -101,7 +104,10 @@ class Objects:
         if is_forecaster(config.backbone):
             assert isinstance(form, SeriesForm), "a task with series says what its windows look like"
             return load_forecaster(config.backbone, form, device=config.device, precision=config.precision)
-        assert not isinstance(form, SeriesForm), "its model forecasts"
+        if is_policy(config.backbone):
+            assert isinstance(form, EpisodeForm), "a task with episodes says what they look like"
+            return load_policy(config.backbone, form, device=config.device, precision=config.precision)
+        assert not isinstance(form, (SeriesForm, EpisodeForm)), "their models forecast and act"
         if is_language_model(config.backbone):
             assert form is not None, "a task with texts says how they are put"
             if isinstance(self.model, LanguageModel):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptfed.intervals import guessing_probability
+from promptfed.measures.selection import Selection
 from promptfed.printable import printable
 from promptfed.types import FederatedTask, Metrics
 
@@ -74,7 +75,7 @@ def near_chance_note(accuracy: float, items: int, classes: int) -> str:
 
 
 def simpler_note(metrics: Mapping[str, Any], measure: str, names: Sequence[str]) -> str:
-    """Return a note if a trivial baseline has a better figure of ``measure``, lower being better, than the method.
+    """Return a note if a trivial baseline has a better figure than the method.
 
     Args:
         metrics: The rows of the table by their keys, with ``method``.
@@ -86,9 +87,11 @@ def simpler_note(metrics: Mapping[str, Any], measure: str, names: Sequence[str])
         value = ((metrics.get(key) or {}).get("measures") or {}).get(measure, {}).get("base")
         return None if value is None else float(value)
 
-    own = figure("method")
+    merit, own = Selection.of(measure).merit, figure("method")
     better = [
-        (name, value) for name in names if (value := figure(name)) is not None and own is not None and value < own
+        (name, value)
+        for name in names
+        if (value := figure(name)) is not None and own is not None and merit(value) > merit(own)
     ]
     if not better or own is None:
         return ""

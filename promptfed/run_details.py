@@ -23,6 +23,7 @@ from promptfed.config import RunConfig
 from promptfed.errors import PromptFedError
 from promptfed.evaluation import Evaluation
 from promptfed.examples.base import ANSWER_CLASSES, ImageItem, Item, QuestionItem, TextItem
+from promptfed.examples.episodes import ALLOCATION_CLASSES
 from promptfed.examples.series import FORECAST_CLASSES
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import candidate_of
@@ -68,7 +69,7 @@ def write_details(
     answers = evaluation.answers
     if answers is None:
         return
-    has_no_classes = experiment.task.base_classes in (ANSWER_CLASSES, FORECAST_CLASSES)
+    has_no_classes = experiment.task.base_classes in (ANSWER_CLASSES, FORECAST_CLASSES, ALLOCATION_CLASSES)
     run.write_json(
         DETAILS,
         {

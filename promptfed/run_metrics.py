@@ -11,6 +11,7 @@ from typing import Any
 from promptfed.attacks.base import NAME
 from promptfed.evaluation import Evaluation
 from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.examples.episodes import ALLOCATION_CLASSES
 from promptfed.examples.series import FORECAST_CLASSES
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
@@ -25,15 +26,24 @@ from promptfed.runs.ledger import cost_of
 from promptfed.types import FederatedTask, FederationState
 
 BASELINES = (
+    "random_allocation",
+    "preferred_allocation",
+    "lowest_allocation",
+    "expert_allocation",
     "persistence",
     "yesterday",
     "affine_output",
     "zero_shot",
+    "trajectory_prompt",
     "description_words",
     "majority_answer",
     "question_only",
     "local_only",
 )
+
+
+NO_CLASSES = (ANSWER_CLASSES, FORECAST_CLASSES, ALLOCATION_CLASSES)
+"""Classes that stand for outcomes of another kind."""
 
 
 def run_metrics(
@@ -61,9 +71,10 @@ def run_metrics(
     near = (near_chance(experiment.task, *pair) for pair in trained.values())
     metrics["examples"] = experiment.examples
     notes = [note for note in near if note]
-    if experiment.examples == "windows":
-        trivial = [name for name in BASELINES if name != "local_only"]
-        notes += filter(None, [simpler_note(metrics, experiment.config.selection, trivial)])
+    if experiment.examples in ("windows", "episodes"):
+        trivial = [name for name in BASELINES if name not in ("local_only", "expert_allocation", "trajectory_prompt")]
+        measure = experiment.config.selection
+        notes += filter(None, [simpler_note(metrics, measure, trivial)])
     notes += figure_notes(experiment.task, evaluations[method].figures, experiment.examples)
     events = list(events)
     measurements = processor_figures(events, method)
@@ -135,7 +146,7 @@ def near_chance(task: FederatedTask, federation: Federation, state: FederationSt
 
     One whose prompt was chosen by another measure says nothing of its accuracy.
     """
-    if not isinstance(federation.method, ZeroShot) or task.base_classes in (ANSWER_CLASSES, FORECAST_CLASSES):
+    if not isinstance(federation.method, ZeroShot) or task.base_classes in NO_CLASSES:
         return ""
     if "accuracy" not in state.shared:
         return ""

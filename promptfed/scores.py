@@ -6,13 +6,15 @@ first is the best.
 
 Outcomes that are numbers, such as forecasts, are of two classes too: worse and better than a trivial way to get one.
 Their scores are 1 for the one and 0 for the other, and go on with at least three figures that are 0 at most, the first
-of them minus the loss (``FORECAST_FIGURES``).
+of them minus the loss (``FORECAST_FIGURES``, ``ALLOCATION_FIGURES``).
 
 An example that a black box did not answer (it refused the text, or said nothing of use) has NaN in the place of its
 scores. It is never taken for any class.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -70,6 +72,39 @@ def forecast_scores(forecast: Tensor, truth: Tensor, persistence: Tensor) -> Ten
     absolute = error.mean((1, 2))
     better = (absolute < other).to(absolute)
     return torch.stack([1 - better, better, -absolute, -(error**2).mean((1, 2)), -other], 1)
+
+
+ALLOCATION_FIGURES = (
+    "-(1 - reward)",
+    "-(1 - reward at random)",
+    "-(1 - the expert's reward)",
+    "-late share",
+    "-(1 - the cell's mean reward)",
+)
+"""The columns behind no better and better than preferred resolutions: means over all slots of an episode."""
+REWARD, AT_RANDOM, OF_EXPERT, LATE, OF_CELL = range(2, 7)
+"""Columns of the scores of an episode."""
+
+
+def allocation_scores(
+    reward: Tensor, late: Tensor, at_random: Tensor, preferred: Tensor, expert: Tensor, cells: Sequence[int]
+) -> Tensor:
+    """Return the scores ``(n, 7)`` of episodes.
+
+    Args:
+        reward: The mean reward of a slot, at most 1, ``(n,)``.
+        late: The share of users that are late.
+        at_random: The mean reward of random allocations in the same episode.
+        preferred: That of what users prefer, with equal shares.
+        expert: That of an expert that knows the cell.
+        cells: A number for the cell of each episode.
+    """
+    better = (reward > preferred).to(reward)
+    groups = torch.tensor(cells, dtype=torch.int64).unique(return_inverse=True)[1]
+    sums = torch.zeros(int(groups.max()) + 1 if len(groups) else 0, dtype=reward.dtype).index_add(0, groups, reward)
+    of_cell = (sums / groups.bincount())[groups] if len(groups) else reward
+    figures = reward - 1, at_random - 1, expert - 1, -late, of_cell - 1
+    return torch.stack([1 - better, better, *figures], 1)
 
 
 def mean_loss(scores: Tensor, labels: Tensor, classes: int) -> float:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from promptfed.blackbox.oracles.oracle import Oracle
     from promptfed.forecasters.model import Forecaster
     from promptfed.language_models.model import LanguageModel
+    from promptfed.policies.model import Policy
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Setup:
                 "this needs images and a dual encoder, but the task's model forecasts series: choose a method for "
                 "forecasters (promptfed list methods), or a task such as clip-fewshot"
             )
+        if self.model.kind == "policy":
+            raise ConfigError(
+                "this needs images and a dual encoder, but the task's model acts in episodes: choose a method for "
+                "policies (promptfed list methods), or a task such as clip-fewshot"
+            )
         if self.model.kind != "dual encoder":
             raise ConfigError(
                 "this needs a white-box backbone, but the task's model is a black box (an oracle): choose a black-box "
@@ -91,6 +97,13 @@ class Setup:
         if self.model.kind != "forecaster":
             raise ConfigError("this needs a model that forecasts series: use --task forecast")
         return cast("Forecaster", self.model)
+
+    @property
+    def policy(self) -> Policy:
+        """The model that acts in episodes. Raises ConfigError if the model is none."""
+        if self.model.kind != "policy":
+            raise ConfigError("this needs a model that acts in episodes: use --task allocation")
+        return cast("Policy", self.model)
 
     @property
     def oracle(self) -> Oracle:

@@ -103,3 +103,9 @@ FORECASTING = Work(
     "series and steps: how much the model of series read, once for each forecast",
 )
 """Of a forecaster."""
+ACTING = Work(
+    dict(zip(READINGS, ("contexts", "slots"), strict=True)),
+    "read",
+    "contexts and slots: what the policy read, each slot again with every action behind it",
+)
+"""Of a policy."""

@@ -125,6 +125,11 @@ BASELINES = (
     "affine_output",
     "majority_answer",
     "question_only",
+    "random_allocation",
+    "preferred_allocation",
+    "lowest_allocation",
+    "expert_allocation",
+    "trajectory_prompt",
 )
 
 

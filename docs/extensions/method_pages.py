@@ -101,7 +101,12 @@ def _source(kind: type[Method]) -> str:
 
 
 def _try_it(key: str, kind: type[Method]) -> list[str]:
-    usual = {"dual encoder": "clip-fewshot", "language model": "text-classification", "forecaster": "forecast"}
+    usual = {
+        "dual encoder": "clip-fewshot",
+        "language model": "text-classification",
+        "forecaster": "forecast",
+        "policy": "allocation",
+    }
     task = "blackbox-text" if kind.access == "black box" else usual[kind.model_kind]
     own = [name for name in TASKS if key == TASKS[name].method or key in TASKS[name].methods]
     if own and task not in own and "clip-fewshot" not in own:

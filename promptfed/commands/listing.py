@@ -95,10 +95,11 @@ def known(kind: str) -> dict[str, dict[str, Any]]:
         from promptfed.backbones import BACKBONES, MODELS
         from promptfed.forecasters.names import FORECASTERS
         from promptfed.language_models.names import LANGUAGE_MODELS
+        from promptfed.policies.names import POLICIES
 
-        return {name: {"about": about} for name, about in (BACKBONES | LANGUAGE_MODELS | FORECASTERS).items()} | {
-            name: {"about": _about(MODELS[name]), "origin": MODELS.origin(name)} for name in MODELS
-        }
+        return {
+            name: {"about": about} for name, about in (BACKBONES | LANGUAGE_MODELS | FORECASTERS | POLICIES).items()
+        } | {name: {"about": _about(MODELS[name]), "origin": MODELS.origin(name)} for name in MODELS}
     if kind == "sources":
         from promptfed.tasks.sources import KINDS as BUILT_IN
         from promptfed.tasks.sources import SOURCES, maker_of

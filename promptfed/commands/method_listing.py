@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from promptfed.method import Method
 
-USUAL_TASKS = ("clip-fewshot", "text-classification", "forecast", "blackbox-text")
+USUAL_TASKS = ("clip-fewshot", "text-classification", "forecast", "allocation", "blackbox-text")
 """A task for each kind of model, on which the bytes of methods are counted."""
 
 

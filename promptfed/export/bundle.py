@@ -206,7 +206,8 @@ def make_bundle(
         label_bias: Where examples have several labels, what turns scores into probabilities.
 
     Raises:
-        BundleError: The model is a dual encoder, and the method makes no text features for it; or it forecasts series.
+        BundleError: The model is a dual encoder, and the method makes no text features for it; or it forecasts series
+            or acts in episodes.
     """
     if config.task == SEVERAL_LABELS and label_bias is None:
         raise BundleError("a bundle of task 'multilabel' needs the client's training images: export it from its run")
@@ -222,7 +223,7 @@ def make_bundle(
         "chosen": chosen,
         "origin": origin,
     }
-    if method.setup.model.kind == "forecaster":
+    if method.setup.model.kind in ("forecaster", "policy"):
         raise BundleError(
             f"a prompt of {method.name} has no bundle yet: promptfed.load_run(RUN).prompt(CLIENT) has its tensors"
         )

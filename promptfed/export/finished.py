@@ -18,6 +18,7 @@ from promptfed.build_method import build_method
 from promptfed.class_losses import sigmoid_bias
 from promptfed.config import RunConfig
 from promptfed.errors import RunError
+from promptfed.examples.episodes import EpisodeForm
 from promptfed.examples.series import SeriesForm
 from promptfed.export.adapter import client_adapter, lead_of
 from promptfed.export.bundle import Bundle, candidate_of, is_complete, make_bundle
@@ -47,6 +48,8 @@ from promptfed.setup import Setup
 from promptfed.types import NO_PROMPT, ClientPrompt, FederationState
 
 log = logging.getLogger(__name__)
+FORMS: Mapping[str, type[PromptTemplate]] = {"forecaster": SeriesForm, "policy": EpisodeForm}
+"""What examples of a kind of model look like, where that is no text."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,7 @@ def _model(run: RunDirectory, config: RunConfig, table: Mapping[str, Any], objec
         RunError: The run does not say how examples were put to a black box, or the model has changed.
     """
     named_model(config).check_template(table, run.path)
-    kind = SeriesForm if named_model(config).kind == "forecaster" else PromptTemplate
+    kind = FORMS.get(named_model(config).kind, PromptTemplate)
     model = objects.model_of(config, kind.model_validate(table["form"]) if "form" in table else None)
     check_same_model(run.path, table, model)
     return model

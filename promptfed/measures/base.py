@@ -21,12 +21,13 @@ from promptfed.printable import printable
 from promptfed.registry import Registry
 from promptfed.scores import as_if_uniform
 
-Reads = Literal["classes", "answers", "forecasts", "both", "grades"]
+Reads = Literal["classes", "answers", "forecasts", "rewards", "both", "grades"]
 """What a measure is made of."""
 TASKS_READ: Mapping[str, str] = {
     "classes": "sorts into classes",
     "answers": "has answers in free text",
     "forecasts": "forecasts numbers",
+    "rewards": "earns rewards",
 }
 """What a task does whose measures read this."""
 ROWS = 1024
@@ -56,8 +57,9 @@ class Measure(ABC):
         better: Whether "higher" or "lower" figures are better.
         unit: "%" for shares, which are shown times 100; else the name of the unit, or nothing.
         bounds: The least and the greatest figure that can be; a site's figure outside is refused.
-        reads: What it is made of: scores of "classes", figures of "answers" in free text, errors of "forecasts", or any
-            of them ("both"); of "grades", scores of classes that may all fit, more or less.
+        reads: What it is made of: scores of "classes", figures of "answers" in free text, errors of "forecasts",
+            "rewards" of episodes, or any of them ("both"); of "grades", scores of classes that may all
+            fit, more or less.
     """
 
     name: str

@@ -177,10 +177,10 @@ def newcomer_source(finished: FinishedRun, data: str) -> Source:
         DataError: Data are missing or bad.
     """
     config = finished.run.config
-    if finished.method.setup.model.kind == "forecaster":
+    if (member := {"forecaster": "station", "policy": "cell"}.get(finished.method.setup.model.kind)) is not None:
         raise ConfigError(
-            f"onboard gives a newcomer a prompt for its classes, and task '{config.task}' has none: a new station uses "
-            "the shared prompt (the column new of the table)"
+            f"onboard gives a newcomer a prompt for its classes, and task '{config.task}' has none: a new {member} "
+            "uses the shared prompt (the column new of the table)"
         )
     if finished.method.setup.classes == ANSWER_CLASSES:
         raise ConfigError(

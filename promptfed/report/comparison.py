@@ -57,7 +57,13 @@ EXPLAINED_ANSWERS = {
     "base": "all test questions together",
 }
 """The same for questions with free answers, which have no classes."""
-EXPLAINED_OF = {"questions": EXPLAINED_ANSWERS, "windows": EXPLAINED_WINDOWS}
+EXPLAINED_EPISODES = {
+    **EXPLAINED,
+    "local": "each cell's own test episodes, mean over cells",
+    "base": "all test episodes of the cells that take part",
+    "new": "those of cells that take no part",
+}
+EXPLAINED_OF = {"questions": EXPLAINED_ANSWERS, "windows": EXPLAINED_WINDOWS, "episodes": EXPLAINED_EPISODES}
 """What the examples are called -> what columns mean, where they have no classes."""
 COST_CAPTION = (
     "Cost of one run, mean over seeds. up, down: bytes a round as serialised, all clients together; seconds of work, "

@@ -21,10 +21,13 @@ MEANINGS = {
 VERBS = {
     "questions": ("answers", "right"),
     "windows": ("forecasts", "better than persistence"),
+    "episodes": ("plays", "better than preferred resolutions with equal shares"),
 }
 """What the examples are called -> what a method does with them, and what counts as right; else it sorts them."""
 WINDOWS = {"local": "each station on its own windows", "base": "all stations that take part", "new": "other stations"}
 """MEANINGS of windows of series."""
+EPISODES = {"local": "each cell on its own episodes", "base": "all cells that take part", "new": "other cells"}
+"""MEANINGS of episodes."""
 RISE = 1.1
 """A loss that ends so many times higher than its lowest level rises."""
 FALL = 0.02
@@ -52,7 +55,7 @@ def tiles(metrics: Figures) -> list[Tile]:
     if not metrics.get("method"):
         return []
     columns, _ = result_rows(metrics)
-    meanings = MEANINGS | (WINDOWS if metrics.get("examples") == "windows" else {})
+    meanings = MEANINGS | {"windows": WINDOWS, "episodes": EPISODES}.get(metrics.get("examples", ""), {})
     stages = shown_stages(metrics)
     *baselines, (_, _, method) = stages
 
@@ -128,7 +131,8 @@ def _at_home(metrics: Figures, method: Figures, baselines: Sequence[tuple[str, s
     ]
     if value is None or not others:
         return ""
-    own = "station's own windows" if metrics.get("examples") == "windows" else "client's own classes"
+    homes = {"windows": "station's own windows", "episodes": "cell's own episodes"}
+    own = homes.get(metrics.get("examples", ""), "client's own classes")
     return f"On a {own} it reaches {percent(value)} %, the mean over clients ({', '.join(others)})."
 
 

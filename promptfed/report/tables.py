@@ -37,9 +37,19 @@ EXPLAINED_WINDOWS = {
     "new": "those of stations that take no part",
 }
 """The same for forecasts, of which one that beats the last value counts as right."""
-OUTCOMES = {"questions": EXPLAINED_ANSWERS, "windows": EXPLAINED_WINDOWS}
+EXPLAINED_EPISODES = {
+    **EXPLAINED,
+    "local": "each cell's own test episodes (mean ± standard deviation over cells)",
+    "base": "all test episodes of the cells that take part",
+    "new": "those of cells that take no part",
+}
+"""The same for episodes, of which one that beats preferred resolutions with equal shares counts as right."""
+OUTCOMES = {"questions": EXPLAINED_ANSWERS, "windows": EXPLAINED_WINDOWS, "episodes": EXPLAINED_EPISODES}
 """What the examples are called -> what columns mean, where they have no classes."""
-RIGHT = {"windows": "Test windows that are forecast better than by persistence, in %"}
+RIGHT = {
+    "windows": "Test windows that are forecast better than by persistence, in %",
+    "episodes": "Test episodes with a higher reward than by preferred resolutions and equal shares, in %",
+}
 """What the examples are called -> what the figures are, where that is not accuracy."""
 INTERVALS = "In brackets 95 % intervals: Wilson's over test examples, of local also Student's t over clients"
 DOMAINS_CAPTION = (
@@ -47,10 +57,15 @@ DOMAINS_CAPTION = (
     "prompts. In brackets 95 % intervals (Wilson). * no client holds this domain."
 )
 ROWS = (
+    ("random_allocation", "random"),
+    ("preferred_allocation", "preferred, equal shares"),
+    ("lowest_allocation", "all lowest"),
+    ("expert_allocation", "searching expert"),
     ("persistence", "persistence"),
     ("yesterday", "same hour yesterday"),
     ("affine_output", "affine on output"),
     ("zero_shot", "zero-shot"),
+    ("trajectory_prompt", "trajectory prompt"),
     ("description_words", "descriptions"),
     ("majority_answer", "majority answer"),
     ("question_only", "question only"),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptfed.examples.base import ANSWER_CLASSES, QuestionItem, TextItem
+from promptfed.examples.episodes import EpisodeForm, EpisodeItem
 from promptfed.examples.series import SeriesForm, WindowItem
 from promptfed.printable import printable
 from promptfed.runs.client_rows import FILE as ROWS_FILE
@@ -66,12 +67,14 @@ def shown_data(config: RunConfig) -> str:
 
 
 def examples(task: FederatedTask) -> str:
-    """Return the kind of the examples: "images", "texts" or "questions" (with free answers) or "windows" of series."""
+    """Return the kind of the examples: "images", "texts", "questions" (free answers), "windows" or "episodes"."""
     first = task.base_test.items[0] if len(task.base_test) else None
     if first is None:  # a server over sites has none
         return kind_of_examples(task.form, task.base_classes)
     if isinstance(first, WindowItem):
         return "windows"
+    if isinstance(first, EpisodeItem):
+        return "episodes"
     if isinstance(first, QuestionItem):
         return "questions"
     return "texts" if isinstance(first, TextItem) else "images"
@@ -83,6 +86,8 @@ def kind_of_examples(form: PromptTemplate | None, classes: Sequence[str]) -> str
         return "images"
     if isinstance(form, SeriesForm):
         return "windows"
+    if isinstance(form, EpisodeForm):
+        return "episodes"
     return "questions" if tuple(classes) == ANSWER_CLASSES else "texts"
 
 

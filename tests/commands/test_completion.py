@@ -140,5 +140,6 @@ def test_every_closed_choice_is_known():
     assert all(flags[flag][0].startswith("names:") for flag in choices)
     assert flags["--observer"][0] == "names:observers"
     assert flags["--baselines"][0] == (
-        "one:persistence|yesterday|affine_output|zero_shot|description_words|majority_answer|question_only|local_only"
+        "one:random_allocation|preferred_allocation|lowest_allocation|expert_allocation|trajectory_prompt|"
+        "persistence|yesterday|affine_output|zero_shot|description_words|majority_answer|question_only|local_only"
     )

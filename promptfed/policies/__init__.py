@@ -1,0 +1,1 @@
+"""Frozen models that act: what a method asks them with a prompt."""
