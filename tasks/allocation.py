@@ -33,7 +33,7 @@ class AllocationConfig(TaskConfig):
     episodes: int = Field(30, ge=1, le=1000, description="logged episodes that a cell learns from")
     steps: int = Field(50, ge=10, le=1000, description="slots of an episode")
     val_episodes: int = Field(4, ge=1, le=1000, description="episodes that a cell plays for validation")
-    test_episodes: int = Field(8, ge=1, le=1000, description="episodes that a cell plays for tests")
+    test_episodes: int = Field(6, ge=1, le=1000, description="episodes that a cell plays for tests")
     held_out: int = Field(4, ge=0, le=1000, description="cells that take no part, for the figure 'new'")
     spread: float = Field(
         0.2, ge=0, le=1, description="how unlike cells are: users' preferences and radio, the speed of the server"
