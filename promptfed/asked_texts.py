@@ -53,7 +53,8 @@ class AskedTexts:
     def used(self, rows: Tensor) -> Tensor:
         """Return which texts ``(k,)`` the questions in ``rows`` need, rising."""
         texts = self.texts[rows.cpu()]
-        return texts[texts >= 0].unique()
+        used: Tensor = texts[texts >= 0].unique()
+        return used
 
     def logits(self, images: Tensor, texts: Tensor, scale: float, rows: Tensor) -> Tensor:
         """Return scaled cosines ``(rows, classes)``; an answer that is no candidate has NO_CANDIDATE.

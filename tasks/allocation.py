@@ -12,6 +12,7 @@ from pydantic import Field
 from promptfed.allocation.cell import Cell
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, unknown_name
+from promptfed.examples.base import Item
 from promptfed.examples.episodes import ALLOCATION_CLASSES, EpisodeForm, EpisodeItem, Log
 from promptfed.tasks.base import TASKS, Task, TaskConfig
 from promptfed.tasks.sources.cell_files import read_cells
@@ -147,7 +148,7 @@ def _played(number: int, home: Home, use: str, count: int, seed: int, steps: int
     return [EpisodeItem(home.cell, one, steps, home.piece) for one in episode_seeds(seed, use, number, count)]
 
 
-def _split(items: Sequence[EpisodeItem]) -> Split:
+def _split(items: Sequence[Item]) -> Split:
     return Split(tuple(items), torch.full((len(items),), BETTER, dtype=torch.int64))
 
 

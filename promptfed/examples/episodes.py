@@ -94,6 +94,6 @@ class EpisodeItem(Item):
         for array in (cell.preferred, cell.snr, cell.gaze):
             digest.update(np.ascontiguousarray(array).tobytes())
         for log in (self.piece, self.log):
-            for array in (log.observations, log.actions, log.rewards) if log is not None else ():
-                digest.update(np.ascontiguousarray(array).tobytes())
+            for numbers in (log.observations, log.actions, log.rewards) if log is not None else ():
+                digest.update(np.ascontiguousarray(numbers).tobytes())
         return digest.hexdigest()

@@ -105,7 +105,8 @@ def action_loss(logits: Tensor, actions: Tensor, weight: float = 4.0) -> Tensor:
     of_choices = of_choices.log_softmax(-1).gather(-1, actions[..., :CHOICES].long()[..., None])[..., 0]
     share = actions[..., CHOICES:].clamp(min=1e-6)
     of_shares = (share * (share.log() - logits[..., CHOICES * options :].log_softmax(-1))).sum(-1)
-    return weight * of_shares - of_choices.mean(-1)
+    loss: Tensor = weight * of_shares - of_choices.mean(-1)
+    return loss
 
 
 def greedy_actions(logits: Tensor) -> Tensor:

@@ -202,8 +202,10 @@ class Policy(FrozenModel):
         """Return the scores ``(n, 7)`` of episodes (promptfed.scores)."""
         known = [self.references(item) for item in items]
         cells = [id(self.episode(item).cell) for item in items]
-        columns = (torch.tensor([getattr(one, name) for one in known], dtype=torch.float64) for name in NAMES)
-        return allocation_scores(rewards, late, *columns, cells)
+        at_random, preferred, of_expert = (
+            torch.tensor([getattr(one, name) for one in known], dtype=torch.float64) for name in NAMES
+        )
+        return allocation_scores(rewards, late, at_random, preferred, of_expert, cells)
 
 
 NAMES = ("random", "preferred", "expert")
