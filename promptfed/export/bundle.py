@@ -206,8 +206,7 @@ def make_bundle(
         label_bias: Where examples have several labels, what turns scores into probabilities.
 
     Raises:
-        BundleError: The model is a dual encoder, and the method makes no text features for it; or it forecasts series
-            or acts in episodes.
+        BundleError: A dual encoder, and no text features for it; a model that forecasts series or acts in episodes.
     """
     if config.task == SEVERAL_LABELS and label_bias is None:
         raise BundleError("a bundle of task 'multilabel' needs the client's training images: export it from its run")
