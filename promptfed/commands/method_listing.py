@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from promptfed.method import Method
 
-USUAL_TASKS = ("clip-fewshot", "text-classification", "forecast", "allocation", "blackbox-text")
-"""A task for each kind of model, on which the bytes of methods are counted."""
+USUAL_TASKS = ("clip-fewshot", "text-classification", "forecast", "allocation", "blackbox-text", "vqa")
+"""A task for each kind of model or of examples, on which the bytes of methods are counted."""
 
 
 def needs_of(kind: type[Method]) -> str:
@@ -65,7 +65,8 @@ def traffic_of(task: str | None, backbone: str | None, wanted: Iterable[str]) ->
                 traffic[name] = {"bytes_down": round_traffic.down, "bytes_up": round_traffic.up}
             except PromptFedError as error:
                 traffic[name] = {"bytes_down": None, "bytes_up": None, "unfit": str(error)}
-    return traffic
+    nowhere = {"bytes_down": None, "bytes_up": None, "unfit": "no task here is for its kind of model and examples"}
+    return {**dict.fromkeys(remaining, nowhere), **traffic}
 
 
 def print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with_bytes: bool) -> None:

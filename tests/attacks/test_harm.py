@@ -28,6 +28,7 @@ STRONG = {
     "sybil": {"strength": 5.0},
     "weightlie": {"strength": -5.0},
     "labelflip": {"malicious": 0.6},
+    "randomlabels": {"malicious": 0.6},
     "backdoor": {"boost": 5.0},
 }
 HARMLESS = {"mimic"}
