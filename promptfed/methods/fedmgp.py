@@ -202,7 +202,7 @@ def likeness(features: Tensor, measure: Literal["l1", "cosine"]) -> Tensor:
         measure: "cosine", or "l1": minus the mean absolute difference of two features' numbers.
     """
     units = F.normalize(features, dim=-1)
-    one, other = torch.triu_indices(len(units), len(units), offset=1)
+    one, other = torch.triu_indices(len(units), len(units), offset=1, device=units.device)
     if measure == "cosine":
         return (units[one] * units[other]).sum(-1).mean()
     return -(units[one] - units[other]).abs().mean()

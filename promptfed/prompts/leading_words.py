@@ -9,7 +9,7 @@ from promptfed.errors import ConfigError
 
 
 def leading_words(backbone: Backbone, sentence: str, n_ctx: int) -> Tensor | None:
-    """Return the embeddings ``(n_ctx, text_dim)`` of the first tokens of ``sentence``; None if it is empty.
+    """Return the embeddings ``(n_ctx, text_dim)`` of the first tokens of ``sentence``, on the CPU; None: it is empty.
 
     Raises:
         ConfigError: The sentence has fewer tokens.
@@ -20,7 +20,7 @@ def leading_words(backbone: Backbone, sentence: str, n_ctx: int) -> Tensor | Non
             f"option 'init' is '{sentence}', of {len(words)} tokens, but n_ctx is {n_ctx}: give at least "
             "that many words, a smaller n_ctx, or an empty init for a random start"
         )
-    return words
+    return None if words is None else words.cpu()
 
 
 def remaining_words(backbone: Backbone, sentence: str, n_ctx: int) -> str:

@@ -136,8 +136,8 @@ def test_baselines_that_see_no_image_answer_by_the_question():
 @pytest.mark.slow
 def test_a_prompt_that_sees_the_image_answers_yes_and_no_better_than_the_question_alone(tmp_path):
     run = pf.train(
-        task="vqa", task_options={"questions": "yes_no", "images": 18, "val_images": 6, "test_images": 12}, rounds=6,
-        baselines=("majority_answer", "question_only"), run=tmp_path / "run",
+        task="vqa", task_options={"questions": "yes_no"}, rounds=16, baselines=("majority_answer", "question_only"),
+        folder=tmp_path / "run", progress=False,
     )  # fmt: skip
     blind = max(run.metrics[name]["base"] for name in ("majority_answer", "question_only"))
     assert run.metrics["method"]["base"] >= blind + 0.1
