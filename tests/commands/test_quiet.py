@@ -34,6 +34,7 @@ def test_every_command_has_both():
             ["list", "backbones"],
             [
                 "clip-hf:FOLDER",
+                "dt",
                 "fracast",
                 "lit",
                 "lm:FOLDER",
