@@ -11,15 +11,12 @@ cell. No cell of the tests is among them.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from small_training import save, train
 from torch import Tensor
 
 from promptfed.allocation.cell import Allocation, Trace, as_actions, make_cell, make_trace, outcome
@@ -91,35 +88,20 @@ def main() -> None:
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     network, draw = DecisionTransformer(), numpy_stream(SEED, "cells")
-    began, mean = time.perf_counter(), 0.0
+    began = time.perf_counter()
     pool = Pool(options.cells, draw)
     print(f"pool {time.perf_counter() - began:.0f} s", flush=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.01)
-    for step in range(options.steps):
-        rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * rate
+
+    def loss_of_a_batch() -> Tensor:
         returns, observations, actions = pool.batch(options.batch, draw)
         prompt = None
         if draw.random() >= NO_PROMPT:
             prompt = network.piece(returns[:, :PIECE], observations[:, :PIECE], actions[:, :PIECE])
         logits = network(returns[:, PIECE:], observations[:, PIECE:], actions[:, PIECE:], prompt)
-        loss = action_loss(logits, actions[:, PIECE:]).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        mean = loss.item() if step == 0 else 0.98 * mean + 0.02 * loss.item()
-        if step % 100 == 0 or step == options.steps - 1:
-            print(f"{step} loss {mean:.4f} {time.perf_counter() - began:.0f} s", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "weights.safetensors"
-    save_file({name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}, path)
-    config = {
-        "cells": options.cells, "steps": options.steps, "batch": options.batch,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }  # fmt: skip
-    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        return action_loss(logits, actions[:, PIECE:]).mean()
+
+    train(network, options.steps, loss_of_a_batch)
+    save(network, options.out, {"cells": options.cells, "steps": options.steps, "batch": options.batch})
 
 
 if __name__ == "__main__":

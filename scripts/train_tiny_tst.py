@@ -11,14 +11,11 @@ speak to it. No measured data and no data of the tests are used.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
-import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from small_training import save, train
 from torch import Tensor
 
 from promptfed.forecasters.tst_network import (
@@ -110,26 +107,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(SEED)
     network, draw = TstNetwork(), torch.Generator().manual_seed(SEED)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.01)
-    began, mean = time.perf_counter(), 0.0
-    for step in range(options.steps):
-        rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * rate
+
+    def loss_of_a_batch() -> Tensor:
         values, trust, truth = batch(draw, options.batch)
-        loss = pinball(network(values, trust), truth)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        mean = loss.item() if step == 0 else 0.98 * mean + 0.02 * loss.item()
-        if step % 100 == 0 or step == options.steps - 1:
-            print(f"{step} loss {mean:.4f} {time.perf_counter() - began:.0f} s", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "weights.safetensors"
-    save_file({name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}, path)
-    config = {"steps": options.steps, "batch": options.batch, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        return pinball(network(values, trust), truth)
+
+    train(network, options.steps, loss_of_a_batch)
+    save(network, options.out, {"steps": options.steps, "batch": options.batch})
 
 
 if __name__ == "__main__":

@@ -19,15 +19,12 @@ from torch.nn import functional as F
 from promptfed.backbones.device import pick_device, pick_dtype
 from promptfed.backbones.openclip import OpenClipBackbone
 from promptfed.backbones.undrawn import Undrawn
+from promptfed.bundled_weights import REINSTALL, read_weights
 from promptfed.errors import BackboneError, FormatError
-from promptfed.readers.json_reader import parse_json
 from promptfed.readers.tensors import parse_tensors
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
-
-REINSTALL = "reinstall the package: pip install --force-reinstall promptfed"
-
 
 LOOK = "look-1"
 """Version of ``look``; part of the fingerprint, to be changed with it."""
@@ -88,17 +85,7 @@ def load_tiny(*, device: str = "cpu", precision: str = "float32", folder: Traver
     pick_device(device)
     dtype = pick_dtype(precision)
     folder = files("promptfed.backbones.tiny_weights") if folder is None else folder
-    try:
-        config: dict[str, Any] = parse_json((folder / "config.json").read_bytes())
-        weights = (folder / "weights.safetensors").read_bytes()
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"backbone 'tiny' cannot be read from {folder}: {error}; {REINSTALL}") from error
-    digest = hashlib.sha256(weights).hexdigest()
-    if digest != config.get("sha256"):
-        raise BackboneError(
-            f"backbone 'tiny' is damaged: {folder / 'weights.safetensors'} has SHA-256 {digest[:12]}..., "
-            f"config.json says {str(config.get('sha256'))[:12]}...; {REINSTALL}"
-        )
+    config, weights = read_weights("tiny", folder)
 
     from open_clip.model import CLIP, convert_weights_to_lp, set_model_preprocess_cfg
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.resources import files
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from promptfed.backbones.base import freeze, hash_tensors
 from promptfed.backbones.device import pick_device
-from promptfed.errors import BackboneError, FormatError
+from promptfed.bundled_weights import load_network
 from promptfed.examples.series import SeriesForm
 from promptfed.forecasters.model import Forecaster
 from promptfed.forecasters.tst_network import (
@@ -24,10 +23,7 @@ from promptfed.forecasters.tst_network import (
     QUANTILES,
     TstNetwork,
 )
-from promptfed.readers.json_reader import parse_json
-from promptfed.readers.tensors import parse_tensors
 
-REINSTALL = "reinstall the package: pip install --force-reinstall promptfed"
 LARGEST = 10.0
 """Values further from the mean of a past, in its deviations, are cut to this."""
 
@@ -84,21 +80,5 @@ def load_tst(form: SeriesForm, *, device: str = "cpu") -> Tst:
     Raises:
         BackboneError: A file is missing, or its SHA-256 is not the one in the config.
     """
-    folder = files("promptfed.forecasters.tst_weights")
-    try:
-        config: dict[str, Any] = parse_json((folder / "config.json").read_bytes())
-        weights = (folder / "weights.safetensors").read_bytes()
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"backbone 'tst' cannot be read from {folder}: {error}; {REINSTALL}") from error
-    if (digest := hashlib.sha256(weights).hexdigest()) != config.get("sha256"):
-        raise BackboneError(
-            f"backbone 'tst' is damaged: {folder / 'weights.safetensors'} has SHA-256 {digest[:12]}..., config.json "
-            f"says {str(config.get('sha256'))[:12]}...; {REINSTALL}"
-        )
-    try:
-        with torch.random.fork_rng(devices=[]):
-            network = TstNetwork()
-        network.load_state_dict(parse_tensors(weights))
-    except (RuntimeError, FormatError) as error:
-        raise BackboneError(f"backbone 'tst' in {folder} is not of this version: {error}; {REINSTALL}") from error
+    network = load_network("tst", "promptfed.forecasters.tst_weights", TstNetwork)
     return Tst(form, network, pick_device(device))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from promptfed.transformer_layer import TransformerLayer
 
 PATCH = 12
 """Steps of a token."""
@@ -13,26 +14,6 @@ PAST, FUTURE = 14, 4
 LONGEST_HISTORY, LONGEST_HORIZON = PAST * PATCH, FUTURE * PATCH
 QUANTILES = (0.1, 0.5, 0.9)
 WIDTH, HEADS, LAYERS = 64, 4, 3
-
-
-class Layer(nn.Module):
-    """Self-attention over all tokens and a two-layer network, each behind a layer norm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.before_attention, self.before_network = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.project, self.join = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.widen, self.narrow = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens ``(n, length, WIDTH)``."""
-        n, length, _ = tokens.shape
-        heads = self.project(self.before_attention(tokens)).reshape(n, length, 3, HEADS, WIDTH // HEADS)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        tokens = tokens + self.join(mixed.transpose(1, 2).reshape(n, length, WIDTH))
-        change: Tensor = self.narrow(F.gelu(self.widen(self.before_network(tokens))))
-        return tokens + change
 
 
 class TstNetwork(nn.Module):
@@ -46,7 +27,7 @@ class TstNetwork(nn.Module):
         super().__init__()
         self.embed = nn.Linear(2 * PATCH, WIDTH)
         self.places = nn.Parameter(0.02 * torch.randn(PAST + FUTURE, WIDTH))
-        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+        self.layers = nn.ModuleList(TransformerLayer(WIDTH, HEADS) for _ in range(LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, PATCH * len(QUANTILES))
 

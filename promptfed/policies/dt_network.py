@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptfed.allocation.cell import FEATURES, LEVELS, RESOLUTIONS, USERS
+from promptfed.transformer_layer import TransformerLayer
 
 CONTEXT = 5
 """Slots that it sees at a time, the last of them now."""
@@ -21,26 +22,6 @@ PARTS = 3
 """Tokens of a slot: return, observation, action."""
 
 
-class Layer(nn.Module):
-    """Causal self-attention and a two-layer network, each behind a layer norm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.before_attention, self.before_network = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.project, self.join = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.widen, self.narrow = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens ``(n, length, WIDTH)``."""
-        n, length, _ = tokens.shape
-        heads = self.project(self.before_attention(tokens)).reshape(n, length, 3, HEADS, WIDTH // HEADS)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        tokens = tokens + self.join(mixed.transpose(1, 2).reshape(n, length, WIDTH))
-        change: Tensor = self.narrow(F.gelu(self.widen(self.before_network(tokens))))
-        return tokens + change
-
-
 class DecisionTransformer(nn.Module):
     """Actions from what was seen and done in the last slots, behind a prompt of tokens."""
 
@@ -49,7 +30,7 @@ class DecisionTransformer(nn.Module):
         self.of_return, self.of_observation = nn.Linear(1, WIDTH), nn.Linear(FEATURES, WIDTH)
         self.of_action = nn.Linear(LOGITS, WIDTH)
         self.places = nn.Parameter(0.02 * torch.randn(PIECE + CONTEXT, PARTS, WIDTH))
-        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+        self.layers = nn.ModuleList(TransformerLayer(WIDTH, HEADS, causal=True) for _ in range(LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, LOGITS)
 

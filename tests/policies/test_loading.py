@@ -7,9 +7,9 @@ from importlib.resources import files
 
 import pytest
 
+from promptfed import bundled_weights
 from promptfed.errors import BackboneError, ConfigError
 from promptfed.examples.episodes import EpisodeForm
-from promptfed.policies import loading
 from promptfed.policies.loading import load_policy
 
 
@@ -24,7 +24,7 @@ def test_damaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) 
     whole = files("promptfed.policies.dt_weights")
     (tmp_path / "config.json").write_text(json.dumps({"sha256": "0" * 64}))
     (tmp_path / "weights.safetensors").write_bytes((whole / "weights.safetensors").read_bytes())
-    monkeypatch.setattr(loading, "files", lambda package: tmp_path)
+    monkeypatch.setattr(bundled_weights, "files", lambda package: tmp_path)
     with pytest.raises(BackboneError, match="backbone 'dt' is damaged"):
         load_policy("dt", EpisodeForm())
     (tmp_path / "weights.safetensors").unlink()
