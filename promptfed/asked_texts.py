@@ -42,8 +42,8 @@ class AskedTexts:
         names: dict[str, int] = {}
         rows: list[list[tuple[int, int]]] = []
         for item in questions_of(tuple(items)):
-            known = [answer for answer in item.candidates if answer in places]
-            rows.append([(names.setdefault(item.text(a), len(names)), places[a]) for a in known])
+            answers = [answer for answer in item.candidates if answer in places]
+            rows.append([(names.setdefault(item.text(a), len(names)), places[a]) for a in answers])
         width = max((len(row) for row in rows), default=0)
         padded = [[*row, *[(-1, len(classes))] * (width - len(row))] for row in rows]
         self.names, self.classes = tuple(names), len(classes)

@@ -10,7 +10,7 @@ from promptfed.examples.series import FORECAST_CLASSES
 from promptfed.measures.base import Reads, check_reads
 from promptfed.types import FederatedTask
 
-KINDS: dict[tuple[str, ...], Reads] = {
+NO_CLASSES: dict[tuple[str, ...], Reads] = {
     ANSWER_CLASSES: "answers",
     FORECAST_CLASSES: "forecasts",
     ALLOCATION_CLASSES: "rewards",
@@ -22,7 +22,7 @@ def check_measures(config: RunConfig, task: FederatedTask) -> None:
     """Raise ConfigError for a measure that is not made of what the model says of the task's examples."""
     is_free = task.base_classes == ANSWER_CLASSES
     if config.oracle is None:
-        read: Reads = KINDS.get(task.base_classes, "classes")
+        read: Reads = NO_CLASSES.get(task.base_classes, "classes")
         check_reads((*config.measures, config.selection), read, config.task)
     elif is_free and (config.measures or config.selection != ACCURACY):
         raise ConfigError(

@@ -251,21 +251,27 @@ class NamedForecaster(NamedBackbone):
 
     work = FORECASTING
     kind: ClassVar[Kind] = "forecaster"
+    does: ClassVar[str] = "forecasts series"
 
     @property
     def label(self) -> str:
-        return f"forecaster {self.config.backbone}"
+        return f"{self.kind} {self.config.backbone}"
+
+    @staticmethod
+    def is_one(backbone: str) -> bool:
+        """Return whether a backbone's name is that of such a model."""
+        return is_forecaster(backbone)
 
     @property
     def threads(self) -> int | None:
         return self.config.threads or 1
 
     def check_task(self) -> None:
-        if not is_forecaster(TASKS[self.config.task].backbone):
-            series = [name for name in TASKS if is_forecaster(TASKS[name].backbone)]
+        if not self.is_one(TASKS[self.config.task].backbone):
+            fitting = [name for name in TASKS if self.is_one(TASKS[name].backbone)]
             raise ConfigError(
-                f"backbone '{self.config.backbone}' forecasts series, and task '{self.config.task}' has none: use "
-                f"--task {', '.join(series)}"
+                f"backbone '{self.config.backbone}' {self.does}, and task '{self.config.task}' has none: use "
+                f"--task {', '.join(fitting)}"
             )
 
     def check_sites(self) -> None:
@@ -286,18 +292,11 @@ class NamedPolicy(NamedForecaster):
 
     work = ACTING
     kind: ClassVar[Kind] = "policy"
+    does: ClassVar[str] = "acts in episodes"
 
-    @property
-    def label(self) -> str:
-        return f"policy {self.config.backbone}"
-
-    def check_task(self) -> None:
-        if not is_policy(TASKS[self.config.task].backbone):
-            acting = [name for name in TASKS if is_policy(TASKS[name].backbone)]
-            raise ConfigError(
-                f"backbone '{self.config.backbone}' acts in episodes, and task '{self.config.task}' has none: use "
-                f"--task {', '.join(acting)}"
-            )
+    @staticmethod
+    def is_one(backbone: str) -> bool:
+        return is_policy(backbone)
 
 
 class NamedOracle(NamedModel):

@@ -22,14 +22,13 @@ from typing import Any
 from promptfed.config import RunConfig
 from promptfed.errors import PromptFedError
 from promptfed.evaluation import Evaluation
-from promptfed.examples.base import ANSWER_CLASSES, ImageItem, Item, QuestionItem, TextItem
-from promptfed.examples.episodes import ALLOCATION_CLASSES
-from promptfed.examples.series import FORECAST_CLASSES
+from promptfed.examples.base import ImageItem, Item, QuestionItem, TextItem
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import candidate_of
 from promptfed.federation import Federation
 from promptfed.kept_text import kept_of
 from promptfed.learned_prompt import LearnedPrompt
+from promptfed.measure_check import NO_CLASSES
 from promptfed.method import Method
 from promptfed.own_answers import Answer, OwnAnswers
 from promptfed.packed_bits import packed_bits
@@ -69,7 +68,7 @@ def write_details(
     answers = evaluation.answers
     if answers is None:
         return
-    has_no_classes = experiment.task.base_classes in (ANSWER_CLASSES, FORECAST_CLASSES, ALLOCATION_CLASSES)
+    has_no_classes = experiment.task.base_classes in NO_CLASSES
     run.write_json(
         DETAILS,
         {

@@ -10,13 +10,11 @@ from typing import Any
 
 from promptfed.attacks.base import NAME
 from promptfed.evaluation import Evaluation
-from promptfed.examples.base import ANSWER_CLASSES
-from promptfed.examples.episodes import ALLOCATION_CLASSES
-from promptfed.examples.series import FORECAST_CLASSES
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
 from promptfed.kept_text import kept_words
 from promptfed.language_models.model import LanguageModel
+from promptfed.measure_check import NO_CLASSES
 from promptfed.measures.figures import described
 from promptfed.methods.zero_shot import ZeroShot
 from promptfed.result_notes import attack_note, below_zero_shot, figure_notes, near_chance_note, simpler_note
@@ -40,10 +38,6 @@ BASELINES = (
     "question_only",
     "local_only",
 )
-
-
-NO_CLASSES = (ANSWER_CLASSES, FORECAST_CLASSES, ALLOCATION_CLASSES)
-"""Classes that stand for outcomes of another kind."""
 
 
 def run_metrics(

@@ -82,13 +82,14 @@ class FederatedSearch:
             )
         self._model: LanguageModel = finished.method.setup.language_model
         self._vectors: dict[str, np.ndarray] = {}
-        self._queries: dict[str, np.ndarray] = {}
-        self._prompt = finished.method if isinstance(finished.method, QueryPrompt) else None
         self._shared = finished.state.shared
+        self._prompt = finished.method if isinstance(finished.method, QueryPrompt) else None
+        self._queries: dict[str, np.ndarray] = self._vectors if self._prompt is None else {}
         self.as_vector, self.snippets = as_vector, snippets
         self.dealt = _dealt(config, self.collection)
         texts = [text[:CHARACTERS] for corpus in self.collection.corpora for text in corpus.documents]
-        self._encode([*texts, *(request.text for request in self.collection.requests)])
+        self._encode(texts)
+        self._encode_queries([request.text for request in self.collection.requests])
         self.engines = [
             Engine(
                 corpus.name,
@@ -118,21 +119,28 @@ class FederatedSearch:
     # ------------------------------------------------------------------------------------------------ asking
 
     def _encode(self, texts: Sequence[str]) -> None:
-        lacking = list(dict.fromkeys(text for text in texts if text not in self._vectors))
+        self._remember(self._vectors, texts, lambda items: F.normalize(self._model.states(items), dim=-1))
+
+    def _encode_queries(self, texts: Sequence[str]) -> None:
+        if (prompt := self._prompt) is None:
+            self._encode(texts)
+        else:
+            self._remember(self._queries, texts, lambda items: prompt.vectors(self._shared, items))
+
+    @staticmethod
+    def _remember(
+        known: dict[str, np.ndarray], texts: Sequence[str], encode: Callable[[Sequence[TextItem]], torch.Tensor]
+    ) -> None:
+        """Add the vectors of the texts that ``known`` lacks, which are read together."""
+        lacking = list(dict.fromkeys(text for text in texts if text not in known))
         if lacking:
             with torch.no_grad():
-                states = F.normalize(self._model.states([TextItem(text) for text in lacking]), dim=-1)
-            self._vectors |= zip(lacking, states.double().cpu().numpy(), strict=True)
+                vectors = encode([TextItem(text) for text in lacking])
+            known |= zip(lacking, vectors.double().cpu().numpy(), strict=True)
 
     def query(self, text: str) -> Query:
         """Return a request with its vector: behind the run's query prompt, if it has learned one."""
-        if self._prompt is None:
-            self._encode([text])
-            return Query(text, self._vectors[text])
-        if text not in self._queries:
-            with torch.no_grad():
-                vectors = self._prompt.vectors(self._shared, [TextItem(text)])
-            self._queries[text] = vectors[0].double().cpu().numpy()
+        self._encode_queries([text])
         return Query(text, self._queries[text])
 
     def ask(self, query: Query, index: str, engines: Sequence[int], count: int = LISTED) -> dict[int, Reply]:

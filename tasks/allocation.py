@@ -14,6 +14,8 @@ from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.examples.base import Item
 from promptfed.examples.episodes import ALLOCATION_CLASSES, EpisodeForm, EpisodeItem, Log
+from promptfed.policies.dt_network import PIECE
+from promptfed.scores import BETTER
 from promptfed.tasks.base import TASKS, Task, TaskConfig
 from promptfed.tasks.sources.cell_files import read_cells
 from promptfed.tasks.sources.cells import episode_seeds, logged, region
@@ -22,10 +24,6 @@ from promptfed.types import ClientData, FederatedTask, Split
 CELLS = "cells"
 CLIENTS = 8
 """Cells that take part, if nobody says how many."""
-BETTER = 1
-"""The class of every episode."""
-PIECE = 5
-"""Slots of a piece of a trajectory."""
 
 
 class AllocationConfig(TaskConfig):
@@ -119,8 +117,8 @@ def load_homes(config: RunConfig, options: AllocationConfig) -> tuple[list[Home]
     for number, (cell, log) in enumerate(zip(cells, logs, strict=True)):
         seeds = episode_seeds(config.partition_seed, "train", number, options.episodes)
         made_up += log is None
-        known = logged(cell, seeds, options.steps) if log is None else log
-        homes.append(Home(cell, tuple(known), best_piece(known)))
+        episodes = logged(cell, seeds, options.steps) if log is None else log
+        homes.append(Home(cell, tuple(episodes), best_piece(episodes)))
     note = f"{made_up} cells have no log: an expert, one with errors or chance acts in them"
     return homes, (note,) if folder and made_up else ()
 

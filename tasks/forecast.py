@@ -15,14 +15,13 @@ from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.examples.base import Item
 from promptfed.examples.series import FORECAST_CLASSES, Series, SeriesForm, WindowItem
 from promptfed.printable import printable
+from promptfed.scores import BETTER
 from promptfed.tasks.base import TASKS, Task, TaskConfig
 from promptfed.tasks.sources.fronts import stations as made_up
 from promptfed.tasks.sources.stations import Station, filled, read_stations
 from promptfed.types import ClientData, FederatedTask, Split
 
 FRONTS, FOLDER = "fronts", "stations"
-BETTER = 1
-"""The class of every window."""
 
 
 class ForecastConfig(TaskConfig):

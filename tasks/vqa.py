@@ -128,9 +128,9 @@ def _parts(asked: Sequence[Asked], options: VqaConfig, config: RunConfig) -> dic
     if not of_test:
         count = max(1, int(options.test_fraction * len(rest)))
         of_test, rest = rest[:count], rest[count:]
-    val, train = rest[: min(options.val_images, len(rest) // 2)], rest[min(options.val_images, len(rest) // 2) :]
-    chosen = {"train": train[: options.images], "val": val, "test": of_test[: options.test_images]}
-    return {use: [one for key in keys for one in images[key]] for use, keys in chosen.items()}
+    count = min(options.val_images, len(rest) // 2)
+    keys_of = {"train": rest[count:][: options.images], "val": rest[:count], "test": of_test[: options.test_images]}
+    return {use: [one for key in keys for one in images[key]] for use, keys in keys_of.items()}
 
 
 def _client(

@@ -114,10 +114,10 @@ class Reliability(Aggregator):
             # a tensor that a client did not send counts as unchanged
             memory |= {f"{CLIENT}{update.client}/{name}": tensor for name, tensor in {**shared, **prompt}.items()}
             memory[f"{ACCURACY}{update.client}"] = torch.tensor([update.accuracy])
-        known = self.reliabilities(memory, [update.client for update in updates])
-        sent = [Update(u.client, p, u.samples, u.loss, u.accuracy) for u, p in zip(updates, prompts, strict=True)]
-        weights = [known[update.client] for update in updates]
-        return merged(shared, sent, weights if _all_weighed(sent, weights) else [1.0] * len(sent)), PromptState(memory)
+        reliabilities = self.reliabilities(memory, [update.client for update in updates])
+        weights = [reliabilities[update.client] for update in updates]
+        bare = [Update(u.client, p, u.samples, u.loss, u.accuracy) for u, p in zip(updates, prompts, strict=True)]
+        return merged(shared, bare, weights if _all_weighed(bare, weights) else [1.0] * len(bare)), PromptState(memory)
 
     def _scores(self, updates: Sequence[Update], server: PromptState) -> dict[str, Tensor]:
         """Return what the clients of ``updates`` measured of the prompts that they were sent."""
@@ -150,12 +150,12 @@ class Reliability(Aggregator):
             return shared
         prompts = {name: torch.stack([server[f"{CLIENT}{c}/{name}"].double() for c in clients]) for name in shared}
         rows = torch.cat([tensors.flatten(1) for tensors in prompts.values()], 1)
-        known = self.reliabilities(server, clients)
-        weights = mixture(rows, torch.tensor([known[c] for c in clients]), clients.index(client))
-        mixed = {name: torch.tensordot(weights, tensors, 1) for name, tensors in prompts.items()}
+        reliabilities = self.reliabilities(server, clients)
+        weights = mixture(rows, torch.tensor([reliabilities[c] for c in clients]), clients.index(client))
+        mixture_of_all = {name: torch.tensordot(weights, tensors, 1) for name, tensors in prompts.items()}
         peers = peers_of(clients, client, int(server[ROUNDS])) if self.sends_peers else []
         return PromptState(
-            mixed
+            mixture_of_all
             | {f"{PEER}{k}/{name}": server[f"{CLIENT}{peer}/{name}"] for k, peer in enumerate(peers) for name in shared}
         )
 

@@ -14,6 +14,7 @@ from promptfed.attacks.base import ATTACKS, Attack, AttackConfig, Knowledge, Sce
 from promptfed.attacks.round import Round
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES, Item
+from promptfed.examples.visual_questions import VisualQuestion
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
 from promptfed.seeding import numpy_stream
@@ -40,10 +41,7 @@ class LabelFlip(Attack):
     config: LabelFlipConfig
 
     def check(self, method: Method, task: FederatedTask, example: PromptState, sent: PromptState) -> None:
-        if len(task.base_classes) < 2 or task.base_classes == ANSWER_CLASSES:
-            raise ConfigError(f"attack 'labelflip' needs examples of two classes or more, and task '{task.name}' has "
-                              "questions with free answers: use an attack on updates")  # fmt: skip
-        check_one_label("labelflip", task)
+        check_choice_of_labels("labelflip", task)
 
     def data(self, data: ClientData, scene: Scene) -> ClientData:
         labels = flipped(data.train.labels, len(scene.task.base_classes), self.config.how)
@@ -70,10 +68,7 @@ class RandomLabels(Attack):
     config: RandomLabelsConfig
 
     def check(self, method: Method, task: FederatedTask, example: PromptState, sent: PromptState) -> None:
-        if len(task.base_classes) < 2 or task.base_classes == ANSWER_CLASSES:
-            raise ConfigError(f"attack 'randomlabels' needs examples of two classes or more, and task '{task.name}' "
-                              "has questions with free answers: use an attack on updates")  # fmt: skip
-        check_one_label("randomlabels", task)
+        check_choice_of_labels("randomlabels", task)
 
     def data(self, data: ClientData, scene: Scene) -> ClientData:
         stream = numpy_stream(scene.seed, "random labels", data.client)
@@ -93,8 +88,18 @@ class RandomLabels(Attack):
 
 def possible_labels(item: Item, classes: Sequence[int], places: Mapping[str, int]) -> list[int]:
     """Return the labels that an example may have: those of a question's candidates, else ``classes``."""
-    known = [places[answer] for answer in getattr(item, "candidates", ()) if answer in places]
-    return known or list(classes)
+    columns = item.columns(places) if isinstance(item, VisualQuestion) else []
+    return columns or list(classes)
+
+
+def check_choice_of_labels(attack: str, task: FederatedTask) -> None:
+    """Raise ConfigError if an example of ``task`` can have no other label than its own."""
+    if len(task.base_classes) < 2 or task.base_classes == ANSWER_CLASSES:
+        raise ConfigError(
+            f"attack '{attack}' needs examples of two classes or more, and task '{task.name}' has questions with free "
+            "answers: use an attack on updates"
+        )
+    check_one_label(attack, task)
 
 
 def check_one_label(attack: str, task: FederatedTask) -> None:

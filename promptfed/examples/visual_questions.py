@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -47,6 +48,10 @@ class VisualQuestion(ImageItem):
 
     def is_large(self) -> bool:
         return self.image.is_large()
+
+    def columns(self, places: Mapping[str, int]) -> list[int]:
+        """Return the ``places`` of the candidates that have one, the most frequent first."""
+        return [places[answer] for answer in self.candidates if answer in places]
 
     def text(self, answer: str) -> str:
         """Return the text that says that ``answer`` is the answer."""

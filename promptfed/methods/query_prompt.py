@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import Field
@@ -60,6 +61,7 @@ class QueryPrompt(SoftPromptMethod):
             )
         super().__init__(config, setup)
         self._documents = TextStates(self.model)
+        self._answers: WeakKeyDictionary[Split, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
     def check_feasible(self, clients: Sequence[ClientData]) -> None:
         """Check that somebody has requests with documents that answer them."""
@@ -75,12 +77,20 @@ class QueryPrompt(SoftPromptMethod):
 
     def loss_on(self, tensors: Mapping[str, Tensor], split: Split, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return InfoNCE of some ``rows``, and their scores of all documents ``(rows, documents)``."""
-        items = [split.items[row] for row in rows.tolist()]
-        texts = documents_of(split)
-        documents = F.normalize(self._documents.of([TextItem(text) for text in texts]), dim=-1)
-        scores = self.vectors(tensors, items) @ documents.T / self.config.temperature
-        answers = torch.tensor([[text in passages_of(item) for text in texts] for item in items]).to(scores.device)
-        return (scores.logsumexp(1) - scores.masked_fill(~answers, -torch.inf).logsumexp(1)).mean(), scores.detach()
+        documents, answers = self._answers_of(split)
+        queries = self.vectors(tensors, [split.items[row] for row in rows.tolist()])
+        scores = queries @ documents.T / self.config.temperature
+        of_answers = scores.masked_fill(~answers[rows.to(answers.device)], -torch.inf)
+        return (scores.logsumexp(1) - of_answers.logsumexp(1)).mean(), scores.detach()
+
+    def _answers_of(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return unit vectors of a split's documents, and which of them answer each request; made once a split."""
+        if split not in self._answers:
+            texts = documents_of(split)
+            vectors = F.normalize(self._documents.of([TextItem(text) for text in texts]), dim=-1)
+            answers = torch.tensor([[text in passages_of(item) for text in texts] for item in split.items])
+            self._answers[split] = vectors, answers.to(vectors.device)
+        return self._answers[split]
 
     def vectors(self, tensors: Mapping[str, Tensor], items: Sequence[Item]) -> Tensor:
         """Return unit vectors ``(items, width)`` of requests behind the prompt; gradients flow to ``tensors``."""

@@ -64,13 +64,11 @@ class MajorityAnswer(BlindMethod):
         return NO_PROMPT
 
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        scores, places = (
-            torch.full((len(split), len(classes)), NO_CANDIDATE),
-            {name: k for k, name in enumerate(classes)},
-        )
+        scores = torch.full((len(split), len(classes)), NO_CANDIDATE)
+        places = {name: k for k, name in enumerate(classes)}
         for row, item in zip(scores, questions_of(split.items), strict=True):
-            known = [places[answer] for answer in item.candidates if answer in places]
-            row[known] = -torch.arange(len(known), dtype=row.dtype)
+            columns = item.columns(places)
+            row[columns] = -torch.arange(len(columns), dtype=row.dtype)
         return scores
 
 
@@ -102,7 +100,7 @@ class QuestionOnly(BlindMethod):
             weights = (SHARPNESS * (self._vectors(split).cpu() @ personal[KEYS].T - 1)).exp()
             columns = [places.get(self.setup.classes[k], len(classes)) for k in personal[LABELS].tolist()]
             votes = (weights @ F.one_hot(torch.tensor(columns), len(classes) + 1).float())[:, : len(classes)]
-        is_known = torch.zeros(len(split), len(classes), dtype=torch.bool)
-        for row, item in zip(is_known, questions_of(split.items), strict=True):
-            row[[places[answer] for answer in item.candidates if answer in places]] = True
-        return votes.clamp(min=1e-30).log().where(is_known, NO_CANDIDATE)
+        is_candidate = torch.zeros(len(split), len(classes), dtype=torch.bool)
+        for row, item in zip(is_candidate, questions_of(split.items), strict=True):
+            row[item.columns(places)] = True
+        return votes.clamp(min=1e-30).log().where(is_candidate, NO_CANDIDATE)

@@ -200,10 +200,10 @@ class Policy(FrozenModel):
 
     def scores(self, items: Sequence[Item], rewards: Tensor, late: Tensor) -> Tensor:
         """Return the scores ``(n, 7)`` of episodes (promptfed.scores)."""
-        known = [self.references(item) for item in items]
+        references = [self.references(item) for item in items]
         cells = [id(self.episode(item).cell) for item in items]
         at_random, preferred, of_expert = (
-            torch.tensor([getattr(one, name) for one in known], dtype=torch.float64) for name in NAMES
+            torch.tensor([getattr(one, name) for one in references], dtype=torch.float64) for name in NAMES
         )
         return allocation_scores(rewards, late, at_random, preferred, of_expert, cells)
 
