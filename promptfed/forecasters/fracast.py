@@ -57,10 +57,6 @@ class Fracast(Forecaster):
     def fingerprint(self) -> str:
         return hashlib.sha256(f"fracast 1|{self._loaded}".encode()).hexdigest()
 
-    @property
-    def weights_sha256(self) -> str:
-        return self._loaded
-
     def _weights_sha256(self) -> str:
         return hash_tensors([*self.core.state_dict().items(), *self.head.state_dict().items()])
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from promptfed.errors import BackboneError, ConfigError
+from promptfed.errors import ConfigError
 from promptfed.examples.base import Item
 from promptfed.examples.series import SeriesForm, WindowItem
-from promptfed.frozen_model import FrozenModel, Kind, OnPrepared
+from promptfed.frozen_model import Kind, OnPrepared
+from promptfed.local_model import LocalModel
 from promptfed.scores import forecast_scores
 from promptfed.types import Split
 from promptfed.usage import Usage
@@ -46,7 +47,7 @@ class Windows:
         return self.past[..., -1:].expand_as(self.future)
 
 
-class Forecaster(FrozenModel):
+class Forecaster(LocalModel):
     """A model of single series: quantiles of the future from the past, and from a guess at it.
 
     A prompt speaks to it by the guess: values at the places of the future, each with a trust from 0 (there is none) to
@@ -55,6 +56,7 @@ class Forecaster(FrozenModel):
 
     kind: ClassVar[Kind] = "forecaster"
     examples: ClassVar[str] = "windows"
+    does: ClassVar[str] = "forecasts series"
     longest_history: ClassVar[int]
     longest_horizon: ClassVar[int]
     quantiles: ClassVar[tuple[float, ...]]
@@ -62,8 +64,8 @@ class Forecaster(FrozenModel):
     """Whether it may be given its own forecast as a guess."""
 
     def __init__(self, name: str, form: SeriesForm, device: torch.device) -> None:
-        self._name, self._form, self._device = name, form, device
-        self._usage = Usage()
+        super().__init__(name, device)
+        self._form = form
         self._known: dict[str, dict[str, Tensor]] = {}
         for what, length, most in (
             ("history", form.history, self.longest_history),
@@ -78,14 +80,6 @@ class Forecaster(FrozenModel):
     # ------------------------------------------------------------------------------------- what every model has
 
     @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
-
-    @property
     def form(self) -> SeriesForm:
         """What the windows look like."""
         return self._form
@@ -93,30 +87,6 @@ class Forecaster(FrozenModel):
     @property
     def abilities(self) -> frozenset[str]:
         return frozenset({"encode_series"})
-
-    def check_offers(self, needed: Iterable[str], what: str) -> None:
-        if lacking := sorted(set(needed) - self.abilities):
-            raise ConfigError(f"{what} needs a model with {' and '.join(lacking)}, and '{self.name}' forecasts series")
-
-    def usage(self) -> Usage:
-        return self._usage
-
-    @abstractmethod
-    def _weights_sha256(self) -> str:
-        """Return the SHA-256 of its weights as they are now."""
-
-    def verify_frozen(self) -> None:
-        """Raise BackboneError if weights differ from those that were loaded."""
-        if self._weights_sha256() != self.weights_sha256:
-            raise BackboneError(f"model '{self.name}' changed during the run: its weights are not what was loaded")
-
-    @property
-    @abstractmethod
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights that were loaded."""
-
-    def describe(self) -> dict[str, Any]:
-        return {"backbone": {"name": self.name, "fingerprint": self.fingerprint}}
 
     def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
         """Return the scores ``(n, 5)`` of forecasts without a prompt (promptfed.scores)."""

@@ -53,10 +53,6 @@ class Tst(Forecaster):
     def fingerprint(self) -> str:
         return hashlib.sha256(f"tst 1|{self._loaded}".encode()).hexdigest()
 
-    @property
-    def weights_sha256(self) -> str:
-        return self._loaded
-
     def _weights_sha256(self) -> str:
         return hash_tensors(self.network.state_dict().items())
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.backbones.base import freeze, hash_tensors
-from promptfed.errors import BackboneError, ConfigError
+from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES, Item
-from promptfed.frozen_model import FrozenModel, Kind
+from promptfed.frozen_model import Kind
 from promptfed.language_models.answers import Answers
 from promptfed.language_models.changed_layers import changed_layers
 from promptfed.language_models.head_input import gathered, head_input, softened
@@ -29,6 +29,7 @@ from promptfed.language_models.pretrained import Family, longest_input
 from promptfed.language_models.row_batches import padded_rows, row_batches
 from promptfed.language_models.shared_prefix import Beginnings, CausalReader
 from promptfed.language_models.text_rows import RowWriter
+from promptfed.local_model import LocalModel
 from promptfed.prompt_template import PromptTemplate
 from promptfed.types import Split
 from promptfed.usage import Usage
@@ -39,7 +40,7 @@ SCALE = 20.0
 """Cosines of an encoder times this are scores: sentence-transformers' own scale in training."""
 
 
-class LanguageModel(FrozenModel):
+class LanguageModel(LocalModel):
     """``model`` and fast ``tokenizer`` of transformers, frozen. An insert is given to each reading as a value.
 
     ``family``: a "causal" model answers at a row's last token, a "masked" one at its mask, an "encoder-decoder" at the
@@ -54,9 +55,10 @@ class LanguageModel(FrozenModel):
     examples: ClassVar[str] = "texts"
 
     def __init__(self, name: str, form: PromptTemplate, model: Any, tokenizer: Any, family: Family) -> None:
-        self._name, self._form, self.family = name, form, family
+        super().__init__(name, torch.device(model.device))
+        self._form, self.family = form, family
         self.model: Any = freeze(model)
-        self._device, self.dtype = torch.device(model.device), model.dtype
+        self.dtype = model.dtype
         self.longest = longest_input(model, tokenizer, LONGEST)
         self.writer = RowWriter(tokenizer, form, family, self.longest, name)
         self.tokens, self.tokenizer = self.writer.tokens, tokenizer
@@ -67,12 +69,11 @@ class LanguageModel(FrozenModel):
         self._reader = CausalReader(model) if family == "causal" else None
         self.lower = LowerLayers(model, self.layers)
         self._lock = threading.RLock()  # hooks of one reading must not meet another thread's
-        self._usage = Usage()
         self._labels: dict[tuple[str, ...], list[int]] = {}
         self._class_means: dict[tuple[str, ...], Tensor] = {}
-        self._loaded_sha256 = self._weights_sha256()
+        self._loaded = self._weights_sha256()
         letters = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        facts = ["language model 1", self._loaded_sha256, letters, str(self.dtype), family, self.longest]
+        facts = ["language model 1", self._loaded, letters, str(self.dtype), family, self.longest]
         self._fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def __reduce__(self) -> tuple[type[LanguageModel], tuple[Any, ...]]:
@@ -80,14 +81,6 @@ class LanguageModel(FrozenModel):
         return LanguageModel, (self.name, self.form, self.model, self.tokenizer, self.family)
 
     # ----------------------------------------------------------------------------------- what every model has
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
 
     @property
     def form(self) -> PromptTemplate:
@@ -126,19 +119,8 @@ class LanguageModel(FrozenModel):
                 f"{kinds} one, such as --backbone lm:gemma or lm:FOLDER"
             )
 
-    def usage(self) -> Usage:
-        return self._usage
-
     def _weights_sha256(self) -> str:
         return hash_tensors(chain(self.model.named_parameters(), self.model.named_buffers()))
-
-    def verify_frozen(self) -> None:
-        """Raise BackboneError if weights differ from those that were loaded."""
-        if self._weights_sha256() != self._loaded_sha256:
-            raise BackboneError(f"model '{self.name}' changed during the run: its weights are not what was loaded")
-
-    def describe(self) -> dict[str, Any]:
-        return {"backbone": {"name": self.name, "fingerprint": self.fingerprint}}
 
     def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
         """Return the scores ``(n, classes)`` of texts under a hand-written prompt: label words, else cosines.

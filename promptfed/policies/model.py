@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,10 +14,11 @@ from torch import Tensor
 from promptfed.allocation.cell import FEATURES, Allocation, Floats, Ints, Trace, as_allocation, make_trace, outcome
 from promptfed.allocation.expert import as_preferred, at_random, expert
 from promptfed.backbones.base import freeze, hash_tensors
-from promptfed.errors import BackboneError, ConfigError
+from promptfed.errors import ConfigError
 from promptfed.examples.base import Item
 from promptfed.examples.episodes import EpisodeForm, EpisodeItem, Log
-from promptfed.frozen_model import FrozenModel, Kind, OnPrepared
+from promptfed.frozen_model import Kind, OnPrepared
+from promptfed.local_model import LocalModel
 from promptfed.policies.dt_network import CONTEXT, PARTS, PIECE, WIDTH, DecisionTransformer, greedy_actions
 from promptfed.scores import allocation_scores
 from promptfed.seeding import numpy_stream
@@ -36,16 +37,17 @@ class References:
     expert: float
 
 
-class Policy(FrozenModel):
+class Policy(LocalModel):
     """The decision transformer behind what every model has. A prompt is tokens that stand before what it sees."""
 
     kind: ClassVar[Kind] = "policy"
     examples: ClassVar[str] = "episodes"
+    does: ClassVar[str] = "acts in cells"
 
     def __init__(self, form: EpisodeForm, network: DecisionTransformer, device: torch.device) -> None:
-        self._form, self._device = form, device
+        super().__init__("dt", device)
+        self._form = form
         self.network: Any = freeze(network.to(device))
-        self._usage = Usage()
         self._loaded = self._weights_sha256()
         self._references: dict[str, References] = {}
 
@@ -54,14 +56,6 @@ class Policy(FrozenModel):
         return Policy, (self.form, self.network, self.device)
 
     # ------------------------------------------------------------------------------------- what every model has
-
-    @property
-    def name(self) -> str:
-        return "dt"
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
 
     @property
     def form(self) -> EpisodeForm:
@@ -76,23 +70,8 @@ class Policy(FrozenModel):
     def abilities(self) -> frozenset[str]:
         return frozenset({"play"})
 
-    def check_offers(self, needed: Iterable[str], what: str) -> None:
-        if lacking := sorted(set(needed) - self.abilities):
-            raise ConfigError(f"{what} needs a model with {' and '.join(lacking)}, and '{self.name}' acts in cells")
-
-    def usage(self) -> Usage:
-        return self._usage
-
     def _weights_sha256(self) -> str:
         return hash_tensors(self.network.state_dict().items())
-
-    def verify_frozen(self) -> None:
-        """Raise BackboneError if weights differ from those that were loaded."""
-        if self._weights_sha256() != self._loaded:
-            raise BackboneError(f"model '{self.name}' changed during the run: its weights are not what was loaded")
-
-    def describe(self) -> dict[str, Any]:
-        return {"backbone": {"name": self.name, "fingerprint": self.fingerprint}}
 
     def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
         """Return the scores of episodes that are played without a prompt (promptfed.scores)."""
