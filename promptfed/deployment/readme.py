@@ -30,6 +30,8 @@ narrowly.
 
 ## Server: certificates and the list of nodes
 
+In a folder of the server's own, not in this app's:
+
     mkdir -p keys && cd keys
     openssl req -x509 -newkey rsa:4096 -nodes -days 365 -subj "/CN=our CA" -keyout ca.key -out ca.crt \\
         -addext basicConstraints=critical,CA:TRUE
@@ -38,18 +40,19 @@ narrowly.
     openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -extfile san.txt -out server.pem
     cd ..
 
-Write the server's own name for SERVER, three times. Give `ca.crt` to every site; `ca.key` and `server.key` to nobody.
+For SERVER, here and below, write the name by which sites reach the server. Give `ca.crt` to every site; `ca.key` and
+`server.key` to nobody.
 
     flower-superlink --ssl-ca-certfile keys/ca.crt --ssl-certfile keys/server.pem --ssl-keyfile keys/server.key \\
         --enable-supernode-auth --host 0.0.0.0 --port 8000 --database superlink.db \\
         --disable-runtime-dependency-installation
 
-The last option keeps Flower from installing packages when a run starts. In another shell, once:
+The last option keeps Flower from installing packages when a run starts. In another shell, in the same folder, once:
 
-    mkdir -p ~/.flwr && cat >> ~/.flwr/config.toml <<'END'
+    mkdir -p ~/.flwr && cat >> ~/.flwr/config.toml <<END
     [superlink.ours]
     address = "localhost:8000"
-    root-certificates = "{here}/keys/ca.crt"
+    root-certificates = "$PWD/keys/ca.crt"
     END
     flwr supernode register site0.pub ours        # the public key that a site sent, one call a site
     flwr supernode list ours

@@ -59,6 +59,13 @@ def test_it_says_how_to_end_and_what_to_keep(tmp_path):
     assert all(len(line) <= 120 or "--node-config" in line or str(tmp_path) in line for line in text.splitlines())
 
 
+def test_keys_stay_out_of_the_app(tmp_path):
+    text = text_of(tmp_path, backbone="tiny")
+    assert "not in this app's:\n\n    mkdir -p keys" in text
+    assert re.search(r"config.toml <<END\n.*root-certificates = \"\$PWD/keys/ca.crt\"\n    END\n", text, re.S)
+    assert str(tmp_path / "app" / "keys") not in text
+
+
 def test_its_commands_and_flags_exist(tmp_path):
     text = text_of(tmp_path, backbone="lit").replace("\\\n", " ")
     group = typer.main.get_command(app)
