@@ -19,7 +19,7 @@ from promptfed.local_training import GradientMethod, LocalObjective, LocalTraini
 from promptfed.method import METHODS
 from promptfed.methods.fedtpg.generator import Attention, FeedForward, initial_parameters
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.attributes import AttributesConfig, attributes_of, check_described
+from promptfed.prompts.attributes import AttributesConfig, attribute_features, attributes_of, check_described
 from promptfed.prompts.text_context import LabelSpace, training_classes, training_images
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
@@ -131,10 +131,7 @@ class FedMVP(GradientMethod):
 
     def attribute_features(self, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return unit features of all attributes of ``classes`` ``(M, embed_dim)``, and each class's mean, unit too."""
-        lists = attributes_of(self.config.attributes, classes, self.setup.templates)
-        features = F.normalize(self.setup.features.texts([text for texts in lists for text in texts]), dim=-1)
-        means = torch.stack([some.mean(0) for some in features.split([len(texts) for texts in lists])])
-        return features, F.normalize(means, dim=-1)
+        return attribute_features(self.setup, self.config.attributes, classes)
 
     def images(self, parameters: Mapping[str, Tensor], split: Split, rows: Tensor, attributes: Tensor) -> Tensor:
         """Return features ``(rows, embed_dim)`` of some images of ``split`` under the prompts that are made of them."""

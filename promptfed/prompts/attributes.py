@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
 
 from promptfed.errors import ConfigError, FormatError
 from promptfed.method import MethodConfig
 from promptfed.printable import printable
 from promptfed.readers.json_reader import read_json
+from promptfed.setup import Setup
 
 OPTION = "attributes"
 MOST = 64
@@ -72,6 +76,19 @@ def attributes_of(
         or list(dict.fromkeys(template.replace("{}", name.replace("_", " ")) for template in templates))
         for name in classes
     ]
+
+
+def attribute_features(
+    setup: Setup, attributes: str | Mapping[str, Sequence[str]], classes: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Return unit features of all attributes of ``classes`` ``(M, embed_dim)``, and each class's mean, unit too.
+
+    Raises ConfigError as ``attributes_of``.
+    """
+    lists = attributes_of(attributes, classes, setup.templates)
+    features = F.normalize(setup.features.texts([text for texts in lists for text in texts]), dim=-1)
+    means = torch.stack([some.mean(0) for some in features.split([len(texts) for texts in lists])])
+    return features, F.normalize(means, dim=-1)
 
 
 def check_described(attributes: str | Mapping[str, Sequence[str]], classes: Sequence[str]) -> None:

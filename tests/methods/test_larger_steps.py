@@ -13,7 +13,7 @@ from promptfed.method import METHODS
 from promptfed.types import Broadcast
 
 SGD = {"optimizer": "sgd", "momentum": 0, "lr": 0.05, "local_epochs": 1, "schedule": "constant"}
-REFUSES = dict.fromkeys(("fedclip", "fedmvp", "pfedpg"), "encode no class names")
+REFUSES = dict.fromkeys(("fedclip", "fedmap", "fedmvp", "pfedpg"), "encode no class names")
 
 
 @pytest.fixture(params=sorted(name for name in METHODS if issubclass(METHODS[name], GradientMethod)))
@@ -27,7 +27,12 @@ def trained(request, toy_task, name):
 
     needs = METHODS[name].requires
     simplest = "setup" if not needs else "promptable_setup" if needs == {"visual prompts"} else "clip_setup"
-    special = {"pfedpg": "promptable_setup", "fedmgp": "promptable_setup", "fedmvp": "clip_setup"}
+    special = {
+        "pfedpg": "promptable_setup",
+        "fedmgp": "promptable_setup",
+        "fedmap": "clip_setup",
+        "fedmvp": "clip_setup",
+    }
     setup = request.getfixturevalue(special.get(name, simplest))
 
     def train(**options):
