@@ -36,7 +36,7 @@ def method_page(key: str, traffic: Mapping[str, Any]) -> str:
 
     Args:
         key: Its name on the command line.
-        traffic: ``bytes_up`` and ``bytes_down`` of a client in a round, as ``promptfed list methods`` counts them.
+        traffic: ``bytes_up`` and ``bytes_down`` of a client in a round, counted as ``list methods --bytes`` does.
     """
     kind = METHODS[key]
     summary, *paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(kind.__doc__ or ""))
@@ -84,7 +84,9 @@ def _facts(key: str, kind: type[Method], traffic: Mapping[str, Any]) -> str:
         "Model": needs_of(kind) + (f", which must offer {', '.join(sorted(kind.requires))}" if kind.requires else ""),
         "Trained": kind.trains,
         "Stays with the client": kind.keeps,
-        "A client and round": f"{up} up, {down} down, by `promptfed list methods`" if up != "-" else "not counted",
+        "A client and round": f"{up} up, {down} down, by `promptfed list methods --bytes`"
+        if up != "-"
+        else "not counted",
         "Aggregator": f"`{usual}`" + ("" if kind.aggregators else " by default; any"),
         "Source": f"`{_source(kind)}`",
     }

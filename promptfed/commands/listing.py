@@ -170,21 +170,26 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="Show all about this one.", metavar="NAME")] = None,
     folder: Annotated[Path, typer.Option("--runs", help="Where runs are kept.", metavar="DIR")] = Path("runs"),
     bytes_: Annotated[
-        bool, typer.Option("--bytes/--no-bytes", help="Of methods: count what is sent, which loads models.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--bytes/--no-bytes",
+            help="Of methods: count what is sent, which loads models [only with NAME, --task or --backbone].",
+        ),
+    ] = None,
     quiet: Annotated[bool, options.quiet_option("the names, one a line,")] = False,
     json: options.Json = False,
 ) -> None:
     """List methods, backbones, oracles, tasks, measures, options, runs and more; with NAME, all about one.
 
     Of a method the line says which model it needs (a dual encoder such as CLIP, a language model, or a black box, which
-    is an oracle), what a client sends and is sent in a round, and the default aggregator. Bytes are those of the task
-    that is named, else of the method's usual one. Runs come newest first, accuracies in percent.
+    is an oracle) and the default aggregator; with --bytes also what a client sends and is sent in a round, on the task
+    that is named or the method's usual one. Runs come newest first, accuracies in percent.
 
     \b
     Examples:
       promptfed list methods
       promptfed list methods fedtpg                  paper, what is trained, sent and kept, options
+      promptfed list methods --bytes                 and what a client sends in a round
       promptfed list methods --task clip-domains --backbone lit
       promptfed list methods --backbone lm:gemma     bytes of methods on language models with it
       promptfed list aggregators trimmed_mean
@@ -212,7 +217,8 @@ def list_(
         for each in rows:
             typer.echo(printable(each))
         return
-    if kind == "methods" and bytes_:
+    counts_bytes = bool(name or flags["task"] or flags["backbone"]) if bytes_ is None else bytes_
+    if kind == "methods" and counts_bytes:
         traffic = traffic_of(flags["task"], flags["backbone"], rows)
         rows = {method: {**row, **traffic[method]} for method, row in rows.items()}
     if kind == "backbones":
@@ -226,7 +232,7 @@ def list_(
     elif name is not None:
         _print_details(console, kind, name, rows[name])
     elif kind == "methods":
-        print_methods(console, rows, bytes_)
+        print_methods(console, rows, counts_bytes)
     else:
         _print_descriptions(console, kind, rows)
         if kind == "backbones":

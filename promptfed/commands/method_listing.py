@@ -87,7 +87,8 @@ def print_methods(console: Console, rows: Mapping[str, Mapping[str, Any]], with_
         table.add_row(*line)
     console.print(table)
     sizes = "up, down: bytes that a client sends and is sent in a round. " if with_bytes else ""
-    console.print(f"{sizes}promptfed list methods NAME shows all about one.", highlight=False)
+    more = "promptfed list methods NAME shows all about one" + ("" if with_bytes else "; --bytes counts what is sent")
+    console.print(f"{sizes}{more}.", highlight=False)
 
 
 def traffic_cells(row: Mapping[str, Any]) -> tuple[str, str]:

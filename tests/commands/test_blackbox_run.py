@@ -225,7 +225,7 @@ def test_predict_refuses_in_one_line(chosen, promptfed, tmp_path, words, part):
 
 
 def test_methods_say_which_model_they_need_and_what_they_send_to_a_black_box(promptfed, searched):
-    rows = json.loads(promptfed("list", "methods", "--json").out)
+    rows = json.loads(promptfed("list", "methods", "--bytes", "--json").out)
     events = map(json.loads, (searched / "events.jsonl").read_text().splitlines())
     sent = {(e["bytes_up"], e["bytes_down"]) for e in events if e["event"] == "client" and e["stage"] == "fedavg_bbt"}
     row = rows["fedavg_bbt"]

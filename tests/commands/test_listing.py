@@ -42,7 +42,7 @@ def test_backbones_end_with_a_tally_of_text_towers(promptfed):
 
 
 def test_methods_say_what_is_trained_sent_kept_and_needed(promptfed):
-    said = promptfed("list", "methods", "--json")
+    said = promptfed("list", "methods", "--bytes", "--json")
     rows = json.loads(said.out)
     promptfl, local_only = rows["promptfl"], rows["local_only"]
     assert promptfl["bytes_up"] == promptfl["bytes_down"] > 16 * 128 * 4
@@ -55,15 +55,27 @@ def test_methods_say_what_is_trained_sent_kept_and_needed(promptfed):
     assert "images" in promptfl["keeps"]
     assert promptfl["requires"] == []
     assert promptfl["aggregator"] == "mean"
-    quick = json.loads(promptfed("list", "methods", "--no-bytes", "--json").out)
-    assert "bytes_up" not in quick["promptfl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "counts"),
+    [
+        ([], False),
+        (["promptfl"], True),
+        (["promptfl", "--no-bytes"], False),
+        (["promptfl", "--task", "clip-fewshot"], True),
+    ],
+)
+def test_bytes_are_counted_where_one_is_named_or_they_are_asked_for(promptfed, words, counts):
+    rows = json.loads(promptfed("list", "methods", *words, "--json").out)
+    assert ("bytes_up" in rows["promptfl"]) == counts
 
 
 def test_a_method_that_does_not_fit_the_backbone_is_listed_with_the_reason(promptfed, monkeypatch):
     from promptfed.method import METHODS
 
     monkeypatch.setattr(METHODS["promptfl"], "requires", frozenset({"mind reading"}))
-    rows = json.loads(promptfed("list", "methods", "--json").out)
+    rows = json.loads(promptfed("list", "methods", "promptfl", "--json").out)
     assert rows["promptfl"]["bytes_up"] is None
     assert "mind reading" in rows["promptfl"]["unfit"]
 
@@ -73,7 +85,7 @@ def test_each_method_has_one_line_that_is_never_cut(promptfed, monkeypatch, colu
     from promptfed.method import METHODS
 
     monkeypatch.setenv("COLUMNS", columns)
-    lines = promptfed("list", "methods", "--no-bytes").out.splitlines()
+    lines = promptfed("list", "methods").out.splitlines()
     for name in METHODS:
         assert sum(line.startswith(f"{name} ") for line in lines) == 1, name
     assert len(lines) == len(list(METHODS)) + 2
