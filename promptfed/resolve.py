@@ -7,6 +7,7 @@ from typing import Any
 
 from promptfed.aggregators.base import AGGREGATORS
 from promptfed.attacks.base import check_attack, checked_options
+from promptfed.blackbox.text.public_texts import read_questions
 from promptfed.blackbox.tokens.prompt_pool import read_prompts
 from promptfed.blackbox.tokens.vocabulary import read_vocabulary
 from promptfed.config import RunConfig, validate
@@ -37,7 +38,7 @@ def resolve(config: RunConfig) -> RunConfig:
     warn_of_plugins(config)
     config = complete(config)
     plugins = {**loaded_plugins(), **used_packages(config)}
-    options = read_attributes(read_prompts(read_vocabulary(config.method_options)))
+    options = read_attributes(read_questions(read_prompts(read_vocabulary(config.method_options))))
     return config.model_copy(update={"plugins": plugins, "method_options": options})
 
 

@@ -196,7 +196,7 @@ def test_another_oracle_is_refused_by_name(text: Bundle, monkeypatch: pytest.Mon
 def test_every_methods_bundle_predicts_as_the_method_does(name: str, setup: Setup, tmp_path: Path) -> None:
     """With the states that the method starts from, and an oracle that can do everything."""
     plain = replace(setup, model=Oracle(Everything())).agreeing(domains=("one", "two"))
-    method = build_method(name, {}, plain)
+    method = build_method(name, {"questions": ("fire", "ice")} if name == "fedicl" else {}, plain)
     server, shared = method.server_side(Mean(Mean.Config())), method.init_shared()
     prompt = ClientPrompt(server.broadcast(shared, server.init(shared), 0), method.init_personal(0))
     config = RunConfig(task="blackbox-text", method=name, oracle="everything")

@@ -3,6 +3,9 @@
 Small, fast, and installed with promptfed. As in CLIP, a prompt stands before the descriptions by default (``side``
 "label"): a text is then read once and for all, and a candidate costs one reading of each description, on however many
 texts it is scored. With ``side`` "text" the prompt stands before the text, as in front of a language model.
+
+Worked examples in a prompt (``promptfed.worked_examples``) would drown what stands beside them, so they are read as
+texts of their class: its vector is that of the description plus the mean of its examples' vectors, of length 1.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -27,6 +31,7 @@ from promptfed.errors import BackboneError, DataError
 from promptfed.examples.base import Item, TextItem
 from promptfed.oracle_options import OracleOptions
 from promptfed.prompt_template import PromptTemplate
+from promptfed.worked_examples import WorkedExample, examples_in
 
 SCALE = 20.0
 """Cosines times this are the scores: sentence-transformers' own scale in training."""
@@ -69,6 +74,7 @@ class MiniLM(LocalBackend):
         self._ids: dict[str, list[int]] = {}
         self._texts: dict[str, Tensor] = {}
         self._labels: OrderedDict[tuple[str, tuple[str, ...]], Tensor] = OrderedDict()
+        self._parts: OrderedDict[tuple[str, tuple[str, ...]], tuple[str, list[WorkedExample]]] = OrderedDict()
         self._loaded_sha256 = self._weights_sha256()
         described = [self._loaded_sha256, self.name, side, precision, SCALE, LONGEST, form.model_dump()]
         self.fingerprint = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
@@ -85,14 +91,21 @@ class MiniLM(LocalBackend):
     def length(self, query: ScoreQuery) -> int:
         return 0 if self.side == "label" else len(self._row(query.prompt, self._text(query.item)))
 
+    def fingerprint_of(self, query: Query) -> str:
+        is_shown = isinstance(query, ScoreQuery) and self._parted(query.prompt, query.classes)[1]
+        return f"{self.fingerprint} with examples" if is_shown else self.fingerprint
+
     def scores(self, queries: Sequence[ScoreQuery]) -> Tensor:
         classes = queries[0].classes
         if self.side == "text":
-            texts = self._encode([self._row(query.prompt, self._text(query.item)) for query in queries])
-            return SCALE * texts @ self._described({"": Candidate()}, classes)[""].T
-        self._read([query.item for query in queries])
-        texts = torch.stack([self._texts[query.item.content_id()] for query in queries])
-        keys = [json.dumps(query.described, sort_keys=True) for query in queries]
+            parts = [self._parted(query.prompt, classes) for query in queries]
+            pairs = zip(queries, parts, strict=True)
+            texts = self._encode([self._row(prompt, self._text(query.item)) for query, (prompt, _) in pairs])
+            keys = [json.dumps([[example.text, example.name] for example in examples]) for _, examples in parts]
+        else:
+            self._read([query.item for query in queries])
+            texts = torch.stack([self._texts[query.item.content_id()] for query in queries])
+            keys = [json.dumps(query.described, sort_keys=True) for query in queries]
         described = self._described({key: q.prompt for key, q in zip(keys, queries, strict=True)}, classes)
         return SCALE * torch.einsum("nd,nkd->nk", texts, torch.stack([described[key] for key in keys]))
 
@@ -103,16 +116,38 @@ class MiniLM(LocalBackend):
         self._texts.update(zip(fresh, self._encode_all(rows), strict=True))
 
     def _described(self, prompts: Mapping[str, Candidate], classes: tuple[str, ...]) -> dict[str, Tensor]:
-        """Return unit embeddings ``(classes, dim)`` of the descriptions after each prompt; recent ones are kept."""
+        """Return unit embeddings ``(classes, dim)`` of the descriptions with each prompt; recent ones are kept."""
         words = [self._of(self.form.description(name)) for name in classes]
-        fresh = {key: prompt for key, prompt in prompts.items() if (key, classes) not in self._labels}
-        embeddings = self._encode_all([self._row(prompt, word) for prompt in fresh.values() for word in words])
-        for number, key in enumerate(fresh):
-            self._labels[key, classes] = torch.stack(embeddings[number * len(words) : (number + 1) * len(words)])
+        fresh = {key: self._parted(p, classes) for key, p in prompts.items() if (key, classes) not in self._labels}
+        leads = [prompt if self.side == "label" else Candidate() for prompt, _ in fresh.values()]
+        embeddings = self._encode_all([self._row(lead, word) for lead in leads for word in words])
+        for number, (key, (_, examples)) in enumerate(fresh.items()):
+            descriptions = torch.stack(embeddings[number * len(words) : (number + 1) * len(words)])
+            self._labels[key, classes] = self._beside(descriptions, examples, classes)
         described = {key: self._labels[key, classes] for key in prompts}
         while len(self._labels) > KEPT_PROMPTS:
             self._labels.popitem(last=False)
         return described
+
+    def _parted(self, prompt: Candidate, classes: tuple[str, ...]) -> tuple[Candidate, list[WorkedExample]]:
+        """Return ``prompt`` without its worked examples, and these; recent ones are kept."""
+        key = prompt.text, classes
+        if key not in self._parts:
+            self._parts[key] = examples_in(self.form, prompt.text, classes)
+            while len(self._parts) > KEPT_PROMPTS:
+                self._parts.popitem(last=False)
+        rest, examples = self._parts[key]
+        return (replace(prompt, text=rest) if examples else prompt), examples
+
+    def _beside(self, descriptions: Tensor, examples: Sequence[WorkedExample], classes: Sequence[str]) -> Tensor:
+        """Return the vectors of classes ``(classes, dim)``: their ``descriptions`` and the means of their examples."""
+        if not examples:
+            return descriptions
+        items = [TextItem(example.text) for example in examples]
+        self._read(items)
+        texts = torch.stack([self._texts[item.content_id()] for item in items])
+        holders = torch.tensor([[example.name == name for example in examples] for name in classes]).to(texts)
+        return F.normalize(descriptions + holders @ texts / holders.sum(1, keepdim=True).clamp(min=1), dim=-1)
 
     def _encode_all(self, rows: Sequence[Tensor]) -> list[Tensor]:
         """Return embeddings ``(dim,)`` of any number of rows, like lengths together."""

@@ -27,6 +27,7 @@ SEARCHES = {
     "pfl_gradfree": {"embedder": "hashing"},
     "fedtextgrad": {},
     "fedpob": {"embedder": "hashing"},
+    "fedicl": {"questions": ("fire a", "ice b", "mild c")},
 }
 COMPARE = {"fedlogic": {}, "fedspsc": {}}
 """They refuse to be made with less than they need."""

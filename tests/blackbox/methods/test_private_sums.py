@@ -33,6 +33,7 @@ VECTORS = {
     "fedlogic": {**SMALL, "prompts": ("", "fire", "ice")},
     "fedspsc": {"queries": 60},
     "fedpob": {**SMALL, "embedder": "hashing", "dim": 4},
+    "fedicl": {**SMALL, "questions": ("fire a", "ice b", "mild c")},
     "fedbbpt": {**SMALL, "side": "text"},
     "zoopfl": {**SMALL, "side": "text", "pretrain_steps": 5},
 }

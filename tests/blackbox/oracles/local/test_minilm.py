@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from promptfed.backbones.minilm import load_minilm, word_ids
-from promptfed.blackbox.oracles.local.minilm import LONGEST, MiniLM
+from promptfed.blackbox.oracles.local.minilm import LONGEST, SCALE, MiniLM
 from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.query import Candidate, ProposalQuery
+from promptfed.blackbox.oracles.query import Candidate, ProposalQuery, ScoreQuery
 from promptfed.errors import BackboneError, DataError
 from promptfed.examples.base import Item, TextItem
 from promptfed.prompt_template import PromptTemplate
+from promptfed.worked_examples import WorkedExample, with_examples
 
 CLASSES = ("food", "sport")
 ITEMS = [
@@ -68,6 +70,33 @@ def test_a_soft_prompt_of_word_embeddings_is_the_text_prompt(minilm, oracle):
     text, soft = oracle.score([Candidate(words), Candidate(soft=vectors)], ITEMS, CLASSES)
     torch.testing.assert_close(soft, text, atol=1e-5, rtol=0)
     assert (text - oracle.score([Candidate()], ITEMS, CLASSES)[0]).abs().max() > 0.01
+
+
+def test_worked_examples_are_texts_of_their_class(minilm, oracle):
+    """A class's vector is the unit sum of its description's and the mean of its examples'; both sides agree."""
+    examples = [WorkedExample("They won the cup.", "sport"), WorkedExample("A late goal.", "sport")]
+    prompt = Candidate(with_examples(FORM, "", examples))
+    words = ["Something to eat.", "A game or a race.", *(example.text for example in examples)]
+    food, sport, one, other = minilm._encode_all([minilm._row(Candidate(), minilm._of(text)) for text in words])
+    vectors = F.normalize(torch.stack([food, sport + (one + other) / 2]), dim=-1)
+    texts = torch.stack(minilm._encode_all([minilm._row(Candidate(), minilm._of(item.text)) for item in ITEMS]))
+    torch.testing.assert_close(oracle.score([prompt], ITEMS, CLASSES)[0], SCALE * texts @ vectors.T, atol=1e-4, rtol=0)
+
+
+def test_an_instruction_before_worked_examples_is_read_as_without_them(minilm, oracle):
+    shown = [WorkedExample("They won the cup.", "sport")]
+    plain, beside = oracle.score(
+        [Candidate("Sort this."), Candidate(with_examples(FORM, "Sort this.", shown))], ITEMS, CLASSES
+    )
+    torch.testing.assert_close(plain[:, 0], beside[:, 0], atol=1e-4, rtol=0)
+    assert (plain[:, 1] - beside[:, 1]).abs().max() > 0.1
+
+
+def test_only_prompts_with_examples_have_answers_of_their_own_kind(minilm):
+    item, shown = ITEMS[0], with_examples(FORM, "", [WorkedExample("They won.", "sport")])
+    plain, beside = (ScoreQuery(Candidate(text), item, CLASSES, {"text": text}) for text in ("Sort this.", shown))
+    assert minilm.fingerprint_of(plain) == minilm.fingerprint
+    assert minilm.fingerprint_of(beside) != minilm.fingerprint
 
 
 def test_a_long_text_is_cut_at_its_end(minilm, oracle):
