@@ -119,7 +119,10 @@ def _own_data_defaults(config: RunConfig, options_set: set[str], task: type[Task
 
 
 def is_icons(config: RunConfig) -> bool:
-    """Return whether the data are icons, which the default backbone is made for."""
+    """Return whether the data are icons or a task's own drawings, which its default backbone is made for."""
+    task = TASKS[config.task]
+    if task.backbone and config.data == task.data:
+        return True
     return config.data.partition(":")[0] == "icons" and not config.partition.startswith("csv:")
 
 

@@ -21,7 +21,26 @@ from promptfed.seeding import numpy_stream
 from promptfed.types import ClientData, FederatedTask, Job, Reply, Split
 
 
-class LabelFlipConfig(AttackConfig):
+class LabelConfig(AttackConfig):
+    """Options of every attack on labels."""
+
+    claim: float | None = Field(None, ge=0, le=1, description="accuracy that the client says it has; none: the true")
+
+
+class LabelAttack(Attack):
+    """Honest work on false labels. With ``claim`` it lies about its accuracy, which ``reliability`` may weigh by."""
+
+    knows: ClassVar[Knowledge] = "own data"
+    Config: ClassVar[type[LabelConfig]] = LabelConfig
+    config: LabelConfig
+
+    def reply(self, reply: Reply, job: Job, round: Round) -> Reply:
+        if self.config.claim is None:
+            return reply
+        return replace(reply, update=replace(reply.update, accuracy=self.config.claim))
+
+
+class LabelFlipConfig(LabelConfig):
     """Options of ``labelflip``."""
 
     how: Literal["reverse", "pairs"] = Field(
@@ -30,42 +49,38 @@ class LabelFlipConfig(AttackConfig):
 
 
 @ATTACKS.register("labelflip")
-class LabelFlip(Attack):
+class LabelFlip(LabelAttack):
     """Train on false labels: ``y -> K - 1 - y``, or each with its neighbour.
 
-    Validation and test examples keep their labels, and so do unlabelled ones.
+    K counts the classes, or the candidates of a question about an image, so that yes becomes no. Validation and test
+    examples keep their labels, and so do unlabelled ones.
     """
 
     Config: ClassVar[type[LabelFlipConfig]] = LabelFlipConfig
-    knows: ClassVar[Knowledge] = "own data"
     config: LabelFlipConfig
 
     def check(self, method: Method, task: FederatedTask, example: PromptState, sent: PromptState) -> None:
         check_choice_of_labels("labelflip", task)
 
     def data(self, data: ClientData, scene: Scene) -> ClientData:
-        labels = flipped(data.train.labels, len(scene.task.base_classes), self.config.how)
+        count, how = len(scene.task.base_classes), self.config.how
+        if any(isinstance(item, VisualQuestion) for item in data.train.items):
+            places = {name: k for k, name in enumerate(scene.task.base_classes)}
+            each = zip(data.train.items, data.train.labels.tolist(), strict=True)
+            flips = [flipped_answer(possible_labels(item, data.classes, places), label, how) for item, label in each]
+            labels = torch.tensor(flips, dtype=torch.int64)
+        else:
+            labels = flipped(data.train.labels, count, how)
         classes = tuple(sorted({*data.classes, *labels.tolist()}))
         return replace(data, classes=classes, train=replace(data.train, labels=labels))
 
 
-class RandomLabelsConfig(AttackConfig):
-    """Options of ``randomlabels``."""
-
-    claim: float | None = Field(None, ge=0, le=1, description="accuracy that the client says it has; none: the true")
-
-
 @ATTACKS.register("randomlabels")
-class RandomLabels(Attack):
+class RandomLabels(LabelAttack):
     """Train and validate on labels drawn at random: of the client's classes, or of a question's candidates.
 
-    With ``claim`` it lies about its accuracy, which the aggregator ``reliability`` may weigh by. The labels come from
-    the stream (seed, "random labels", client).
+    The labels come from the stream (seed, "random labels", client).
     """
-
-    Config: ClassVar[type[RandomLabelsConfig]] = RandomLabelsConfig
-    knows: ClassVar[Knowledge] = "own data"
-    config: RandomLabelsConfig
 
     def check(self, method: Method, task: FederatedTask, example: PromptState, sent: PromptState) -> None:
         check_choice_of_labels("randomlabels", task)
@@ -79,11 +94,6 @@ class RandomLabels(Attack):
             return replace(split, labels=torch.tensor(labels, dtype=torch.int64))
 
         return replace(data, train=drawn(data.train), val=drawn(data.val))
-
-    def reply(self, reply: Reply, job: Job, round: Round) -> Reply:
-        if self.config.claim is None:
-            return reply
-        return replace(reply, update=replace(reply.update, accuracy=self.config.claim))
 
 
 def possible_labels(item: Item, classes: Sequence[int], places: Mapping[str, int]) -> list[int]:
@@ -109,6 +119,14 @@ def check_one_label(attack: str, task: FederatedTask) -> None:
             f"attack '{attack}' changes the one label of an example, and those of task '{task.name}' fit several "
             "classes: use an attack on updates"
         )
+
+
+def flipped_answer(candidates: Sequence[int], label: int, how: str) -> int:
+    """Return the false one of a question's candidates; a label that is no candidate stays."""
+    if label not in candidates:
+        return label
+    place = torch.tensor([list(candidates).index(label)])
+    return candidates[int(flipped(place, len(candidates), how))]
 
 
 def flipped(labels: Tensor, classes: int, how: str) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from promptfed.comparison.plan import Plan, words
+from promptfed.comparison.plan import LOCAL_ONLY, Plan, words
 from promptfed.comparison.summary import summarise
 from promptfed.config import RunConfig
 from promptfed.engine_choice import engine_of
@@ -118,7 +118,8 @@ class Comparison:
         folder = self.folder / method / f"seed-{seed}"
         run = opened(folder, config)
         if run is None or run.read_metrics() is None:
-            metrics = self._work(config, folder, f"{method}, seed {seed}", lambda training: training.execute())
+            what, alone = f"{method}, seed {seed}", method == self.plan.alone
+            metrics = self._work(config, folder, what, lambda training: training.execute(), alone=alone)
             write_report(RunDirectory.open(folder))
             self.progress.end(metrics["method"])
             return
@@ -171,9 +172,18 @@ class Comparison:
             self.progress.note(f"validation: local {name} {figures['local']:.3f}  base {name} {figures['base']:.3f}")
 
     def _work(
-        self, config: RunConfig, folder: Path, what: str, work: Callable[[Training], dict[str, Any]]
+        self,
+        config: RunConfig,
+        folder: Path,
+        what: str,
+        work: Callable[[Training], dict[str, Any]],
+        *,
+        alone: bool = False,
     ) -> dict[str, Any]:
-        """Do ``work`` on the run in ``folder``, which is created if it is missing."""
+        """Do ``work`` on the run in ``folder``, which is created if it is missing.
+
+        With ``alone`` it has a stage for local-only, unless the options or a paid model forbid that.
+        """
         total = len(self.plan.trials) + len(self.plan.runs)
         self._run_number += 1
         if self.should_stop():
@@ -183,9 +193,10 @@ class Comparison:
             self._run_number, total, what, self._seconds_left(config.method, total - self._run_number + 1)
         )
         experiment = self._experiment(config)
+        baselines = tuple(name for name in experiment.baselines if alone and name == LOCAL_ONLY)
         run = opened(folder, config) or RunDirectory.create(folder, config, label="")
         with run.lock(), run.attach_log(), engine_of(config, self.objects) as engine:
-            training = Training(experiment, run, self.progress, self.should_stop, baselines=(), engine=engine)
+            training = Training(experiment, run, self.progress, self.should_stop, baselines=baselines, engine=engine)
             training.check_same_run()
             if run.config != config:  # in another place, or with a larger budget
                 run.reconfigure(config)

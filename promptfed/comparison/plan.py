@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -21,6 +21,7 @@ TUNING_SEED = 1000
 
 
 MOST_SEEDS = 10_000
+LOCAL_ONLY = "local_only"
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class Plan:
 
     Attributes:
         base: The options that all runs share. A method takes those method options that it has.
-        methods: The methods. The task's baselines come first: on a black box only zero_shot, since local_only needs
-            gradients.
+        methods: The methods. The task's baselines come first, as far as they are methods on the task's model.
         seeds: ``base.seed``, ``base.seed + 1``, ...
         fix_partition: Whether all seeds share one partition; otherwise the partition seed rises with the seed.
         grid: Method option -> the values to search.
+        alone: The method whose runs have local-only as a stage, which is that method without a federation. Empty where
+            local-only is a method like any other (on dual encoders), or where the task has none.
     """
 
     base: RunConfig
@@ -41,6 +43,7 @@ class Plan:
     seeds: tuple[int, ...]
     fix_partition: bool = False
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    alone: str = ""
 
     @classmethod
     def make(
@@ -68,6 +71,9 @@ class Plan:
         fitting = [name for name in METHODS if model.fits(METHODS[name])]
         chosen = fitting if list(methods) == ["all"] else list(methods)
         usual = TASKS[base.task].baselines
+        alone = "" if LOCAL_ONLY in fitting or LOCAL_ONLY not in usual else _first_trained(chosen)
+        if alone:
+            chosen = [name for name in chosen if name != LOCAL_ONLY]
         names = tuple(dict.fromkeys([*(name for name in BASELINES if name in fitting and name in usual), *chosen]))
         if repeated := [name for name in chosen if chosen.count(name) > 1]:
             raise ConfigError(
@@ -79,7 +85,7 @@ class Plan:
             )
         last = {"seed": base.seed + seeds - 1, "partition_seed": base.partition_seed + seeds - 1}
         validate(RunConfig, {**base.model_dump(), **last}, "the last of --seeds: option")
-        plan = cls(base, names, tuple(range(base.seed, base.seed + seeds)), fix_partition, dict(grid or {}))
+        plan = cls(base, names, tuple(range(base.seed, base.seed + seeds)), fix_partition, dict(grid or {}), alone)
         if plan.grid and TUNING_SEED in plan.seeds:
             raise ConfigError(f"seed {TUNING_SEED} is reserved for the search: choose another --seed")
         options = {option for name in names for option in METHODS[name].Config.option_names(base.method_options)}
@@ -97,7 +103,7 @@ class Plan:
 
     def _without_server(self) -> Plan:
         base = self.base.model_copy(update={"aggregator": None, "aggregator_options": {}})
-        return Plan(base, self.methods, self.seeds, self.fix_partition, self.grid)
+        return replace(self, base=base)
 
     def config(self, method: str, seed: int, tuned: Mapping[str, Any] | None = None) -> RunConfig:
         """Return the options of one run.
@@ -143,6 +149,14 @@ class Plan:
     def trials(self) -> list[tuple[str, dict[str, Any]]]:
         """(method, values) of the search."""
         return [(method, values) for method in self.methods for values in self.variants(method)]
+
+
+def _first_trained(methods: Sequence[str]) -> str:
+    """Return the first of the methods that trains something and is no baseline; empty if there is none."""
+    trained = (
+        n for n in methods if n in METHODS and n not in BASELINES and not METHODS[n].trains.startswith("nothing")
+    )
+    return next(trained, "")
 
 
 def parse_grid(searches: Sequence[str]) -> dict[str, tuple[Any, ...]]:

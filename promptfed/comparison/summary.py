@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from promptfed.comparison.differences import with_differences
-from promptfed.comparison.plan import Plan
+from promptfed.comparison.plan import LOCAL_ONLY, Plan
 from promptfed.errors import RunError
 from promptfed.method import METHODS
 from promptfed.packed_bits import unpacked_bits
@@ -49,7 +49,7 @@ def summarise(
     measures: dict[str, Any] = {}
     right: dict[str, list[bool]] = {}
     for method in plan.methods:
-        runs = []
+        runs, alone = [], []
         for seed in plan.seeds:
             path = folder / method / f"seed-{seed}"
             run = RunDirectory.open(path) if is_run(path) else None
@@ -61,9 +61,14 @@ def summarise(
                 held_out, new_classes = metrics["held_out"], metrics.get("new_classes") or []
                 examples = metrics.get("examples") or examples
                 notes |= dict.fromkeys(metrics.get("notes") or ()) if seed == plan.seeds[0] else {}
-                runs.append({**_row(run, metrics, events, folder), "seed": seed})
+                runs.append({**_row(run, metrics["method"], events, folder, method), "seed": seed})
+                if method == plan.alone and LOCAL_ONLY in metrics:
+                    alone.append({**_row(run, metrics[LOCAL_ONLY], events, folder, LOCAL_ONLY), "seed": seed})
                 if len(plan.seeds) == 1:
                     right[method] = _right(run)
+        if alone:
+            methods[LOCAL_ONLY] = _about(LOCAL_ONLY, alone, "", {})
+            notes[f"local-only: {METHODS[method].name} of each client by itself, in the same runs"] = None
         methods[method] = _about(method, runs, left_out.get(method, ""), search.get(method, {}))
     level = _means(methods["zero_shot"]) if "zero_shot" in methods else None
     for about in methods.values():
@@ -100,19 +105,20 @@ def _right(run: RunDirectory) -> list[bool]:
     return unpacked_bits(bits, items) if isinstance(bits, str) and isinstance(items, int) else []
 
 
-def _row(run: RunDirectory, metrics: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home: Path) -> Any:
-    """Return the figures and costs of one run. The image features, which all runs share, are not among its costs."""
-    stage = run.config.method
+def _row(
+    run: RunDirectory, figures: Mapping[str, Any], events: Sequence[Mapping[str, Any]], home: Path, stage: str
+) -> dict[str, Any]:
+    """Return figures and costs of a run's stage. The image features, which all runs share, are not among its costs."""
     cost = cost_of(events, stage)
     rounds = max(1, sum(event["event"] == "round" and event["stage"] == stage for event in events))
-    work = [event.get("oracle_queries") or 0 for event in events if event["event"] == "client"]
+    work = [e.get("oracle_queries") or 0 for e in events if e["event"] == "client" and e["stage"] == stage]
     return {
         "run": str(run.path.relative_to(home)),
-        **{name: metrics["method"].get(name) for name in FIGURES},
-        "domains": metrics["method"]["domains"],
-        **({"measures": each} if (each := metrics["method"].get("measures")) else {}),
+        **{name: figures.get(name) for name in FIGURES},
+        "domains": figures["domains"],
+        **({"measures": each} if (each := figures.get("measures")) else {}),
         **_promise(run),
-        "intervals": metrics["method"].get("intervals") or {},
+        "intervals": figures.get("intervals") or {},
         "options": run.config.method_options,
         "aggregator": run.config.aggregator,
         "bytes_up_a_round": cost.bytes_up / rounds,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from promptfed.attacks.base import adversary_of, build_attack, checked_options
-from promptfed.attacks.data import flipped
+from promptfed.attacks.data import flipped, flipped_answer
 from promptfed.errors import ConfigError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.methods.promptfl import PromptFL, PromptFLConfig
@@ -18,6 +18,13 @@ def test_labels_are_reversed_or_swapped_in_pairs():
     labels = torch.tensor([0, 1, 2, 3, 4])
     assert flipped(labels, 5, "reverse").tolist() == [4, 3, 2, 1, 0]
     assert flipped(labels, 5, "pairs").tolist() == [1, 0, 3, 2, 4]
+
+
+def test_an_answer_becomes_another_candidate_of_its_question():
+    assert [flipped_answer([7, 2], y, "reverse") for y in (7, 2)] == [2, 7]
+    assert [flipped_answer([4, 9, 1, 3], y, "reverse") for y in (4, 9, 1, 3)] == [3, 1, 9, 4]
+    assert [flipped_answer([4, 9, 1, 3], y, "pairs") for y in (4, 9, 1, 3)] == [9, 4, 3, 1]
+    assert flipped_answer([4, 9], -1, "reverse") == -1
 
 
 def test_only_training_labels_of_malicious_clients_are_false(setup, toy_task):
@@ -60,3 +67,4 @@ def test_random_labels_are_of_the_clients_own_classes_and_the_accuracy_is_a_clai
     honest = Reply(0, 1, Update(0, PromptState(), 3, 0.5, 0.4), PromptState(), 0.1)
     assert adversary.attack.reply(honest, None, None).update.accuracy == 1.0
     assert build_attack("randomlabels").reply(honest, None, None) is honest
+    assert build_attack("labelflip").reply(honest, None, None) is honest

@@ -31,15 +31,19 @@ def compared(tmp_path_factory):
 
 def test_queries_are_counted_per_client_and_round_and_in_all(compared):
     folder, summary = compared
-    assert list(summary["methods"]) == ["zero_shot", "fedavg_bbt"]
+    assert list(summary["methods"]) == ["zero_shot", "local_only", "fedavg_bbt"]
     assert (summary["oracle"], summary["data"]) == ("minilm", "texts:requests")
     found = summary["methods"]["fedavg_bbt"]
     assert found["queries_a_round"] == 40
     assert found["options"]["queries"] == 40
     log = RunDirectory.open(folder / "fedavg_bbt" / "seed-0").events.read()
     # "spent" repeats the totals until then
-    asked = sum(event.get("oracle_queries", 0) for event in log if event["event"] != "spent")
+    asked, alone = (
+        sum(e.get("oracle_queries", 0) for e in log if e["event"] != "spent" and e.get("stage") == stage)
+        for stage in ("fedavg_bbt", "local_only")
+    )
     assert found["runs"][0]["oracle_queries"] == asked > 2 * 2 * 40
+    assert summary["methods"]["local_only"]["runs"][0]["oracle_queries"] == alone
     assert found["oracle_calls"] <= found["oracle_queries"]
 
 

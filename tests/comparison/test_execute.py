@@ -8,6 +8,8 @@ from statistics import fmean, stdev
 import pytest
 
 from promptfed.comparison.execute import Comparison
+from promptfed.comparison.plan import Plan
+from promptfed.config import build_config
 from promptfed.errors import DataError, RunError, TrainingError
 from promptfed.experiment import Experiment
 from promptfed.method import METHODS
@@ -217,3 +219,17 @@ def test_the_task_and_the_features_are_shared_between_methods(make_plan):
     assert other.task is not first.task
     assert same.setup.features is other.setup.features is first.setup.features
     assert same.setup.agreeing(seed=0) == first.setup.agreeing(seed=0)
+
+
+def test_local_only_of_other_models_is_the_first_method_without_a_federation(tmp_path):
+    plan = Plan.make(build_config({"task": "forecast", "rounds": 1}), ["affine_output", "metepfl", "local_only"], 1)
+    assert (plan.alone, "local_only" in plan.methods) == ("metepfl", False)
+    summary = Comparison(plan, tmp_path / "compared").execute()
+    row = summary["methods"]["local_only"]["runs"][0]
+    run = RunDirectory.create(tmp_path / "run", plan.config("metepfl", 0), label="")
+    alone = Training(Experiment.build(run.config), run).execute()
+    assert {name: row[name] for name in FIGURES} == {name: alone["local_only"][name] for name in FIGURES}
+    assert row["bytes"] == 0
+    assert list(summary["methods"])[-2:] == ["local_only", "metepfl"]
+    assert "local-only: MetePFL of each client by itself, in the same runs" in summary["notes"]
+    assert Comparison(plan, tmp_path / "compared").execute()["methods"]["local_only"]["runs"][0]["base"] == row["base"]

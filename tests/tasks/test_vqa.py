@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import promptfed as pf
+from promptfed.attacks.base import adversary_of, checked_options
 from promptfed.config import build_config
 from promptfed.errors import ConfigError
 from promptfed.experiment import Experiment
@@ -25,6 +26,12 @@ SMALL = {"images": 6, "val_images": 3, "test_images": 3}
 def build(**options):
     options = {"task": "vqa", "task_options": SMALL, **options}
     return TASKS["vqa"].build(complete(build_config(options)))
+
+
+@pytest.mark.parametrize(("data", "backbone"), [(None, "tiny"), ("shapes", "tiny"), ("easyvqa", "lit")])
+def test_drawn_shapes_need_no_model_of_photographs(data, backbone):
+    given = {"task": "vqa"} if data is None else {"task": "vqa", "data": data}
+    assert complete(build_config(given)).backbone == backbone
 
 
 def test_every_colour_is_a_client_and_no_image_has_two_uses():
@@ -149,3 +156,39 @@ def test_vqa_rad_as_it_is_published():
     assert [client.name for client in task.clients] == ["abd", "chest", "head"]
     assert {"yes", "no"} <= set(task.base_classes)
     assert 1200 < sum(len(c.train) + len(c.val) + len(c.test) for c in task.clients) <= 1299
+
+
+def test_flipped_answers_turn_yes_into_no():
+    experiment = Experiment.build(
+        complete(build_config({"task": "vqa", "task_options": {**SMALL, "questions": "yes_no"}, "method": "promptfl"}))
+    )
+    task = experiment.task
+    adversary = adversary_of(checked_options({"name": "labelflip", "malicious": 0.2}), experiment.method(), task)
+    (client,) = adversary.clients
+    data = next(each for each in task.clients if each.client == client)
+    false = adversary.data(data, 1).train
+    names = [(task.base_classes[y], task.base_classes[z]) for y, z in zip(data.train.labels, false.labels, strict=True)]
+    assert {*names} == {("yes", "no"), ("no", "yes")}
+
+
+@pytest.mark.slow
+def test_two_liars_of_five_cost_fedavg_much_reported_some_and_cross_nothing(tmp_path):
+    def honest(name, **options):
+        run = pf.train(
+            task="vqa", backbone="tiny", baselines=("zero_shot",), folder=tmp_path / name, progress=False, **options
+        )
+        (told,) = (e for e in run.events if e["event"] == "evaluation" and e["stage"] != "zero_shot")
+        return {each["client"]: each["accuracy"] for each in told["local"]}
+
+    def loss(name, claim, **options):
+        flips = {"name": "labelflip", "malicious": 0.4, **claim}
+        clean, attacked = honest(f"{name}-clean", **options), honest(name, **options, attack_options=flips)
+        return 100 * sum(clean[c] - attacked[c] for c in (0, 3, 4)) / 3  # of seed 0 clients 1 and 2 lie
+
+    mean = loss("mean", {}, method="promptfl")
+    reported, cross = (
+        loss(each, {"claim": 1.0}, aggregator_options={"reliability": each}) for each in ("reported", "cross")
+    )
+    assert mean >= 3
+    assert cross <= 1
+    assert reported >= cross + 1
