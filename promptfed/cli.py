@@ -20,6 +20,7 @@ from promptfed.commands import (
     export,
     flower,
     import_,
+    library,
     listing,
     nearest_words,
     personalize,
@@ -87,6 +88,7 @@ site.add_to(app)
 nearest_words.add_to(app)
 cache.add_to(app)
 search.add_to(app)
+library.add_to(app)
 doctor.add_to(app)
 
 
