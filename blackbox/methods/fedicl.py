@@ -151,7 +151,8 @@ class FedICL(BlackBoxMethod):
         """Return ``own`` of a client's training examples, in turn of each of its classes, in a fixed order."""
         order = numpy_stream(self.setup.seed, "demonstrations", self.name, data.client).permutation(len(data.train))
         places = in_turn(order.tolist(), data.train.labels.tolist(), self.config.own)
-        return [self._example(data.train.items[k].text, int(data.train.labels[k])) for k in places]  # type: ignore[union-attr]
+        pairs = [(data.train.items[k], int(data.train.labels[k])) for k in places]
+        return [self._example(item.text, label) for item, label in pairs if isinstance(item, TextItem)]
 
     def answers(self, scores: Tensor) -> Tensor:
         """Return what a client says of questions with the ``scores`` ``(Q, classes)``, before its weight."""
