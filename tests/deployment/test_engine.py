@@ -48,12 +48,13 @@ def rounds_of(simulation, state=None, rounds=3):
     return federation, history
 
 
-METHODS = ["promptfl", "fedper", "pfedmoap"]
+METHODS = ["promptfl", "fedper", "pfedmoap", "fedpha"]
+MORE = {"fedper": {"n_ctx": 6, "local_epochs": 1}, "fedpha": {"n_ctx": 2, "local_lengths": "1,4", "local_epochs": 1}}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_prompts_and_figures_are_those_of_the_local_engine(method, simulate, local):
-    options = {"method": method, **({"method_options": {"n_ctx": 6, "local_epochs": 1}} if method == "fedper" else {})}
+    options = {"method": method, **({"method_options": MORE[method]} if method in MORE else {})}
     simulation = simulate(**options)
     federation, history = rounds_of(simulation)
     experiment, reference, expected = local(3, **options)

@@ -57,7 +57,7 @@ def linear_scale(
         low = limits[0]
     if limits[1] is not None:
         high = limits[1]
-    if low == high:
+    if math.isclose(low, high, rel_tol=1e-9):  # means that differ in their last bits are one value
         low, high = (low - 0.5, high + 0.5) if integer else (low - abs(low or 1) / 10, high + abs(high or 1) / 10)
     step = round_step((high - low) / max(1, most_ticks - 1), integer)
     if not integer:

@@ -24,7 +24,7 @@ def test_rounds_are_whole_and_end_at_the_values() -> None:
     assert linear_scale(range(1, 101), 0, 1, integer=True, most_ticks=6).ticks == (20, 40, 60, 80, 100)
 
 
-@pytest.mark.parametrize("values", [[5.0], [0.0, 0.0], []])
+@pytest.mark.parametrize("values", [[5.0], [0.0, 0.0], [], [47.916666666666664, 47.91666666666667]])
 def test_one_value_or_none_has_a_scale_too(values: list[float]) -> None:
     scale = linear_scale(values, 0, 10)
     assert scale.low < scale.high
