@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.errors import DeploymentError
+from promptfed.files.paths import make_private_folder
 
 LENGTH = struct.Struct(">Q")
 LARGEST_WORDS = 100_000
@@ -138,7 +139,7 @@ def is_from_me(connection: socket.socket) -> bool:
 
 def _make_private(folder: Path) -> None:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         about = folder.lstat()
         if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():

@@ -25,6 +25,7 @@ from promptfed.deployment.site_model import model_sentence, site_model
 from promptfed.deployment.site_task import SiteData, check_classes, read_site
 from promptfed.errors import ConfigError, DataError, DeploymentError, PromptFedError
 from promptfed.examples.base import ANSWER_CLASSES
+from promptfed.files.paths import make_private_folder
 from promptfed.frozen_model import FrozenModel
 from promptfed.language_models.model import LanguageModel
 from promptfed.named_model import usual_model
@@ -141,7 +142,7 @@ def _data(options: SiteOptions, config: RunConfig, classes: Sequence[str], found
 
 def _state_dir(folder: Path) -> str:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         probe = folder / f".check-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()

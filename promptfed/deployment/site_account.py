@@ -17,6 +17,7 @@ from typing import Any
 from promptfed.errors import DeploymentError, FormatError
 from promptfed.files.atomic import PRIVATE, naming, write_bytes
 from promptfed.files.locks import patient_lock
+from promptfed.files.paths import make_private_folder
 from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.printable import printable
 from promptfed.privacy.accountant import Release, epsilon
@@ -112,7 +113,7 @@ class SiteAccount:
         runs = {run: asdict(terms) for run, terms in self.runs.items()}
         content = {"runs": runs, "releases": [asdict(each) for each in self.releases]}
         with naming(state_dir):
-            state_dir.mkdir(parents=True, exist_ok=True)
+            make_private_folder(state_dir)
         write_bytes(state_dir / FILE, sealed_json(content), PRIVATE)
 
     def of_run(self, run: str) -> tuple[SiteRelease, ...]:
@@ -132,7 +133,7 @@ def locked(state_dir: Path) -> Iterator[None]:
         DiskError: The lock cannot be opened.
     """
     with naming(state_dir):
-        state_dir.mkdir(parents=True, exist_ok=True)
+        make_private_folder(state_dir)
         with patient_lock(state_dir / LOCK, "the account of this site's examples"):
             yield
 

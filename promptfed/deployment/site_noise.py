@@ -26,6 +26,7 @@ from promptfed.deployment.site_store import KEPT_BEHIND, SiteStore
 from promptfed.errors import ConfigError, DeploymentError, FormatError
 from promptfed.experiment import Experiment
 from promptfed.files.atomic import naming
+from promptfed.files.paths import make_private_folder
 from promptfed.local_training import LocalSteps
 from promptfed.printable import printable
 from promptfed.privacy.dpsgd import DPSGD, Batches
@@ -181,7 +182,7 @@ class SiteNoise:
         if self.begun is None and not (self.store.folder / KEY_FILE).exists():
             self.account.save(self.store.state_dir)  # so that a key without an account is one whose account is lost
             with naming(self.store.folder):
-                self.store.folder.mkdir(parents=True, exist_ok=True)
+                make_private_folder(self.store.folder)
             return create_key(self.store.folder)
         return read_key(self.store.folder)
 

@@ -36,6 +36,8 @@ GONE = frozenset({3, 4, 5, 8})
 ATTEMPTS = 3
 """How often one question is sent to a site that keeps disconnecting without a new start of its node."""
 ABSENT = "absent: not connected"
+GREET_AGAIN = 120.0
+"""Seconds after which a greeting without an answer is sent once more: Flower drops an answer that it cannot deliver."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class SitePool:
         self._clients: dict[str, int] = {}
         self._nodes: dict[str, int] = {}
         self._greeting: dict[str, int] = {}
+        self._greeted: dict[int, float] = {}
         self._met: set[int] = set()
         self._abandoned: set[int] = set()
 
@@ -253,13 +256,19 @@ class SitePool:
                 self.say(f"{name} is gone")
                 del self._nodes[name]
         self._met &= online
-        if new := sorted(online - self._met):
+        now = time.monotonic()
+        silent = {node for node in self._greeting.values() if now - self._greeted[node] >= GREET_AGAIN}
+        if new := sorted(online - self._met | online & silent):
             identities = self._push(new, codec.pack(self.hello), "Hello", "hello")
             self._greeting.update({i: node for i, node in zip(identities, new, strict=True) if i is not None})
+            self._greeted.update(dict.fromkeys(new, now))
             self._met |= set(new)
 
     def _handle_greeting(self, message: Message) -> None:
-        node = self._greeting.pop(message.metadata.reply_to_message_id)
+        node = self._greeting.get(message.metadata.reply_to_message_id)
+        if node is None:  # it was greeted twice, and the other answer is here
+            return
+        self._greeting = {identity: other for identity, other in self._greeting.items() if other != node}
         try:
             if not message.has_content():
                 if message.error.code in GONE:  # it may come back

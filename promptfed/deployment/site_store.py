@@ -20,6 +20,7 @@ from safetensors.torch import save
 from promptfed.deployment.messages import SiteAgreement, Train, Work
 from promptfed.errors import DeploymentError, FormatError, RunError
 from promptfed.files.atomic import PRIVATE, write_bytes
+from promptfed.files.paths import make_private_folder
 from promptfed.files.sealed_json import opened_json, sealed_json
 from promptfed.method import METHODS, Method
 from promptfed.printable import printable
@@ -138,7 +139,7 @@ class SiteStore:
     def write(self, path: Path, data: bytes) -> None:
         """Write a file that its owner alone can read."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             write_bytes(path, data, PRIVATE)
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from error

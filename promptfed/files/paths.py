@@ -1,4 +1,4 @@
-"""Paths as a program hands them over: a value of any type, of any length."""
+"""Paths as a program hands them over: a value of any type, of any length; and folders that are closed to others."""
 
 from __future__ import annotations
 
@@ -36,3 +36,14 @@ def checked_path(value: Any, what: str) -> Path:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"{what} is '{printable(text, LONGEST)}', which is no path here: {why}") from error
     return Path(text)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, each closed to other users; one that is there stays as it is.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for place in reversed((folder, *folder.parents)):
+        if not place.is_dir():
+            place.mkdir(mode=0o700, exist_ok=True)

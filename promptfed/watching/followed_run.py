@@ -30,6 +30,7 @@ PATIENCE = 120.0
 """The same where the system does not tell who holds a lock, or the run is on another machine."""
 TAIL = 4096
 """Bytes before the place of the last look that must still be there; else the log was cut and written on."""
+PREPARING = "before the first event: it loads the model and its data, or a server waits for its sites"
 NOTED = {"run_start": "started", "resume": "goes on", "run_end": "finished"}
 
 
@@ -185,7 +186,7 @@ class FollowedRun:
         if self.problem:
             return "damaged", self.problem
         if not self.last_event:
-            return ("running", "starting") if is_held(self.path / LOCK) else ("waiting", "no event yet")
+            return ("running", PREPARING) if is_held(self.path / LOCK) else ("waiting", "no event yet")
         if self.last_event == "run_end":
             return "finished", ""
         if self.last_event == "stopped":

@@ -40,6 +40,13 @@ def test_all_is_well(found):
     assert "fingerprint" in seen["backbone"][1]
 
 
+def test_the_state_dir_that_it_makes_is_closed_to_others(found, tmp_path):
+    assert "others may look" not in found()["state-dir"][1]
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "state").chmod(0o755)  # as the operator wants it
+    assert "others may look" in found()["state-dir"][1]
+
+
 @pytest.mark.parametrize(
     ("words", "more", "what", "why"),
     [

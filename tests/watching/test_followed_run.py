@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from promptfed.watching.followed_run import QUIET_SECONDS, FollowedRun
+from promptfed.watching.page import live_part
 
 NOW = 1_800_000_000.0
 
@@ -136,3 +137,13 @@ def test_a_run_without_a_log_waits(tmp_path: Path) -> None:
     run = FollowedRun(tmp_path, "x")
     assert not run.update()
     assert run.state(NOW)[0] == "waiting"
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not tell who holds a lock")
+def test_a_run_without_an_event_says_what_it_may_wait_for(tmp_path: Path) -> None:
+    run = FollowedRun(tmp_path, "hospitals-run")
+    with FileLock(tmp_path / ".lock"):
+        assert run.state(NOW)[0] == "running"
+        text = live_part([run], now=NOW)
+    assert "a server waits for its sites" in text
+    assert "-, round 0" not in text
