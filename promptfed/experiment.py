@@ -35,7 +35,7 @@ from promptfed.method import METHODS, Method, MethodConfig
 from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS, Objects
 from promptfed.option import in_groups
-from promptfed.option_defaults import is_icons
+from promptfed.option_defaults import is_drawn
 from promptfed.plugins import check_plugins
 from promptfed.privacy.dpsgd import DPSGD
 from promptfed.privacy.release import Release
@@ -173,7 +173,7 @@ class Experiment:
     @property
     def model_notes(self) -> tuple[str, ...]:
         """The notes for the user on the model with these data."""
-        hint = "" if is_icons(self.config) else named_model(self.config).hint()
+        hint = "" if is_drawn(self.config) else named_model(self.config).hint()
         return (hint,) if hint else ()
 
     @property

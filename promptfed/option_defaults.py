@@ -102,7 +102,7 @@ def _own_data_defaults(config: RunConfig, options_set: set[str], task: type[Task
     """
     defaults: dict[str, Any] = {}
     options = config.task_options
-    if not is_icons(config):
+    if not is_drawn(config):
         defaults |= named_model(config).for_photographs(options_set)
     if config.data == "icons" and "partition" not in options_set and not task.partitions:
         has_more = config.clients is not None and config.clients > ICON_BASE_CLASSES
@@ -118,7 +118,7 @@ def _own_data_defaults(config: RunConfig, options_set: set[str], task: type[Task
     return defaults
 
 
-def is_icons(config: RunConfig) -> bool:
+def is_drawn(config: RunConfig) -> bool:
     """Return whether the data are icons or a task's own drawings, which its default backbone is made for."""
     task = TASKS[config.task]
     if task.backbone and config.data == task.data:

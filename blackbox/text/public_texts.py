@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from promptfed.errors import ConfigError, FormatError
+from promptfed.errors import ConfigError
 from promptfed.printable import printable
+from promptfed.readers.option_file import option_lines
 from promptfed.readers.text import filled_lines
 from promptfed.tasks.sources.bundled_texts import FOLDER, FORMS
 
@@ -29,10 +29,7 @@ def read_questions(options: dict[str, Any]) -> dict[str, Any]:
     file = options.get(OPTION)
     if not isinstance(file, str) or not file.startswith("file:"):
         return options
-    try:
-        lines = filled_lines(Path(file.removeprefix("file:")).expanduser())
-    except (OSError, FormatError) as error:
-        raise ConfigError(f"{OPTION} '{printable(file, 200)}' cannot be read: {error}") from error
+    lines = option_lines(OPTION, file)
     return {**options, OPTION: list(_checked([" ".join(line.split()) for line in lines]))}
 
 

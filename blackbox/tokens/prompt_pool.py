@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from promptfed.blackbox.search.base import Matrix
 from promptfed.blackbox.tokens.word_vectors import Embedder, word_vectors
-from promptfed.errors import ConfigError, FormatError
+from promptfed.errors import ConfigError
 from promptfed.printable import printable
-from promptfed.readers.text import filled_lines
+from promptfed.readers.option_file import option_lines
 from promptfed.seeding import numpy_stream
 
 MOST = 5000
@@ -35,10 +34,7 @@ def read_prompts(options: dict[str, Any]) -> dict[str, Any]:
     file = options.get("prompts")
     if not isinstance(file, str) or not file.startswith("file:"):
         return options
-    try:
-        lines = filled_lines(Path(file.removeprefix("file:")).expanduser())
-    except (OSError, FormatError) as error:
-        raise ConfigError(f"prompts '{printable(file, 200)}' cannot be read: {error}") from error
+    lines = option_lines("prompts", file)
     return {**options, "prompts": list(checked_prompts([line.strip() for line in lines]))}
 
 

@@ -19,9 +19,10 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from promptfed.blackbox.search.base import Tokens
-from promptfed.errors import ConfigError, FormatError
+from promptfed.errors import ConfigError
 from promptfed.printable import printable
 from promptfed.prompt_template import PromptTemplate
+from promptfed.readers.option_file import option_lines
 from promptfed.readers.text import filled_lines
 
 BUNDLED = Path(__file__).parent / "words.txt"
@@ -111,11 +112,7 @@ def read_vocabulary(options: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"vocabulary '{printable(file, 60)}' must be 'bundled' or 'file:PATH', a text file, one token a line"
         )
-    try:
-        lines = filled_lines(Path(path).expanduser())
-    except (OSError, FormatError) as error:
-        raise ConfigError(f"vocabulary '{printable(file, 200)}' cannot be read: {error}") from error
-    tokens = tuple(dict.fromkeys(" ".join(line.split()) for line in lines))
+    tokens = tuple(dict.fromkeys(" ".join(line.split()) for line in option_lines("vocabulary", file)))
     _check_tokens(tokens[: options["candidates"]])
     return {**options, "vocabulary": list(tokens[: options["candidates"]])}
 

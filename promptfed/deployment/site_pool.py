@@ -129,7 +129,7 @@ class SitePool:
         self._clients: dict[str, int] = {}
         self._nodes: dict[str, int] = {}
         self._greeting: dict[str, int] = {}
-        self._greeted: dict[int, float] = {}
+        self._greeting_times: dict[int, float] = {}
         self._met: set[int] = set()
         self._abandoned: set[int] = set()
 
@@ -257,11 +257,11 @@ class SitePool:
                 del self._nodes[name]
         self._met &= online
         now = time.monotonic()
-        silent = {node for node in self._greeting.values() if now - self._greeted[node] >= GREET_AGAIN}
+        silent = {node for node in self._greeting.values() if now - self._greeting_times[node] >= GREET_AGAIN}
         if new := sorted(online - self._met | online & silent):
             identities = self._push(new, codec.pack(self.hello), "Hello", "hello")
             self._greeting.update({i: node for i, node in zip(identities, new, strict=True) if i is not None})
-            self._greeted.update(dict.fromkeys(new, now))
+            self._greeting_times.update(dict.fromkeys(new, now))
             self._met |= set(new)
 
     def _handle_greeting(self, message: Message) -> None:

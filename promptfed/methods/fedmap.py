@@ -16,7 +16,7 @@ from promptfed.errors import ConfigError
 from promptfed.local_training import GradientMethod, LocalObjective, LocalTraining, Parameters
 from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.attributes import AttributesConfig, attribute_features, attributes_of, check_described
+from promptfed.prompts.attributes import AttributesConfig, attribute_features, check_attributes
 from promptfed.prompts.text_context import LabelSpace, training_classes
 from promptfed.prompts.visual_prompt import prompted_images, start_visual, visual_features
 from promptfed.setup import Setup
@@ -74,8 +74,7 @@ class FedMAP(GradientMethod):
                 f"option 'depth' is {self.depth}: the image tower of '{backbone.name}' has {backbone.vision_layers} "
                 f"blocks; choose 1 to {backbone.vision_layers} (--set method.depth={backbone.vision_layers})"
             )
-        attributes_of(config.attributes, (), setup.templates)
-        check_described(config.attributes, setup.classes)
+        check_attributes(config.attributes, setup)
 
     @property
     def encodes_texts(self) -> bool:

@@ -19,7 +19,7 @@ from promptfed.local_training import GradientMethod, LocalObjective, LocalTraini
 from promptfed.method import METHODS
 from promptfed.methods.fedtpg.generator import Attention, FeedForward, initial_parameters
 from promptfed.prompt_state import PromptState
-from promptfed.prompts.attributes import AttributesConfig, attribute_features, attributes_of, check_described
+from promptfed.prompts.attributes import AttributesConfig, attribute_features, check_attributes
 from promptfed.prompts.text_context import LabelSpace, training_classes, training_images
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
@@ -97,8 +97,7 @@ class FedMVP(GradientMethod):
                 f"option 'heads' is {config.heads}, which does not divide the width {backbone.vision_dim} of the image "
                 f"tower of '{backbone.name}'; the paper's is 4"
             )
-        attributes_of(config.attributes, (), setup.templates)
-        check_described(config.attributes, setup.classes)
+        check_attributes(config.attributes, setup)
         # On the meta device: the parameters come with each call, and making them must not draw random numbers.
         with torch.device("meta"):
             self._net = PromptFormer(backbone.vision_dim, backbone.embed_dim, config.n_visual, config.heads)

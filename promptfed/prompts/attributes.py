@@ -91,6 +91,16 @@ def attribute_features(
     return features, F.normalize(means, dim=-1)
 
 
+def check_attributes(attributes: str | Mapping[str, Sequence[str]], setup: Setup) -> None:
+    """Check that attributes are at hand, and describe all classes or none.
+
+    Raises:
+        ConfigError: A file was named, but not read, or describes some of the classes alone.
+    """
+    attributes_of(attributes, (), setup.templates)
+    check_described(attributes, setup.classes)
+
+
 def check_described(attributes: str | Mapping[str, Sequence[str]], classes: Sequence[str]) -> None:
     """Raise ConfigError if the user's object describes some of ``classes`` and not the others."""
     if isinstance(attributes, str):
