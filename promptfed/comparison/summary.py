@@ -117,7 +117,7 @@ def _row(
         **{name: figures.get(name) for name in FIGURES},
         "domains": figures["domains"],
         **({"measures": each} if (each := figures.get("measures")) else {}),
-        **_promise(run),
+        **(_promise(run) if stage == run.config.method else {}),  # a baseline trains without noise
         "intervals": figures.get("intervals") or {},
         "options": run.config.method_options,
         "aggregator": run.config.aggregator,

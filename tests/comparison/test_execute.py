@@ -233,3 +233,11 @@ def test_local_only_of_other_models_is_the_first_method_without_a_federation(tmp
     assert list(summary["methods"])[-2:] == ["local_only", "metepfl"]
     assert "local-only: MetePFL of each client by itself, in the same runs" in summary["notes"]
     assert Comparison(plan, tmp_path / "compared").execute()["methods"]["local_only"]["runs"][0]["base"] == row["base"]
+
+
+def test_local_only_promises_nothing_where_the_method_is_private(tmp_path):
+    private = {"dp": "client", "noise": 2.0}
+    plan = Plan.make(build_config({"task": "forecast", "rounds": 1, "privacy_options": private}), ["metepfl"], 1)
+    methods = Comparison(plan, tmp_path).execute()["methods"]
+    assert methods["metepfl"]["privacy"]["unit"].startswith("one client")
+    assert "privacy" not in methods["local_only"]
