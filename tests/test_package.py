@@ -61,6 +61,26 @@ def test_the_extras_name_extras_that_exist() -> None:
     assert {"lit", "test", "dev"} <= set(extras)
 
 
+def test_the_install_page_has_a_row_for_every_extra() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    table = page.partition("\n| extra |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    named = {name for row in rows for text in row[:2] for name in re.findall(r"`([\w-]+)`", text)}
+    assert set(settings()["project"]["optional-dependencies"]) <= named
+    assert [row[0] for row in rows if len(row) != 3 or not re.search(r"\d", row[2])] == []
+
+
+def test_every_python_that_ci_tests_is_named_to_pip_and_on_the_install_page() -> None:
+    matrix = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["all"]["strategy"][
+        "matrix"
+    ]
+    classifiers = settings()["project"]["classifiers"]
+    label = "Programming Language :: Python :: "
+    assert {name.removeprefix(label) for name in classifiers if name.startswith(f"{label}3.")} == set(matrix["python"])
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| (3\.\d+) \|", page, re.M)) == set(matrix["python"])
+
+
 # --------------------------------------------------------------------------------------------------- importing
 
 
