@@ -159,7 +159,7 @@ def _standardised(station: Station, train: int) -> tuple[str, npt.NDArray[np.flo
     if (flat := np.flatnonzero(deviation < 1e-12)).size:
         raise DataError(
             f"station '{printable(station.name)}' never changes in '{printable(station.variables[flat[0]])}' during "
-            "training: leave the column out (--set task.variables=[A,B])"
+            "training: leave the column out (--set 'task.variables=[A,B]')"
         )
     return station.name, ((station.values - past.mean(0)) / deviation).astype(np.float32)
 

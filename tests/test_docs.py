@@ -60,3 +60,16 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
     printed = capsys.readouterr().out
     assert "'cat'" in printed
     assert (tmp_path / "bundle" / "promptfed_config.json").is_file()
+
+
+COMMAND = re.compile(r"^(?: {4}|\$ )((?:promptfed|pip) .*)$", re.M)
+
+
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
+def test_a_command_can_be_pasted_into_a_shell(page):
+    """A remark behind it begins with #; brackets and braces, which zsh takes for patterns, are quoted."""
+    for line in COMMAND.findall((ROOT / page).read_text(encoding="utf-8")):
+        command = re.split(r"\s#\s", line)[0].rstrip(" \\")
+        bare = re.sub(r"'[^']*'|\"[^\"]*\"", "q", command)
+        assert not re.search(r"\S {2,}\S", bare), line
+        assert "'" in bare or not re.search(r"=[\[{]|\w\[\w", bare), line

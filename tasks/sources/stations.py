@@ -58,7 +58,7 @@ def read_stations(folder: str, variables: Sequence[str] | None = None) -> list[S
             raise DataError(
                 f"'{printable(file)}' has columns {', '.join(map(printable, station.variables))}, and "
                 f"'{printable(files[0])}' has {', '.join(map(printable, first.variables))}: give all stations the "
-                "same, or choose (--set task.variables=[A,B])"
+                "same, or choose (--set 'task.variables=[A,B]')"
             )
         if len(station.values) != len(first.values):
             raise DataError(
@@ -102,7 +102,7 @@ def _number(text: str, file: Path, line: int, column: str) -> float:
     if np.isinf(value):
         raise DataError(
             f"'{printable(file)}' line {line}, column '{printable(column)}' is '{printable(text, 40)}', which is no "
-            "number: correct it, or choose the columns to read (--set task.variables=[A,B])"
+            "number: correct it, or choose the columns to read (--set 'task.variables=[A,B]')"
         )
     return value
 
