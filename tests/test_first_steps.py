@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from promptfed.config import RunConfig
+
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "first_steps.ipynb"
 
 
@@ -16,6 +18,15 @@ def test_no_output_is_stored() -> None:
     """Outputs would go stale, and could name folders of the machine that made them."""
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in cells)
+
+
+def test_the_defaults_that_it_and_the_researchers_page_name_are_those_of_a_run() -> None:
+    fields = RunConfig.model_fields
+    rounds, shots = fields["rounds"].default, fields["shots"].default
+    texts = "".join("".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"])
+    assert f"by default there are {rounds} rounds with {shots} shots" in texts
+    page = (NOTEBOOK.parents[1] / "docs" / "guides" / "researcher.md").read_text(encoding="utf-8")
+    assert f"`--rounds`, `--clients` and `--shots` ({rounds}, 8 and {shots} by default)" in page
 
 
 @pytest.mark.slow
