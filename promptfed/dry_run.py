@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,13 +17,15 @@ from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.rehearsal import Rehearsal
-from promptfed.communication import round_bytes
+from promptfed.communication import RoundBytes, round_bytes
 from promptfed.config import RunConfig, validate
 from promptfed.experiment import Experiment
 from promptfed.federation import round_half_up
 from promptfed.named_model import named_model
 from promptfed.objects import NO_OBJECTS
 from promptfed.oracle_options import OracleOptions
+from promptfed.privacy.he import HeSums
+from promptfed.privacy.simulated_sums import SimulatedSums, expected_traffic
 from promptfed.prompt_template import PromptTemplate
 from promptfed.runs.directory import RunDirectory
 from promptfed.stderr_log import quieted
@@ -94,15 +97,29 @@ def dry_run(config: RunConfig) -> BlackBoxPlan | WhiteBoxPlan:
             return _rehearsed(config)
     experiment = Experiment.build(config)
     experiment.check_feasible()
-    sizes = round_bytes(experiment)
+    participants = max(1, round_half_up(config.participation * len(experiment.task.clients)))
+    sizes = _summed_bytes(experiment, participants) or round_bytes(experiment)
     return WhiteBoxPlan(
         clients=len(experiment.task.clients),
-        participants=max(1, round_half_up(config.participation * len(experiment.task.clients))),
+        participants=participants,
         rounds=config.rounds,
         examples=sum(experiment.train_sizes().values()),
         bytes_up=sizes.up,
         bytes_down=sizes.down,
     )
+
+
+def _summed_bytes(experiment: Experiment, participants: int) -> RoundBytes | None:
+    """Return the bytes of one client in a round with a secure sum, which has no update; None without one."""
+    kind, clip = experiment.privacy.secure_aggregation, experiment.privacy.clip_norm
+    if not kind:
+        return None
+    broadcast, _ = experiment.first_sending()
+    shapes = experiment.method().uploads(0, broadcast).values()
+    size = sum(prod(length or 1 for length in shape) for shape in shapes)
+    sums = HeSums(clip) if kind == "he" else SimulatedSums(clip)
+    cost = expected_traffic(sums, participants, size)
+    return RoundBytes(broadcast.nbytes + cost.down, cost.up)
 
 
 def _rehearsed(config: RunConfig) -> BlackBoxPlan:

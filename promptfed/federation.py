@@ -160,7 +160,11 @@ class Federation:
 
     def _received(self, reply: Reply, broadcast: Broadcast) -> Reply:
         """Return ``reply`` with its update as the method made it, and its bytes as they travelled."""
-        if not self.processors or reply.failure:
+        if reply.failure:
+            return reply
+        if self.release is not None and self.release.is_secret and self.engine.sums is None:
+            reply = replace(reply, bytes_up=0)  # its client would send its part of the sum, and no update
+        if not self.processors:
             return reply
         try:
             size = sum(tensor.nbytes for tensor in reply.update.shared.values())
@@ -231,6 +235,13 @@ class Federation:
             result = merge(self.server, state.shared, [mean], server)
         except SecureSumError as error:
             result = Merge(state.shared, server, problem=str(error))
+        traffic = release.take_traffic()
+        replies = tuple(
+            replace(reply, sum_bytes_up=cost.up, sum_bytes_down=cost.down)
+            if (cost := traffic.get(reply.client))
+            else reply
+            for reply in replies
+        )
         if memory:
             result = replace(result, server=PromptState({**result.server, **memory}))
         self._remember(result)

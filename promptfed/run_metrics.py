@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from math import prod
-from statistics import fmean
 from typing import Any
 
 from promptfed.attacks.base import NAME
@@ -125,14 +124,16 @@ def update_size(
     if not isinstance(model, LanguageModel):
         return {}
     stage = experiment.config.method
-    sizes = [e["bytes_up"] for e in events if e["event"] == "client" and e["stage"] == stage and not e["failure"]]
+    replies = [event for event in events if event["event"] in ("client", "sum") and event["stage"] == stage]
+    sizes = [event["bytes_up"] for event in replies if event["event"] == "client" and not event["failure"]]
+    sums = sum(event["bytes_up"] for event in replies if event["event"] == "sum")
     shapes = federation.method.uploads(0, state.shared).values()
     if any(None in shape for shape in shapes):  # texts are no numbers beside the model's
         return {}
     numbers = sum(prod(length or 1 for length in shape) for shape in shapes)
-    if not numbers or not any(sizes):
+    if not numbers or not sizes or not (total := sum(sizes) + sums):
         return {}
-    return {"numbers": numbers, "bytes": round(fmean(sizes)), "weights": model.parameters}
+    return {"numbers": numbers, "bytes": round(total / len(sizes)), "weights": model.parameters}
 
 
 def near_chance(task: FederatedTask, federation: Federation, state: FederationState) -> str:

@@ -32,7 +32,7 @@ from promptfed.run_details import write_details
 from promptfed.run_metrics import near_chance, run_metrics
 from promptfed.run_privacy import private_federation, write_statement
 from promptfed.runs.checkpoint import PERSONAL_FOLDER, Checkpoint, load_checkpoint, save_checkpoint
-from promptfed.runs.client_events import broadcast_sizes, bytes_down, bytes_up, client_event
+from promptfed.runs.client_events import broadcast_sizes, bytes_down, bytes_up, client_event, sum_events
 from promptfed.runs.directory import DETAILS, RunDirectory
 from promptfed.runs.journal import begin_or_continue, check_options, whole_log
 from promptfed.runs.ledger import cost_of
@@ -325,6 +325,8 @@ class Training:
         method, good = federation.method, [r for r in replies if not r.failure]
         loss = fmean(r.update.loss for r in good) if good else float("nan")
         up, down = sum(map(bytes_up, replies)), sum(bytes_down(r, sizes[r.client]) for r in replies)
+        for fields in sum_events(stage, replies):
+            self.run.events.write("sum", **fields)
         before, began = self.model.usage(), time.perf_counter()
         val_accuracy = self._validated(federation, state)
         self.run.events.write(
@@ -341,13 +343,8 @@ class Training:
             failed=len(replies) - len(good),
             seconds=seconds,
         )
-        self.run.events.write(
-            "validation",
-            stage=stage,
-            round=state.round,
-            seconds=time.perf_counter() - began,
-            **(self.model.usage() - before).recorded(),
-        )
+        usage, seconds = (self.model.usage() - before).recorded(), time.perf_counter() - began
+        self.run.events.write("validation", stage=stage, round=state.round, seconds=seconds, **usage)
         self.progress.round(method.name, state.round, loss, val_accuracy, up + down, self.model.spent())
         log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
 

@@ -232,7 +232,8 @@ class Reply:
     why it must not be used ("refused: ..."). Then the round goes on without it and ``personal`` is not kept.
     ``bytes_up`` and ``bytes_down`` are what really crossed a network; None where there is none, and the serialised
     prompts are counted. ``start_seconds``: how long the client's process took until it could begin, where it had to be
-    started. ``processor_figures``: what the outgoing processors measured, ``clip.clipped`` for example. ``epsilon``:
+    started. ``sum_bytes_up`` and ``sum_bytes_down``: what a secure sum of the round cost this client afterwards.
+    ``processor_figures``: what the outgoing processors measured, ``clip.clipped`` for example. ``epsilon``:
     what a site that protects its examples says that the run has cost it.
     """
 
@@ -245,6 +246,8 @@ class Reply:
     failure: str = ""
     bytes_up: int | None = None
     bytes_down: int | None = None
+    sum_bytes_up: int = 0
+    sum_bytes_down: int = 0
     start_seconds: float | None = None
     processor_figures: Mapping[str, float] = field(default_factory=dict)
     epsilon: float | None = None

@@ -244,6 +244,24 @@ def test_a_secure_run_ends_near_the_plain_mean_and_says_so(tmp_path):
     assert "each client's loss" in promise["not_covered"][1]
 
 
+def test_a_secure_run_counts_the_messages_of_its_sums_and_no_update(tmp_path):
+    trained(tmp_path / "run", privacy_options={"secure_aggregation": True})
+    run = pf.load_run(tmp_path / "run")
+    clients = [event for event in run.events if event["event"] == "client" and event["stage"] == "promptfl"]
+    sums = [event for event in run.events if event["event"] == "sum"]
+    rounds = [event for event in run.events if event["event"] == "round" and event["stage"] == "promptfl"]
+    values = run.prompt(0).nbytes // 4
+    assert {event["bytes_up"] for event in clients} == {0}
+    assert [(event["round"], event["client"]) for event in sums] == [(r, c) for r in (1, 2, 3) for c in (0, 1, 2)]
+    assert all(4 * values - 200 < event["bytes_up"] < 4 * values + 2_000 for event in sums)
+    assert all(event["bytes_down"] > 500 for event in sums)
+    assert [event["bytes_up"] for event in rounds] == [
+        sum(event["bytes_up"] for event in sums if event["round"] == number) for number in (1, 2, 3)
+    ]
+    assert run.metrics["cost"]["bytes_up"] == sum(event["bytes_up"] for event in sums)
+    assert run.metrics["cost"]["bytes_down"] == sum(event["bytes_down"] for event in [*clients, *sums])
+
+
 def test_secure_sums_go_with_noise_and_lost_clients(tmp_path):
     terms = {**CLIENT, "secure_aggregation": True}
     trained(tmp_path / "run", dropout=0.3, clients=5, privacy_options=terms)
@@ -276,6 +294,10 @@ def test_a_run_sums_ciphertexts_and_says_who_can_open_them(tmp_path):
     encrypted = trained(tmp_path / "he", privacy_options={"secure_aggregation": "he", "clip": 100.0})
     plain = trained(tmp_path / "plain", aggregator="uniform")
     assert 0 < (encrypted - plain).norm() < 1e-4
+    sums = [event for event in pf.load_run(tmp_path / "he").events if event["event"] == "sum"]
+    assert len(sums) == 9
+    assert all(event["bytes_up"] > 80_000 for event in sums)
+    assert [event["bytes_down"] > 80_000 for event in sums[:3]] == [True, False, False], "one client decrypts"
     promise = json.loads((tmp_path / "he" / "privacy.json").read_text())
     assert promise["secure_aggregation"].startswith("the server can compute the ciphertext of the sum")
     assert any("works with one client" in line for line in promise["not_covered"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
@@ -9,12 +10,30 @@ from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from promptfed.deployment.messages import HelloAnswer, SiteAgreement
-from promptfed.deployment.site_pool import Holder
 from promptfed.errors import DeploymentError, RunError
 from promptfed.printable import printable
 from promptfed.runs.directory import RunDirectory
 
 FILE = "deployment.json"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The owner of a site's name: its node, and the SHA-256 of the key in its state-dir.
+
+    A node's number stays the same where Flower authenticates nodes by keys; the site's own key outlives its node.
+    """
+
+    node: int
+    key_sha256: str
+
+    @classmethod
+    def of(cls, node: int, answer: HelloAnswer) -> Holder:
+        return cls(node, _sha256(answer.key))
+
+    def is_shown_by(self, node: int, answer: HelloAnswer) -> bool:
+        """Return whether it is the same site again, by the number of its node or by its key."""
+        return node == self.node or _sha256(answer.key) == self.key_sha256
 
 
 @dataclass
@@ -73,3 +92,7 @@ class Known:
         """Free ``names``: each goes to the first site that uses it."""
         for name in names:
             self.holders.pop(name, None)
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

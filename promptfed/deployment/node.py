@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfed.deployment import frames, ready_process
+from promptfed.deployment.flower_failures import answer_for_failed_apps
 from promptfed.deployment.flower_waits import look_every, shorten_waits_for_parts
 from promptfed.deployment.kept_process import keep_seconds
 from promptfed.errors import ConfigError, DeploymentError
@@ -79,6 +80,7 @@ def start(node: Node, node_config: Mapping[str, Any], look_seconds: float = LOOK
         run = next(iter(programs)).load()
         look_every(look_seconds)
         shorten_waits_for_parts()
+        answer_for_failed_apps()
         sys.argv = node.command
         run()
     finally:

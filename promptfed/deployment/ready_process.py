@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from promptfed.deployment import frames
+from promptfed.deployment.flower_failures import steady_heartbeats
 from promptfed.deployment.flower_waits import shorten_waits_for_parts
 from promptfed.errors import DeploymentError
 
@@ -144,6 +145,7 @@ def main() -> None:
     import promptfed.deployment.client  # noqa: F401
 
     shorten_waits_for_parts()
+    steady_heartbeats()
 
     serve(Path(settings["folder"]), settings["node"], run)
 

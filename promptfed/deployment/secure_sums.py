@@ -16,7 +16,7 @@ from promptfed.deployment.sum_words import Leg, Sum, SumAnswer, SumMessage, answ
 from promptfed.errors import DeploymentError, SecureSumError
 from promptfed.privacy.masks import WORD_BYTES
 from promptfed.privacy.noise_shares import shares_of
-from promptfed.privacy.release import Total
+from promptfed.privacy.release import SecretSums, Total
 from promptfed.privacy.secure_sum import Summation
 from promptfed.privacy.simulated_sums import check_asked
 from promptfed.privacy.sum_messages import Message
@@ -30,7 +30,7 @@ SPARE_BYTES = 1_000
 """An array may have so many bytes besides its masked words."""
 
 
-class SecureSums:
+class SecureSums(SecretSums):
     """Gather the sum of a round's changes, which the sites hold.
 
     A site that does not answer in a leg, or whose answer is refused, is lost. It costs no more than its part as long as
@@ -48,6 +48,7 @@ class SecureSums:
     def __init__(
         self, sites: SitePool, agreement: SiteAgreement, stage: str, terms: PrivacyOptions, seconds: float | None = None
     ) -> None:
+        super().__init__()
         self.sites, self.agreement, self.stage = sites, agreement, stage
         self.bound, self.shares = terms.clip_norm, shares_of(terms, len(agreement.sites))
         self.seconds = seconds or LEG_SECONDS
@@ -79,12 +80,15 @@ class SecureSums:
         )
         identities = {client: bytes.fromhex(self.agreement.identities[client]) for client in terms.cohort}
         legs = _Legs(self, Summation(terms, identities))
-        present = legs.ask("keys", dict.fromkeys(changes))
-        present = legs.ask("shares", dict.fromkeys(present, legs.server.all_keys()))
-        present = legs.ask("masked", legs.server.forwarded())
-        present = legs.ask("consent", dict.fromkeys(present, legs.server.survivors()))
-        legs.ask("unmask", dict.fromkeys(present, legs.server.consents()))
-        result = legs.server.result()
+        try:
+            present = legs.ask("keys", dict.fromkeys(changes))
+            present = legs.ask("shares", dict.fromkeys(present, legs.server.all_keys()))
+            present = legs.ask("masked", legs.server.forwarded())
+            present = legs.ask("consent", dict.fromkeys(present, legs.server.survivors()))
+            legs.ask("unmask", dict.fromkeys(present, legs.server.consents()))
+            result = legs.server.result()
+        finally:
+            self.count(legs.up, legs.down)
         self.sites.say(
             f"secure sum of round {round} over {len(result.clients)} of {len(asked)} sites: "
             f"{max(legs.up.values()):,} bytes up and {max(legs.down.values()):,} down at most for one site"

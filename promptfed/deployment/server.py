@@ -17,6 +17,7 @@ from promptfed.deployment import codec  # first: it says how to install what the
 from promptfed.deployment.class_names import joined_classes, lonely_classes, split_names
 from promptfed.deployment.engine import FlowerEngine
 from promptfed.deployment.evaluator import SiteEvaluator, places
+from promptfed.deployment.flower_failures import steady_heartbeats
 from promptfed.deployment.flower_waits import shorten_waits_for_parts
 from promptfed.deployment.known_sites import Known
 from promptfed.deployment.messages import Hello, HelloAnswer, Prepare, PrepareAnswer, SiteAgreement, SiteInfo
@@ -100,6 +101,7 @@ def server_app(config: Path) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         shorten_waits_for_parts()
+        steady_heartbeats()
         try:
             options = validate(ServerOptions, context.run_config, "run config option")
             load_listed_plugins()

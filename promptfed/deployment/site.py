@@ -18,6 +18,7 @@ from promptfed.config import RunConfig, build_config, validate
 from promptfed.deployment import codec, messages
 from promptfed.deployment.fields import LONGEST_TEXT
 from promptfed.deployment.kept_process import KEEP_SECONDS
+from promptfed.deployment.lost_answers import PingAnswer
 from promptfed.deployment.messages import SiteAgreement
 from promptfed.deployment.site_export import write_site_bundle
 from promptfed.deployment.site_identities import check_identities, told_identity
@@ -153,6 +154,7 @@ class Site:
             "Evaluate": self._evaluate,
             "Finish": self._finish,
             "Sum": self._sum,
+            "Ping": lambda content, began: codec.pack(PingAnswer()),
         }
 
     # ---------------------------------------------------------------------------------------- first messages

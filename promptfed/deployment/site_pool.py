@@ -1,13 +1,12 @@
 """The sites as the server sees them: who is connected, and a way to ask them all, whatever comes and goes meanwhile.
 
 Flower's node numbers are new with every start of a node, so a site is known by the name that it gives itself in its
-answer to ``Hello``. A site that goes away while it has a question is asked again when it is back: a process that was
-killed costs time and nothing else.
+answer to ``Hello``. A site that goes away while it has a question is asked again when it is back, and so is one whose
+answer is lost (promptfed.deployment.lost_answers): a process that was killed costs time and nothing else.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 from promptfed.deployment import codec  # first: it says how to install what the next two need
 from promptfed.deployment.class_names import agreed_names
 from promptfed.deployment.codec import W
+from promptfed.deployment.known_sites import Holder
+from promptfed.deployment.lost_answers import QUIET_SECONDS, LostAnswers, Ping
 from promptfed.deployment.messages import Hello, HelloAnswer
 from promptfed.engines.base import LATE, ShouldStop, never
 from promptfed.errors import DeploymentError
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TYPES = {"Hello": "query.promptfed", "Prepare": "query.promptfed", "Train": "train.promptfed",
-         "Evaluate": "evaluate.promptfed", "Finish": "query.promptfed", "Sum": "query.promptfed"}  # fmt: skip
+         "Evaluate": "evaluate.promptfed", "Finish": "query.promptfed", "Sum": "query.promptfed",
+         "Ping": "query.promptfed"}  # fmt: skip
 """Kind of question -> Flower's type of message."""
 GONE = frozenset({3, 4, 5, 8})
 """Flower's error codes for a node or a process that has ended: the question may be asked again."""
+FAILED = frozenset({1, 2})
+"""Flower's error codes for a process that failed. Faults of promptfed and of a method are answers, in words, and none
+of these: what is left is trouble of a machine or of Flower, which may pass."""
 ATTEMPTS = 3
-"""How often one question is sent to a site that keeps disconnecting without a new start of its node."""
+"""How often one question is sent to a site whose node or process keeps ending, or whose answers get lost."""
 ABSENT = "absent: not connected"
 GREET_AGAIN = 120.0
 """Seconds after which a greeting without an answer is sent once more: Flower drops an answer that it cannot deliver."""
@@ -77,25 +82,6 @@ class _Pending:
     at: float
 
 
-@dataclass(frozen=True)
-class Holder:
-    """The owner of a site's name: its node, and the SHA-256 of the key in its state-dir.
-
-    A node's number stays the same where Flower authenticates nodes by keys; the site's own key outlives its node.
-    """
-
-    node: int
-    key_sha256: str
-
-    @classmethod
-    def of(cls, node: int, answer: HelloAnswer) -> Holder:
-        return cls(node, _sha256(answer.key))
-
-    def is_shown_by(self, node: int, answer: HelloAnswer) -> bool:
-        """Return whether it is the same site again, by the number of its node or by its key."""
-        return node == self.node or _sha256(answer.key) == self.key_sha256
-
-
 class SitePool:
     """The connected sites: greet new nodes, ask questions and collect the answers.
 
@@ -104,6 +90,7 @@ class SitePool:
         hello: The first question to a new node.
         patience: Seconds to wait for a site that has disconnected.
         poll: Seconds between two looks at the nodes.
+        quiet: Seconds without an answer after which a site is asked whether it is done.
         say: Shows a line to the user.
         answers: Site -> its answer to ``hello``.
         holders: Site -> the owner of the name, also from an earlier process. A name belongs to its first user.
@@ -118,11 +105,13 @@ class SitePool:
         *,
         patience: float = 300.0,
         poll: float = 1.0,
+        quiet: float = QUIET_SECONDS,
         say: Callable[[str], None] = log.info,
         holders: Mapping[str, Holder] | None = None,
         on_holders: Callable[[Mapping[str, Holder]], None] = lambda holders: None,
     ) -> None:
-        self.grid, self.hello, self.patience, self.poll, self.say = grid, hello, patience, poll, say
+        self.grid, self.hello, self.patience, self.poll, self.quiet = grid, hello, patience, poll, quiet
+        self.say = say
         self.answers: dict[str, HelloAnswer] = {}
         self.holders, self.on_holders = dict(holders or {}), on_holders
         self.problems: dict[int, str] = {}
@@ -214,26 +203,47 @@ class SitePool:
             if on_answer is not None:
                 on_answer(client, answers[client])
 
+        def ask_again(entry: _Pending, why: str) -> None:
+            if entry.attempts < ATTEMPTS:
+                self.say(f"{self._name(entry.client)} {why}")
+                waiting[entry.client] = entry.attempts
+            else:
+                end(entry.client, None, f"error: asked {ATTEMPTS} times, and no answer came")
+
+        def on_wait(identity: str, passed: float) -> None:
+            limit = "" if each or seconds else " (--client-seconds sets a limit)"
+            name = self._name(pending[identity].client)
+            self.say(
+                f"{name} has had its question for {passed:.0f} s: it may be at work, and is asked if it is done{limit}"
+            )
+
+        lost_answers = LostAnswers(
+            lambda node: self._push([node], codec.pack(Ping()), "Ping", group)[0], on_wait, self.quiet
+        )
         while True:
             self._look()
             self._recall(pending, waiting)
             for client in [] if should_stop() else self._send(questions, waiting, pending, group):
                 sends[client] += 1
             self._miss(waiting, missed, end)
-            for message in self._pull([*pending, *self._greeting]):
+            for message in self._pull([*pending, *self._greeting, *lost_answers.pings]):
                 identity = message.metadata.reply_to_message_id
+                if lost_answers.heard(identity, is_answer=message.has_content()):
+                    continue
                 if identity in self._greeting:
                     self._handle_greeting(message)
                 elif identity in pending:
                     entry = pending.pop(identity)
                     if message.has_content():
                         end(entry.client, message.content, "")
-                    elif message.error.code in GONE and entry.attempts < ATTEMPTS:
-                        self.say(f"{self._name(entry.client)} went away: {_why(message)}")
-                        self._forget(entry.client)
-                        waiting[entry.client] = entry.attempts
+                    elif message.error.code in GONE | FAILED and entry.attempts < ATTEMPTS:
+                        if is_gone := message.error.code in GONE:
+                            self._forget(entry.client)
+                        ask_again(entry, f"{'went away' if is_gone else 'failed and is asked again'}: {_why(message)}")
                     else:
                         end(entry.client, None, f"error: {_why(message)}")
+            for identity in lost_answers.look({identity: entry.node for identity, entry in pending.items()}):
+                ask_again(pending.pop(identity), "is done and its answer did not come: it is asked again")
             now = time.monotonic()
             for identity, entry in list(pending.items()):
                 if each is not None and now - entry.at > each:
@@ -370,10 +380,6 @@ class SitePool:
 
     def _name(self, client: int) -> str:
         return next((name for name, number in self._clients.items() if number == client), "")
-
-
-def _sha256(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _why(message: Message) -> str:

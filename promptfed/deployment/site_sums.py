@@ -1,6 +1,7 @@
 """A site's part in secure sums: it keeps its change, and each leg may meet a new process.
 
-<state-dir>/<run>/<stage>/sum.json         the state between two legs; gone after the last
+<state-dir>/<run>/<stage>/sum.json         the state between two legs; after the last leg its answer alone, without
+                                           secrets of this site, until the next round or the end of the run
 <state-dir>/<run>/<stage>/sum.safetensors  the clipped change, then the masked words; gone after the last leg
 <state-dir>/<run>/<stage>/summed           the last round whose values were sent
 
@@ -111,18 +112,22 @@ class SiteSums:
                 f"values are sent once in a round, and those of round {question.round} were: a second sum could show "
                 "one client by its difference"
             )
+        if "size" not in state:
+            raise SecureSumError(f"this site is done with the secure sum of round {question.round}")
         member = self._member(question, state)
         message = self._leg(member, question)
         words = SumMessage.of(message)
         answer = SumAnswer.create(client=question.client, round=question.round, message=words)
         arrays = array_of(message)
-        if question.leg == "unmask":
-            self.wipe()
-            return answer, arrays
         if arrays:
             self.store.write(self.sent_file, str(question.round).encode())
             self.store.write(self.values_file, save(dict(arrays[MASKED])))
-        state |= {"question": digest, "answer": words.model_dump_json(), "member": member.state().decode()}
+        given = {"question": digest, "answer": words.model_dump_json()}
+        if question.leg == "unmask":
+            self.wipe()
+            state = {"client": question.client, "round": question.round, **given}
+        else:
+            state |= {**given, "member": member.state().decode()}
         self.store.write(self.state_file, sealed_json(state))
         return answer, arrays
 

@@ -13,6 +13,7 @@ from promptfed.usage import ENCODER_CALLS, Usage
 
 ROUND = ("loss", "accuracy", "val_accuracy", "bytes_up", "bytes_down", "seconds", "clients", "failed")
 CLIENT = ("loss", "accuracy", "samples", "bytes_up", "bytes_down", "seconds", "start_seconds")
+SUM = ("bytes_up", "bytes_down")
 FEATURES = ("seconds", *ENCODER_CALLS)
 TEST = {"local_mean": "local", "local_all": "local_all", "base": "base", "new": "new", "hm": "hm"}
 """Field of an evaluation -> the name below ``test/``."""
@@ -55,6 +56,8 @@ class ScalarReader:
         self._add(stage, event, SPENT)
         if kind == "client":
             values = _numbers(event, CLIENT, f"client_{event['client']}/")
+        elif kind == "sum":
+            values = _numbers(event, SUM, f"client_{event['client']}/sum_")
         elif kind == "round":
             self._steps[stage] = event["round"]
             self._add(stage, {"bytes_total": (event.get("bytes_up") or 0) + (event.get("bytes_down") or 0)})
@@ -65,7 +68,7 @@ class ScalarReader:
             values = _numbers(event, FEATURES, "features/")
         else:
             return None
-        step = event["round"] if kind == "client" else self._steps.get(stage, 0)
+        step = event["round"] if kind in ("client", "sum") else self._steps.get(stage, 0)
         return Scalars(stage, step, datetime.fromisoformat(event["time"]).timestamp(), values) if values else None
 
     def _add(self, stage: str, values: Mapping[str, Any], names: tuple[str, ...] = ()) -> None:

@@ -23,7 +23,8 @@ from torch import Tensor
 from promptfed.errors import ConfigError, SecureSumError
 from promptfed.privacy.channel_keys import KEY_BYTES
 from promptfed.privacy.fixed_point import FixedPoint, Reals
-from promptfed.privacy.release import Total
+from promptfed.privacy.masks import WORD_BYTES
+from promptfed.privacy.release import SecretSums, Total
 from promptfed.privacy.secret_key import Secret
 from promptfed.privacy.simulated_sums import FEWEST, check_asked, shortened
 from promptfed.prompt_state import PromptState
@@ -92,7 +93,7 @@ class HeRound:
     bytes_down: int
 
 
-class HeSums:
+class HeSums(SecretSums):
     """Sum the changes of simulated clients by ciphertexts; the client with the lowest number decrypts the sum.
 
     Args:
@@ -103,6 +104,7 @@ class HeSums:
     """
 
     def __init__(self, bound: float) -> None:
+        super().__init__()
         self.bound, self.keys = bound, HeKeys()
         self.last: HeRound | None = None
 
@@ -122,6 +124,10 @@ class HeSums:
         result, decrypting = _timed(lambda: client.decrypted(total, len(changes)))
         up, down = (sum(map(len, parts)) for parts in (sent[0], total))
         self.last = HeRound(encrypting / len(changes) + decrypting, adding, up, down)
+        bytes_up = {client: sum(map(len, parts)) for client, parts in zip(changes, sent, strict=True)}
+        decrypts = min(changes)
+        bytes_up[decrypts] += WORD_BYTES * len(result)
+        self.count(bytes_up, {decrypts: down})
         return Total(torch.from_numpy(result), len(changes))
 
 

@@ -62,6 +62,32 @@ class Spent:
     clip: float = 0.0
 
 
+class Traffic(NamedTuple):
+    """Bytes that the messages of a secure sum cost one client: ``up`` from it, ``down`` to it."""
+
+    up: int
+    down: int
+
+
+class SecretSums(ABC):
+    """Sum the changes of a round so that nobody sees a single one: clients send messages of the sum, and no updates.
+
+    Attributes:
+        traffic: Client -> what the messages of the last sum cost it, also if the sum failed.
+    """
+
+    def __init__(self) -> None:
+        self.traffic: Mapping[int, Traffic] = {}
+
+    @abstractmethod
+    def __call__(self, changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Total:
+        """Return the sum, as ``Sums`` says."""
+
+    def count(self, up: Mapping[int, int], down: Mapping[int, int]) -> None:
+        """Note the bytes of a sum: client -> bytes from it, and to it."""
+        self.traffic = {client: Traffic(up.get(client, 0), down.get(client, 0)) for client in sorted({*up, *down})}
+
+
 def plain_sum(changes: Mapping[int, Tensor], asked: Sequence[int], shared: PromptState, round: int) -> Total:
     """Return the sum of ``changes``, as a server makes it that sees all of them."""
     values = torch.stack(list(changes.values())).sum(0) if changes else torch.zeros(0).double()
@@ -85,6 +111,18 @@ class Release(ABC):
     def participants(self, round: int) -> list[int] | None:
         """Return who takes part in ``round``; None: whom the run's public seed draws."""
         return None
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether clients send the messages of a secure sum in place of their updates."""
+        return isinstance(self.sums, SecretSums)
+
+    def take_traffic(self) -> Mapping[int, Traffic]:
+        """Return client -> what a secure sum cost it since the last call."""
+        if not isinstance(self.sums, SecretSums):
+            return {}
+        traffic, self.sums.traffic = self.sums.traffic, {}
+        return traffic
 
     @abstractmethod
     def mean(

@@ -62,6 +62,8 @@ def secure_sum_of(
     max_weight: int = 1,
     shares: NoiseShares = NO_SHARES,
     noise_keys: Mapping[int, bytes] | None = None,
+    sent: Counter[int] | None = None,
+    received: Counter[int] | None = None,
 ) -> SecureRound:
     """Return the sum over all of ``changes`` but those of ``lost``, with the noise that clients add by ``shares``.
 
@@ -77,6 +79,8 @@ def secure_sum_of(
         max_weight: The largest weight.
         shares: The noise that each client adds.
         noise_keys: Client -> 32 secret bytes that its noise and its rounding come from; by default fresh ones.
+        sent: Gets client -> bytes that it sent, also if there is no sum.
+        received: Gets client -> bytes that it was sent, without the broadcast.
 
     Raises:
         SecureSumError: Too few clients are left, or ``changes`` have different sizes or are not finite.
@@ -91,7 +95,7 @@ def secure_sum_of(
     identities = {client: Identity.new() for client in cohort}
     public = {client: identity.public for client, identity in identities.items()}
     members = {client: Member(client, terms, identities[client], public) for client in cohort}
-    traffic = _Traffic(Summation(terms, public))
+    traffic = _Traffic(Summation(terms, public), sent, received)
     for client in cohort:
         traffic.up(client, members[client].keys)
     keys = traffic.timed(traffic.server.all_keys)
@@ -125,9 +129,11 @@ def secure_sum_of(
 class _Traffic:
     """What goes to and fro between clients and server, counted and timed."""
 
-    def __init__(self, server: Summation) -> None:
+    def __init__(self, server: Summation, sent: Counter[int] | None, received: Counter[int] | None) -> None:
         self.server, self.server_seconds = server, 0.0
-        self.sent, self.received, self.seconds = Counter[int](), Counter[int](), defaultdict[int, float](float)
+        self.sent = Counter[int]() if sent is None else sent
+        self.received = Counter[int]() if received is None else received
+        self.seconds = defaultdict[int, float](float)
 
     def up(self, client: int, leg: Callable[..., Message], *given: Any) -> None:
         """Take ``client`` through a ``leg``; what it is ``given`` begins with the server's message, if there is one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,16 +13,17 @@ from torch import Tensor
 from promptfed.errors import ConfigError, SecureSumError
 from promptfed.privacy.fixed_point import FixedPoint
 from promptfed.privacy.noise_shares import NO_SHARES, NoiseShares, simulated_keys
-from promptfed.privacy.release import Total
+from promptfed.privacy.release import SecretSums, Total, Traffic
 from promptfed.privacy.secret_key import SecretKey
 from promptfed.privacy.secure_round import SecureRound, secure_sum_of
 from promptfed.prompt_state import PromptState
+from promptfed.types import NO_PROMPT
 
 FEWEST = 3
 """Clients of a sum: of two, each learns the other's change from it."""
 
 
-class SimulatedSums:
+class SimulatedSums(SecretSums):
     """Sum the changes of a round by the protocol of ``promptfed.privacy.secure_sum``.
 
     Rounding moves a change by less than ``bound sqrt(d) / (2^f - 1)``. Changes that are within that of the bound are
@@ -41,6 +43,7 @@ class SimulatedSums:
     """
 
     def __init__(self, bound: float, shares: NoiseShares = NO_SHARES, key: SecretKey | None = None) -> None:
+        super().__init__()
         self.bound, self.shares, self.key = bound, shares, key
         self.last: SecureRound | None = None
 
@@ -57,7 +60,21 @@ class SimulatedSums:
         broadcast = hashlib.sha256(shared.to_bytes()).digest()
         lost = [client for client in asked if client not in changes]
         keys = simulated_keys(self.key, changes, asked, round, self.shares) if self.key else None
-        self.last = secure_sum_of(values, broadcast, self.bound, lost, round=round, shares=self.shares, noise_keys=keys)
+        sent, received = Counter[int](), Counter[int]()
+        try:
+            self.last = secure_sum_of(
+                values,
+                broadcast,
+                self.bound,
+                lost,
+                round=round,
+                shares=self.shares,
+                noise_keys=keys,
+                sent=sent,
+                received=received,
+            )
+        finally:
+            self.count(sent, received)
         return Total(torch.from_numpy(self.last.values), len(self.last.clients))
 
 
@@ -65,6 +82,23 @@ def check_asked(clients: int) -> None:
     """Raise SecureSumError if so few ``clients`` were asked that each would know of the others."""
     if clients < FEWEST:
         raise SecureSumError(f"a secure sum needs {FEWEST} clients, and {clients} were asked")
+
+
+def expected_traffic(sums: SecretSums, clients: int, size: int) -> Traffic:
+    """Return about the most that a sum over ``clients`` costs one of them, from sums of zeros over few.
+
+    Args:
+        sums: How the run sums.
+        clients: Those of a round.
+        size: The number of values of a change.
+    """
+
+    def most(count: int) -> Traffic:
+        sums(dict.fromkeys(range(count), torch.zeros(size).double()), range(count), NO_PROMPT, 1)
+        return Traffic(*(max(each) for each in zip(*sums.traffic.values(), strict=True)))
+
+    few, more = most(FEWEST), most(FEWEST + 1)
+    return Traffic(*(first + (clients - FEWEST) * (second - first) for first, second in zip(few, more, strict=True)))
 
 
 def shortened(change: Tensor, fixed: FixedPoint) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from promptfed.prompt_state import PromptState
@@ -29,6 +29,19 @@ def client_event(stage: str, reply: Reply, broadcast_bytes: int) -> dict[str, An
     }
 
 
+def sum_events(stage: str, replies: Iterable[Reply]) -> Iterator[dict[str, Any]]:
+    """Yield the fields of the events ``sum``: what a secure sum cost each client that sent a part of it."""
+    for reply in replies:
+        if reply.sum_bytes_up or reply.sum_bytes_down:
+            yield {
+                "stage": stage,
+                "round": reply.round,
+                "client": reply.client,
+                "bytes_up": reply.sum_bytes_up,
+                "bytes_down": reply.sum_bytes_down,
+            }
+
+
 def processor_figures(events: Iterable[Mapping[str, Any]], stage: str) -> list[dict[str, float]]:
     """Return the outgoing processors' measurements of each update of ``stage`` that was used."""
     return [
@@ -42,13 +55,19 @@ def processor_figures(events: Iterable[Mapping[str, Any]], stage: str) -> list[d
 
 
 def bytes_up(reply: Reply) -> int:
-    """Return the bytes that the client sent: what crossed a network if any, else its update as serialised."""
-    return reply.update.shared.nbytes if reply.bytes_up is None else reply.bytes_up
+    """Return the bytes that the client sent: what crossed a network if any, else its update as serialised.
+
+    A secure sum comes on top, once it is made.
+    """
+    return (reply.update.shared.nbytes if reply.bytes_up is None else reply.bytes_up) + reply.sum_bytes_up
 
 
 def bytes_down(reply: Reply, broadcast_bytes: int) -> int:
-    """Return the bytes that the client was sent: what crossed a network if any, else the broadcast as serialised."""
-    return broadcast_bytes if reply.bytes_down is None else reply.bytes_down
+    """Return the bytes that the client was sent: what crossed a network if any, else the broadcast as serialised.
+
+    A secure sum comes on top, once it is made.
+    """
+    return (broadcast_bytes if reply.bytes_down is None else reply.bytes_down) + reply.sum_bytes_down
 
 
 def broadcast_sizes(broadcasts: Mapping[int, PromptState]) -> dict[int, int]:

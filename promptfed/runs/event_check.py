@@ -10,6 +10,7 @@ from promptfed.usage import Usage
 
 TEXTS: Mapping[str, tuple[str, ...]] = {
     "client": ("stage",),
+    "sum": ("stage",),
     "round": ("stage",),
     "incident": ("stage", "kind", "why"),
     "validation": ("stage",),
@@ -17,7 +18,11 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("stage",),
 }
 """Event -> its fields that must be there and be text."""
-COUNTS: Mapping[str, tuple[str, ...]] = {"client": ("round", "client"), "round": ("round",)}
+COUNTS: Mapping[str, tuple[str, ...]] = {
+    "client": ("round", "client"),
+    "sum": ("round", "client"),
+    "round": ("round",),
+}
 """Event -> its fields that must be there and be whole numbers."""
 NUMBERS = (
     *(field.name for field in fields(Usage)),

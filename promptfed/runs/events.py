@@ -5,6 +5,7 @@
 | run_start, resume, run_end | free |
 | features | image_encoder_calls, text_encoder_calls, seconds |
 | client | stage, round, client, failure ("" if none), loss, accuracy, samples, bytes_up, bytes_down, seconds, *_calls |
+| sum | stage, round, client, bytes_up, bytes_down: what a secure sum cost a client, besides its event ``client`` |
 | round | stage, round, loss, accuracy, val_accuracy, drift, bytes_up, bytes_down, seconds, clients, failed |
 | incident | stage, round, kind (refused, limited, unmerged), client (null: the whole round), why |
 | validation | stage, round, seconds, *_calls |

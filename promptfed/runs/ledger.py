@@ -8,7 +8,7 @@ from typing import Any
 
 from promptfed.usage import Usage
 
-PAID = ("features", "client", "validation", "selection", "evaluation")
+PAID = ("features", "client", "sum", "validation", "selection", "evaluation")
 """Events that carry costs of their own; a ``round`` event repeats those of its clients."""
 
 

@@ -153,6 +153,8 @@ class FollowedRun:
         if kind == "client":
             stage.since += 1
             self._take_of_client(event, stage)
+        elif kind == "sum" and (client := stage.clients.get(event["client"])):
+            client.cost += cost_of([event])
         elif kind == "round":
             stage.rounds.append({k: event.get(k) for k in ("round", "loss", "val_accuracy", "drift", "failed")})
             stage.since = 0

@@ -78,6 +78,14 @@ def test_a_white_box_says_what_is_sent(promptfed, small, tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["cost"]["bytes_up"] == plan["total"]["bytes_up"]
 
 
+def test_a_dry_run_counts_the_messages_of_a_secure_sum(promptfed, small, tmp_path):
+    pytest.importorskip("cryptography")
+    options = [*small, "--set", "privacy.secure_aggregation=true"]
+    plan = json.loads(promptfed("train", *options, "--dry-run", "--json").out)
+    promptfed("train", *options, "--run", tmp_path / "run", "--quiet", "--baselines", "none")
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["cost"]["bytes_up"] == plan["total"]["bytes_up"]
+
+
 def test_a_dry_run_is_about_a_new_run(promptfed, finished):
     said = promptfed("train", "--resume", finished, "--dry-run")
     assert (said.code, said.err.count("\n")) == (2, 1)

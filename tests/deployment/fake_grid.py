@@ -33,6 +33,8 @@ class FakeGrid(Grid):
         self.nodes: dict[int, Callable[[RecordDict], RecordDict]] = {}
         self.lost: set[int] = set()
         """Nodes that are listed and never reply."""
+        self.loses: Callable[[Message], bool] = lambda message: False
+        """Whether the answer to this message gets lost on its way."""
         self.seen: list[Message] = []
         self._replies: dict[str, Message] = {}
 
@@ -71,7 +73,8 @@ class FakeGrid(Grid):
             reply = Message(sent(self.nodes[message.metadata.dst_node_id](sent(message.content))), reply_to=message)
         except Exception as error:
             reply = Message(Error(2, f"Traceback ...\n{type(error).__name__}: {error}"), reply_to=message)
-        self._replies[identity] = reply
+        if not self.loses(message):
+            self._replies[identity] = reply
 
     def pull_messages(self, identities: Any) -> list[Message]:
         found = [i for i in identities if i in self._replies]

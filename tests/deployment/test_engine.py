@@ -130,6 +130,21 @@ def test_a_site_that_raises_costs_its_own_update(simulate):
     simulation.grid.nodes[200] = raises
     replies = simulation.engine.run_round(jobs_of(simulation))
     assert [reply.failure for reply in replies] == ["", "error: MemoryError: no more memory", ""]
+    assert sum("failed and is asked again: MemoryError" in line for line in simulation.said) == 2
+
+
+def test_a_process_that_fails_once_is_asked_again(simulate):
+    simulation, left = simulate(), [True]
+    well = simulation.grid.nodes[200]
+
+    def raises(content):
+        if codec.kind_of(content) == "Train" and left:
+            left.clear()
+            raise OSError("the disk is busy")
+        return well(content)
+
+    simulation.grid.nodes[200] = raises
+    assert [reply.failure for reply in simulation.engine.run_round(jobs_of(simulation))] == ["", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,24 @@ def test_a_question_out_of_turn_or_for_another_client_gets_nothing(secure):
             SiteSums(store, "promptfl").answer(asked.model_copy(update=change))
 
 
+def test_after_the_last_leg_a_site_answers_that_very_question_and_no_other(secure):
+    simulation, questions = secure(), []
+
+    def note(leg, question, answered):
+        questions.extend([question] if leg == "unmask" else [])
+        return answered(question)
+
+    intercept(simulation, 100, note)
+    one_round(simulation)
+    sums = SiteSums(SiteStore(simulation.folder / "site-0", simulation.agreement.run), "promptfl")
+    [question] = (codec.unpack(each, Sum).words for each in questions)
+    again, arrays = sums.answer(question)
+    assert (again, arrays) == (codec.unpack(simulation.sniffed["unmask", 0][0], SumAnswer).words, {})
+    for change in ({"message": None}, {"leg": "consent"}):
+        with pytest.raises(SecureSumError, match="is done with the secure sum of round 1"):
+            sums.answer(question.model_copy(update=change))
+
+
 def test_a_damaged_answer_costs_its_site_alone(secure):
     simulation = secure(clients=4)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -13,7 +15,10 @@ from scipy.stats import chi2
 pytest.importorskip("flwr")
 pytest.importorskip("cryptography")
 
+from flwr.common.serde import recorddict_to_proto
+
 from promptfed.deployment import codec, messages
+from promptfed.deployment.site_pool import ATTEMPTS
 from promptfed.deployment.sum_words import MASKED, WORDS, SumAnswer
 from promptfed.errors import TrainingError
 from promptfed.privacy.fixed_point import FixedPoint
@@ -23,6 +28,7 @@ from promptfed.privacy.release import PrivateMean
 
 from .secure_sites import KEY, TERMS, changes_of, files_of, intercept, one_round, secure_sites, simulation_site, values
 
+LEGS = ("keys", "shares", "masked", "consent", "unmask")
 NOISED = {"dp": "client", "noise": 1.5, "delta": 1e-3, "clip": 0.5, "secure_aggregation": True, "noise_at": "clients"}
 
 
@@ -52,17 +58,42 @@ def test_two_rounds_end_at_the_plain_mean_and_no_update_is_seen(secure, small):
         assert len(trained["arrays"]) == 0, "no array goes up in the answer to a training question"
         words = codec.unpack(trained, messages.TrainAnswer).words
         assert (words.loss, words.accuracy, words.is_held) == (None, None, True)
-        for leg in ("keys", "shares", "consent", "unmask"):
+        for leg in set(LEGS) - {"masked"}:
             assert [len(answer["arrays"]) for answer in simulation.sniffed[leg, client]] == [0]
         [masked] = simulation.sniffed["masked", client]
         seen = codec.unpack(masked, SumAnswer).parts[MASKED][WORDS].numpy().astype(np.int64)
         for other in steps:
             assert (np.abs(seen - other) < 2).mean() < 0.1, "masked words are near nobody's change"
     assert any("secure sum of round 1 over 3 of 3 sites" in line for line in simulation.said)
-    assert files_of(simulation) == ["summed"], "state and change are gone"
+    assert files_of(simulation) == ["sum.json", "summed"], "the change is gone"
+    kept = json.loads((simulation.folder / "site-0" / simulation.agreement.run / "promptfl" / "sum.json").read_text())
+    assert {"client", "round", "question", "answer"} <= set(kept)
+    assert not {"member", "size", "identities"} & set(kept), "secrets are gone, the last answer is there"
     again, _, incidents = one_round(simulation, state)
     assert incidents == []
     assert (values(again) - values(state)).norm() > 1e-4
+
+
+def test_what_is_counted_is_what_travels(secure):
+    """Of every leg the serialised message counts, in the reply and in what the server prints."""
+    simulation, asked = secure(), Counter()
+
+    def weigh(leg, question, answered):
+        asked[leg == "Train"] += codec.wire_bytes(question)
+        return answered(question)
+
+    intercept(simulation, 200, weigh)
+    state, replies, _ = one_round(simulation)
+    trained, *legs = (simulation.sniffed[leg, 1][0] for leg in ("Train", *LEGS))
+    up, down = sum(map(codec.wire_bytes, legs)), asked[False]
+    assert (replies[1].sum_bytes_up, replies[1].sum_bytes_down) == (up, down)
+    assert (replies[1].bytes_up, replies[1].bytes_down) == (codec.wire_bytes(trained), asked[True])
+    serialised = sum(len(recorddict_to_proto(answer).SerializeToString()) for answer in legs)
+    assert serialised <= up < serialised + 5 * 2_000, "besides Flower's headers of its objects"
+    assert up > 4 * len(values(state)) > replies[1].bytes_up / 2
+    [line] = [line for line in simulation.said if "secure sum of round 1" in line]
+    assert f"{max(reply.sum_bytes_up for reply in replies):,} bytes up" in line
+    assert simulation.engine.sums.traffic == {}, "the next round begins to count anew"
 
 
 def test_what_a_site_keeps_between_legs_is_its_owner_s_alone(secure):
@@ -87,7 +118,7 @@ def test_every_leg_may_meet_a_new_process_and_a_repeated_question(secure, small)
 
     def restarts(leg, question, answered):
         first = simulation_site(simulation, 1)(question)
-        if leg in ("Train", "unmask"):
+        if leg == "Train":
             return first
         again = simulation_site(simulation, 1)(question)  # as if the answer had been lost
         kinds = SumAnswer
@@ -146,7 +177,7 @@ def test_a_lost_site_takes_its_noise_along_and_a_repeated_question_gets_the_same
 
     def restarts(leg, question, answered):
         first = simulation_site(simulation, 1)(question)
-        return first if leg in ("Train", "unmask") else simulation_site(simulation, 1)(question)
+        return first if leg == "Train" else simulation_site(simulation, 1)(question)
 
     intercept(simulation, 300, fails)
     intercept(simulation, 200, restarts)
@@ -185,7 +216,7 @@ def test_under_noise_a_site_whose_work_fails_takes_part_with_no_change(secure):
 # ------------------------------------------------------------------------------------------------ who is lost
 
 
-@pytest.mark.parametrize("leg", ["Train", "keys", "shares", "masked", "consent", "unmask"])
+@pytest.mark.parametrize("leg", ["Train", *LEGS])
 def test_a_site_that_is_lost_in_a_leg_costs_its_part_alone(leg, secure, small):
     simulation = secure(clients=4)
     lost = [] if leg in ("consent", "unmask") else [2]
@@ -219,7 +250,7 @@ def test_a_site_that_lost_its_state_has_dropped_out(secure):
 
 
 def test_too_few_for_a_sum_leave_the_prompt_as_it_was_and_the_run_goes_on(secure):
-    simulation, broken = secure(), [True]
+    simulation, broken = secure(), [True] * ATTEMPTS
 
     def fails(leg, question, answered):
         if leg == "masked" and broken:
@@ -236,4 +267,4 @@ def test_too_few_for_a_sum_leave_the_prompt_as_it_was_and_the_run_goes_on(secure
     after, _, incidents = one_round(simulation, state)
     assert incidents == []
     assert after.shared != state.shared
-    assert files_of(simulation) == ["summed"], "the newer round wiped what was left"
+    assert files_of(simulation) == ["sum.json", "summed"], "the newer round wiped what was left"

@@ -334,6 +334,12 @@ def test_a_private_run_over_sites_with_secure_sums_is_served(clinics):
     done = clinics.serve({"min-sites": 3}, rounds=1, privacy_options=terms)
     assert len(done.bundles) == 3
     assert any("secure aggregation: the server can compute the sum" in line for line in done.metrics["privacy"])
+    events = [json.loads(line) for line in (clinics.folder / "run" / "events.jsonl").read_text().splitlines()]
+    sums = [event for event in events if event["event"] == "sum"]
+    assert [event["client"] for event in sums] == [0, 1, 2]
+    counted = sum(event["bytes_up"] for event in events if event["event"] in ("client", "sum"))
+    assert done.metrics["cost"]["bytes_up"] == counted > sum(event["bytes_up"] for event in sums) > 3 * 4 * 32
+    assert done.metrics["update"]["bytes"] == round(counted / 3)
 
 
 def test_the_readme_of_an_app_speaks_of_texts_and_of_the_run_s_columns(tmp_path):

@@ -33,6 +33,13 @@ def test_numbers_keep_their_stage_and_round_and_what_is_spent_adds_up(story: Any
     }  # fmt: skip
 
 
+def test_a_secure_sum_has_its_bytes_beside_those_of_the_client_s_work() -> None:
+    fields = {"stage": "s", "round": 2, "client": 3, "bytes_up": 9_000, "bytes_down": 500}
+    scalars = read(ScalarReader(), ("sum", fields))
+    assert scalars is not None
+    assert (scalars.step, scalars.values) == (2, {"client_3/sum_bytes_up": 9_000, "client_3/sum_bytes_down": 500})
+
+
 def test_null_is_no_number(story: Any) -> None:
     scalars = read(ScalarReader(), ("round", {"stage": "s", "round": 1, "loss": None, "failed": 0}))
     assert scalars is not None

@@ -58,6 +58,17 @@ def test_it_reads_on_from_where_it_was(log: Callable[..., Path]) -> None:
     assert run.messages[-1][1] == "promptfl, round 1: client 1 lost: dropped out"
 
 
+def test_a_secure_sum_costs_its_clients(log: Callable[..., Path]) -> None:
+    run = start(log)
+    reply(log, 0, bytes_up=900)
+    log("sum", stage="promptfl", round=1, client=0, bytes_up=25_000, bytes_down=3_000)
+    log("round", stage="promptfl", round=1, loss=None, val_accuracy=0.75)
+    run.update()
+    assert (run.main.clients[0].cost.bytes_up, run.main.cost.bytes_up, run.cost().bytes_down) == (25_900, 25_900, 3_020)
+    assert run.main.clients[0].rounds == 1
+    assert "25.9 kB" in live_part([run], now=NOW)
+
+
 def test_a_line_that_is_being_written_waits_for_its_end(log: Callable[..., Path]) -> None:
     run = start(log)
     with (run.path / "events.jsonl").open("a") as file:
