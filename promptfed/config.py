@@ -77,7 +77,7 @@ class RunConfig(BaseModel):
     )
     partition: Annotated[
         str, Option("task", common=True, default="classes; own data: auto, by domain, else dirichlet")
-    ] = Field("classes", description="who holds what: classes, dirichlet, iid, quantity, domain, auto, csv:FILE")
+    ] = Field("classes", description="who holds what: classes, dirichlet, iid, quantity, domain, auto, csv:FILE, user")
     alpha: Annotated[float, Option("task", common=True, metavar="A")] = Field(
         0.5, gt=0, le=1e9, allow_inf_nan=False, description="Dirichlet concentration: small is uneven"
     )

@@ -67,7 +67,7 @@ def warm_items(data: Interactions, cold: float) -> Warm:
 
 
 def build(config: RunConfig) -> FederatedTask:
-    """Make each shop a client: the last choice of each user is a test, the one before it is for validation.
+    """Make each shop or user a client: the last choice of each user is a test, the one before it is for validation.
 
     Raises:
         ConfigError: Options are not allowed.
@@ -87,7 +87,9 @@ def task_of(config: RunConfig, options: RecommendConfig, data: Interactions) -> 
     described = {data.items[item]: data.texts[item] for item in warm.order}
     form = PromptTemplate(descriptions=described, prompts=options.prompts or ("", "Somebody likes"))
     check_labels(form, names)
-    homes = list(dict.fromkeys(data.homes))
+    by_user = config.partition == "user"
+    owners = [f"user {number + 1}" for number in range(len(data.users))] if by_user else data.homes
+    homes = dict(zip(owners, data.homes, strict=True))
     if config.clients not in (None, len(homes)):
         raise ConfigError(f"clients={config.clients}, but the data have {len(homes)}: leave --clients out")
 
@@ -101,7 +103,7 @@ def task_of(config: RunConfig, options: RecommendConfig, data: Interactions) -> 
     }
     new: list[tuple[HistoryItem, int]] = []
     sequences, tests = [], []
-    for number, (chosen, home) in enumerate(zip(data.users, data.homes, strict=True)):
+    for number, (chosen, home) in enumerate(zip(data.users, owners, strict=True)):
         labels = [label[item] for item in chosen]
         for place, item in enumerate(labels):
             known = [k for k in labels[:place] if k < warm.base]
@@ -118,11 +120,15 @@ def task_of(config: RunConfig, options: RecommendConfig, data: Interactions) -> 
             sequences.append(kept)
     if not tests:
         raise DataError(f"data '{data.name}' has no user with four choices: nothing can be tested")
+    notes = [trivial_note(sequences, tests, warm.base)]
+    idle = {home for home in homes if by_user and not parts[home]["train"]}
+    if idle:
+        notes.append(f"{len(idle)} of {len(homes)} users have no choice to train on: they are no clients")
     clients = []
-    for k, home in enumerate(homes):
+    for k, home in enumerate(home for home in homes if home not in idle):
         train, val, test = (_split(parts[home][use]) for use in ("train", "val", "test"))
         classes = tuple(sorted(set(train.labels.tolist())))
-        clients.append(ClientData(k, home, classes, train, val, test, domain=home))
+        clients.append(ClientData(k, home, classes, train, val, test, domain=homes[home]))
     return FederatedTask(
         name=config.task,
         base_classes=names[: warm.base],
@@ -131,9 +137,9 @@ def task_of(config: RunConfig, options: RecommendConfig, data: Interactions) -> 
         base_test=_split([pair for home in homes for pair in parts[home]["test"]]),
         new_test=_split(new) if new else NO_EXAMPLES,
         templates=form.prompts,
-        notes=(trivial_note(sequences, tests, warm.base),),
+        notes=tuple(notes),
         form=form,
-        partition="domain",
+        partition="user" if by_user else "domain",
     )
 
 
@@ -146,7 +152,7 @@ class Recommend(Task):
     """Recommend the next item from its text: shops without common users learn one prompt over frozen item vectors."""
 
     Config = RecommendConfig
-    partitions: ClassVar[tuple[str, ...]] = ("domain",)
+    partitions: ClassVar[tuple[str, ...]] = ("domain", "user")
     data: ClassVar[str] = SHOPS
     method: ClassVar[str] = "content_prompt"
     methods: ClassVar[tuple[str, ...]] = ("content_prompt", "zero_shot")

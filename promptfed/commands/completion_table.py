@@ -91,6 +91,7 @@ def _names() -> dict[str, list[str]]:
     """Return kind -> the names that promptfed brings; of ``local:MODEL`` that is ``local:``."""
     from promptfed.commands.listing import KINDS, known
     from promptfed.option import GROUPS
+    from promptfed.tasks import TASKS
     from promptfed.tasks.partitioning import PARTITIONS
 
     names = {
@@ -98,7 +99,8 @@ def _names() -> dict[str, list[str]]:
         for kind in KINDS
         if kind not in ("options", "runs")
     }
-    partitions = sorted(map(_stem, PARTITIONS))
+    of_tasks = [TASKS[name].partitions for name in TASKS if TASKS.origin(name) == OWN]
+    partitions = sorted({_stem(name) for some in (PARTITIONS, *of_tasks) for name in some})
     return {
         **names, "partitions": partitions, "devices": ["auto", "cpu", "cuda"], "kinds": list(KINDS),
         "options": list(GROUPS),

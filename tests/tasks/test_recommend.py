@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import promptfed as pf
 from promptfed.config import build_config
 from promptfed.errors import ConfigError, DataError
 from promptfed.resolve import complete
@@ -42,6 +43,37 @@ def test_the_last_choice_is_a_test_and_the_one_before_it_validation(task):
     assert not trained & tested
     (note,) = task.notes
     assert "Markov over the last 3" in note
+
+
+def test_users_are_clients_where_they_are_asked_to_be(task):
+    by_user = TASKS["recommend"].build(config_of(partition="user"))
+    assert len(by_user.clients) == 300
+    assert by_user.partition == "user"
+    assert by_user.notes == task.notes  # the same choices, so the same baselines
+    assert sum(data.train.total for data in by_user.clients) == sum(data.train.total for data in task.clients)
+    for data in by_user.clients:
+        assert {item.name for item in data.train.items} == {data.name}
+        assert data.test.total <= 1
+
+
+def test_a_user_without_a_choice_to_train_on_is_no_client():
+    chosen = ((0, 1, 2, 3), (1,), (3, 2, 1, 0))
+    data = Interactions("x", ("a", "b", "c", "d"), ("a", "b", "c", "d"), chosen, ("all",) * 3)
+    task = task_of(config_of(partition="user"), RecommendConfig(cold_fraction=0), data)
+    assert [data.name for data in task.clients] == ["user 1", "user 3"]
+    assert [data.client for data in task.clients] == [0, 1]
+    assert "1 of 3 users have no choice to train on" in task.notes[-1]
+
+
+@pytest.mark.slow
+def test_users_with_few_choices_gain_from_others(tmp_path):
+    steps = {"local_epochs": 10, "lr": 0.1}
+    run = pf.train(
+        task="recommend", partition="user", rounds=2, method_options=steps, baselines=("local_only",),
+        folder=tmp_path / "run", progress=False,
+    )  # fmt: skip
+    together, alone = (run.metrics[stage]["measures"]["recall:10"]["local_all"] for stage in ("method", "local_only"))
+    assert together >= alone + 0.3
 
 
 def test_defaults():
