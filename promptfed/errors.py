@@ -111,9 +111,21 @@ def missing_object(role: str, name: str) -> ConfigError | DataError:
     )
 
 
+MOST_NAMES, NEAREST = 20, 8
+"""Names that are all listed in an error; those that are named of a longer list."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """Return the error for a name that is not registered; it names the nearest known one and lists them all."""
+    """Return the error for a name that is not registered.
+
+    It names the nearest known one and lists all; of a long list, where one is near, those that are most like it.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
+    if near and len(names) > MOST_NAMES:
+        alike = difflib.get_close_matches(name, names, n=NEAREST, cutoff=0)
+        return ConfigError(
+            f"unknown {kind} '{name}'.{hint} Known: {', '.join(alike)} and {len(names) - len(alike)} more."
+        )
     return ConfigError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")

@@ -16,27 +16,12 @@ from promptfed.language_models.model import LanguageModel
 from promptfed.measure_check import NO_CLASSES
 from promptfed.measures.figures import described
 from promptfed.methods.zero_shot import ZeroShot
+from promptfed.report.tables import BASELINES
 from promptfed.result_notes import attack_note, below_zero_shot, figure_notes, near_chance_note, simpler_note
 from promptfed.runs.client_events import processor_figures
 from promptfed.runs.events import Event
 from promptfed.runs.ledger import cost_of
 from promptfed.types import FederatedTask, FederationState
-
-BASELINES = (
-    "random_allocation",
-    "preferred_allocation",
-    "lowest_allocation",
-    "expert_allocation",
-    "persistence",
-    "yesterday",
-    "affine_output",
-    "zero_shot",
-    "trajectory_prompt",
-    "description_words",
-    "majority_answer",
-    "question_only",
-    "local_only",
-)
 
 
 def run_metrics(

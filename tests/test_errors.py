@@ -57,6 +57,14 @@ def test_an_unknown_name_is_shown_and_not_obeyed():
     assert str(unknown_name("method", "\x1b[2J\u202e", ["a"])) == r"unknown method '\x1b[2J\u202e'. Known: a."
 
 
+def test_of_many_names_those_are_listed_that_are_like_the_unknown_one():
+    known = [f"name{k}" for k in range(80)] + ["promptfl", "promptfolio"]
+    said = str(unknown_name("method", "promptfll", known))
+    assert said.startswith("unknown method 'promptfll'. Did you mean 'promptfl'? Known: promptfl, promptfolio, ")
+    assert said.endswith(" and 74 more.")
+    assert str(unknown_name("method", "zzz", known)).count("name") == 80  # none is near
+
+
 def test_no_error_is_empty_or_fails_itself():
     assert str(PromptFedError()) == ""
     assert str(PromptFedError("a", 1)) == "('a', 1)"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptfed.paired_tests import Paired, holm, mcnemar_of, paired_t, seed_interval
-from promptfed.run_metrics import BASELINES
+from promptfed.report.tables import BASELINES
 
 FIGURES = ("local", "local_all", "base", "new", "hm")
 ZERO_SHOT = "zero_shot"

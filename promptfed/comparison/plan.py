@@ -12,8 +12,8 @@ from promptfed.errors import ConfigError, unknown_name
 from promptfed.method import METHODS
 from promptfed.named_model import usual_model
 from promptfed.printable import LONGEST, printable
+from promptfed.report.tables import BASELINES
 from promptfed.resolve import resolve
-from promptfed.run_metrics import BASELINES
 from promptfed.tasks.base import TASKS
 
 TUNING_SEED = 1000

@@ -253,9 +253,10 @@ def comparison_tables(summary: Summary) -> list[Table | Text]:
     parts: list[Table | Text] = []
     for section in sections(summary):
         table = Table(title=section["title"], title_justify="left")
-        table.add_column("method", no_wrap=True)
+        table.add_column("method", overflow="fold")  # names and notes give way where figures need the place
         for column in section["columns"]:
-            table.add_column(plain_text(column), justify="right", no_wrap=len(section["columns"]) <= len(ORACLE_COSTS))
+            header = plain_text(column.replace(" (", "\n("))
+            table.add_column(header, justify="right", no_wrap=len(section["columns"]) <= len(ORACLE_COSTS))
         for name, _, cells, best in section["rows"]:
             label = plain_text(name)
             for line in wrap(printable(section["notes"].get(name) or "", MOST_OF_A_NOTE), NOTE_WIDTH):

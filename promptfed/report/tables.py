@@ -73,6 +73,7 @@ ROWS = (
     ("method", "method"),
 )
 """Keys of metrics.json that are rows, and their labels if the figures have no name."""
+BASELINES = tuple(key for key, _ in ROWS if key != "method")
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,19 @@ def test_the_terminal_keeps_whole_names_at_100_columns() -> None:
     assert max(map(len, said.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_terminal_keeps_whole_figures_where_a_method_has_a_note(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    below = {**method(0.5, 0.4, 0.6), "local_all": {"mean": 0.45, "std": 0.02}, "below_zero_shot": ["base", "new"]}
+    for table in comparison_tables(summary(zero_shot=method(0.5, 0.4, 0.6), local_only=below)):
+        console.print(table)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in said
+    assert all(said.count(f"{figure} ± 2.0") == 2 for figure in ("50.0", "40.0", "60.0"))
+    assert "45.0 ± 2.0" in said
+    assert max(map(len, said.splitlines())) <= width
+
+
 @pytest.mark.parametrize(("new", "axis"), [(0.6, "new"), (None, "base")])
 def test_the_plot_has_a_named_point_for_each_method(new: float | None, axis: str) -> None:
     names = [f"method_{k}" for k in range(12)]

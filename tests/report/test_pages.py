@@ -162,6 +162,9 @@ def test_pages_of_a_comparison_and_of_watch_are_accessible_and_fit(
         head.replace('<p class="soft">Reading the runs ...</p>', live_part([followed])) + rest.partition("</script>")[2]
     )
     (tmp_path / "watch.html").write_text(page)
+    for seed in (0, 1, 2):  # the page links to them
+        (tmp_path / "m" / f"seed-{seed}").mkdir(parents=True)
+        (tmp_path / "m" / f"seed-{seed}" / "report.html").touch()
     found = look([write_page(summary(**methods), tmp_path), tmp_path / "watch.html"])
     assert len(found) == 8
     for one in found:
