@@ -32,6 +32,7 @@ from promptfed.commands import (
     serve_bundle,
     share,
     site,
+    synthetic,
     tasks,
     train,
     watch,
@@ -89,6 +90,7 @@ nearest_words.add_to(app)
 cache.add_to(app)
 search.add_to(app)
 library.add_to(app)
+synthetic.add_to(app)
 doctor.add_to(app)
 
 

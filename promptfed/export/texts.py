@@ -29,14 +29,29 @@ def write_texts(folder: Path, method: Method, prompt: ClientPrompt, *, overwrite
         ConfigError: The method makes no texts.
         BundleError: The folder is in the way, or the disk refuses.
     """
-    if not isinstance(method, PrivateEvolution):
-        raise ConfigError(
-            f"--format texts writes the synthetic texts of method 'private_evolution', and '{method.name}' makes none: "
-            "leave --format out for a bundle"
-        )
+    pairs = texts_of(method, prompt, "--format texts writes", "leave --format out for a bundle")
     table = io.StringIO()
     writer = csv.writer(table, delimiter="\t", lineterminator="\n")
     writer.writerow(["text", "label"])
-    writer.writerows(synthetic_texts(prompt.shared, method.setup.classes))
+    writer.writerows(pairs)
     write_export_folder(folder, {TABLE: table.getvalue().encode()}, KIND, overwrite)
     return folder
+
+
+def texts_of(method: Method, prompt: ClientPrompt, reader: str, instead: str) -> list[tuple[str, str]]:
+    """Return (text, class) of the synthetic texts of ``prompt``, class after class, the best first.
+
+    Args:
+        method: The run's method.
+        prompt: What a client deploys.
+        reader: What reads them, for the message.
+        instead: What to do otherwise.
+
+    Raises:
+        ConfigError: The method makes no texts.
+    """
+    if not isinstance(method, PrivateEvolution):
+        raise ConfigError(
+            f"{reader} the synthetic texts of method 'private_evolution', and '{method.name}' makes none: {instead}"
+        )
+    return synthetic_texts(prompt.shared, method.setup.classes)

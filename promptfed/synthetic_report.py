@@ -1,0 +1,220 @@
+"""What synthetic texts of a run are good for, and what they give away: for whoever holds all data, in a simulation."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.attacks.canary import Canary, allowed_rate, canary_figures, draw_canaries, plant
+from promptfed.blackbox.text.quotation_filter import Quotations
+from promptfed.errors import ConfigError
+from promptfed.evaluation import accuracy
+from promptfed.examples.base import TextItem
+from promptfed.experiment import Experiment
+from promptfed.export.finished import FinishedRun
+from promptfed.export.texts import texts_of
+from promptfed.federation import Federation
+from promptfed.methods.private_evolution import PrivateEvolution, synthetic_texts
+from promptfed.privacy.statement import FILE
+from promptfed.prompts.text_states import TextStates
+from promptfed.resolve import resolve
+from promptfed.run_privacy import private_federation
+from promptfed.runs.partition_check import check_partition
+from promptfed.runs.partition_file import partition_record, read_partition
+from promptfed.tasks.centralized import joined
+from promptfed.types import ClientData, FederatedTask, FederationState, Split
+
+QUOTED = 6
+"""Words in a row that make a quotation."""
+NEAR = 0.95
+"""The cosine above which a synthetic text is next to a real one."""
+LOCAL = 5
+"""Clients that train a prompt by themselves, at most."""
+REFERENCES = 200
+"""Canaries that are planted nowhere."""
+
+
+class SyntheticReport:
+    """The synthetic texts of a finished run beside the real ones.
+
+    Args:
+        finished: A run of ``private_evolution``.
+        told: Is told what is done next, in a few words.
+
+    Raises:
+        ConfigError: The run's method makes no texts.
+        DataError: The run's data are not here.
+        RunError: They have changed.
+    """
+
+    def __init__(self, finished: FinishedRun, told: Callable[[str], None] = lambda words: None) -> None:
+        self.finished, self.told = finished, told
+        reader = "promptfed synthetic judges", "use it on a run of --method private_evolution"
+        self.pairs = texts_of(finished.method, finished.prompt(None), *reader)
+        config = finished.run.config.model_copy(update={"attack_options": {}, "engine": "local"})
+        self.experiment = Experiment.build(config, model_for=finished.model_for, objects=finished.objects)
+        check_partition(read_partition(finished.run), partition_record(self.experiment.task), finished.run.path)
+        self.task: FederatedTask = self.experiment.task
+        self._states = TextStates(self.experiment.setup.language_model)
+
+    def all(self, *, method: str, rounds: int, canaries: int, repeat: int) -> dict[str, Any]:
+        """Return every figure.
+
+        Args:
+            method: The prompt method that is trained on the texts.
+            rounds: Its rounds.
+            canaries: Texts that are planted, in a federation that is trained anew; 0: none.
+            repeat: How often each stands among its client's texts.
+        """
+        return {
+            "texts": len(self.pairs),
+            "accuracy": self.accuracies(method, rounds),
+            "nearness": self.nearness(),
+            "privacy": self.privacy(),
+            "canaries": self.canaries(canaries, repeat) if canaries else None,
+        }
+
+    # ---------------------------------------------------------------------------------------------- accuracy
+
+    def accuracies(self, method: str, rounds: int) -> dict[str, Any]:
+        """Return the accuracy on all base test texts of one prompt, trained on synthetic, local and pooled texts."""
+        plain = {"method": method, "method_options": {}, "rounds": rounds, "privacy_options": {}, "processors": ()}
+        plain |= {"aggregator": None, "aggregator_options": {}, "participation": 1.0, "dropout": 0.0}
+        config = resolve(self.experiment.config.model_copy(update=plain))
+        trainer = Experiment.build(config, like=self.experiment, objects=self.finished.objects)
+        if not trainer.method().trains or trainer.method().trains.startswith("nothing"):
+            raise ConfigError(f"method '{method}' trains nothing: use --method fedprompt")
+        classes, clients = list(self.task.base_classes), self.task.clients
+        labels = torch.tensor([classes.index(name) for _, name in self.pairs], dtype=torch.int64)
+        synthetic = Split(tuple(TextItem(text) for text, _ in self.pairs), labels)
+        pooled = joined([data.train for data in clients])
+        self.told(f"{method} on {len(synthetic)} synthetic texts")
+        figures = {"synthetic": self._alone(trainer, synthetic)}
+        self.told(f"{method} on {len(pooled)} real texts of all clients")
+        figures["pooled"] = self._alone(trainer, pooled)
+        step = max(1, len(clients) // LOCAL)
+        chosen = [clients[k] for k in range(0, len(clients), step)][:LOCAL]
+        chosen = [data for data in chosen if len(data.train)]
+        self.told(f"{method} at each of {len(chosen)} clients")
+        figures["local"] = fmean(self._alone(trainer, data.train) for data in chosen)
+        zero = trainer.federation("zero_shot")
+        figures["zero_shot"] = accuracy(zero.method, zero.prompt(_trained(zero), None), classes, self.task.base_test)
+        counts = {"synthetic_texts": len(synthetic), "pooled_texts": len(pooled), "local_clients": len(chosen)}
+        return {"method": method, "rounds": rounds, **figures, **counts, "tests": len(self.task.base_test)}
+
+    def _alone(self, trainer: Experiment, texts: Split) -> float:
+        """Return the accuracy of a prompt that one client with ``texts`` trains."""
+        first = self.task.clients[0]
+        holder = ClientData(
+            first.client, first.name, tuple(sorted(set(texts.labels.tolist()))), texts, first.val, texts
+        )
+        federation = replace(trainer, task=replace(self.task, clients=(holder,))).federation()
+        state = _trained(federation)
+        prompt = federation.prompt(state, first.client)
+        return accuracy(federation.method, prompt, self.task.base_classes, self.task.base_test)
+
+    # ---------------------------------------------------------------------------------------------- nearness
+
+    def nearness(self) -> dict[str, Any]:
+        """Return how many synthetic texts quote a real training text, or lie next to one."""
+        real = [item for data in self.task.clients for item in data.train.items]
+        said = [item.text if isinstance(item, TextItem) else item.name for item in real]
+        written = [text for text, _ in self.pairs]
+        nearest = (self._vectors(written) @ F.normalize(self._states.of(real), dim=-1).T).max(1).values.cpu()
+        return {
+            "real_texts": len(real),
+            "quoting": quoting(written, said),
+            "near": int((nearest > NEAR).sum()),
+            "nearest_mean": float(nearest.mean()),
+            "nearest_highest": float(nearest.max()),
+        }
+
+    def _vectors(self, texts: Sequence[str]) -> Tensor:
+        return F.normalize(self._states.of([TextItem(text) for text in texts]), dim=-1)
+
+    # ----------------------------------------------------------------------------------------------- privacy
+
+    def privacy(self) -> dict[str, Any]:
+        """Return what the run's own ledger says: epsilon, delta, and the leak that they allow."""
+        found = self.finished.run.read_json(FILE) or {}
+        spent, delta = found.get("epsilon"), found.get("delta")
+        allowed = None if spent is None or delta is None else allowed_rate(float(spent), float(delta))
+        protects = str(found.get("differential_privacy", "none"))
+        return {"differential_privacy": protects, "epsilon": spent, "delta": delta, "tpr_allowed": allowed}
+
+    # ---------------------------------------------------------------------------------------------- canaries
+
+    def canaries(self, planted: int, repeat: int = 1) -> dict[str, Any]:
+        """Train the run's federation again with planted canaries, and look for them in its texts.
+
+        The score of a canary is the cosine to the nearest synthetic text of its class. The control scores the same
+        canaries by the texts of the run itself, which has never seen them.
+        """
+        method = self.experiment.method()
+        if not isinstance(method, PrivateEvolution):  # texts_of has refused others
+            raise ConfigError("canaries are planted among the texts of private_evolution")
+        clients, classes = [data.client for data in self.task.clients], len(self.task.base_classes)
+        sizes = planted, REFERENCES, max(QUOTED, method.config.length)
+        drawn = draw_canaries(method.pool.words, classes, clients, *sizes, self.experiment.config.seed)
+        self.told(f"the run again, with {planted} canaries")
+        written = self._again(plant(self.task, drawn, repeat))
+        with_them, without = self._scores(drawn, written), self._scores(drawn, self.pairs)
+        return {
+            "planted": planted,
+            "references": REFERENCES,
+            "repeat": repeat,
+            "texts": len(written),
+            "quoting": quoting([text for text, _ in written], [canary.text for canary in drawn[:planted]]),
+            "trained": canary_figures(with_them[:planted], with_them[planted:]),
+            "control": canary_figures(without[:planted], without[planted:]),
+        }
+
+    def _again(self, task: FederatedTask) -> list[tuple[str, str]]:
+        """Return the texts of a federation like the run's on other data; its noise has a key of its own."""
+        experiment = replace(self.experiment, task=task)
+        with tempfile.TemporaryDirectory() as folder:
+            federation, account = private_federation(experiment, Path(folder), None, 0)
+            planned = federation.method.rounds
+            rounds = planned if account is None else account.last_round(0, planned)
+            state = _trained(federation, rounds)
+        return synthetic_texts(federation.prompt(state, None).shared, task.base_classes)
+
+    def _scores(self, canaries: Sequence[Canary], written: Sequence[tuple[str, str]]) -> Tensor:
+        """Return each canary's cosine to the nearest text of its class ``(canaries,)``; -1 where it has none."""
+        cosines = self._vectors([canary.text for canary in canaries]) @ self._vectors([text for text, _ in written]).T
+        names = self.task.base_classes
+        alike = torch.tensor([[name == names[canary.label] for _, name in written] for canary in canaries])
+        return cosines.cpu().masked_fill(~alike, -1.0).max(1).values
+
+
+def quoting(texts: Sequence[str], private: Sequence[str]) -> int:
+    """Count the ``texts`` that quote a private one: six words in a row, a whole text, an address or a long number."""
+    quotations = Quotations(private, QUOTED)
+    plain = (" ".join(text.split()) for text in texts)
+    return sum(quotations.removed(text) != text for text in plain)
+
+
+def _trained(federation: Federation, rounds: int | None = None) -> FederationState:
+    state = federation.start()
+    for _ in range(federation.method.rounds if rounds is None else rounds):
+        state, _replies = federation.run_round(state)
+    return state
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """Return in a sentence what the canaries of a report come to."""
+    canaries = found["canaries"]
+    if canaries["quoting"]:
+        return f"{canaries['quoting']} synthetic texts quote a planted canary"
+    low = canaries["trained"]["auc_interval"][0]
+    if low > max(0.5, canaries["control"]["auc"]):
+        return "no text quotes a canary, but planted ones lie nearer to the texts than others do"
+    return "no text quotes a canary, and planted ones lie no nearer to the texts than others do, beyond the error"
