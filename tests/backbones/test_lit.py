@@ -128,6 +128,7 @@ def test_only_the_twenty_best_classes_count(chosen: Callable[..., LitBackbone]) 
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_bfloat16_agrees_roughly(lit: LitBackbone) -> None:
     narrow = load_backbone("lit", precision="bfloat16")
     pixels = lit.preprocess(Image.linear_gradient("L").convert("RGB"))[None]

@@ -60,7 +60,14 @@ def test_an_audit_of_a_private_run_adds_its_noise(capsys, tmp_path):
     assert found["0"]["trained"]["auc_interval"][0] > 0.55
     low, high = found["20"]["trained"]["auc_interval"]
     assert low < 0.5 + 0.05 < high + 0.05
-    shown = said(capsys, "attack", "run", str(tmp_path / "20"), "--attack", "inversion")
+
+
+@pytest.mark.slow
+def test_an_audit_that_leaves_noise_out_says_so(capsys, tmp_path):
+    run = str(tmp_path / "run")
+    small = ["--clients", "2", "--rounds", "1", "--shots", "1", "--hold-out-classes", "0.8", "--baselines", "none", "-q"]
+    said(capsys, "train", *small, "--set", "privacy.dp=example", "--set", "privacy.noise=20", "--run", run)
+    shown = said(capsys, "attack", "run", run, "--attack", "inversion")
     assert "Note: this run's clients clip each gradient and add noise" in shown
 
 

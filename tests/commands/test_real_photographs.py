@@ -13,8 +13,9 @@ def test_caltech_with_lit_learns(photos, promptfed, tmp_path):
     data = photos / "caltech101_40"
     if not data.is_dir():
         pytest.skip("no caltech101_40")
-    # The papers' protocol: with all 40 classes and a Dirichlet split this takes 20 minutes.
+    # The papers' protocol, shortened: with all 40 classes, 20 rounds and a Dirichlet split this takes 20 minutes.
     half = ["--hold-out-classes", "0.5", "--partition", "classes", "--baselines", "zero_shot"]
+    half += ["--rounds", "4", "--clients", "4", "--shots", "4"]
     said = promptfed("train", "--data", f"folder:{data}", "--backbone", "lit", *half, "--run", tmp_path / "r", "--json")
     assert said.code == 0, said.err
     metrics = json.loads(said.out)
@@ -27,6 +28,7 @@ def test_pacs_runs_with_one_domain_a_client(photos, promptfed, tmp_path):
     if not data.is_dir():
         pytest.skip("no pacs")
     words = ["--data", f"folder:{data}", "--backbone", "lit", "--partition", "domain", "--baselines", "zero_shot"]
+    words += ["--rounds", "3", "--shots", "4"]
     said = promptfed("train", *words, "--run", tmp_path / "r", "--json")
     assert said.code == 0, said.err
     metrics = json.loads(said.out)
