@@ -13,7 +13,7 @@ import sys
 
 import yaml
 
-from promptfed.bench.execute import partition_digest
+from promptfed.bench.entry_result import partition_digest
 from promptfed.bench.suite import FOLDER, load_suite
 from promptfed.experiment import Experiment
 from promptfed.resolve import resolve

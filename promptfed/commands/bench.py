@@ -69,11 +69,18 @@ def run(
     seeds: Annotated[
         int | None, typer.Option("--seeds", help="Number of seeds [what the suite says].", min=1, metavar="N")
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", help="Comparisons at a time, each with its share of the cores.", min=1, metavar="N"
+        ),
+    ] = 1,
     data_root: Annotated[
         str | None, typer.Option("--data-root", help="Where your data are, for suites that need them.", metavar="DIR")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads of the CPU [all].", min=1, metavar="N")
+        int | None,
+        typer.Option("--threads", help="Threads of the CPU for each comparison [its share].", min=1, metavar="N"),
     ] = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -85,7 +92,7 @@ def run(
 
     \b
     Examples:
-      promptfed bench run mini --out mini
+      promptfed bench run mini --jobs 2 --out mini
       promptfed bench run mini --seeds 1 --only images
       promptfed bench run text --data-root DATA --out text
 
@@ -118,6 +125,7 @@ def run(
                 progress,
                 seeds=seeds,
                 only=only,
+                jobs=jobs,
                 data_root=data_root,
                 threads=threads,
                 should_stop=should_stop,

@@ -65,7 +65,19 @@ def test_an_audit_of_a_private_run_adds_its_noise(capsys, tmp_path):
 @pytest.mark.slow
 def test_an_audit_that_leaves_noise_out_says_so(capsys, tmp_path):
     run = str(tmp_path / "run")
-    small = ["--clients", "2", "--rounds", "1", "--shots", "1", "--hold-out-classes", "0.8", "--baselines", "none", "-q"]
+    small = [
+        "--clients",
+        "2",
+        "--rounds",
+        "1",
+        "--shots",
+        "1",
+        "--hold-out-classes",
+        "0.8",
+        "--baselines",
+        "none",
+        "-q",
+    ]
     said(capsys, "train", *small, "--set", "privacy.dp=example", "--set", "privacy.noise=20", "--run", run)
     shown = said(capsys, "attack", "run", run, "--attack", "inversion")
     assert "Note: this run's clients clip each gradient and add noise" in shown

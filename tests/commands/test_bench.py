@@ -63,6 +63,20 @@ def test_a_suite_is_run_and_shown(promptfed: Callable[..., Any], own_suite: Path
     assert "other examples than the suite's at seed 0" in entry["notes"][0]
 
 
+@pytest.mark.slow
+def test_side_by_side_gives_the_same_rows(promptfed: Callable[..., Any], own_suite: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(own_suite.read_text())
+    content["entries"]["again"] = content["entries"]["pictures"]
+    own_suite.write_text(yaml.safe_dump(content))
+    words = ("bench", "run", own_suite, "--json", "--threads", "1", "--out")
+    turn, both = (json.loads(promptfed(*words, tmp_path / j, "--jobs", j).out)["entries"] for j in ("1", "3"))
+    assert list(turn) == list(both) == sorted(content["entries"])  # the order of the file
+    assert both["missing"]["left_out"] == turn["missing"]["left_out"]
+    for key in ("pictures", "again"):
+        rows, alone = ([(row["method"], row["mean"]) for row in of[key]["rows"]] for of in (both, turn))
+        assert rows == alone
+
+
 def test_nothing_could_be_run(promptfed: Callable[..., Any], own_suite: Path, tmp_path: Path) -> None:
     said = promptfed("bench", "run", own_suite, "--out", tmp_path / "out", "--only", "missing", "--quiet")
     assert said.code == 2

@@ -1,0 +1,112 @@
+"""Comparisons of a suite side by side, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from promptfed.bench.entry_result import entry_result
+from promptfed.bench.suite import Entry
+from promptfed.errors import RunError
+from promptfed.printable import printable
+from promptfed.progress import ComparisonProgress
+from promptfed.threads import available_cpus
+from promptfed.training import Interrupted
+
+POLL = 0.2
+"""Seconds between two looks at whether a process has ended and whether to stop."""
+WORK = "from promptfed.bench.side_by_side import work; work()"
+
+
+def side_by_side(
+    entries: Mapping[str, Entry],
+    jobs: int,
+    seeds: int,
+    folder: Path,
+    progress: ComparisonProgress,
+    data_root: str | None,
+    threads: int | None,
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run ``jobs`` comparisons at a time, and yield the name and the result of each as it ends.
+
+    Each process has its share of the cores, unless ``threads`` says how many threads it has. It stops after the client
+    that is under way when its standard input ends, so it outlives this process no longer than that.
+
+    Raises:
+        Interrupted: ``should_stop`` said so; what was under way is saved.
+        RunError: A process died.
+    """
+    about = {"seeds": seeds, "data_root": data_root, "threads": threads or max(1, available_cpus() // jobs)}
+    waiting = dict(entries)
+    running: dict[str, subprocess.Popen[str]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    key, entry = next(iter(waiting.items()))
+                    told = {**about, "entry": waiting.pop(key).model_dump(mode="json"), "folder": str(folder / key)}
+                    running[key] = _begin({**told, "result": str(Path(place, key))})
+                    progress.note(f"{key}: {entry.title}")
+                for key in [key for key, process in running.items() if process.poll() is not None]:
+                    result = _result_of(running.pop(key), Path(place, key), key)
+                    left = len(waiting) + len(running)
+                    progress.note(f"{key}: {result.get('left_out') or 'done'} ({left} left)")
+                    yield key, result
+                if should_stop():
+                    left = len(waiting) + len(running)
+                    raise Interrupted(f"{left} of {len(entries)} comparisons are not finished")
+                time.sleep(POLL)
+        finally:
+            for process in running.values():
+                process.communicate()  # its input ends, and so does its work
+
+
+def _begin(told: Mapping[str, Any]) -> subprocess.Popen[str]:
+    """Begin a process in a session of its own, which no Ctrl-C of the terminal reaches."""
+    command = [sys.executable, "-P", "-c", WORK]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(told) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _result_of(process: subprocess.Popen[str], file: Path, key: str) -> dict[str, Any]:
+    process.communicate()
+    if process.returncode or not file.exists():
+        raise RunError(
+            f"the process of '{printable(key, 80)}' ended with code {process.returncode}: what is finished is kept, "
+            "and the same command goes on"
+        )
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return result
+
+
+def work() -> None:
+    """Run the comparison that the first line of standard input tells of, until it ends or standard input does."""
+    told = json.loads(sys.stdin.readline())
+    is_over = threading.Event()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        is_over.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    entry, folder = Entry.model_validate(told["entry"]), Path(told["folder"])
+    try:
+        result = entry_result(
+            entry, told["seeds"], folder, ComparisonProgress(), told["data_root"], told["threads"], is_over.is_set
+        )
+    except Interrupted as stopped:
+        sys.exit(stopped.code)
+    Path(told["result"]).write_text(json.dumps(result), encoding="utf-8")
