@@ -18,6 +18,8 @@ from promptfed.deployment.kept_process import DiedError, KeptProcess, NoProcessE
 try:
     from flwr.app import Context, Message
     from flwr.clientapp import ClientApp
+
+    from promptfed.deployment.parcels import unwrapped, wrapped
 except ImportError as error:
     from promptfed.errors import ConfigError
 
@@ -40,7 +42,8 @@ def client_app() -> ClientApp:
 
 def answer(message: Message, context: Context) -> Message:
     """Answer a message for the site of this node. An error in its options or data becomes an answer of one line."""
-    return Message(answered(message.content, dict(context.node_config), began()), reply_to=message)
+    content = answered(unwrapped(message.content), dict(context.node_config), began())
+    return Message(wrapped(content), reply_to=message)
 
 
 def answered(content: Any, node_config: Mapping[str, Any], start: float) -> Any:

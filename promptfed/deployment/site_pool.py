@@ -19,6 +19,7 @@ from promptfed.deployment.codec import W
 from promptfed.deployment.known_sites import Holder
 from promptfed.deployment.lost_answers import QUIET_SECONDS, LostAnswers, Ping
 from promptfed.deployment.messages import Hello, HelloAnswer
+from promptfed.deployment.parcels import unwrapped, wrapped
 from promptfed.engines.base import LATE, ShouldStop, never
 from promptfed.errors import DeploymentError
 from promptfed.printable import printable
@@ -41,6 +42,8 @@ of these: what is left is trouble of a machine or of Flower, which may pass."""
 ATTEMPTS = 3
 """How often one question is sent to a site whose node or process keeps ending, or whose answers get lost."""
 ABSENT = "absent: not connected"
+LOOK_SECONDS = 1.0
+"""Between two looks at the nodes while answers are waited for, if these are looked for more often."""
 GREET_AGAIN = 120.0
 """Seconds after which a greeting without an answer is sent once more: Flower drops an answer that it cannot deliver."""
 
@@ -121,6 +124,7 @@ class SitePool:
         self._greeting_times: dict[int, float] = {}
         self._met: set[int] = set()
         self._abandoned: set[int] = set()
+        self._looked = -LOOK_SECONDS
 
     # --------------------------------------------------------------------------------------------- who is there
 
@@ -194,11 +198,14 @@ class SitePool:
         waiting, pending = dict.fromkeys(questions, 0), dict[str, _Pending]()
         missed: dict[int, float] = {}
         sends = dict.fromkeys(questions, 0)
-        sizes = {client: codec.wire_bytes(question) for client, question in questions.items()}
+        parcels = {client: wrapped(question) for client, question in questions.items()}
+        sizes = {client: codec.wire_bytes(parcel) for client, parcel in parcels.items()}
+        kinds = {client: codec.kind_of(question) for client, question in questions.items()}
         start_time = time.monotonic()
 
         def end(client: int, content: RecordDict | None, failure: str) -> None:
             up = codec.wire_bytes(content) if content is not None else 0
+            content = None if content is None else unwrapped(content)
             answers[client] = SiteReply(content, failure, bytes_down=sizes[client] * sends[client], bytes_up=up)
             if on_answer is not None:
                 on_answer(client, answers[client])
@@ -218,12 +225,13 @@ class SitePool:
             )
 
         lost_answers = LostAnswers(
-            lambda node: self._push([node], codec.pack(Ping()), "Ping", group)[0], on_wait, self.quiet
+            lambda node: self._push([(node, wrapped(codec.pack(Ping())), "Ping")], group)[0], on_wait, self.quiet
         )
         while True:
-            self._look()
+            if waiting or time.monotonic() - self._looked >= min(LOOK_SECONDS, 10 * self.poll):
+                self._look()
             self._recall(pending, waiting)
-            for client in [] if should_stop() else self._send(questions, waiting, pending, group):
+            for client in [] if should_stop() else self._send(parcels, kinds, waiting, pending, group):
                 sends[client] += 1
             self._miss(waiting, missed, end)
             for message in self._pull([*pending, *self._greeting, *lost_answers.pings]):
@@ -260,7 +268,7 @@ class SitePool:
 
     def _look(self) -> None:
         """Greet new nodes, and forget those that have disconnected."""
-        online = set(self.grid.get_node_ids())
+        online, self._looked = set(self.grid.get_node_ids()), time.monotonic()
         for name, node in list(self._nodes.items()):
             if node not in online:
                 self.say(f"{name} is gone")
@@ -269,7 +277,8 @@ class SitePool:
         now = time.monotonic()
         silent = {node for node in self._greeting.values() if now - self._greeting_times[node] >= GREET_AGAIN}
         if new := sorted(online - self._met | online & silent):
-            identities = self._push(new, codec.pack(self.hello), "Hello", "hello")
+            hello = wrapped(codec.pack(self.hello))
+            identities = self._push([(node, hello, "Hello") for node in new], "hello")
             self._greeting.update({i: node for i, node in zip(identities, new, strict=True) if i is not None})
             self._greeting_times.update(dict.fromkeys(new, now))
             self._met |= set(new)
@@ -285,7 +294,7 @@ class SitePool:
                     self._met.discard(node)
                     return
                 raise DeploymentError(_why(message))
-            answer = codec.unpack(message.content, HelloAnswer, most_bytes=0).words
+            answer = codec.unpack(unwrapped(message.content), HelloAnswer, most_bytes=0).words
         except DeploymentError as error:
             self.problems[node] = str(error)
             self.say(f"node {node} is left out: {error}")
@@ -332,19 +341,22 @@ class SitePool:
                 waiting[entry.client] = 0
 
     def _send(
-        self, questions: Mapping[int, RecordDict], waiting: dict[int, int], pending: dict[str, _Pending], group: str
+        self,
+        parcels: Mapping[int, RecordDict],
+        kinds: Mapping[int, str],
+        waiting: dict[int, int],
+        pending: dict[str, _Pending],
+        group: str,
     ) -> list[int]:
-        """Send the waiting questions to connected sites, and return the clients that were asked."""
-        clients = []
-        for client in sorted(waiting):
-            node = self._nodes.get(self._name(client))
-            if node is None:
-                continue
-            [identity] = self._push([node], questions[client], codec.kind_of(questions[client]), group)
-            if identity is not None:
-                pending[identity] = _Pending(client, node, waiting.pop(client) + 1, time.monotonic())
-                clients.append(client)
-        return clients
+        """Send the waiting questions to connected sites, all at once, and return the clients that were asked."""
+        here = [
+            (client, self._nodes[name]) for client in sorted(waiting) if (name := self._name(client)) in self._nodes
+        ]
+        identities = self._push([(node, parcels[client], kinds[client]) for client, node in here], group)
+        sent = [(*each, identity) for each, identity in zip(here, identities, strict=False) if identity is not None]
+        for client, node, identity in sent:
+            pending[identity] = _Pending(client, node, waiting.pop(client) + 1, time.monotonic())
+        return [client for client, *_ in sent]
 
     def _miss(
         self, waiting: dict[int, int], missed: dict[int, float], end: Callable[[int, RecordDict | None, str], None]
@@ -363,11 +375,12 @@ class SitePool:
         for client in set(missed) - set(waiting):
             del missed[client]
 
-    def _push(self, nodes: Sequence[int], content: RecordDict, kind: str, group: str) -> list[str | None]:
+    def _push(self, questions: Sequence[tuple[int, RecordDict, str]], group: str) -> list[str | None]:
+        """Send to each node its question of a kind, and return the identities of the messages."""
         from flwr.app import Message
 
-        messages = [Message(content, node, TYPES[kind], group_id=group) for node in nodes]
-        return list(self.grid.push_messages(messages))
+        messages = [Message(content, node, TYPES[kind], group_id=group) for node, content, kind in questions]
+        return list(self.grid.push_messages(messages)) if messages else []
 
     def _pull(self, identities: Sequence[str]) -> list[Message]:
         return list(self.grid.pull_messages(identities)) if identities else []

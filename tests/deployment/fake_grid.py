@@ -15,6 +15,8 @@ from flwr.proto.recorddict_pb2 import RecordDict as Wire
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from promptfed.deployment.parcels import unwrapped, wrapped
+
 
 def sent(content: RecordDict) -> RecordDict:
     """What arrives: the bytes of Flower's own serialisation, read again."""
@@ -57,6 +59,7 @@ class FakeGrid(Grid):
         for message in messages:
             identity = f"message {len(self.seen)}"
             message.metadata.__dict__["_message_id"] = identity
+            message.content = unwrapped(sent(message.content))
             self.seen.append(message)
             identities.append(identity)
             node = message.metadata.dst_node_id
@@ -70,7 +73,8 @@ class FakeGrid(Grid):
 
     def _answer(self, identity: str, message: Message) -> None:
         try:
-            reply = Message(sent(self.nodes[message.metadata.dst_node_id](sent(message.content))), reply_to=message)
+            answer = self.nodes[message.metadata.dst_node_id](sent(message.content))
+            reply = Message(sent(wrapped(answer)), reply_to=message)
         except Exception as error:
             reply = Message(Error(2, f"Traceback ...\n{type(error).__name__}: {error}"), reply_to=message)
         if not self.loses(message):

@@ -18,6 +18,7 @@ pytest.importorskip("cryptography")
 from flwr.common.serde import recorddict_to_proto
 
 from promptfed.deployment import codec, messages
+from promptfed.deployment.parcels import wrapped
 from promptfed.deployment.site_pool import ATTEMPTS
 from promptfed.deployment.sum_words import MASKED, WORDS, SumAnswer
 from promptfed.errors import TrainingError
@@ -79,15 +80,15 @@ def test_what_is_counted_is_what_travels(secure):
     simulation, asked = secure(), Counter()
 
     def weigh(leg, question, answered):
-        asked[leg == "Train"] += codec.wire_bytes(question)
+        asked[leg == "Train"] += codec.wire_bytes(wrapped(question))
         return answered(question)
 
     intercept(simulation, 200, weigh)
     state, replies, _ = one_round(simulation)
     trained, *legs = (simulation.sniffed[leg, 1][0] for leg in ("Train", *LEGS))
-    up, down = sum(map(codec.wire_bytes, legs)), asked[False]
+    up, down = sum(codec.wire_bytes(wrapped(answer)) for answer in legs), asked[False]
     assert (replies[1].sum_bytes_up, replies[1].sum_bytes_down) == (up, down)
-    assert (replies[1].bytes_up, replies[1].bytes_down) == (codec.wire_bytes(trained), asked[True])
+    assert (replies[1].bytes_up, replies[1].bytes_down) == (codec.wire_bytes(wrapped(trained)), asked[True])
     serialised = sum(len(recorddict_to_proto(answer).SerializeToString()) for answer in legs)
     assert serialised <= up < serialised + 5 * 2_000, "besides Flower's headers of its objects"
     assert up > 4 * len(values(state)) > replies[1].bytes_up / 2
