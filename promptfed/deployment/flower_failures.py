@@ -42,7 +42,7 @@ def answer_for_failed_apps() -> None:
     from flwr.supercore.constant import TaskType
     from flwr.supernode.nodestate import in_memory_nodestate as module
 
-    state = getattr(module, "InMemoryNodeState", None)
+    state: Any = getattr(module, "InMemoryNodeState", None)
     error = getattr(module, "CLIENT_APP_CRASHED_ERROR", None)
     names = ("finish_task", "_on_task_tokens_expired", "_store_error_replies", "get_tasks")
     if error is None or not all(hasattr(state, name) for name in names) or hasattr(state, "answers_for_failed_apps"):

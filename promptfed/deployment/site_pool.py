@@ -219,10 +219,8 @@ class SitePool:
 
         def on_wait(identity: str, passed: float) -> None:
             limit = "" if each or seconds else " (--client-seconds sets a limit)"
-            name = self._name(pending[identity].client)
-            self.say(
-                f"{name} has had its question for {passed:.0f} s: it may be at work, and is asked if it is done{limit}"
-            )
+            said = f"has had its question for {passed:.0f} s: it may be at work, and is asked if it is done{limit}"
+            self.say(f"{self._name(pending[identity].client)} {said}")
 
         lost_answers = LostAnswers(
             lambda node: self._push([(node, wrapped(codec.pack(Ping())), "Ping")], group)[0], on_wait, self.quiet
