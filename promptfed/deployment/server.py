@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from promptfed.printable import printable_lines
 from promptfed.privacy.channel_keys import identity_fingerprint
 from promptfed.progress import Progress
 from promptfed.report.html import REPORT_FILE
+from promptfed.report.live import number_or_dash
 from promptfed.resolve import resolve
 from promptfed.runner import RunParts, carry_out
 from promptfed.runs.checkpoint import load_checkpoint
@@ -267,7 +269,8 @@ class PrintProgress(Progress):
     def round(
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
     ) -> None:
-        say(f"{name} round {round}: loss {loss:.4f}, validation accuracy {val_accuracy:.4f}, {bytes_sent:,} bytes")
+        looked = f", validation accuracy {100 * val_accuracy:.1f} %" if math.isfinite(val_accuracy) else ""
+        say(f"{name} round {round}: loss {number_or_dash(loss, 4)}{looked}, {bytes_sent:,} bytes")
 
     def note(self, text: str) -> None:
         say(text)

@@ -93,12 +93,14 @@ class LiveProgress(Progress):
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
     ) -> None:
         self._bytes += bytes_sent
-        figures = f"loss {_number(loss, 3)}  val acc {_number(100 * val_accuracy, 1)} %  {decimal(self._bytes)} sent"
+        figures = f"{round_words(loss, val_accuracy)}  {decimal(self._bytes)} sent"
         lost_words = f"  {self._lost} lost" if self._lost else ""
         oracle = f"  {asked_words(asked)}" if asked is not None else ""
         self._said = f"round {round}/{self._total}  {figures}{lost_words}{oracle}"
         if self._task is not None:
-            short = f"{round}/{self._total} loss {_number(loss, 3)} val {_number(100 * val_accuracy, 1)} %"
+            short = (
+                f"{round}/{self._total} loss {number_or_dash(loss, 3)} val {number_or_dash(100 * val_accuracy, 1)} %"
+            )
             short += f" {decimal(self._bytes)}{lost_words}{oracle}"
             self._bars.update(self._task, said=short if self.console.width < NARROW else self._said)
         if round == self._total or round % -(-self._total // MOST_LINES) == 0:
@@ -112,7 +114,12 @@ class LiveProgress(Progress):
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _number(value: float, digits: int) -> str:
+def round_words(loss: float, val_accuracy: float) -> str:
+    """Format what came out of a round."""
+    return f"loss {number_or_dash(loss, 3)}  val acc {number_or_dash(100 * val_accuracy, 1)} %"
+
+
+def number_or_dash(value: float, digits: int) -> str:
     """Format a number; a dash for an unknown one, such as the loss of a round without updates."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 

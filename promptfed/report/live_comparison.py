@@ -15,7 +15,7 @@ from rich.table import Column
 from promptfed.printable import plain_text
 from promptfed.progress import ComparisonProgress
 from promptfed.report.consoles import draws_bars
-from promptfed.report.live import chosen_progress
+from promptfed.report.live import chosen_progress, round_words
 from promptfed.report.oracle_usage import asked_words
 from promptfed.report.tables import percent
 from promptfed.types import Reply
@@ -84,7 +84,7 @@ class LiveComparison(ComparisonProgress):
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
     ) -> None:
         if self._one is not None:
-            text = f"{round}/{self._rounds}  loss {loss:.3f}  val acc {100 * val_accuracy:.1f} %"
+            text = f"{round}/{self._rounds}  {round_words(loss, val_accuracy)}"
             text += f"  {asked_words(asked)}" if asked is not None else ""
             self._bars.update(self._one, said=text)
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from promptfed.prompt_state import PromptState
-from promptfed.report.live import LiveProgress
+from promptfed.report.live import LiveProgress, round_words
 from promptfed.report.live_comparison import LiveComparison
 from promptfed.types import Broadcast, Job, Reply, Update, failed
 from promptfed.usage import Usage
@@ -132,3 +132,8 @@ def test_bytes_go_on_where_the_run_was_stopped() -> None:
         progress.stage("m", rounds=4, clients_a_round=1, finished=3, bytes_sent=2000)
         progress.round("m", 4, 0.5, 0.25, 1000)
     assert "3.0 kB sent" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_round_of_a_comparison_that_looks_at_no_validation_data_has_a_dash() -> None:
+    assert round_words(math.nan, math.nan) == "loss -  val acc - %"
+    assert round_words(0.5, 0.25) == "loss 0.500  val acc 25.0 %"
