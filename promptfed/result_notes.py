@@ -57,21 +57,25 @@ def figure_notes(task: FederatedTask, figures: Metrics, examples: str = "images"
 
 
 def near_chance_note(accuracy: float, items: int, classes: int) -> str:
-    """Return a note if zero-shot's validation ``accuracy`` among ``classes`` is about that of guessing, else "".
+    """Return a note if zero-shot's validation ``accuracy`` among ``classes`` may be that of guessing, else "".
 
-    It is if a guesser gets as many right with probability above 5 % (one-sided binomial test), or if it makes less
-    than 5 % of the way from guessing to all right.
+    It is if it makes less than 5 % of the way from guessing to all right. If it makes more, but a guesser gets as many
+    right with probability above 5 % (one-sided binomial test), the examples are too few to tell, and the note says so.
     """
     if not items or classes < 2:
         return ""
     chance = 1 / classes
     is_luck = guessing_probability(round(accuracy * items), items, chance) > LUCK
-    if not is_luck and (accuracy - chance) / (1 - chance) >= SKILL:
+    is_skilled = (accuracy - chance) / (1 - chance) >= SKILL
+    if is_skilled and not is_luck:
         return ""
-    return (
-        f"zero-shot is near chance on validation data: {100 * accuracy:.1f} % of {items} right among {classes} classes "
-        f"where guessing gives {100 * chance:.1f} %. The model hardly knows such data: try another"
-    )
+    right = f"{100 * accuracy:.1f} % of {items} right among {classes} classes where guessing gives {100 * chance:.1f} %"
+    if is_skilled:
+        return (
+            f"zero-shot cannot be told from guessing on so few validation examples: {right}. More of them would show "
+            "whether the model knows such data"
+        )
+    return f"zero-shot is near chance on validation data: {right}. The model hardly knows such data: try another"
 
 
 def simpler_note(metrics: Mapping[str, Any], measure: str, names: Sequence[str]) -> str:

@@ -30,6 +30,15 @@ def test_guessing_gets_a_note(accuracy: float, items: int, classes: int) -> None
     assert f"guessing gives {100 / classes:.1f} %" in note
 
 
+@pytest.mark.parametrize(("accuracy", "items", "classes"), [(1.0, 3, 2), (0.5, 6, 4), (3 / 7, 7, 4)])
+def test_of_few_examples_that_are_mostly_right_it_says_that_they_are_few(
+    accuracy: float, items: int, classes: int
+) -> None:
+    note = near_chance_note(accuracy, items, classes)
+    assert "on so few validation examples" in note
+    assert "hardly" not in note
+
+
 @pytest.mark.parametrize(
     ("accuracy", "items", "classes"), [(0.44, 200, 20), (0.7, 200, 2), (0.25, 400, 10), (1.0, 5, 4), (0.5, 0, 2)]
 )

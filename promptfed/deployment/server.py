@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.attacks.base import check_without_attack
 from promptfed.config import RunConfig, build_config, read_yaml, validate
+from promptfed.counts import number_of
 from promptfed.deployment import codec  # first: it says how to install what the next need
 from promptfed.deployment.class_names import joined_classes, lonely_classes, split_names
 from promptfed.deployment.engine import FlowerEngine
@@ -382,7 +383,7 @@ def _prepare(sites: SitePool, agreement: SiteAgreement, seconds: float) -> None:
         try:
             parcel = answer.opened(PrepareAnswer)
             started = f"; its process took {parcel.started:.1f} s to start" if parcel.started is not None else ""
-            what = f"{parcel.words.images} images encoded" if parcel.words.images else "ready"
+            what = f"{number_of('image', parcel.words.images)} encoded" if parcel.words.images else "ready"
             say(f"{name}: {what} in {parcel.words.seconds:.1f} s{started}")
         except DeploymentError as error:
             say(f"{name} could not prepare: {error}")

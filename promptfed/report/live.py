@@ -14,6 +14,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, Time
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
+from promptfed.counts import number_of
 from promptfed.errors import ConfigError
 from promptfed.printable import LONGEST, printable
 from promptfed.progress import Progress
@@ -66,7 +67,7 @@ class LiveProgress(Progress):
             self._task = self._bars.add_task("features", total=total, said="images encoded once, then cached")
         self._bars.update(self._task, completed=done)
         if done == total:
-            self._line(f"features: {total} images encoded")
+            self._line(f"features: {number_of('image', total)} encoded")
             self._task = None
 
     def personalized(self, done: int, total: int) -> None:
