@@ -15,7 +15,7 @@ from promptfed.errors import ConfigError
 from promptfed.examples.base import TextItem
 from promptfed.export.finished import FinishedRun
 from promptfed.language_models.model import LanguageModel
-from promptfed.methods.descriptor import PREFIX
+from promptfed.methods.descriptor import descriptors_of
 from promptfed.methods.query_prompt import QueryPrompt
 from promptfed.retrieval.calibration import fit_calibration
 from promptfed.retrieval.collection import Collection, Request
@@ -110,9 +110,9 @@ class FederatedSearch:
             "cori": lambda query: cori(words_of(query.text), statistics),
             "centroid": lambda query: centroid(query.vector, centroids),
         }
-        names = [f"{PREFIX}{k}" for k in range(len(self.engines))]
-        if all(name in self._shared for name in names):
-            learned = torch.stack([self._shared[name] for name in names]).double().numpy()
+        known = descriptors_of(self._shared, len(self.engines))
+        if len(known) == len(self.engines):
+            learned = torch.stack([known[k] for k in range(len(self.engines))]).double().numpy()
             self.selections["descriptor"] = lambda query: descriptor(query.vector, learned)
         self.calibration = {index: self._calibrations(index) for index in INDICES}
 

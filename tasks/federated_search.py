@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,12 +25,23 @@ from promptfed.types import NO_EXAMPLES, ClientData, FederatedTask, Split
 PROMPTS = ("", "Who can answer this?", "Somebody asks:")
 
 
-class FederatedSearchConfig(TaskConfig):
-    """Which requests are tested, and how many are judged."""
+class DealtConfig(TaskConfig):
+    """Which requests are tested, and which choices are made with."""
 
     folds: int = Field(5, ge=2, le=100, description="parts that the requests are cut into, one of which is the test")
     fold: int = Field(0, ge=0, description="the part that is tested, from 0")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the other requests that choices are made with")
+
+    @model_validator(mode="after")
+    def _is_a_fold(self) -> Self:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} is none of 0 to {self.folds - 1}: task.folds says how many there are")
+        return self
+
+
+class FederatedSearchConfig(DealtConfig):
+    """Which requests are tested, and how many are judged."""
+
     judged: int | None = Field(None, ge=1, description="requests that each engine has judged; null: all in training")
     descriptions: dict[str, str] = Field(default_factory=dict, description="engine -> what its owner says of it")
     prompts: tuple[str, ...] | None = Field(None, min_length=1, description="hand-written ones, for zero-shot")
@@ -39,12 +50,6 @@ class FederatedSearchConfig(TaskConfig):
     @classmethod
     def _have_names(cls, values: dict[str, str]) -> dict[str, str]:
         return {str(name): text for name, text in values.items()} if isinstance(values, dict) else values
-
-    @model_validator(mode="after")
-    def _is_a_fold(self) -> FederatedSearchConfig:
-        if self.fold >= self.folds:
-            raise ValueError(f"fold {self.fold} is none of 0 to {self.folds - 1}: task.folds says how many there are")
-        return self
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from promptfed.blackbox.oracles.spent import recover_spent
 from promptfed.blackbox.oracles.tally import Tally
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item, QuestionItem
-from promptfed.examples.exact_match import is_right
 from promptfed.frozen_model import FrozenModel, Kind
 from promptfed.prompt_template import PromptTemplate
 from promptfed.types import Split
@@ -221,9 +220,7 @@ class Oracle(FrozenModel):
         texts = [self.form.render(candidate.text, item.text) for candidate in candidates for item in items]
         replies = self.generate(texts, max_tokens=self.form.answer_tokens, stop=self.form.stop)
         # A question without an answer counts as a wrong one.
-        right = [
-            is_right(answer, item.answer) for answer, item in zip(replies, [*items] * len(candidates), strict=True)
-        ]
+        right = [item.is_answered(reply) for reply, item in zip(replies, [*items] * len(candidates), strict=True)]
         hit = torch.tensor(right, dtype=torch.float32).reshape(len(candidates), len(items))
         return torch.stack([hit if name == "right" else 1 - hit for name in classes], -1)
 

@@ -11,6 +11,8 @@ from typing import ClassVar
 from PIL import Image
 
 from promptfed.examples import pixels
+from promptfed.examples.exact_match import is_right
+from promptfed.examples.token_overlap import has_phrase
 from promptfed.printable import printable
 
 
@@ -66,6 +68,18 @@ class QuestionItem(TextItem):
 
     def content_id(self) -> str:
         return hashlib.sha256(f"{self.text}\x00{self.answer}".encode()).hexdigest()
+
+    def is_answered(self, reply: str) -> bool:
+        """Return whether ``reply`` is right: by its final answer, as GSM8K is scored."""
+        return is_right(reply, self.answer)
+
+
+@dataclass(frozen=True)
+class PhraseQuestion(QuestionItem):
+    """A question whose answer is a phrase, which a right reply contains."""
+
+    def is_answered(self, reply: str) -> bool:
+        return has_phrase(reply, self.answer)
 
 
 @dataclass(frozen=True)

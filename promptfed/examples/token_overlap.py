@@ -32,6 +32,17 @@ def is_same(reply: str, answer: str) -> bool:
     return answer_words(reply) == words if words else reply.strip() == answer.strip()
 
 
+def has_phrase(reply: str, phrase: str) -> bool:
+    """Return whether the words of ``phrase`` stand in ``reply`` one after the other; of no words, never.
+
+    >>> has_phrase("With fine tweezers, of course.", "Fine tweezers")
+    True
+    """
+    words, wanted = answer_words(reply), answer_words(phrase)
+    starts = range(len(words) - len(wanted) + 1) if wanted else ()
+    return any(words[start : start + len(wanted)] == wanted for start in starts)
+
+
 def token_f1(reply: str, answer: str) -> float:
     """Return the harmonic mean of precision and recall of the words, 0..1; each counts as often as it occurs.
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.errors import ConfigError
-from promptfed.examples.base import ANSWER_CLASSES, AnswerItem, Item, QuestionItem
-from promptfed.examples.exact_match import is_right
+from promptfed.examples.base import ANSWER_CLASSES, AnswerItem, Item, PhraseQuestion, QuestionItem
 from promptfed.examples.token_overlap import is_same, token_f1
 from promptfed.language_models.answer_rows import AnswerRow, AnswerWriter
 from promptfed.language_models.insert import NO_INSERT, Insert
@@ -201,7 +200,7 @@ class Answers:
         for k, reply in zip(unknown, replies, strict=True):
             item = items[k]
             assert isinstance(item, QuestionItem), "or there would be no likelihood"
-            right[k] = is_right(reply, item.answer) if _has_final(item) else is_same(reply, item.answer)
+            right[k] = item.is_answered(reply) if _has_rule(item) else is_same(reply, item.answer)
             f1[k] = token_f1(reply, item.answer)
         return answer_scores(right, f1, -losses.cpu().double())
 
@@ -210,8 +209,9 @@ def _is_written(item: Item) -> bool:
     return not isinstance(item, AnswerItem) or item.is_written
 
 
-def _has_final(item: QuestionItem) -> bool:
-    return isinstance(item, AnswerItem) and item.has_final
+def _has_rule(item: QuestionItem) -> bool:
+    """Return whether an answer is right by a rule of its own, and not if all of it is the same."""
+    return isinstance(item, PhraseQuestion) or (isinstance(item, AnswerItem) and item.has_final)
 
 
 def check_classes(classes: Sequence[str]) -> None:

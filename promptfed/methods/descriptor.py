@@ -21,12 +21,16 @@ from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
 
 PREFIX = "descriptor/"
+TABLE = "descriptors"
 
 
 class DescriptorConfig(MethodConfig):
     """Options of the fit."""
 
     ridge: float = Field(1.0, gt=0, description="weight of the squared length of w beside the squared errors")
+    table: bool = Field(
+        False, description="send a table with a row for each engine, zeros but for one's own, which noise can hide"
+    )
 
 
 @METHODS.register("descriptor")
@@ -39,6 +43,11 @@ class Descriptor(Method):
 
     Shared: ``descriptor/k`` ``(width + 1,)``, of engine k. Personal: nothing. An engine that has sent nothing is
     predicted to be of no use.
+
+    With ``table`` every client sends ``descriptors`` ``(engines, width + 1)``, zeros but for its own row. The mean is
+    the table of all rows over the number of engines. So differential privacy of a client (``privacy.dp=client``, one
+    release, clip C) hides an owner's judged requests from the other owners: its row is shortened to C, and all values
+    get noise of z C. Secure sums and noise of the clients' own fit as well.
     """
 
     name: ClassVar[str] = "descriptor"
@@ -63,9 +72,13 @@ class Descriptor(Method):
 
     def init_shared(self) -> PromptState:
         """Return zeros: nobody has sent a descriptor."""
+        if self.config.table:
+            return PromptState({TABLE: torch.zeros(len(self.setup.classes), self.model.width + 1)})
         return PromptState({f"{PREFIX}{k}": torch.zeros(self.model.width + 1) for k in range(len(self.setup.classes))})
 
     def uploads(self, client: int, sent: PromptState) -> dict[str, Shape]:
+        if self.config.table:
+            return {TABLE: (len(self.setup.classes), self.model.width + 1)}
         return {f"{PREFIX}{client}": (self.model.width + 1,)}
 
     def check_feasible(self, clients: Sequence[ClientData]) -> None:
@@ -86,9 +99,18 @@ class Descriptor(Method):
         errors = features @ fitted[:-1] + fitted[-1] - grades
         middle = grades.mean()
         agrees = ((errors + grades > middle) == (grades > middle)).double().mean()
-        update = PromptState({f"{PREFIX}{data.client}": fitted.float()})
         loss = float(errors.square().mean()) if len(pairs) else 0.0
-        return Update(data.client, update, len(pairs), loss, float(agrees) if len(pairs) else 0.0), personal
+        samples = len(pairs)
+        if self.config.table:
+            rows = broadcast.shared[TABLE].clone()
+            rows[column] = fitted.float()
+            update, samples = (
+                PromptState({TABLE: rows}),
+                1,
+            )  # rows have one weight, or their grades could not be compared
+        else:
+            update = PromptState({f"{PREFIX}{data.client}": fitted.float()})
+        return Update(data.client, update, samples, loss, float(agrees) if len(pairs) else 0.0), personal
 
     def features(self, items: Sequence[Item]) -> Tensor:
         """Return unit features ``(items, width)``, each of which is computed once."""
@@ -98,9 +120,17 @@ class Descriptor(Method):
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
         places = [self.setup.classes.index(name) if name in self.setup.classes else None for name in classes]
         nothing = torch.zeros(self.model.width + 1)
-        chosen = [nothing if k is None else shared.get(f"{PREFIX}{k}", nothing) for k in places]
+        known = descriptors_of(shared, len(self.setup.classes))
+        chosen = [nothing if k is None else known.get(k, nothing) for k in places]
         descriptors = torch.stack(chosen).to(self.model.device)
         return self.features(split.items) @ descriptors[:, :-1].T + descriptors[:, -1]
+
+
+def descriptors_of(shared: PromptState, engines: int) -> dict[int, Tensor]:
+    """Return engine -> its descriptor ``(width + 1,)``, of those that a shared prompt has."""
+    if TABLE in shared:
+        return dict(enumerate(engines * shared[TABLE]))
+    return {k: shared[f"{PREFIX}{k}"] for k in range(engines) if f"{PREFIX}{k}" in shared}
 
 
 def ridge_fit(features: Tensor, grades: Tensor, ridge: float) -> Tensor:

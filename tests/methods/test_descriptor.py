@@ -76,3 +76,44 @@ def test_examples_without_grades_are_refused(method):
     method.check_feasible([graded(0, [0.0] * 4), graded(1, [0.0] * 4)])
     with pytest.raises(ConfigError, match="use --task federated-search"):
         method.check_feasible([client(0), client(1)])
+
+
+def test_a_table_is_the_descriptors_side_by_side_over_their_number():
+    table = build_method("descriptor", {"ridge": 0.5, "table": True}, setup("bert", domains=("a", "b")))
+    apart = build_method("descriptor", {"ridge": 0.5}, setup("bert", domains=("a", "b")))
+    clients = [graded(k, g) for k, g in enumerate([[0.0, 1, 2, 3], [3.0, 0, 0, 1]])]
+    shared = table.init_shared()
+    assert table.uploads(1, shared) == {"descriptors": (2, WIDTH + 1)}
+    updates = [table.train(Broadcast(1, shared), data, NO_PROMPT)[0] for data in clients]
+    alone = [apart.train(Broadcast(1, apart.init_shared()), data, NO_PROMPT)[0] for data in clients]
+    for k, update in enumerate(updates):
+        assert update.samples == 1
+        assert torch.equal(update.shared["descriptors"][k], alone[k].shared[f"descriptor/{k}"])
+        assert not update.shared["descriptors"][1 - k].any()
+    merged, _ = Mean(Mean.Config()).apply(shared, updates, PromptState())
+    other, _ = Mean(Mean.Config()).apply(apart.init_shared(), alone, PromptState())
+    test = clients[0].test
+    torch.testing.assert_close(
+        table.logits(merged, NO_PROMPT, CLASSES, test), apart.logits(other, NO_PROMPT, CLASSES, test)
+    )
+
+
+def test_noise_of_client_privacy_is_added_to_all_rows_after_the_clip():
+    from promptfed.privacy.release import PrivateMean
+    from promptfed.privacy.secret_key import SecretKey
+
+    table = build_method("descriptor", {"table": True}, setup("bert", domains=("a", "b")))
+    shared, names = table.init_shared(), ["descriptors"]
+    updates = [table.train(Broadcast(1, shared), graded(k, g), NO_PROMPT)[0] for k, g in
+               enumerate([[0.0, 9, 9, 9], [0.1, 0.1, 0.1, 0.1]])]  # fmt: skip
+    release = PrivateMean(SecretKey(bytes(32)), 1.0, 0.0, [0, 1])
+    plain = release.mean(shared, names, updates, [0, 1], 1).shared["descriptors"]
+    assert float(2 * plain[0].norm()) == pytest.approx(1), "shortened to the clip"
+    assert float(2 * plain[1].norm()) == pytest.approx(float(updates[1].shared["descriptors"].norm()))
+    spent = []
+    release = PrivateMean(SecretKey(bytes(32)), 1.0, 3.0, [0, 1], account=spent.append)
+    noised = release.mean(shared, names, updates, [0, 1], 1).shared["descriptors"]
+    noise = 2 * (noised - plain)
+    assert float(noise.std()) == pytest.approx(3.0, rel=0.3)
+    assert noise[1].any()
+    assert [one.multiplier for one in spent] == [3.0]
