@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+import pytest
+
 from promptfed.blackbox.oracles.oracle import Oracle
-from promptfed.blackbox.oracles.query import OracleAnswer
+from promptfed.blackbox.oracles.query import Candidate, OracleAnswer
 from promptfed.config import build_config
 from promptfed.evaluation import accuracy
 from promptfed.experiment import Experiment
+from promptfed.language_models.gemma import PACKAGE
 from promptfed.resolve import resolve
+from promptfed.tasks.federated_answers import PROMPTS, RIGHT
 from promptfed.tasks.sources.retrieval import load_collection
 
 
@@ -33,3 +39,18 @@ def test_the_instruction_that_helps_is_chosen(backend) -> None:
     prompt = federation.prompt(state, None)
     assert "Copy the words" in method.candidate(prompt.shared, prompt.personal).text
     assert accuracy(method, prompt, task.base_classes, task.base_test) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec(PACKAGE) is None, reason="needs the package with Gemma")
+def test_gemma_copies_answers_from_documents_and_knows_none_without(gemma_once) -> None:
+    """Measured on 16 questions: 7 behind the documents that answer, 0 without any."""
+    right = {}
+    for context in ("gold", "none"):
+        options = {"task": "federated-answers", "method": "zero_shot", "task_options": {"context": context, "tests": 8}}
+        experiment = Experiment.build(resolve(build_config(options)))
+        task = experiment.task
+        scores = experiment.setup.oracle.score([Candidate(PROMPTS[2])], task.base_test.items, task.base_classes)[0]
+        right[context] = int(scores[:, RIGHT].sum())
+    assert right["none"] == 0
+    assert right["gold"] >= 2
