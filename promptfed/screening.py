@@ -281,7 +281,8 @@ def _shown(value: object) -> str:
     if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**20):
         return str(value)
     if isinstance(value, int):
-        return f"a number of {value.bit_length()} bits"
+        size = f"10^{int((value.bit_length() - 1) * math.log10(2))}"
+        return f"{size} or more" if value > 0 else f"-{size} or less"
     return value if isinstance(value, str) else f"a {type(value).__name__}"
 
 

@@ -55,7 +55,7 @@ BAD = {
     **{
         f"seconds {value}": (replace(GOOD, seconds=value), "seconds of ") for value in (NAN, math.inf, -1.0, 1e300, "1")
     },
-    "seconds 10^400": (replace(GOOD, seconds=HUGE), "seconds of a number of 1329 bits"),
+    "seconds 10^400": (replace(GOOD, seconds=HUGE), r"seconds of 10\^399 or more"),
     "start_seconds": (replace(GOOD, start_seconds=NAN), "start_seconds of nan"),
     "bytes_up": (replace(GOOD, bytes_up=HUGE), "bytes_up of "),
     "bytes_down": (replace(GOOD, bytes_down=-5), "bytes_down of -5"),
