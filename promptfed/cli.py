@@ -234,9 +234,12 @@ def _settle_environment() -> None:
 
 
 def _escape_what_has_no_letter() -> None:
-    """Have characters that the terminal's encoding lacks printed as escapes: no result is lost for a "±"."""
+    """Have characters that the terminal's encoding lacks printed as escapes: no result is lost for a "±".
+
+    Python's own streams are strict, in the C and POSIX locales ``surrogateescape``; both fail on such a letter.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 
