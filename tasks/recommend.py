@@ -90,8 +90,6 @@ def task_of(config: RunConfig, options: RecommendConfig, data: Interactions) -> 
     by_user = config.partition == "user"
     owners = [f"user {number + 1}" for number in range(len(data.users))] if by_user else data.homes
     homes = dict(zip(owners, data.homes, strict=True))
-    if config.clients not in (None, len(homes)):
-        raise ConfigError(f"clients={config.clients}, but the data have {len(homes)}: leave --clients out")
 
     def example(history: Sequence[int], number: int) -> HistoryItem:
         chosen = tuple(names[k] for k in history)
@@ -124,8 +122,11 @@ def task_of(config: RunConfig, options: RecommendConfig, data: Interactions) -> 
     idle = {home for home in homes if by_user and not parts[home]["train"]}
     if idle:
         notes.append(f"{len(idle)} of {len(homes)} users have no choice to train on: they are no clients")
+    active = [home for home in homes if home not in idle]
+    if config.clients not in (None, len(active)):
+        raise ConfigError(f"clients={config.clients}, but the data have {len(active)}: leave --clients out")
     clients = []
-    for k, home in enumerate(home for home in homes if home not in idle):
+    for k, home in enumerate(active):
         train, val, test = (_split(parts[home][use]) for use in ("train", "val", "test"))
         classes = tuple(sorted(set(train.labels.tolist())))
         clients.append(ClientData(k, home, classes, train, val, test, domain=homes[home]))

@@ -8,21 +8,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from promptfed.bench.entry_result import entry_result
 from promptfed.bench.suite import Entry
 from promptfed.errors import RunError
+from promptfed.plugins import load_plugins, loaded_plugins
 from promptfed.printable import printable
 from promptfed.progress import ComparisonProgress
 from promptfed.threads import available_cpus
-from promptfed.training import Interrupted
+from promptfed.training import Interrupted, OutOfBudget
 
 POLL = 0.2
 """Seconds between two looks at whether a process has ended and whether to stop."""
 WORK = "from promptfed.bench.side_by_side import work; work()"
+Process = subprocess.Popen[str]
 
 
 def side_by_side(
@@ -41,60 +43,85 @@ def side_by_side(
     that is under way when its standard input ends, so it outlives this process no longer than that.
 
     Raises:
-        Interrupted: ``should_stop`` said so; what was under way is saved.
+        Interrupted: ``should_stop`` said so, or a budget is spent; what was under way is saved.
         RunError: A process died.
     """
-    about = {"seeds": seeds, "data_root": data_root, "threads": threads or max(1, available_cpus() // jobs)}
+    jobs = max(1, min(jobs, len(entries)))
+    about = {
+        "seeds": seeds,
+        "data_root": data_root,
+        "threads": threads or max(1, available_cpus() // jobs),
+        "plugins": list(loaded_plugins()),
+    }
     waiting = dict(entries)
-    running: dict[str, subprocess.Popen[str]] = {}
+    running: dict[str, Process] = {}
     with tempfile.TemporaryDirectory() as place:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     key, entry = next(iter(waiting.items()))
-                    told = {**about, "entry": waiting.pop(key).model_dump(mode="json"), "folder": str(folder / key)}
-                    running[key] = _begin({**told, "result": str(Path(place, key))})
+                    order = {**about, "entry": waiting.pop(key).model_dump(mode="json"), "folder": str(folder / key)}
+                    running[key] = _begin({**order, "result": str(Path(place, key))})
                     progress.note(f"{key}: {entry.title}")
                 for key in [key for key, process in running.items() if process.poll() is not None]:
                     result = _result_of(running.pop(key), Path(place, key), key)
                     left = len(waiting) + len(running)
                     progress.note(f"{key}: {result.get('left_out') or 'done'} ({left} left)")
                     yield key, result
-                if should_stop():
+                if (waiting or running) and should_stop():
                     left = len(waiting) + len(running)
                     raise Interrupted(f"{left} of {len(entries)} comparisons are not finished")
                 time.sleep(POLL)
-        finally:
+        except KeyboardInterrupt:  # the second one: at once
             for process in running.values():
-                process.communicate()  # its input ends, and so does its work
+                process.kill()
+            raise
+        finally:
+            _end(list(running.values()))
 
 
-def _begin(told: Mapping[str, Any]) -> subprocess.Popen[str]:
+def _begin(order: Mapping[str, Any]) -> Process:
     """Begin a process in a session of its own, which no Ctrl-C of the terminal reaches."""
     command = [sys.executable, "-P", "-c", WORK]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps(told) + "\n")
+    process.stdin.write(json.dumps(order) + "\n")
     process.stdin.flush()
     return process
 
 
-def _result_of(process: subprocess.Popen[str], file: Path, key: str) -> dict[str, Any]:
-    process.communicate()
+def _end(processes: Sequence[Process]) -> None:
+    """Tell all processes to stop, and wait until they have."""
+    try:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in processes:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.kill()
+        raise
+
+
+def _result_of(process: Process, file: Path, key: str) -> dict[str, Any]:
+    _end([process])
     if process.returncode or not file.exists():
         raise RunError(
             f"the process of '{printable(key, 80)}' ended with code {process.returncode}: what is finished is kept, "
             "and the same command goes on"
         )
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if "stopped" in result:
+        raise OutOfBudget(f"{printable(key, 80)}, {result['stopped']}")
     return result
 
 
 def work() -> None:
     """Run the comparison that the first line of standard input tells of, until it ends or standard input does."""
-    told = json.loads(sys.stdin.readline())
+    order = json.loads(sys.stdin.readline())
     is_over = threading.Event()
 
     def wait_for_the_end() -> None:
@@ -102,11 +129,14 @@ def work() -> None:
         is_over.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    entry, folder = Entry.model_validate(told["entry"]), Path(told["folder"])
+    load_plugins(order["plugins"])
+    entry, folder = Entry.model_validate(order["entry"]), Path(order["folder"])
     try:
         result = entry_result(
-            entry, told["seeds"], folder, ComparisonProgress(), told["data_root"], told["threads"], is_over.is_set
+            entry, order["seeds"], folder, ComparisonProgress(), order["data_root"], order["threads"], is_over.is_set
         )
+    except OutOfBudget as spent:
+        result = {"stopped": spent.where}
     except Interrupted as stopped:
         sys.exit(stopped.code)
-    Path(told["result"]).write_text(json.dumps(result), encoding="utf-8")
+    Path(order["result"]).write_text(json.dumps(result), encoding="utf-8")

@@ -34,3 +34,19 @@ def test_one_that_cannot_run_is_left_out_and_a_stop_is_obeyed(tmp_path: Path) ->
     with pytest.raises(Interrupted, match="1 of 2 comparisons are not finished"):
         next(results)
     assert not list((tmp_path / "long").glob("*/seed-*/metrics.json"))
+
+
+def test_plug_ins_of_this_process_are_those_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "louder.py"
+    file.write_text(
+        "from promptfed.method import METHODS\n"
+        "from promptfed.methods.promptfl import PromptFL\n\n\n"
+        "@METHODS.register('louder')\n"
+        "class Louder(PromptFL):\n"
+        "    name = 'louder'\n"
+    )
+    monkeypatch.setattr("promptfed.bench.side_by_side.loaded_plugins", lambda: {str(file): ""})
+    options = {"rounds": 1, "shots": 1, "clients": 2, "backbone": "tiny"}
+    louder = Entry.model_validate({"title": "t", "methods": ["louder"], "options": options})
+    ((_, result),) = side_by_side({"own": louder}, 2, 1, tmp_path, ComparisonProgress(), None, None, lambda: False)
+    assert "louder" in {row["method"] for row in result["rows"]}

@@ -62,6 +62,8 @@ def test_a_user_without_a_choice_to_train_on_is_no_client():
     task = task_of(config_of(partition="user"), RecommendConfig(cold_fraction=0), data)
     assert [data.name for data in task.clients] == ["user 1", "user 3"]
     assert [data.client for data in task.clients] == [0, 1]
+    with pytest.raises(ConfigError, match="clients=3, but the data have 2"):
+        task_of(config_of(partition="user", clients=3), RecommendConfig(cold_fraction=0), data)
     assert "1 of 3 users have no choice to train on" in task.notes[-1]
 
 
