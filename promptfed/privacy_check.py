@@ -60,6 +60,7 @@ def check_privacy(
         check_sum_is_enough(what, method, method.server_side(aggregator))
         broadcast, update = first_update(method, aggregator, 0)
         check_sends_changes(what, method, range(clients), broadcast, update)
+        _check_rounds(what, terms, method)
         values = sum(tensor.numel() for tensor in update.values())
         if terms.noise_at == "clients":
             _check_shares(terms, values, clients)
@@ -68,6 +69,16 @@ def check_privacy(
             if terms.clip == "adaptive":
                 noise = change_multiplier(noise, bit_noise(participation * clients))
             check_grid("privacy.noise", values, terms.clip_norm, noise, clients)
+
+
+def _check_rounds(what: str, terms: PrivacyOptions, method: Method) -> None:
+    """Raise ConfigError if the noise is for more rounds than ``method`` has."""
+    planned = method.setup.rounds
+    if terms.dp == "client" and method.rounds < planned:
+        raise ConfigError(
+            f"{what} adds noise for {planned} rounds, and method '{method.name}' has {method.rounds}: use --rounds "
+            f"{method.rounds}"
+        )
 
 
 def _check_shares(terms: PrivacyOptions, values: int, clients: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -47,7 +47,7 @@ class SyntheticReport:
 
     Args:
         finished: A run of ``private_evolution``.
-        told: Is told what is done next, in a few words.
+        progress: Receives, in a few words, what is done next.
 
     Raises:
         ConfigError: The run's method makes no texts.
@@ -55,8 +55,8 @@ class SyntheticReport:
         RunError: They have changed.
     """
 
-    def __init__(self, finished: FinishedRun, told: Callable[[str], None] = lambda words: None) -> None:
-        self.finished, self.told = finished, told
+    def __init__(self, finished: FinishedRun, progress: Callable[[str], None] = lambda words: None) -> None:
+        self.finished, self.progress = finished, progress
         reader = "promptfed synthetic judges", "use it on a run of --method private_evolution"
         self.pairs = texts_of(finished.method, finished.prompt(None), *reader)
         config = finished.run.config.model_copy(update={"attack_options": {}, "engine": "local"})
@@ -96,18 +96,16 @@ class SyntheticReport:
         labels = torch.tensor([classes.index(name) for _, name in self.pairs], dtype=torch.int64)
         synthetic = Split(tuple(TextItem(text) for text, _ in self.pairs), labels)
         pooled = joined([data.train for data in clients])
-        self.told(f"{method} on {len(synthetic)} synthetic texts")
+        self.progress(f"{method} on {len(synthetic)} synthetic texts")
         figures = {"synthetic": self._alone(trainer, synthetic)}
-        self.told(f"{method} on {len(pooled)} real texts of all clients")
+        self.progress(f"{method} on {len(pooled)} real texts of all clients")
         figures["pooled"] = self._alone(trainer, pooled)
-        step = max(1, len(clients) // LOCAL)
-        chosen = [clients[k] for k in range(0, len(clients), step)][:LOCAL]
-        chosen = [data for data in chosen if len(data.train)]
-        self.told(f"{method} at each of {len(chosen)} clients")
-        figures["local"] = fmean(self._alone(trainer, data.train) for data in chosen)
+        alone = _apart([data for data in clients if len(data.train)], LOCAL)
+        self.progress(f"{method} at each of {len(alone)} clients")
+        figures["local"] = fmean(self._alone(trainer, data.train) for data in alone)
         zero = trainer.federation("zero_shot")
         figures["zero_shot"] = accuracy(zero.method, zero.prompt(_trained(zero), None), classes, self.task.base_test)
-        counts = {"synthetic_texts": len(synthetic), "pooled_texts": len(pooled), "local_clients": len(chosen)}
+        counts = {"synthetic_texts": len(synthetic), "pooled_texts": len(pooled), "local_clients": len(alone)}
         return {"method": method, "rounds": rounds, **figures, **counts, "tests": len(self.task.base_test)}
 
     def _alone(self, trainer: Experiment, texts: Split) -> float:
@@ -126,12 +124,12 @@ class SyntheticReport:
     def nearness(self) -> dict[str, Any]:
         """Return how many synthetic texts quote a real training text, or lie next to one."""
         real = [item for data in self.task.clients for item in data.train.items]
-        said = [item.text if isinstance(item, TextItem) else item.name for item in real]
-        written = [text for text, _ in self.pairs]
-        nearest = (self._vectors(written) @ F.normalize(self._states.of(real), dim=-1).T).max(1).values.cpu()
+        real_texts = [item.text if isinstance(item, TextItem) else item.name for item in real]
+        texts = [text for text, _ in self.pairs]
+        nearest = (self._vectors(texts) @ F.normalize(self._states.of(real), dim=-1).T).max(1).values.cpu()
         return {
             "real_texts": len(real),
-            "quoting": quoting(written, said),
+            "quoting": quoting(texts, real_texts),
             "near": int((nearest > NEAR).sum()),
             "nearest_mean": float(nearest.mean()),
             "nearest_highest": float(nearest.max()),
@@ -143,55 +141,70 @@ class SyntheticReport:
     # ----------------------------------------------------------------------------------------------- privacy
 
     def privacy(self) -> dict[str, Any]:
-        """Return what the run's own ledger says: epsilon, delta, and the leak that they allow."""
-        found = self.finished.run.read_json(FILE) or {}
-        spent, delta = found.get("epsilon"), found.get("delta")
-        allowed = None if spent is None or delta is None else allowed_rate(float(spent), float(delta))
-        protects = str(found.get("differential_privacy", "none"))
-        return {"differential_privacy": protects, "epsilon": spent, "delta": delta, "tpr_allowed": allowed}
+        """Return what the run's own ledger says: epsilon, delta, and the leak that they allow.
+
+        A run that was ended from outside has no ``privacy.json``, so ``has_statement`` is false.
+        """
+        statement = self.finished.run.read_json(FILE)
+        epsilon, delta = (statement or {}).get("epsilon"), (statement or {}).get("delta")
+        allowed = None if epsilon is None or delta is None else allowed_rate(float(epsilon), float(delta))
+        return {
+            "differential_privacy": self.experiment.privacy.dp,
+            "has_statement": statement is not None,
+            "epsilon": epsilon,
+            "delta": delta,
+            "tpr_allowed": allowed,
+        }
 
     # ---------------------------------------------------------------------------------------------- canaries
 
-    def canaries(self, planted: int, repeat: int = 1) -> dict[str, Any]:
+    def canaries(self, count: int, repeat: int = 1) -> dict[str, Any]:
         """Train the run's federation again with planted canaries, and look for them in its texts.
 
         The score of a canary is the cosine to the nearest synthetic text of its class. The control scores the same
         canaries by the texts of the run itself, which has never seen them.
+
+        Args:
+            count: Texts that are planted.
+            repeat: How often each stands among its client's texts.
         """
         method = self.experiment.method()
         if not isinstance(method, PrivateEvolution):  # texts_of has refused others
             raise ConfigError("canaries are planted among the texts of private_evolution")
         clients, classes = [data.client for data in self.task.clients], len(self.task.base_classes)
-        sizes = planted, REFERENCES, max(QUOTED, method.config.length)
-        drawn = draw_canaries(method.pool.words, classes, clients, *sizes, self.experiment.config.seed)
-        self.told(f"the run again, with {planted} canaries")
-        written = self._again(plant(self.task, drawn, repeat))
-        with_them, without = self._scores(drawn, written), self._scores(drawn, self.pairs)
+        sizes = count, REFERENCES, max(QUOTED, method.config.length)
+        canaries = draw_canaries(method.pool.words, classes, clients, *sizes, self.experiment.config.seed)
+        self.progress(f"the run again, with {count} canaries")
+        pairs = self._again(plant(self.task, canaries, repeat))
+        scores, control = self._scores(canaries, pairs), self._scores(canaries, self.pairs)
         return {
-            "planted": planted,
+            "planted": count,
             "references": REFERENCES,
             "repeat": repeat,
-            "texts": len(written),
-            "quoting": quoting([text for text, _ in written], [canary.text for canary in drawn[:planted]]),
-            "trained": canary_figures(with_them[:planted], with_them[planted:]),
-            "control": canary_figures(without[:planted], without[planted:]),
+            "texts": len(pairs),
+            "quoting": quoting([text for text, _ in pairs], [canary.text for canary in canaries[:count]]),
+            "trained": canary_figures(scores[:count], scores[count:]),
+            "control": canary_figures(control[:count], control[count:]),
         }
 
     def _again(self, task: FederatedTask) -> list[tuple[str, str]]:
-        """Return the texts of a federation like the run's on other data; its noise has a key of its own."""
+        """Return the texts of a federation like the run's on other data, after as many rounds.
+
+        Its noise has another key.
+        """
         experiment = replace(self.experiment, task=task)
         with tempfile.TemporaryDirectory() as folder:
             federation, account = private_federation(experiment, Path(folder), None, 0)
-            planned = federation.method.rounds
+            planned = min(federation.method.rounds, self.finished.state.round)
             rounds = planned if account is None else account.last_round(0, planned)
             state = _trained(federation, rounds)
         return synthetic_texts(federation.prompt(state, None).shared, task.base_classes)
 
-    def _scores(self, canaries: Sequence[Canary], written: Sequence[tuple[str, str]]) -> Tensor:
+    def _scores(self, canaries: Sequence[Canary], pairs: Sequence[tuple[str, str]]) -> Tensor:
         """Return each canary's cosine to the nearest text of its class ``(canaries,)``; -1 where it has none."""
-        cosines = self._vectors([canary.text for canary in canaries]) @ self._vectors([text for text, _ in written]).T
+        cosines = self._vectors([canary.text for canary in canaries]) @ self._vectors([text for text, _ in pairs]).T
         names = self.task.base_classes
-        alike = torch.tensor([[name == names[canary.label] for _, name in written] for canary in canaries])
+        alike = torch.tensor([[name == names[canary.label] for _, name in pairs] for canary in canaries])
         return cosines.cpu().masked_fill(~alike, -1.0).max(1).values
 
 
@@ -202,6 +215,11 @@ def quoting(texts: Sequence[str], private: Sequence[str]) -> int:
     return sum(quotations.removed(text) != text for text in plain)
 
 
+def _apart(clients: Sequence[ClientData], most: int) -> Sequence[ClientData]:
+    """Return ``most`` of the clients, about equally far apart in their order."""
+    return clients[:: max(1, len(clients) // most)][:most]
+
+
 def _trained(federation: Federation, rounds: int | None = None) -> FederationState:
     state = federation.start()
     for _ in range(federation.method.rounds if rounds is None else rounds):
@@ -209,9 +227,9 @@ def _trained(federation: Federation, rounds: int | None = None) -> FederationSta
     return state
 
 
-def verdict(found: dict[str, Any]) -> str:
+def verdict(report: Mapping[str, Any]) -> str:
     """Return in a sentence what the canaries of a report come to."""
-    canaries = found["canaries"]
+    canaries = report["canaries"]
     if canaries["quoting"]:
         return f"{canaries['quoting']} synthetic texts quote a planted canary"
     low = canaries["trained"]["auc_interval"][0]

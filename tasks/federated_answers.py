@@ -30,7 +30,6 @@ PROMPTS = (
 INSTRUCTIONS = (
     *PROMPTS,
     "Find the sentence that answers the question and repeat it.",
-    "You help people who ask questions. Be brief and exact.",
 )
 """The instructions that methods choose from by default."""
 
@@ -44,10 +43,10 @@ class FederatedAnswersConfig(DealtConfig):
         "the first engine's owner says of it, or nothing",
     )
     documents: int = Field(2, ge=1, le=20, description="documents before a question, at most")
-    asked: int = Field(3, ge=1, description="engines that are asked for a test question")
+    engines: int = Field(3, ge=1, description="engines that are asked for a test question")
     words: int = Field(50, ge=1, description="words of a document, at most")
     val_fraction: float = Field(0.05, gt=0, lt=1, description="share of the other requests that choices are made with")
-    shots: int | None = Field(2, ge=1, description="training questions of a client; null: all")
+    shots: int | None = Field(1, ge=1, description="training questions of a client; null: all")
     tests: int | None = Field(16, ge=1, description="test questions; null: all of the fold")
     template: str | None = Field(None, description="jinja2 with {{ prompt }} and {{ text }}, documents and question")
     prompts: tuple[str, ...] | None = Field(None, min_length=1, description="hand-written ones, for zero-shot")
@@ -88,29 +87,29 @@ def build(config: RunConfig) -> FederatedTask:
         "stop": options.stop,
     }
     form = validate(PromptTemplate, changes, "task option")
-    contexts = Contexts(collection, options.documents, options.asked, options.words)
+    contexts = Contexts(collection, options.documents, options.engines, options.words)
     search = FederatedSearchConfig(**{name: getattr(options, name) for name in DealtConfig.model_fields})
     dealt = deal(collection, search, config.partition_seed)
     before: Callable[[Request], list[str]] = {
-        "search": contexts.searched,
+        "search": contexts.search,
         "gold": contexts.gold,
-        "description": contexts.described,
+        "description": contexts.describe,
         "none": lambda request: [],
     }[options.context]
 
     def split(numbers: Sequence[int], engine: int | None = None) -> Split:
-        chosen = [(k, collection.requests[k]) for k in numbers if collection.requests[k].answer]
         items = tuple(
-            question_of(request, before(request) if engine is None else contexts.own(engine, request), k)
-            for k, request in chosen
+            question_of(request, before(request) if engine is None else contexts.find(engine, request), k)
+            for k, request in ((k, collection.requests[k]) for k in numbers)
         )
         return Split(items, torch.full((len(items),), RIGHT, dtype=torch.int64))
 
     def held(numbers: Sequence[int], engine: int) -> list[int]:
-        return [k for k in numbers if collection.requests[k].origin == engine]
+        requests = ((k, collection.requests[k]) for k in numbers)
+        return [k for k, request in requests if request.origin == engine and request.answer]
 
-    place = {k: held(dealt.test, collection.requests[k].origin).index(k) for k in dealt.test}
-    tests = sorted(dealt.test, key=lambda k: (place[k], k))[: options.tests]  # of each engine as many
+    place = {k: number for engine in range(len(engines)) for number, k in enumerate(held(dealt.test, engine))}
+    tests = sorted(place, key=lambda k: (place[k], k))[: options.tests]  # of each engine as many
     clients = tuple(
         ClientData(
             client=k,
@@ -123,8 +122,12 @@ def build(config: RunConfig) -> FederatedTask:
         )
         for k, name in enumerate(engines)
     )
+    if not tests:
+        raise DataError(f"data '{config.data}' has no test questions with answers: choose another task.fold")
     if not any(len(data.train) for data in clients):
-        raise DataError(f"data '{config.data}' has no training questions with answers: lower task.folds")
+        raise DataError(
+            f"data '{config.data}' has no training questions with answers: raise task.folds, or use data with answers"
+        )
     return FederatedTask(
         name=config.task,
         base_classes=ANSWER_CLASSES,
@@ -140,10 +143,10 @@ def build(config: RunConfig) -> FederatedTask:
 
 
 def _note(tests: Sequence[Request], before: Callable[[Request], list[str]]) -> str:
-    """Return a line on how often the answer stands in what the questions stand behind: no reader does better by it."""
-    held = [any(PhraseQuestion("", "", r.answer).is_answered(text) for text in before(r)) for r in tests if r.answer]
-    share = 100 * sum(held) / max(1, len(held))
-    return f"the answer stands in the documents before {share:.0f} % of the {len(held)} test questions"
+    """Return a note that says for how many test questions the documents contain the answer."""
+    contained = [any(PhraseQuestion("", "", r.answer).is_answered(text) for text in before(r)) for r in tests]
+    share = 100 * sum(contained) / max(1, len(contained))
+    return f"for {share:.0f} % of the {len(contained)} test questions the answer stands in their documents"
 
 
 @TASKS.register("federated-answers")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 import promptfed
-from promptfed.synthetic_report import quoting, verdict
+from promptfed.commands.opened import open_run
+from promptfed.evaluation import accuracy
+from promptfed.export.finished import FinishedRun
+from promptfed.synthetic_report import SyntheticReport, _apart, quoting, verdict
+from promptfed.types import ClientPrompt
 
 DATA = Path(os.environ.get("PROMPTFED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -37,35 +42,32 @@ def test_the_verdict_goes_by_quotations_and_then_by_nearness() -> None:
     assert "lie no nearer" in verdict(report(0, 0.45, 0.4))
 
 
+def test_clients_that_train_alone_are_apart() -> None:
+    assert _apart(range(23), 5) == range(0, 20, 4)
+    assert list(_apart(range(3), 5)) == [0, 1, 2]
+
+
 @pytest.mark.slow
-def test_votes_raise_ag_news_and_epsilon_4_keeps_half(tmp_path: Path) -> None:
-    """Figures of the reference: five rounds beat round 0 by 3 points, epsilon 4 keeps half, no canary appears."""
+def test_votes_raise_ag_news_and_epsilon_stays_within_its_limit(tmp_path: Path) -> None:
+    """With 200 clients and five rounds votes raised 61.5 to 78.0 (docs/results.md); this is the same, smaller."""
     pytest.importorskip("dp_accounting")
     if not (DATA / "ag_news").is_dir():
         pytest.skip("PROMPTFED_DATA has no ag_news")
-    from promptfed.commands.opened import open_run
-    from promptfed.evaluation import accuracy
-    from promptfed.export.finished import FinishedRun
-    from promptfed.synthetic_report import SyntheticReport
-    from promptfed.types import ClientPrompt
-
     common = {
         "task": "text-classification", "data": "tsv:ag_news", "data_root": DATA, "method": "private_evolution",
-        "rounds": 5, "clients": 200, "shots": 2, "partition": "iid", "baselines": (),
-        "task_options": {"test_per_class": 50, "val_shots": 1},
+        "rounds": 3, "clients": 40, "shots": 1, "partition": "iid", "baselines": (),
+        "task_options": {"test_per_class": 25, "val_shots": 1},
     }  # fmt: skip
-    private = {"dp": "client", "delta": 1e-3, "clip": 1.0, "epsilon": 4.0}
-    plain = promptfed.train(folder=tmp_path / "plain", **common)
-    noised = promptfed.train(
-        folder=tmp_path / "noised", **common, privacy_options=private, method_options={"threshold": 0.3}
-    )
+    promptfed.train(folder=tmp_path / "plain", **common)
     report = SyntheticReport(FinishedRun.load(open_run(tmp_path / "plain")))
-    method = report.experiment.method()
-    start = accuracy(method, ClientPrompt(method.init_shared()), report.task.base_classes, report.task.base_test)
-    gain = plain.metrics["method"]["base"] - start
-    assert gain >= 0.03
-    assert noised.metrics["method"]["base"] - start >= gain / 2
+    method, task = report.experiment.method(), report.task
+    prompts = ClientPrompt(method.init_shared()), report.finished.prompt(None)
+    before, after = (accuracy(method, prompt, task.base_classes, task.base_test) for prompt in prompts)
+    assert after - before >= 0.03
     assert report.nearness()["quoting"] == 0
-    for folder in ("plain", "noised"):
-        found = SyntheticReport(FinishedRun.load(open_run(tmp_path / folder))).canaries(10)
-        assert found["quoting"] == 0
+    assert report.canaries(5)["quoting"] == 0
+    private = {"dp": "client", "delta": 1e-3, "clip": 1.0, "epsilon": 4.0}
+    noised = promptfed.train(folder=tmp_path / "noised", **common, privacy_options=private)
+    promise = json.loads((noised.path / "privacy.json").read_text())
+    assert 3 < promise["epsilon"] <= 4
+    assert promise["releases"] == 3

@@ -120,6 +120,7 @@ def _values(annotation: Any) -> str:
 
 def _row(name: str, field: FieldInfo, option: Option | None, prefix: str) -> OptionRow:
     default = (option.default if option else "") or shown_default(field.get_default(call_default_factory=True))
+    default = default.replace("\n", "\\n")
     flag = f"--{name.replace('_', '-')}" if option and option.flag else ""
     resume = RESUME[option.change] if option and not option.recorded else ""
     values = f"promptfed list {option.choices}" if option and option.choices else values_of(field)

@@ -55,29 +55,29 @@ def synthetic(
     from promptfed.report.consoles import output
     from promptfed.synthetic_report import SyntheticReport, verdict
 
-    def told(words: str) -> None:
+    def progress(words: str) -> None:
         if not (quiet or json):
             typer.echo(f"training {words}", err=True)
 
-    report = SyntheticReport(FinishedRun.load(open_run(run, backbone=backbone)), told)
-    found = report.all(method=method, rounds=rounds, canaries=canaries, repeat=repeat)
-    rows = figure_rows(found)
+    report = SyntheticReport(FinishedRun.load(open_run(run, backbone=backbone)), progress)
+    figures = report.all(method=method, rounds=rounds, canaries=canaries, repeat=repeat)
+    rows = figure_rows(figures)
     if json:
-        typer.echo(as_json.dumps(found, indent=2))
+        typer.echo(as_json.dumps(figures, indent=2))
     elif quiet:
         for name, value in rows:
             typer.echo(f"{name}\t{value}")
     else:
         console = output()
         console.print(_table(rows))
-        if found["canaries"]:
-            console.print(f"Result: {verdict(found)}.", highlight=False, markup=False)
+        if figures["canaries"]:
+            console.print(f"Result: {verdict(figures)}.", highlight=False, markup=False)
 
 
-def figure_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def figure_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the figures of a report, a name and a value each."""
-    accuracy, nearness, privacy = found["accuracy"], found["nearness"], found["privacy"]
-    texts, name = found["texts"], accuracy["method"]
+    accuracy, nearness, privacy = report["accuracy"], report["nearness"], report["privacy"]
+    texts, name = report["texts"], accuracy["method"]
     rows = [
         ("zero-shot", _percent(accuracy["zero_shot"])),
         (f"{name} on {texts} synthetic texts", _percent(accuracy["synthetic"])),
@@ -88,7 +88,7 @@ def figure_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cosine to the nearest real text, mean and highest", _pair(nearness["nearest_mean"], nearness)),
         ("epsilon", _epsilon(privacy)),
     ]
-    if canaries := found["canaries"]:
+    if canaries := report["canaries"]:
         trained, control = canaries["trained"], canaries["control"]
         low, high = trained["auc_interval"]
         rows += [
@@ -120,8 +120,12 @@ def _pair(mean: float, nearness: Mapping[str, Any]) -> str:
 
 
 def _epsilon(privacy: Mapping[str, Any]) -> str:
+    if privacy["differential_privacy"] == "none":
+        return "none: no differential privacy"
+    if not privacy["has_statement"]:
+        return "not known: go on with the run first"
     if privacy["epsilon"] is None:
-        return "none: the run promises nothing"
+        return "none: there is no noise"
     return f"{privacy['epsilon']:.2f}, delta {privacy['delta']:g} (a client's whole data)"
 
 

@@ -100,16 +100,14 @@ class Descriptor(Method):
         middle = grades.mean()
         agrees = ((errors + grades > middle) == (grades > middle)).double().mean()
         loss = float(errors.square().mean()) if len(pairs) else 0.0
-        samples = len(pairs)
         if self.config.table:
             rows = broadcast.shared[TABLE].clone()
             rows[column] = fitted.float()
-            update, samples = (
-                PromptState({TABLE: rows}),
-                1,
-            )  # rows have one weight, or their grades could not be compared
+            update = PromptState({TABLE: rows})
+            samples = 1  # all rows have one weight: otherwise grades of two engines could not be compared
         else:
             update = PromptState({f"{PREFIX}{data.client}": fitted.float()})
+            samples = len(pairs)
         return Update(data.client, update, samples, loss, float(agrees) if len(pairs) else 0.0), personal
 
     def features(self, items: Sequence[Item]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What stands before a question that is to be answered: documents of one owner, of those that are asked, or none."""
+"""What stands before a question that is to be answered: documents of one owner, those that a search finds, or none."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class Contexts:
     Args:
         collection: The corpora.
         documents: Documents before a question, at most.
-        asked: Engines that a broker asks.
+        engines: How many a broker asks.
         words: Words of a document, at most.
     """
 
-    def __init__(self, collection: Collection, documents: int, asked: int, words: int) -> None:
-        self.collection, self.documents, self.asked, self.words = collection, documents, asked, words
+    def __init__(self, collection: Collection, documents: int, engines: int, words: int) -> None:
+        self.collection, self.documents, self.engines, self.words = collection, documents, engines, words
         self._indices = [Bm25(corpus.documents) for corpus in collection.corpora]
         self._statistics = [index.statistics for index in self._indices]
 
-    def own(self, engine: int, request: Request) -> list[str]:
+    def find(self, engine: int, request: Request) -> list[str]:
         """Return the documents that an owner finds in its own corpus."""
         return [self._cut(hit) for hit in self._hits(engine, request)[: self.documents]]
 
-    def searched(self, request: Request) -> list[str]:
+    def search(self, request: Request) -> list[str]:
         """Return the documents that a broker gets, which asks the engines of the greatest belief (CORI)."""
         beliefs = cori(words_of(request.text), self._statistics)
-        lists = {k: self._hits(k, request) for k in best(beliefs, self.asked)}
+        lists = {k: self._hits(k, request) for k in best(beliefs, self.engines)}
         return [self._cut(hit) for hit in minmax_cori(Answers(lists, beliefs))[: self.documents]]
 
     def gold(self, request: Request) -> list[str]:
@@ -48,7 +48,7 @@ class Contexts:
         ]
         return [self._cut(Hit(engine, place, 0.0)) for _, engine, place in sorted(judged)[: self.documents]]
 
-    def described(self, request: Request) -> list[str]:
+    def describe(self, request: Request) -> list[str]:
         """Return what the owner that a broker would ask first says of its corpus in public, and no document."""
         [first] = best(cori(words_of(request.text), self._statistics), 1)
         corpus = self.collection.corpora[first]

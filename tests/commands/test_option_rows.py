@@ -78,6 +78,14 @@ def test_the_page_of_all_options_is_current():
     assert PAGE.read_text(encoding="utf-8") == configuration_page(), "run scripts/make_configuration_page.py"
 
 
+def test_every_row_of_the_page_is_one_line():
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    assert all(line.endswith(" |") for line in rows)
+    stops = [row.split(" | ")[2] for row in rows if row.startswith("| `task.stop`")]
+    assert "\\\\n" in stops, "an end of line is shown as a user would type it"
+
+
 def test_the_page_has_every_method_and_every_option_says_what_it_is():
     page = PAGE.read_text(encoding="utf-8")
     assert all(f"### {name}\n" in page for name in METHODS if METHODS.origin(name) == "promptfed")

@@ -3,51 +3,108 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-WORDS = ("--task", "text-classification", "--clients", "3", "--shots", "2", "--rounds", "2", "--baselines", "none")
+from promptfed import synthetic_report
+from promptfed.commands.opened import open_run
+from promptfed.commands.synthetic import figure_rows
+from promptfed.export.finished import FinishedRun
+from promptfed.runs.directory import RunDirectory
+from promptfed.synthetic_report import SyntheticReport
+
+WORDS = (
+    "--task text-classification --method private_evolution --clients 2 --shots 2 --rounds 2 --baselines none --quiet "
+    "--threads 1 --set method.texts=3 --set method.keep=2 --set task.val_shots=1 --set task.test_per_class=3"
+)
+REFERENCES = 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_references():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_report, "REFERENCES", REFERENCES)
+        yield
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory) -> Path:
     from promptfed.cli import main
 
-    folder = tmp_path_factory.mktemp("synthetic") / "run"
-    method = ("--method", "private_evolution", "--set", "method.texts=4", "--set", "method.keep=2")
+    folder = tmp_path_factory.mktemp("synthetic")
+    lines = [f"the {'fire' if k % 2 else 'ice'} {k}\t{'hot' if k % 2 else 'cold'}" for k in range(24)]
+    (folder / "heat.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
     with pytest.raises(SystemExit) as ended:
-        main(["train", *WORDS, *method, "--quiet", "--threads", "1", "--run", str(folder)])
+        main(["train", *WORDS.split(), "--data", f"tsv:{folder / 'heat.tsv'}", "--run", str(folder / "run")])
     assert ended.value.code == 0
-    return folder
+    return folder / "run"
 
 
-def test_a_report_has_every_figure_and_leaves_the_run_alone(promptfed, run):
+@pytest.fixture(scope="module")
+def report(run) -> SyntheticReport:
+    return SyntheticReport(FinishedRun.load(open_run(run)))
+
+
+@pytest.fixture(scope="module")
+def figures(report):
+    return report.all(method="fedprompt", rounds=1, canaries=2, repeat=1)
+
+
+def test_a_report_has_every_figure(figures):
+    assert all(0 <= figures["accuracy"][key] <= 1 for key in ("zero_shot", "synthetic", "local", "pooled"))
+    assert figures["accuracy"]["synthetic_texts"] == figures["texts"]
+    assert figures["accuracy"]["local_clients"] == 2
+    assert figures["nearness"]["quoting"] == 0
+    assert figures["privacy"]["epsilon"] is None
+    canaries = figures["canaries"]
+    assert (canaries["planted"], canaries["quoting"], canaries["trained"]["members"]) == (2, 0, 2)
+    assert canaries["trained"]["others"] == canaries["references"] == REFERENCES
+
+
+def test_it_prints_figures_in_three_ways_and_leaves_the_run_alone(promptfed, run, figures, monkeypatch):
+    monkeypatch.setattr(SyntheticReport, "all", lambda self, **options: figures)
     before = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
-    said = promptfed("synthetic", run, "--rounds", 1, "--canaries", 3, "--json")
-    assert said.code == 0, said.err
-    found = json.loads(said.out)
-    assert all(0 <= found["accuracy"][key] <= 1 for key in ("zero_shot", "synthetic", "local", "pooled"))
-    assert found["accuracy"]["synthetic_texts"] == found["texts"]
-    assert found["nearness"]["quoting"] == 0
-    assert found["privacy"]["epsilon"] is None
-    canaries = found["canaries"]
-    assert (canaries["planted"], canaries["quoting"], canaries["trained"]["members"]) == (3, 0, 3)
-    assert canaries["trained"]["others"] == canaries["references"]
+    quiet = promptfed("synthetic", run, "--quiet")
+    assert (quiet.code, quiet.err) == (0, "")
+    rows = [tuple(line.split("\t")) for line in quiet.out.splitlines()]
+    assert rows == figure_rows(figures)
+    assert rows[0][0] == "zero-shot"
+    assert ("epsilon", "none: no differential privacy") in rows
+    assert json.loads(promptfed("synthetic", run, "--json").out) == figures
+    table = promptfed("synthetic", run).out
+    assert "Result: no text quotes a canary" in table
     assert {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()} == before
 
 
-def test_it_prints_a_table_or_a_line_a_figure(promptfed, run):
-    said = promptfed("synthetic", run, "--rounds", 1, "--canaries", 0, "--quiet")
-    assert (said.code, said.err) == (0, "")
-    rows = [line.split("\t") for line in said.out.splitlines()]
-    assert all(len(row) == 2 for row in rows)
-    assert rows[0][0] == "zero-shot"
-    assert rows[-1] == ["epsilon", "none: the run promises nothing"]
+def test_canaries_are_trained_for_as_many_rounds_as_the_run_has_finished(report, monkeypatch):
+    early = SyntheticReport.__new__(SyntheticReport)
+    early.__dict__ |= report.__dict__
+    early.finished = replace(report.finished, state=replace(report.finished.state, round=1))
+    rounds = []
+    monkeypatch.setattr(
+        synthetic_report, "_trained", lambda federation, count: rounds.append(count) or federation.start()
+    )
+    for some_report in (report, early):
+        some_report.canaries(1)
+    assert rounds == [2, 1]
 
 
-def test_a_run_that_writes_no_texts_is_one_line(promptfed, tmp_path):
-    made = promptfed("train", *WORDS, "--rounds", "1", "--quiet", "--run", tmp_path / "run")
-    assert made.code == 0, made.err
-    said = promptfed("synthetic", tmp_path / "run")
+def test_epsilon_of_a_run_without_a_statement_is_not_known(report, figures, tmp_path):
+    killed = SyntheticReport.__new__(SyntheticReport)
+    killed.__dict__ |= report.__dict__
+    config = report.experiment.config
+    killed.finished = replace(report.finished, run=RunDirectory(tmp_path, config))
+    words = {}
+    for name, terms in {"dp": {"dp": "client", "noise": 1.0}, "sums": {"secure_aggregation": True}}.items():
+        options = config.model_copy(update={"privacy_options": terms})
+        killed.experiment = replace(report.experiment, config=options)
+        words[name] = dict(figure_rows({**figures, "privacy": killed.privacy()}))["epsilon"]
+    assert words == {"dp": "not known: go on with the run first", "sums": "none: no differential privacy"}
+
+
+def test_a_run_that_writes_no_texts_is_one_line(promptfed, finished):
+    said = promptfed("synthetic", finished)
     assert (said.code, said.err.count("\n")) == (2, 1)
-    assert "'fedprompt' makes none" in said.err or "makes none: use it on a run of" in said.err
+    assert "makes none: use it on a run of --method private_evolution" in said.err

@@ -9,8 +9,10 @@ import torch
 
 from promptfed.aggregators.mean import Mean
 from promptfed.build_method import build_method
+from promptfed.config import build_config
 from promptfed.errors import ConfigError
 from promptfed.examples.base import GradedText
+from promptfed.experiment import Experiment
 from promptfed.methods.descriptor import ridge_fit
 from promptfed.prompt_state import PromptState
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
@@ -96,6 +98,16 @@ def test_a_table_is_the_descriptors_side_by_side_over_their_number():
     torch.testing.assert_close(
         table.logits(merged, NO_PROMPT, CLASSES, test), apart.logits(other, NO_PROMPT, CLASSES, test)
     )
+
+
+def test_noise_for_rounds_that_never_come_is_refused():
+    options = {
+        "task": "federated-search", "method": "descriptor", "method_options": {"table": True}, "rounds": 5,
+        "privacy_options": {"dp": "client", "noise": 1.0, "delta": 1e-3},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"noise for 5 rounds, and method 'descriptor' has 1: use --rounds 1$"):
+        Experiment.build(build_config(options), model_for=lambda form: setup("bert").language_model)
+    Experiment.build(build_config({**options, "rounds": 1}), model_for=lambda form: setup("bert").language_model)
 
 
 def test_noise_of_client_privacy_is_added_to_all_rows_after_the_clip():

@@ -20,18 +20,18 @@ def contexts() -> Contexts:
         Corpus("garage", "", GARAGE),
         Corpus("kitchen", "", KITCHEN),
     )
-    return Contexts(Collection("toy", corpora, (ASKED,)), documents=2, asked=2, words=4)
+    return Contexts(Collection("toy", corpora, (ASKED,)), documents=2, engines=2, words=4)
 
 
 def test_an_owner_finds_its_own_documents_alone(contexts: Contexts) -> None:
-    assert contexts.own(0, ASKED) == ["roses need pruning in"], "one document has a word of it, and is cut at four"
-    assert contexts.own(2, ASKED) == ["rice needs twice the"] or contexts.own(2, ASKED) == []
+    assert contexts.find(0, ASKED) == ["roses need pruning in"], "one document has a word of it, and is cut at four"
+    assert contexts.find(2, ASKED) == ["rice needs twice the"] or contexts.find(2, ASKED) == []
 
 
 def test_a_broker_asks_the_engines_whose_words_they_are(contexts: Contexts) -> None:
-    assert contexts.searched(ASKED)[0] == "roses need pruning in"
-    assert len(contexts.searched(ASKED)) <= 2
-    assert contexts.described(ASKED) == ["for green thumbs"]
+    assert contexts.search(ASKED)[0] == "roses need pruning in"
+    assert len(contexts.search(ASKED)) <= 2
+    assert contexts.describe(ASKED) == ["for green thumbs"]
 
 
 def test_gold_is_what_was_judged_best_first(contexts: Contexts) -> None:

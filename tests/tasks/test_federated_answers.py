@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from promptfed.config import build_config
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.base import PhraseQuestion
-from promptfed.tasks import TASKS
+from promptfed.tasks import TASKS, federated_answers
 from promptfed.tasks.federated_answers import RIGHT
+from promptfed.tasks.federated_search import FederatedSearchConfig, deal
 from promptfed.tasks.sources.retrieval import load_collection
 
 
@@ -52,7 +54,7 @@ def test_what_stands_before_test_questions_is_an_option() -> None:
     assert share("gold") > 0.9
     assert share("gold") > share("search") > share("description")
     assert all("\n" not in item.text for item in each["none"].base_test.items)
-    assert "the answer stands in the documents" in each["search"].notes[-1]
+    assert "the answer stands in their documents" in each["search"].notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,30 @@ def test_what_stands_before_test_questions_is_an_option() -> None:
 def test_wrong_options_are_refused(options, says) -> None:
     with pytest.raises(ConfigError, match=says):
         TASKS["federated-answers"].build(config_of(**options))
+
+
+def test_questions_without_answers_take_no_place(monkeypatch) -> None:
+    """As in SQuAD 2.0: half of the questions of each engine have no answer."""
+    collection = load_collection("texts:search")
+    requests = tuple(replace(r, answer=r.answer if k % 2 else "") for k, r in enumerate(collection.requests))
+    monkeypatch.setattr(federated_answers, "load_collection", lambda data: replace(collection, requests=requests))
+    task = built(shots=3, tests=16)
+    assert [len(data.train) for data in task.clients] == [3] * 8
+    assert len(task.base_test) == sum(len(data.test) for data in task.clients) == 16
+    splits = [task.base_test, *(split for data in task.clients for split in (data.train, data.val, data.test))]
+    assert all(item.answer for split in splits for item in split.items)
+
+
+def test_data_whose_training_questions_have_no_answers_are_refused_with_what_helps(monkeypatch) -> None:
+    collection = load_collection("texts:search")
+    tested = set(deal(collection, FederatedSearchConfig(val_fraction=0.05), 0).test)
+    requests = tuple(replace(r, answer=r.answer if k in tested else "") for k, r in enumerate(collection.requests))
+    monkeypatch.setattr(federated_answers, "load_collection", lambda data: replace(collection, requests=requests))
+    with pytest.raises(DataError, match=r"raise task\.folds, or use data with answers"):
+        built()
+    requests = tuple(replace(r, answer="" if k in tested else r.answer) for k, r in enumerate(collection.requests))
+    with pytest.raises(DataError, match=r"no test questions with answers: choose another task\.fold"):
+        built()
 
 
 def test_data_without_answers_are_refused(tmp_path) -> None:
