@@ -76,7 +76,18 @@ class BlackBoxPlan:
 
 @dataclass(frozen=True)
 class WhiteBoxPlan:
-    """What a run on a model in this process would do."""
+    """What a run on a model in this process would do.
+
+    Args:
+        clients: All clients.
+        participants: Those of a round.
+        rounds: Rounds of training.
+        examples: Training examples of all clients.
+        bytes_up: The most bytes from a client in a round.
+        bytes_down: The most bytes to a client in the first round.
+        total_up: Bytes from all clients in all rounds.
+        total_down: Bytes to all clients in all rounds.
+    """
 
     clients: int
     participants: int
@@ -84,6 +95,8 @@ class WhiteBoxPlan:
     examples: int
     bytes_up: int
     bytes_down: int
+    total_up: int
+    total_down: int
 
 
 def dry_run(config: RunConfig) -> BlackBoxPlan | WhiteBoxPlan:
@@ -98,7 +111,7 @@ def dry_run(config: RunConfig) -> BlackBoxPlan | WhiteBoxPlan:
     experiment = Experiment.build(config)
     experiment.check_feasible()
     participants = max(1, round_half_up(config.participation * len(experiment.task.clients)))
-    sizes = _summed_bytes(experiment, participants) or round_bytes(experiment)
+    sizes, together = _round_bytes(experiment, participants)
     return WhiteBoxPlan(
         clients=len(experiment.task.clients),
         participants=participants,
@@ -106,20 +119,24 @@ def dry_run(config: RunConfig) -> BlackBoxPlan | WhiteBoxPlan:
         examples=sum(experiment.train_sizes().values()),
         bytes_up=sizes.up,
         bytes_down=sizes.down,
+        total_up=together.up * config.rounds,
+        total_down=together.down * config.rounds,
     )
 
 
-def _summed_bytes(experiment: Experiment, participants: int) -> RoundBytes | None:
-    """Return the bytes of one client in a round with a secure sum, which has no update; None without one."""
+def _round_bytes(experiment: Experiment, participants: int) -> tuple[RoundBytes, RoundBytes]:
+    """Return the most bytes of one client in a round and those of all together; a secure sum has no update."""
     kind, clip = experiment.privacy.secure_aggregation, experiment.privacy.clip_norm
     if not kind:
-        return None
+        one = round_bytes(experiment)
+        return one, RoundBytes(one.down * participants, one.up * participants)
     broadcast, _ = experiment.first_sending()
     shapes = experiment.method().uploads(0, broadcast).values()
     size = sum(prod(length or 1 for length in shape) for shape in shapes)
     sums = HeSums(clip) if kind == "he" else SimulatedSums(clip)
-    cost = expected_traffic(sums, participants, size)
-    return RoundBytes(broadcast.nbytes + cost.down, cost.up)
+    one, together = expected_traffic(sums, participants, size)
+    down = broadcast.nbytes
+    return RoundBytes(down + one.down, one.up), RoundBytes(participants * down + together.down, together.up)
 
 
 def _rehearsed(config: RunConfig) -> BlackBoxPlan:

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from promptfed.blackbox.oracles.spent import note_spent
+from promptfed.counts import number_or_dash
 from promptfed.drift import relative_change
 from promptfed.engines.base import Engine, never
 from promptfed.errors import BudgetExhausted, OracleError, OracleHalted, TrainingError
@@ -346,7 +347,8 @@ class Training:
         usage, seconds = (self.model.usage() - before).recorded(), time.perf_counter() - began
         self.run.events.write("validation", stage=stage, round=state.round, seconds=seconds, **usage)
         self.progress.round(method.name, state.round, loss, val_accuracy, up + down, self.model.spent())
-        log.info("%s round %d: loss %.4f, validation accuracy %.4f", method.name, state.round, loss, val_accuracy)
+        figures = number_or_dash(loss, 4), number_or_dash(val_accuracy, 4)
+        log.info("%s round %d: loss %s, validation accuracy %s", method.name, state.round, *figures)
 
     def _chosen(self, stage: str, federation: Federation, state: FederationState) -> FederationState:
         """``state``, marked if validation chose the zero-shot prompt instead of what a black-box method trained."""

@@ -60,9 +60,9 @@ def black_box_record(plan: BlackBoxPlan) -> dict[str, Any]:
 
 def white_box_record(plan: WhiteBoxPlan) -> dict[str, Any]:
     """Return ``plan`` for JSON."""
-    clients = plan.participants * plan.rounds
-    total = {"bytes_up": plan.bytes_up * clients, "bytes_down": plan.bytes_down * clients}
-    return {**vars(plan), "total": total}
+    record = dict(vars(plan))
+    total = {"bytes_up": record.pop("total_up"), "bytes_down": record.pop("total_down")}
+    return {**record, "total": total}
 
 
 def white_box_lines(plan: WhiteBoxPlan) -> Iterator[str]:
@@ -70,9 +70,9 @@ def white_box_lines(plan: WhiteBoxPlan) -> Iterator[str]:
     some = "" if plan.participants == plan.clients else f", {plan.participants} of them in a round"
     yield f"{number_of('client', plan.clients)}{some}; {number_of('training example', plan.examples)}"
     up, down = plan.bytes_up, plan.bytes_down
-    yield f"a client sends {up:,} bytes a round and is sent {down:,} in the first one"
-    total = white_box_record(plan)["total"]
-    sums = f"{total['bytes_up']:,} bytes up and about {total['bytes_down']:,} down in all"
+    most = "at most " if plan.total_down < down * plan.participants * plan.rounds else ""
+    yield f"a client sends {most}{up:,} bytes a round and is sent {most}{down:,} in the first one"
+    sums = f"about {plan.total_up:,} bytes up and {plan.total_down:,} down in all"
     yield f"{number_of('round', plan.rounds)}: {sums}, baselines not counted"
 
 

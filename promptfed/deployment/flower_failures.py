@@ -1,4 +1,4 @@
-"""Failures from which Flower of this version does not recover by itself. With another version nothing changes here.
+"""Failures from which Flower 1.41 does not recover by itself. pyproject.toml allows no other version.
 
 A process tells whoever started it that it lives. If one of these heartbeats is answered by anything but success, their
 thread ends, and a minute later Flower ends the run, or the message, of a process that is well. And a node whose
@@ -51,7 +51,8 @@ def answer_for_failed_apps() -> None:
 
     def answer(node: Any, run: int) -> None:
         """Answer for the messages of a run for which no process works, or will."""
-        tasks = [task for task in node.task_store.values() if task.run_id == run and task.type == TaskType.CLIENT_APP]
+        tasks = list(node.task_store.values())  # other threads add some
+        tasks = [task for task in tasks if task.run_id == run and task.type == TaskType.CLIENT_APP]
         if any(task.status.status != Status.FINISHED for task in tasks):
             return
         with node.lock_msg_store:

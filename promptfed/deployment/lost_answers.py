@@ -29,12 +29,12 @@ class PingAnswer(Message):
 
 @dataclass
 class _Question:
-    """When to ask next, how long to wait after that, and when the site was seen to be done."""
+    """When it was first seen, when to ping next, how long to wait after that, and when the site was seen to be done."""
 
-    asked: float
+    start: float
     next: float
     wait: float
-    done: float | None = None
+    end: float | None = None
 
 
 class LostAnswers:
@@ -59,13 +59,13 @@ class LostAnswers:
         """The identities of the pings that have no answer so far."""
         return list(self._pings)
 
-    def heard(self, identity: str, is_answer: bool) -> bool:
-        """Return whether this message is for a ping, and note that its site is done if it is an answer."""
+    def take(self, identity: str, is_answer: bool) -> bool:
+        """Take a message if it is for a ping: note that its site is done if it is an answer. Return whether it is."""
         if identity not in self._pings:
             return False
         question = self._questions.get(self._pings.pop(identity))
-        if question is not None and is_answer and question.done is None:
-            question.done = time.monotonic()
+        if question is not None and is_answer and question.end is None:
+            question.end = time.monotonic()
         return True
 
     def look(self, pending: Mapping[str, int]) -> list[str]:
@@ -79,13 +79,13 @@ class LostAnswers:
         self._pings = {ping: identity for ping, identity in self._pings.items() if identity in pending}
         for identity, node in pending.items():
             question = self._questions.setdefault(identity, _Question(now, now + self._quiet, self._quiet))
-            if question.done is not None:
-                if now - question.done >= GRACE * self._quiet:
+            if question.end is not None:
+                if now - question.end >= GRACE * self._quiet:
                     lost.append(identity)
             elif now >= question.next:
                 if (ping := self._ping(node)) is not None:
                     self._pings[ping] = identity
                 question.wait = min(2 * question.wait, LONGEST_QUIET)
                 question.next = now + question.wait
-                self._on_wait(identity, now - question.asked)
+                self._on_wait(identity, now - question.start)
         return lost

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.attacks.base import check_without_attack
 from promptfed.config import RunConfig, build_config, read_yaml, validate
-from promptfed.counts import number_of
+from promptfed.counts import number_of, number_or_dash
 from promptfed.deployment import codec  # first: it says how to install what the next need
 from promptfed.deployment.class_names import joined_classes, lonely_classes, split_names
 from promptfed.deployment.engine import FlowerEngine
@@ -39,7 +39,6 @@ from promptfed.printable import printable_lines
 from promptfed.privacy.channel_keys import identity_fingerprint
 from promptfed.progress import Progress
 from promptfed.report.html import REPORT_FILE
-from promptfed.report.live import number_or_dash
 from promptfed.resolve import resolve
 from promptfed.runner import RunParts, carry_out
 from promptfed.runs.checkpoint import load_checkpoint

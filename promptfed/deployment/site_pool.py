@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING
 from promptfed.deployment import codec  # first: it says how to install what the next two need
 from promptfed.deployment.class_names import agreed_names
 from promptfed.deployment.codec import W
+from promptfed.deployment.flower_errors import FAILED, GONE, why
 from promptfed.deployment.known_sites import Holder
 from promptfed.deployment.lost_answers import QUIET_SECONDS, LostAnswers, Ping
 from promptfed.deployment.messages import Hello, HelloAnswer
 from promptfed.deployment.parcels import unwrapped, wrapped
 from promptfed.engines.base import LATE, ShouldStop, never
 from promptfed.errors import DeploymentError
-from promptfed.printable import printable
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -34,13 +35,9 @@ TYPES = {"Hello": "query.promptfed", "Prepare": "query.promptfed", "Train": "tra
          "Evaluate": "evaluate.promptfed", "Finish": "query.promptfed", "Sum": "query.promptfed",
          "Ping": "query.promptfed"}  # fmt: skip
 """Kind of question -> Flower's type of message."""
-GONE = frozenset({3, 4, 5, 8})
-"""Flower's error codes for a node or a process that has ended: the question may be asked again."""
-FAILED = frozenset({1, 2})
-"""Flower's error codes for a process that failed. Faults of promptfed and of a method are answers, in words, and none
-of these: what is left is trouble of a machine or of Flower, which may pass."""
 ATTEMPTS = 3
-"""How often one question is sent to a site whose node or process keeps ending, or whose answers get lost."""
+"""How often one question is sent to a site whose node or process keeps ending, or whose answers get lost; and how often
+a node is greeted whose process fails."""
 ABSENT = "absent: not connected"
 LOOK_SECONDS = 1.0
 """Between two looks at the nodes while answers are waited for, if these are looked for more often."""
@@ -122,6 +119,7 @@ class SitePool:
         self._nodes: dict[str, int] = {}
         self._greeting: dict[str, int] = {}
         self._greeting_times: dict[int, float] = {}
+        self._failed_greetings = Counter[int]()
         self._met: set[int] = set()
         self._abandoned: set[int] = set()
         self._looked = -LOOK_SECONDS
@@ -234,7 +232,7 @@ class SitePool:
             self._miss(waiting, missed, end)
             for message in self._pull([*pending, *self._greeting, *lost_answers.pings]):
                 identity = message.metadata.reply_to_message_id
-                if lost_answers.heard(identity, is_answer=message.has_content()):
+                if lost_answers.take(identity, is_answer=message.has_content()):
                     continue
                 if identity in self._greeting:
                     self._handle_greeting(message)
@@ -245,9 +243,9 @@ class SitePool:
                     elif message.error.code in GONE | FAILED and entry.attempts < ATTEMPTS:
                         if is_gone := message.error.code in GONE:
                             self._forget(entry.client)
-                        ask_again(entry, f"{'went away' if is_gone else 'failed and is asked again'}: {_why(message)}")
+                        ask_again(entry, f"{'went away' if is_gone else 'failed and is asked again'}: {why(message)}")
                     else:
-                        end(entry.client, None, f"error: {_why(message)}")
+                        end(entry.client, None, f"error: {why(message)}")
             for identity in lost_answers.look({identity: entry.node for identity, entry in pending.items()}):
                 ask_again(pending.pop(identity), "is done and its answer did not come: it is asked again")
             now = time.monotonic()
@@ -272,6 +270,8 @@ class SitePool:
                 self.say(f"{name} is gone")
                 del self._nodes[name]
         self._met &= online
+        for node in self._failed_greetings.keys() - online:
+            del self._failed_greetings[node]
         now = time.monotonic()
         silent = {node for node in self._greeting.values() if now - self._greeting_times[node] >= GREET_AGAIN}
         if new := sorted(online - self._met | online & silent):
@@ -288,15 +288,18 @@ class SitePool:
         self._greeting = {identity: other for identity, other in self._greeting.items() if other != node}
         try:
             if not message.has_content():
-                if message.error.code in GONE:  # it may come back
-                    self._met.discard(node)
+                if message.error.code in FAILED:
+                    self._failed_greetings[node] += 1
+                if message.error.code in GONE | FAILED and self._failed_greetings[node] < ATTEMPTS:
+                    self._met.discard(node)  # it is greeted again
                     return
-                raise DeploymentError(_why(message))
+                raise DeploymentError(why(message))
             answer = codec.unpack(unwrapped(message.content), HelloAnswer, most_bytes=0).words
         except DeploymentError as error:
             self.problems[node] = str(error)
             self.say(f"node {node} is left out: {error}")
             return
+        del self._failed_greetings[node]
         name = answer.site.name
         if (strange := self._strange_class(answer)) is not None:
             self.problems[node] = f"{name} has a class '{strange}', which is not one of the agreed classes"
@@ -391,9 +394,3 @@ class SitePool:
 
     def _name(self, client: int) -> str:
         return next((name for name, number in self._clients.items() if number == client), "")
-
-
-def _why(message: Message) -> str:
-    """Return the last line of the reason that is not empty: of a traceback, the error itself."""
-    lines = [line.strip() for line in (message.error.reason or "").splitlines() if line.strip()]
-    return printable(lines[-1], 300) if lines else f"Flower's error {message.error.code}"

@@ -115,17 +115,19 @@ class HeSums(SecretSums):
             SecureSumError: Fewer than three are left, so that each would know of the others.
         """
         check_asked(len(asked))
-        if len(changes) < FEWEST:
-            raise SecureSumError(f"a secure sum needs {FEWEST} clients, and {len(changes)} are left")
         client = HeClient(self.keys, FixedPoint(self.bound, len(asked)))
         values = [shortened(change, client.fixed).numpy() for change in changes.values()]
         sent, encrypting = _timed(lambda: [client.encrypted(each) for each in values])
+        bytes_up = {client: sum(map(len, parts)) for client, parts in zip(changes, sent, strict=True)}
+        self.count(bytes_up, {})
+        if len(changes) < FEWEST:
+            raise SecureSumError(f"a secure sum needs {FEWEST} clients, and {len(changes)} are left")
         total, adding = _timed(lambda: added(self.keys.public, sent))
+        decrypts = min(changes)
+        self.count(bytes_up, {decrypts: sum(map(len, total))})
         result, decrypting = _timed(lambda: client.decrypted(total, len(changes)))
         up, down = (sum(map(len, parts)) for parts in (sent[0], total))
         self.last = HeRound(encrypting / len(changes) + decrypting, adding, up, down)
-        bytes_up = {client: sum(map(len, parts)) for client, parts in zip(changes, sent, strict=True)}
-        decrypts = min(changes)
         bytes_up[decrypts] += WORD_BYTES * len(result)
         self.count(bytes_up, {decrypts: down})
         return Total(torch.from_numpy(result), len(changes))

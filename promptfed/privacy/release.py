@@ -73,7 +73,7 @@ class SecretSums(ABC):
     """Sum the changes of a round so that nobody sees a single one: clients send messages of the sum, and no updates.
 
     Attributes:
-        traffic: Client -> what the messages of the last sum cost it, also if the sum failed.
+        traffic: Client -> what the messages of the last sum cost it; of a sum that failed, those before that.
     """
 
     def __init__(self) -> None:

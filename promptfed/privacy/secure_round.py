@@ -62,8 +62,8 @@ def secure_sum_of(
     max_weight: int = 1,
     shares: NoiseShares = NO_SHARES,
     noise_keys: Mapping[int, bytes] | None = None,
-    sent: Counter[int] | None = None,
-    received: Counter[int] | None = None,
+    bytes_up: Counter[int] | None = None,
+    bytes_down: Counter[int] | None = None,
 ) -> SecureRound:
     """Return the sum over all of ``changes`` but those of ``lost``, with the noise that clients add by ``shares``.
 
@@ -79,8 +79,8 @@ def secure_sum_of(
         max_weight: The largest weight.
         shares: The noise that each client adds.
         noise_keys: Client -> 32 secret bytes that its noise and its rounding come from; by default fresh ones.
-        sent: Gets client -> bytes that it sent, also if there is no sum.
-        received: Gets client -> bytes that it was sent, without the broadcast.
+        bytes_up: Gets client -> bytes that it sent, also if there is no sum.
+        bytes_down: Gets client -> bytes that it was sent, without the broadcast.
 
     Raises:
         SecureSumError: Too few clients are left, or ``changes`` have different sizes or are not finite.
@@ -95,7 +95,7 @@ def secure_sum_of(
     identities = {client: Identity.new() for client in cohort}
     public = {client: identity.public for client, identity in identities.items()}
     members = {client: Member(client, terms, identities[client], public) for client in cohort}
-    traffic = _Traffic(Summation(terms, public), sent, received)
+    traffic = _Traffic(Summation(terms, public), bytes_up, bytes_down)
     for client in cohort:
         traffic.up(client, members[client].keys)
     keys = traffic.timed(traffic.server.all_keys)
@@ -119,8 +119,8 @@ def secure_sum_of(
         weight=result.weight,
         clients=result.clients,
         cut=sum(terms.fixed.beyond(changes[client]) for client in result.clients),
-        bytes_up=max(traffic.sent.values()),
-        bytes_down=max(traffic.received.values()),
+        bytes_up=max(traffic.bytes_up.values()),
+        bytes_down=max(traffic.bytes_down.values()),
         client_seconds=sum(traffic.seconds[client] for client in present) / len(present),
         server_seconds=traffic.server_seconds,
     )
@@ -129,19 +129,19 @@ def secure_sum_of(
 class _Traffic:
     """What goes to and fro between clients and server, counted and timed."""
 
-    def __init__(self, server: Summation, sent: Counter[int] | None, received: Counter[int] | None) -> None:
+    def __init__(self, server: Summation, bytes_up: Counter[int] | None, bytes_down: Counter[int] | None) -> None:
         self.server, self.server_seconds = server, 0.0
-        self.sent = Counter[int]() if sent is None else sent
-        self.received = Counter[int]() if received is None else received
+        self.bytes_up = Counter[int]() if bytes_up is None else bytes_up
+        self.bytes_down = Counter[int]() if bytes_down is None else bytes_down
         self.seconds = defaultdict[int, float](float)
 
     def up(self, client: int, leg: Callable[..., Message], *given: Any) -> None:
         """Take ``client`` through a ``leg``; what it is ``given`` begins with the server's message, if there is one."""
-        self.received[client] += nbytes(given[0]) if given else 0
+        self.bytes_down[client] += nbytes(given[0]) if given else 0
         start_time = time.thread_time()
         answer = leg(*given)
         self.seconds[client] += time.thread_time() - start_time
-        self.sent[client] += nbytes(answer)
+        self.bytes_up[client] += nbytes(answer)
         self.timed(lambda: self.server.add(client, answer))
 
     def timed(self, work: Callable[[], T]) -> T:

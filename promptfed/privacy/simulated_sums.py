@@ -60,7 +60,7 @@ class SimulatedSums(SecretSums):
         broadcast = hashlib.sha256(shared.to_bytes()).digest()
         lost = [client for client in asked if client not in changes]
         keys = simulated_keys(self.key, changes, asked, round, self.shares) if self.key else None
-        sent, received = Counter[int](), Counter[int]()
+        up, down = Counter[int](), Counter[int]()
         try:
             self.last = secure_sum_of(
                 values,
@@ -70,11 +70,11 @@ class SimulatedSums(SecretSums):
                 round=round,
                 shares=self.shares,
                 noise_keys=keys,
-                sent=sent,
-                received=received,
+                bytes_up=up,
+                bytes_down=down,
             )
         finally:
-            self.count(sent, received)
+            self.count(up, down)
         return Total(torch.from_numpy(self.last.values), len(self.last.clients))
 
 
@@ -84,8 +84,11 @@ def check_asked(clients: int) -> None:
         raise SecureSumError(f"a secure sum needs {FEWEST} clients, and {clients} were asked")
 
 
-def expected_traffic(sums: SecretSums, clients: int, size: int) -> Traffic:
-    """Return about the most that a sum over ``clients`` costs one of them, from sums of zeros over few.
+def expected_traffic(sums: SecretSums, clients: int, size: int) -> tuple[Traffic, Traffic]:
+    """Return about the most that a sum over ``clients`` costs one of them, and about what it costs all together.
+
+    Both come from sums of zeros over few: one client may have more to do than the others, which have as much as the
+    one with the least.
 
     Args:
         sums: How the run sums.
@@ -93,12 +96,17 @@ def expected_traffic(sums: SecretSums, clients: int, size: int) -> Traffic:
         size: The number of values of a change.
     """
 
-    def most(count: int) -> Traffic:
+    def bounds(count: int) -> list[int]:
         sums(dict.fromkeys(range(count), torch.zeros(size).double()), range(count), NO_PROMPT, 1)
-        return Traffic(*(max(each) for each in zip(*sums.traffic.values(), strict=True)))
+        up, down = zip(*sums.traffic.values(), strict=True)
+        return [max(up), max(down), min(up), min(down)]
 
-    few, more = most(FEWEST), most(FEWEST + 1)
-    return Traffic(*(first + (clients - FEWEST) * (second - first) for first, second in zip(few, more, strict=True)))
+    few, more = bounds(FEWEST), bounds(FEWEST + 1)
+    up, down, least_up, least_down = (
+        first + (clients - FEWEST) * (second - first) for first, second in zip(few, more, strict=True)
+    )
+    others = clients - 1
+    return Traffic(up, down), Traffic(up + others * least_up, down + others * least_down)
 
 
 def shortened(change: Tensor, fixed: FixedPoint) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, Time
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from promptfed.counts import number_of
+from promptfed.counts import number_of, number_or_dash
 from promptfed.errors import ConfigError
 from promptfed.printable import LONGEST, printable
 from promptfed.progress import Progress
@@ -118,11 +117,6 @@ class LiveProgress(Progress):
 def round_words(loss: float, val_accuracy: float) -> str:
     """Format what came out of a round."""
     return f"loss {number_or_dash(loss, 3)}  val acc {number_or_dash(100 * val_accuracy, 1)} %"
-
-
-def number_or_dash(value: float, digits: int) -> str:
-    """Format a number; a dash for an unknown one, such as the loss of a round without updates."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def live_progress(progress: bool | Progress) -> AbstractContextManager[Progress]:

@@ -41,9 +41,9 @@ def refused(promptfed, tmp_path, monkeypatch):
     ("words", "parts"),
     [
         (["--task", "clip-fewshoot"], ["clip-fewshoot", "Did you mean 'clip-fewshot'?"]),
-        (["--method", "promtfl"], ["promtfl", "Did you mean 'promptfl'?", "zero_shot"]),
+        (["--method", "promtfl"], ["promtfl", "Did you mean 'promptfl'?", "promptfolio", " more."]),
         (["--backbone", "tinny"], ["tinny", "'tiny'", "lit"]),
-        (["--aggregator", "meen"], ["meen", "'mean'", "uniform"]),
+        (["--aggregator", "meen"], ["meen", "Did you mean 'mean'?", "median", " more."]),
         (["--partition", "clases"], ["clases", "classes", "dirichlet"]),
         (["--data", "folder:nowhere"], ["nowhere", "folder"]),
         (["--data", "iconz"], ["iconz", "icons"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -217,6 +218,29 @@ def test_after_the_last_leg_a_site_answers_that_very_question_and_no_other(secur
     for change in ({"message": None}, {"leg": "consent"}):
         with pytest.raises(SecureSumError, match="is done with the secure sum of round 1"):
             sums.answer(question.model_copy(update=change))
+
+
+@pytest.mark.parametrize("step", [(SiteStore, "write"), (Path, "unlink")])
+def test_a_site_that_is_killed_in_the_last_leg_still_has_its_answer(secure, monkeypatch, step):
+    simulation, kills = secure(), []
+
+    def dies(*args, **named):
+        kills.append(step)
+        raise KeyboardInterrupt
+
+    def killed(leg, question, answered):
+        if leg == "unmask":
+            with monkeypatch.context() as patch:
+                patch.setattr(*step, dies)
+                with pytest.raises(KeyboardInterrupt):
+                    answered(question)
+        return simulation_site(simulation, 0)(question)
+
+    intercept(simulation, 100, killed)
+    _, _, incidents = one_round(simulation)
+    assert (kills, incidents) == ([step], [])
+    assert not any("is lost in the leg" in line for line in simulation.said)
+    assert any("secure sum of round 1 over 3 of 3 sites" in line for line in simulation.said)
 
 
 def test_a_damaged_answer_costs_its_site_alone(secure):

@@ -1,4 +1,4 @@
-"""The sites as the server sees them: a greeting that gets no answer."""
+"""The sites as the server sees them: a greeting that gets no answer, or fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("flwr")
 
 from promptfed.deployment import site_pool
-from promptfed.deployment.site_pool import SitePool
+from promptfed.deployment.site_pool import ATTEMPTS, SitePool
 
 
 @pytest.fixture
@@ -61,3 +61,34 @@ def test_two_answers_of_one_site_are_one_site(simulate: Any) -> None:
     assert sorted(pool.connected.values()) == [100, 200, 300]
     assert not any("two nodes" in line for line in said)
     assert not pool._greeting
+
+
+@pytest.mark.parametrize("failures", [ATTEMPTS - 1, ATTEMPTS])
+def test_a_node_whose_process_fails_at_the_greeting_is_greeted_three_times(simulate: Any, failures: int) -> None:
+    simulation = simulate()
+    grid, since, left = simulation.grid, len(simulation.grid.seen), [failures]
+    answer = grid.nodes[200]
+
+    def fails(content: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("no memory")
+        return answer(content)
+
+    grid.nodes[200] = fails
+    said: list[str] = []
+    pool = SitePool(grid, simulation.sites.hello, poll=0.01, say=said.append)
+    is_out = failures == ATTEMPTS
+    pool.gather(2 if is_out else 3, 60)
+    while is_out and not pool.problems:
+        pool.gather(2, 60)
+    assert greetings(grid, since).count(200) == ATTEMPTS
+    assert (200 in pool.connected.values()) is not is_out
+    assert list(pool.problems) == [200] * is_out
+    assert ("node 200 is left out: RuntimeError: no memory" in said) is is_out
+    if is_out:  # another process at the same place, as the server sees it after a reconnection
+        del grid.nodes[200]
+        pool.wait_for(2, 60)
+        grid.nodes[200] = fails
+        pool.wait_for(3, 60)
+        assert 200 in pool.connected.values()

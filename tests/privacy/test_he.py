@@ -12,6 +12,7 @@ import torch
 from promptfed.errors import ConfigError, SecureSumError
 from promptfed.privacy.fixed_point import FixedPoint
 from promptfed.privacy.he import DEGREE, PLAIN_MODULUS, HeClient, HeKeys, HeSums, added, require_tenseal
+from promptfed.privacy.simulated_sums import expected_traffic
 from promptfed.prompt_state import PromptState
 
 SHARED = PromptState({"a": torch.zeros(1)})
@@ -78,7 +79,21 @@ def test_simulated_clients_are_summed_and_lost(keys):
     assert total.clients == 3
     assert (total.values - torch.stack(list(changes.values())).sum(0)).abs().max() < 1e-8
     assert 150_000 < sums.last.bytes_up < 200_000
+    assert [(client, cost.down > 0) for client, cost in sums.traffic.items()] == [(0, True), (1, False), (3, False)]
     with pytest.raises(SecureSumError, match="needs 3 clients, and 2 are left"):
         sums({client: changes[client] for client in (0, 1)}, range(4), SHARED, 1)
+    assert [(client, cost.up > 150_000, cost.down) for client, cost in sums.traffic.items()] == [
+        (0, True, 0),
+        (1, True, 0),
+    ], "what they had sent until then"
     with pytest.raises(SecureSumError, match="2 were asked"):
         sums(changes, range(2), SHARED, 1)
+
+
+def test_what_a_sum_costs_all_together_has_the_encrypted_sum_once(keys):
+    sums = HeSums(1.0)
+    one, together = expected_traffic(sums, 6, 50)
+    sums(dict.fromkeys(range(6), torch.zeros(50).double()), range(6), SHARED, 1)
+    assert together.up == pytest.approx(sum(cost.up for cost in sums.traffic.values()), rel=0.02)
+    assert together.down == pytest.approx(sum(cost.down for cost in sums.traffic.values()), rel=0.02)
+    assert one.down == together.down
