@@ -134,9 +134,9 @@ def _round_bytes(experiment: Experiment, participants: int) -> tuple[RoundBytes,
     shapes = experiment.method().uploads(0, broadcast).values()
     size = sum(prod(length or 1 for length in shape) for shape in shapes)
     sums = HeSums(clip) if kind == "he" else SimulatedSums(clip)
-    one, together = expected_traffic(sums, participants, size)
+    most, together = expected_traffic(sums, participants, size)
     down = broadcast.nbytes
-    return RoundBytes(down + one.down, one.up), RoundBytes(participants * down + together.down, together.up)
+    return RoundBytes(down + most.down, most.up), RoundBytes(participants * down + together.down, together.up)
 
 
 def _rehearsed(config: RunConfig) -> BlackBoxPlan:
