@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,28 @@ from promptfed.runs.directory import RunDirectory, is_run
 from promptfed.runs.partition_file import read_partition
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What the comparisons of a suite have in common.
+
+    Attributes:
+        seeds: How many seeds each has.
+        data_root: Where the user's data are.
+        threads: Of the CPU, for each; None: as usual.
+    """
+
+    seeds: int
+    data_root: str | None = None
+    threads: int | None = None
+
+
 def entry_result(
-    entry: Entry,
-    seeds: int,
-    folder: Path,
-    progress: ComparisonProgress,
-    data_root: str | None,
-    threads: int | None,
-    should_stop: Callable[[], bool],
+    entry: Entry, folder: Path, terms: Terms, progress: ComparisonProgress, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """Run the comparison ``entry`` in ``folder``, and return its rows or the reason why it has none."""
     about = {"title": entry.title, "needs": entry.needs, "figure": entry.figure}
     try:
-        plan = entry.plan(seeds, data_root, threads)
+        plan = entry.plan(terms.seeds, terms.data_root, terms.threads)
         folder.mkdir(parents=True, exist_ok=True)
         summary, _ = carry_out_comparison(plan, folder, progress, should_stop)
     except PromptFedError as problem:
@@ -43,7 +53,7 @@ def entry_result(
         notes.insert(0, f"other examples than the suite's at seed {seeds_text}: not comparable with other runs of it")
     config = plan.config("zero_shot", plan.seeds[0])
     protocol = {key: getattr(config, key) for key in PROTOCOL if key in RunConfig.model_fields}
-    protocol |= {"clients": len(records[plan.seeds[0]].get("clients", ())) or config.clients, "seeds": seeds}
+    protocol |= {"clients": len(records[plan.seeds[0]].get("clients", ())) or config.clients, "seeds": terms.seeds}
     rows = entry_rows(summary, entry.figure, entry.published, protocol)
     return {
         **about,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from promptfed.bench.entry_result import entry_result
+from promptfed.bench.entry_result import Terms, entry_result
 from promptfed.bench.side_by_side import side_by_side
 from promptfed.bench.suite import Entry, Suite
 from promptfed.engines.base import never
@@ -55,11 +55,11 @@ def run_suite(
     """
     count = seeds or suite.seeds
     entries = suite.chosen(only)
-    rest = (count, folder, progress, data_root, threads, should_stop)
-    ended = side_by_side(entries, jobs, *rest) if jobs > 1 else _in_turn(entries, *rest)
+    rest = (folder, Terms(count, data_root, threads), progress, should_stop)
+    outcomes = side_by_side(entries, jobs, *rest) if jobs > 1 else _in_turn(entries, *rest)
     results: dict[str, Any] = {"suite": name, "description": suite.description, "seeds": count, "entries": {}}
     by_name: dict[str, Any] = {}
-    for key, result in ended:
+    for key, result in outcomes:
         by_name[key] = result
         results["entries"] = {key: by_name[key] for key in entries if key in by_name}
         write_text(folder / RESULTS, json.dumps(results, indent=2))
@@ -68,16 +68,14 @@ def run_suite(
 
 def _in_turn(
     entries: Mapping[str, Entry],
-    seeds: int,
     folder: Path,
+    terms: Terms,
     progress: ComparisonProgress,
-    data_root: str | None,
-    threads: int | None,
     should_stop: Callable[[], bool],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for key, entry in entries.items():
         progress.note(f"{key}: {entry.title}")
-        result = entry_result(entry, seeds, folder / key, progress, data_root, threads, should_stop)
+        result = entry_result(entry, folder / key, terms, progress, should_stop)
         if "left_out" in result:
             progress.note(f"left out: {result['left_out']}")
         yield key, result

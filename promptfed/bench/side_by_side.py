@@ -9,10 +9,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from promptfed.bench.entry_result import entry_result
+from promptfed.bench.entry_result import Terms, entry_result
 from promptfed.bench.suite import Entry
 from promptfed.errors import RunError
 from promptfed.plugins import load_plugins, loaded_plugins
@@ -30,16 +31,14 @@ Process = subprocess.Popen[str]
 def side_by_side(
     entries: Mapping[str, Entry],
     jobs: int,
-    seeds: int,
     folder: Path,
+    terms: Terms,
     progress: ComparisonProgress,
-    data_root: str | None,
-    threads: int | None,
     should_stop: Callable[[], bool],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run ``jobs`` comparisons at a time, and yield the name and the result of each as it ends.
 
-    Each process has its share of the cores, unless ``threads`` says how many threads it has. It stops after the client
+    Each process has its share of the cores, unless ``terms`` say how many threads it has. It stops after the client
     that is under way when its standard input ends, so it outlives this process no longer than that.
 
     Raises:
@@ -47,20 +46,17 @@ def side_by_side(
         RunError: A process died.
     """
     jobs = max(1, min(jobs, len(entries)))
-    about = {
-        "seeds": seeds,
-        "data_root": data_root,
-        "threads": threads or max(1, available_cpus() // jobs),
-        "plugins": list(loaded_plugins()),
-    }
+    terms = replace(terms, threads=terms.threads or max(1, available_cpus() // jobs))
+    about = {"terms": asdict(terms), "plugins": list(loaded_plugins())}
     waiting = dict(entries)
     running: dict[str, Process] = {}
     with tempfile.TemporaryDirectory() as place:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    key, entry = next(iter(waiting.items()))
-                    order = {**about, "entry": waiting.pop(key).model_dump(mode="json"), "folder": str(folder / key)}
+                    key = next(iter(waiting))
+                    entry = waiting.pop(key)
+                    order = {**about, "entry": entry.model_dump(mode="json"), "folder": str(folder / key)}
                     running[key] = _begin({**order, "result": str(Path(place, key))})
                     progress.note(f"{key}: {entry.title}")
                 for key in [key for key, process in running.items() if process.poll() is not None]:
@@ -130,11 +126,9 @@ def work() -> None:
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     load_plugins(order["plugins"])
-    entry, folder = Entry.model_validate(order["entry"]), Path(order["folder"])
+    entry, terms = Entry.model_validate(order["entry"]), Terms(**order["terms"])
     try:
-        result = entry_result(
-            entry, order["seeds"], folder, ComparisonProgress(), order["data_root"], order["threads"], is_over.is_set
-        )
+        result = entry_result(entry, Path(order["folder"]), terms, ComparisonProgress(), is_over.is_set)
     except OutOfBudget as spent:
         result = {"stopped": spent.where}
     except Interrupted as stopped:

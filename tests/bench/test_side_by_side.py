@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from promptfed.bench.entry_result import Terms
 from promptfed.bench.side_by_side import side_by_side
 from promptfed.bench.suite import Entry
 from promptfed.progress import ComparisonProgress
@@ -26,7 +27,9 @@ def test_one_that_cannot_run_is_left_out_and_a_stop_is_obeyed(tmp_path: Path) ->
             told.append(text)
 
     entries = {"bad": entry(f"folder:{tmp_path / 'none'}"), "long": entry("icons")}
-    results = side_by_side(entries, 1, 1, tmp_path, Told(), None, 1, lambda: any("left)" in line for line in told))
+    results = side_by_side(
+        entries, 1, tmp_path, Terms(1, threads=1), Told(), lambda: any("left)" in line for line in told)
+    )
     key, result = next(results)
     assert key == "bad"
     assert "none" in result["left_out"]
@@ -48,5 +51,5 @@ def test_plug_ins_of_this_process_are_those_of_the_others(tmp_path: Path, monkey
     monkeypatch.setattr("promptfed.bench.side_by_side.loaded_plugins", lambda: {str(file): ""})
     options = {"rounds": 1, "shots": 1, "clients": 2, "backbone": "tiny"}
     louder = Entry.model_validate({"title": "t", "methods": ["louder"], "options": options})
-    ((_, result),) = side_by_side({"own": louder}, 2, 1, tmp_path, ComparisonProgress(), None, None, lambda: False)
+    ((_, result),) = side_by_side({"own": louder}, 2, tmp_path, Terms(1), ComparisonProgress(), lambda: False)
     assert "louder" in {row["method"] for row in result["rows"]}
