@@ -244,4 +244,4 @@ class FederatedSearch:
 
 def _dealt(config: RunConfig, collection: Collection) -> Dealt:
     options = validate(FederatedSearchConfig, config.task_options, "task option")
-    return deal(collection, options, config.partition_seed)
+    return deal(collection, options, config.partition_seed, options.judged)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from promptfed.errors import ConfigError
 from promptfed.registry import Registry
 
 if TYPE_CHECKING:  # promptfed.types imports this package
@@ -22,6 +23,22 @@ PROTOCOL_DATA = ("icons", "coop", "texts", "metatool")
 def is_own_data(data: str, partition: str = "") -> bool:
     """Return whether the examples are the user's own, by ``--data`` or by a CSV in ``--partition``."""
     return partition.partition(":")[0] == "csv" or data.partition(":")[0] not in PROTOCOL_DATA
+
+
+def check_clients(clients: int | None, there: int, noun: str = "") -> None:
+    """Check ``--clients`` of data that decide themselves how many there are.
+
+    Args:
+        clients: What the user asks for; None: nothing.
+        there: The number that the data have.
+        noun: What they are called.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    if clients not in (None, there):
+        have = f"{there} {noun}" if noun else there
+        raise ConfigError(f"clients={clients}, but the data have {have}: leave --clients out")
 
 
 class TaskConfig(BaseModel):

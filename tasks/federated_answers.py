@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 
 from promptfed.config import RunConfig, validate
-from promptfed.errors import ConfigError, DataError
+from promptfed.errors import DataError
 from promptfed.examples.base import ANSWER_CLASSES, PhraseQuestion
 from promptfed.prompt_template import PromptTemplate
 from promptfed.retrieval.collection import Request
 from promptfed.retrieval.contexts import Contexts
-from promptfed.tasks.base import TASKS, Task
-from promptfed.tasks.federated_search import DealtConfig, FederatedSearchConfig, deal
+from promptfed.tasks.base import TASKS, Task, check_clients
+from promptfed.tasks.federated_search import FoldsConfig, deal
 from promptfed.tasks.sources.retrieval import BUNDLED, load_collection
 from promptfed.types import NO_EXAMPLES, ClientData, FederatedTask, Split
 
@@ -34,7 +34,7 @@ INSTRUCTIONS = (
 """The instructions that methods choose from by default."""
 
 
-class FederatedAnswersConfig(DealtConfig):
+class FederatedAnswersConfig(FoldsConfig):
     """Which questions there are, and what stands before them."""
 
     context: Literal["search", "gold", "description", "none"] = Field(
@@ -78,8 +78,7 @@ def build(config: RunConfig) -> FederatedTask:
             "squad:FILE"
         )
     engines = [corpus.name for corpus in collection.corpora]
-    if config.clients not in (None, len(engines)):
-        raise ConfigError(f"clients={config.clients}, but the data have {len(engines)} engines: leave --clients out")
+    check_clients(config.clients, len(engines), "engines")
     changes: Mapping[str, Any] = {
         "template": options.template or TEMPLATE,
         "prompts": options.prompts or PROMPTS,
@@ -88,8 +87,7 @@ def build(config: RunConfig) -> FederatedTask:
     }
     form = validate(PromptTemplate, changes, "task option")
     contexts = Contexts(collection, options.documents, options.engines, options.words)
-    search = FederatedSearchConfig(**{name: getattr(options, name) for name in DealtConfig.model_fields})
-    dealt = deal(collection, search, config.partition_seed)
+    dealt = deal(collection, options, config.partition_seed)
     before: Callable[[Request], list[str]] = {
         "search": contexts.search,
         "gold": contexts.gold,
@@ -104,20 +102,20 @@ def build(config: RunConfig) -> FederatedTask:
         )
         return Split(items, torch.full((len(items),), RIGHT, dtype=torch.int64))
 
-    def held(numbers: Sequence[int], engine: int) -> list[int]:
+    def questions_at(numbers: Sequence[int], engine: int) -> list[int]:
         requests = ((k, collection.requests[k]) for k in numbers)
         return [k for k, request in requests if request.origin == engine and request.answer]
 
-    place = {k: number for engine in range(len(engines)) for number, k in enumerate(held(dealt.test, engine))}
+    place = {k: number for engine in range(len(engines)) for number, k in enumerate(questions_at(dealt.test, engine))}
     tests = sorted(place, key=lambda k: (place[k], k))[: options.tests]  # of each engine as many
     clients = tuple(
         ClientData(
             client=k,
             name=name,
             classes=(0, 1),
-            train=split(held(dealt.train[k], k)[: options.shots], k),
-            val=split(held(dealt.val, k), k),
-            test=split(held(tests, k)),
+            train=split(questions_at(dealt.train[k], k)[: options.shots], k),
+            val=split(questions_at(dealt.val, k), k),
+            test=split(questions_at(tests, k)),
             domain=name,
         )
         for k, name in enumerate(engines)
@@ -144,9 +142,9 @@ def build(config: RunConfig) -> FederatedTask:
 
 def _note(tests: Sequence[Request], before: Callable[[Request], list[str]]) -> str:
     """Return a note that says for how many test questions the documents contain the answer."""
-    contained = [any(PhraseQuestion("", "", r.answer).is_answered(text) for text in before(r)) for r in tests]
-    share = 100 * sum(contained) / max(1, len(contained))
-    return f"for {share:.0f} % of the {len(contained)} test questions the answer stands in their documents"
+    hits = [any(PhraseQuestion("", "", r.answer).is_answered(text) for text in before(r)) for r in tests]
+    share = 100 * sum(hits) / max(1, len(hits))
+    return f"for {share:.0f} % of the {len(hits)} test questions the answer stands in their documents"
 
 
 @TASKS.register("federated-answers")

@@ -12,20 +12,20 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from promptfed.config import RunConfig, validate
-from promptfed.errors import ConfigError, DataError
+from promptfed.errors import DataError
 from promptfed.examples.base import GradedText
 from promptfed.prompt_template import PromptTemplate, check_labels
 from promptfed.retrieval.collection import Collection, Request
 from promptfed.retrieval.figures import trivial_note
 from promptfed.seeding import numpy_stream
-from promptfed.tasks.base import TASKS, Task, TaskConfig
+from promptfed.tasks.base import TASKS, Task, TaskConfig, check_clients
 from promptfed.tasks.sources.retrieval import BUNDLED, load_collection
 from promptfed.types import NO_EXAMPLES, ClientData, FederatedTask, Split
 
 PROMPTS = ("", "Who can answer this?", "Somebody asks:")
 
 
-class DealtConfig(TaskConfig):
+class FoldsConfig(TaskConfig):
     """Which requests are tested, and which choices are made with."""
 
     folds: int = Field(5, ge=2, le=100, description="parts that the requests are cut into, one of which is the test")
@@ -39,7 +39,7 @@ class DealtConfig(TaskConfig):
         return self
 
 
-class FederatedSearchConfig(DealtConfig):
+class FederatedSearchConfig(FoldsConfig):
     """Which requests are tested, and how many are judged."""
 
     judged: int | None = Field(None, ge=1, description="requests that each engine has judged; null: all in training")
@@ -61,8 +61,14 @@ class Dealt:
     test: tuple[int, ...]
 
 
-def deal(collection: Collection, options: FederatedSearchConfig, seed: int) -> Dealt:
+def deal(collection: Collection, options: FoldsConfig, seed: int, judged: int | None = None) -> Dealt:
     """Deal out requests; every fold has its share of those that each engine's users asked.
+
+    Args:
+        collection: The requests.
+        options: The folds.
+        seed: Of the draws.
+        judged: Training requests that each engine has judged; None: all.
 
     Raises:
         DataError: There are too few.
@@ -89,11 +95,11 @@ def deal(collection: Collection, options: FederatedSearchConfig, seed: int) -> D
         raise DataError(
             f"data '{collection.name}' has {len(fold_of)} requests, too few for {folds} folds: lower task.folds"
         )
-    judged = []
+    by_engine = []
     for engine in range(engines):
-        drawn = numpy_stream(seed, "search judged", engine).permutation(len(train))[: options.judged]
-        judged.append(tuple(sorted(train[int(k)] for k in drawn)))
-    return Dealt(tuple(judged), tuple(val), tuple(test))
+        places = numpy_stream(seed, "search judged", engine).permutation(len(train))[:judged]
+        by_engine.append(tuple(sorted(train[int(k)] for k in places)))
+    return Dealt(tuple(by_engine), tuple(val), tuple(test))
 
 
 CHARACTERS = 400
@@ -139,13 +145,12 @@ def build(config: RunConfig) -> FederatedTask:
 def task_of(config: RunConfig, options: FederatedSearchConfig, collection: Collection) -> FederatedTask:
     """As ``build``, of a collection that is loaded."""
     engines = tuple(corpus.name for corpus in collection.corpora)
-    if config.clients not in (None, len(engines)):
-        raise ConfigError(f"clients={config.clients}, but the data have {len(engines)} engines: leave --clients out")
+    check_clients(config.clients, len(engines), "engines")
     described = {corpus.name: corpus.description or corpus.name for corpus in collection.corpora}
     changes = {"descriptions": {**described, **options.descriptions}, "prompts": options.prompts or PROMPTS}
     form = validate(PromptTemplate, changes, "task option")
     check_labels(form, engines)
-    dealt = deal(collection, options, config.partition_seed)
+    dealt = deal(collection, options, config.partition_seed, options.judged)
 
     def requests(numbers: Sequence[int], origin: int | None = None) -> list[Request]:
         chosen = [collection.requests[k] for k in numbers]

@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 
 from promptfed.config import RunConfig, validate
-from promptfed.errors import ConfigError, DataError
+from promptfed.errors import DataError
 from promptfed.examples.base import TextItem
 from promptfed.prompt_template import PromptTemplate, check_labels
 from promptfed.retrieval.recommending import trivial_note
-from promptfed.tasks.base import TASKS, Task, TaskConfig
+from promptfed.tasks.base import TASKS, Task, TaskConfig, check_clients
 from promptfed.tasks.sources.class_names import check_names
 from promptfed.tasks.sources.interactions import SHOPS, Interactions, load_interactions
 from promptfed.types import NO_EXAMPLES, ClientData, FederatedTask, Split
@@ -123,8 +123,7 @@ def task_of(config: RunConfig, options: RecommendConfig, data: Interactions) -> 
     if idle:
         notes.append(f"{len(idle)} of {len(homes)} users have no choice to train on: they are no clients")
     active = [home for home in homes if home not in idle]
-    if config.clients not in (None, len(active)):
-        raise ConfigError(f"clients={config.clients}, but the data have {len(active)}: leave --clients out")
+    check_clients(config.clients, len(active))
     clients = []
     for k, home in enumerate(active):
         train, val, test = (_split(parts[home][use]) for use in ("train", "val", "test"))

@@ -13,7 +13,7 @@ from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, DataError
 from promptfed.examples.visual_questions import VisualQuestion
 from promptfed.seeding import numpy_stream
-from promptfed.tasks.base import TASKS, Task, TaskConfig
+from promptfed.tasks.base import TASKS, Task, TaskConfig, check_clients
 from promptfed.tasks.sources.class_names import check_names
 from promptfed.tasks.sources.visual_questions import SHAPES, YES_NO, Asked, VisualQuestions, load_visual_questions
 from promptfed.types import ClientData, FederatedTask, Split
@@ -83,8 +83,7 @@ def task_of(config: RunConfig, options: VqaConfig, data: VisualQuestions) -> Fed
     """As ``build``, of questions that are loaded."""
     asked = [one for one in data.asked if _is_wanted(one, options.questions)]
     homes = sorted({one.home for one in asked})
-    if config.clients not in (None, len(homes)):
-        raise ConfigError(f"clients={config.clients}, but the data have {len(homes)}: leave --clients out")
+    check_clients(config.clients, len(homes))
     parts = {home: _parts([one for one in asked if one.home == home], options, config) for home in homes}
     answers = sorted({one.answer for uses in parts.values() for use in USES for one in uses[use]})
     if len(answers) < 2:
