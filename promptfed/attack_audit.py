@@ -12,6 +12,7 @@ from promptfed.attacks.membership import Training, prompt_membership, update_mem
 from promptfed.errors import ConfigError, unknown_name
 from promptfed.experiment import Experiment
 from promptfed.export.finished import FinishedRun
+from promptfed.finished_experiment import finished_experiment
 from promptfed.first_update import first_update
 from promptfed.local_training import GradientTraining
 from promptfed.privacy.dpsgd import DPSGD
@@ -19,8 +20,6 @@ from promptfed.privacy.secret_key import KEY_BYTES, SecretKey
 from promptfed.privacy.statement import FILE
 from promptfed.progress import Progress
 from promptfed.prompt_state import PromptState
-from promptfed.runs.partition_check import check_partition
-from promptfed.runs.partition_file import partition_record, read_partition
 from promptfed.types import Broadcast, ClientData, ClientPrompt, Update
 
 UNSEEN = "this run's server sees the sum of the updates, and none of them alone"
@@ -50,9 +49,7 @@ def audit(finished: FinishedRun, name: str, progress: Progress | None = None) ->
     """
     if name not in AUDITS:
         raise unknown_name("audit", name, AUDITS)
-    config = finished.run.config.model_copy(update={"attack_options": {}})
-    experiment = Experiment.build(config, model_for=finished.model_for, objects=finished.objects)
-    check_partition(read_partition(finished.run), partition_record(experiment.task), finished.run.path)
+    experiment = finished_experiment(finished, attack_options={})
     experiment.fill_features((progress or Progress()).features)
     about = AUDITS[name]
     about_run = {"knows": about.knows, "clients": len(finished.names), "notes": notes_on(finished, name)}

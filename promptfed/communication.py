@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 
@@ -13,7 +14,13 @@ from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.oracles.query import OracleAbility, OracleAnswer, ProposalQuery, Query, ScoreQuery
 from promptfed.experiment import Experiment
+from promptfed.method import Shape
 from promptfed.prompt_template import PromptTemplate
+
+
+def numbers_in(shapes: Iterable[Shape]) -> int:
+    """Return how many numbers tensors of these shapes have; an unknown length counts as one."""
+    return sum(prod(length or 1 for length in shape) for shape in shapes)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +16,7 @@ from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.cache import AnswerCache
 from promptfed.blackbox.oracles.oracle import Oracle
 from promptfed.blackbox.rehearsal import Rehearsal
-from promptfed.communication import RoundBytes, round_bytes
+from promptfed.communication import RoundBytes, numbers_in, round_bytes
 from promptfed.config import RunConfig, validate
 from promptfed.experiment import Experiment
 from promptfed.federation import round_half_up
@@ -132,7 +131,7 @@ def _round_bytes(experiment: Experiment, participants: int) -> tuple[RoundBytes,
         return one, RoundBytes(one.down * participants, one.up * participants)
     broadcast, _ = experiment.first_sending()
     shapes = experiment.method().uploads(0, broadcast).values()
-    size = sum(prod(length or 1 for length in shape) for shape in shapes)
+    size = numbers_in(shapes)
     sums = HeSums(clip) if kind == "he" else SimulatedSums(clip)
     most, together = expected_traffic(sums, participants, size)
     down = broadcast.nbytes

@@ -73,10 +73,10 @@ def check_privacy(
 
 def _check_rounds(what: str, terms: PrivacyOptions, method: Method) -> None:
     """Raise ConfigError if the noise is for more rounds than ``method`` has."""
-    planned = method.setup.rounds
-    if terms.dp == "client" and method.rounds < planned:
+    rounds = method.setup.rounds
+    if terms.dp == "client" and method.rounds < rounds:
         raise ConfigError(
-            f"{what} adds noise for {planned} rounds, and method '{method.name}' has {method.rounds}: use --rounds "
+            f"{what} adds noise for {rounds} rounds, and method '{method.name}' has {method.rounds}: use --rounds "
             f"{method.rounds}"
         )
 

@@ -13,10 +13,10 @@ from typing import Any, TypeVar, cast
 from promptfed.config import Options, RunConfig, in_sections, validate
 from promptfed.cross_dataset import evaluate_on
 from promptfed.errors import BudgetExhausted, RunError
-from promptfed.experiment import Experiment
 from promptfed.export.finished import FinishedRun
 from promptfed.export.formats import export_format, write_export
 from promptfed.files.paths import checked_path
+from promptfed.finished_experiment import finished_experiment
 from promptfed.frozen_model import FrozenModel
 from promptfed.learned_prompt import LearnedPrompt
 from promptfed.object_options import read_data
@@ -37,8 +37,6 @@ from promptfed.runner import carry_out, stop_on_ctrl_c
 from promptfed.runs.checkpoint import newest_round
 from promptfed.runs.directory import RunDirectory
 from promptfed.runs.events import Event
-from promptfed.runs.partition_check import check_partition
-from promptfed.runs.partition_file import partition_record, read_partition
 from promptfed.training import Interrupted, OutOfBudget
 
 log = logging.getLogger(__name__)
@@ -273,8 +271,7 @@ class Run:
             finished = self.finished
             decided(choices, finished)
             setup = finished.method.setup
-            experiment = Experiment.build(folder.config, model_for=finished.model_for, objects=self.objects)
-            check_partition(read_partition(folder), partition_record(experiment.task), folder.path)
+            experiment = finished_experiment(finished)
             experiment.fill_features(teller.features)
             with self._account(setup.model):
                 curve = personalize_run(finished, experiment.task, choices, teller.personalized)

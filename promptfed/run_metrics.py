@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from math import prod
 from typing import Any
 
 from promptfed.attacks.base import NAME
+from promptfed.communication import numbers_in
 from promptfed.evaluation import Evaluation
 from promptfed.experiment import Experiment
 from promptfed.federation import Federation
@@ -115,7 +115,7 @@ def update_size(
     shapes = federation.method.uploads(0, state.shared).values()
     if any(None in shape for shape in shapes):  # texts are no numbers beside the model's
         return {}
-    numbers = sum(prod(length or 1 for length in shape) for shape in shapes)
+    numbers = numbers_in(shapes)
     if not numbers or not sizes or not (total := sum(sizes) + sums):
         return {}
     return {"numbers": numbers, "bytes": round(total / len(sizes)), "weights": model.parameters}

@@ -22,13 +22,12 @@ from promptfed.experiment import Experiment
 from promptfed.export.finished import FinishedRun
 from promptfed.export.texts import texts_of
 from promptfed.federation import Federation
+from promptfed.finished_experiment import finished_experiment
 from promptfed.methods.private_evolution import PrivateEvolution, synthetic_texts
 from promptfed.privacy.statement import FILE
 from promptfed.prompts.text_states import TextStates
 from promptfed.resolve import resolve
 from promptfed.run_privacy import private_federation
-from promptfed.runs.partition_check import check_partition
-from promptfed.runs.partition_file import partition_record, read_partition
 from promptfed.tasks.centralized import joined
 from promptfed.types import ClientData, FederatedTask, FederationState, Split
 
@@ -59,9 +58,7 @@ class SyntheticReport:
         self.finished, self.progress = finished, progress
         reader = "promptfed synthetic judges", "use it on a run of --method private_evolution"
         self.pairs = texts_of(finished.method, finished.prompt(None), *reader)
-        config = finished.run.config.model_copy(update={"attack_options": {}, "engine": "local"})
-        self.experiment = Experiment.build(config, model_for=finished.model_for, objects=finished.objects)
-        check_partition(read_partition(finished.run), partition_record(self.experiment.task), finished.run.path)
+        self.experiment = finished_experiment(finished, attack_options={}, engine="local")
         self.task: FederatedTask = self.experiment.task
         self._states = TextStates(self.experiment.setup.language_model)
 
@@ -90,7 +87,7 @@ class SyntheticReport:
         plain |= {"aggregator": None, "aggregator_options": {}, "participation": 1.0, "dropout": 0.0}
         config = resolve(self.experiment.config.model_copy(update=plain))
         trainer = Experiment.build(config, like=self.experiment, objects=self.finished.objects)
-        if not trainer.method().trains or trainer.method().trains.startswith("nothing"):
+        if trainer.method().trains.startswith("nothing"):
             raise ConfigError(f"method '{method}' trains nothing: use --method fedprompt")
         classes, clients = list(self.task.base_classes), self.task.clients
         labels = torch.tensor([classes.index(name) for _, name in self.pairs], dtype=torch.int64)
@@ -195,8 +192,9 @@ class SyntheticReport:
         experiment = replace(self.experiment, task=task)
         with tempfile.TemporaryDirectory() as folder:
             federation, account = private_federation(experiment, Path(folder), None, 0)
-            planned = min(federation.method.rounds, self.finished.state.round)
-            rounds = planned if account is None else account.last_round(0, planned)
+            rounds = min(federation.method.rounds, self.finished.state.round)
+            if account is not None:
+                rounds = account.last_round(0, rounds)
             state = _trained(federation, rounds)
         return synthetic_texts(federation.prompt(state, None).shared, task.base_classes)
 

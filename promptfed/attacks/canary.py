@@ -43,21 +43,21 @@ def draw_canaries(
     """
     if not words:
         raise ConfigError("canaries are drawn from whole words of the model's vocabulary, and it has none")
-    stream, drawn = numpy_stream(seed, "canaries"), []
+    stream, canaries = numpy_stream(seed, "canaries"), []
     for k in range(planted + references):
         text = " ".join(words[int(place)] for place in stream.integers(len(words), size=length))
         holder = int(stream.choice(list(clients))) if k < planted else None
-        drawn.append(Canary(text, k % classes, holder))
-    return drawn
+        canaries.append(Canary(text, k % classes, holder))
+    return canaries
 
 
 def plant(task: FederatedTask, canaries: Sequence[Canary], repeat: int = 1) -> FederatedTask:
     """Return ``task`` with each planted canary ``repeat`` times among its client's training texts."""
-    held: dict[int, list[Canary]] = {}
+    by_client: dict[int, list[Canary]] = {}
     for canary in canaries:
         if canary.client is not None:
-            held.setdefault(canary.client, []).extend([canary] * repeat)
-    clients = tuple(_with(data, held.get(data.client, ())) for data in task.clients)
+            by_client.setdefault(canary.client, []).extend([canary] * repeat)
+    clients = tuple(_with(data, by_client.get(data.client, ())) for data in task.clients)
     return replace(task, clients=clients)
 
 
@@ -74,9 +74,11 @@ def exposures(planted: Tensor, references: Tensor) -> list[float]:
 
     The rank is 1 for the highest score; a reference with the same score counts half.
     """
-    n = len(references)
-    ranks = [1 + float((references > score).sum()) + float((references == score).sum()) / 2 for score in planted]
-    return [math.log2((n + 1) / rank) for rank in ranks]
+    return [math.log2((len(references) + 1) / rank) for rank in _ranks(planted, references)]
+
+
+def _ranks(planted: Tensor, references: Tensor) -> list[float]:
+    return [1 + float((references > score).sum()) + float((references == score).sum()) / 2 for score in planted]
 
 
 def chance_exposure(references: int) -> float:
@@ -92,7 +94,7 @@ def canary_figures(planted: Tensor, references: Tensor) -> dict[str, Any]:
         "exposure_highest": max(each),
         "exposure_by_chance": chance_exposure(n),
         "exposure_possible": math.log2(n + 1),
-        "median_rank": median(2**-bits * (n + 1) for bits in each),
+        "median_rank": median(_ranks(planted, references)),
         **Separation.of(planted, references).recorded(),
     }
 

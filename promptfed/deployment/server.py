@@ -269,8 +269,8 @@ class PrintProgress(Progress):
     def round(
         self, name: str, round: int, loss: float, val_accuracy: float, bytes_sent: int, asked: Usage | None = None
     ) -> None:
-        looked = f", validation accuracy {100 * val_accuracy:.1f} %" if math.isfinite(val_accuracy) else ""
-        say(f"{name} round {round}: loss {number_or_dash(loss, 4)}{looked}, {bytes_sent:,} bytes")
+        accuracy = f", validation accuracy {100 * val_accuracy:.1f} %" if math.isfinite(val_accuracy) else ""
+        say(f"{name} round {round}: loss {number_or_dash(loss, 4)}{accuracy}, {bytes_sent:,} bytes")
 
     def note(self, text: str) -> None:
         say(text)

@@ -122,7 +122,7 @@ class SitePool:
         self._failed_greetings = Counter[int]()
         self._met: set[int] = set()
         self._abandoned: set[int] = set()
-        self._looked = -LOOK_SECONDS
+        self._last_look = -LOOK_SECONDS
 
     # --------------------------------------------------------------------------------------------- who is there
 
@@ -217,14 +217,14 @@ class SitePool:
 
         def on_wait(identity: str, passed: float) -> None:
             limit = "" if each or seconds else " (--client-seconds sets a limit)"
-            said = f"has had its question for {passed:.0f} s: it may be at work, and is asked if it is done{limit}"
-            self.say(f"{self._name(pending[identity].client)} {said}")
+            words = f"has had its question for {passed:.0f} s: it may be at work, and is asked if it is done{limit}"
+            self.say(f"{self._name(pending[identity].client)} {words}")
 
         lost_answers = LostAnswers(
             lambda node: self._push([(node, wrapped(codec.pack(Ping())), "Ping")], group)[0], on_wait, self.quiet
         )
         while True:
-            if waiting or time.monotonic() - self._looked >= min(LOOK_SECONDS, 10 * self.poll):
+            if waiting or time.monotonic() - self._last_look >= min(LOOK_SECONDS, 10 * self.poll):
                 self._look()
             self._recall(pending, waiting)
             for client in [] if should_stop() else self._send(parcels, kinds, waiting, pending, group):
@@ -264,7 +264,7 @@ class SitePool:
 
     def _look(self) -> None:
         """Greet new nodes, and forget those that have disconnected."""
-        online, self._looked = set(self.grid.get_node_ids()), time.monotonic()
+        online, self._last_look = set(self.grid.get_node_ids()), time.monotonic()
         for name, node in list(self._nodes.items()):
             if node not in online:
                 self.say(f"{name} is gone")
@@ -354,10 +354,10 @@ class SitePool:
             (client, self._nodes[name]) for client in sorted(waiting) if (name := self._name(client)) in self._nodes
         ]
         identities = self._push([(node, parcels[client], kinds[client]) for client, node in here], group)
-        sent = [(*each, identity) for each, identity in zip(here, identities, strict=False) if identity is not None]
-        for client, node, identity in sent:
+        messages = [(*each, identity) for each, identity in zip(here, identities, strict=False) if identity is not None]
+        for client, node, identity in messages:
             pending[identity] = _Pending(client, node, waiting.pop(client) + 1, time.monotonic())
-        return [client for client, *_ in sent]
+        return [client for client, *_ in messages]
 
     def _miss(
         self, waiting: dict[int, int], missed: dict[int, float], end: Callable[[int, RecordDict | None, str], None]

@@ -122,11 +122,11 @@ class SiteSums:
         if arrays:
             self.store.write(self.sent_file, str(question.round).encode())
             self.store.write(self.values_file, save(dict(arrays[MASKED])))
-        given = {"question": digest, "answer": words.model_dump_json()}
+        record = {"question": digest, "answer": words.model_dump_json()}
         if question.leg == "unmask":
-            state = {"client": question.client, "round": question.round, **given}
+            state = {"client": question.client, "round": question.round, **record}
         else:
-            state |= {**given, "member": member.state().decode()}
+            state |= {**record, "member": member.state().decode()}
         self.store.write(self.state_file, sealed_json(state))
         if question.leg == "unmask":  # after the state: a process that is killed in between has its answer
             self.values_file.unlink(missing_ok=True)
