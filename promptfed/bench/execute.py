@@ -13,6 +13,7 @@ from promptfed.bench.suite import Entry, Suite
 from promptfed.engines.base import never
 from promptfed.files.atomic import write_text
 from promptfed.progress import ComparisonProgress
+from promptfed.threads import available_cpus
 
 RESULTS = "bench.json"
 
@@ -25,7 +26,7 @@ def run_suite(
     *,
     seeds: int | None = None,
     only: str | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     data_root: str | None = None,
     threads: int | None = None,
     should_stop: Callable[[], bool] = never,
@@ -41,7 +42,8 @@ def run_suite(
         progress: Is told what happens.
         seeds: How many seeds; None: as the suite says.
         only: The entries, with commas between their names; None: all.
-        jobs: Comparisons at a time; with more than one, each has a process and its share of the cores.
+        jobs: Comparisons at a time; None: as the suite says, but no more than cores. With more than one, each has a
+            process and its share of the cores.
         data_root: Where the user's data are.
         threads: Of the CPU, for each comparison.
         should_stop: Returns whether to stop.
@@ -56,6 +58,7 @@ def run_suite(
     count = seeds or suite.seeds
     entries = suite.chosen(only)
     rest = (folder, Terms(count, data_root, threads), progress, should_stop)
+    jobs = jobs or min(suite.jobs, available_cpus())
     outcomes = side_by_side(entries, jobs, *rest) if jobs > 1 else _in_turn(entries, *rest)
     results: dict[str, Any] = {"suite": name, "description": suite.description, "seeds": count, "entries": {}}
     by_name: dict[str, Any] = {}

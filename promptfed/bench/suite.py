@@ -69,6 +69,7 @@ class Suite(BaseModel):
     description: str = Field(min_length=1)
     time: str = Field(min_length=1, description="how long it takes, and where")
     seeds: int = Field(3, ge=1)
+    jobs: int = Field(1, ge=1, description="comparisons at a time, where the machine has as many cores")
     entries: Mapping[str, Entry] = Field(min_length=1)
 
     def chosen(self, only: str | None) -> dict[str, Entry]:

@@ -70,11 +70,15 @@ def run(
         int | None, typer.Option("--seeds", help="Number of seeds [what the suite says].", min=1, metavar="N")
     ] = None,
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--jobs", "-j", help="Comparisons at a time, each with its share of the cores.", min=1, metavar="N"
+            "--jobs",
+            "-j",
+            help="Comparisons at a time, each with its share of the cores [what the suite says].",
+            min=1,
+            metavar="N",
         ),
-    ] = 1,
+    ] = None,
     data_root: Annotated[
         str | None, typer.Option("--data-root", help="Where your data are, for suites that need them.", metavar="DIR")
     ] = None,
@@ -92,7 +96,7 @@ def run(
 
     \b
     Examples:
-      promptfed bench run mini --jobs 2 --out mini
+      promptfed bench run mini --out mini
       promptfed bench run mini --seeds 1 --only images
       promptfed bench run text --data-root DATA --out text
 
