@@ -10,6 +10,8 @@ import numpy as np
 
 LAST = 3
 """Choices that the Markov chain goes on from."""
+FADING = 0.8
+"""Weight of a choice, by which the one before it counts less."""
 NEIGHBOURS_OF = 10
 """Choices whose neighbours item-kNN adds up."""
 
@@ -31,12 +33,12 @@ def neighbours(sequences: Sequence[Sequence[int]], items: int) -> np.ndarray:
 
 
 def followers(sequences: Sequence[Sequence[int]], items: int) -> np.ndarray:
-    """Return how often the second item ``(items, items)`` came next after the first, as a share of what came next."""
+    """Return how often the second item ``(items, items)`` came next, as a share of how often the first was chosen."""
     counts = np.zeros((items, items))
     for chosen in sequences:
         for before, after in pairwise(chosen):
             counts[before, after] += 1
-    shares: np.ndarray = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shares: np.ndarray = counts / np.maximum(popularity(sequences, items), 1)[:, None]
     return shares
 
 
@@ -57,12 +59,15 @@ def trivial_note(sequences: Sequence[Sequence[int]], tests: Sequence[tuple[Seque
     common = popularity(sequences, items)
     cosines, chain = neighbours(sequences, items), followers(sequences, items)
     tie = common / (1 + common.max()) * 1e-6  # the more popular of equals
+    fading = FADING ** np.arange(LAST)[::-1]
     rows = {
         "popularity": np.tile(common, (len(tests), 1)),
         f"item-kNN (last {NEIGHBOURS_OF})": np.stack(
             [cosines[list(h[-NEIGHBOURS_OF:])].sum(0) + tie for h, _ in tests]
         ),
-        f"Markov over the last {LAST}": np.stack([chain[list(h[-LAST:])].sum(0) + tie for h, _ in tests]),
+        f"Markov over the last {LAST}": np.stack(
+            [fading[-len(h[-LAST:]) :] @ chain[list(h[-LAST:])] + tie for h, _ in tests]
+        ),
     }
     each = {name: figures(scores, tests) for name, scores in rows.items()}
     listed = "; ".join(f"{name} {100 * recall:.1f} and {100 * gain:.1f}" for name, (recall, gain) in each.items())

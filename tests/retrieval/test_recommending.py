@@ -18,7 +18,7 @@ def test_counts_by_hand():
     assert popularity(SEQUENCES, 5).tolist() == [2, 3, 3, 1, 0]
     chain = followers(SEQUENCES, 5)
     assert chain[1].tolist() == [0, 0, 1, 0, 0]
-    assert chain[0].tolist() == [0, 1, 0, 0, 0]
+    assert chain[0].tolist() == [0, 0.5, 0, 0, 0]  # chosen twice, followed once
     assert not chain[3:].any()
     cosines = neighbours(SEQUENCES, 5)
     assert cosines[0, 1] == pytest.approx(2 / math.sqrt(6))
