@@ -122,6 +122,7 @@ def score(p, t, k, scale=2):
 """
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its source, and of the byte code alone."""
     (tmp_path / "own_score.py").write_text(CODE)

@@ -42,6 +42,7 @@ def test_adams_first_step_is_the_learning_rate():
     assert x.tolist() == pytest.approx([0.9, 2.1], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_training_does_not_load_the_compiler_of_torch():
     code = (
         "import sys, torch; from promptfed.local_training import LocalTraining; x = torch.ones(1, requires_grad=True);"

@@ -88,6 +88,7 @@ def test_code_runs_only_where_the_user_says_so(run: Path, plugin: Path, tmp_path
     assert "%" in promptfed("--plugin", plugin, "predict", bundle, picture)
 
 
+@pytest.mark.slow
 def test_a_stranger_s_config_names_a_plug_in_in_vain(tmp_path: Path) -> None:
     evil = tmp_path / "evil.py"
     evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
@@ -197,6 +198,7 @@ def test_twice_is_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(plugins.loaded_plugins()) == [str(tmp_path / "one.py")]
 
 
+@pytest.mark.slow
 def test_a_built_in_s_name_cannot_be_taken_before_it_is_asked_for(tmp_path: Path) -> None:
     """In a process that has read no registry yet."""
     (tmp_path / "mine.py").write_text(

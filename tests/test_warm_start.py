@@ -41,6 +41,7 @@ def test_it_begins_there_and_says_so(first: pf.Run, tmp_path: Path) -> None:
         assert record.name == ("run first, round 1 of promptfl" if number < 2 else "bundle bundle")
 
 
+@pytest.mark.slow
 def test_it_goes_on_without_the_other_run(first: pf.Run, tmp_path: Path) -> None:
     whole = pf.train("promptfl", init=first, folder=tmp_path / "whole", **{**SMALL, "rounds": 2})
     fresh = pf.train("promptfl", folder=tmp_path / "fresh", **{**SMALL, "rounds": 2})

@@ -174,6 +174,7 @@ for step in range(30):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [10**9, 4000])
 def test_two_processes_share_a_cache(tmp_path: Path, limit: int) -> None:
     """Both write the same ids and their own, reading all the while; with the small limit they evict each other."""

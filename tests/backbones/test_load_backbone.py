@@ -33,6 +33,7 @@ def test_devices() -> None:
     assert pick_dtype("bfloat16") is torch.bfloat16
 
 
+@pytest.mark.slow
 def test_listing_backbones_imports_no_model_library() -> None:
     heavy = {"open_clip", "timm", "transformers"}
     code = f"import sys, promptfed.backbones as b; print(len(b.BACKBONES), {heavy} & set(sys.modules))"

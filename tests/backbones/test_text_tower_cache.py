@@ -96,6 +96,7 @@ def test_token_ids_of_many_texts_are_written_at_once(pair, monkeypatch):
     assert len(paths) == 1
 
 
+@pytest.mark.slow
 def test_neither_the_library_nor_the_image_tower_is_imported():
     load_text_tower("tiny").class_tokens(["cat"], 2)
     code = (

@@ -83,6 +83,7 @@ def test_an_audit_that_leaves_noise_out_says_so(capsys, tmp_path):
     assert "Note: this run's clients clip each gradient and add noise" in shown
 
 
+@pytest.mark.slow
 def test_compare_takes_attacks_in_place_of_methods(capsys, tmp_path):
     small = ["--clients", 4, "--shots", 2, "--rounds", 1, "--set", "method.n_ctx=2", "--seeds", 1]
     words = ["compare", "--attacks", "zero", "--aggregators", "mean", *small, "--out", tmp_path / "out"]

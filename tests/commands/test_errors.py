@@ -257,10 +257,10 @@ def run_in_shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     [
         ("$PROMPTFED list tasks | true; echo ${PIPESTATUS[0]}", "0"),
         ("$PROMPTFED --help | true; echo ${PIPESTATUS[0]}", "0"),
-        ("$PROMPTFED list tasks >&-; echo $?", "0"),
+        pytest.param("$PROMPTFED list tasks >&-; echo $?", "0", marks=pytest.mark.slow),
         ("$PROMPTFED list nothing 2>&-; echo $?", "2"),
-        ("$PROMPTFED list tasks >&- 2>&- <&-; echo $?", "0"),
-        ("$PROMPTFED list tasks > /dev/full; echo $?", "2"),
+        pytest.param("$PROMPTFED list tasks >&- 2>&- <&-; echo $?", "0", marks=pytest.mark.slow),
+        pytest.param("$PROMPTFED list tasks > /dev/full; echo $?", "2", marks=pytest.mark.slow),
     ],
 )
 def test_output_that_goes_nowhere_is_no_fault(tmp_path, line, code):

@@ -63,6 +63,7 @@ def test_from_a_run_into_a_library_and_from_a_pool_into_a_run(promptfed, tmp_pat
     assert json.loads(said.out)["added"]["clients"] == 1
 
 
+@pytest.mark.slow
 def test_other_prompts_are_refused_in_a_line(promptfed, tmp_path):
     words = [*SMALL, "--rounds", 1, "--baselines", "none"]
     empty = [*words, "--method", "fedlogic", "--set", "method.prompts=['', 'zebra zebra zebra zebra']"]

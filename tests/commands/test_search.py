@@ -19,6 +19,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_table_has_every_index_and_selection(promptfed, run):
     said = promptfed("search", run, "--quiet")
     assert said.code == 0, said.err

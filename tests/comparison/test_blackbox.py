@@ -29,6 +29,7 @@ def compared(tmp_path_factory):
     return folder, Comparison(make_plan(), folder).execute()
 
 
+@pytest.mark.slow
 def test_queries_are_counted_per_client_and_round_and_in_all(compared):
     folder, summary = compared
     assert list(summary["methods"]) == ["zero_shot", "local_only", "fedavg_bbt"]

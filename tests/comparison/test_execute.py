@@ -130,6 +130,7 @@ def test_other_options_in_the_same_folder_are_refused(compared, make_plan):
         Comparison(make_plan(["promptfl"], 2, rounds=3), folder).execute()
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_it_ends_with_the_same_figures(compared, make_plan, tmp_path):
     plan, _, summary, _ = compared
     stops = 0
@@ -221,6 +222,7 @@ def test_the_task_and_the_features_are_shared_between_methods(make_plan):
     assert same.setup.agreeing(seed=0) == first.setup.agreeing(seed=0)
 
 
+@pytest.mark.slow
 def test_local_only_of_other_models_is_the_first_method_without_a_federation(tmp_path):
     plan = Plan.make(build_config({"task": "forecast", "rounds": 1}), ["affine_output", "metepfl", "local_only"], 1)
     assert (plan.alone, "local_only" in plan.methods) == ("metepfl", False)
@@ -235,6 +237,7 @@ def test_local_only_of_other_models_is_the_first_method_without_a_federation(tmp
     assert Comparison(plan, tmp_path / "compared").execute()["methods"]["local_only"]["runs"][0]["base"] == row["base"]
 
 
+@pytest.mark.slow
 def test_local_only_promises_nothing_where_the_method_is_private(tmp_path):
     private = {"dp": "client", "noise": 2.0}
     plan = Plan.make(build_config({"task": "forecast", "rounds": 1, "privacy_options": private}), ["metepfl"], 1)

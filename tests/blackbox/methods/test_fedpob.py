@@ -149,6 +149,7 @@ def planted_regrets(black_setup, seed, threshold, pulls=100, clients=10):
     return federated, pooled, alone, gap
 
 
+@pytest.mark.slow
 def test_regret_on_a_planted_pool_is_near_that_of_pooled_data_and_far_below_that_of_clients_alone(black_setup):
     """Over three seeds the means are 1.23 of the pooled one's and 0.22 of the lone ones'."""
     federated, pooled, alone, gap = planted_regrets(black_setup, 0, 0.0)
@@ -263,6 +264,7 @@ def test_a_file_that_a_run_or_a_bundle_names_is_never_read(black_setup, named):
         make(black_setup, prompts=named)
 
 
+@pytest.mark.slow
 def test_on_the_bundled_reviews_it_finds_the_best_prompt_with_a_quarter_of_fedlogics_queries():
     """Within a point. MiniLM hardly knows reviews: the best of the twelve is the empty prompt, at 55.4 %."""
     config = RunConfig(task="blackbox-text", data="texts:reviews", method="fedpob")

@@ -218,6 +218,7 @@ def command(*words: object) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.slow
 def test_predict_names_the_embeddings_of_a_bundle(served, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "cache"))
     _, server, folder = served("gpt2")
