@@ -61,7 +61,7 @@ class RunConfig(BaseModel):
     ] = Field(
         "icons",
         description="images: icons, folder:PATH, hf:NAME[:SPLIT], torchvision:NAME, coop:NAME; "
-        "texts: texts:NAME, tsv:PATH, csv:PATH, jsonl:PATH, hf:NAME",
+        "texts: texts:NAME, tsv:PATH, csv:PATH, jsonl:PATH, hf:NAME, synthetic:RUN",
     )
     data_root: Annotated[str | None, Option("task", metavar="DIR")] = Field(
         None, description="folder of coop: and torchvision: data, and of tsv: and jsonl: that are not here"

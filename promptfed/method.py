@@ -78,6 +78,7 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     classes_apart: ClassVar[bool] = False
     """Whether a class's score is the same whatever other classes there are to choose from; see ``scores_apart``."""
+    makes_texts: ClassVar[bool] = False  # synthetic ones, in the shared state (prompts.synthetic_texts)
     last_round_differs: ClassVar[bool] = False  # from those before; then a finished run cannot have more
     remembers: ClassVar[bool] = False  # clients keep tensors for training alone (processors.client_state.MEMORY)
     paced: ClassVar[bool] = False  # each round's work depends on how many there are in all

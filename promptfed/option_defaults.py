@@ -35,6 +35,8 @@ UNDER_ROOT = (
     "vqarad",
 )
 """Kinds of data whose path may stand in the folder of downloaded data sets."""
+ALL_SHOTS = 1000
+"""Examples of a class: more than a run makes synthetic texts."""
 ICON_BASE_CLASSES = 24
 """Classes of the bundled icons that clients hold."""
 
@@ -112,10 +114,29 @@ def _own_data_defaults(config: RunConfig, options_set: set[str], task: type[Task
         return defaults
     if "base_fraction" in task.Config.model_fields and "base_fraction" not in options:
         defaults["task_options"] = {**options, "base_fraction": 1.0}
-    if "partition" not in options_set and (not task.partitions or AUTO in task.partitions):
+    if config.data.startswith("synthetic:"):
+        defaults |= _at_server(config, options_set, task)
+    if "partition" not in {*options_set, *defaults} and (not task.partitions or AUTO in task.partitions):
         by_classes = options.get("classes_per_client") or options.get("overlap")
         defaults["partition"] = "classes" if by_classes else "dirichlet" if "alpha" in options_set else AUTO
     return defaults
+
+
+def _at_server(config: RunConfig, options_set: set[str], task: type[Task]) -> dict[str, Any]:
+    """Return the defaults of synthetic texts: the server holds all of them, so there is one client.
+
+    All train, but for a fifth of each class that validates. Where the user says how many clients there are, or who
+    holds what, the texts are dealt out as other data are.
+    """
+    usual: dict[str, Any] = {}
+    if "shots" not in options_set:
+        fifth = {"val_shots": ALL_SHOTS // 4} if "val_shots" in task.Config.model_fields else {}
+        own = {"base_fraction": 1.0} if "base_fraction" in task.Config.model_fields else {}
+        usual |= {"shots": ALL_SHOTS, "task_options": {**own, **fifth, **config.task_options}}
+    if not options_set & {"clients", "partition", "alpha"}:
+        baselines = tuple(name for name in task.baselines if name != "local_only")
+        usual |= {"clients": 1, "partition": "iid", "baselines": baselines}
+    return {name: value for name, value in usual.items() if name not in options_set}
 
 
 def is_drawn(config: RunConfig) -> bool:
@@ -137,7 +158,7 @@ def _absolute(path: str, root: Path | str | None) -> str:
 def absolute_paths(config: RunConfig) -> dict[str, str]:
     """Return the config's paths as absolute ones, so that a run can be resumed or repeated from any folder."""
     paths = {}
-    for option, kinds in (("data", ("folder", *UNDER_ROOT)), ("partition", ("csv",))):
+    for option, kinds in (("data", ("folder", "synthetic", *UNDER_ROOT)), ("partition", ("csv",))):
         kind, _, path = getattr(config, option).partition(":")
         if kind in kinds and path:
             root = config.data_root if kind in UNDER_ROOT else None

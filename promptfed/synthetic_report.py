@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -20,12 +20,13 @@ from promptfed.evaluation import accuracy
 from promptfed.examples.base import TextItem
 from promptfed.experiment import Experiment
 from promptfed.export.finished import FinishedRun
-from promptfed.export.texts import texts_of
+from promptfed.export.texts import makers_of_texts, texts_of
 from promptfed.federation import Federation
 from promptfed.finished_experiment import finished_experiment
-from promptfed.methods.private_evolution import PrivateEvolution, synthetic_texts
 from promptfed.privacy.statement import FILE
+from promptfed.prompts.synthetic_texts import synthetic_texts
 from promptfed.prompts.text_states import TextStates
+from promptfed.prompts.word_pool import WordPool
 from promptfed.resolve import resolve
 from promptfed.run_privacy import private_federation
 from promptfed.tasks.centralized import joined
@@ -45,7 +46,7 @@ class SyntheticReport:
     """The synthetic texts of a finished run beside the real ones.
 
     Args:
-        finished: A run of ``private_evolution``.
+        finished: A run of a method that makes texts.
         progress: Receives, in a few words, what is done next.
 
     Raises:
@@ -56,8 +57,10 @@ class SyntheticReport:
 
     def __init__(self, finished: FinishedRun, progress: Callable[[str], None] = lambda words: None) -> None:
         self.finished, self.progress = finished, progress
-        reader = "promptfed synthetic judges", "use it on a run of --method private_evolution"
+        reader = "promptfed synthetic judges", f"use it on a run of --method {', '.join(makers_of_texts())}"
         self.pairs = texts_of(finished.method, finished.prompt(None), *reader)
+        if not self.pairs:
+            raise ConfigError(f"run '{finished.run.path}' has made no texts: train it for more rounds")
         self.experiment = finished_experiment(finished, attack_options={}, engine="local")
         self.task: FederatedTask = self.experiment.task
         self._states = TextStates(self.experiment.setup.language_model)
@@ -165,12 +168,11 @@ class SyntheticReport:
             count: Texts that are planted.
             repeat: How often each stands among its client's texts.
         """
-        method = self.experiment.method()
-        if not isinstance(method, PrivateEvolution):  # texts_of has refused others
-            raise ConfigError("canaries are planted among the texts of private_evolution")
+        words = WordPool(self.experiment.setup.language_model).words
+        length = round(median(len(text.split()) for text, _ in self.pairs))
         clients, classes = [data.client for data in self.task.clients], len(self.task.base_classes)
-        sizes = count, REFERENCES, max(QUOTED, method.config.length)
-        canaries = draw_canaries(method.pool.words, classes, clients, *sizes, self.experiment.config.seed)
+        sizes = count, REFERENCES, max(QUOTED, length)
+        canaries = draw_canaries(words, classes, clients, *sizes, self.experiment.config.seed)
         self.progress(f"the run again, with {count} canaries")
         pairs = self._again(plant(self.task, canaries, repeat))
         scores, control = self._scores(canaries, pairs), self._scores(canaries, self.pairs)

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError, missing_object, unknown_name
 from promptfed.prompt_template import PromptTemplate, check_each_has, check_labels, named
-from promptfed.tasks import clip_fewshot
+from promptfed.tasks import clip_fewshot, synthetic_run
 from promptfed.tasks.base import TASKS, Task
 from promptfed.tasks.clip_fewshot import DealtConfig
 from promptfed.tasks.partitioning import AUTO, BY_CLIENT
@@ -21,12 +21,13 @@ from promptfed.tasks.sources.tables import Columns
 from promptfed.types import FederatedTask
 
 KINDS = {
-    "texts": ("bundled_texts", "texts:reviews, texts:questions, texts:requests or texts:tools"),
-    "tsv": ("tsv", "tsv:PATH"),
-    "csv": ("csv_texts", "csv:PATH"),
-    "metatool": ("metatool", "metatool:DIR"),
-    "jsonl": ("jsonl", "jsonl:PATH"),
-    "hf": ("hugging_face_texts", "hf:NAME[:SPLIT]"),
+    "texts": ("sources.bundled_texts", "texts:reviews, texts:questions, texts:requests or texts:tools"),
+    "tsv": ("sources.tsv", "tsv:PATH"),
+    "csv": ("sources.csv_texts", "csv:PATH"),
+    "metatool": ("sources.metatool", "metatool:DIR"),
+    "jsonl": ("sources.jsonl", "jsonl:PATH"),
+    "hf": ("sources.hugging_face_texts", "hf:NAME[:SPLIT]"),
+    synthetic_run.KIND: ("synthetic_run", "synthetic:RUN"),
 }
 """Kind -> the module with its ``source`` function, and how a user writes it."""
 
@@ -81,20 +82,23 @@ def read_texts(data: str, columns: Columns) -> Source:
     module, form = KINDS[kind]
     if not name:
         raise ConfigError(f"data source '{data}' lacks its name or path: write {form}")
-    source: Source = importlib.import_module(f"promptfed.tasks.sources.{module}").source(name, columns)
+    source: Source = importlib.import_module(f"promptfed.tasks.{module}").source(name, columns)
     return source
 
 
 def form_for(data: str, options: BlackboxTextConfig) -> PromptTemplate:
-    """Return the bundled texts' own template, or the general one, with the changes in the options.
+    """Return the template of the bundled texts or of a synthetic run, or the general one, changed by the options.
 
     Raises:
         ConfigError: It is not a template.
+        RunError: There is no such run.
     """
     kind, _, name = data.partition(":")
     if kind == "texts" and name not in FORMS:
         raise unknown_name("bundled texts", name, FORMS)
     usual = FORMS[name] if kind == "texts" else PromptTemplate()
+    if kind == synthetic_run.KIND:
+        usual = synthetic_run.form_of(name) or usual
     changes: dict[str, Any] = {
         "template": options.template or usual.template,
         "words": {**usual.words, **options.words},
@@ -117,7 +121,7 @@ def build(config: RunConfig, source: Source | None = None) -> FederatedTask:
     options = options.model_copy(update=described)
     form = form_for(config.data, options)
     check_labels(form, source.classes)
-    if not config.data.startswith("texts:"):  # the bundled texts' own form may leave a class its name
+    if not config.data.startswith(("texts:", f"{synthetic_run.KIND}:")):  # whose own form may leave a class its name
         check_each_has("words", options.words, source.classes)
         check_each_has("descriptions", options.descriptions, source.classes)
     return clip_fewshot.partition_clients(config, options, source, form.prompts, form)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from promptfed.errors import ConfigError
 from promptfed.files.export_folder import ExportKind, write_export_folder
-from promptfed.method import Method
-from promptfed.methods.private_evolution import PrivateEvolution, synthetic_texts
+from promptfed.method import METHODS, Method
+from promptfed.prompts.synthetic_texts import synthetic_texts
 from promptfed.types import ClientPrompt
 
 TABLE = "train.tsv"
@@ -38,6 +38,11 @@ def write_texts(folder: Path, method: Method, prompt: ClientPrompt, *, overwrite
     return folder
 
 
+def makers_of_texts() -> list[str]:
+    """Return the names of the methods that make synthetic texts."""
+    return [name for name in METHODS if METHODS[name].makes_texts]
+
+
 def texts_of(method: Method, prompt: ClientPrompt, reader: str, instead: str) -> list[tuple[str, str]]:
     """Return (text, class) of the synthetic texts of ``prompt``, class after class, the best first.
 
@@ -50,8 +55,9 @@ def texts_of(method: Method, prompt: ClientPrompt, reader: str, instead: str) ->
     Raises:
         ConfigError: The method makes no texts.
     """
-    if not isinstance(method, PrivateEvolution):
+    if not method.makes_texts:
         raise ConfigError(
-            f"{reader} the synthetic texts of method 'private_evolution', and '{method.name}' makes none: {instead}"
+            f"{reader} the synthetic texts of {' and '.join(makers_of_texts())}, and '{method.name}' makes none: "
+            f"{instead}"
         )
     return synthetic_texts(prompt.shared, method.setup.classes)

@@ -13,20 +13,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
-from promptfed.blackbox.text.tensors import text_of, text_tensor
+from promptfed.blackbox.text.tensors import text_tensor
 from promptfed.errors import ConfigError
 from promptfed.examples.base import TextItem
 from promptfed.frozen_model import Kind
 from promptfed.language_models.model import SCALE
 from promptfed.method import METHODS, Method, MethodConfig, Shape
-from promptfed.methods.private_evolution.word_pool import WordPool
 from promptfed.prompt_state import PromptState
+from promptfed.prompts.synthetic_texts import TEXTS, WEIGHTS, written_texts
 from promptfed.prompts.text_states import TextStates
+from promptfed.prompts.word_pool import WordPool
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
 
-TEXTS, WEIGHTS, VOTES = "texts", "weights", "votes"
+VOTES = "votes"
 
 
 class PrivateEvolutionConfig(MethodConfig):
@@ -71,6 +72,7 @@ class PrivateEvolution(Method):
     model_kind: ClassVar[Kind] = "language model"
     aggregators: ClassVar[tuple[str, ...]] = ("mean", "uniform")
     classes_apart: ClassVar[bool] = True
+    makes_texts: ClassVar[bool] = True
     Config = PrivateEvolutionConfig
     config: PrivateEvolutionConfig
 
@@ -149,19 +151,6 @@ class PrivateEvolution(Method):
             is_class = name in self.setup.classes
             rows.append(means[self.setup.classes.index(name)] if is_class else self.model.class_means([name])[0])
         return SCALE * F.normalize(self.states.of(split.items), dim=-1) @ torch.stack(rows).T
-
-
-def written_texts(shared: PromptState) -> list[str]:
-    """Return the synthetic texts of a shared state, class after class."""
-    return [str(text) for text in json.loads(text_of(shared[TEXTS]))]
-
-
-def synthetic_texts(shared: PromptState, classes: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (text, class) of the texts that were voted for, class after class, the best first."""
-    texts, weights = written_texts(shared), shared[WEIGHTS]
-    each = len(texts) // len(classes)
-    order = sorted(range(len(texts)), key=lambda k: (k // each, -float(weights[k]), k))
-    return [(texts[k], classes[k // each]) for k in order if weights[k] > 0]
 
 
 class Evolution(AggregatorWrapper):

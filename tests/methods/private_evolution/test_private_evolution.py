@@ -10,8 +10,9 @@ from promptfed.aggregators.mean import Mean
 from promptfed.build_method import build_method
 from promptfed.errors import ConfigError
 from promptfed.examples.base import TextItem
-from promptfed.methods.private_evolution import Evolution, PrivateEvolution, synthetic_texts, written_texts
+from promptfed.methods.private_evolution import Evolution, PrivateEvolution
 from promptfed.prompt_state import PromptState
+from promptfed.prompts.synthetic_texts import synthetic_texts, written_texts
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
 
 from ...tiny_language_models import CLASSES, client, setup
