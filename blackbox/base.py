@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import ClassVar, Literal
 
@@ -114,8 +114,6 @@ class BlackBoxMethod(Method):
 
     access: ClassVar[Literal["white box", "black box", "any"]] = "black box"
     keeps: ClassVar[str] = "texts or images, the search's own state"
-    for_sums: ClassVar[Mapping[str, str]] = {}
-    """Values that options have by default where the server is to learn no more of a round than a sum."""
     Config: ClassVar[type[MethodConfig]] = BlackBoxConfig
     config: BlackBoxConfig
 

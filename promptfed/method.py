@@ -76,8 +76,8 @@ class Method(ABC):
     aggregators: ClassVar[tuple[str, ...]] = ()
     """The aggregators that fit, the default first; empty: any, and the default is the mean."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
-    classes_apart: ClassVar[bool] = False
-    """Whether a class's score is the same whatever other classes there are to choose from; see ``scores_apart``."""
+    for_sums: ClassVar[Mapping[str, str]] = {}  # defaults of options where the server learns a sum and no more
+    classes_apart: ClassVar[bool] = False  # a class's score is the same whatever others there are; see scores_apart
     makes_texts: ClassVar[bool] = False  # synthetic ones, in the shared state (prompts.synthetic_texts)
     last_round_differs: ClassVar[bool] = False  # from those before; then a finished run cannot have more
     remembers: ClassVar[bool] = False  # clients keep tensors for training alone (processors.client_state.MEMORY)

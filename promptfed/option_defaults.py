@@ -65,9 +65,10 @@ def private_defaults(method: type[Method], terms: Mapping[str, Any]) -> dict[str
         method: The run's method.
         terms: The options ``privacy.*``, all of them.
     """
-    if not issubclass(method, BlackBoxMethod) or not PrivacyOptions.model_validate(terms).needs_sums:
+    if not PrivacyOptions.model_validate(terms).needs_sums:
         return {}
-    return {**method.for_sums, **({"keep_zero_shot": False} if terms["dp"] == "client" else {})}
+    chooses = issubclass(method, BlackBoxMethod) and terms["dp"] == "client"
+    return {**method.for_sums, **({"keep_zero_shot": False} if chooses else {})}
 
 
 def section_defaults(config: RunConfig) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 
 import numpy as np
@@ -14,6 +15,7 @@ from promptfed.config import RunConfig, validate
 from promptfed.errors import ConfigError
 from promptfed.examples.base import TextItem
 from promptfed.export.finished import FinishedRun
+from promptfed.language_models.kept_states import KeptStates
 from promptfed.language_models.model import LanguageModel
 from promptfed.methods.descriptor import descriptors_of
 from promptfed.methods.query_prompt import QueryPrompt
@@ -21,7 +23,7 @@ from promptfed.retrieval.calibration import fit_calibration
 from promptfed.retrieval.collection import Collection, Request
 from promptfed.retrieval.federated import BM25, INDICES, Engine, Query, Reply, ask
 from promptfed.retrieval.figures import ndcg
-from promptfed.retrieval.index import best, words_of
+from promptfed.retrieval.index import TermStatistics, best, words_of
 from promptfed.retrieval.merging import MERGES, Answers, Hit
 from promptfed.retrieval.selection import centroid, cori, descriptor
 from promptfed.seeding import numpy_stream
@@ -31,6 +33,8 @@ from promptfed.tasks.sources.retrieval import load_collection
 TASK = "federated-search"
 LISTED = 10
 """Hits of an engine, and documents of a merged list that are judged."""
+CALIBRATED = "calibrated"
+"""The merge that needs a calibration."""
 CONTEXT = 3
 """The best documents of a merged list, in which an answer is looked for."""
 
@@ -81,15 +85,14 @@ class FederatedSearch:
                 "beir:, testbed: or squad:"
             )
         self._model: LanguageModel = finished.method.setup.language_model
+        self._kept = KeptStates(self._model)
         self._vectors: dict[str, np.ndarray] = {}
         self._shared = finished.state.shared
         self._prompt = finished.method if isinstance(finished.method, QueryPrompt) else None
         self._queries: dict[str, np.ndarray] = self._vectors if self._prompt is None else {}
         self.as_vector, self.snippets = as_vector, snippets
         self.dealt = _dealt(config, self.collection)
-        texts = [text[:CHARACTERS] for corpus in self.collection.corpora for text in corpus.documents]
-        self._encode(texts)
-        self._encode_queries([request.text for request in self.collection.requests])
+        self._encode([text[:CHARACTERS] for corpus in self.collection.corpora for text in corpus.documents])
         self.engines = [
             Engine(
                 corpus.name,
@@ -100,30 +103,61 @@ class FederatedSearch:
             )
             for corpus in self.collection.corpora
         ]
-        statistics = [engine.bm25.statistics for engine in self.engines]
-        centroids = np.stack([engine.cosine.centroid for engine in self.engines])
-        described = [corpus.description or corpus.name for corpus in self.collection.corpora]
-        self._encode(described)
-        descriptions = np.stack([self._vectors[text] for text in described])
         self.selections: dict[str, Callable[[Query], np.ndarray]] = {
-            "description": lambda query: centroid(query.vector, descriptions),
-            "cori": lambda query: cori(words_of(query.text), statistics),
-            "centroid": lambda query: centroid(query.vector, centroids),
+            "description": lambda query: centroid(query.vector, self._descriptions),
+            "cori": lambda query: cori(words_of(query.text), self._statistics),
+            "centroid": lambda query: centroid(query.vector, self._centroids),
         }
         known = descriptors_of(self._shared, len(self.engines))
         if len(known) == len(self.engines):
             learned = torch.stack([known[k] for k in range(len(self.engines))]).double().numpy()
             self.selections["descriptor"] = lambda query: descriptor(query.vector, learned)
-        self.calibration = {index: self._calibrations(index) for index in INDICES}
+        self._calibrations: dict[str, dict[int, tuple[float, float]]] = {}
+
+    # ----------------------------------------------------------------------------------- what owners make public
+
+    @cached_property
+    def _statistics(self) -> list[TermStatistics]:
+        return [engine.bm25.statistics for engine in self.engines]
+
+    @cached_property
+    def _centroids(self) -> np.ndarray:
+        return np.stack([engine.cosine.centroid for engine in self.engines])
+
+    @cached_property
+    def _descriptions(self) -> np.ndarray:
+        """The vectors of what the owners say of their corpora."""
+        described = [corpus.description or corpus.name for corpus in self.collection.corpora]
+        self._encode(described)
+        return np.stack([self._vectors[text] for text in described])
+
+    def calibration(self, index: str) -> Mapping[int, tuple[float, float]]:
+        """Return what each owner fits to its lists for the requests that it has judged; two numbers travel."""
+        if index not in self._calibrations:
+            numbers = sorted({number for judged in self.dealt.train for number in judged})
+            self._encode_queries([self.collection.requests[number].text for number in numbers])
+            self._calibrations[index] = {k: self._calibrated(index, k) for k in range(len(self.engines))}
+        return self._calibrations[index]
+
+    def _calibrated(self, index: str, engine: int) -> tuple[float, float]:
+        scores, relevant = [], []
+        for number in self.dealt.train[engine]:
+            request = self.collection.requests[number]
+            for hit in self.ask(self.query(request.text), index, [engine])[engine].hits:
+                scores.append(hit.score)
+                relevant.append(float(request.relevance.get(engine, {}).get(hit.document, 0) > 0))
+        return fit_calibration(np.array(scores), np.array(relevant))
 
     # ------------------------------------------------------------------------------------------------ asking
 
     def _encode(self, texts: Sequence[str]) -> None:
-        self._remember(self._vectors, texts, lambda items: F.normalize(self._model.states(items), dim=-1))
+        """Add the vectors of texts that come again with every search: they stay on disk."""
+        self._remember(self._vectors, texts, lambda items: F.normalize(self._kept.of(items), dim=-1))
 
     def _encode_queries(self, texts: Sequence[str]) -> None:
+        """Add the vectors of requests, of which none stays on disk."""
         if (prompt := self._prompt) is None:
-            self._encode(texts)
+            self._remember(self._vectors, texts, lambda items: F.normalize(self._model.states(items), dim=-1))
         else:
             self._remember(self._queries, texts, lambda items: prompt.vectors(self._shared, items))
 
@@ -154,21 +188,9 @@ class FederatedSearch:
         scores = self.selections[selection](query)
         chosen = best(scores, asked)
         replies = self.ask(query, index, chosen)
-        answers = Answers({k: reply.hits for k, reply in replies.items()}, scores, self.calibration[index])
+        calibration = self.calibration(index) if merge == CALIBRATED else {}
+        answers = Answers({k: reply.hits for k, reply in replies.items()}, scores, calibration)
         return chosen, MERGES[merge](answers)
-
-    def _calibrations(self, index: str) -> dict[int, tuple[float, float]]:
-        """Return what each owner fits to its lists for the requests that it has judged; two numbers travel."""
-        calibrations = {}
-        for k in range(len(self.engines)):
-            scores, relevant = [], []
-            for number in self.dealt.train[k]:
-                request = self.collection.requests[number]
-                for hit in self.ask(self.query(request.text), index, [k])[k].hits:
-                    scores.append(hit.score)
-                    relevant.append(float(request.relevance.get(k, {}).get(hit.document, 0) > 0))
-            calibrations[k] = fit_calibration(np.array(scores), np.array(relevant))
-        return calibrations
 
     # ----------------------------------------------------------------------------------------------- judging
 
@@ -179,6 +201,7 @@ class FederatedSearch:
         answer: nobody has them, and they say what selection could reach.
         """
         tests = [self.collection.requests[k] for k in self.dealt.test]
+        self._encode_queries([request.text for request in tests])
         queries = [self.query(request.text) for request in tests]
         count = len(self.engines)
         draws = numpy_stream(seed, "random selection").random((len(tests), count))
@@ -213,7 +236,7 @@ class FederatedSearch:
         for row, request, all_replies in zip(scores, tests, replies, strict=True):
             chosen = best(row, asked)
             lists = {k: all_replies[k].hits for k in chosen}
-            answers = Answers(lists, row, self.calibration[index])
+            answers = Answers(lists, row, self.calibration(index))
             holders = {k for k, documents in request.relevance.items() if documents}
             recalls.append(len(holders & set(chosen)) / max(1, min(asked, len(holders))))
             sizes.append(sum(all_replies[k].sent + all_replies[k].received for k in chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from zlib import crc32
 
@@ -24,9 +25,18 @@ WIDTH = 256
 
 
 class WordCounts:
-    """An encoder whose features are counts of hashed words."""
+    """An encoder whose features are counts of hashed words; ``read`` has the texts that it has read."""
+
+    fingerprint, device, width = "counts of words", torch.device("cpu"), WIDTH
+
+    def __init__(self):
+        self.read = []
+
+    def tokens_read(self, item):
+        return tuple(map(crc32, map(str.encode, words_of(item.text)))), 0
 
     def states(self, items):
+        self.read += [item.text for item in items]
         rows = torch.zeros(len(items), WIDTH)
         for row, item in zip(rows, items, strict=True):
             for word in words_of(item.text):
@@ -131,3 +141,33 @@ def test_a_query_prompt_is_read_before_requests_and_not_before_documents():
     assert (one.vector == other.vector).all()
     assert one.text == "roses lose leaves", "words are searched as they were asked"
     assert (prompted.engines[0].cosine.centroid == plain.engines[0].cosine.centroid).all()
+
+
+def beir(folder, documents):
+    for name, texts in documents.items():
+        (folder / name / "qrels").mkdir(parents=True, exist_ok=True)
+        rows = [json.dumps({"_id": f"d{k}", "title": "", "text": text}) for k, text in enumerate(texts)]
+        (folder / name / "corpus.jsonl").write_text("\n".join(rows))
+        asked = [json.dumps({"_id": f"q{k}", "text": f"what is {text}"}) for k, text in enumerate(texts)]
+        (folder / name / "queries.jsonl").write_text("\n".join(asked))
+        judged = [f"q{k}\td{k}\t1" for k in range(len(texts))]
+        (folder / name / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]))
+    return f"beir:{folder}"
+
+
+def test_documents_are_read_once_and_again_where_they_have_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROMPTFED_CACHE", str(tmp_path / "cache"))
+    documents = {"sea": ["salt water", "high tide", "a lost anchor"], "desert": ["dry sand", "hot wind", "a camel"]}
+    asked, reads, hits = "what is salt water", [], []
+    for changed in (None, None, "cold wind"):
+        if changed:
+            documents["desert"][1] = changed
+        run = finished(data=beir(tmp_path / "beir", documents), task_options={"folds": 3})
+        search = FederatedSearch(run)
+        hits.append(search.search(asked, index="cosine", selection="centroid", merge="raw", asked=2)[1])
+        reads.append(run.method.setup.language_model.read)
+    assert reads[0] == ["dry sand", "hot wind", "a camel", *documents["sea"], asked]
+    assert reads[1] == [asked], "requests do not stay on disk"
+    assert reads[2] == ["cold wind", asked]
+    assert hits[0] == hits[1]
+    assert (hits[0][0].engine, hits[0][0].document) == (1, 0)

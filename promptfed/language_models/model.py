@@ -177,6 +177,11 @@ class LanguageModel(LocalModel):
         at = [[0] if self.family == "encoder-decoder" else [row.at] for row in rows]
         return self.hidden(ids, insert, at)[:, 0]
 
+    def tokens_read(self, item: Item) -> tuple[tuple[int, ...], int]:
+        """Return the token ids of a text as it is read without an insert, and the position whose state answers."""
+        row = self.writer.row(item)
+        return row.ids, row.at
+
     def hidden(
         self,
         rows: Sequence[Sequence[int]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -47,7 +47,7 @@ class Descriptor(Method):
     With ``table`` every client sends ``descriptors`` ``(engines, width + 1)``, zeros but for its own row. The mean is
     the table of all rows over the number of engines. So differential privacy of a client (``privacy.dp=client``, one
     release, clip C) hides an owner's judged requests from the other owners: its row is shortened to C, and all values
-    get noise of z C. Secure sums and noise of the clients' own fit as well.
+    get noise of z C. Secure sums and noise of the clients' own fit as well. Private runs have the table by default.
     """
 
     name: ClassVar[str] = "descriptor"
@@ -56,6 +56,7 @@ class Descriptor(Method):
     keeps: ClassVar[str] = "texts, grades"
     model_kind: ClassVar[Kind] = "language model"
     aggregators: ClassVar[tuple[str, ...]] = ("mean",)
+    for_sums: ClassVar[Mapping[str, str]] = {"table": "true"}
     classes_apart: ClassVar[bool] = True
     Config = DescriptorConfig
     config: DescriptorConfig

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from promptfed.aggregators.base import AGGREGATORS, Aggregator
 from promptfed.aggregators.mean import Mean
-from promptfed.blackbox.base import BlackBoxMethod
 from promptfed.errors import ConfigError
 from promptfed.method import Method
 from promptfed.prompt_state import PromptState
@@ -35,8 +34,8 @@ def check_sum_is_enough(what: str, method: Method, rule: Aggregator) -> None:
         is_own = method.server_side(Mean(Mean.Config())).needs == "each" or (bool(only) and all(only))
         fix = "another method" if is_own else "--aggregator mean, uniform, fedadam, norm_bound or another"
         fix = f"choose {fix} that needs no more than a mean"
-        if is_own and isinstance(method, BlackBoxMethod) and method.for_sums:
-            fix = f"use --set {' '.join(f'method.{name}={value}' for name, value in method.for_sums.items())}"
+        if is_own and method.for_sums:
+            fix = _fix(method)
         raise ConfigError(
             f"{what} gives the server the sum of a round's changes, and {type(rule).__name__} of method "
             f"'{method.name}' looks at every single update: {fix}"
@@ -68,7 +67,12 @@ def check_sends_changes(
             raise ConfigError(f"{acts} sends '{name}', which clients are not sent: its own, or statistics of its data")
     for client in clients:
         if set(method.uploads(client, broadcast)) != set(update):
+            fix = _fix(method) if method.for_sums else "choose another method"
             raise ConfigError(
-                f"{acts} has tensors that only some clients send, so that nothing hides whose they are: choose another "
-                "method"
+                f"{acts} has tensors that only some clients send, so that nothing hides whose they are: {fix}"
             )
+
+
+def _fix(method: Method) -> str:
+    """Return what makes a sum enough for ``method``."""
+    return f"use --set {' '.join(f'method.{name}={value}' for name, value in method.for_sums.items())}"

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -58,9 +59,14 @@ class Engine:
         self, name: str, documents: Sequence[str], vectors: np.ndarray, secret: str, snippets: int = 0
     ) -> None:
         self.name, self._documents, self._snippets = name, documents, snippets
-        self.bm25, self.cosine = Bm25(documents), Cosine(vectors)
+        self.cosine = Cosine(vectors)
         ids = [hashlib.sha256(f"{secret}:{k}".encode()).hexdigest()[:12] for k in range(len(documents))]
         self._ids, self._places = ids, {opaque: k for k, opaque in enumerate(ids)}
+
+    @cached_property
+    def bm25(self) -> Bm25:
+        """The index of its words, which is made when it is first asked for."""
+        return Bm25(self._documents)
 
     def scores(self, query: Query, index: str) -> np.ndarray:
         """Return the score of each document."""

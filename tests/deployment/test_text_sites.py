@@ -23,8 +23,8 @@ from promptfed.errors import ConfigError, DeploymentError
 from promptfed.experiment import Experiment
 from promptfed.export.bundle import read_bundle
 from promptfed.language_models.loading import load_language_model
-from promptfed.privacy.release import PrivateMean
-from promptfed.resolve import resolve
+from promptfed.privacy.release import PrivateMean, SumMean
+from promptfed.resolve import complete, resolve
 from promptfed.runs.directory import RunDirectory
 from promptfed.training import Training
 
@@ -315,6 +315,28 @@ def test_secure_sums_end_at_the_plain_mean_of_the_clipped_changes(simulate, deal
     assert all(len(reply.update.shared) == 0 for reply in replies)
     assert (values(state) - start - torch.stack(changes).mean(0)).abs().max() < 1e-6
     assert torch.stack(changes).norm(dim=1).min() > 1e-3
+
+
+@pytest.mark.slow
+def test_secure_sums_of_descriptors_over_sites_are_the_plain_sum(simulate, small, models):
+    """Each site sends a table with a row for each engine, zeros but for its own, and the server sees no table."""
+    pytest.importorskip("cryptography")
+    for name in ("data", "partition", "clients", "shots", "method_options", "rounds"):
+        small.pop(name)
+    options = {
+        **small, "task": "federated-search", "backbone": f"lm:{models / 'bert'}", "task_options": {"judged": 30},
+        "privacy_options": TERMS,
+    }  # fmt: skip
+    config = complete(build_config(options))
+    simulation = secure_sites(simulate, **config.model_dump(mode="json"))
+    state, replies, incidents = one_round(simulation)
+    plain = Experiment.build(config).federation(release=SumMean(TERMS["clip"]))
+    expected, _ = plain.run_round(plain.start())
+    assert incidents == []
+    assert all(len(reply.update.shared) == 0 for reply in replies)
+    assert tuple(state.shared["descriptors"].shape) == (8, 33)
+    assert (state.shared["descriptors"].norm(dim=1) > 0.01).all()
+    assert 0 < (values(state) - values(expected)).abs().max() < 1e-6
 
 
 def test_the_server_s_noise_is_that_of_the_local_engine(simulate, dealt):

@@ -15,6 +15,7 @@ from promptfed.examples.base import GradedText
 from promptfed.experiment import Experiment
 from promptfed.methods.descriptor import ridge_fit
 from promptfed.prompt_state import PromptState
+from promptfed.resolve import complete
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, Split
 
 from ..tiny_language_models import CLASSES, TEXTS, WIDTH, client, setup
@@ -98,6 +99,37 @@ def test_a_table_is_the_descriptors_side_by_side_over_their_number():
     torch.testing.assert_close(
         table.logits(merged, NO_PROMPT, CLASSES, test), apart.logits(other, NO_PROMPT, CLASSES, test)
     )
+
+
+TERMS = {"secure_aggregation": True, "clip": 3.0}
+
+
+def test_a_secure_sum_of_tables_is_the_plain_sum_to_its_rounding():
+    pytest.importorskip("cryptography")
+    from promptfed.privacy.fixed_point import FixedPoint
+    from promptfed.privacy.release import SumMean, plain_sum
+    from promptfed.privacy.simulated_sums import SimulatedSums
+
+    model = setup("bert").language_model
+    options = {"task": "federated-search", "privacy_options": TERMS, "task_options": {"judged": 30}, "baselines": []}
+    experiment = Experiment.build(complete(build_config(options)), model_for=lambda form: model)
+    tables = []
+    for sums in (SimulatedSums(3.0), plain_sum):
+        federation = experiment.federation(release=SumMean(3.0, sums))
+        state, replies = federation.run_round(federation.start())
+        tables.append(8 * state.shared["descriptors"])
+    secure, plain = tables
+    for k, reply in enumerate(replies):
+        row = reply.update.shared["descriptors"][k].double()
+        torch.testing.assert_close(plain[k].double(), row * min(1.0, 3.0 / float(row.norm())), atol=1e-6, rtol=1e-5)
+    error = float((secure - plain).abs().max())
+    assert 0 < error <= FixedPoint(3.0, 8).error_bound + 1e-6, "rounding, and no more"
+
+
+def test_descriptors_apart_are_refused_where_the_server_learns_a_sum():
+    options = {"task": "federated-search", "privacy_options": TERMS, "method_options": {"table": False}}
+    with pytest.raises(ConfigError, match=r"only some clients send.*: use --set method\.table=true$"):
+        Experiment.build(complete(build_config(options)), model_for=lambda form: setup("bert").language_model)
 
 
 def test_noise_for_rounds_that_never_come_is_refused():
