@@ -1,0 +1,146 @@
+"""Make the tables of docs/results.md again: run each command block of the page, and keep what it prints.
+
+    python scripts/remake_results.py --list
+    python scripts/remake_results.py --only forecast,tools
+    python scripts/remake_results.py --out results --data-root DATA
+
+Each block has a folder of its own with ``output.txt`` and the runs. All of them take days on two cores; the same
+command with the same ``--out`` goes on where it was. Blocks that need photographs or texts of one's own are left out
+without ``--data-root`` (default: the environment variable PROMPTFED_DATA).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results.md"
+DATA = "PROMPTFED_DATA"
+RUNS = re.compile(r"^(promptfed|python scripts/)", re.MULTILINE)
+"""What a line of a block begins with if the block makes something."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Commands of the page that stand together, as bash takes them."""
+
+    heading: str
+    number: int
+    commands: str
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return "-".join([*re.findall(r"[a-z0-9]+", self.heading.lower())[:6], str(self.number)])
+
+    @property
+    def needs_data(self) -> bool:
+        """Tell whether it reads data of the user's."""
+        return DATA in self.commands
+
+    @property
+    def first(self) -> str:
+        """The first command, for the screen."""
+        joined = re.sub(r"\\\n\s*", "", self.commands)
+        return next(line for line in joined.splitlines() if RUNS.match(line))
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Yield the blocks of a Markdown page that run promptfed or a script, whether indented or fenced as a console."""
+    heading, count = "", 0
+    fenced = re.compile(r"^```console\n(.*?)^```$|^(#+ [^\n]*)$|((?:^(?: {4}[^\n]*)\n?)+)", re.MULTILINE | re.DOTALL)
+    for console, title, indented in fenced.findall(page):
+        if title:
+            heading, count = title.lstrip("# "), 0
+            continue
+        text = re.sub(r"^\$ ", "", console, flags=re.MULTILINE) if console else re.sub(r"(?m)^ {4}", "", indented)
+        if RUNS.search(text):
+            count += 1
+            yield Block(heading, count, text.rstrip())
+
+
+def run(block: Block, folder: Path, data_root: str) -> int:
+    """Run a block in ``folder`` and return its exit status; ``output.txt`` is there once it has ended well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = block.commands.replace("scripts/", f"{ROOT}/scripts/").replace("docs/configs/", f"{ROOT}/docs/configs/")
+    part = folder / "output.part"
+    with part.open("wb") as file:
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=folder,
+            env={**os.environ, DATA: data_root},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGINT)  # promptfed saves what it has
+            process.wait()
+            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # a server that a block began ends with it
+    if status == 0:
+        part.replace(folder / "output.txt")
+    return status
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the blocks that are asked for, and return 1 if one of them failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="folder [results]")
+    parser.add_argument("--only", default="", metavar="A,B", help="blocks whose name has one of these words")
+    parser.add_argument("--list", action="store_true", help="list the blocks and run none")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="the page [docs/results.md]")
+    parser.add_argument("--data-root", default=os.environ.get(DATA, ""), metavar="DIR", help=f"your data [{DATA}]")
+    given = parser.parse_args(words)
+    wanted = [word.strip().lower() for word in given.only.split(",") if word.strip()]
+    chosen = [
+        block
+        for block in blocks(given.page.read_text(encoding="utf-8"))
+        if not wanted or any(word in block.name for word in wanted)
+    ]
+    if not chosen:
+        parser.error(f"no block has '{given.only}' in its name: --list has the names")
+    failed = 0
+    for k, block in enumerate(chosen, 1):
+        about = f"[{k} of {len(chosen)}] {block.name}"
+        folder = given.out / block.name
+        if given.list:
+            print(f"{block.name}: {block.first}{' (needs data)' if block.needs_data else ''}")
+        elif (folder / "output.txt").exists():
+            print(f"{about}: is there")
+        elif block.needs_data and not given.data_root:
+            print(f"{about}: left out, it needs --data-root")
+        else:
+            print(f"{about}: {block.first}", flush=True)
+            began = time.monotonic()
+            status = run(block, folder, str(Path(given.data_root).resolve()) if given.data_root else "")
+            took = time.monotonic() - began
+            if status:
+                failed += 1
+                print(f"{about}: failed with code {status} after {took:.0f} s, see {folder / 'output.part'}")
+            else:
+                print(f"{about}: {took:.0f} s, {folder / 'output.txt'}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped: what is finished is kept, and the same command goes on", file=sys.stderr)
+        sys.exit(130)
