@@ -57,7 +57,7 @@ class SyntheticReport:
 
     def __init__(self, finished: FinishedRun, progress: Callable[[str], None] = lambda words: None) -> None:
         self.finished, self.progress = finished, progress
-        reader = "promptfed synthetic judges", f"use it on a run of --method {', '.join(makers_of_texts())}"
+        reader = "promptfed synthetic judges", f"use it on a run of --method {' or '.join(makers_of_texts())}"
         self.pairs = texts_of(finished.method, finished.prompt(None), *reader)
         if not self.pairs:
             raise ConfigError(f"run '{finished.run.path}' has made no texts: train it for more rounds")

@@ -112,7 +112,7 @@ def _finished(folder: Path) -> RunDirectory:
     """
     run = RunDirectory.open(folder)
     if not METHODS[run.config.method].makes_texts:
-        makers = ", ".join(name for name in METHODS if METHODS[name].makes_texts)
+        makers = " or ".join(name for name in METHODS if METHODS[name].makes_texts)
         raise ConfigError(
             f"data '{KIND}:{printable(folder)}' is a run of method '{run.config.method}', which makes no synthetic "
             f"texts: name a run of {makers}"

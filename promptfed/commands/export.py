@@ -34,7 +34,7 @@ def export(
         typer.Option(
             "--format",
             help="bundle; peft: an adapter of a language model that PEFT loads; onnx: an image classifier; texts: the "
-            "synthetic texts of private_evolution.",
+            "synthetic texts of private_evolution or fedpit.",
             metavar="FORMAT",
         ),
     ] = "bundle",

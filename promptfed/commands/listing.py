@@ -39,7 +39,9 @@ TEXT_SOURCES = {
     "csv:PATH": {"about": "Texts: a comma-separated file, or a folder with train.csv, dev.csv and test.csv."},
     "metatool:DIR": {"about": "Texts: requests and their tools, from a clone of MetaTool (task tool-routing)."},
     "jsonl:PATH": {"about": "Texts: one JSON object a line, or a folder with train.jsonl, dev.jsonl and test.jsonl."},
-    "synthetic:RUN": {"about": "Texts: the synthetic ones of a finished run of private_evolution, or its export."},
+    "synthetic:RUN": {
+        "about": "Texts: the synthetic ones of a finished run of private_evolution or fedpit, or its export."
+    },
 }
 """Sources of texts; hf:NAME reads both images and texts."""
 FIGURES = ("local", "base", "new", "hm")

@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def synthetic(
-    run: Annotated[Path, typer.Argument(help="A run's folder, of method private_evolution.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="A run's folder, of method private_evolution or fedpit.", metavar="RUN")],
     method: Annotated[
         str, typer.Option("--method", help="The prompt method that is trained on the texts.", metavar="NAME")
     ] = "fedprompt",

@@ -107,4 +107,4 @@ def test_epsilon_of_a_run_without_a_statement_is_not_known(report, figures, tmp_
 def test_a_run_that_writes_no_texts_is_one_line(promptfed, finished):
     said = promptfed("synthetic", finished)
     assert (said.code, said.err.count("\n")) == (2, 1)
-    assert "makes none: use it on a run of --method private_evolution" in said.err
+    assert "makes none: use it on a run of --method fedpit or private_evolution" in said.err

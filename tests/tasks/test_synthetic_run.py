@@ -162,7 +162,12 @@ def test_a_class_without_a_text_cannot_be_learned(tmp_path: Path) -> None:
         ("private_evolution", "metrics.json", RunError, r"has finished 3 of 3 rounds.* promptfed train --resume "),
         ("private_evolution", "partition.json", RunError, "has no partition.json"),
         ("private_evolution", "checkpoints", RunError, "has no checkpoint any more"),
-        ("fedprompt", "", ConfigError, r"of method 'fedprompt', which makes no synthetic texts: name a run of private"),
+        (
+            "fedprompt",
+            "",
+            ConfigError,
+            r"of method 'fedprompt', which makes no synthetic texts: name a run of fedpit or private",
+        ),
     ],
 )
 def test_what_is_no_finished_run_of_synthetic_texts_is_one_line(

@@ -1,0 +1,249 @@
+"""FedPIT's generation: clients write texts like their own, filter and judge them, and send them (Zhang et al. 2024)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import cycle, islice
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfed.aggregators.base import Aggregator, AggregatorWrapper
+from promptfed.blackbox.text.quotation_filter import Quotations, shortened
+from promptfed.blackbox.text.tensors import text_of, text_tensor
+from promptfed.examples.base import TextItem
+from promptfed.frozen_model import Kind
+from promptfed.language_models.model import SCALE
+from promptfed.method import METHODS, Method, MethodConfig, Shape
+from promptfed.methods.fedpit.writer import ExampleWriter
+from promptfed.prompt_state import PromptState
+from promptfed.prompts.synthetic_texts import TEXTS, WEIGHTS, written_texts
+from promptfed.prompts.text_states import TextStates
+from promptfed.prompts.word_pool import WordPool
+from promptfed.seeding import torch_stream
+from promptfed.setup import Setup
+from promptfed.types import Broadcast, ClientData, Split, Update
+
+DRAFTS = "drafts"
+LONGEST = 400
+"""Characters of a text that travels."""
+
+
+class FedPITConfig(MethodConfig):
+    """Options of FedPIT's generation."""
+
+    keep: int = Field(16, ge=1, description="synthetic texts of each class that the server keeps at most")
+    send: int = Field(4, ge=1, description="texts of each class that a client sends in a round at most")
+    tries: int = Field(8, ge=1, description="drafts that a client writes for each text that it may send")
+    degree: float = Field(0.5, gt=0, le=1, description="share of a private text's public words that a draft changes")
+    quoted_words: int = Field(6, ge=2, description="words in a row from a private text that refuse a draft")
+    nearest: float = Field(0.9, gt=0, le=1, description="cosine to a private text of the client that refuses a draft")
+    alike: float = Field(0.95, gt=0, le=1, description="cosine of two drafts, or texts, of which the second is dropped")
+    margin: float = Field(
+        -2.0, description="least log-probability of a draft's class, less that of the best other one, by the model"
+    )
+    pool: int = Field(300, ge=2, description="words near to a class's description that stand where no other fits")
+
+
+@METHODS.register("fedpit")
+class FedPIT(Method):
+    """Synthetic texts that clients write after their own examples.
+
+    Each training text is in its turn the template of drafts: ``degree`` of its words give way to near words of the
+    model's vocabulary, or to words of the client's other texts of the class, and so do all words that the vocabulary
+    lacks. A draft is refused if it quotes a text of the client (``quoted_words`` words in a row, addresses, long
+    numbers), if its cosine to one is ``nearest`` or more, if it is ``alike`` an earlier draft, or if the frozen model
+    judges it to be of another class: log p(class) - max log p(other) < ``margin``, under the task's first prompt. A
+    client sends ``send`` drafts of each class. The server drops near copies, takes the clients in turn up to ``keep``
+    texts of a class, and uses equally many of each class that has any. Texts that it has stay, so one round is enough
+    where all clients take part. A class is scored by the cosine to the mean state of its texts.
+
+    Shared: ``texts``, the synthetic texts as JSON, and ``weights`` ``(keep * classes,)``, 1 for those in use; as those
+    of ``private_evolution``. Uploaded: ``drafts`` (bytes,), pairs of class and text as JSON. Personal: nothing.
+
+    It promises nothing: no noise is added, and what is sent is made of private words that the vocabulary knows. A
+    filter stops copies and no more. ``private_evolution`` has an epsilon.
+
+    Different from the paper: no large model writes or gives marks; texts have labels in the place of answers. The
+    paper trains one adapter on synthetic and one on private texts and mixes them; here the texts are the product, and
+    train any method (``--data synthetic:RUN``). The turns of clients, the balance and all thresholds are ours.
+    """
+
+    name: ClassVar[str] = "FedPIT"
+    paper: ClassVar[str] = "Zhang et al. 2024, arXiv 2403.06131"
+    trains: ClassVar[str] = "synthetic texts (bytes,)"
+    keeps: ClassVar[str] = "texts"
+    model_kind: ClassVar[Kind] = "language model"
+    aggregators: ClassVar[tuple[str, ...]] = ("mean",)
+    classes_apart: ClassVar[bool] = True
+    makes_texts: ClassVar[bool] = True
+    Config = FedPITConfig
+    config: FedPITConfig
+
+    def __init__(self, config: FedPITConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.model = setup.language_model
+        self.states = TextStates(self.model)
+
+    @cached_property
+    def writer(self) -> ExampleWriter:
+        """What writes the drafts."""
+        pool = WordPool(self.model)
+        near = [pool.near_text(self.model.form.description(name), self.config.pool) for name in self.setup.classes]
+        return ExampleWriter(pool, dict(enumerate(near)), self.config.degree)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def init_shared(self) -> PromptState:
+        return self.state([[] for _ in self.setup.classes])
+
+    def state(self, by_class: Sequence[Sequence[str]]) -> PromptState:
+        """Return the shared state of the texts of each class; equally many of each class are in use."""
+        keep, fewest = self.config.keep, min((len(texts) for texts in by_class if texts), default=0)
+        written = [text for texts in by_class for text in [*texts, *[""] * (keep - len(texts))]]
+        weights = [float(k < min(len(texts), fewest)) for texts in by_class for k in range(keep)]
+        content = text_tensor(json.dumps(written, ensure_ascii=False))
+        return PromptState({TEXTS: content, WEIGHTS: torch.tensor(weights), DRAFTS: text_tensor("")})
+
+    def texts(self, shared: PromptState) -> list[list[str]]:
+        """Return the texts of each class."""
+        texts, keep = written_texts(shared), self.config.keep
+        return [[text for text in texts[start : start + keep] if text] for start in range(0, len(texts), keep)]
+
+    def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
+        return {DRAFTS: (None,)}
+
+    def server_side(self, aggregator: Aggregator) -> Aggregator:
+        return Collection(aggregator, self)
+
+    def vectors(self, texts: Sequence[str]) -> Tensor:
+        """Return the unit states ``(texts, width)`` of texts."""
+        return F.normalize(self.states.of([TextItem(text) for text in texts]), dim=-1)
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def data_notes(self, clients: Sequence[ClientData]) -> tuple[str, ...]:
+        return (
+            "FedPIT sends texts that are made of private words, without noise: it promises nothing, and promptfed "
+            "synthetic RUN measures what they give away",
+        )
+
+    def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
+        with self.setup.model.account(round=broadcast.round, client=data.client):
+            drafts = self.drafts(broadcast, data)
+            scores = self.logits(broadcast.shared, personal, self.setup.classes, data.train).cpu()
+        labels = data.train.labels
+        loss, accuracy = F.cross_entropy(scores, labels).item(), (scores.argmax(1) == labels).float().mean().item()
+        upload = PromptState({DRAFTS: text_tensor(json.dumps(drafts, ensure_ascii=False))})
+        return Update(data.client, upload, len(labels), loss, accuracy), personal
+
+    @torch.no_grad()
+    def drafts(self, broadcast: Broadcast, data: ClientData) -> list[tuple[int, str]]:
+        """Return (label, text) of what ``data``'s client sends."""
+        stream = torch_stream(self.setup.seed, "fedpit", broadcast.round, data.client)
+        own = [*_texts(data.train), *_texts(data.val)]
+        quotations, vectors = Quotations(own, self.config.quoted_words), self.vectors(own)
+        sent: list[tuple[int, str]] = []
+        for label, have in enumerate(self.texts(broadcast.shared)):
+            texts = [text for text, of in zip(own, data.train.labels.tolist(), strict=False) if of == label]
+            if not texts or len(have) >= self.config.keep:
+                continue
+            order = torch.randperm(len(texts), generator=stream).tolist()
+            places = islice(cycle(order), self.config.send * self.config.tries)
+            written = (self.writer.draft(texts, place, label, stream) for place in places)
+            drafts = [text for text in dict.fromkeys(written) if text and quotations.removed(text) == text]
+            drafts = [text for text in drafts if text == shortened(text, LONGEST)]
+            accepted = self._accepted(drafts, label, vectors)
+            sent += [(label, text) for text in self.apart(accepted, [], self.config.send)]
+        return sent
+
+    def _accepted(self, drafts: Sequence[str], label: int, own: Tensor) -> list[str]:
+        """Return the drafts that are far enough from a client's ``own`` texts, and judged to be of their class."""
+        if not drafts:
+            return []
+        items = tuple(TextItem(text) for text in drafts)
+        split = Split(items, torch.full((len(items),), label))
+        logs = self.model.template_scores(self.setup.templates[0], split, self.setup.classes).log_softmax(-1)
+        others = logs.clone()
+        others[:, label] = -torch.inf
+        margins = (logs[:, label] - others.max(1).values).tolist()
+        nearest = (self.vectors(drafts) @ own.T).max(1).values.tolist()
+        rows = zip(drafts, nearest, margins, strict=True)
+        return [text for text, near, margin in rows if near < self.config.nearest and margin >= self.config.margin]
+
+    def apart(self, texts: Sequence[str], kept: Sequence[str], most: int) -> list[str]:
+        """Return ``kept`` and, up to ``most`` in all, those of ``texts`` that are not alike one before them."""
+        result = list(kept)
+        if not texts:
+            return result
+        vectors = self.vectors([*kept, *texts])
+        rows = list(range(len(kept)))
+        for row in range(len(kept), len(vectors)):
+            if len(result) >= most:
+                break
+            if not rows or float((vectors[rows] @ vectors[row]).max()) <= self.config.alike:
+                rows.append(row)
+                result.append(texts[row - len(kept)])
+        return result
+
+    # ------------------------------------------------------------------------------------------- prediction
+
+    @torch.no_grad()
+    def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
+        by_class, rows = dict(zip(self.setup.classes, self.texts(shared), strict=True)), []
+        for name in classes:
+            texts = by_class.get(name)
+            rows.append(F.normalize(self.vectors(texts).mean(0), dim=0) if texts else self.model.class_means([name])[0])
+        return SCALE * F.normalize(self.states.of(split.items), dim=-1) @ torch.stack(rows).T
+
+
+class Collection(AggregatorWrapper):
+    """Drafts of all clients so far, without near copies, the clients in turn; ``inner`` merges nothing."""
+
+    def __init__(self, inner: Aggregator, method: FedPIT) -> None:
+        super().__init__(inner)
+        self.method = method
+
+    @torch.no_grad()
+    def apply(
+        self, shared: PromptState, updates: Sequence[Update], server: PromptState
+    ) -> tuple[PromptState, PromptState]:
+        method, classes = self.method, len(self.method.setup.classes)
+        most = method.config.send
+        sent = [read_drafts(update.shared[DRAFTS], classes, most) for update in sorted(updates, key=_client)]
+        by_class = []
+        for label, have in enumerate(method.texts(shared)):
+            new = [drafts[label][turn] for turn in range(most) for drafts in sent if turn < len(drafts[label])]
+            by_class.append(method.apart(new, have, method.config.keep))
+        return method.state(by_class), server
+
+
+def read_drafts(tensor: Tensor, classes: int, most: int) -> list[list[str]]:
+    """Return the texts of each class that a client has sent.
+
+    Raises:
+        ValueError: They are no list of drafts, or too many or too long.
+    """
+    by_class: list[list[str]] = [[] for _ in range(classes)]
+    for label, text in json.loads(text_of(tensor)):
+        if not isinstance(label, int) or not 0 <= label < classes or not isinstance(text, str) or not text.strip():
+            raise ValueError("a draft that is no class and text")
+        if len(text) > LONGEST:
+            raise ValueError(f"a draft of {len(text)} characters, where {LONGEST} are allowed")
+        by_class[label].append(text)
+    if (largest := max(map(len, by_class))) > most:
+        raise ValueError(f"{largest} drafts of a class, where {most} are allowed")
+    return by_class
+
+
+def _client(update: Update) -> int:
+    return update.client
+
+
+def _texts(split: Split) -> list[str]:
+    return [item.text for item in split.items if isinstance(item, TextItem)]

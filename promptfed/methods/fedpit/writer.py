@@ -1,0 +1,69 @@
+"""New texts from a client's few ones: each is a template whose words give way to public ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import torch
+
+from promptfed.prompts.word_pool import SHORTEST, WordPool
+
+_PART = re.compile(r"\w+(?:['\u2019]\w+)*|[.,!?;:]")
+_SPACE = re.compile(r" ([.,!?;:])")
+
+
+class ExampleWriter:
+    """Writer of drafts.
+
+    A word of the template stays if it is public and chance lets it; else a near word of the vocabulary takes its place,
+    or a public word of another example of the class. Words that the vocabulary lacks (names, numbers, addresses) never
+    stay.
+
+    Args:
+        pool: The public words.
+        spare: Label -> the places of words that may stand where no other fits.
+        degree: The share of the public words that changes.
+    """
+
+    def __init__(self, pool: WordPool, spare: Mapping[int, Sequence[int]], degree: float) -> None:
+        self.pool, self.spare, self.degree = pool, spare, degree
+
+    @cached_property
+    def _public(self) -> set[str]:
+        return set(self.pool.words)
+
+    def draft(self, texts: Sequence[str], place: int, label: int, stream: torch.Generator) -> str:
+        """Return a text like ``texts[place]``, in lower case.
+
+        Args:
+            texts: A client's examples of one class.
+            place: Which of them is the template.
+            label: The class.
+            stream: What chance comes from.
+        """
+        parts = _PART.findall(texts[place].lower())
+        draws = torch.rand(len(parts), 2, generator=stream).tolist()
+        written = []
+        for part, (change, crossing) in zip(parts, draws, strict=True):
+            stays = self.is_public(part) and change >= self.degree
+            written.append(part if stays else self._other(part, texts, label, crossing < 0.5, stream))
+        return _SPACE.sub(r"\1", " ".join(written))
+
+    def is_public(self, part: str) -> bool:
+        """Return whether a word of the template may stay: marks and the shortest words, and those of the vocabulary."""
+        return part in self._public or (len(part) < SHORTEST and not any(character.isdigit() for character in part))
+
+    def _other(self, part: str, texts: Sequence[str], label: int, crosses: bool, stream: torch.Generator) -> str:
+        """Return what takes the place of ``part``; of a mark, the mark."""
+        if len(part) < SHORTEST and self.is_public(part):
+            return part
+        near = self.pool.near_word(part)
+        if near and not crosses:
+            return self.pool.draw(near, 1, stream)[0]
+        other = texts[int(torch.randint(len(texts), (1,), generator=stream))].lower()
+        words = [word for word in _PART.findall(other) if word in self._public]
+        if words:
+            return words[int(torch.randint(len(words), (1,), generator=stream))]
+        return self.pool.draw(self.spare[label], 1, stream)[0]
