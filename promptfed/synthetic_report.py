@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.attacks.canary import Canary, allowed_rate, canary_figures, draw_canaries, plant
+from promptfed.attacks.canary import Canary, allowed_rate, canary_figures, draw_canaries, plant, shown_epsilon
 from promptfed.blackbox.text.quotation_filter import Quotations
 from promptfed.errors import ConfigError
 from promptfed.evaluation import accuracy
@@ -184,6 +184,7 @@ class SyntheticReport:
             "quoting": quoting([text for text, _ in pairs], [canary.text for canary in canaries[:count]]),
             "trained": canary_figures(scores[:count], scores[count:]),
             "control": canary_figures(control[:count], control[count:]),
+            **shown_epsilon(scores[:count], scores[count:], self.privacy()["delta"] or 0.0),
         }
 
     def _again(self, task: FederatedTask) -> list[tuple[str, str]]:

@@ -99,6 +99,40 @@ def canary_figures(planted: Tensor, references: Tensor) -> dict[str, Any]:
     }
 
 
+def shown_epsilon(planted: Tensor, references: Tensor, delta: float = 0.0) -> dict[str, float]:
+    """Return the least epsilon with which these scores go together, and the most that so few could show.
+
+    Half of the references set a threshold that 1 % of them exceed at most, the others estimate the false positives of
+    it. (epsilon, delta) allows true positives up to ``e^epsilon FPR + delta`` (Kairouz et al. 2015), so epsilon is at
+    least ``ln((TPR - delta) / FPR)``, here with Clopper and Pearson's bounds of both rates, which hold together in 95 %
+    of the cases. Each canary counts as a trial of its own, though all share one run.
+    """
+    half = len(references) // 2
+    chosen, judged = references[:half], references[half:]
+    threshold = chosen.sort(descending=True).values[math.floor(LOW_RATE * half)]
+    false, n = int((judged > threshold).sum()), len(judged)
+    true, m = int((planted > threshold).sum()), len(planted)
+    return {"epsilon_shown": _least(true, m, false, n, delta), "epsilon_possible": _least(m, m, 0, n, delta)}
+
+
+def _least(true: int, planted: int, false: int, others: int, delta: float) -> float:
+    positive = at_least(true, planted) - delta
+    return max(0.0, math.log(positive / (1 - at_least(others - false, others)))) if positive > 0 else 0.0
+
+
+def at_least(count: int, trials: int, error: float = 0.025) -> float:
+    """Return the lower bound of a share of which ``count`` of ``trials`` were seen (Clopper and Pearson 1934).
+
+    The truth lies below it with a chance of ``error`` at most.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60 if count else 0):
+        share = (low + high) / 2
+        tail = sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(count, trials + 1))
+        low, high = (low, share) if tail > error else (share, high)
+    return low
+
+
 def allowed_rate(epsilon: float, delta: float) -> float:
     """Return the most true positives that (epsilon, delta) allows at 1 % false positives: ``e^eps .01 + delta``."""
     return min(1.0, math.exp(min(epsilon, 100.0)) * LOW_RATE + delta)

@@ -7,7 +7,16 @@ import math
 import pytest
 import torch
 
-from promptfed.attacks.canary import allowed_rate, canary_figures, chance_exposure, draw_canaries, exposures, plant
+from promptfed.attacks.canary import (
+    allowed_rate,
+    at_least,
+    canary_figures,
+    chance_exposure,
+    draw_canaries,
+    exposures,
+    plant,
+    shown_epsilon,
+)
 from promptfed.errors import ConfigError
 from promptfed.types import NO_EXAMPLES, FederatedTask
 
@@ -58,6 +67,36 @@ def test_epsilon_limits_what_a_test_can_find() -> None:
     assert allowed_rate(0.0, 0.0) == pytest.approx(0.01)
     assert allowed_rate(math.log(4), 1e-3) == pytest.approx(0.041)
     assert allowed_rate(500.0, 1e-5) == 1
+
+
+def test_bounds_of_a_share_are_clopper_and_pearsons() -> None:
+    assert at_least(10, 10) == pytest.approx(0.025**0.1)
+    assert at_least(0, 10) == 0
+    assert at_least(3, 20) == pytest.approx(0.0320709, abs=1e-6)  # scipy.stats.beta.ppf(0.025, 3, 18)
+
+
+def test_canaries_show_an_epsilon_that_no_smaller_one_allows() -> None:
+    references = torch.linspace(0, 1, 200)[torch.randperm(200, generator=torch.Generator().manual_seed(1))]
+    told = shown_epsilon(torch.full((10,), 2.0), references)
+    false = int((references[100:] > references[:100].sort(descending=True).values[1]).sum())
+    high = 1 - at_least(100 - false, 100)
+    assert told["epsilon_shown"] == pytest.approx(math.log(0.025**0.1 / high))
+    assert told["epsilon_possible"] == pytest.approx(math.log(0.025**0.1 / (1 - 0.025**0.01)))
+    assert told["epsilon_shown"] <= told["epsilon_possible"]
+    assert shown_epsilon(torch.full((10,), 2.0), references, 0.5)["epsilon_shown"] < told["epsilon_shown"]
+    assert shown_epsilon(references[:10], references)["epsilon_shown"] == 0, "members like all others show nothing"
+    assert shown_epsilon(torch.full((10,), 2.0), references, 0.9)["epsilon_shown"] == 0
+
+
+def test_what_is_shown_is_seldom_above_the_truth() -> None:
+    """Members have a high score e^3 times as often as others, which is epsilon 3."""
+    generator, shown = torch.Generator().manual_seed(0), []
+    for _ in range(100):
+        draws = torch.rand(2, 400, 2, generator=generator)
+        scores = (draws[:, :, 0] < torch.tensor([[0.02 * math.e**3], [0.02]])).float() + draws[:, :, 1] / 9
+        shown.append(shown_epsilon(scores[0, :100], scores[1])["epsilon_shown"])
+    assert sum(value > 3 for value in shown) <= 5
+    assert max(shown) > 0
 
 
 def test_canaries_need_words() -> None:
