@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from promptfed.errors import ConfigError, DataError, PromptFedError, RunError
 from promptfed.examples.base import Sample, TextItem
@@ -128,7 +129,7 @@ def _finished(folder: Path) -> RunDirectory:
     return run
 
 
-def _record(run: RunDirectory) -> dict[str, object]:
+def _record(run: RunDirectory) -> dict[str, Any]:
     record = read_partition(run)
     if record is None:
         raise RunError(
@@ -171,7 +172,7 @@ def _promise(run: RunDirectory) -> str:
     return f"{run.config.method} on {printable(run.config.data)}, {promise}"
 
 
-def _real_tests(run: RunDirectory, record: dict[str, object]) -> tuple[Split | None, str]:
+def _real_tests(run: RunDirectory, record: dict[str, Any]) -> tuple[Split | None, str]:
     """Return the run's test texts of its base classes; None with the reason where they cannot be read.
 
     Raises:

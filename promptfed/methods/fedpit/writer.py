@@ -63,7 +63,7 @@ class ExampleWriter:
         if near and not crosses:
             return self.pool.draw(near, 1, stream)[0]
         other = texts[int(torch.randint(len(texts), (1,), generator=stream))].lower()
-        words = [word for word in _PART.findall(other) if word in self._public]
+        words = [str(word) for word in _PART.findall(other) if word in self._public]
         if words:
             return words[int(torch.randint(len(words), (1,), generator=stream))]
         return self.pool.draw(self.spare[label], 1, stream)[0]
