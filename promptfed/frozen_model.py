@@ -62,6 +62,10 @@ class FrozenModel(ABC):
     def template_scores(self, template: str, split: Split, classes: Sequence[str]) -> Tensor:
         """Return the scores ``(n, classes)`` of a split's examples under a hand-written prompt, without training."""
 
+    def scores_of_templates(self, templates: Sequence[str], split: Split, classes: Sequence[str]) -> Tensor:
+        """Return ``template_scores`` under each of ``templates``, ``(templates, n, classes)``."""
+        return torch.stack([self.template_scores(template, split, classes) for template in templates])
+
     @abstractmethod
     def usage(self) -> Usage:
         """Return what it was asked in this process since it was loaded."""

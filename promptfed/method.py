@@ -66,8 +66,7 @@ class Method(ABC):
     """Whether it needs the model itself (gradients, features) or only its scores."""
     model_kind: ClassVar[Kind] = "dual encoder"
     """The kind of white box that it works on; of no meaning for other ``access``."""
-    only_texts: ClassVar[bool] = False
-    """Whether its examples must be texts that are sorted into classes."""
+    only_texts: ClassVar[bool] = False  # that are sorted into classes
     only_questions: ClassVar[bool] = False  # about images
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone (``Ability``) or the oracle (``OracleAbility``) must be able to do."""

@@ -116,6 +116,10 @@ class Oracle(FrozenModel):
         """Return the scores of a hand-written prompt, which is a candidate like any other here."""
         return self.score([Candidate(template)], split.items, classes)[0]
 
+    def scores_of_templates(self, templates: Sequence[str], split: Split, classes: Sequence[str]) -> Tensor:
+        """Return what ``template_scores`` does, from one request, which a model in this process reads as one batch."""
+        return self.score([Candidate(template) for template in templates], split.items, classes)
+
     def score(self, candidates: Sequence[Candidate], items: Sequence[Item], classes: Sequence[str]) -> Tensor:
         """Return scores ``(candidates, items, classes)`` float32: the fit of each class to each example by prompt.
 

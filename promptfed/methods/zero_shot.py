@@ -54,8 +54,7 @@ class ZeroShot(FeatureMethod):
         selection = Selection.of(self.setup.selection)
         right, loss, merits = [], [], []
         with self.setup.model.account(round=broadcast.round, client=data.client):
-            for template in self.setup.templates:
-                logits = self.setup.model.template_scores(template, split, self.setup.classes)
+            for logits in self.setup.model.scores_of_templates(self.setup.templates, split, self.setup.classes):
                 right.append(split.is_right(predicted(logits).cpu()).float().mean())
                 loss.append(mean_loss(logits, split.labels, len(self.setup.classes)))
                 if not selection.is_accuracy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from promptfed.errors import ConfigError
 from promptfed.setup import Setup
@@ -31,3 +32,13 @@ def test_what_is_asked_is_in_its_account_and_counts_in_the_next_process(
     assert model.spent().oracle_queries == 3 == black_setup.oracle.budget.spent.oracle_queries
     [about] = model.describe().values()
     assert about == {"name": model.name, "fingerprint": model.fingerprint}
+
+
+def test_hand_written_prompts_are_asked_about_in_one_request(black_setup: Setup, text_split, monkeypatch) -> None:
+    model, split = black_setup.model, text_split("hot: fire", "cold: ice")
+    expected = [model.template_scores(template, split, black_setup.classes) for template in ("warm", "cold")]
+    requests = []
+    ask = model.ask
+    monkeypatch.setattr(model, "ask", lambda queries: requests.append(len(queries)) or ask(queries))
+    assert torch.equal(model.scores_of_templates(("warm", "cold"), split, black_setup.classes), torch.stack(expected))
+    assert requests == [4]
