@@ -249,16 +249,17 @@ class RunConfig(BaseModel):
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
 
 
-def read_yaml(path: Path) -> Options:
+def read_yaml(path: Path, what: str = "config file") -> Options:
     """Read a config file as a dictionary. Raises ConfigError naming the file if it is missing or not a YAML mapping."""
     try:
         data = read_yaml_file(path)
     except FileNotFoundError as error:
-        raise ConfigError(f"config file '{path}' does not exist") from error
+        raise ConfigError(f"{what} '{path}' does not exist") from error
     except (OSError, FormatError) as error:
-        raise ConfigError(f"cannot read config file '{path}': {getattr(error, 'strerror', None) or error}") from error
+        raise ConfigError(f"cannot read {what} '{path}': {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"config file '{path}' must hold 'name: value' lines, not a {type(data).__name__}")
+        held = "is empty: it" if data is None else f"holds a {type(data).__name__}, and"
+        raise ConfigError(f"{what} '{path}' {held} must hold 'name: value' lines")
     return data
 
 

@@ -158,9 +158,9 @@ def test_yaml_names_every_option(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"rounds: [1", "cannot read config file"),
-        (b"- 1\n- 2\n", "not a list"),
-        (b"", "not a NoneType"),
-        (b"\xff\xfe\x00\x01", "not a str"),
+        (b"- 1\n- 2\n", "holds a list, and must"),
+        (b"", "is empty: it must hold"),
+        (b"\xff\xfe\x00\x01", "holds a str, and must"),
         (b"data: \xe9t\xe9", "cannot read config file.*not UTF-8: byte 0xe9 at place 6"),
         (b"!!python/object/apply:os.getcwd []", "cannot read config file"),
     ],

@@ -52,11 +52,12 @@ def run_suite(
         The content of bench.json: the suite, and of each entry its rows or the reason why there are none.
 
     Raises:
-        ConfigError: The suite is wrong.
+        ConfigError: The suite is wrong; nothing has run.
         Interrupted: ``should_stop`` said so.
     """
     count = seeds or suite.seeds
     entries = suite.chosen(only)
+    suite.check(only, count, data_root, threads)
     rest = (folder, Terms(count, data_root, threads), progress, should_stop)
     jobs = jobs or min(suite.jobs, available_cpus())
     outcomes = side_by_side(entries, jobs, *rest) if jobs > 1 else _in_turn(entries, *rest)

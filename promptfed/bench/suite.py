@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.comparison.plan import Plan
 from promptfed.config import build_config, in_sections, read_yaml, validate
-from promptfed.errors import ConfigError, unknown_name
+from promptfed.errors import ConfigError, PromptFedError, unknown_name
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
 
@@ -72,6 +72,19 @@ class Suite(BaseModel):
     jobs: int = Field(1, ge=1, description="comparisons at a time, where the machine has as many cores")
     entries: Mapping[str, Entry] = Field(min_length=1)
 
+    def check(self, only: str | None, seeds: int, data_root: str | None, threads: int | None) -> None:
+        """Raise ConfigError, which names the entry, for a task, method or option that is unknown or wrong.
+
+        Data, weights and extras that are missing are no fault of the suite: what lacks them is left out when it runs.
+        """
+        for key, entry in self.chosen(only).items():
+            try:
+                entry.plan(seeds, data_root, threads)
+            except ConfigError as problem:
+                raise ConfigError(f"entry '{key}' of the suite: {problem}") from problem
+            except PromptFedError:
+                continue
+
     def chosen(self, only: str | None) -> dict[str, Entry]:
         """Return the entries named in ``only``, with commas between them; None: all.
 
@@ -102,7 +115,7 @@ def load_suite(name: str) -> Suite:
     if not is_file and name not in suite_names():
         raise unknown_name("suite", name, suite_names())
     path = Path(name) if is_file else FOLDER / f"{name}.yaml"
-    suite = validate(Suite, read_yaml(path), f"suite '{printable(name, 80)}': option")
+    suite = validate(Suite, read_yaml(path, "suite"), f"suite '{printable(name, 80)}': option")
     for key, entry in suite.entries.items():
         if not key.isidentifier():
             raise ConfigError(

@@ -115,7 +115,7 @@ def run(
     from promptfed.training import Interrupted
 
     content = load_suite(suite)
-    content.chosen(only)
+    content.check(only, seeds or content.seeds, data_root, threads)
     with (
         comparison_folder(out) as folder,
         live_comparison(not (quiet or json)) as progress,

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from promptfed.bench.suite import load_suite, suite_names
+from promptfed.bench.execute import run_suite
+from promptfed.bench.suite import Suite, load_suite, suite_names
 from promptfed.errors import ConfigError, DataError
+from promptfed.progress import ComparisonProgress
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_bench_partitions.py"
 SOUND = {"description": "d", "time": "a minute", "entries": {"one": {"title": "t", "methods": ["promptfl"]}}}
@@ -41,7 +43,11 @@ def test_mini_needs_nothing() -> None:
         ({"entries": {"a b": SOUND["entries"]["one"]}}, "name entries by letters"),
         ({"entries": {"one": {"title": "t", "methods": ["promptfl"], "figure": "bse"}}}, "unknown figure"),
         ({"seeds": 0}, "seeds"),
-        ({"colour": "red"}, "colour"),
+        ({"colour": "red"}, "unknown option 'colour': known are description"),
+        (
+            {"entries": {"one": {"title": "t", "methodz": ["promptfl"]}}},
+            "'entries.one.methods' is missing; .*unknown option 'entries.one.methodz': did you mean 'methods'",
+        ),
         (
             {
                 "entries": {
@@ -64,6 +70,23 @@ def test_a_wrong_suite_is_refused(tmp_path: Path, change: dict, said: str) -> No
     with pytest.raises(ConfigError, match=said) as refused:
         load_suite(str(path))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"methods": ["promptfll"]}, "unknown method 'promptfll'"),
+        ({"options": {"roundz": 3}}, "unknown option 'roundz'"),
+        ({"options": {"task": "clip-fewshots"}}, "unknown task 'clip-fewshots'"),
+    ],
+)
+def test_a_misspelt_entry_is_refused_before_the_first_one_runs(tmp_path: Path, entry: dict, said: str) -> None:
+    sound = SOUND["entries"]["one"]
+    suite = Suite.model_validate({**SOUND, "entries": {"one": sound, "two": {**sound, **entry}}})
+    with pytest.raises(ConfigError, match=f"entry 'two' of the suite: {said}"):
+        run_suite("own", suite, tmp_path, ComparisonProgress())
+    assert not list(tmp_path.iterdir())
+    suite.check("one", 1, None, None)
 
 
 def test_unknown_names(tmp_path: Path) -> None:
