@@ -93,6 +93,10 @@ def load_homes(config: RunConfig, options: AllocationConfig) -> tuple[list[Home]
     kind, _, folder = config.data.partition(":")
     if kind != CELLS:
         raise unknown_name("source of episodes", config.data, [CELLS, f"{CELLS}:FOLDER"])
+    if config.data.endswith(":"):
+        raise ConfigError(
+            f"data source '{config.data}' lacks its path: write {CELLS}:FOLDER, or {CELLS} for made-up ones"
+        )
     made_up = 0
     if folder:
         written = read_cells(folder)

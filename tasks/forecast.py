@@ -92,7 +92,7 @@ def build(config: RunConfig) -> FederatedTask:
     if count < 2:
         raise ConfigError(
             f"task option 'held_out' is {options.held_out}, and two of {len(stations)} stations must take part: give "
-            f"{max(0, len(stations) - 2)} or less (--set task.held_out)"
+            f"{'fewer' if len(stations) > 2 else '0'} (--set task.held_out={max(0, len(stations) - 2)})"
         )
     if options.neighbours >= len(stations):
         raise ConfigError(

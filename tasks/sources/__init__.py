@@ -79,7 +79,7 @@ def checked(source: Source, *, strict: bool = False) -> Source:
     """
     source = consistent(source, strict=strict)
     if len(source.classes) < 2:
-        only = f"one class only ('{source.classes[0]}')" if source.classes else "no classes"
+        only = f"one class only ('{source.classes[0]}')" if source.classes else "no examples"
         raise DataError(f"data '{source.name}' has {only}: classification needs at least two")
     labels = {sample.label for sample in source.samples}
     empty = [name for label, name in enumerate(source.classes) if label not in labels]

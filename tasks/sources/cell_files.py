@@ -34,6 +34,7 @@ from promptfed.examples.episodes import Log
 from promptfed.printable import printable
 from promptfed.readers.csv_table import read_table
 from promptfed.readers.json_reader import read_json
+from promptfed.tasks.sources.unreadable import why_unreadable
 
 FILE = "cells.json"
 LARGEST = 100_000_000
@@ -74,14 +75,17 @@ def read_cells(folder: str) -> list[tuple[Cell, list[Log] | None]]:
     try:
         written = TypeAdapter(list[WrittenCell]).validate_python(read_json(place / FILE))
     except (OSError, FormatError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read '{printable(place / FILE)}': {printable(said)}") from error
+        raise DataError(f"cannot read '{printable(place / FILE)}': {why_unreadable(error)}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        number, *inside = first["loc"] or ("",)
+        where = f", cell {int(number) + 1}" if first["loc"] else ""
+        field = f", {'.'.join(map(str, inside))}" if inside else ""
+        given = "" if first["type"] == "missing" else f" is {printable(repr(first['input']), 80)}"
         raise DataError(
-            f"'{printable(place / FILE)}', {printable(where)}: {printable(first['msg'])}; it is a list of cells with "
-            "name, preferred (4 x 3 indices), snr (4), gaze (3) and rate"
+            f"'{printable(place / FILE)}'{where}{printable(field)}{given}: {_lower(first['msg'])}; the file is a list "
+            "of cells with name, preferred (4 x 3 indices from 0 to 3), snr (4, in dB), gaze (3, above 0) and rate "
+            "(Mbit a second)"
         ) from error
     names = [cell.name for cell in written]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -89,6 +93,10 @@ def read_cells(folder: str) -> list[tuple[Cell, list[Log] | None]]:
             f"'{printable(place / FILE)}' has cell '{printable(twice[0])}' twice: give each a name of its own"
         )
     return [(_cell(one), _log(place / f"{one.name}.csv")) for one in written]
+
+
+def _lower(said: str) -> str:
+    return printable(said[:1].lower() + said[1:])
 
 
 def _cell(one: WrittenCell) -> Cell:
@@ -102,7 +110,7 @@ def _log(file: Path) -> list[Log] | None:
     try:
         columns, rows = read_table(file, LARGEST)
     except (OSError, FormatError) as error:
-        raise DataError(f"cannot read log '{printable(file)}': {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read log '{printable(file)}': {why_unreadable(error)}") from error
     if absent := [name for name in ("episode", *COLUMNS) if name not in columns]:
         raise DataError(f"log '{printable(file)}' has no column '{absent[0]}'")
     logs = []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from promptfed.errors import ConfigError, DataError, FormatError, unknown_name
+from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.printable import printable
 from promptfed.readers.csv_table import read_table
 from promptfed.readers.files import MEGABYTE, read_bytes
 from promptfed.seeding import numpy_stream
 from promptfed.tasks.sources import tsv
+from promptfed.tasks.sources.unreadable import readable
 
 FOLDER = Path(__file__).parent.parent / "texts"
 SHOPS = "shops"
@@ -58,11 +60,8 @@ def load_interactions(data: str, seed: int) -> Interactions:
         raise unknown_name("source of interactions", data, FORMS)
     if not path or (kind == "interactions" and path.count(",") != 1):
         raise ConfigError(f"data source '{data}' lacks a path: write {FORMS[1 if kind == 'movielens' else 2]}")
-    try:
+    with readable(data):
         return movielens(path) if kind == "movielens" else tables(*path.split(","))
-    except (OSError, FormatError) as error:
-        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
-        raise DataError(f"cannot read '{printable(data)}': {printable(why, 300)}") from error
 
 
 STRAY = 0.15
@@ -165,7 +164,11 @@ def tables(interactions: str, items: str) -> Interactions:
     """
     columns, rows = read_table(Path(items).expanduser(), MOST)
     _need(items, columns, ("item", "text"))
-    described = {row["item"]: row["text"] for _, row in rows}
+    described: dict[str, str] = {}
+    for line, row in rows:
+        if row["item"] in described:
+            raise DataError(f"{printable(items)} line {line}: item '{printable(row['item'])}' is there twice: keep one")
+        described[row["item"]] = row["text"]
     if bare := [line for line, row in rows if not row["text"] or not row["item"]]:
         raise DataError(
             f"{printable(items)} line {bare[0]} has no item or no text: items are told apart by their texts"
@@ -179,12 +182,11 @@ def tables(interactions: str, items: str) -> Interactions:
     for line, row in chosen:
         if row["item"] not in place:
             raise DataError(f"{printable(interactions)} line {line}: item '{printable(row['item'])}' has no text")
-        try:
-            time = float(row["time"])
-        except ValueError:
-            raise DataError(
-                f"{printable(interactions)} line {line}: time '{printable(row['time'])}' is no number"
-            ) from None
+        if not row["user"]:
+            raise DataError(f"{printable(interactions)} line {line} names no user")
+        time = _time(row["time"])
+        if not math.isfinite(time):
+            raise DataError(f"{printable(interactions)} line {line}: time '{printable(row['time'])}' is no number")
         user = users.setdefault(row["user"], len(users))
         homes.setdefault(user, row.get("client") or "all")
         rated.append((time, user, place[row["item"]]))
@@ -203,9 +205,19 @@ def _grouped(
     return Interactions(name, tuple(items), tuple(texts), sequences, tuple(homes.get(user, "all") for user in users))
 
 
+def _time(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _need(file: str, columns: list[str], needed: tuple[str, ...]) -> None:
+    if not columns:
+        raise DataError(f"{printable(file)} is empty; it needs the columns {', '.join(needed)}")
     if absent := [column for column in needed if column not in columns]:
-        raise DataError(f"{printable(file)} has no column '{absent[0]}'; it needs {', '.join(needed)}")
+        hint = ", with commas between them" if any(";" in column for column in columns) else ""
+        raise DataError(f"{printable(file)} has no column '{absent[0]}'; it needs {', '.join(needed)}{hint}")
 
 
 def _latin(path: Path) -> list[str]:

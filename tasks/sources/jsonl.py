@@ -14,6 +14,7 @@ from promptfed.readers.text import text_lines
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.tables import Columns, Row, table_folder, text_source
 from promptfed.tasks.sources.tsv import split_files
+from promptfed.tasks.sources.unreadable import why_unreadable
 
 
 def source(path: str, columns: Columns) -> Source:
@@ -42,7 +43,7 @@ def rows(file: Path) -> Iterator[tuple[str, Row]]:
                 place = f"{file.name}:{number}"
                 yield place, _row(printable(place), line)
     except (OSError, FormatError) as error:
-        raise DataError(f"cannot read {printable(file)}: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read {printable(file)}: {why_unreadable(error)}") from error
 
 
 def _row(place: str, line: str) -> Row:
@@ -52,7 +53,7 @@ def _row(place: str, line: str) -> Row:
         raise DataError(f"{place} is not JSON ({error}): write one object a line") from error
     if not isinstance(content, dict):
         raise DataError(
-            f'{place} is a JSON {type(content).__name__}, not an object such as {{"text": ..., "label": ...}}'
+            f'{place} is a JSON {type(content).__name__}, not an object of names and values: {{"text": ..., ...}}'
         )
     return {name: as_text(value) for name, value in content.items()}
 

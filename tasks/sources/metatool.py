@@ -11,6 +11,7 @@ from promptfed.tasks.sources import csv_texts
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.tables import Columns, text_source
 from promptfed.tasks.sources.tool_descriptions import described, read_descriptions
+from promptfed.tasks.sources.unreadable import check_folder
 
 REQUESTS = "all_clean_data.csv"
 DESCRIPTIONS = ("plugin_des.json", "big_tool_des.json")
@@ -25,6 +26,7 @@ def source(path: str, columns: Columns) -> Source:
         DataError: A file is missing, or a tool has no description.
     """
     folder = Path(path).expanduser()
+    check_folder(folder)
     rows = csv_texts.rows(_file(folder, REQUESTS))
     found = text_source(path, {"": rows}, replace(columns, text="Query", label="Tool", domain=""))
     descriptions: dict[str, str] = {}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from promptfed.errors import ConfigError, DataError, FormatError, unknown_name
+from promptfed.errors import ConfigError, DataError, unknown_name
 from promptfed.printable import printable
 from promptfed.readers.csv_table import read_table
 from promptfed.readers.files import MEGABYTE
@@ -16,6 +15,7 @@ from promptfed.readers.text import text_lines
 from promptfed.retrieval.collection import Collection, Corpus, Request, graded
 from promptfed.tasks.sources import jsonl, tsv
 from promptfed.tasks.sources.class_names import check_names
+from promptfed.tasks.sources.unreadable import readable
 
 FOLDER = Path(__file__).parent.parent / "texts"
 BUNDLED = "texts:search"
@@ -49,16 +49,6 @@ def load_collection(data: str) -> Collection:
         return checked(read(name))
 
 
-@contextmanager
-def readable(data: str) -> Iterator[None]:
-    """Raise DataError, which names ``data``, for what the operating system or a reader refuses inside the block."""
-    try:
-        yield
-    except (OSError, FormatError) as error:
-        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
-        raise DataError(f"cannot read '{printable(data)}': {printable(why, 300)}") from error
-
-
 def checked(collection: Collection) -> Collection:
     """Return the collection without requests that no engine answers.
 
@@ -67,7 +57,8 @@ def checked(collection: Collection) -> Collection:
     """
     names = [corpus.name for corpus in collection.corpora]
     if len(names) < 2:
-        raise DataError(f"data '{collection.name}' has {len(names)} corpus: federated search needs at least two")
+        count = "one corpus only" if names else "no corpus"
+        raise DataError(f"data '{collection.name}' has {count}: federated search needs at least two")
     check_names(names, "engine", collection.name)
     if any(corpus.documents for corpus in collection.corpora):
         for corpus in collection.corpora:

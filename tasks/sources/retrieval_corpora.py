@@ -12,6 +12,7 @@ from promptfed.readers.files import MEGABYTE, read_bytes
 from promptfed.readers.json_reader import JsonLimits, read_json
 from promptfed.retrieval.collection import Collection, Corpus, Request, graded
 from promptfed.tasks.sources import jsonl, tsv
+from promptfed.tasks.sources.unreadable import check_folder
 
 MOST_DOCUMENTS = 200_000
 """Documents that are searched exactly, in memory."""
@@ -52,7 +53,9 @@ def _beir_folder(folder: Path) -> tuple[Corpus, list[tuple[str, dict[int, float]
             raise DataError(
                 f"{printable(folder)} has more than {MOST_DOCUMENTS:,} documents, which are searched exactly"
             )
-        number[str(row.get("_id"))] = len(documents)
+        if (name := str(row.get("_id"))) in number:
+            raise DataError(f"{printable(folder)}/corpus.jsonl has document '{printable(name, 60)}' twice: keep one")
+        number[name] = len(documents)
         documents.append(f"{row.get('title') or ''} {row.get('text') or ''}".strip())
     texts = {str(row.get("_id")): str(row.get("text") or "") for _, row in jsonl.rows(folder / "queries.jsonl")}
     splits = tsv.split_files(str(folder / "qrels"), ".tsv")
@@ -76,6 +79,7 @@ def testbed(path: str) -> Collection:
         DataError: A file is missing or bad.
     """
     folder = Path(path).expanduser()
+    check_folder(folder)
     folders = sorted({file.parent for file in folder.glob("*/document.*")}, key=_by_number)
     if not folders:
         raise DataError(f"'{printable(path)}' holds no folder with files document.1, document.2, ...")
@@ -105,7 +109,9 @@ def squad(path: str) -> Collection:
     try:
         return _articles(path, content["data"])
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise DataError(f"'{printable(path)}' is no SQuAD file: data, paragraphs, context, qas, question") from error
+        raise DataError(
+            f"'{printable(path)}' is no SQuAD file: it needs the keys data, paragraphs, context, qas and question"
+        ) from error
 
 
 def _articles(path: str, articles: list[dict[str, Any]]) -> Collection:

@@ -12,7 +12,10 @@ import numpy.typing as npt
 from promptfed.errors import DataError, FormatError
 from promptfed.printable import printable
 from promptfed.readers.csv_table import read_table
+from promptfed.tasks.sources.unreadable import why_unreadable
 
+HIGHEST = 1e30
+"""Largest number, so that squares stay finite."""
 LARGEST = 200_000_000
 """Bytes of a file."""
 TIMES = ("time", "date", "datetime", "timestamp")
@@ -44,7 +47,7 @@ def read_stations(folder: str, variables: Sequence[str] | None = None) -> list[S
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
-        raise DataError(f"data 'stations:{printable(folder)}': there is no such folder; give one with a CSV a station")
+        raise DataError(f"data 'stations:{printable(folder)}' is no folder: give one with a CSV file for each station")
     files = sorted(place.glob("*.csv"))
     if len(files) < 2:
         raise DataError(
@@ -72,9 +75,7 @@ def _read(file: Path, variables: Sequence[str] | None) -> Station:
     try:
         columns, rows = read_table(file, LARGEST)
     except (OSError, FormatError) as error:
-        raise DataError(
-            f"cannot read station '{printable(file)}': {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise DataError(f"cannot read station '{printable(file)}': {why_unreadable(error)}") from error
     wanted = [name.lower() for name in variables or ()] or [name for name in columns if name not in TIMES]
     if absent := [name for name in wanted if name not in columns]:
         raise DataError(
@@ -99,10 +100,10 @@ def _number(text: str, file: Path, line: int, column: str) -> float:
         value = float(text)
     except ValueError:
         value = float("inf")
-    if np.isinf(value):
+    if abs(value) > HIGHEST:
         raise DataError(
             f"'{printable(file)}' line {line}, column '{printable(column)}' is '{printable(text, 40)}', which is no "
-            "number: correct it, or choose the columns to read (--set 'task.variables=[A,B]')"
+            f"number up to {HIGHEST:g}: correct it, or choose the columns to read (--set 'task.variables=[A,B]')"
         )
     return value
 
@@ -143,8 +144,9 @@ def filled(station: Station, most: int) -> tuple[Station, int]:
             while end < len(series) and np.isnan(series[end]):
                 end += 1
             if end - row > most or (row == 0 and end == len(series)):
+                length = f"{end - row} steps" if end - row > 1 else "one step"
                 raise DataError(
-                    f"station '{printable(station.name)}' has a gap of {end - row} steps in '{printable(name)}' from "
+                    f"station '{printable(station.name)}' has a gap of {length} in '{printable(name)}' from "
                     f"row {row + 1} on: complete it, or have gaps of up to N steps filled by the last value "
                     "(--set task.fill=N)"
                 )

@@ -30,10 +30,14 @@ def read_descriptions(path: Path) -> dict[str, str]:
         values = parse_json(path.read_bytes())
     except (OSError, FormatError) as error:
         raise DataError(f"cannot read {printable(path)}: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(values, dict) or not all(isinstance(text, str) and text.strip() for text in values.values()):
+    if not isinstance(values, dict):
         raise DataError(
             f'{printable(path)} is no object of tools and sentences: write {{"weather": "Tells the weather.", ...}}'
         )
+    for name, text in values.items():
+        if not isinstance(text, str) or not text.strip():
+            given = "is empty" if isinstance(text, str) or text is None else f"is {printable(repr(text), 60)}"
+            raise DataError(f"{printable(path)}: the description of tool '{printable(name, 60)}' {given}: write a text")
     return {str(name).strip(): " ".join(text.split()) for name, text in values.items()}
 
 
@@ -45,6 +49,8 @@ def _table(path: Path) -> dict[str, str]:
         name, sentence = (next((names[column] for column in some if column in names), "") for some in COLUMNS)
         if not name or not sentence:
             raise DataError(f"{printable(place)} lacks a tool or its description: the columns are tool and description")
+        if name in descriptions:
+            raise DataError(f"{printable(place)} describes tool '{printable(name, 60)}' a second time: keep one")
         descriptions[name] = sentence
     return descriptions
 
@@ -60,8 +66,9 @@ def described(source: Source, descriptions: Mapping[str, str]) -> Source:
     known = {**source.descriptions, **descriptions}
     if absent := [name for name in source.classes if name not in known]:
         raise DataError(
-            f"tool {_listed(absent)} of data '{printable(source.name)}' has no description: give a file with one for "
-            "each tool (--set task.descriptions_file=tools.json), or a classes.csv beside the data"
+            f"tool{'s' * (len(absent) > 1)} {_listed(absent)} of data '{printable(source.name)}' "
+            f"{'have' if len(absent) > 1 else 'has'} no description: give a file with one for each tool ("
+            "--set task.descriptions_file=tools.json), or a classes.csv beside the data"
         )
     sentences = [known[name].casefold() for name in source.classes]
     ours = {

@@ -14,6 +14,7 @@ from promptfed.examples.base import FileItem, ImageItem
 from promptfed.printable import printable
 from promptfed.readers.json_reader import JsonLimits, check_string, read_json
 from promptfed.tasks.sources.shapes import drawn
+from promptfed.tasks.sources.unreadable import check_folder, readable
 
 SHAPES = "shapes"
 FORMS = (SHAPES, "easyvqa", "easyvqa:DIR", "vqarad:DIR")
@@ -77,11 +78,10 @@ def load_visual_questions(data: str, *, images: int, about: str, seed: int, by: 
         raise unknown_name("source of questions about images", data, FORMS)
     if kind == "vqarad" and not path:
         raise ConfigError(f"data source '{data}' lacks a path: write vqarad:DIR")
-    try:
+    with readable(data):
+        if path:
+            check_folder(Path(path).expanduser())
         return vqa_rad(Path(path).expanduser()) if kind == "vqarad" else easy_vqa(easy_folder(path), by)
-    except (OSError, FormatError) as error:
-        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
-        raise DataError(f"cannot read '{printable(data)}': {printable(why, 300)}") from error
 
 
 def shapes(images: int, about: str, seed: int) -> VisualQuestions:

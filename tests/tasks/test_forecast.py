@@ -106,7 +106,7 @@ def test_a_folder_of_stations(tmp_path):
     ({"a": rows_of(20, 0), "b": rows_of(20, 0)}, {}, "has 20 steps, too few for a training window of 12 \\+ 6"),
     ({"a": [["v0"], ["x"]], "b": rows_of(200, 0)}, {}, "a.csv' line 2, column 'v0' is 'x', which is no number"),
     ({"a": [["v0"], *[[1.0]] * 50, [""], *[[2.0]] * 149], "b": rows_of(200, 0)}, {},
-     "gap of 1 steps in 'v0' from row 51"),
+     "gap of one step in 'v0' from row 51"),
     ({"a": [["v0"], *[[1.0]] * 200], "b": rows_of(200, 0)}, {}, "never changes in 'v0'"),
     ({"a": rows_of(200, 0), "b": rows_of(200, 0)}, {"held_out": 1}, "two of 2 stations must take part"),
     ({"a": rows_of(200, 0), "b": rows_of(200, 0)}, {"neighbours": 2}, "each station has 1 others"),
@@ -131,7 +131,7 @@ def test_short_gaps_are_filled_where_that_is_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(("data", "words"), [
-    ("rain", "fronts, stations:FOLDER"), ("stations:nowhere", "no such folder"),
+    ("rain", "fronts, stations:FOLDER"), ("stations:nowhere", "is no folder: give one"),
 ])  # fmt: skip
 def test_unknown_data(data, words):
     with pytest.raises((ConfigError, DataError), match=words):

@@ -71,13 +71,20 @@ def test_tools_with_the_same_sentence_are_told_apart_by_their_names(table):
 
 
 def test_bad_input_is_one_line(table, tmp_path):
-    with pytest.raises(DataError, match=r"tool 'music', 'weather' of data .* has no description: give a file"):
+    with pytest.raises(DataError, match=r"tools 'music', 'weather' of data .* have no description: give a file"):
         build(named(table))
     with pytest.raises(DataError, match="does not exist"):
         build(named(table, descriptions_file=str(tmp_path / "none.json")))
     (tmp_path / "list.json").write_text('["weather"]')
     with pytest.raises(DataError, match="is no object of tools and sentences"):
         build(named(table, descriptions_file=str(tmp_path / "list.json")))
+    for text, said in (("3", "is 3"), ('" "', "is empty"), ("null", "is empty")):
+        (tmp_path / "one.json").write_text('{"weather": "Tells it.", "music": ' + text + "}")
+        with pytest.raises(DataError, match=f"the description of tool 'music' {said}: write a text"):
+            build(named(table, descriptions_file=str(tmp_path / "one.json")))
+    (tmp_path / "twice.csv").write_text("tool,description\nmusic,x\nmusic,y\n")
+    with pytest.raises(DataError, match="describes tool 'music' a second time"):
+        build(named(table, descriptions_file=str(tmp_path / "twice.csv")))
     (tmp_path / "odd.csv").write_text("a,b\nx,y\n")
     with pytest.raises(DataError, match="the columns are tool and description"):
         build(named(table, descriptions_file=str(tmp_path / "odd.csv")))
@@ -99,8 +106,9 @@ def test_metatool_s_layout_is_read(tmp_path, place):
     task = build(config_of(f"metatool:{tmp_path}"))
     assert task.base_classes == ("MusicTool", "WeatherTool")
     assert task.form.description("MusicTool") == "Plays music."
+    (folder / "data" / "all_clean_data.csv").unlink()
     with pytest.raises(DataError, match=r"holds no all_clean_data.csv: give a clone of"):
-        build(config_of(f"metatool:{tmp_path / 'none'}"))
+        build(config_of(f"metatool:{tmp_path}"))
 
 
 def test_paths_become_absolute_and_the_model_may_be_a_black_box(tmp_path, monkeypatch):

@@ -95,8 +95,8 @@ def test_a_wrong_number_is_named_with_its_line(tmp_path: Path, column: str, valu
     ("text", "words"),
     [
         ("[", "cannot read"),
-        ('[{"name": "a"}]', "it is a list of cells with name, preferred"),
-        ("{}", "it is a list of cells"),
+        ('[{"name": "a"}]', "cell 1, preferred: field required; the file is a list of cells with name, preferred"),
+        ("{}", "the file is a list of cells"),
     ],
 )
 def test_a_wrong_list_of_cells_gets_one_line(tmp_path: Path, text: str, words: str) -> None:

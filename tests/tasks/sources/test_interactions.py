@@ -80,6 +80,11 @@ def test_own_tables(tmp_path):
         ("item,text\na,tea\n", "user,item\nx,a\n", "has no column 'time'"),
         ("item,text\na,tea\n", "user,item,time\nx,b,1\n", "item 'b' has no text"),
         ("item,text\na,tea\n", "user,item,time\nx,a,noon\n", "time 'noon' is no number"),
+        ("item,text\na,tea\n", "user,item,time\nx,a,nan\n", "time 'nan' is no number"),
+        ("item,text\na,tea\n", "user,item,time\n,a,1\n", "line 2 names no user"),
+        ("item,text\na,tea\na,coffee\n", "user,item,time\nx,a,1\n", "line 3: item 'a' is there twice"),
+        ("item,text\na,tea\n", "user;item;time\nx;a;1\n", "it needs user, item, time, with commas between them"),
+        ("item,text\na,tea\n", "", "is empty; it needs the columns user, item, time"),
     ],
 )
 def test_bad_tables_are_one_line(tmp_path, items, log, said):

@@ -99,7 +99,7 @@ def test_vqa_rad_is_read_in_its_own_layout(tmp_path):
     [
         ("vqarad", ConfigError, "lacks a path: write vqarad:DIR"),
         ("vqax:y", ConfigError, "vqax"),
-        ("vqarad:{}/none", DataError, "has no 'VQA_RAD Dataset Public.json'"),
+        ("vqarad:{}", DataError, "has no 'VQA_RAD Dataset Public.json'"),
         ("easyvqa:{}", DataError, "has no train/questions.json"),
     ],
 )
