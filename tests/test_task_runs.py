@@ -1,4 +1,4 @@
-"""Whole runs of tasks beyond classification: cut off and resumed, and on Ray, to the same bits."""
+"""Whole runs of tasks and methods that have no file of runs: cut off and resumed, and on Ray, to the same bits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 import promptfed as pf
 
-from .small_tasks import RUNS
+from .small_tasks import ASKED, RUNS
 
+ALL = {**RUNS, **ASKED}
 pytestmark = pytest.mark.slow
 
 
@@ -27,26 +28,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pf.Run]:
 
 @pytest.fixture
 def local(request: pytest.FixtureRequest, finished: dict[str, pf.Run], tmp_path_factory) -> pf.Run:
-    """Two rounds of the task of the test, trained once."""
-    task = request.getfixturevalue("task")
-    if task not in finished:
-        finished[task] = train(task, tmp_path_factory.mktemp(task) / "run")
-    return finished[task]
+    """Two rounds of what the test names, trained once."""
+    name = request.getfixturevalue("name")
+    if name not in finished:
+        finished[name] = train(name, tmp_path_factory.mktemp(name) / "run")
+    return finished[name]
 
 
-def train(task: str, folder: Path, **options: Any) -> pf.Run:
-    return pf.train(task=task, rounds=2, baselines=(), folder=folder, progress=False, **RUNS[task], **options)
+def train(name: str, folder: Path, **options: Any) -> pf.Run:
+    return pf.train(rounds=2, baselines=(), folder=folder, progress=False, **ALL[name], **options)
 
 
-@pytest.mark.parametrize("task", RUNS)
-def test_a_run_without_its_last_checkpoint_goes_on_to_the_same_bits(task: str, local: pf.Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_a_run_without_its_last_checkpoint_goes_on_to_the_same_bits(name: str, local: pf.Run, tmp_path: Path) -> None:
     folder = tmp_path / "again"
     shutil.copytree(local.path, folder)
     shutil.rmtree(max((folder / "checkpoints").iterdir()))
     assert outcome(pf.load_run(folder).resume(progress=False)) == outcome(local)
 
 
-@pytest.mark.parametrize("task", RUNS)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no promptfed[ray]")
-def test_ray_trains_the_same_prompts(task: str, local: pf.Run, tmp_path: Path) -> None:
-    assert outcome(train(task, tmp_path / "run", engine="ray", actors=2)) == outcome(local)
+def test_ray_trains_the_same_prompts(name: str, local: pf.Run, tmp_path: Path) -> None:
+    assert outcome(train(name, tmp_path / "run", engine="ray", actors=2)) == outcome(local)

@@ -1,4 +1,7 @@
-"""Models that act, by name: the bundled ``dt``. `scripts/make_decision_transformer.py` made its weights."""
+"""Models that act, by name, and directions of their prompts: the bundled ``dt``.
+
+`scripts/make_decision_transformer.py` made its weights, `scripts/make_prompt_basis.py` the directions.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from promptfed.examples.episodes import EpisodeForm
 from promptfed.policies.dt_network import DecisionTransformer
 from promptfed.policies.model import Policy
 from promptfed.policies.names import POLICIES
+from promptfed.policies.prompt_basis import PromptBasis
 
 
 def load_policy(name: str, form: EpisodeForm, *, device: str = "cpu", precision: str = "float32") -> Policy:
@@ -30,3 +34,12 @@ def load_policy(name: str, form: EpisodeForm, *, device: str = "cpu", precision:
         raise ConfigError(f"precision '{precision}' does not go with backbone '{name}': leave it out")
     network = load_network(name, "promptfed.policies.dt_weights", DecisionTransformer)
     return Policy(form, network, pick_device(device))
+
+
+def load_basis() -> PromptBasis:
+    """Load the bundled directions of prompts of ``dt``, on the CPU.
+
+    Raises:
+        BackboneError: A file is missing, or its SHA-256 is not the one in the config.
+    """
+    return load_network("dt", "promptfed.policies.dt_basis", PromptBasis)

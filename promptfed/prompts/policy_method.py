@@ -45,13 +45,16 @@ class PolicyMethod(GradientTraining):
     requires: ClassVar[frozenset[str]] = frozenset({"play"})
     keeps: ClassVar[str] = "episodes"
     mixes_examples: ClassVar[str] = "a client learns its best episodes, and which these are depends on all of them"
-    lr_multipliers: ClassVar[Mapping[str, float]] = {}
-    """What the learning rate of some tensors is multiplied by."""
     config: PolicyConfig
 
     def __init__(self, config: PolicyConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.model: Policy = setup.policy
+
+    @property
+    def lr_multipliers(self) -> Mapping[str, float]:
+        """What the learning rate of some tensors is multiplied by."""
+        return {}
 
     @abstractmethod
     def tokens(self, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from promptfed.aggregators.mean import Mean
 from promptfed.errors import ConfigError
 from promptfed.measures.base import build_measure
+from promptfed.policies.loading import load_basis
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.policy_method import best_logs
 from promptfed.types import NO_PROMPT, Broadcast, ClientPrompt
@@ -80,6 +81,26 @@ def test_without_an_offset_it_keeps_nothing(setting):
     assert torch.equal(again.shared["prompt"], update.shared["prompt"])
 
 
+def test_weights_of_directions_are_sent_in_the_place_of_tokens(setting):
+    task, setup = setting
+    method = method_of("promptdt", setup, rank=16, local_epochs=1)
+    piece = task.clients[0].test.items[0].piece
+    numbers = sum(part.size for part in (piece.observations, piece.actions, piece.returns))
+    shared, own = method.init_shared(), method.init_personal(0)
+    update, personal = method.train(Broadcast(1, shared), task.clients[0], own)
+    assert {name: tuple(tensor.shape) for name, tensor in update.shared.items()} == {"weights": (16,)}
+    assert 10 * update.shared["weights"].numel() <= numbers == 165
+    # The first step of Adam: twice the learning rate of tokens, and .3 of that for an offset.
+    torch.testing.assert_close(
+        update.shared["weights"].abs(), torch.full((16,), 2 * method.config.lr), rtol=0.02, atol=0
+    )
+    torch.testing.assert_close(personal["offset"], 0.3 * update.shared["weights"], rtol=0.02, atol=1e-4)
+    weights = update.shared["weights"] + personal["offset"]
+    torch.testing.assert_close(method.prompt(update.shared, personal), load_basis()(weights[None]).detach())
+    with pytest.raises(ConfigError, match="'tokens' is 3, and the directions of option 'rank' make 15"):
+        method_of("promptdt", setup, rank=16, tokens=3)
+
+
 def test_tokens_are_mixed_and_not_scores(setting):
     task, setup = setting
     method = method_of("promptdt", setup)
@@ -135,6 +156,19 @@ def test_it_is_as_good_as_a_trajectory_at_home_and_far_better_than_no_prompt_els
     without = setup.policy.template_scores("", task.new_test, ())
     level = build_measure("normalised").figure(without, task.new_test.labels)
     assert normalised(method, shared, NO_PROMPT, task.new_test) >= level + 15
+
+
+@pytest.mark.slow
+def test_a_tenth_of_the_numbers_of_a_piece_is_enough_at_home():
+    gaps = []
+    for seed in (0, 1):
+        task = task_of(clients=3, seed=seed, episodes=12, steps=20, test_episodes=4, held_out=0)
+        setup = setup_of(task)
+        piece = method_of("trajectory_prompt", setup)
+        method, shared, own = trained(task, setup, task.clients, rank=16)
+        trajectory = fmean(normalised(piece, NO_PROMPT, NO_PROMPT, client.test) for client in task.clients)
+        gaps.append(at_home(method, shared, own, task.clients) - trajectory)
+    assert fmean(gaps) >= -3
 
 
 @pytest.mark.slow
