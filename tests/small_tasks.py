@@ -11,7 +11,7 @@ ICONS = {
 }  # fmt: skip
 RUNS: dict[str, dict[str, Any]] = {
     "federated-search": {"task": "federated-search", "backbone": "lm:minilm"},
-    "fedmap": {**ICONS, "method": "fedmap"},
+    "fedmap": {**ICONS, "method": "fedmap", "method_options": {"local_epochs": 1, "depth": 1}},
     "fedmgp": {**ICONS, "method": "fedmgp"},
     "fedmvp": {**ICONS, "method": "fedmvp"},
     "multilabel": {"task": "multilabel", "clients": 2, "shots": 2},
@@ -25,4 +25,4 @@ ASKED: dict[str, dict[str, Any]] = {
         "method_options": {"own": 2, "shown": 6},
     },
 }  # fmt: skip
-"""The same of methods that ask a black box, which real sites do not."""
+"""The same of methods that ask a black box, which Ray and real sites do not."""

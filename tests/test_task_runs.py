@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import promptfed as pf
+from promptfed.errors import ConfigError
 
 from .small_tasks import ASKED, RUNS
 
@@ -47,7 +48,13 @@ def test_a_run_without_its_last_checkpoint_goes_on_to_the_same_bits(name: str, l
     assert outcome(pf.load_run(folder).resume(progress=False)) == outcome(local)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", RUNS)
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no promptfed[ray]")
 def test_ray_trains_the_same_prompts(name: str, local: pf.Run, tmp_path: Path) -> None:
     assert outcome(train(name, tmp_path / "run", engine="ray", actors=2)) == outcome(local)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_methods_that_ask_a_black_box_do_not_run_on_ray(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a black box's budget, rate limit and concurrency are kept by one process"):
+        train(name, tmp_path / "run", engine="ray", actors=2)
