@@ -52,19 +52,33 @@ def add_to(app: typer.Typer) -> None:
 def search(
     run: Annotated[Path, typer.Argument(help="A run's folder, of task federated-search.", metavar="RUN")],
     request: Annotated[
-        str, typer.Argument(help="A request; without it, the test requests make a table.", metavar="[REQUEST]")
-    ] = "",
+        str | None, typer.Argument(help="A request; without it, the test requests make a table.", metavar="[REQUEST]")
+    ] = None,
     ask: Annotated[int, typer.Option("--ask", min=1, help="Engines that a request is sent to.", metavar="M")] = 3,
-    index: Annotated[Index, typer.Option("--index", help="What engines search.")] = Index.cosine,
+    index: Annotated[Index, typer.Option("--index", help="What engines search: cosine or bm25.")] = Index.cosine,
     by: Annotated[
         By | None,
-        typer.Option("--by", help="By what engines are selected [descriptor, or centroid where none was trained]."),
+        typer.Option(
+            "--by",
+            help="By what engines are selected: descriptor, centroid, cori or description [descriptor, or centroid "
+            "where none was trained].",
+        ),
     ] = None,
-    merge: Annotated[Merging, typer.Option("--merge", help="How their lists become one.")] = Merging.raw,
+    merge: Annotated[
+        Merging,
+        typer.Option(
+            "--merge", help="How their lists become one: raw (by scores), round-robin, rrf, minmax-cori or calibrated."
+        ),
+    ] = Merging.raw,
     snippets: Annotated[
-        int, typer.Option("--snippets", min=0, max=100, help="Words of a document that an answer shows.", metavar="N")
+        int,
+        typer.Option(
+            "--snippets", min=0, max=100, help="Words of a document that an engine's answer has.", metavar="N"
+        ),
     ] = 0,
-    send: Annotated[Send, typer.Option("--send", help="What the cosine index is sent of a request.")] = Send.text,
+    send: Annotated[
+        Send, typer.Option("--send", help="What the cosine index is sent of a request: text or embedding.")
+    ] = Send.text,
     quiet: Annotated[bool, options.quiet_option("a line a hit (engine, score), or a line a row of the table")] = False,
     json: options.Json = False,
 ) -> None:
@@ -72,7 +86,8 @@ def search(
 
     Each engine keeps its documents and indices. It is sent a request and answers with opaque numbers and scores. The
     table has every index, every selection and every way to merge, on the test requests of the run. A request of your
-    own is sent to the best engines.
+    own is sent to the best engines. The texts that are shown beside the hits come from the corpora on this machine;
+    no answer of an engine has them.
 
     \b
     Examples:
@@ -92,12 +107,14 @@ def search(
     from promptfed.report.search_table import search_table
     from promptfed.search_table import FederatedSearch
 
+    if request is not None and not request.strip():
+        raise ConfigError("the request is empty: write what is asked, or leave it out for the table of test requests")
     engines = FederatedSearch(FinishedRun.load(open_run(run)), snippets=snippets, as_vector=send == Send.embedding)
     if by is None:
         by = By.descriptor if By.descriptor in engines.selections else By.centroid
     if by.value not in engines.selections:
         raise ConfigError(f"run '{run}' has no descriptors, which method descriptor trains: use --by centroid or cori")
-    if not request:
+    if request is None:
         rows = engines.table(ask)
         if json:
             typer.echo(as_json.dumps([dataclasses.asdict(row) for row in rows], indent=2))

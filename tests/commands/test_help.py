@@ -116,3 +116,24 @@ def test_an_example_that_is_broken_can_still_be_pasted(promptfed, monkeypatch):
     page = promptfed("train", "--help").out.replace(" \\\n", " ")
     lines = [" ".join(line.split()) for line in page.splitlines()]
     assert "promptfed train --task clip-domains --data folder:pacs --set task.held_out=sketch --backbone lit" in lines
+
+
+def test_every_choice_of_an_option_stands_in_its_help():
+    import typer
+
+    from promptfed.cli import app
+
+    def commands(command, path):
+        for name, nested in getattr(command, "commands", {}).items():
+            yield from commands(nested, f"{path} {name}")
+        if not getattr(command, "commands", {}):
+            yield path, command
+
+    silent = [
+        (path, parameter.name, choice)
+        for path, command in commands(typer.main.get_command(app), "promptfed")
+        for parameter in command.params
+        for choice in map(str, getattr(parameter.type, "choices", ()))
+        if choice not in f"{getattr(parameter, 'help', '')} {parameter.metavar}"
+    ]
+    assert not silent

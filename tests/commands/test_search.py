@@ -48,3 +48,10 @@ def test_a_run_of_another_task_is_one_line(promptfed, small, tmp_path):
     said = promptfed("search", tmp_path / "run")
     assert said.code == 2
     assert "promptfed search needs federated-search" in said.err
+
+
+@pytest.mark.parametrize("request_text", ["", " \n"])
+def test_an_empty_request_is_refused(promptfed, run, request_text):
+    said = promptfed("search", run, request_text)
+    assert said.code == 2
+    assert "the request is empty: write what is asked" in said.err
