@@ -77,7 +77,7 @@ def _head_for_few_rows(model: Any) -> Iterator[None]:
             return F.linear(states, head.weight)
         return (head.weight @ rows.T).T.reshape(*states.shape[:-1], -1)
 
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward
     try:
         yield
     finally:
