@@ -5,7 +5,8 @@
 Each of many made-up cells has weights of its own, which with the directions make its prompt. Both are trained together,
 so that the frozen policy does behind a cell's prompt what the expert does in that cell. They begin as the principal
 components of the mean embedded pieces of the cells' trajectories. A step uses the first directions only, a number of
-them that is drawn: so the first ones matter most, and any number of them is a basis. No cell of a task is among these.
+them that is drawn: so the first ones matter most, and any number of them is a basis. Behind the trained directions
+stand principal components of what they leave of the pieces. No cell of a task is among these.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from promptfed.seeding import derive, numpy_stream
 
 SEED = 16
 SLOTS = 30
+TRAINED = 32
+"""Directions that are trained; the others are principal components."""
 RANKS = (12, 16, 16, 16, 16, 24, 32)
 """The numbers of directions that a step draws from."""
 RATE, RATE_OF_WEIGHTS = 0.006, 0.05
@@ -59,6 +62,13 @@ class Cells:
         return to_come, self.observations[rows[:, None], slots], self.actions[rows[:, None], slots]
 
 
+def principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the first principal components of centred ``rows``, as long as they deviate, and each row's weights."""
+    left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
+    scale = math.sqrt(len(rows))
+    return sizes[:count, None] / scale * right[:count], left[:, :count] * scale
+
+
 def main() -> None:
     """Train, and write the basis and its config."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -76,12 +86,11 @@ def main() -> None:
         parts = [cells.stretch(every, torch.full((count,), first)) for first in range(0, SLOTS, PIECE)]
         pieces = torch.stack([network.piece(*part) for part in parts]).mean(0)
         centred = (pieces - pieces.mean(0)).flatten(1).double()
-        left, sizes, right = torch.linalg.svd(centred, full_matrices=False)
-        deviations = sizes[:DIRECTIONS, None] / math.sqrt(count)
-        basis = PromptBasis()
+        directions, first_weights = principal(centred, TRAINED)
+        basis = PromptBasis(TRAINED)
         basis.start.copy_(pieces.mean(0))
-        basis.directions.copy_((deviations * right[:DIRECTIONS]).view_as(basis.directions))
-        weights = torch.nn.Parameter((left[:, :DIRECTIONS] * math.sqrt(count)).float())
+        basis.directions.copy_(directions.view_as(basis.directions))
+        weights = torch.nn.Parameter(first_weights.float())
     optimizer = torch.optim.Adam([{"params": list(basis.parameters())}, {"params": [weights]}])
     began, mean = time.perf_counter(), 0.0
     for step in range(options.steps):
@@ -103,7 +112,12 @@ def main() -> None:
     with torch.no_grad():
         basis.start += basis(weights.mean(0, keepdim=True))[0] - basis.start
         basis.directions *= weights.std(0)[:, None, None]
-    save(basis, options.out, {"cells": options.cells, "steps": options.steps, "batch": options.batch})
+        span = torch.linalg.qr(basis.directions.flatten(1).double().T).Q
+        others, _ = principal(centred - centred @ span @ span.T, DIRECTIONS - TRAINED)
+        whole = PromptBasis()
+        whole.start.copy_(basis.start)
+        whole.directions.copy_(torch.cat([basis.directions, others.float().view(-1, *basis.start.shape)]))
+    save(whole, options.out, {"cells": options.cells, "steps": options.steps, "batch": options.batch})
 
 
 if __name__ == "__main__":

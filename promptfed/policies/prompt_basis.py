@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from promptfed.policies.dt_network import PARTS, PIECE, WIDTH
 
-DIRECTIONS = 32
+DIRECTIONS = 64
 """Directions of the bundled basis, the weightiest first."""
 TOKENS = PIECE * PARTS
 

@@ -159,6 +159,20 @@ def test_it_is_as_good_as_a_trajectory_at_home_and_far_better_than_no_prompt_els
 
 
 @pytest.mark.slow
+def test_a_tenth_of_the_numbers_is_enough_at_home():
+    gaps = []
+    for seed in (0, 1):
+        task = task_of(clients=3, seed=seed, episodes=12, steps=20, test_episodes=4, held_out=0)
+        setup = setup_of(task)
+        piece = method_of("trajectory_prompt", setup)
+        method, shared, own = trained(task, setup, task.clients, rank=64)
+        trajectory = fmean(normalised(piece, NO_PROMPT, NO_PROMPT, client.test) for client in task.clients)
+        gaps.append(at_home(method, shared, own, task.clients) - trajectory)
+    assert 10 * shared["weights"].numel() <= setup.policy.tokens([task.clients[0].test.items[0].piece]).numel() == 960
+    assert fmean(gaps) >= -3
+
+
+@pytest.mark.slow
 def test_where_a_cell_logged_two_episodes_a_shared_prompt_is_better_than_each_cell_alone():
     task = task_of(clients=6, episodes=2, steps=30, test_episodes=2, held_out=2)
     setup = setup_of(task)
