@@ -132,12 +132,13 @@ def _at_server(config: RunConfig, options_set: set[str], task: type[Task]) -> di
     usual: dict[str, Any] = {}
     if "shots" not in options_set:
         fifth = {"val_shots": ALL_SHOTS // 4} if "val_shots" in task.Config.model_fields else {}
-        own = {"base_fraction": 1.0} if "base_fraction" in task.Config.model_fields else {}
-        usual |= {"shots": ALL_SHOTS, "task_options": {**own, **fifth, **config.task_options}}
+        every = {"base_fraction": 1.0} if "base_fraction" in task.Config.model_fields else {}
+        usual |= {"shots": ALL_SHOTS, "task_options": {**every, **fifth, **config.task_options}}
     if not options_set & {"clients", "partition", "alpha"}:
         baselines = tuple(name for name in task.baselines if name != "local_only")
         usual |= {"clients": 1, "partition": "iid", "baselines": baselines}
-    return {name: value for name, value in usual.items() if name not in options_set}
+    merged = {"task_options"}  # the user's own are in them
+    return {name: value for name, value in usual.items() if name not in options_set - merged}
 
 
 def is_drawn(config: RunConfig) -> bool:

@@ -88,8 +88,12 @@ def test_the_note_has_the_runs_epsilon(run: RunDirectory) -> None:
 
 
 def test_texts_are_put_as_the_run_put_them_unless_options_say_otherwise(run: RunDirectory) -> None:
-    assert build(run)[1].form.words == {"cold": "winter", "hot": "summer"}
-    form = build(run, task_options={"words": {"hot": "July"}})[1].form
+    config, plain = build(run)
+    assert plain.form.words == {"cold": "winter", "hot": "summer"}
+    changed, task = build(run, task_options={"words": {"hot": "July"}})
+    form = task.form
+    assert changed.task_options == {**config.task_options, "words": {"hot": "July"}}, "other defaults stay"
+    assert task.clients[0].val.counts(2) == plain.clients[0].val.counts(2)
     assert form.words == {"cold": "winter", "hot": "July"}
     assert form.render("", "ice") == "ice, as in"
 
@@ -123,11 +127,12 @@ def test_a_fifth_of_each_class_validates_unless_shots_are_given(run: RunDirector
     state = FederationState(round=3, shared=PromptState(shared), server=PromptState({}), personal={})
     save_checkpoint(run.stage_folder(run.config.method, is_baseline=False), state, events_bytes=0)
     sizes = {}
-    for options in ({}, {"shots": 2}):
+    template = {"task_options": {"template": "{{ prompt }} {{ text }}"}}
+    for name, options in {"default": {}, "template": template, "shots": {"shots": 2}}.items():
         [server] = build(run, **options)[1].clients
-        sizes[options.get("shots")] = server.train.counts(2), server.val.counts(2)
-    assert sizes[None] == ([8, 8], [2, 2])
-    assert sizes[2] == ([2, 2], [4, 4])
+        sizes[name] = server.train.counts(2), server.val.counts(2)
+    assert sizes["default"] == sizes["template"] == ([8, 8], [2, 2])
+    assert sizes["shots"] == ([2, 2], [4, 4])
 
 
 def test_clients_may_share_the_synthetic_texts(run: RunDirectory) -> None:
