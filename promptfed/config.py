@@ -279,9 +279,7 @@ def parse_settings(settings: Sequence[str]) -> Options:
         if dot:
             if f"{section}_options" not in SECTIONS:
                 sections = ", ".join(s.removesuffix("_options") + ".NAME" for s in SECTIONS)
-                raise ConfigError(
-                    f"--set '{setting}': unknown section '{section}'; use {sections}, or a plain option name"
-                )
+                raise ConfigError(f"--set '{setting}': unknown section '{section}'; use {sections}, or a plain name")
             key, value = f"{section}_options", {name: value}
         result[key] = {**_section(key, result), **_section(key, {key: value})} if key in SECTIONS else value
     return result

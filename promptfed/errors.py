@@ -30,6 +30,10 @@ class ConfigError(PromptFedError, ValueError):
     """An option, a name or a combination of options is not allowed."""
 
 
+class MissingPackageError(ConfigError):
+    """An option needs a package that is not installed; the message names the extra that brings it."""
+
+
 class DataError(PromptFedError, ValueError):
     """The data is missing, unreadable, or does not fit the task."""
 

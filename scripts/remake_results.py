@@ -4,9 +4,10 @@
     python scripts/remake_results.py --only forecast,tools
     python scripts/remake_results.py --out results --data-root DATA
 
-Each block has a folder of its own with ``output.txt`` and the runs. All of them take days on two cores; the same
-command with the same ``--out`` goes on where it was. Blocks that need photographs or texts of one's own are left out
-without ``--data-root`` (default: the environment variable PROMPTFED_DATA).
+Each block has a folder of its own with ``commands.sh``, ``output.txt`` and the runs. All of them take days on two
+cores. With the same ``--out`` blocks that have ended well are kept, unless the page has other commands now; a block
+that was stopped begins anew. Blocks that need photographs or texts of one's own are left out without ``--data-root``
+(default: the environment variable PROMPTFED_DATA).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,15 +66,24 @@ def blocks(page: str) -> Iterator[Block]:
             heading, count = title.lstrip("# "), 0
             continue
         text = re.sub(r"^\$ ", "", console, flags=re.MULTILINE) if console else re.sub(r"(?m)^ {4}", "", indented)
-        if RUNS.search(text):
+        if RUNS.search(text) and Path(__file__).name not in text:
             count += 1
             yield Block(heading, count, text.rstrip())
+
+
+def is_done(block: Block, folder: Path) -> bool:
+    """Tell whether these very commands have ended well in ``folder``."""
+    script = folder / "commands.sh"
+    return (folder / "output.txt").exists() and script.exists() and script.read_text() == block.commands
 
 
 def run(block: Block, folder: Path, data_root: str) -> int:
     """Run a block in ``folder`` and return its exit status; ``output.txt`` is there once it has ended well."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = block.commands.replace("scripts/", f"{ROOT}/scripts/").replace("docs/configs/", f"{ROOT}/docs/configs/")
+    (folder / "output.txt").unlink(missing_ok=True)
+    (folder / "commands.sh").write_text(block.commands)
+    root = shlex.quote(str(ROOT))
+    text = block.commands.replace("scripts/", f"{root}/scripts/").replace("docs/configs/", f"{root}/docs/configs/")
     part = folder / "output.part"
     with part.open("wb") as file:
         process = subprocess.Popen(
@@ -121,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> int:
         folder = given.out / block.name
         if given.list:
             print(f"{block.name}: {block.first}{' (needs data)' if block.needs_data else ''}")
-        elif (folder / "output.txt").exists():
+        elif is_done(block, folder):
             print(f"{about}: is there")
         elif block.needs_data and not given.data_root:
             print(f"{about}: left out, it needs --data-root")
@@ -142,5 +153,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("stopped: what is finished is kept, and the same command goes on", file=sys.stderr)
+        print("stopped: blocks that have ended are kept, and the same command goes on", file=sys.stderr)
         sys.exit(130)

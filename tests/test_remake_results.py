@@ -69,6 +69,7 @@ def test_every_block_of_the_page_is_whole(script):
         assert subprocess.run(["bash", "-n", "-c", block.commands], check=False).returncode == 0, block.name
         assert "..." not in block.commands, block.name
         assert " DATA" not in block.commands, block.name
+        assert "remake_results" not in block.commands, "it would call itself"
 
 
 def test_what_has_ended_well_is_kept_and_what_failed_is_run_again(script, tmp_path, capsys, monkeypatch):
@@ -85,6 +86,9 @@ def test_what_has_ended_well_is_kept_and_what_failed_is_run_again(script, tmp_pa
     capsys.readouterr()
     assert script.main([*words, "--only", "a-table-1"]) == 0
     assert "is there" in capsys.readouterr().out
+    words = made_up(tmp_path, "promptfed() { echo other; }\n    promptfed train $C")
+    assert script.main([*words, "--only", "a-table-1"]) == 0
+    assert (tmp_path / "out" / "a-table-1" / "output.txt").read_text() == "other\n", "other commands on the page"
 
 
 def test_an_unknown_name_is_one_line(script, capsys):

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from promptfed.errors import ConfigError
+from promptfed.errors import MissingPackageError
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 """``(d,)`` float64."""
@@ -88,6 +88,6 @@ def optional(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ConfigError(
+        raise MissingPackageError(
             f"this search strategy needs the package '{package}' ({error}); install: pip install 'promptfed[blackbox]'"
         ) from error

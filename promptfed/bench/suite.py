@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptfed.comparison.plan import Plan
 from promptfed.config import build_config, in_sections, read_yaml, validate
-from promptfed.errors import ConfigError, PromptFedError, unknown_name
+from promptfed.errors import ConfigError, MissingPackageError, PromptFedError, unknown_name
 from promptfed.oracle_options import OracleOptions
 from promptfed.printable import printable
 
@@ -80,6 +80,8 @@ class Suite(BaseModel):
         for key, entry in self.chosen(only).items():
             try:
                 entry.plan(seeds, data_root, threads)
+            except MissingPackageError:
+                continue
             except ConfigError as problem:
                 raise ConfigError(f"entry '{key}' of the suite: {problem}") from problem
             except PromptFedError:

@@ -21,9 +21,9 @@ try:
 
     from promptfed.deployment.parcels import unwrapped, wrapped
 except ImportError as error:
-    from promptfed.errors import ConfigError
+    from promptfed.errors import MissingPackageError
 
-    raise ConfigError(
+    raise MissingPackageError(
         f"engine 'flower' needs Flower, which is not installed here ({error}): pip install 'promptfed[flower]'"
     ) from error
 

@@ -19,7 +19,7 @@ import torch
 
 from promptfed.deployment.fields import LONGEST_SECONDS
 from promptfed.deployment.messages import ErrorReply, Message
-from promptfed.errors import ConfigError, DeploymentError, FormatError
+from promptfed.errors import DeploymentError, FormatError, MissingPackageError
 from promptfed.printable import is_printable, printable
 from promptfed.prompt_state import PromptState
 from promptfed.readers.json_reader import JsonLimits, parse_json
@@ -27,7 +27,7 @@ from promptfed.readers.json_reader import JsonLimits, parse_json
 try:
     from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 except ImportError as error:
-    raise ConfigError(
+    raise MissingPackageError(
         f"engine 'flower' needs Flower, which is not installed here ({error}): pip install 'promptfed[flower]'"
     ) from error
 

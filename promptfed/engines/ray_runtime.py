@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, MissingPackageError
 
 OBJECT_STORE_BYTES = 100_000_000
 """Prompts are kilobytes; Ray would set aside a third of the memory."""
@@ -22,9 +22,9 @@ CONNECT_SECONDS = 10.0
 
 
 def require_ray() -> None:
-    """Raise ConfigError if Ray is not installed. Ray is not imported."""
+    """Raise MissingPackageError if Ray is not installed. Ray is not imported."""
     if importlib.util.find_spec("ray") is None:
-        raise ConfigError("--engine ray needs Ray, which is not installed: pip install 'promptfed[ray]'")
+        raise MissingPackageError("--engine ray needs Ray, which is not installed: pip install 'promptfed[ray]'")
 
 
 def begin(address: str | None) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from promptfed.errors import ConfigError
+from promptfed.errors import ConfigError, MissingPackageError
 from promptfed.stderr_log import quieted
 
 Adjacency = Literal["add-remove", "replace-one"]
@@ -167,7 +167,7 @@ def _dp_accounting() -> Any:
     try:
         import dp_accounting
     except ImportError:
-        raise ConfigError(
+        raise MissingPackageError(
             "privacy accounting needs dp-accounting, which is not installed: pip install 'promptfed[dp]'"
         ) from None
     return dp_accounting

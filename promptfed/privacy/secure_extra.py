@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promptfed.errors import ConfigError
+from promptfed.errors import MissingPackageError
 
 
 def require_cryptography() -> None:
@@ -10,6 +10,6 @@ def require_cryptography() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
-        raise ConfigError(
+        raise MissingPackageError(
             f"secure sums need cryptography, which is not installed here ({error}): pip install 'promptfed[secure]'"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,13 @@ def test_every_entry_of_mini_names_its_data() -> None:
     for name, entry in suite.entries.items():
         assert sorted(entry.partitions) == list(range(suite.seeds)), name
         assert all(len(digest) == 64 for digest in entry.partitions.values()), name
+
+
+def test_a_package_that_is_missing_is_no_fault_of_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else found(name, *rest))
+    entry = {"title": "on Ray", "methods": ["promptfl"], "options": {"engine": "ray"}}
+    suite = Suite.model_validate({"description": "own", "time": "none", "entries": {"a": entry}})
+    suite.check(None, 1, None, None)
+    with pytest.raises(ConfigError, match="not installed"):
+        suite.entries["a"].plan(1, None, None)

@@ -21,7 +21,7 @@ from promptfed.blackbox.oracles.budget import Budget
 from promptfed.blackbox.oracles.remote.credentials import read_key
 from promptfed.blackbox.oracles.remote.failures import Refused, Retryable, Stopped, Unanswerable, Unusable
 from promptfed.blackbox.oracles.remote.guarded_client import LARGEST_BODY, Unsafe, guarded_client, timeouts
-from promptfed.errors import BudgetExhausted, ConfigError, FormatError, OracleError
+from promptfed.errors import BudgetExhausted, FormatError, MissingPackageError, OracleError
 from promptfed.oracle_options import OracleOptions
 from promptfed.readers.json_reader import JsonLimits, parse_json
 from promptfed.usage import Usage
@@ -340,7 +340,7 @@ def check_installed() -> None:
     """Raise ConfigError if a package of the extra "blackbox" is missing."""
     names = [name for name in ("openai", "tenacity", "aiolimiter") if importlib.util.find_spec(name) is None]
     if names:
-        raise ConfigError(f"oracles api and embeds need {', '.join(names)}: pip install 'promptfed[blackbox]'")
+        raise MissingPackageError(f"oracles api and embeds need {', '.join(names)}: pip install 'promptfed[blackbox]'")
 
 
 def _limiter(kind: Any, a_minute: float | None) -> Any:
