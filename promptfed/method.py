@@ -46,7 +46,6 @@ Pair = tuple[PromptState, PromptState]
 TrainingJob = tuple[Broadcast, ClientData, PromptState]
 """One client's round: what it was sent, its data, its personal prompt."""
 
-
 PREDICTIONS = "client_logits", "logits", "image_logits", "client_features", "class_features", "texts", "joint_features"
 """What decides how a method predicts."""
 
@@ -64,16 +63,14 @@ class Method(ABC):
     keeps: ClassVar[str] = "images"
     access: ClassVar[Literal["white box", "black box", "any"]] = "white box"
     """Whether it needs the model itself (gradients, features) or only its scores."""
-    model_kind: ClassVar[Kind] = "dual encoder"
-    """The kind of white box that it works on; of no meaning for other ``access``."""
+    model_kind: ClassVar[Kind] = "dual encoder"  # the white box that it works on; of no meaning for other ``access``
     only_texts: ClassVar[bool] = False  # that are sorted into classes
     only_questions: ClassVar[bool] = False  # about images
     requires: ClassVar[frozenset[str]] = frozenset()
     """What the backbone (``Ability``) or the oracle (``OracleAbility``) must be able to do."""
     integer_uploads: ClassVar[frozenset[str]] = frozenset()
     """Names of uploads that hold whole numbers (a text, tokens) and that no client is sent."""
-    aggregators: ClassVar[tuple[str, ...]] = ()
-    """The aggregators that fit, the default first; empty: any, and the default is the mean."""
+    aggregators: ClassVar[tuple[str, ...]] = ()  # that fit, the default first; empty: any, and the default is the mean
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     for_sums: ClassVar[Mapping[str, str]] = {}  # defaults of options where the server learns a sum and no more
     classes_apart: ClassVar[bool] = False  # a class's score is the same whatever others there are; see scores_apart
@@ -129,6 +126,9 @@ class Method(ABC):
     def data_notes(self, clients: Sequence[ClientData]) -> tuple[str, ...]:
         """Return what to tell the user of the options that were chosen from the data of ``clients``, a line each."""
         return ()
+
+    def check_trained(self, shared: PromptState) -> None:  # noqa: B027 (most have nothing to look for)
+        """Raise TrainingError if, after the last round, ``shared`` shows that no client's work was of any use."""
 
     @property
     def is_centralized(self) -> bool:

@@ -298,6 +298,7 @@ class Training:
             if self.should_stop():
                 raise Interrupted(f"{method.name}, after round {state.round} of {method.rounds}")
         self._check_somebody_trained(stage)
+        method.check_trained(state.shared)
         return state
 
     def _check_somebody_trained(self, stage: str) -> None:

@@ -13,13 +13,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptfed.aggregators.base import Aggregator, AggregatorWrapper
+from promptfed.aggregators.base import Aggregator
 from promptfed.blackbox.text.quotation_filter import Quotations, shortened
-from promptfed.blackbox.text.tensors import text_of, text_tensor
+from promptfed.blackbox.text.tensors import text_tensor
+from promptfed.errors import TrainingError
 from promptfed.examples.base import TextItem
 from promptfed.frozen_model import Kind
 from promptfed.language_models.model import SCALE
 from promptfed.method import METHODS, Method, MethodConfig, Shape
+from promptfed.methods.fedpit.draft_collector import DRAFTS, LONGEST, DraftCollector
 from promptfed.methods.fedpit.writer import ExampleWriter
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.synthetic_texts import TEXTS, WEIGHTS, written_texts
@@ -28,10 +30,6 @@ from promptfed.prompts.word_pool import WordPool
 from promptfed.seeding import torch_stream
 from promptfed.setup import Setup
 from promptfed.types import Broadcast, ClientData, Split, Update
-
-DRAFTS = "drafts"
-LONGEST = 400
-"""Characters of a text that travels."""
 
 
 class FedPITConfig(MethodConfig):
@@ -55,13 +53,14 @@ class FedPIT(Method):
     """Synthetic texts that clients write after their own examples.
 
     Each training text is in its turn the template of drafts: ``degree`` of its words give way to near words of the
-    model's vocabulary, or to words of the client's other texts of the class, and so do all words that the vocabulary
-    lacks. A draft is refused if it quotes a text of the client (``quoted_words`` words in a row, addresses, long
-    numbers), if its cosine to one is ``nearest`` or more, if it is ``alike`` an earlier draft, or if the frozen model
-    judges it to be of another class: log p(class) - max log p(other) < ``margin``, under the task's first prompt. A
-    client sends ``send`` drafts of each class. The server drops near copies, takes the clients in turn up to ``keep``
-    texts of a class, and uses equally many of each class that has any. Texts that it has stay, so one round is enough
-    where all clients take part. A class is scored by the cosine to the mean state of its texts.
+    model's vocabulary, or to words of the client's other texts of the class. So do all words that the vocabulary lacks,
+    and all of one or two letters but a few English ones. A draft is refused if it quotes a text of the client
+    (``quoted_words`` words in a row, addresses, long numbers), if its cosine to one is ``nearest`` or more, if it is
+    ``alike`` an earlier draft, or if the frozen model judges it to be of another class: log p(class) - max log p(other)
+    < ``margin``, under the task's first prompt. A client sends ``send`` drafts of each class. The server drops near
+    copies, takes the clients in turn, in an order that is drawn, up to ``keep`` texts of a class, and uses equally many
+    of each class that has any. Texts that it has stay, so one round is enough where all clients take part. A class is
+    scored by the cosine to the mean state of its texts.
 
     Shared: ``texts``, the synthetic texts as JSON, and ``weights`` ``(keep * classes,)``, 1 for those in use; as those
     of ``private_evolution``. Uploaded: ``drafts`` (bytes,), pairs of class and text as JSON. Personal: nothing.
@@ -105,9 +104,9 @@ class FedPIT(Method):
     def state(self, by_class: Sequence[Sequence[str]]) -> PromptState:
         """Return the shared state of the texts of each class; equally many of each class are in use."""
         keep, fewest = self.config.keep, min((len(texts) for texts in by_class if texts), default=0)
-        written = [text for texts in by_class for text in [*texts, *[""] * (keep - len(texts))]]
+        places = [text for texts in by_class for text in [*texts, *[""] * (keep - len(texts))]]
         weights = [float(k < min(len(texts), fewest)) for texts in by_class for k in range(keep)]
-        content = text_tensor(json.dumps(written, ensure_ascii=False))
+        content = text_tensor(json.dumps(places, ensure_ascii=False))
         return PromptState({TEXTS: content, WEIGHTS: torch.tensor(weights), DRAFTS: text_tensor("")})
 
     def texts(self, shared: PromptState) -> list[list[str]]:
@@ -119,7 +118,7 @@ class FedPIT(Method):
         return {DRAFTS: (None,)}
 
     def server_side(self, aggregator: Aggregator) -> Aggregator:
-        return Collection(aggregator, self)
+        return DraftCollector(aggregator, self)
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Return the unit states ``(texts, width)`` of texts."""
@@ -132,6 +131,14 @@ class FedPIT(Method):
             "FedPIT sends texts that are made of private words, without noise: it promises nothing, and promptfed "
             "synthetic RUN measures what they give away",
         )
+
+    def check_trained(self, shared: PromptState) -> None:
+        if not any(self.texts(shared)):
+            raise TrainingError(
+                "no draft of any client was accepted, so FedPIT has made no text: lower the option method.margin, "
+                f"raise method.nearest or method.quoted_words (now {self.config.margin:g}, {self.config.nearest:g} and "
+                f"{self.config.quoted_words}), or hold more texts of a class"
+            )
 
     def train(self, broadcast: Broadcast, data: ClientData, personal: PromptState) -> tuple[Update, PromptState]:
         with self.setup.model.account(round=broadcast.round, client=data.client):
@@ -146,24 +153,25 @@ class FedPIT(Method):
     def drafts(self, broadcast: Broadcast, data: ClientData) -> list[tuple[int, str]]:
         """Return (label, text) of what ``data``'s client sends."""
         stream = torch_stream(self.setup.seed, "fedpit", broadcast.round, data.client)
-        own = [*_texts(data.train), *_texts(data.val)]
-        quotations, vectors = Quotations(own, self.config.quoted_words), self.vectors(own)
-        sent: list[tuple[int, str]] = []
-        for label, have in enumerate(self.texts(broadcast.shared)):
-            texts = [text for text, of in zip(own, data.train.labels.tolist(), strict=False) if of == label]
-            if not texts or len(have) >= self.config.keep:
+        examples = [*_texts(data.train), *_texts(data.val)]
+        quotations, vectors = Quotations(examples, self.config.quoted_words), self.vectors(examples)
+        upload: list[tuple[int, str]] = []
+        for label, kept in enumerate(self.texts(broadcast.shared)):
+            texts = [text for text, of in zip(examples, data.train.labels.tolist(), strict=False) if of == label]
+            if not texts or len(kept) >= self.config.keep:
                 continue
             order = torch.randperm(len(texts), generator=stream).tolist()
             places = islice(cycle(order), self.config.send * self.config.tries)
-            written = (self.writer.draft(texts, place, label, stream) for place in places)
-            drafts = [text for text in dict.fromkeys(written) if text and quotations.removed(text) == text]
+            tries = (self.writer.draft(texts, place, label, stream) for place in places)
+            drafts = [text for text in dict.fromkeys(tries) if text and quotations.removed(text) == text]
             drafts = [text for text in drafts if text == shortened(text, LONGEST)]
-            accepted = self._accepted(drafts, label, vectors)
-            sent += [(label, text) for text in self.apart(accepted, [], self.config.send)]
-        return sent
+            upload += [
+                (label, text) for text in self.apart(self._passing(drafts, label, vectors), [], self.config.send)
+            ]
+        return upload
 
-    def _accepted(self, drafts: Sequence[str], label: int, own: Tensor) -> list[str]:
-        """Return the drafts that are far enough from a client's ``own`` texts, and judged to be of their class."""
+    def _passing(self, drafts: Sequence[str], label: int, examples: Tensor) -> list[str]:
+        """Return the drafts that are far enough from a client's ``examples``, and judged to be of their class."""
         if not drafts:
             return []
         items = tuple(TextItem(text) for text in drafts)
@@ -172,7 +180,7 @@ class FedPIT(Method):
         others = logs.clone()
         others[:, label] = -torch.inf
         margins = (logs[:, label] - others.max(1).values).tolist()
-        nearest = (self.vectors(drafts) @ own.T).max(1).values.tolist()
+        nearest = (self.vectors(drafts) @ examples.T).max(1).values.tolist()
         rows = zip(drafts, nearest, margins, strict=True)
         return [text for text, near, margin in rows if near < self.config.nearest and margin >= self.config.margin]
 
@@ -200,49 +208,6 @@ class FedPIT(Method):
             texts = by_class.get(name)
             rows.append(F.normalize(self.vectors(texts).mean(0), dim=0) if texts else self.model.class_means([name])[0])
         return SCALE * F.normalize(self.states.of(split.items), dim=-1) @ torch.stack(rows).T
-
-
-class Collection(AggregatorWrapper):
-    """Drafts of all clients so far, without near copies, the clients in turn; ``inner`` merges nothing."""
-
-    def __init__(self, inner: Aggregator, method: FedPIT) -> None:
-        super().__init__(inner)
-        self.method = method
-
-    @torch.no_grad()
-    def apply(
-        self, shared: PromptState, updates: Sequence[Update], server: PromptState
-    ) -> tuple[PromptState, PromptState]:
-        method, classes = self.method, len(self.method.setup.classes)
-        most = method.config.send
-        sent = [read_drafts(update.shared[DRAFTS], classes, most) for update in sorted(updates, key=_client)]
-        by_class = []
-        for label, have in enumerate(method.texts(shared)):
-            new = [drafts[label][turn] for turn in range(most) for drafts in sent if turn < len(drafts[label])]
-            by_class.append(method.apart(new, have, method.config.keep))
-        return method.state(by_class), server
-
-
-def read_drafts(tensor: Tensor, classes: int, most: int) -> list[list[str]]:
-    """Return the texts of each class that a client has sent.
-
-    Raises:
-        ValueError: They are no list of drafts, or too many or too long.
-    """
-    by_class: list[list[str]] = [[] for _ in range(classes)]
-    for label, text in json.loads(text_of(tensor)):
-        if not isinstance(label, int) or not 0 <= label < classes or not isinstance(text, str) or not text.strip():
-            raise ValueError("a draft that is no class and text")
-        if len(text) > LONGEST:
-            raise ValueError(f"a draft of {len(text)} characters, where {LONGEST} are allowed")
-        by_class[label].append(text)
-    if (largest := max(map(len, by_class))) > most:
-        raise ValueError(f"{largest} drafts of a class, where {most} are allowed")
-    return by_class
-
-
-def _client(update: Update) -> int:
-    return update.client
 
 
 def _texts(split: Split) -> list[str]:

@@ -8,18 +8,24 @@ from functools import cached_property
 
 import torch
 
-from promptfed.prompts.word_pool import SHORTEST, WordPool
+from promptfed.prompts.word_pool import WordPool
 
-_PART = re.compile(r"\w+(?:['\u2019]\w+)*|[.,!?;:]")
-_SPACE = re.compile(r" ([.,!?;:])")
+MARKS = ".,!?;:"
+_PART = re.compile(rf"\w+(?:['\u2019]\w+)*|[{MARKS}]")
+_SPACE = re.compile(rf" ([{MARKS}])")
+SHORT_WORDS = frozenset(
+    "a i am an as at be by do go he if in is it me my no of oh ok on or so to up us we".split()  # noqa: SIM905
+)
+"""English words of one or two letters that may stay; no other short word does, since it may be a name."""
 
 
 class ExampleWriter:
     """Writer of drafts.
 
-    A word of the template stays if it is public and chance lets it; else a near word of the vocabulary takes its place,
-    or a public word of another example of the class. Words that the vocabulary lacks (names, numbers, addresses) never
-    stay.
+    A word is public if it is a whole word of the vocabulary, of three letters or more, or one of SHORT_WORDS. A public
+    word of the template stays if chance lets it; else a near word of the vocabulary takes its place, or a public word
+    of another example of the class. Every other word goes: numbers, initials, names that the vocabulary lacks. A name
+    that is a word of the vocabulary may stay, and so may such words of an address. SHORT_WORDS and marks always stay.
 
     Args:
         pool: The public words.
@@ -52,12 +58,16 @@ class ExampleWriter:
         return _SPACE.sub(r"\1", " ".join(written))
 
     def is_public(self, part: str) -> bool:
-        """Return whether a word of the template may stay: marks and the shortest words, and those of the vocabulary."""
-        return part in self._public or (len(part) < SHORTEST and not any(character.isdigit() for character in part))
+        """Return whether a part of the template may stay: a mark, or a public word."""
+        return part in self._public or self._is_fixed(part)
+
+    def _is_fixed(self, part: str) -> bool:
+        """Return whether a part always stays: a mark, or one of SHORT_WORDS."""
+        return part in SHORT_WORDS or part in MARKS
 
     def _other(self, part: str, texts: Sequence[str], label: int, crosses: bool, stream: torch.Generator) -> str:
-        """Return what takes the place of ``part``; of a mark, the mark."""
-        if len(part) < SHORTEST and self.is_public(part):
+        """Return what takes the place of ``part``; of what always stays, itself."""
+        if self._is_fixed(part):
             return part
         near = self.pool.near_word(part)
         if near and not crosses:
