@@ -117,7 +117,7 @@ class Oracle(FrozenModel):
         return self.score([Candidate(template)], split.items, classes)[0]
 
     def scores_of_templates(self, templates: Sequence[str], split: Split, classes: Sequence[str]) -> Tensor:
-        """Return what ``template_scores`` does, from one request, which a model in this process reads as one batch."""
+        """Return what ``template_scores`` does, from one request, which a model in this process reads in batches."""
         return self.score([Candidate(template) for template in templates], split.items, classes)
 
     def score(self, candidates: Sequence[Candidate], items: Sequence[Item], classes: Sequence[str]) -> Tensor:

@@ -3,7 +3,8 @@
 A feature depends on the backbone, the content and the machine (library versions, number of threads). It never depends
 on other queries, their order, or the content of the cache. To that end images go through the tower in batches of one
 fixed shape, texts one by one, and the stored value is the one returned. So a run with a cold cache and one with a
-warm cache get the same bits.
+warm cache get the same bits. States of documents (``language_models.kept_states``), which no run trains on, are read in
+batches and are the one exception.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ class KeptStates:
 
     A state is kept under the model's fingerprint (weights, tokenizer, precision) and the hash of the tokens that the
     model reads: a document that has changed is read again, as with another model. What was computed is what is kept, so
-    the next caller gets the same bits.
+    the next caller gets the same bits. Texts are read in batches, so a state's last bits depend on the texts that were
+    read with it: where some were kept before, they may differ from those of an empty cache.
 
     Args:
         model: The frozen language model.
