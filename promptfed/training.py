@@ -227,7 +227,7 @@ class Training:
         def on_features(done: int, total: int) -> None:
             self.progress.features(done, total)
             if self.should_stop():
-                raise Interrupted(f"{done} of {total} images encoded (they are kept)")
+                raise Interrupted(f"{done} of {total} examples encoded (they are kept)")
 
         self.experiment.fill_features(on_features)
         usage = (self.model.usage() - before).recorded()

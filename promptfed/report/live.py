@@ -63,10 +63,10 @@ class LiveProgress(Progress):
 
     def features(self, done: int, total: int) -> None:
         if self._task is None:
-            self._task = self._bars.add_task("features", total=total, said="images encoded once, then cached")
+            self._task = self._bars.add_task("features", total=total, said="examples encoded once, then cached")
         self._bars.update(self._task, completed=done)
         if done == total:
-            self._line(f"features: {number_of('image', total)} encoded")
+            self._line(f"features: {number_of('example', total)} encoded")
             self._task = None
 
     def personalized(self, done: int, total: int) -> None:

@@ -68,7 +68,7 @@ class LiveComparison(ComparisonProgress):
 
     def features(self, done: int, total: int) -> None:
         if self._one is not None:
-            self._bars.update(self._one, completed=done, total=total, said=f"{done}/{total} images encoded")
+            self._bars.update(self._one, completed=done, total=total, said=f"{done}/{total} examples encoded")
 
     def stage(self, name: str, rounds: int, clients_a_round: int, finished: int, bytes_sent: int = 0) -> None:
         self._rounds = rounds
