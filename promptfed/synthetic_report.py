@@ -20,11 +20,11 @@ from promptfed.evaluation import accuracy
 from promptfed.examples.base import TextItem
 from promptfed.experiment import Experiment
 from promptfed.export.finished import FinishedRun
-from promptfed.export.texts import makers_of_texts, texts_of
+from promptfed.export.texts import texts_of
 from promptfed.federation import Federation
 from promptfed.finished_experiment import finished_experiment
 from promptfed.privacy.statement import FILE
-from promptfed.prompts.synthetic_texts import synthetic_texts
+from promptfed.prompts.synthetic_texts import makers_of_texts, synthetic_texts
 from promptfed.prompts.text_states import TextStates
 from promptfed.prompts.word_pool import WordPool
 from promptfed.resolve import resolve
@@ -60,7 +60,11 @@ class SyntheticReport:
         reader = "promptfed synthetic judges", f"use it on a run of --method {' or '.join(makers_of_texts())}"
         self.pairs = texts_of(finished.method, finished.prompt(None), *reader)
         if not self.pairs:
-            raise ConfigError(f"run '{finished.run.path}' has made no texts: train it for more rounds")
+            raise ConfigError(
+                f"run '{finished.run.path}' has made no texts: no client voted for one or had a draft accepted. Train "
+                "one of more rounds, or of fedpit with a lower option method.margin, or a higher method.nearest or "
+                "method.quoted_words"
+            )
         self.experiment = finished_experiment(finished, attack_options={}, engine="local")
         self.task: FederatedTask = self.experiment.task
         self._states = TextStates(self.experiment.setup.language_model)

@@ -16,10 +16,10 @@ from promptfed.method import METHODS
 from promptfed.printable import printable
 from promptfed.privacy.statement import FILE as PRIVACY
 from promptfed.prompt_template import PromptTemplate
-from promptfed.prompts.synthetic_texts import synthetic_texts
+from promptfed.prompts.synthetic_texts import makers_of_texts, synthetic_texts
 from promptfed.readers.content import expected_content
 from promptfed.runs.checkpoint import load_checkpoint, newest_round
-from promptfed.runs.directory import RunDirectory, is_run
+from promptfed.runs.directory import DEPLOYMENT, RunDirectory, is_run
 from promptfed.runs.partition_check import ContentDigests
 from promptfed.runs.partition_file import read_partition
 from promptfed.runs.passport import check_passport
@@ -32,8 +32,6 @@ from promptfed.types import Split
 log = logging.getLogger(__name__)
 KIND = "synthetic"
 """How ``--data`` names such data."""
-SITES = "deployment.json"
-"""A file of runs whose data are at sites."""
 
 
 def source(path: str, columns: Columns) -> Source:
@@ -72,7 +70,7 @@ def source(path: str, columns: Columns) -> Source:
         notes = (f"{about}: no private text is read", f"{note}say how good a prompt is on real texts")
         return Source(f"{KIND}:{path}", classes, tuple(train), notes=notes, descriptions=descriptions)
     real = [Sample(item, label, split="test") for item, label in zip(test.items, test.labels.tolist(), strict=True)]
-    notes = (about, f"tests are the {len(real)} real test texts of that run; nothing else reads a private text")
+    notes = (about, f"tests are the {len(real)} real test texts of that run; nothing else uses a private text")
     return Source(f"{KIND}:{path}", classes, (*train, *real), notes=notes, descriptions=descriptions)
 
 
@@ -97,11 +95,11 @@ def form_of(path: str) -> PromptTemplate | None:
     with expected_content(f"the files of run '{printable(folder)}'"):
         form = PromptTemplate.model_validate(record.get("form") or {})
         classes = set(map(str, record["classes"]))
-    kept = {
+    of_classes = {
         field: {name: text for name, text in getattr(form, field).items() if name in classes}
         for field in ("words", "descriptions")
     }
-    return form.model_copy(update=kept)
+    return form.model_copy(update=of_classes)
 
 
 def _finished(folder: Path) -> RunDirectory:
@@ -113,10 +111,9 @@ def _finished(folder: Path) -> RunDirectory:
     """
     run = RunDirectory.open(folder)
     if not METHODS[run.config.method].makes_texts:
-        makers = " or ".join(name for name in METHODS if METHODS[name].makes_texts)
         raise ConfigError(
             f"data '{KIND}:{printable(folder)}' is a run of method '{run.config.method}', which makes no synthetic "
-            f"texts: name a run of {makers}"
+            f"texts: name a run of {' or '.join(makers_of_texts())}"
         )
     if run.read_metrics() is None:
         done = newest_round(run.stage_folder(run.config.method, is_baseline=False))
@@ -157,18 +154,23 @@ def _pairs(run: RunDirectory, classes: Sequence[str]) -> list[tuple[str, str]]:
     if absent:
         raise DataError(
             f"run '{printable(run.path)}' has no synthetic text of class '{printable(absent[0])}', so nothing can be "
-            "learned of it: train the run for more rounds, or with more texts of a class"
+            "learned of it: no client voted for one or had a draft accepted, or another class has the same ones. Train "
+            "a run of more rounds, or of more texts of a class; one of fedpit also with a lower option method.margin, "
+            "or a higher method.nearest or method.quoted_words"
         )
     return pairs
 
 
 def _promise(run: RunDirectory) -> str:
     """Return the method of a run, its data, and its privacy, in a few words."""
-    statement = run.read_json(PRIVACY) or {}
-    epsilon, delta = statement.get("epsilon"), statement.get("delta")
-    promise = "no differential privacy"
+    statement = run.read_json(PRIVACY)
+    epsilon, delta = (statement or {}).get("epsilon"), (statement or {}).get("delta")
     if isinstance(epsilon, float | int) and isinstance(delta, float | int):
-        promise = f"epsilon {epsilon:.2f} at delta {delta:g} of {statement.get('unit', 'a client')}"
+        promise = f"epsilon {epsilon:.2f} at delta {delta:g} of {(statement or {}).get('unit', 'a client')}"
+    elif statement is None and run.config.privacy_options.get("dp", "none") != "none":
+        promise = "its epsilon is not known, since it has no privacy.json"
+    else:
+        promise = "no differential privacy"
     return f"{run.config.method} on {printable(run.config.data)}, {promise}"
 
 
@@ -186,7 +188,7 @@ def _real_tests(run: RunDirectory, record: dict[str, Any]) -> tuple[Split | None
     recorded = content.get("tests") if isinstance(content, dict) else None
     if recorded is not None and recorded == ContentDigests().of_tests(task):
         return task.base_test, ""
-    if (run.path / SITES).exists():
+    if (run.path / DEPLOYMENT).exists():
         return None, "they are at its sites"
     raise DataError(
         f"the test texts of data '{printable(run.config.data)}' are not those of run '{printable(run.path)}', so some "

@@ -108,9 +108,9 @@ def shown_epsilon(planted: Tensor, references: Tensor, delta: float = 0.0) -> di
     of the cases. Each canary counts as a trial of its own, though all share one run.
     """
     half = len(references) // 2
-    chosen, judged = references[:half], references[half:]
-    threshold = chosen.sort(descending=True).values[math.floor(LOW_RATE * half)]
-    false, n = int((judged > threshold).sum()), len(judged)
+    limits, others = references[:half], references[half:]
+    threshold = limits.sort(descending=True).values[math.floor(LOW_RATE * half)]
+    false, n = int((others > threshold).sum()), len(others)
     true, m = int((planted > threshold).sum()), len(planted)
     return {"epsilon_shown": _least(true, m, false, n, delta), "epsilon_possible": _least(m, m, 0, n, delta)}
 

@@ -12,9 +12,7 @@ from typing import Self
 from promptfed.deployment.messages import HelloAnswer, SiteAgreement
 from promptfed.errors import DeploymentError, RunError
 from promptfed.printable import printable
-from promptfed.runs.directory import RunDirectory
-
-FILE = "deployment.json"
+from promptfed.runs.directory import DEPLOYMENT, RunDirectory
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Known:
     @classmethod
     def load(cls, folder: RunDirectory) -> Self:
         """Load the record in ``folder``, or begin one for a new run. Raise RunError if the file is damaged."""
-        content = folder.read_json(FILE)
+        content = folder.read_json(DEPLOYMENT)
         if content is None:
             return cls(uuid.uuid4().hex)
         try:
@@ -69,12 +67,12 @@ class Known:
                 },
             )
         except (DeploymentError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"cannot read {folder.path / FILE}: {printable(error, 200)}") from error
+            raise RunError(f"cannot read {folder.path / DEPLOYMENT}: {printable(error, 200)}") from error
 
     def save(self, folder: RunDirectory) -> None:
         """Write the record whole or not at all, without the keys of the sites."""
         folder.write_json(
-            FILE,
+            DEPLOYMENT,
             {
                 "run": self.run,
                 "agreement": None if self.agreement is None else self.agreement.model_dump(mode="json"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from promptfed.errors import ConfigError
 from promptfed.files.export_folder import ExportKind, write_export_folder
-from promptfed.method import METHODS, Method
-from promptfed.prompts.synthetic_texts import synthetic_texts
+from promptfed.method import Method
+from promptfed.prompts.synthetic_texts import makers_of_texts, synthetic_texts
 from promptfed.types import ClientPrompt
 
 TABLE = "train.tsv"
@@ -36,11 +36,6 @@ def write_texts(folder: Path, method: Method, prompt: ClientPrompt, *, overwrite
     writer.writerows(pairs)
     write_export_folder(folder, {TABLE: table.getvalue().encode()}, KIND, overwrite)
     return folder
-
-
-def makers_of_texts() -> list[str]:
-    """Return the names of the methods that make synthetic texts."""
-    return [name for name in METHODS if METHODS[name].makes_texts]
 
 
 def texts_of(method: Method, prompt: ClientPrompt, reader: str, instead: str) -> list[tuple[str, str]]:

@@ -6,10 +6,16 @@ import json
 from collections.abc import Sequence
 
 from promptfed.blackbox.text.tensors import text_of
+from promptfed.method import METHODS
 from promptfed.prompt_state import PromptState
 
 TEXTS, WEIGHTS = "texts", "weights"
 """Names of the tensors: the texts as JSON, class after class and equally many of each, and a weight for each."""
+
+
+def makers_of_texts() -> list[str]:
+    """Return the names of the methods that make synthetic texts."""
+    return [name for name in METHODS if METHODS[name].makes_texts]
 
 
 def written_texts(shared: PromptState) -> list[str]:

@@ -58,5 +58,5 @@ class WordPool:
 
     def draw(self, places: Sequence[int], count: int, stream: torch.Generator) -> list[str]:
         """Return ``count`` words drawn from some ``places``, each as likely as another."""
-        chosen = torch.randint(len(places), (count,), generator=stream)
-        return [self.words[places[k]] for k in chosen.tolist()]
+        draws = torch.randint(len(places), (count,), generator=stream)
+        return [self.words[places[k]] for k in draws.tolist()]

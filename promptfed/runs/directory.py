@@ -43,8 +43,10 @@ BUNDLE_CONFIG = "promptfed_config.json"
 LOCK = ".lock"
 PERSONALIZED = "personalized"
 DETAILS = "details.json"
+DEPLOYMENT = "deployment.json"
+"""What the server of a run whose data are at sites stores (``promptfed.deployment.known_sites``)."""
 FILES = (
-    "config.yaml", "metrics.json", "partition.json", "clients.safetensors", "run.json", "deployment.json",
+    "config.yaml", "metrics.json", "partition.json", "clients.safetensors", "run.json", DEPLOYMENT,
     "report.html", "init.safetensors", "privacy.json", "releases.json", DETAILS,
 )  # fmt: skip
 """Files of a run that are read, and written by putting a new one in the place of the old."""

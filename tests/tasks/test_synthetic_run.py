@@ -71,10 +71,10 @@ def test_synthetic_texts_train_and_the_real_tests_of_the_run_test(run: RunDirect
     assert (config.clients, config.partition, config.baselines) == (1, "iid", ("zero_shot",))
     [server] = task.clients
     assert texts(server.train, server.val) == {"cold wind", "ice", "snow night", "warm fire", "ember"}
-    own = TASKS["text-classification"].build(run.config)
-    assert texts(task.base_test) == texts(own.base_test)
-    assert texts(server.test) == texts(own.base_test), "the server has both classes"
-    assert not texts(*(data.train for data in own.clients)) & texts(server.train, server.val, server.test)
+    private = TASKS["text-classification"].build(run.config)
+    assert texts(task.base_test) == texts(private.base_test)
+    assert texts(server.test) == texts(private.base_test), "the server has both classes"
+    assert not texts(*(data.train for data in private.clients)) & texts(server.train, server.val, server.test)
     assert task.base_classes == ("cold", "hot")
     assert [note.partition(" ")[0] for note in task.notes] == ["5", "tests"]
     assert "(private_evolution on tsv:" in task.notes[0]
@@ -85,6 +85,25 @@ def test_synthetic_texts_train_and_the_real_tests_of_the_run_test(run: RunDirect
 def test_the_note_has_the_runs_epsilon(run: RunDirectory) -> None:
     run.write_json("privacy.json", {"epsilon": 3.99, "delta": 1e-3, "unit": "one client's whole data"})
     assert "epsilon 3.99 at delta 0.001 of one client's whole data" in build(run)[1].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("dp", "statement", "promise"),
+    [
+        ("client", None, "its epsilon is not known, since it has no privacy.json"),
+        ("client", {"epsilon": None, "delta": None}, "no differential privacy"),
+        ("none", None, "no differential privacy"),
+    ],
+)
+def test_without_an_epsilon_the_note_says_whether_there_is_none(
+    run: RunDirectory, dp: str, statement: dict | None, promise: str
+) -> None:
+    if dp != "none":
+        private = {**run.config.privacy_options, "dp": dp, "epsilon": 4.0, "delta": 1e-3, "clip": 1.0}
+        run.config = run.config.model_copy(update={"privacy_options": private})
+    if statement is not None:
+        run.write_json("privacy.json", statement)
+    assert synthetic_run._promise(run).endswith(f", {promise}")
 
 
 def test_texts_are_put_as_the_run_put_them_unless_options_say_otherwise(run: RunDirectory) -> None:
@@ -156,7 +175,7 @@ def test_an_exported_table_is_read_as_a_table(run: RunDirectory, tmp_path: Path)
 
 def test_a_class_without_a_text_cannot_be_learned(tmp_path: Path) -> None:
     run = make_run(tmp_path, [0.2, 0.5, 0.1, 0.3, 0.0, 0.0, 0.0, 0.0])
-    with pytest.raises(DataError, match="has no synthetic text of class 'hot'"):
+    with pytest.raises(DataError, match=r"has no synthetic text of class 'hot'.* method.margin"):
         build(run)
 
 

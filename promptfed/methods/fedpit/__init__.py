@@ -156,9 +156,9 @@ class FedPIT(Method):
         examples = [*_texts(data.train), *_texts(data.val)]
         quotations, vectors = Quotations(examples, self.config.quoted_words), self.vectors(examples)
         upload: list[tuple[int, str]] = []
-        for label, kept in enumerate(self.texts(broadcast.shared)):
+        for label, stock in enumerate(self.texts(broadcast.shared)):
             texts = [text for text, of in zip(examples, data.train.labels.tolist(), strict=False) if of == label]
-            if not texts or len(kept) >= self.config.keep:
+            if not texts or len(stock) >= self.config.keep:
                 continue
             order = torch.randperm(len(texts), generator=stream).tolist()
             places = islice(cycle(order), self.config.send * self.config.tries)
@@ -184,19 +184,19 @@ class FedPIT(Method):
         rows = zip(drafts, nearest, margins, strict=True)
         return [text for text, near, margin in rows if near < self.config.nearest and margin >= self.config.margin]
 
-    def apart(self, texts: Sequence[str], kept: Sequence[str], most: int) -> list[str]:
-        """Return ``kept`` and, up to ``most`` in all, those of ``texts`` that are not alike one before them."""
-        result = list(kept)
+    def apart(self, texts: Sequence[str], stock: Sequence[str], most: int) -> list[str]:
+        """Return ``stock`` and, up to ``most`` in all, those of ``texts`` that are not alike one before them."""
+        result = list(stock)
         if not texts:
             return result
-        vectors = self.vectors([*kept, *texts])
-        rows = list(range(len(kept)))
-        for row in range(len(kept), len(vectors)):
+        vectors = self.vectors([*stock, *texts])
+        rows = list(range(len(stock)))
+        for row in range(len(stock), len(vectors)):
             if len(result) >= most:
                 break
             if not rows or float((vectors[rows] @ vectors[row]).max()) <= self.config.alike:
                 rows.append(row)
-                result.append(texts[row - len(kept)])
+                result.append(texts[row - len(stock)])
         return result
 
     # ------------------------------------------------------------------------------------------- prediction

@@ -132,8 +132,8 @@ class PrivateEvolution(Method):
     def votes(self, shared: PromptState, split: Split) -> Tensor:
         """Return the share of a split's texts ``(N,)`` for which each synthetic text of their class is the nearest."""
         texts = F.normalize(self.states.of([TextItem(text) for text in written_texts(shared)]), dim=-1)
-        own = F.normalize(self.states.of(split.items), dim=-1)
-        cosines = own @ texts.T
+        examples = F.normalize(self.states.of(split.items), dim=-1)
+        cosines = examples @ texts.T
         of_class = torch.arange(self.count, device=cosines.device) // self.config.texts
         other = of_class[None, :] != split.labels.to(cosines.device)[:, None]
         nearest = cosines.masked_fill(other, -torch.inf).argmax(1).cpu()
@@ -169,10 +169,10 @@ class Evolution(AggregatorWrapper):
         self, shared: PromptState, updates: Sequence[Update], server: PromptState
     ) -> tuple[PromptState, PromptState]:
         round = int(server["evolution.round"]) + 1
-        own = PromptState({name: tensor for name, tensor in server.items() if name != "evolution.round"})
-        merged, own = self.inner.apply(shared, updates, own)
+        memory = PromptState({name: tensor for name, tensor in server.items() if name != "evolution.round"})
+        merged, memory = self.inner.apply(shared, updates, memory)
         state = self.next(shared, merged[VOTES], round)
-        return state, PromptState({**own, "evolution.round": torch.tensor([round], dtype=torch.int32)})
+        return state, PromptState({**memory, "evolution.round": torch.tensor([round], dtype=torch.int32)})
 
     def next(self, shared: PromptState, votes: Tensor, round: int) -> PromptState:
         """Return the state after a round's ``votes`` ``(N,)``, which may be noised and below 0."""
