@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +18,7 @@ from promptfed.asked_texts import asked_scores, is_asked
 from promptfed.backbones.base import PromptedText
 from promptfed.cosines import cosine_logits, mixed_features
 from promptfed.errors import ConfigError
-from promptfed.frozen_model import Kind
+from promptfed.method_traits import MethodTraits
 from promptfed.prompt_state import PromptState
 from promptfed.registry import Registry
 from promptfed.scoring_job import ScoringJob, in_chunks
@@ -50,35 +50,13 @@ PREDICTIONS = "client_logits", "logits", "image_logits", "client_features", "cla
 """What decides how a method predicts."""
 
 
-class Method(ABC):
+class Method(MethodTraits, ABC):
     """A learner. It keeps no state between calls: shared and personal prompts come in and go out as values.
 
     A new method is one file with a ``MethodConfig`` and a subclass registered by ``@METHODS.register("name")``.
     """
 
-    name: ClassVar[str]
-    paper: ClassVar[str]
-    trains: ClassVar[str] = "nothing"
-    """What is trained, in a few words with shapes; ``keeps`` says what of it never leaves the client."""
-    keeps: ClassVar[str] = "images"
-    access: ClassVar[Literal["white box", "black box", "any"]] = "white box"
-    """Whether it needs the model itself (gradients, features) or only its scores."""
-    model_kind: ClassVar[Kind] = "dual encoder"  # the white box that it works on; of no meaning for other ``access``
-    only_texts: ClassVar[bool] = False  # that are sorted into classes
-    only_questions: ClassVar[bool] = False  # about images
-    requires: ClassVar[frozenset[str]] = frozenset()
-    """What the backbone (``Ability``) or the oracle (``OracleAbility``) must be able to do."""
-    integer_uploads: ClassVar[frozenset[str]] = frozenset()
-    """Names of uploads that hold whole numbers (a text, tokens) and that no client is sent."""
-    aggregators: ClassVar[tuple[str, ...]] = ()  # that fit, the default first; empty: any, and the default is the mean
     Config: ClassVar[type[MethodConfig]] = MethodConfig
-    for_sums: ClassVar[Mapping[str, str]] = {}  # defaults of options where the server learns a sum and no more
-    classes_apart: ClassVar[bool] = False  # a class's score is the same whatever others there are; see scores_apart
-    makes_texts: ClassVar[bool] = False  # synthetic ones, in the shared state (prompts.synthetic_texts)
-    last_round_differs: ClassVar[bool] = False  # from those before; then a finished run cannot have more
-    remembers: ClassVar[bool] = False  # clients keep tensors for training alone (processors.client_state.MEMORY)
-    paced: ClassVar[bool] = False  # each round's work depends on how many there are in all
-    scores_peers: ClassVar[bool] = False  # clients score prompts of others (Aggregator.sends_peers)
 
     def __init__(self, config: MethodConfig, setup: Setup) -> None:
         self.config, self.setup = config, setup
@@ -127,7 +105,7 @@ class Method(ABC):
         """Return what to tell the user of the options that were chosen from the data of ``clients``, a line each."""
         return ()
 
-    def check_trained(self, shared: PromptState) -> None:  # noqa: B027 (most have nothing to look for)
+    def check_trained(self, shared: PromptState) -> None:
         """Raise TrainingError if, after the last round, ``shared`` shows that no client's work was of any use."""
 
     @property
@@ -246,7 +224,7 @@ class Method(ABC):
             )
         return mixture
 
-    def check_agreed(self, shared: PromptState) -> None:  # noqa: B027 (most have nothing to compare)
+    def check_agreed(self, shared: PromptState) -> None:
         """Raise TrainingError if ``shared`` means something else here than where it was made, such as other tokens."""
 
     @property
