@@ -60,6 +60,7 @@ def test_folders_import_downward_only() -> None:
         ("promptfed.blackbox.oracles", "promptfed.method"),
         ("promptfed.method", "promptfed.prompts"),
         ("promptfed.prompts", "promptfed.methods"),
+        ("promptfed.prompts", "promptfed.tasks"),
         ("promptfed.engines", "promptfed.experiment"),
         ("promptfed.experiment", "promptfed.export"),
         ("promptfed.export", "promptfed.api"),
