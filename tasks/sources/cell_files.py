@@ -95,8 +95,8 @@ def read_cells(folder: str) -> list[tuple[Cell, list[Log] | None]]:
     return [(_cell(one), _log(place / f"{one.name}.csv")) for one in written]
 
 
-def _lower(said: str) -> str:
-    return printable(said[:1].lower() + said[1:])
+def _lower(text: str) -> str:
+    return printable(text[:1].lower() + text[1:])
 
 
 def _cell(one: WrittenCell) -> Cell:

@@ -11,6 +11,7 @@ from promptfed.printable import printable
 from promptfed.readers.csv_table import read_table
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import name_classes, read_class_table
+from promptfed.tasks.sources.unreadable import why_unreadable
 
 COLUMNS = ("path", "label", "client")
 LARGEST = 200_000_000
@@ -65,9 +66,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     try:
         columns, table = read_table(file, LARGEST)
     except (OSError, FormatError) as error:
-        raise DataError(
-            f"cannot read partition file '{printable(file)}': {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise DataError(f"cannot read partition file '{printable(file)}': {why_unreadable(error)}") from error
     if absent := [column for column in COLUMNS if column not in columns]:
         first = f" and is '{printable(','.join(columns), 80)}'" if columns else ""
         raise DataError(

@@ -12,6 +12,7 @@ from promptfed.readers.text import text_lines
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.tables import Columns, Row, table_folder, text_source
 from promptfed.tasks.sources.tsv import split_files
+from promptfed.tasks.sources.unreadable import why_unreadable
 
 
 def source(path: str, columns: Columns) -> Source:
@@ -45,4 +46,4 @@ def rows(file: Path) -> Iterator[tuple[str, Row]]:
                 )
             yield position, row
     except (OSError, FormatError, csv.Error) as error:
-        raise DataError(f"cannot read {printable(file)}: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read {printable(file)}: {why_unreadable(error)}") from error

@@ -15,6 +15,7 @@ from promptfed.printable import printable
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import name_classes, read_class_table, spoken
 from promptfed.tasks.sources.splits import split_of
+from promptfed.tasks.sources.unreadable import not_there
 
 LAYOUTS = "expected PATH/<class>/<image>, PATH/<domain>/<class>/<image> or PATH/{train,val,test}/<class>/<image>"
 SUFFIXES = frozenset(
@@ -49,7 +50,7 @@ def source(path: str, *, data_root: Path | None = None, strict: bool = False) ->
     """
     root, text = Path(path).expanduser(), printable(path)
     if not root.exists():
-        raise DataError(f"data folder '{text}' does not exist; {LAYOUTS}")
+        raise DataError(f"data folder {not_there(root)}; {LAYOUTS}")
     if not root.is_dir():
         raise DataError(f"data folder '{text}' is a file, not a folder; {LAYOUTS}")
     try:

@@ -18,6 +18,7 @@ from promptfed.readers.json_reader import JsonLimits, read_json
 from promptfed.tasks.sources import consistent, jsonl
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.class_names import Naming, name_classes, read_class_table
+from promptfed.tasks.sources.unreadable import why_unreadable
 
 KINDS = ("csv", "jsonl", "json")
 """Formats of lists of images."""
@@ -114,7 +115,7 @@ def _rows(kind: str, file: Path) -> list[ListedImage]:
         else:
             rows = _json_rows(file)
     except (OSError, FormatError) as error:
-        raise DataError(f"cannot read {printable(file)}: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read {printable(file)}: {why_unreadable(error)}") from error
     if not rows:
         raise DataError(f"{printable(file)} lists no images")
     return [_image(place, row) for place, row in rows]

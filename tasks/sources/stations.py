@@ -12,7 +12,7 @@ import numpy.typing as npt
 from promptfed.errors import DataError, FormatError
 from promptfed.printable import printable
 from promptfed.readers.csv_table import read_table
-from promptfed.tasks.sources.unreadable import why_unreadable
+from promptfed.tasks.sources.unreadable import check_folder, why_unreadable
 
 HIGHEST = 1e30
 """Largest number, so that squares stay finite."""
@@ -46,8 +46,7 @@ def read_stations(folder: str, variables: Sequence[str] | None = None) -> list[S
             or times are not one step apart.
     """
     place = Path(folder).expanduser()
-    if not place.is_dir():
-        raise DataError(f"data 'stations:{printable(folder)}' is no folder: give one with a CSV file for each station")
+    check_folder(place, "give a folder with a CSV file for each station")
     files = sorted(place.glob("*.csv"))
     if len(files) < 2:
         raise DataError(

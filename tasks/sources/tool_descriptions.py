@@ -11,6 +11,7 @@ from promptfed.printable import printable
 from promptfed.readers.json_reader import parse_json
 from promptfed.tasks.sources import csv_texts, tsv
 from promptfed.tasks.sources.base import Source
+from promptfed.tasks.sources.unreadable import not_there, why_unreadable
 
 COLUMNS = ("tool", "name", "label", "class"), ("description", "sentence", "about")
 LISTED = 5
@@ -22,14 +23,14 @@ def read_descriptions(path: Path) -> dict[str, str]:
     Raises:
         DataError: The file is missing, or is neither such an object nor such a table.
     """
-    if not path.is_file():
-        raise DataError(f"file of descriptions '{printable(path)}' does not exist")
+    if not path.exists():
+        raise DataError(f"file of descriptions {not_there(path)}")
     if path.suffix.lower() in (".csv", ".tsv"):
         return _table(path)
     try:
         values = parse_json(path.read_bytes())
     except (OSError, FormatError) as error:
-        raise DataError(f"cannot read {printable(path)}: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read {printable(path)}: {why_unreadable(error)}") from error
     if not isinstance(values, dict):
         raise DataError(
             f'{printable(path)} is no object of tools and sentences: write {{"weather": "Tells the weather.", ...}}'

@@ -11,6 +11,7 @@ from promptfed.printable import printable
 from promptfed.readers.text import text_lines
 from promptfed.tasks.sources.base import Source
 from promptfed.tasks.sources.tables import Columns, Row, table_folder, text_source
+from promptfed.tasks.sources.unreadable import not_there, why_unreadable
 
 SPLITS = {"train": "train", "dev": "val", "val": "val", "validation": "val", "test": "test"}
 
@@ -44,7 +45,7 @@ def split_files(path: str, suffix: str) -> dict[str, Path]:
         return {"": folder}
     if not folder.is_dir():
         raise DataError(
-            f"'{path}' does not exist: give a {suffix} file, or a folder with train{suffix}, test{suffix} "
+            f"{not_there(folder)}: give a {suffix} file, or a folder with train{suffix}, test{suffix} "
             "(--data-root DIR looks for it in DIR)"
         )
     files = {SPLITS[file.stem]: file for file in sorted(folder.glob(f"*{suffix}")) if file.stem in SPLITS}
@@ -62,4 +63,4 @@ def rows(file: Path) -> Iterator[tuple[str, Row]]:
                 raise DataError(f"{printable(file.name)}:{number} has more cells than the header")
             yield f"{file.name}:{number}", row
     except (OSError, FormatError, csv.Error) as error:
-        raise DataError(f"cannot read {printable(file)}: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read {printable(file)}: {why_unreadable(error)}") from error

@@ -21,7 +21,7 @@ def readable(data: str) -> Iterator[None]:
         raise DataError(f"cannot read '{printable(data)}': {why_unreadable(error)}") from error
 
 
-def why_unreadable(error: OSError | FormatError) -> str:
+def why_unreadable(error: Exception) -> str:
     """Return why a file cannot be read, in a part of a line.
 
     Of a path that does not exist its first missing part is named: a folder that is misspelt, not a file in it.
@@ -29,8 +29,11 @@ def why_unreadable(error: OSError | FormatError) -> str:
     if not isinstance(error, OSError) or not isinstance(error.filename, str | Path):
         return printable(getattr(error, "strerror", None) or error, LONGEST)
     path = Path(error.filename)
-    if not isinstance(error, FileNotFoundError):
-        return printable(f"{error.strerror}: {path}", LONGEST)
+    return not_there(path) if isinstance(error, FileNotFoundError) else printable(f"{error.strerror}: {path}", LONGEST)
+
+
+def not_there(path: Path) -> str:
+    """Return, in a part of a line, which part of ``path`` is the first that does not exist."""
     missing = path
     while not missing.parent.exists():
         missing = missing.parent
@@ -38,8 +41,8 @@ def why_unreadable(error: OSError | FormatError) -> str:
     return f"'{printable(missing, LONGEST)}' does not exist{needed}"
 
 
-def check_folder(folder: Path) -> None:
-    """Raise DataError unless there is such a folder."""
+def check_folder(folder: Path, fix: str = "give the folder of the data") -> None:
+    """Raise DataError, which ends with ``fix``, unless there is such a folder."""
     if not folder.is_dir():
-        why = "is no folder" if folder.exists() else "does not exist"
-        raise DataError(f"'{printable(folder, LONGEST)}' {why}: give the folder of the data")
+        why = f"'{printable(folder, LONGEST)}' is no folder" if folder.exists() else not_there(folder)
+        raise DataError(f"{why}: {fix}")

@@ -244,7 +244,7 @@ def test_csv_errors(build: Build, tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_csv_missing_file_and_wrong_number_of_clients(build: Build, tmp_path: Path, who: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere.csv.*No such file"):
+    with pytest.raises(DataError, match=r"nowhere.csv.*does not exist"):
         build(partition=f"csv:{tmp_path / 'nowhere.csv'}")
     with pytest.raises(ConfigError, match=r"clients=5, but the CSV names 2"):
         build(partition=f"csv:{who}", clients=5)

@@ -131,7 +131,7 @@ def test_short_gaps_are_filled_where_that_is_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(("data", "words"), [
-    ("rain", "fronts, stations:FOLDER"), ("stations:nowhere", "is no folder: give one"),
+    ("rain", "fronts, stations:FOLDER"), ("stations:nowhere", "nowhere' does not exist: give a folder with a CSV"),
 ])  # fmt: skip
 def test_unknown_data(data, words):
     with pytest.raises((ConfigError, DataError), match=words):

@@ -8,7 +8,7 @@ import pytest
 
 from promptfed.allocation.cell import USERS
 from promptfed.errors import DataError
-from promptfed.tasks.sources import stations, tables
+from promptfed.tasks.sources import csv_file, csv_texts, jsonl, labelled_images, load_source, stations, tables, tsv
 from promptfed.tasks.sources.cell_files import read_cells
 from promptfed.tasks.sources.interactions import load_interactions
 from promptfed.tasks.sources.metatool import source as metatool
@@ -36,15 +36,34 @@ READERS = {
     "stations": lambda path: read_stations(str(path)),
     "metatool": lambda path: metatool(str(path), tables.Columns("text", "label", "")),
     "descriptions": read_descriptions,
+    "folder": lambda path: load_source(f"folder:{path}"),
+    "csv of images": lambda path: csv_file.source(str(path)),
+    "csv": lambda path: csv_texts.source(str(path), tables.Columns()),
+    "jsonl": lambda path: jsonl.source(str(path), tables.Columns()),
+    "tsv": lambda path: tsv.source(str(path), tables.Columns()),
+    "lists of images": lambda path: labelled_images.source(f"csv:{path}"),
 }
 
 
 @pytest.mark.parametrize("kind", READERS)
 def test_a_misspelt_folder_is_named_itself(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "nowhere é"
-    with pytest.raises(DataError, match=f"{path}' (does not exist|is no folder)") as refused:
+    with pytest.raises(DataError, match=f"'{path}' does not exist") as refused:
         READERS[kind](path)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_misspelt_folder_above_is_named_and_not_what_is_in_it(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(DataError, match=f"'{tmp_path}/no' does not exist; needed is '{tmp_path}/no/data"):
+        READERS[kind](tmp_path / "no" / "data")
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    for kind in ("stations", "metatool", "testbed", "vqarad"):
+        with pytest.raises(DataError, match="a' is no folder: give "):
+            READERS[kind](tmp_path / "a")
 
 
 def test_the_first_missing_part_of_a_path_is_named(tmp_path: Path) -> None:
