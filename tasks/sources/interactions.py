@@ -166,13 +166,13 @@ def tables(interactions: str, items: str) -> Interactions:
     _need(items, columns, ("item", "text"))
     described: dict[str, str] = {}
     for line, row in rows:
+        if not row["text"] or not row["item"]:
+            raise DataError(
+                f"{printable(items)} line {line} has no item or no text: items are told apart by their texts"
+            )
         if row["item"] in described:
             raise DataError(f"{printable(items)} line {line}: item '{printable(row['item'])}' is there twice: keep one")
         described[row["item"]] = row["text"]
-    if bare := [line for line, row in rows if not row["text"] or not row["item"]]:
-        raise DataError(
-            f"{printable(items)} line {bare[0]} has no item or no text: items are told apart by their texts"
-        )
     columns, chosen = read_table(Path(interactions).expanduser(), MOST)
     _need(interactions, columns, ("user", "item", "time"))
     place = {name: k for k, name in enumerate(described)}

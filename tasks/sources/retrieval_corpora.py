@@ -48,12 +48,14 @@ def beir(paths: str) -> Collection:
 def _beir_folder(folder: Path) -> tuple[Corpus, list[tuple[str, dict[int, float]]]]:
     number: dict[str, int] = {}
     documents: list[str] = []
-    for _, row in jsonl.rows(folder / "corpus.jsonl"):
+    for place, row in jsonl.rows(folder / "corpus.jsonl"):
         if len(documents) >= MOST_DOCUMENTS:
             raise DataError(
                 f"{printable(folder)} has more than {MOST_DOCUMENTS:,} documents, which are searched exactly"
             )
-        if (name := str(row.get("_id"))) in number:
+        if row.get("_id") in (None, ""):
+            raise DataError(f"{printable(folder / place)} has no _id: give each document one of its own")
+        if (name := str(row["_id"])) in number:
             raise DataError(f"{printable(folder)}/corpus.jsonl has document '{printable(name, 60)}' twice: keep one")
         number[name] = len(documents)
         documents.append(f"{row.get('title') or ''} {row.get('text') or ''}".strip())

@@ -83,6 +83,7 @@ def test_own_tables(tmp_path):
         ("item,text\na,tea\n", "user,item,time\nx,a,nan\n", "time 'nan' is no number"),
         ("item,text\na,tea\n", "user,item,time\n,a,1\n", "line 2 names no user"),
         ("item,text\na,tea\na,coffee\n", "user,item,time\nx,a,1\n", "line 3: item 'a' is there twice"),
+        ("item,text\n,tea\n,coffee\n", "user,item,time\nx,a,1\n", "line 2 has no item or no text"),
         ("item,text\na,tea\n", "user;item;time\nx;a;1\n", "it needs user, item, time, with commas between them"),
         ("item,text\na,tea\n", "", "is empty; it needs the columns user, item, time"),
     ],

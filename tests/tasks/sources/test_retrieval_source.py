@@ -78,6 +78,20 @@ def test_beir_folders_one_by_one_or_together(tmp_path):
     assert [corpus.name for corpus in load_collection(f"beir:{tmp_path}").corpora] == ["desert", "sea"]
 
 
+@pytest.mark.parametrize(
+    ("documents", "words"),
+    [
+        ([{"text": "a"}, {"text": "b"}], r"corpus.jsonl:1 has no _id: give each document one of its own"),
+        ([{"_id": "x", "text": "a"}, {"_id": "x", "text": "b"}], "has document 'x' twice: keep one"),
+    ],
+)
+def test_documents_are_told_apart(tmp_path, documents, words):
+    beir(tmp_path, "water")
+    write(tmp_path / "corpus.jsonl", *documents)
+    with pytest.raises(DataError, match=words):
+        load_collection(f"beir:{tmp_path}")
+
+
 def test_test_beds_of_numbered_files(tmp_path):
     for name in ("bed10", "bed2"):
         for k in (1, 3):
