@@ -6,7 +6,6 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from pydantic import (
@@ -64,26 +63,17 @@ class PromptTemplate(BaseModel):
         check_template(template)  # nothing is rendered here: a stranger's file may be what is read
         return template
 
-    @cached_property
-    def _compiled(self) -> Any:
-        return compiled(self.template)
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """Leave out the compiled template, whose function cannot be pickled."""
-        state = super().__getstate__()
-        return {**state, "__dict__": {name: v for name, v in state["__dict__"].items() if name != "_compiled"}}
-
     def render(self, prompt: str, text: str, mask: str = "") -> str:
         """Return the whole text to send: an empty prompt leaves no gap, and ``text`` is never read as a template."""
         return self.preamble + self.example(text, prompt, mask)
 
     def example(self, text: str, prompt: str = "", mask: str = "") -> str:
         """As ``render``, without the preamble."""
-        return _tidy(rendered(self._compiled, prompt, text, mask))
+        return _tidy(rendered(compiled(self.template), prompt, text, mask))
 
     def around(self, text: str, mask: str = "") -> tuple[str, str]:
         """Return what stands before and after the prompt: where soft prompt vectors go."""
-        text_around = rendered(self._compiled, _MARK, text.replace(_MARK, ""), mask)
+        text_around = rendered(compiled(self.template), _MARK, text.replace(_MARK, ""), mask)
         left, _, right = text_around.partition(_MARK)
         return self.preamble + _tidy(left), _tidy(right.replace(_MARK, ""))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError, nodes
@@ -69,8 +70,9 @@ def check_template(template: str) -> None:
             raise ValueError(f"template '{text}' must hold {{{{ {name} }}}} once")
 
 
+@lru_cache(maxsize=256)
 def compiled(template: str) -> Any:
-    """``template`` as jinja2 makes it. Raises ValueError as ``check_template`` does."""
+    """Return ``template`` as jinja2 makes it. Raises ValueError as ``check_template`` does."""
     check_template(template)
     return ENVIRONMENT.from_string(template)
 

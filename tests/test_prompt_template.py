@@ -86,3 +86,9 @@ def test_another_process_gets_the_same_template():
     form = PromptTemplate(template="{{ prompt }} {{ text }}")
     said = form.render("read", "this")
     assert pickle.loads(pickle.dumps(form)).render("read", "this") == said
+
+
+def test_a_copy_with_another_template_renders_that_one():
+    form = PromptTemplate(template="{{ prompt }} {{ text }} it was")
+    assert form.render("", "good") == "good it was"
+    assert form.model_copy(update={"template": "{{ prompt }} {{ text }}!"}).render("", "good") == "good!"
