@@ -31,7 +31,7 @@ class ConfigError(PromptFedError, ValueError):
 
 
 class MissingPackageError(ConfigError):
-    """An option needs a package that is not installed; the message names the extra that brings it."""
+    """An option needs a package that is not installed, or another version of it; the message says how to install it."""
 
 
 class DataError(PromptFedError, ValueError):

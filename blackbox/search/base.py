@@ -83,7 +83,7 @@ def optional(package: str) -> Any:
     """Import an optional package on first use.
 
     Raises:
-        ConfigError: It is missing; the message says how to install it.
+        MissingPackageError: It is missing; the message says how to install it.
     """
     try:
         return importlib.import_module(package)

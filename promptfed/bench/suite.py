@@ -80,12 +80,9 @@ class Suite(BaseModel):
         for key, entry in self.chosen(only).items():
             try:
                 entry.plan(seeds, data_root, threads)
-            except MissingPackageError:
-                continue
-            except ConfigError as problem:
-                raise ConfigError(f"entry '{key}' of the suite: {problem}") from problem
-            except PromptFedError:
-                continue
+            except PromptFedError as problem:
+                if isinstance(problem, ConfigError) and not isinstance(problem, MissingPackageError):
+                    raise ConfigError(f"entry '{key}' of the suite: {problem}") from problem
 
     def chosen(self, only: str | None) -> dict[str, Entry]:
         """Return the entries named in ``only``, with commas between them; None: all.

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from promptfed.deployment.process_tree import descendants, kill_all
-from promptfed.errors import ConfigError, DeploymentError
+from promptfed.errors import DeploymentError, MissingPackageError
 from promptfed.files.atomic import naming, write_text
 
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
@@ -37,7 +37,7 @@ class Loopback:
 
     def __init__(self, folder: Path, keys: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
         if shutil.which("flower-superlink", path=_path()) is None:
-            raise ConfigError("flower-superlink is not installed here: pip install 'promptfed[flower]'")
+            raise MissingPackageError("flower-superlink is not installed here: pip install 'promptfed[flower]'")
         self.folder, self.keys, self.port = folder, keys, free_port()
         home = folder / "flwr-home"
         with naming(home):

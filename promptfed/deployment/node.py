@@ -18,7 +18,7 @@ from promptfed.deployment import frames, ready_process
 from promptfed.deployment.flower_failures import answer_for_failed_apps
 from promptfed.deployment.flower_waits import look_every, shorten_waits_for_parts
 from promptfed.deployment.kept_process import keep_seconds
-from promptfed.errors import ConfigError, DeploymentError
+from promptfed.errors import DeploymentError, MissingPackageError
 
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -66,12 +66,12 @@ def start(node: Node, node_config: Mapping[str, Any], look_seconds: float = LOOK
         look_seconds: Between two looks for messages.
 
     Raises:
-        ConfigError: Flower is not installed here.
+        MissingPackageError: Flower is not installed here.
         DeploymentError: The private folder of the site cannot be made.
     """
     programs = entry_points(group="console_scripts", name=node.command[0])
     if not programs:
-        raise ConfigError("flower-supernode is not installed here: pip install 'promptfed[flower]'")
+        raise MissingPackageError("flower-supernode is not installed here: pip install 'promptfed[flower]'")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

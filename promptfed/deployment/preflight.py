@@ -23,7 +23,7 @@ from promptfed.deployment.site_examples import examples_of
 from promptfed.deployment.site_identities import pinned_identities
 from promptfed.deployment.site_model import model_sentence, site_model
 from promptfed.deployment.site_task import SiteData, check_classes, read_site
-from promptfed.errors import ConfigError, DataError, DeploymentError, PromptFedError
+from promptfed.errors import ConfigError, DataError, DeploymentError, MissingPackageError, PromptFedError
 from promptfed.examples.base import ANSWER_CLASSES
 from promptfed.files.paths import make_private_folder
 from promptfed.frozen_model import FrozenModel
@@ -113,14 +113,16 @@ def _extras(options: SiteOptions) -> str:
     try:
         flower = version("flwr")
     except PackageNotFoundError as error:
-        raise ConfigError("Flower is not installed here: pip install 'promptfed[flower]'") from error
+        raise MissingPackageError("Flower is not installed here: pip install 'promptfed[flower]'") from error
     if not flower.startswith(FLOWER):
-        raise ConfigError(f"flwr {flower} is installed, and {FLOWER}* is needed: pip install 'promptfed[flower]'")
+        raise MissingPackageError(
+            f"flwr {flower} is installed, and {FLOWER}* is needed: pip install 'promptfed[flower]'"
+        )
     wanted = {"cryptography": ("secure", options.secure_sums or options.identities is not None)}
     wanted["dp_accounting"] = ("dp", options.max_epsilon is not None)
     for module, (extra, is_needed) in wanted.items():
         if is_needed and find_spec(module) is None:
-            raise ConfigError(
+            raise MissingPackageError(
                 f"the words of this node need {module}, which is missing: pip install 'promptfed[{extra}]'"
             )
     return f"promptfed {version('promptfed')} (the server needs the same), flwr {flower}"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from promptfed.backbones.base import Backbone
 from promptfed.backbones.dual_encoder import DualEncoder
 from promptfed.backbones.passing import PassingStore, PreparedImage
-from promptfed.errors import ConfigError, PromptFedError
+from promptfed.errors import ConfigError, MissingPackageError, PromptFedError
 from promptfed.export.bundle import Bundle
 from promptfed.export.predict import Predictor, unlabelled
 from promptfed.printable import LONGEST, printable
@@ -66,10 +66,11 @@ def onnx_model(bundle: Bundle, backbone: Backbone) -> OnnxModel:
     """Return what ``bundle`` says of an image as an ONNX graph.
 
     Raises:
-        ConfigError: onnx is not installed, the method has no graph, or the graph says something else.
+        MissingPackageError: onnx is not installed.
+        ConfigError: The method has no graph, or the graph says something else.
     """
     if find_spec("onnx") is None:
-        raise ConfigError("an ONNX file needs onnx and onnxruntime: pip install 'promptfed[onnx]'")
+        raise MissingPackageError("an ONNX file needs onnx and onnxruntime: pip install 'promptfed[onnx]'")
     classifier = _Classifier(bundle, backbone)
     shape = tuple(backbone.preprocess(Image.new("RGB", (64, 64), "grey")).shape)
     example = _noise(TRACED, shape)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from promptfed.backbones.device import QUANTIZED, pick_device, pick_dtype
-from promptfed.errors import ConfigError, missing_object
+from promptfed.errors import ConfigError, MissingPackageError, missing_object
 from promptfed.language_models.model import LanguageModel
 from promptfed.language_models.names import OBJECT, PREFIX, is_language_model
 from promptfed.language_models.pretrained import Family, load_pretrained_of
@@ -61,7 +61,7 @@ def check_quantization(precision: str, device: torch.device, name: str) -> None:
         what = "MiniLM is too small for it" if name == "minilm" else f"this runs on {device.type}"
         raise ConfigError(f"precision '{precision}' needs CUDA and a large model, and {what}: use --precision bfloat16")
     if find_spec("bitsandbytes") is None:
-        raise ConfigError(f"precision '{precision}' needs bitsandbytes: pip install bitsandbytes accelerate")
+        raise MissingPackageError(f"precision '{precision}' needs bitsandbytes: pip install bitsandbytes accelerate")
 
 
 def _minilm() -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from promptfed.errors import ConfigError
+from promptfed.errors import MissingPackageError
 from promptfed.observers.scalars import Scalars
 from promptfed.registry import Registry
 from promptfed.runs.events import Event
@@ -89,11 +89,13 @@ class Observer:
         self.config = self.Config() if config is None else config
 
     def check(self) -> None:
-        """Raise ConfigError if the observer cannot be used here. It is called before the run begins."""
+        """Raise MissingPackageError if a package of the observer is missing. It is called before the run begins."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 fix = f"pip install 'promptfed[{self.extra}]'" if self.extra else f"install {package}"
-                raise ConfigError(f"observer '{self.label}' needs the package {package}, which is missing: {fix}")
+                raise MissingPackageError(
+                    f"observer '{self.label}' needs the package {package}, which is missing: {fix}"
+                )
 
     def begin(self, run: RunDescription) -> str:
         """Begin to record ``run``, or go on with the record that the tracker has of it.

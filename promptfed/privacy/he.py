@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptfed.errors import ConfigError, SecureSumError
+from promptfed.errors import MissingPackageError, SecureSumError
 from promptfed.privacy.channel_keys import KEY_BYTES
 from promptfed.privacy.fixed_point import FixedPoint, Reals
 from promptfed.privacy.masks import WORD_BYTES
@@ -134,11 +134,11 @@ class HeSums(SecretSums):
 
 
 def require_tenseal() -> Any:
-    """Return the package. Raise ConfigError if it is not installed."""
+    """Return the package. Raise MissingPackageError if it is not installed."""
     try:
         import tenseal
     except ImportError as error:
-        raise ConfigError(
+        raise MissingPackageError(
             f"privacy.secure_aggregation=he needs tenseal, which is not installed here ({error}): pip install "
             "'promptfed[he]'"
         ) from error

@@ -6,7 +6,7 @@ from promptfed.errors import MissingPackageError
 
 
 def require_cryptography() -> None:
-    """Raise ConfigError if cryptography is not installed."""
+    """Raise MissingPackageError if cryptography is not installed."""
     try:
         import cryptography  # noqa: F401
     except ImportError as error:

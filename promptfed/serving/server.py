@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from promptfed.errors import ConfigError, DeploymentError
+from promptfed.errors import ConfigError, DeploymentError, MissingPackageError
 from promptfed.printable import LONGEST, printable
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class BundleServer:
 
             from promptfed.serving.app import make_app
         except ImportError as error:
-            raise ConfigError(INSTALL) from error
+            raise MissingPackageError(INSTALL) from error
         if not 0 <= port <= 65535:
             raise ConfigError(f"port {port} is not a port: give 1 to 65535, or 0 for a free one")
         is_local = _is_local(host)

@@ -337,7 +337,7 @@ class Transport:
 
 
 def check_installed() -> None:
-    """Raise ConfigError if a package of the extra "blackbox" is missing."""
+    """Raise MissingPackageError if a package of the extra "blackbox" is missing."""
     names = [name for name in ("openai", "tenacity", "aiolimiter") if importlib.util.find_spec(name) is None]
     if names:
         raise MissingPackageError(f"oracles api and embeds need {', '.join(names)}: pip install 'promptfed[blackbox]'")
