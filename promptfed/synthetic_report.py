@@ -147,7 +147,8 @@ class SyntheticReport:
     def privacy(self) -> dict[str, Any]:
         """Return what the run's own ledger says: epsilon, delta, and the leak that they allow.
 
-        A run that was ended from outside has no ``privacy.json``, so ``has_statement`` is false.
+        All three are of a whole client that comes or goes; canaries show another epsilon (``canary.shown_epsilon``). A
+        run that was ended from outside has no ``privacy.json``, so ``has_statement`` is false.
         """
         statement = self.finished.run.read_json(FILE)
         epsilon, delta = (statement or {}).get("epsilon"), (statement or {}).get("delta")

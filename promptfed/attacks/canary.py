@@ -106,6 +106,9 @@ def shown_epsilon(planted: Tensor, references: Tensor, delta: float = 0.0) -> di
     it. (epsilon, delta) allows true positives up to ``e^epsilon FPR + delta`` (Kairouz et al. 2015), so epsilon is at
     least ``ln((TPR - delta) / FPR)``, here with Clopper and Pearson's bounds of both rates, which hold together in 95 %
     of the cases. Each canary counts as a trial of its own, though all share one run.
+
+    A canary is a text more in a client that stays. An account of whole clients that come or go, with (epsilon, delta),
+    allows up to twice epsilon for that, with delta ``(1 + e^epsilon)`` times as large: the client goes, and comes back.
     """
     half = len(references) // 2
     limits, others = references[:half], references[half:]

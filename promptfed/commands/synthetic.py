@@ -108,7 +108,7 @@ def figure_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("AUC of planted and other canaries", f"{trained['auc']:.2f} ({low:.2f} to {high:.2f})"),
             ("the same by texts of the run without canaries", f"{control['auc']:.2f}"),
             (
-                "least epsilon that canaries show, and the most they can",
+                "least epsilon that canaries show (of a text, not of a client), and the most they can",
                 f"{canaries['epsilon_shown']:.2f} and {canaries['epsilon_possible']:.2f}",
             ),
         ]

@@ -72,6 +72,7 @@ def test_it_prints_figures_in_three_ways_and_leaves_the_run_alone(promptfed, run
     assert rows == figure_rows(figures)
     assert rows[0][0] == "zero-shot"
     assert ("epsilon", "none: no differential privacy") in rows
+    assert "(of a text, not of a client)" in rows[-1][0], "it is not the epsilon of the account"
     assert json.loads(promptfed("synthetic", run, "--json").out) == figures
     table = promptfed("synthetic", run).out
     assert "Result: no text quotes a canary" in table
