@@ -278,8 +278,8 @@ def parse_settings(settings: Sequence[str]) -> Options:
             raise ConfigError(f"--set '{printable(setting, 120)}': the value is not YAML ({error}); {fix}") from error
         if dot:
             if f"{section}_options" not in SECTIONS:
-                sections = ", ".join(s.removesuffix("_options") + ".NAME" for s in SECTIONS)
-                raise ConfigError(f"--set '{setting}': unknown section '{section}'; use {sections}, or a plain name")
+                names = ", ".join(s.removesuffix("_options") + ".NAME" for s in SECTIONS)
+                raise ConfigError(f"--set '{setting}': unknown section '{section}'; use {names} or a plain option name")
             key, value = f"{section}_options", {name: value}
         result[key] = {**_section(key, result), **_section(key, {key: value})} if key in SECTIONS else value
     return result

@@ -113,7 +113,9 @@ def search(
     if by is None:
         by = By.descriptor if By.descriptor in engines.selections else By.centroid
     if by.value not in engines.selections:
-        raise ConfigError(f"run '{run}' has no descriptors, which method descriptor trains: use --by centroid or cori")
+        raise ConfigError(
+            f"run '{run}' has no descriptors, which method descriptor trains: use --by centroid, cori or description"
+        )
     if request is None:
         rows = engines.table(ask)
         if json:
