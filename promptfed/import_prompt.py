@@ -40,7 +40,7 @@ def import_run(
     run = RunDirectory.create(folder, config, label=f"{config.task}-{config.method}-imported")
     with run.lock():
         run.events.write("run_start", method=config.method, seed=config.seed, imported=str(source.resolve()))
-        partition = write_partition(run, partition_record(experiment.task))
+        partition = write_partition(run, partition_record(experiment.task, basis=method.basis))
         identity = identity_of(run, {})
         write_passport(run, partition, identity)
         state = FederationState(config.rounds, shared, server, start.personal)

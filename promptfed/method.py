@@ -228,6 +228,11 @@ class Method(MethodTraits, ABC):
         """Raise TrainingError if ``shared`` means something else here than where it was made, such as other tokens."""
 
     @property
+    def basis(self) -> str:
+        """SHA-256 of the directions that its prompt is a sum of, if a file has them; a run keeps it."""
+        return ""
+
+    @property
     def reads_texts_only(self) -> bool:
         """Whether it predicts by cosines to text features alone, which can then be made once and kept."""
         return False

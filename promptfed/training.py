@@ -194,9 +194,9 @@ class Training:
     def _open(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Checkpoint | None]]:
         """Return the partition, what the run keeps of its own, and the newest checkpoint of each stage."""
         record = read_partition(self.run)
-        partition = partition_record(self.experiment.task, self.model)
+        partition = partition_record(self.experiment.task, self.model, self.experiment.method().basis)
         check_partition(record, partition, self.run.path)
-        check_same_model(self.run.path, record or {}, self.model)
+        check_same_model(self.run.path, record or {}, self.model, partition.get("basis", ""))
         folders = {stage: self.run.stage_folder(stage, is_baseline=base) for stage, base in self._stages()}
         saved = {stage: load_checkpoint(folder, self._warn) for stage, folder in folders.items()}
         if record is None and any(saved.values()):

@@ -19,7 +19,9 @@ import torch
 
 from promptfed.aggregators.mean import Mean
 from promptfed.agreement import Agreement
-from promptfed.config import build_config
+from promptfed.build_method import build_method
+from promptfed.config import build_config, validate
+from promptfed.errors import ConfigError
 from promptfed.examples.episodes import EpisodeForm
 from promptfed.measures.base import build_measure
 from promptfed.method import METHODS
@@ -30,15 +32,16 @@ from promptfed.tasks import TASKS
 from promptfed.types import NO_PROMPT, Broadcast, ClientData, FederatedTask
 
 
-def trained(method: PolicyMethod, clients: Sequence[ClientData]) -> list[torch.Tensor]:
+def train(method: PolicyMethod, clients: Sequence[ClientData]) -> list[torch.Tensor]:
     """Return the prompts with which ``clients`` play after all rounds together."""
     mean, shared = Mean(Mean.Config()), method.init_shared()
-    own = [method.init_personal(data.client) for data in clients]
+    offsets = [method.init_personal(data.client) for data in clients]
     for round in range(1, method.setup.rounds + 1):
-        results = [method.train(Broadcast(round, shared), data, kept) for data, kept in zip(clients, own, strict=True)]
-        own = [kept for _, kept in results]
+        broadcast = Broadcast(round, shared)
+        results = [method.train(broadcast, data, offset) for data, offset in zip(clients, offsets, strict=True)]
+        offsets = [offset for _, offset in results]
         shared, _ = mean.apply(shared, [update for update, _ in results], NO_PROMPT)
-    return [method.prompt(shared, kept) for kept in own]
+    return [method.prompt(shared, offset) for offset in offsets]
 
 
 def scores(setup: Setup, task: FederatedTask, prompts: Sequence[torch.Tensor]) -> list[float]:
@@ -51,31 +54,29 @@ def scores(setup: Setup, task: FederatedTask, prompts: Sequence[torch.Tensor]) -
     return [measure.figure(table[k : k + count], torch.ones(count).long()) for k in range(0, len(items), count)]
 
 
-def measured(seed: int, options: argparse.Namespace) -> dict[str, list[float]]:
+def measure_seed(seed: int, options: argparse.Namespace) -> dict[str, list[float]]:
     """Return the scores of each cell, by kind of prompt."""
-    own = {"episodes": options.episodes, "test_episodes": options.test_episodes, "held_out": 0}
+    task_options = {"episodes": options.episodes, "test_episodes": options.test_episodes, "held_out": 0}
     config = {"task": "allocation", "data": "cells", "clients": options.cells, "partition_seed": seed}
-    task = TASKS["allocation"].build(build_config({**config, "task_options": own}))
+    task = TASKS["allocation"].build(build_config({**config, "task_options": task_options}))
     assert isinstance(task.form, EpisodeForm)
     agreement = Agreement(classes=task.base_classes, templates=task.templates, rounds=options.rounds, seed=seed)
     setup = Setup(load_policy("dt", task.form), agreement, "normalised")
     pieces = setup.policy.tokens([data.test.items[0].piece for data in task.clients])  # type: ignore[attr-defined]
     table = {"trajectory": scores(setup, task, list(pieces[:, None]))}
 
-    def prompted(**changes: Any) -> PolicyMethod:
-        kind = METHODS["promptdt"]
-        method = kind(kind.Config(**dict(one.split("=", 1) for one in options.set), **changes), setup)
+    def method_with(**changes: Any) -> PolicyMethod:
+        method = build_method("promptdt", {**options.set, **changes}, setup)
         assert isinstance(method, PolicyMethod)
         return method
 
     for rank in options.ranks:
         for personal in options.personal:
-            method = prompted(rank=rank, personal=personal == "yes")
+            method = method_with(rank=rank, personal=personal == "yes")
             name = f"rank {rank}{'' if personal == 'yes' else ', no offset'}"
-            table[f"{name}: federated"] = scores(setup, task, trained(method, task.clients))
-        if options.alone:
-            alone = [trained(prompted(rank=rank), [data])[0] for data in task.clients]
-            table[f"rank {rank}: alone"] = scores(setup, task, alone)
+            table[f"{name}: federated"] = scores(setup, task, train(method, task.clients))
+            if options.alone:
+                table[f"{name}: alone"] = scores(setup, task, [train(method, [data])[0] for data in task.clients])
     return table
 
 
@@ -83,9 +84,9 @@ def difference(name: str, ones: Sequence[Sequence[float]], others: Sequence[Sequ
     """Return a line of the paired differences of cells, of which there is a list a seed."""
     of_seeds = [[one - other for one, other in zip(*pair, strict=True)] for pair in zip(ones, others, strict=True)]
     means = [fmean(some) for some in of_seeds]
-    won = [gap > 0 for some in of_seeds for gap in some]
+    wins = [gap > 0 for some in of_seeds for gap in some]
     spread = f" ± {stdev(means):.1f}" if len(means) > 1 else ""
-    return f"{name}: {fmean(means):+.1f}{spread}, better in {sum(won)} of {len(won)} cells"
+    return f"{name}: {fmean(means):+.1f}{spread}, better in {sum(wins)} of {len(wins)} cells"
 
 
 def main() -> None:
@@ -102,10 +103,18 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of the method")
     parser.add_argument("--alone", action="store_true", help="train each cell by itself, too")
     options = parser.parse_args()
+    pairs = [one.partition("=") for one in options.set]
+    if wrong := [name for name, sign, _ in pairs if not sign or name in ("rank", "personal")]:
+        parser.error(f"--set {wrong[0]}: give NAME=VALUE; rank and personal have options --ranks and --personal")
+    options.set = {name: value for name, _, value in pairs}
+    try:
+        validate(METHODS["promptdt"].Config, options.set, "method option")
+    except ConfigError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     tables = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        tables.append(measured(seed, options))
+        tables.append(measure_seed(seed, options))
         print(
             json.dumps({"seed": seed, **{name: round(fmean(row), 1) for name, row in tables[-1].items()}}), flush=True
         )
@@ -116,7 +125,7 @@ def main() -> None:
     for name, row in rows.items():
         if name.endswith("federated"):
             print(difference(f"{name} - trajectory", row, rows["trajectory"]))
-            alone = f"{name.partition(':')[0].partition(',')[0]}: alone"
+            alone = f"{name.partition(':')[0]}: alone"
             if alone in rows:
                 print(difference(f"{name} - alone", row, rows[alone]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 import torch
 
 import promptfed as pf
-from promptfed.errors import BundleError, ConfigError
+from promptfed.errors import BundleError, ConfigError, RunError
+from promptfed.methods.promptdt import PromptDT
 from promptfed.personalize.onboard import newcomer_source
 
 from .small_cells import SMALL
 
 pytestmark = pytest.mark.slow
+FOUR = {"local_epochs": 1, "rank": 4}
+"""A prompt of four numbers."""
 Train = Callable[..., pf.Run]
 
 
@@ -34,16 +38,38 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     return run
 
 
-def test_a_run_without_its_last_checkpoint_goes_on_to_the_same_bits(train: Train) -> None:
-    whole = train()
-    expected, table = whole.metrics["prompt_sha256"], whole.metrics["method"]
-    newest = max((whole.path / "checkpoints").iterdir())
+def drop_last_checkpoint(run: pf.Run) -> None:
+    """Make ``run`` look as if it had been stopped before its last round ended."""
+    newest = max((run.path / "checkpoints").iterdir())
     for file in newest.iterdir():
         file.unlink()
     newest.rmdir()
+
+
+@pytest.mark.parametrize("options", [{"local_epochs": 1}, FOUR], ids=["tokens", "weights"])
+def test_a_run_without_its_last_checkpoint_goes_on_to_the_same_bits(train: Train, options: dict[str, Any]) -> None:
+    whole = train(method_options=options)
+    expected, table = whole.metrics["prompt_sha256"], whole.metrics["method"]
+    drop_last_checkpoint(whole)
     again = pf.load_run(whole.path).resume(progress=False)
     assert again.metrics["prompt_sha256"] == expected
     assert again.metrics["method"] == table
+
+
+def test_a_run_with_weights_keeps_its_directions_and_refuses_others(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(method_options=FOUR, rounds=2, baselines=("local_only",))
+    run.personalize()
+    assert {tuple(tensor.shape) for tensor in run.prompt(0).shared.values()} == {(4,)}
+    assert set(run.prompt(0).personal) == {"offset"}
+    assert len(json.loads((run.path / "partition.json").read_text())["basis"]) == 64
+    drop_last_checkpoint(run)
+    monkeypatch.setattr(PromptDT, "basis", "b" * 64)
+    for go_on in (lambda: pf.load_run(run.path).resume(progress=False), lambda: pf.load_run(run.path).evaluate()):
+        with pytest.raises(RunError, match=r"and this promptfed has others \(b{12}\): use the version") as refusal:
+            go_on()
+        assert "\n" not in str(refusal.value)
 
 
 def test_all_baselines_stand_in_one_table(train: Train) -> None:
@@ -85,7 +111,9 @@ def test_personal_prompts_and_what_is_refused(train: Train) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs promptfed[ray]")
-def test_ray_trains_the_same_prompt(train: Train) -> None:
-    local, ray = train(rounds=1), train(rounds=1, engine="ray", actors=1)
+@pytest.mark.parametrize("options", [{"local_epochs": 1}, FOUR], ids=["tokens", "weights"])
+def test_ray_trains_the_same_prompt(train: Train, options: dict[str, Any]) -> None:
+    local = train(rounds=1, method_options=options)
+    ray = train(rounds=1, method_options=options, engine="ray", actors=1)
     for name, tensor in local.prompt().shared.items():
         torch.testing.assert_close(ray.prompt().shared[name], tensor)

@@ -38,7 +38,7 @@ from promptfed.readers.content import expected_content
 from promptfed.resolve import warn_of_plugins
 from promptfed.runs.checkpoint import load_checkpoint
 from promptfed.runs.directory import RunDirectory
-from promptfed.runs.model import check_same_model
+from promptfed.runs.model import check_same_basis, check_same_model
 from promptfed.runs.partition_file import read_partition
 from promptfed.runs.passport import check_passport, identity_of
 from promptfed.runs.personal_store import PERSONAL_VERSION, PersonalPrompts
@@ -116,6 +116,7 @@ class FinishedRun:
             )
             setup = Setup(_model(run, config, table, objects), agreement, config.selection)
         method = build_method(config.method, config.method_options, setup)
+        check_same_basis(run.path, table, method.basis)
         server = method.server_side(build_aggregator(config.aggregator or "mean", config.aggregator_options))
         names = {client: name for client, name, _ in clients}
         personal: Mapping[int, PromptState] = PersonalPrompts(sorted(names), method.init_personal, saved.state.personal)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfed.backbones.base import freeze
+from promptfed.backbones.base import freeze, hash_tensors
 from promptfed.errors import ConfigError
 from promptfed.method import METHODS, MethodConfig
 from promptfed.policies.dt_network import PARTS, PIECE
@@ -42,7 +42,7 @@ class PromptDT(PolicyMethod):
 
     With ``rank=r`` a prompt is ``start + sum_k weights_k directions_k``. Start and directions are bundled: they were
     trained on public made-up cells, none of which is a task's. Shared are ``weights`` ``(r,)``, with twice the learning
-    rate; ``offset`` ``(r,)`` is personal and has .6 of it.
+    rate; ``offset`` ``(r,)`` is personal and is trained with .6 of the learning rate.
 
     Different from the paper: its federation trains all weights of the decision transformer, and its prompt is a real
     piece of a trajectory, which here is the baseline ``trajectory_prompt``. Here the transformer is trained before, on
@@ -67,6 +67,10 @@ class PromptDT(PolicyMethod):
                     f"{PIECE * PARTS} tokens: leave one of them out"
                 )
             self._basis, self._shape = freeze(load_basis().to(self.model.device)), (config.rank,)
+
+    @property
+    def basis(self) -> str:
+        return "" if self._basis is None else hash_tensors(self._basis.state_dict().items())
 
     @property
     def lr_multipliers(self) -> Mapping[str, float]:
@@ -94,5 +98,5 @@ class PromptDT(PolicyMethod):
     def split_update(
         self, trained: PromptState, broadcast: Broadcast, data: ClientData, personal: PromptState
     ) -> tuple[PromptState, PromptState]:
-        own = PromptState({name: tensor for name, tensor in trained.items() if name in personal})
-        return PromptState({name: tensor for name, tensor in trained.items() if name not in personal}), own
+        offset = PromptState({name: tensor for name, tensor in trained.items() if name in personal})
+        return PromptState({name: tensor for name, tensor in trained.items() if name not in personal}), offset

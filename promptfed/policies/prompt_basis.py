@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from promptfed.policies.dt_network import PARTS, PIECE, WIDTH
 
 DIRECTIONS = 64
-"""Directions of the bundled basis, the weightiest first."""
+"""Directions of the bundled basis: 32 that are trained, roughly the weightiest first, then 32 principal components."""
 TOKENS = PIECE * PARTS
 
 

@@ -19,12 +19,14 @@ def has_fingerprint(record: Mapping[str, Any]) -> bool:
     return isinstance(backbone, dict) and backbone.get("fingerprint") is not None
 
 
-def check_same_model(run: Path, record: Mapping[str, Any], model: FrozenModel) -> None:
-    """Check ``model`` against the ``record`` of ``run`` (in partition.json; none in old runs).
+def check_same_model(run: Path, record: Mapping[str, Any], model: FrozenModel, basis: str | None = None) -> None:
+    """Check ``model``, and ``basis`` if it is given, against the ``record`` of ``run`` (none in old runs).
 
     Raises:
-        RunError: It is another model. The same weights in another file are the same model.
+        RunError: It is another model. The same weights in another file are the same model. Or ``check_same_basis``.
     """
+    if basis is not None:
+        check_same_basis(run, record, basis)
     [key] = model.describe()
     about = record.get(key)
     trained_with = about.get("fingerprint") if isinstance(about, dict) else None
@@ -42,3 +44,16 @@ def check_same_model(run: Path, record: Mapping[str, Any], model: FrozenModel) -
         f"'{printable(model.name, 200)}' is another model (fingerprint {model.fingerprint[:12]}): give the same "
         "weights by --backbone, at the same --precision"
     )
+
+
+def check_same_basis(run: Path, record: Mapping[str, Any], basis: str) -> None:
+    """Check the directions of a method's prompt (``Method.basis``) against the ``record`` of ``run``.
+
+    Raises:
+        RunError: They are others. A run that kept nothing of them is not compared.
+    """
+    if record.get("basis", basis) != basis:
+        raise RunError(
+            f"run '{run}' was trained with directions of SHA-256 {printable(record['basis'], 12)}, and this promptfed "
+            f"has others ({basis[:12] or 'none'}): use the version that trained it, or train again"
+        )

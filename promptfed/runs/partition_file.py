@@ -91,12 +91,12 @@ def kind_of_examples(form: PromptTemplate | None, classes: Sequence[str]) -> str
     return "questions" if tuple(classes) == ANSWER_CLASSES else "texts"
 
 
-def partition_record(task: FederatedTask, model: FrozenModel | None = None) -> dict[str, Any]:
+def partition_record(task: FederatedTask, model: FrozenModel | None = None, basis: str = "") -> dict[str, Any]:
     """Return the record that a run keeps of its task and model.
 
     It holds the table, ``new_classes``, ``templates`` and ``content``, by which ``partition_check`` recognises the
     data. With a black box it also holds ``form``, and the fingerprint of the ``oracle`` for that form; otherwise name
-    and fingerprint of the ``backbone``.
+    and fingerprint of the ``backbone``. A method with directions has their SHA-256, the ``basis``.
     """
     count, digests = len(task.base_classes), ContentDigests()
     rows = ((row(data, count), digests.of_client(data)) for data in task.clients)
@@ -113,7 +113,7 @@ def partition_record(task: FederatedTask, model: FrozenModel | None = None) -> d
         }
     if task.form is not None:
         table["form"] = task.form.model_dump(mode="json")
-    return {**table, **(model.describe() if model else {})}
+    return {**table, **(model.describe() if model else {}), **({"basis": basis} if basis else {})}
 
 
 def write_partition(run: RunDirectory, record: Mapping[str, Any]) -> dict[str, Any]:

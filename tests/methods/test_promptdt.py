@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from promptfed.aggregators.mean import Mean
+from promptfed.backbones.base import hash_tensors
 from promptfed.errors import ConfigError
 from promptfed.measures.base import build_measure
 from promptfed.policies.loading import load_basis
@@ -99,6 +100,26 @@ def test_weights_of_directions_are_sent_in_the_place_of_tokens(setting):
     torch.testing.assert_close(method.prompt(update.shared, personal), load_basis()(weights[None]).detach())
     with pytest.raises(ConfigError, match="'tokens' is 3, and the directions of option 'rank' make 15"):
         method_of("promptdt", setup, rank=16, tokens=3)
+
+
+def test_weights_without_an_offset_are_all_that_a_client_has(setting):
+    task, setup = setting
+    method = method_of("promptdt", setup, rank=4, local_epochs=1, personal=False)
+    assert len(method.init_personal(0)) == 0
+    shared = method.init_shared()
+    update, personal = method.train(Broadcast(1, shared), task.clients[0], NO_PROMPT)
+    assert {name: tuple(tensor.shape) for name, tensor in update.shared.items()} == {"weights": (4,)}
+    assert len(personal) == 0
+    torch.testing.assert_close(method.prompt(shared, NO_PROMPT)[0], load_basis().start.detach())
+    tokens = method.prompt(update.shared, NO_PROMPT)
+    torch.testing.assert_close(tokens, load_basis()(update.shared["weights"][None]).detach())
+
+
+def test_what_a_run_keeps_of_its_directions(setting):
+    setup = setting[1]
+    sha = method_of("promptdt", setup, rank=4).basis
+    assert sha == hash_tensors(load_basis().state_dict().items()) == method_of("promptdt", setup, rank=16).basis
+    assert method_of("promptdt", setup).basis == ""
 
 
 def test_tokens_are_mixed_and_not_scores(setting):
