@@ -46,6 +46,17 @@ def records(path: Path) -> list[Any]:
     return kept
 
 
+def written(folder: Path, identity: str) -> list[Any]:
+    """All records of both parts of a run, once W&B's own process has written how the second one ended."""
+    until = time.monotonic() + 30
+    while True:
+        files = sorted(folder.glob(f"offline-run-*-{identity}/*.wandb"))
+        kept = [record for file in files for record in records(file)]
+        if sum(record.HasField("exit") for record in kept) == 2 or time.monotonic() > until:
+            return kept
+        time.sleep(0.2)
+
+
 def test_an_offline_run_holds_all_and_is_continued_under_the_same_id(
     story: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,8 +66,7 @@ def test_an_offline_run_holds_all_and_is_continued_under_the_same_id(
     time.sleep(1.1)  # wandb names a file by the second in which it begins
     story.tell(build_observers(mine), story.resume, *story.round(2, 0.25), story.tests)
     assert story.warnings == []
-    files = sorted((story.folder.path / "wandb").glob(f"offline-run-*-{story.identity}/*.wandb"))
-    kept = [record for file in files for record in records(file)]
+    kept = written(story.folder.path / "wandb", story.identity)
     [identity] = {record.run.run_id for record in kept if record.HasField("run")}
     assert identity == story.identity
     run = next(record.run for record in kept if record.HasField("run"))
