@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from promptfed.attacks.canary import Canary, allowed_rate, canary_figures, draw_canaries, plant, shown_epsilon
 from promptfed.blackbox.text.quotation_filter import Quotations
@@ -130,7 +129,7 @@ class SyntheticReport:
         real = [item for data in self.task.clients for item in data.train.items]
         real_texts = [item.text if isinstance(item, TextItem) else item.name for item in real]
         texts = [text for text, _ in self.pairs]
-        nearest = (self._vectors(texts) @ F.normalize(self._states.of(real), dim=-1).T).max(1).values.cpu()
+        nearest = (self._states.unit_of_texts(texts) @ self._states.unit(real).T).max(1).values.cpu()
         return {
             "real_texts": len(real),
             "quoting": quoting(texts, real_texts),
@@ -138,9 +137,6 @@ class SyntheticReport:
             "nearest_mean": float(nearest.mean()),
             "nearest_highest": float(nearest.max()),
         }
-
-    def _vectors(self, texts: Sequence[str]) -> Tensor:
-        return F.normalize(self._states.of([TextItem(text) for text in texts]), dim=-1)
 
     # ----------------------------------------------------------------------------------------------- privacy
 
@@ -208,7 +204,8 @@ class SyntheticReport:
 
     def _scores(self, canaries: Sequence[Canary], pairs: Sequence[tuple[str, str]]) -> Tensor:
         """Return each canary's cosine to the nearest text of its class ``(canaries,)``; -1 where it has none."""
-        cosines = self._vectors([canary.text for canary in canaries]) @ self._vectors([text for text, _ in pairs]).T
+        texts = self._states.unit_of_texts([text for text, _ in pairs])
+        cosines = self._states.unit_of_texts([canary.text for canary in canaries]) @ texts.T
         names = self.task.base_classes
         alike = torch.tensor([[name == names[canary.label] for _, name in pairs] for canary in canaries])
         return cosines.cpu().masked_fill(~alike, -1.0).max(1).values

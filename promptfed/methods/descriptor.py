@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from promptfed.errors import ConfigError
 from promptfed.examples.base import Item
@@ -113,7 +112,7 @@ class Descriptor(Method):
 
     def features(self, items: Sequence[Item]) -> Tensor:
         """Return unit features ``(items, width)``, each of which is computed once."""
-        return F.normalize(self._states.of(items), dim=-1)
+        return self._states.unit(items)
 
     @torch.no_grad()
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfed.errors import ConfigError
-from promptfed.examples.base import Item, TextItem
+from promptfed.examples.base import Item
 from promptfed.local_training import LocalObjective
 from promptfed.method import METHODS, MethodConfig
 from promptfed.prompt_state import PromptState
@@ -87,7 +87,7 @@ class QueryPrompt(SoftPromptMethod):
         """Return unit vectors of a split's documents, and which of them answer each request; made once a split."""
         if split not in self._answers:
             texts = documents_of(split)
-            vectors = F.normalize(self._documents.of([TextItem(text) for text in texts]), dim=-1)
+            vectors = self._documents.unit_of_texts(texts)
             answers = torch.tensor([[text in passages_of(item) for text in texts] for item in split.items])
             self._answers[split] = vectors, answers.to(vectors.device)
         return self._answers[split]

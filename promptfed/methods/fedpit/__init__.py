@@ -19,7 +19,6 @@ from promptfed.blackbox.text.tensors import text_tensor
 from promptfed.errors import TrainingError
 from promptfed.examples.base import TextItem
 from promptfed.frozen_model import Kind
-from promptfed.language_models.model import SCALE
 from promptfed.method import METHODS, Method, MethodConfig, Shape
 from promptfed.methods.fedpit.draft_collector import DRAFTS, LONGEST, DraftCollector
 from promptfed.methods.fedpit.writer import ExampleWriter
@@ -120,10 +119,6 @@ class FedPIT(Method):
     def server_side(self, aggregator: Aggregator) -> Aggregator:
         return DraftCollector(aggregator, self)
 
-    def vectors(self, texts: Sequence[str]) -> Tensor:
-        """Return the unit states ``(texts, width)`` of texts."""
-        return F.normalize(self.states.of([TextItem(text) for text in texts]), dim=-1)
-
     # --------------------------------------------------------------------------------------------- training
 
     def data_notes(self, clients: Sequence[ClientData]) -> tuple[str, ...]:
@@ -154,7 +149,7 @@ class FedPIT(Method):
         """Return (label, text) of what ``data``'s client sends."""
         stream = torch_stream(self.setup.seed, "fedpit", broadcast.round, data.client)
         examples = [*_texts(data.train), *_texts(data.val)]
-        quotations, vectors = Quotations(examples, self.config.quoted_words), self.vectors(examples)
+        quotations, vectors = Quotations(examples, self.config.quoted_words), self.states.unit_of_texts(examples)
         upload: list[tuple[int, str]] = []
         for label, stock in enumerate(self.texts(broadcast.shared)):
             texts = [text for text, of in zip(examples, data.train.labels.tolist(), strict=False) if of == label]
@@ -180,7 +175,7 @@ class FedPIT(Method):
         others = logs.clone()
         others[:, label] = -torch.inf
         margins = (logs[:, label] - others.max(1).values).tolist()
-        nearest = (self.vectors(drafts) @ examples.T).max(1).values.tolist()
+        nearest = (self.states.unit_of_texts(drafts) @ examples.T).max(1).values.tolist()
         rows = zip(drafts, nearest, margins, strict=True)
         return [text for text, near, margin in rows if near < self.config.nearest and margin >= self.config.margin]
 
@@ -189,7 +184,7 @@ class FedPIT(Method):
         result = list(stock)
         if not texts:
             return result
-        vectors = self.vectors([*stock, *texts])
+        vectors = self.states.unit_of_texts([*stock, *texts])
         rows = list(range(len(stock)))
         for row in range(len(stock), len(vectors)):
             if len(result) >= most:
@@ -203,11 +198,12 @@ class FedPIT(Method):
 
     @torch.no_grad()
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        by_class, rows = dict(zip(self.setup.classes, self.texts(shared), strict=True)), []
-        for name in classes:
-            texts = by_class.get(name)
-            rows.append(F.normalize(self.vectors(texts).mean(0), dim=0) if texts else self.model.class_means([name])[0])
-        return SCALE * F.normalize(self.states.of(split.items), dim=-1) @ torch.stack(rows).T
+        means = {
+            name: F.normalize(self.states.unit_of_texts(texts).mean(0), dim=0)
+            for name, texts in zip(self.setup.classes, self.texts(shared), strict=True)
+            if texts
+        }
+        return self.states.class_scores(means, classes, split.items)
 
 
 def _texts(split: Split) -> list[str]:

@@ -51,11 +51,11 @@ class ExampleWriter:
         """
         parts = _PART.findall(texts[place].lower())
         draws = torch.rand(len(parts), 2, generator=stream).tolist()
-        written = []
+        words = []
         for part, (change, crossing) in zip(parts, draws, strict=True):
             stays = self.is_public(part) and change >= self.degree
-            written.append(part if stays else self._other(part, texts, label, crossing < 0.5, stream))
-        return _SPACE.sub(r"\1", " ".join(written))
+            words.append(part if stays else self._other(part, texts, label, crossing < 0.5, stream))
+        return _SPACE.sub(r"\1", " ".join(words))
 
     def is_public(self, part: str) -> bool:
         """Return whether a part of the template may stay: a mark, or a public word."""

@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from promptfed.aggregators.base import Aggregator, AggregatorWrapper
 from promptfed.blackbox.text.tensors import text_tensor
 from promptfed.errors import ConfigError
-from promptfed.examples.base import TextItem
 from promptfed.frozen_model import Kind
-from promptfed.language_models.model import SCALE
 from promptfed.method import METHODS, Method, MethodConfig, Shape
 from promptfed.prompt_state import PromptState
 from promptfed.prompts.synthetic_texts import TEXTS, WEIGHTS, written_texts
@@ -108,8 +106,8 @@ class PrivateEvolution(Method):
 
     def state(self, texts: Sequence[str], weights: Tensor) -> PromptState:
         """Return the shared state of ``texts``, class after class, with the ``weights`` ``(N,)`` of their votes."""
-        written = text_tensor(json.dumps(list(texts), ensure_ascii=False))
-        return PromptState({TEXTS: written, WEIGHTS: weights.float(), VOTES: torch.zeros(self.count)})
+        content = text_tensor(json.dumps(list(texts), ensure_ascii=False))
+        return PromptState({TEXTS: content, WEIGHTS: weights.float(), VOTES: torch.zeros(self.count)})
 
     def uploads(self, client: int, sent: PromptState) -> Mapping[str, Shape]:
         return {VOTES: (self.count,)}
@@ -131,9 +129,7 @@ class PrivateEvolution(Method):
     @torch.no_grad()
     def votes(self, shared: PromptState, split: Split) -> Tensor:
         """Return the share of a split's texts ``(N,)`` for which each synthetic text of their class is the nearest."""
-        texts = F.normalize(self.states.of([TextItem(text) for text in written_texts(shared)]), dim=-1)
-        examples = F.normalize(self.states.of(split.items), dim=-1)
-        cosines = examples @ texts.T
+        cosines = self.states.unit(split.items) @ self.states.unit_of_texts(written_texts(shared)).T
         of_class = torch.arange(self.count, device=cosines.device) // self.config.texts
         other = of_class[None, :] != split.labels.to(cosines.device)[:, None]
         nearest = cosines.masked_fill(other, -torch.inf).argmax(1).cpu()
@@ -143,14 +139,10 @@ class PrivateEvolution(Method):
 
     @torch.no_grad()
     def logits(self, shared: PromptState, personal: PromptState, classes: Sequence[str], split: Split) -> Tensor:
-        texts = F.normalize(self.states.of([TextItem(text) for text in written_texts(shared)]), dim=-1)
+        texts = self.states.unit_of_texts(written_texts(shared))
         weights = shared[WEIGHTS].to(texts)[:, None]
         means = F.normalize((weights * texts).reshape(len(self.setup.classes), self.config.texts, -1).sum(1), dim=-1)
-        rows = []
-        for name in classes:
-            is_class = name in self.setup.classes
-            rows.append(means[self.setup.classes.index(name)] if is_class else self.model.class_means([name])[0])
-        return SCALE * F.normalize(self.states.of(split.items), dim=-1) @ torch.stack(rows).T
+        return self.states.class_scores(dict(zip(self.setup.classes, means, strict=True)), classes, split.items)
 
 
 class Evolution(AggregatorWrapper):

@@ -99,7 +99,7 @@ def test_the_judge_goes_by_the_margin_of_log_probabilities(method: FedPIT) -> No
     split = Split(tuple(map(TextItem, texts)), torch.tensor([1, 1]))
     logs = method.model.template_scores("review :", split, CLASSES).log_softmax(-1)
     margins = (logs[:, 1] - logs[:, 0]).tolist()
-    examples = method.vectors(["news of the world"])
+    examples = method.states.unit_of_texts(["news of the world"])
     for margin in (min(margins) - 1, sum(margins) / 2, max(margins) + 1):
         passed = [text for text, value in zip(texts, margins, strict=True) if value >= margin]
         assert build(margin=margin)._passing(texts, 1, examples) == passed
@@ -151,9 +151,9 @@ def test_a_round_trains_and_texts_are_prototypes(method: FedPIT) -> None:
     state, _ = rule.apply(shared, [sent], rule.init(shared))
     split = client().train
     scores, before = (method.logits(s, NO_PROMPT, CLASSES, split) for s in (state, shared))
-    means = [method.vectors(texts).mean(0) for texts in method.texts(state)]
+    means = [method.states.unit_of_texts(texts).mean(0) for texts in method.texts(state)]
     means = torch.nn.functional.normalize(torch.stack(means), dim=-1)
-    torch.testing.assert_close(scores, 20 * method.vectors([item.text for item in split.items]) @ means.T)
+    torch.testing.assert_close(scores, 20 * method.states.unit_of_texts([item.text for item in split.items]) @ means.T)
     torch.testing.assert_close(before, method.model.cosines(method.states.of(split.items), CLASSES))
 
 
