@@ -82,3 +82,15 @@ def guessing_probability(right: int, items: int, chance: float) -> float:
         for k in range(right, items + 1)
     )
     return min(1.0, math.fsum(math.exp(term) for term in terms))
+
+
+def exact_lower_bound(count: int, trials: int, error: float = 0.025) -> float:
+    """Return the lower bound of a share of which ``count`` of ``trials`` were seen (Clopper and Pearson 1934).
+
+    The truth lies below it with a chance of ``error`` at most.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60 if count else 0):
+        share = (low + high) / 2
+        low, high = (low, share) if guessing_probability(count, trials, share) > error else (share, high)
+    return low

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from promptfed.intervals import guessing_probability, mean_interval, t_quantile, wilson_interval
+from promptfed.intervals import exact_lower_bound, guessing_probability, mean_interval, t_quantile, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,9 @@ def test_clients_that_are_alike_by_chance_are_no_certainty(accuracies: list[floa
 def test_a_guessers_luck_is_the_binomial_tail(right: int, items: int, chance: float) -> None:
     exact = sum(math.comb(items, k) * chance**k * (1 - chance) ** (items - k) for k in range(right, items + 1))
     assert guessing_probability(right, items, chance) == pytest.approx(exact, rel=1e-9)
+
+
+def test_bounds_of_a_share_are_clopper_and_pearsons() -> None:
+    assert exact_lower_bound(10, 10) == pytest.approx(0.025**0.1)
+    assert exact_lower_bound(0, 10) == 0
+    assert exact_lower_bound(3, 20) == pytest.approx(0.0320709, abs=1e-6)  # scipy.stats.beta.ppf(0.025, 3, 18)

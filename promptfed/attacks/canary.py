@@ -18,6 +18,7 @@ from torch import Tensor
 from promptfed.attacks.membership import LOW_RATE, Separation
 from promptfed.errors import ConfigError
 from promptfed.examples.base import TextItem
+from promptfed.intervals import exact_lower_bound
 from promptfed.seeding import numpy_stream
 from promptfed.types import ClientData, FederatedTask, Split
 
@@ -119,21 +120,8 @@ def shown_epsilon(planted: Tensor, references: Tensor, delta: float = 0.0) -> di
 
 
 def _least(true: int, planted: int, false: int, others: int, delta: float) -> float:
-    positive = at_least(true, planted) - delta
-    return max(0.0, math.log(positive / (1 - at_least(others - false, others)))) if positive > 0 else 0.0
-
-
-def at_least(count: int, trials: int, error: float = 0.025) -> float:
-    """Return the lower bound of a share of which ``count`` of ``trials`` were seen (Clopper and Pearson 1934).
-
-    The truth lies below it with a chance of ``error`` at most.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(60 if count else 0):
-        share = (low + high) / 2
-        tail = sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(count, trials + 1))
-        low, high = (low, share) if tail > error else (share, high)
-    return low
+    positive = exact_lower_bound(true, planted) - delta
+    return max(0.0, math.log(positive / (1 - exact_lower_bound(others - false, others)))) if positive > 0 else 0.0
 
 
 def allowed_rate(epsilon: float, delta: float) -> float:

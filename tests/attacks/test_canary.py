@@ -9,7 +9,6 @@ import torch
 
 from promptfed.attacks.canary import (
     allowed_rate,
-    at_least,
     canary_figures,
     chance_exposure,
     draw_canaries,
@@ -18,6 +17,7 @@ from promptfed.attacks.canary import (
     shown_epsilon,
 )
 from promptfed.errors import ConfigError
+from promptfed.intervals import exact_lower_bound
 from promptfed.types import NO_EXAMPLES, FederatedTask
 
 from ..tiny_language_models import CLASSES, TEXTS, client
@@ -69,17 +69,11 @@ def test_epsilon_limits_what_a_test_can_find() -> None:
     assert allowed_rate(500.0, 1e-5) == 1
 
 
-def test_bounds_of_a_share_are_clopper_and_pearsons() -> None:
-    assert at_least(10, 10) == pytest.approx(0.025**0.1)
-    assert at_least(0, 10) == 0
-    assert at_least(3, 20) == pytest.approx(0.0320709, abs=1e-6)  # scipy.stats.beta.ppf(0.025, 3, 18)
-
-
 def test_canaries_show_an_epsilon_that_no_smaller_one_allows() -> None:
     references = torch.linspace(0, 1, 200)[torch.randperm(200, generator=torch.Generator().manual_seed(1))]
     told = shown_epsilon(torch.full((10,), 2.0), references)
     false = int((references[100:] > references[:100].sort(descending=True).values[1]).sum())
-    high = 1 - at_least(100 - false, 100)
+    high = 1 - exact_lower_bound(100 - false, 100)
     assert told["epsilon_shown"] == pytest.approx(math.log(0.025**0.1 / high))
     assert told["epsilon_possible"] == pytest.approx(math.log(0.025**0.1 / (1 - 0.025**0.01)))
     assert told["epsilon_shown"] <= told["epsilon_possible"]
