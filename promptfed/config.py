@@ -258,8 +258,8 @@ def read_yaml(path: Path, what: str = "config file") -> Options:
     except (OSError, FormatError) as error:
         raise ConfigError(f"cannot read {what} '{path}': {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(data, dict):
-        held = "is empty: it" if data is None else f"holds a {type(data).__name__}, and"
-        raise ConfigError(f"{what} '{path}' {held} must hold 'name: value' lines")
+        fault = "is empty: it" if data is None else f"holds a {type(data).__name__}, and"
+        raise ConfigError(f"{what} '{path}' {fault} must hold 'name: value' lines")
     return data
 
 

@@ -127,9 +127,9 @@ class FederatedSearch:
     @cached_property
     def _descriptions(self) -> np.ndarray:
         """The vectors of what the owners say of their corpora."""
-        described = [corpus.description or corpus.name for corpus in self.collection.corpora]
-        self._encode(described)
-        return np.stack([self._vectors[text] for text in described])
+        sentences = [corpus.description or corpus.name for corpus in self.collection.corpora]
+        self._encode(sentences)
+        return np.stack([self._vectors[text] for text in sentences])
 
     def calibration(self, index: str) -> Mapping[int, tuple[float, float]]:
         """Return what each owner fits to its lists for the requests that it has judged; two numbers travel."""

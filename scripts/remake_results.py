@@ -53,8 +53,8 @@ class Block:
     @property
     def first(self) -> str:
         """The first command, for the screen."""
-        joined = re.sub(r"\\\n\s*", "", self.commands)
-        return next(line for line in joined.splitlines() if RUNS.match(line))
+        whole = re.sub(r"\\\n\s*", "", self.commands)
+        return next(line for line in whole.splitlines() if RUNS.match(line))
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -117,36 +117,36 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list the blocks and run none")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="the page [docs/results.md]")
     parser.add_argument("--data-root", default=os.environ.get(DATA, ""), metavar="DIR", help=f"your data [{DATA}]")
-    given = parser.parse_args(words)
-    wanted = [word.strip().lower() for word in given.only.split(",") if word.strip()]
-    chosen = [
+    options = parser.parse_args(words)
+    names = [word.strip().lower() for word in options.only.split(",") if word.strip()]
+    selection = [
         block
-        for block in blocks(given.page.read_text(encoding="utf-8"))
-        if not wanted or any(word in block.name for word in wanted)
+        for block in blocks(options.page.read_text(encoding="utf-8"))
+        if not names or any(name in block.name for name in names)
     ]
-    if not chosen:
-        parser.error(f"no block has '{given.only}' in its name: --list has the names")
-    failed = 0
-    for k, block in enumerate(chosen, 1):
-        about = f"[{k} of {len(chosen)}] {block.name}"
-        folder = given.out / block.name
-        if given.list:
+    if not selection:
+        parser.error(f"no block has '{options.only}' in its name: --list has the names")
+    failures = 0
+    for k, block in enumerate(selection, 1):
+        about = f"[{k} of {len(selection)}] {block.name}"
+        folder = options.out / block.name
+        if options.list:
             print(f"{block.name}: {block.first}{' (needs data)' if block.needs_data else ''}")
         elif is_done(block, folder):
             print(f"{about}: is there")
-        elif block.needs_data and not given.data_root:
+        elif block.needs_data and not options.data_root:
             print(f"{about}: left out, it needs --data-root")
         else:
             print(f"{about}: {block.first}", flush=True)
             began = time.monotonic()
-            status = run(block, folder, str(Path(given.data_root).resolve()) if given.data_root else "")
+            status = run(block, folder, str(Path(options.data_root).resolve()) if options.data_root else "")
             took = time.monotonic() - began
             if status:
-                failed += 1
+                failures += 1
                 print(f"{about}: failed with code {status} after {took:.0f} s, see {folder / 'output.part'}")
             else:
                 print(f"{about}: {took:.0f} s, {folder / 'output.txt'}", flush=True)
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def build(config: RunConfig) -> FederatedTask:
     }
     form = validate(PromptTemplate, changes, "task option")
     contexts = Contexts(collection, options.documents, options.engines, options.words)
-    dealt = deal(collection, options, config.partition_seed)
+    parts = deal(collection, options, config.partition_seed)
     before: Callable[[Request], list[str]] = {
         "search": contexts.search,
         "gold": contexts.gold,
@@ -106,15 +106,15 @@ def build(config: RunConfig) -> FederatedTask:
         requests = ((k, collection.requests[k]) for k in numbers)
         return [k for k, request in requests if request.origin == engine and request.answer]
 
-    place = {k: number for engine in range(len(engines)) for number, k in enumerate(questions_at(dealt.test, engine))}
+    place = {k: number for engine in range(len(engines)) for number, k in enumerate(questions_at(parts.test, engine))}
     tests = sorted(place, key=lambda k: (place[k], k))[: options.tests]  # of each engine as many
     clients = tuple(
         ClientData(
             client=k,
             name=name,
             classes=(0, 1),
-            train=split(questions_at(dealt.train[k], k)[: options.shots], k),
-            val=split(questions_at(dealt.val, k), k),
+            train=split(questions_at(parts.train[k], k)[: options.shots], k),
+            val=split(questions_at(parts.val, k), k),
             test=split(questions_at(tests, k)),
             domain=name,
         )

@@ -150,23 +150,23 @@ def task_of(config: RunConfig, options: FederatedSearchConfig, collection: Colle
     changes = {"descriptions": {**described, **options.descriptions}, "prompts": options.prompts or PROMPTS}
     form = validate(PromptTemplate, changes, "task option")
     check_labels(form, engines)
-    dealt = deal(collection, options, config.partition_seed, options.judged)
+    parts = deal(collection, options, config.partition_seed, options.judged)
 
     def requests(numbers: Sequence[int], origin: int | None = None) -> list[Request]:
         chosen = [collection.requests[k] for k in numbers]
         return [request for request in chosen if origin is None or request.origin == origin]
 
-    judged = requests(sorted({k for numbers in dealt.train for k in numbers}))
+    judged = requests(sorted({k for numbers in parts.train for k in numbers}))
     told = [form.description(name) for name in engines]
-    trivial = trivial_note(judged, requests(dealt.test), told, config.partition_seed)
+    trivial = trivial_note(judged, requests(parts.test), told, config.partition_seed)
     clients = tuple(
         ClientData(
             client=k,
             name=name,
             classes=(k,),
-            train=split_of(requests(dealt.train[k]), k, collection.corpora[k].documents),
-            val=split_of(requests(dealt.val, k)),
-            test=split_of(requests(dealt.test, k)),
+            train=split_of(requests(parts.train[k]), k, collection.corpora[k].documents),
+            val=split_of(requests(parts.val, k)),
+            test=split_of(requests(parts.test, k)),
             domain=name,
         )
         for k, name in enumerate(engines)
@@ -176,7 +176,7 @@ def task_of(config: RunConfig, options: FederatedSearchConfig, collection: Colle
         base_classes=engines,
         new_classes=(),
         clients=clients,
-        base_test=split_of(requests(dealt.test)),
+        base_test=split_of(requests(parts.test)),
         new_test=NO_EXAMPLES,
         templates=form.prompts,
         notes=(*collection.notes, trivial),

@@ -116,9 +116,9 @@ def _finished(folder: Path) -> RunDirectory:
             f"texts: name a run of {' or '.join(makers_of_texts())}"
         )
     if run.read_metrics() is None:
-        done = newest_round(run.stage_folder(run.config.method, is_baseline=False))
+        rounds = newest_round(run.stage_folder(run.config.method, is_baseline=False))
         raise RunError(
-            f"run '{printable(folder)}' has finished {done} of {run.config.rounds} rounds, and its texts and epsilon "
+            f"run '{printable(folder)}' has finished {rounds} of {run.config.rounds} rounds, and its texts and epsilon "
             f"may change: go on with it first, promptfed train --resume {shlex.quote(str(folder))}"
         )
     for line in check_passport(run):
@@ -143,11 +143,11 @@ def _pairs(run: RunDirectory, classes: Sequence[str]) -> list[tuple[str, str]]:
         RunError: A file is damaged.
         DataError: A class has none.
     """
-    saved = load_checkpoint(run.stage_folder(run.config.method, is_baseline=False), fall_back=False)
-    if saved is None:
+    checkpoint = load_checkpoint(run.stage_folder(run.config.method, is_baseline=False), fall_back=False)
+    if checkpoint is None:
         raise RunError(f"run '{printable(run.path)}' has no checkpoint any more, and so no texts: train it anew")
     with expected_content(f"the checkpoint of run '{printable(run.path)}'", tensors=True):
-        pairs = list(dict.fromkeys(synthetic_texts(saved.state.shared, classes)))
+        pairs = list(dict.fromkeys(synthetic_texts(checkpoint.state.shared, classes)))
     holders = Counter(text for text, _ in pairs)
     pairs = [(text, name) for text, name in pairs if holders[text] == 1]
     absent = [name for name in classes if name not in {name for _, name in pairs}]
@@ -185,8 +185,8 @@ def _real_tests(run: RunDirectory, record: dict[str, Any]) -> tuple[Split | None
     except PromptFedError as error:
         return None, printable(error)
     content = record.get("content")
-    recorded = content.get("tests") if isinstance(content, dict) else None
-    if recorded is not None and recorded == ContentDigests().of_tests(task):
+    digests = content.get("tests") if isinstance(content, dict) else None
+    if digests is not None and digests == ContentDigests().of_tests(task):
         return task.base_test, ""
     if (run.path / DEPLOYMENT).exists():
         return None, "they are at its sites"

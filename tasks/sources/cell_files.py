@@ -81,9 +81,9 @@ def read_cells(folder: str) -> list[tuple[Cell, list[Log] | None]]:
         number, *inside = first["loc"] or ("",)
         where = f", cell {int(number) + 1}" if first["loc"] else ""
         field = f", {'.'.join(map(str, inside))}" if inside else ""
-        given = "" if first["type"] == "missing" else f" is {printable(repr(first['input']), 80)}"
+        value = "" if first["type"] == "missing" else f" is {printable(repr(first['input']), 80)}"
         raise DataError(
-            f"'{printable(place / FILE)}'{where}{printable(field)}{given}: {_lower(first['msg'])}; the file is a list "
+            f"'{printable(place / FILE)}'{where}{printable(field)}{value}: {_lower(first['msg'])}; the file is a list "
             "of cells with name, preferred (4 x 3 indices from 0 to 3), snr (4, in dB), gaze (3, above 0) and rate "
             "(Mbit a second)"
         ) from error

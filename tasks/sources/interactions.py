@@ -164,18 +164,18 @@ def tables(interactions: str, items: str) -> Interactions:
     """
     columns, rows = read_table(Path(items).expanduser(), MOST)
     _need(items, columns, ("item", "text"))
-    described: dict[str, str] = {}
+    text_of: dict[str, str] = {}
     for line, row in rows:
         if not row["text"] or not row["item"]:
             raise DataError(
                 f"{printable(items)} line {line} has no item or no text: items are told apart by their texts"
             )
-        if row["item"] in described:
+        if row["item"] in text_of:
             raise DataError(f"{printable(items)} line {line}: item '{printable(row['item'])}' is there twice: keep one")
-        described[row["item"]] = row["text"]
+        text_of[row["item"]] = row["text"]
     columns, chosen = read_table(Path(interactions).expanduser(), MOST)
     _need(interactions, columns, ("user", "item", "time"))
-    place = {name: k for k, name in enumerate(described)}
+    place = {name: k for k, name in enumerate(text_of)}
     users: dict[str, int] = {}
     homes: dict[int, str] = {}
     rated = []
@@ -190,7 +190,7 @@ def tables(interactions: str, items: str) -> Interactions:
         user = users.setdefault(row["user"], len(users))
         homes.setdefault(user, row.get("client") or "all")
         rated.append((time, user, place[row["item"]]))
-    return _grouped(f"interactions:{interactions}", list(described), list(described.values()), rated, homes)
+    return _grouped(f"interactions:{interactions}", list(text_of), list(text_of.values()), rated, homes)
 
 
 def _grouped(

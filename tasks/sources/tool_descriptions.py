@@ -37,8 +37,8 @@ def read_descriptions(path: Path) -> dict[str, str]:
         )
     for name, text in values.items():
         if not isinstance(text, str) or not text.strip():
-            given = "is empty" if isinstance(text, str) or text is None else f"is {printable(repr(text), 60)}"
-            raise DataError(f"{printable(path)}: the description of tool '{printable(name, 60)}' {given}: write a text")
+            fault = "is empty" if isinstance(text, str) or text is None else f"is {printable(repr(text), 60)}"
+            raise DataError(f"{printable(path)}: the description of tool '{printable(name, 60)}' {fault}: write a text")
     return {str(name).strip(): " ".join(text.split()) for name, text in values.items()}
 
 
